@@ -1,0 +1,20 @@
+"""What a model makes of a framed photo: frames, and how they came about."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svd_core.params import VideoParams
+
+Frames = NDArray[np.uint8]
+"""Shape (num_frames, height, width, 3), RGB, 0..255."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """`params`: as asked for, every None replaced by the value used. `notes`: see `Video.notes`."""
+
+    frames: Frames
+    params: VideoParams
+    notes: tuple[str, ...] = ()

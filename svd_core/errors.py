@@ -1,0 +1,97 @@
+"""Every error a user can see, with its HTTP status and the sentence that is shown.
+
+Libraries' exceptions are translated into these in the module that imports the library.
+
+    SvdError                     500  anything below; never raised itself
+    ├── InvalidRequest           422  a field of the request is wrong
+    │   ├── InvalidImage         422  the picture cannot be used
+    │   └── InvalidRecipe        422  a video carries no recipe, or one that does not fit
+    ├── InvalidSettings          500  an SVD_ variable is wrong; stops the start
+    ├── ModelUnavailable         503  the checkpoint cannot be had now
+    │   ├── ModelGated           503  the licence is not accepted, or no token is set
+    │   ├── ModelUnreachable     503  the hub is down, or the download broke off
+    │   └── ModelBroken          503  a file is missing or damaged
+    ├── OutOfMemory              503  the device is too small, after the one retry
+    ├── GenerationFailed         500  the model gave nothing usable (NaN, encoder failure)
+    ├── StorageFull              507  no room left for the result
+    ├── QueueFull                429  too many jobs are waiting
+    ├── UnknownJob               404  no job or result of that id
+    └── Cancelled                499  somebody asked for it
+"""
+
+
+class SvdError(Exception):
+    """Base of the tree. `str(error)` is one sentence for the user, with what to do next."""
+
+    status = 500
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(SvdError):
+    """`field` names the parameter at fault in the core's own words, e.g. `motion_bucket_id`."""
+
+    status = 422
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidImage(InvalidRequest):
+    def __init__(self, message: str) -> None:
+        super().__init__("image", message)
+
+
+class InvalidRecipe(InvalidRequest):
+    def __init__(self, message: str) -> None:
+        super().__init__("recipe", message)
+
+
+class InvalidSettings(SvdError):
+    pass
+
+
+class ModelUnavailable(SvdError):
+    status = 503
+
+
+class ModelGated(ModelUnavailable):
+    pass
+
+
+class ModelUnreachable(ModelUnavailable):
+    pass
+
+
+class ModelBroken(ModelUnavailable):
+    pass
+
+
+class OutOfMemory(SvdError):
+    status = 503
+
+
+class GenerationFailed(SvdError):
+    pass
+
+
+class StorageFull(SvdError):
+    status = 507
+
+
+class QueueFull(SvdError):
+    status = 429
+
+
+class UnknownJob(SvdError):
+    status = 404
+
+
+class Cancelled(SvdError):
+    status = 499
+
+    def __init__(self, message: str = "Stopped, as you asked.") -> None:
+        super().__init__(message)

@@ -1,0 +1,79 @@
+"""What a job reports while it runs: `Progress*`, then exactly one of Succeeded, Failed, Stopped."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from svd_core.errors import SvdError
+
+
+class Stage(StrEnum):
+    """In the order a job passes through them."""
+
+    QUEUED = "queued"
+    LOADING = "loading"
+    ENCODING = "encoding"
+    DENOISING = "denoising"
+    DECODING = "decoding"
+    WRITING = "writing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One sign of life.
+
+    `step` of `total`: denoising steps done, bytes loaded, or 0 of 0 where nothing is counted; for
+    QUEUED `step` is the number of jobs ahead. `elapsed_s`: seconds since work on the job began.
+    `remaining_s`: expected seconds to the end, None while unknown. `note`: something the user
+    should know, e.g. that memory ran out and a smaller plan is tried.
+    """
+
+    stage: Stage
+    step: int = 0
+    total: int = 0
+    elapsed_s: float = 0.0
+    remaining_s: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """A finished video on disk. `width`, `height` in pixels; `fps` is the playback rate.
+
+    `notes`: what was changed on the way (held fps, smaller memory plan), in sentences.
+    """
+
+    path: Path
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    seed: int
+    model: str
+    elapsed_s: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        return self.num_frames / self.fps
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    video: Video
+
+
+@dataclass(frozen=True)
+class Failed:
+    error: SvdError
+
+
+@dataclass(frozen=True)
+class Stopped:
+    pass
+
+
+Event = Progress | Succeeded | Failed | Stopped
+OnProgress = Callable[[Progress], None]
+"""Called from the thread that works; raising `Cancelled` in it stops the work at that point."""

@@ -1,0 +1,150 @@
+"""What a user may ask for: `VideoRequest(image, VideoParams)`, checked against one table of limits."""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from svd_core.errors import InvalidRequest
+
+Fit = Literal["crop", "pad"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Closed range of a number, and a line of help that page, command line and README share."""
+
+    minimum: float
+    maximum: float
+    help: str
+    integer: bool = True
+    optional: bool = False
+
+
+# Ranges follow the field: buckets 1..255 and augmentation 0..10 as hosted SVD services take them,
+# seeds within 32 bits so that a JavaScript number carries them exactly.
+LIMITS: Mapping[str, Limit] = {
+    "seed": Limit(0, 2**32 - 1, "same seed, same video"),
+    "motion_bucket_id": Limit(1, 255, "how much moves: 40 is calm, 127 usual, 200 lively"),
+    "noise_aug_strength": Limit(
+        0.0, 10.0, "noise on the photo: more frees the motion and loses likeness", integer=False
+    ),
+    "fps": Limit(1, 100, "frames per second the motion is made for, and the playback rate"),
+    "playback_fps": Limit(1, 100, "playback rate, if it should differ from fps", optional=True),
+    "num_frames": Limit(2, 50, "length in frames; the model's own number if left out", optional=True),
+    "num_inference_steps": Limit(
+        1, 100, "denoising steps; the model's own number if left out", optional=True
+    ),
+    "min_guidance_scale": Limit(
+        0.0, 20.0, "guidance at the first frame; the model's own if left out", False, True
+    ),
+    "max_guidance_scale": Limit(
+        0.0, 20.0, "guidance at the last frame; the model's own if left out", False, True
+    ),
+    "decode_chunk_size": Limit(
+        1, 50, "frames decoded at once; planned from the memory if left out", optional=True
+    ),
+    "focus_x": Limit(0.0, 1.0, "what a crop keeps: 0 the left edge, 1 the right", integer=False),
+    "focus_y": Limit(0.0, 1.0, "what a crop keeps: 0 the top edge, 1 the bottom", integer=False),
+}
+
+
+def draw_seed() -> int:
+    """A fresh seed from the operating system's entropy, in 0..2^32-1."""
+    return random.SystemRandom().randrange(2**32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoParams:
+    """Every setting of one video, in diffusers' names; see `LIMITS` for ranges and meaning.
+
+    None means: take the model's own value. Numbers may come as text ("127") or as whole floats
+    (127.0), since forms and JSON send them so. Raises `InvalidRequest` with the field's name.
+    """
+
+    seed: int = field(default_factory=draw_seed)
+    motion_bucket_id: int = 127
+    noise_aug_strength: float = 0.02
+    fps: int = 7
+    playback_fps: int | None = None
+    num_frames: int | None = None
+    num_inference_steps: int | None = None
+    min_guidance_scale: float | None = None
+    max_guidance_scale: float | None = None
+    decode_chunk_size: int | None = None
+    fit: Fit = "crop"
+    focus_x: float = 0.5
+    focus_y: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, limit in LIMITS.items():
+            object.__setattr__(self, name, checked(name, limit, getattr(self, name)))
+        if self.fit not in get_args(Fit):
+            raise InvalidRequest("fit", f"fit must be 'crop' or 'pad', not {_shown(self.fit)}.")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> "VideoParams":
+        """Params from untrusted names and values. Raises `InvalidRequest`, also for unknown names."""
+        names = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise InvalidRequest(
+                    str(name)[:40], f"There is no setting {_shown(name)}. Known: {', '.join(names)}."
+                )
+        return cls(**values)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+    def to_mapping(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def rate(self) -> int:
+        """Playback rate in frames per second."""
+        return self.fps if self.playback_fps is None else self.playback_fps
+
+    @staticmethod
+    def default(name: str) -> Any:
+        """Default of a field, for sliders and help texts. `seed` has none: it is drawn."""
+        found = {f.name: f.default for f in fields(VideoParams)}[name]
+        return None if found is MISSING else found
+
+
+@dataclass(frozen=True)
+class VideoRequest:
+    """`image`: the bytes of a picture file, as uploaded."""
+
+    image: bytes
+    params: VideoParams
+
+
+def checked(name: str, limit: Limit, value: object) -> int | float | None:
+    """`value` as a number within `limit`. Raises `InvalidRequest` naming the field and the range."""
+    if value is None and limit.optional:
+        return None
+    number = _number(value)
+    kind = "a whole number" if limit.integer else "a number"
+    ok = number is not None and limit.minimum <= number <= limit.maximum
+    if not ok or (limit.integer and number != int(number or 0)):
+        raise InvalidRequest(
+            name,
+            f"{name} must be {kind} from {limit.minimum:.10g} to {limit.maximum:.10g}, "
+            f"not {_shown(value)}.",
+        )
+    assert number is not None
+    return int(number) if limit.integer else float(number)
+
+
+def _number(value: object) -> int | float | None:
+    """`value` read as a finite number, or None. Text of digits stays exact (no float in between)."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = int(value) if isinstance(value, str) and value.strip("+- 0123456789") == "" else float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
