@@ -1,0 +1,91 @@
+"""A job as the queues of this process keep it: its record of events and its wish to stop."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+from svd_core.errors import Cancelled, GenerationFailed, SvdError
+from svd_core.events import Event, Failed, Progress, Stage, Stopped
+from svd_core.params import VideoParams
+
+log = logging.getLogger(__name__)
+
+
+class Ticket:
+    """Implements `Job`. It does not hold the photo, so that finished jobs cost next to nothing.
+
+    `on_cancel` is called once, after `stopping` was set.
+    """
+
+    def __init__(self, params: VideoParams, on_cancel: Callable[["Ticket"], None]) -> None:
+        self.id = uuid4().hex
+        self.params = params
+        self.stopping = threading.Event()
+        self._on_cancel = on_cancel
+        self._changed = threading.Condition()
+        self._events: list[tuple[int, Event]] = []
+        self._count = 0
+        self.report(Progress(stage=Stage.QUEUED))
+
+    @property
+    def last(self) -> Event:
+        with self._changed:
+            return self._events[-1][1]
+
+    @property
+    def done(self) -> bool:
+        return not isinstance(self.last, Progress)
+
+    def report(self, event: Event) -> None:
+        """Record `event` and wake whoever watches. Whatever comes after the end is dropped."""
+        with self._changed:
+            previous = self._events[-1][1] if self._events else None
+            if previous is not None and not isinstance(previous, Progress):
+                return
+            if _supersedes(event, previous):
+                self._events.pop()
+            self._count += 1
+            self._events.append((self._count, event))
+            self._changed.notify_all()
+
+    def events(self) -> Iterator[Event]:
+        seen = 0
+        while True:
+            with self._changed:
+                while self._count == seen:
+                    self._changed.wait()
+                fresh = [event for number, event in self._events if number > seen]
+                seen = self._count
+            yield from fresh
+            if not isinstance(fresh[-1], Progress):
+                return
+
+    def cancel(self) -> None:
+        if not self.stopping.is_set():
+            self.stopping.set()
+            self._on_cancel(self)
+
+
+def ending_of(job_id: str, error: Exception) -> Failed | Stopped:
+    """How a job ends whose work raised `error`. What nobody foresaw is logged with its trace."""
+    if isinstance(error, Cancelled):
+        return Stopped()
+    if isinstance(error, SvdError):
+        return Failed(error)
+    log.error("Job %s ended by an unforeseen error.", job_id, exc_info=error)
+    return Failed(
+        GenerationFailed(
+            "Something unforeseen went wrong, so there is no video; please try again. "
+            f"If it happens again, tell whoever runs this server the job number {job_id[:8]}."
+        )
+    )
+
+
+def _supersedes(event: Event, previous: Event | None) -> bool:
+    """Keeps a job's record short: of one stage only the newest sign of life is worth replaying."""
+    return (
+        isinstance(event, Progress)
+        and isinstance(previous, Progress)
+        and (event.stage, event.note) == (previous.stage, previous.note)
+    )
