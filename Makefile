@@ -1,0 +1,58 @@
+# make run     install on the first call, then serve the page on http://127.0.0.1:7860
+# make test    ruff, mypy and every test; installs what they need (Chromium too, when root)
+# make lint    ruff and mypy alone
+# make bench   time and memory of the embedded model
+# make clean   remove what the targets above made
+#
+# PYTHON=/path/to/python    the Python to build .venv with; otherwise the first one from 3.11 on
+# TORCH_INDEX=URL           where torch comes from; empty: the package index that pip uses anyway
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install -qq --disable-pip-version-check --constraint .ci/constraints.txt
+
+# Plain PyPI gives every Linux machine the CUDA build with some 3 GB of libraries. Without a GPU
+# (/dev/dxg is the one inside WSL) the CPU build is tried first, and given up quickly when offline.
+ifeq ($(shell uname -s)$(wildcard /dev/nvidiactl /dev/dxg),Linux)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+endif
+export PYTHON
+
+.PHONY: run test lint bench clean browser
+
+run: $(VENV)/run.stamp
+	@exec $(PY) app.py
+
+test: lint browser
+	$(PY) -m pytest
+
+lint: $(VENV)/test.stamp
+	$(PY) -m ruff check
+	$(PY) -m mypy
+
+bench: $(VENV)/run.stamp
+	$(PY) -m svd_core.bench --model svd-nano
+
+browser: $(VENV)/test.stamp
+	@.ci/browser
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .gradio
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@.ci/venv
+
+$(VENV)/run.stamp: requirements.txt .ci/constraints.txt | $(PY)
+	@echo "Installing what requirements.txt lists into $(VENV) (some minutes the first time)."
+ifneq ($(TORCH_INDEX),)
+	@$(PIP) --no-deps --retries 0 --timeout 10 --index-url $(TORCH_INDEX) torch || \
+		echo "No torch from $(TORCH_INDEX); taking the one of the usual package index."
+endif
+	@$(PIP) --requirement requirements.txt
+	@touch $@
+
+$(VENV)/test.stamp: tests/requirements.txt $(VENV)/run.stamp
+	@echo "Installing what tests/requirements.txt lists into $(VENV)."
+	@$(PIP) --requirement tests/requirements.txt
+	@touch $@
