@@ -1,4 +1,4 @@
-"""What a user may ask for: `VideoRequest(image, VideoParams)`, checked against one table of limits."""
+"""What a user may ask for: `VideoRequest(image, VideoParams)`, checked against one table."""
 
 import math
 import random
@@ -32,7 +32,9 @@ LIMITS: Mapping[str, Limit] = {
     ),
     "fps": Limit(1, 100, "frames per second the motion is made for, and the playback rate"),
     "playback_fps": Limit(1, 100, "playback rate, if it should differ from fps", optional=True),
-    "num_frames": Limit(2, 50, "length in frames; the model's own number if left out", optional=True),
+    "num_frames": Limit(
+        2, 50, "length in frames; the model's own number if left out", optional=True
+    ),
     "num_inference_steps": Limit(
         1, 100, "denoising steps; the model's own number if left out", optional=True
     ),
@@ -85,12 +87,13 @@ class VideoParams:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> "VideoParams":
-        """Params from untrusted names and values. Raises `InvalidRequest`, also for unknown names."""
+        """Params from untrusted names and values. Raises `InvalidRequest`, unknown names too."""
         names = [f.name for f in fields(cls)]
         for name in values:
             if name not in names:
                 raise InvalidRequest(
-                    str(name)[:40], f"There is no setting {_shown(name)}. Known: {', '.join(names)}."
+                    str(name)[:40],
+                    f"There is no setting {_shown(name)}. Known: {', '.join(names)}.",
                 )
         return cls(**values)  # type: ignore[arg-type]  # __post_init__ checks every value
 
@@ -118,28 +121,29 @@ class VideoRequest:
 
 
 def checked(name: str, limit: Limit, value: object) -> int | float | None:
-    """`value` as a number within `limit`. Raises `InvalidRequest` naming the field and the range."""
+    """`value` as a number within `limit`. Raises `InvalidRequest` with the field and its range."""
     if value is None and limit.optional:
         return None
     number = _number(value)
+    if number is not None and limit.minimum <= number <= limit.maximum:
+        if not limit.integer:
+            return float(number)
+        if number == int(number):
+            return int(number)
     kind = "a whole number" if limit.integer else "a number"
-    ok = number is not None and limit.minimum <= number <= limit.maximum
-    if not ok or (limit.integer and number != int(number or 0)):
-        raise InvalidRequest(
-            name,
-            f"{name} must be {kind} from {limit.minimum:.10g} to {limit.maximum:.10g}, "
-            f"not {_shown(value)}.",
-        )
-    assert number is not None
-    return int(number) if limit.integer else float(number)
+    raise InvalidRequest(
+        name,
+        f"{name} must be {kind} from {limit.minimum:.10g} to {limit.maximum:.10g}, "
+        f"not {_shown(value)}.",
+    )
 
 
-def _number(value: object) -> int | float | None:
-    """`value` read as a finite number, or None. Text of digits stays exact (no float in between)."""
+def _number(value: object) -> float | None:
+    """`value` read as a finite number, or None. All integers in question are exact as floats."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        number = int(value) if isinstance(value, str) and value.strip("+- 0123456789") == "" else float(value)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
