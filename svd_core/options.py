@@ -1,0 +1,81 @@
+"""The options of the command line, made from `LIMITS`; their values are left to `VideoParams`."""
+
+import argparse
+import os
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, get_args
+
+from svd_core import __version__
+from svd_core.errors import InvalidRequest
+from svd_core.params import LIMITS, Fit, VideoParams
+
+EXAMPLES = """examples:
+  python -m svd_core photo.jpg -o out.mp4
+  python -m svd_core *.jpg -o videos/ --motion-bucket-id 60 --json
+  python -m svd_core --recipe out.mp4
+  python -m svd_core --from-recipe out.mp4 photo.jpg -o again.mp4
+"""
+
+
+class InvalidCommand(InvalidRequest):
+    """The command itself is wrong; the sentence names the option."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("command", message)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but its errors are one sentence like every other one here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidCommand(f"{message[:1].upper()}{message[1:]}; --help shows every option.")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Raises `InvalidCommand` when parsing. Settings not given are absent from the result."""
+    top = Parser(
+        prog="python -m svd_core",
+        usage="%(prog)s photo [photo ...] [-o OUT] [options]",
+        description="Turn photos into short videos with Stable Video Diffusion.",
+        epilog=EXAMPLES,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=32),
+        allow_abbrev=False,
+    )
+    add = top.add_argument
+    add("photos", nargs="*", type=Path, metavar="photo", help="the photo, or several")
+    add("-o", "--output", metavar="OUT", default=f".{os.sep}",
+        help="the mp4 to write, or a folder (default: here, under the photo's name)")  # fmt: skip
+    add("--model", help="a name of the README's table, a hub id or a folder (default: SVD_MODEL)")
+    add("--json", action="store_true", help="one line of JSON per video on stdout")
+    add("--version", action="version", version=__version__)
+    _add_settings(top.add_argument_group("the video"))
+    recipes = top.add_argument_group("recipes")
+    recipes.add_argument("--recipe", type=Path, metavar="VIDEO", help="print what made a video")
+    recipes.add_argument(
+        "--from-recipe", type=Path, metavar="VIDEO",
+        help="take the model and the settings of that video; other options change them",
+    )  # fmt: skip
+    return top
+
+
+def _add_settings(group: "argparse._ArgumentGroup") -> None:
+    """One option for each field of `VideoParams`, its help and range out of the shared table."""
+    for name, limit in LIMITS.items():
+        default = VideoParams.default(name)
+        group.add_argument(
+            option(name),
+            default=argparse.SUPPRESS,
+            metavar=f"{limit.minimum:.10g}..{limit.maximum:.10g}",
+            help=limit.help if default is None else f"{limit.help} (default: {default})",
+        )
+    group.add_argument(
+        option("fit"), default=argparse.SUPPRESS, metavar="|".join(get_args(Fit)),
+        help="cut the photo to the shape of the video, or add borders "
+        f"(default: {VideoParams.default('fit')})",
+    )  # fmt: skip
+
+
+def option(name: str) -> str:
+    """`motion_bucket_id` as `--motion-bucket-id`."""
+    return "--" + name.replace("_", "-")
