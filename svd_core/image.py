@@ -86,7 +86,12 @@ def frame_photo(photo: Image.Image, sizes: Sequence[Size], params: VideoParams) 
 
 def nearest_size(photo: Size, sizes: Sequence[Size]) -> Size:
     """The one of `sizes` nearest in shape: by the logarithm, twice as wide is as far as half."""
-    return min(sizes, key=lambda size: abs(math.log(size[0] * photo[1] / (size[1] * photo[0]))))
+
+    def distance(size: Size) -> float:
+        # 4:3, what most cameras take, lies exactly between 16:9 and 1:1; rounding keeps it a tie.
+        return round(abs(math.log(size[0] * photo[1] / (size[1] * photo[0]))), 2)
+
+    return min(sizes, key=distance)
 
 
 def crop_box(photo: Size, size: Size, focus_x: float = 0.5, focus_y: float = 0.5) -> Box:
@@ -119,7 +124,7 @@ def _check_bytes(data: bytes) -> None:
             f"The image file is larger than {MAX_BYTES >> 20} MB; save it smaller, "
             "for example as JPEG, and try again."
         )
-    if b"<svg" in data[:4096].lower():
+    if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<svg" in data[:4096].lower():
         raise InvalidImage("The image is an SVG drawing; export it as PNG and try again.")
 
 

@@ -1,0 +1,489 @@
+"""Every kind of picture file becomes safe upright RGB, or one clear sentence; and is framed."""
+
+import io
+import math
+import struct
+import subprocess
+import sys
+import zlib
+from contextlib import suppress
+from itertools import pairwise
+
+import numpy as np
+import pillow_heif
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageDraw
+
+from svd_core.errors import InvalidImage
+from svd_core.image import (
+    MAX_BYTES,
+    MAX_RATIO,
+    MIN_SIDE,
+    Framed,
+    Size,
+    crop_box,
+    frame_photo,
+    nearest_size,
+    open_photo,
+)
+from svd_core.params import VideoParams
+
+RED, GREEN, BLUE, YELLOW, WHITE = (
+    (220, 30, 30),
+    (30, 200, 40),
+    (30, 40, 220),
+    (230, 220, 20),
+    (255,) * 3,
+)
+SIZES: tuple[Size, ...] = ((512, 288), (288, 512), (384, 384))
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def quarters(width: int = 96, height: int = 64) -> Image.Image:
+    """Red, green, blue, yellow: reading order. No turn or mirror of it looks the same."""
+    image = Image.new("RGB", (width, height), RED)
+    image.paste(GREEN, (width // 2, 0, width, height // 2))
+    image.paste(BLUE, (0, height // 2, width // 2, height))
+    image.paste(YELLOW, (width // 2, height // 2, width, height))
+    return image
+
+
+def photo_like(width: int = 200, height: int = 160) -> Image.Image:
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    noise = np.random.default_rng(0).integers(0, 40, (height, width))
+    return Image.fromarray(np.stack([x, y, (x + y) // 2 + noise], -1).astype(np.uint8))
+
+
+def png(
+    width: int, height: int, depth: int = 1, colour: int = 0, rows: bytes | None = None
+) -> bytes:
+    """A PNG by hand, blank unless `rows` are given: Pillow cannot write all that others write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    if rows is None:
+        rows = bytes((width * depth + 15) // 8 * height)
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def near(found: Image.Image, expected: Image.Image, tolerance: float = 4) -> bool:
+    """Mean difference, since lossy formats smear edges."""
+    difference = np.abs(np.asarray(found, np.int16) - np.asarray(expected.convert("RGB"), np.int16))
+    return (
+        found.mode == "RGB" and found.size == expected.size and float(difference.mean()) < tolerance
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {"quality": 95}),
+        ("JPEG", {"quality": 95, "progressive": True}),
+        ("MPO", {"quality": 95, "save_all": True, "append_images": [Image.new("RGB", (96, 64))]}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("AVIF", {"quality": 90}),
+    ],
+)
+def test_every_format_opens(kind: str, options: dict[str, object]) -> None:
+    assert near(open_photo(encoded(quarters(), kind, **options)), quarters())
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, quality=90, **options)
+    return file.getvalue()
+
+
+def test_heic_opens() -> None:
+    assert near(open_photo(heic(quarters())), quarters())
+
+
+def test_a_turned_heic_is_upright_once() -> None:
+    """The decoder turns HEIC by itself; turning by EXIF again would lay it on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = quarters().transpose(Image.Transpose.ROTATE_90)
+    assert near(open_photo(heic(stored, exif=exif.tobytes())), quarters())
+
+
+def test_heic_without_its_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(InvalidImage, match="HEIC.*pillow-heif.*JPEG"):
+        open_photo(heic(quarters()))
+    assert near(open_photo(encoded(quarters(), "AVIF", quality=90)), quarters())  # needs it not
+
+
+def test_the_heic_package_is_loaded_only_when_needed() -> None:
+    code = "import sys, svd_core.image; print('pillow_heif' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout == b"False\n"
+
+
+def stored_as(orientation: int, upright: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a camera stores with this EXIF value: where its row 0 and column 0 lie in the scene."""
+    return {
+        1: upright,  # top, left
+        2: upright[:, ::-1],  # top, right
+        3: upright[::-1, ::-1],  # bottom, right
+        4: upright[::-1],  # bottom, left
+        5: upright.swapaxes(0, 1),  # left, top
+        6: np.rot90(upright, 1),  # right, top
+        7: upright[::-1, ::-1].swapaxes(0, 1),  # right, bottom
+        8: np.rot90(upright, -1),  # left, bottom
+    }[orientation]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_photos_come_upright(orientation: int, kind: str) -> None:
+    """Defect 10: sideways phone photos."""
+    stored = Image.fromarray(np.ascontiguousarray(stored_as(orientation, np.asarray(quarters()))))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert near(open_photo(encoded(stored, kind, exif=exif)), quarters(), tolerance=8)
+
+
+def test_damaged_exif_is_no_reason_to_refuse() -> None:
+    """Orientation 6, then a tag that points past the end; Pillow warns of it."""
+    tags = struct.pack(">HHHLHH", 2, 0x0112, 3, 1, 6, 0) + struct.pack(">HHLL", 0x010F, 2, 9999, 0)
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + tags
+    data = encoded(quarters(), "JPEG", exif=exif)
+    assert open_photo(data).size == (64, 96)
+
+
+def test_16_bit_grey_is_scaled() -> None:
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    for kind in ("PNG", "TIFF"):
+        found = np.asarray(open_photo(encoded(Image.fromarray(ramp), kind)))
+        assert np.abs(found[..., 0] - ramp / 257).max() <= 1
+        assert (found[..., 0] == found[..., 2]).all()
+
+
+def test_16_bit_colour_is_scaled() -> None:
+    rows = b"".join(b"\0" + struct.pack(">HHH", 65535, 32768, 0) * 40 for _ in range(40))
+    assert open_photo(png(40, 40, 16, 2, rows)).getpixel((20, 20)) == (255, 128, 0)
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0, 4e6])
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_deep_grey_without_a_given_white_is_scaled_by_its_brightest(
+    mode: str, white: float
+) -> None:
+    kind = np.float32 if mode == "F" else np.int32
+    ramp = np.tile(np.linspace(0, white, 64), (64, 1)).astype(kind)
+    found = np.asarray(open_photo(encoded(Image.fromarray(ramp, mode), "TIFF")))
+    assert (found[0, 0, 0], found[0, -1, 0]) == (0, 255)
+    assert all(a <= b for a, b in pairwise(found[0, :, 0].tolist()))
+
+
+def test_floats_that_are_no_numbers_are_black() -> None:
+    field = np.full((40, 40), 0.5, np.float32)
+    field[:10], field[10:20] = np.nan, np.inf
+    found = open_photo(encoded(Image.fromarray(field), "TIFF"))
+    assert [found.getpixel((5, y)) for y in (5, 15, 30)] == [(0,) * 3, (0,) * 3, (128,) * 3]
+
+
+def test_cmyk() -> None:
+    assert near(open_photo(encoded(quarters().convert("CMYK"), "JPEG", quality=95)), quarters(), 8)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA"])
+def test_other_modes_keep_their_picture(mode: str) -> None:
+    image = quarters().convert(mode)
+    assert near(open_photo(encoded(image, "PNG")), image, 1)
+
+
+def half_hidden(kind: str) -> bytes:
+    """Left half red, right half fully transparent with green behind it."""
+    image = Image.new("RGBA", (80, 40), (*RED, 255))
+    image.paste((*GREEN, 0), (40, 0, 80, 40))
+    if kind == "palette PNG":
+        flat = Image.new("P", (80, 40), 0)
+        flat.putpalette([*RED, *GREEN])
+        flat.paste(1, (40, 0, 80, 40))
+        return encoded(flat, "PNG", transparency=b"\xff\x00")
+    if kind == "colour key PNG":
+        return encoded(image.convert("RGB"), "PNG", transparency=GREEN)
+    if kind == "grey PNG":
+        grey = Image.new("LA", (80, 40), (76, 255))
+        grey.paste((200, 0), (40, 0, 80, 40))
+        return encoded(grey, "PNG")
+    if kind == "WEBP":
+        return encoded(image, kind, lossless=True, exact=True)
+    return encoded(image, kind)
+
+
+KINDS = ["PNG", "palette PNG", "colour key PNG", "grey PNG", "WEBP", "GIF", "TIFF", "AVIF"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transparent_pixels_show_white(kind: str) -> None:
+    """Defect 11: alpha dropped, so that hidden colours appear."""
+    found = np.asarray(open_photo(half_hidden(kind)), np.int16)
+    assert np.abs(found[:, 50:] - 255).max() <= 2
+    assert found[20, 10, 1] < 100
+
+
+def test_half_transparent_is_mixed_with_white() -> None:
+    found = open_photo(encoded(Image.new("RGBA", (40, 40), (0, 0, 0, 128)), "PNG"))
+    assert found.getpixel((20, 20)) == (127, 127, 127)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
+    frames = [Image.new("RGB", (64, 64), colour) for colour in (RED, GREEN, BLUE)]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert near(open_photo(data), frames[0])
+
+
+def swapped_profile() -> bytes:
+    """The sRGB profile with red and green changed over: its bytes name each colour's place."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    place = {}
+    for index in range(int.from_bytes(profile[128:132], "big")):
+        start = 132 + 12 * index
+        place[bytes(profile[start : start + 4])] = start
+    red, green = place[b"rXYZ"], place[b"gXYZ"]
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colour_profiles_are_followed(mode: str) -> None:
+    pure = Image.new("RGB", (40, 40), (255, 0, 0)).convert(mode)
+    red, green, blue = open_photo(encoded(pure, "PNG", icc_profile=swapped_profile())).getpixel(
+        (9, 9)
+    )
+    assert red < 10
+    assert green > 245
+    assert blue < 10
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
+@pytest.mark.parametrize("profile", [b"no profile", swapped_profile()[:200], b""])
+def test_unusable_profiles_are_ignored(mode: str, profile: bytes) -> None:
+    image = quarters().convert(mode)
+    assert near(open_photo(encoded(image, "JPEG", quality=95, icc_profile=profile)), image, 8)
+
+
+BAD = [
+    ("no image", b"", "no image.*choose a photo"),
+    ("text as png", b"hello, I am a letter\n" * 9, "not a picture"),
+    ("svg", b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG.*PNG"),
+    ("pdf", b"%PDF-1.7\n%\xe2\xe3", "not a picture"),
+    ("eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "not a picture"),
+    ("mp4", b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41", "not a picture"),
+    ("20 MB + 1", b"\xff\xd8\xff" + bytes(MAX_BYTES - 2), "larger than 20 MB"),
+    ("100 megapixels", png(10_000, 10_000), "10000 x 10000.*40 megapixels"),
+    ("400 megapixels", png(20_000, 20_000, rows=b""), "40 megapixels"),
+    ("header alone", png(9_000, 9_000, rows=b""), "9000 x 9000.*40 megapixels"),
+    ("1x1", png(1, 1), "1 x 1 pixels.*at least 32"),
+    ("a side short", png(31, 64), "31 x 64 pixels.*at least 32"),
+    ("a strip", png(10_000, 10), "10000 x 10 pixels.*8 times.*crop"),
+    ("a tall strip", png(40, 40 * MAX_RATIO + 1), "8 times"),
+    ("no pixels", png(64, 64, rows=b""), "damaged or cut off"),
+    ("broken heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"junk" * 20, "not a picture|damaged"),
+]
+
+
+@pytest.mark.parametrize(("data", "words"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_what_cannot_be_used_is_a_sentence(data: bytes, words: str) -> None:
+    with pytest.raises(InvalidImage, match=words) as caught:
+        open_photo(data)
+    assert (caught.value.field, caught.value.status) == ("image", 422)
+    assert caught.value.message.endswith(".")
+    assert len(caught.value.message) < 200
+
+
+def test_the_100_megapixels_come_in_a_few_kilobytes() -> None:
+    assert len(png(10_000, 10_000)) < 20_000
+
+
+def test_a_photo_that_mentions_svg_is_no_drawing() -> None:
+    assert near(open_photo(encoded(quarters(), "JPEG", quality=95, comment=b"<svg>")), quarters())
+
+
+def test_limits_themselves_are_allowed() -> None:
+    assert open_photo(png(MIN_SIDE, MIN_SIDE * MAX_RATIO)).size == (MIN_SIDE, MIN_SIDE * MAX_RATIO)
+    whole = encoded(quarters(), "JPEG", quality=95)
+    assert near(open_photo(whole + bytes(MAX_BYTES - len(whole))), quarters())
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF"])
+def test_truncated_files_are_refused(kind: str, kept: float) -> None:
+    data = encoded(photo_like(), kind)
+    with pytest.raises(InvalidImage):
+        open_photo(data[: int(len(data) * kept)])
+
+
+def test_truncated_heic_is_refused() -> None:
+    data = heic(photo_like())
+    with pytest.raises(InvalidImage):
+        open_photo(data[: len(data) * 2 // 3])
+
+
+WHOLE = [
+    encoded(photo_like(72, 48), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")
+]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    whole=st.sampled_from([*WHOLE, encoded(photo_like(72, 48), "AVIF"), heic(photo_like(72, 48))]),
+    edits=st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=6)), min_size=1, max_size=4),
+)
+def test_damaged_files_open_or_are_refused(whole: bytes, edits: list[tuple[int, bytes]]) -> None:
+    data = bytearray(whole)
+    for place, new in edits:
+        data[place : place + len(new)] = new
+    with suppress(InvalidImage):
+        assert open_photo(bytes(data)).mode == "RGB"
+
+
+@given(data=st.binary(max_size=200))
+def test_any_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidImage):
+        open_photo(data)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    width=st.integers(MIN_SIDE, 500),
+    height=st.integers(MIN_SIDE, 500),
+    fit=st.sampled_from(["crop", "pad"]),
+    focus=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    sizes=st.lists(st.tuples(st.integers(8, 40), st.integers(8, 40)), min_size=1, max_size=4),
+)
+def test_framing_always_fits(
+    width: int, height: int, fit: str, focus: tuple[float, float], sizes: list[Size]
+) -> None:
+    """Defect 3: pictures of another shape are stretched."""
+    assume(max(width, height) <= MAX_RATIO * min(width, height))
+    sizes = [(w * 8, h * 8) for w, h in sizes]
+    params = VideoParams(fit=fit, focus_x=focus[0], focus_y=focus[1])  # type: ignore[arg-type]
+    framed = frame_photo(Image.new("RGB", (width, height), RED), sizes, params)
+    assert (framed.image.size, framed.image.mode, framed.fit) == (framed.size, "RGB", fit)
+    assert framed.size in sizes
+    left, top, right, bottom = framed.box
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    if fit == "pad":
+        assert framed.box == (0, 0, width, height)
+    else:
+        across, down = framed.size[0] / (right - left), framed.size[1] / (bottom - top)
+        assert math.isclose(across, down, rel_tol=1e-6)
+        assert math.isclose(right - left, width) or math.isclose(bottom - top, height)
+
+
+@pytest.mark.parametrize(
+    ("photo", "expected"),
+    [
+        ((4000, 3000), (512, 288)),
+        ((3000, 4000), (288, 512)),
+        ((1280, 1024), (384, 384)),
+        ((3000, 2000), (512, 288)),
+        ((2000, 3000), (288, 512)),
+        ((1000, 1000), (384, 384)),
+        ((5000, 700), (512, 288)),
+        ((512, 288), (512, 288)),
+    ],
+)
+def test_nearest_shape(photo: Size, expected: Size) -> None:
+    assert nearest_size(photo, SIZES) == expected
+
+
+@pytest.mark.parametrize("width", [4000, 4001, 4032, 3999, 640, 1333])
+def test_cameras_4_to_3_is_halfway_and_takes_the_trained_size(width: int) -> None:
+    sizes = [(1024, 576), (576, 1024), (768, 768)]
+    assert nearest_size((width, round(width * 3 / 4)), sizes) == (1024, 576)
+    assert nearest_size((round(width * 3 / 4), width), sizes) == (576, 1024)
+
+
+def test_of_equal_shapes_the_first_is_taken() -> None:
+    assert nearest_size((500, 500), [(64, 64), (128, 128)]) == (64, 64)
+    assert nearest_size((100, 100), [(64, 128), (128, 64)]) == (64, 128)
+
+
+def framed(photo: Image.Image, size: Size, **params: object) -> Framed:
+    return frame_photo(photo, [size], VideoParams.from_mapping(params))
+
+
+@pytest.mark.parametrize(
+    ("photo", "focus", "colour"),
+    [
+        ((960, 128), {"focus_x": 0}, RED),
+        ((960, 128), {"focus_x": 1}, BLUE),
+        ((128, 960), {"focus_y": 0}, RED),
+        ((128, 960), {"focus_y": 1}, BLUE),
+    ],
+)
+def test_focus_chooses_what_a_crop_keeps(
+    photo: Size, focus: dict[str, int], colour: object
+) -> None:
+    image = Image.new("RGB", photo, RED)
+    image.paste(
+        BLUE, (photo[0] // 2, 0, *photo) if photo[0] > photo[1] else (0, photo[1] // 2, *photo)
+    )
+    assert framed(image, (128, 128), **focus).image.getcolors() == [(128 * 128, colour)]
+
+
+def test_focus_is_in_the_middle_if_not_given() -> None:
+    assert crop_box((300, 100), (100, 100)) == (100, 0, 200, 100)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_a_photo_of_the_right_size_passes_untouched(fit: str) -> None:
+    photo = photo_like(512, 288)
+    assert framed(photo, (512, 288), fit=fit).image == photo
+
+
+def test_the_box_is_what_is_seen() -> None:
+    photo = photo_like(600, 200)
+    cut = framed(photo, (64, 64), focus_x=0.3)
+    assert near(cut.image, photo.crop([round(edge) for edge in cut.box]).resize((64, 64)), 3)
+
+
+def test_padding_shows_the_whole_photo_undistorted() -> None:
+    found = framed(quarters(96, 64), (320, 320), fit="pad").image
+    assert near(found.crop((0, 54, 320, 267)), quarters(320, 213), 4)
+
+
+def test_padding_is_a_blurred_copy_and_not_black() -> None:
+    photo = Image.new("RGB", (300, 100), RED)
+    ImageDraw.Draw(photo).rectangle((150, 0, 299, 99), fill=YELLOW)
+    found = np.asarray(framed(photo, (256, 256), fit="pad").image, np.int16)
+    assert (found.min(axis=(0, 1)) >= np.array([220, 30, 20]) - 8).all()  # the photo's darkest
+    steps = np.abs(np.diff(found[10], axis=0)).max()
+    assert 0 < steps < 30  # soft, where the photo has a step of 190
+    assert np.abs(np.diff(found[128], axis=0)).max() > 60
+
+
+def test_small_photos_are_enlarged() -> None:
+    photo = open_photo(encoded(quarters(MIN_SIDE, MIN_SIDE), "PNG"))
+    assert near(framed(photo, (512, 512)).image, quarters(512, 512), 12)
+
+
+def test_shrinking_does_not_alias() -> None:
+    """Fine stripes must turn grey; picking single pixels would leave them black or white."""
+    stripes = np.zeros((640, 640, 3), np.uint8)
+    stripes[:, ::2] = 255
+    found = np.asarray(framed(Image.fromarray(stripes), (64, 64)).image, np.int16)
+    assert np.abs(found[:, 2:-2] - 127).max() < 20
