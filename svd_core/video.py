@@ -61,7 +61,8 @@ def write_mp4(frames: Frames, path: Path, fps: int, comment: str) -> Path:
 
 def read_frames(path: Path) -> Frames:
     """Every frame of a video that `write_mp4` wrote. Raises `InvalidRequest` for other files."""
-    pictures = _read(path, "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "pipe:")
+    output = ("-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "pipe:")
+    pictures = _read(path, "-xerror", *output)  # a damaged frame is no frame
     header = re.match(rb"P6\n(\d+) (\d+)\n255\n", pictures)
     if header is None:
         raise _not_a_video(path)
@@ -72,7 +73,8 @@ def read_frames(path: Path) -> Frames:
 
 def read_comment(path: Path) -> str | None:
     """The comment tag of a video, None if it has none. Raises `InvalidRequest` for other files."""
-    tags = _read(path, "-f", "ffmetadata", "pipe:").decode("utf-8", "replace")
+    tagged = _read(path, "-map", "0:v:0", "-c", "copy", "-f", "ffmetadata", "pipe:")
+    tags = tagged.decode("utf-8", "replace")
     found = re.search(r"^comment=((?:\\.|[^\\\n])*)", tags, re.MULTILINE | re.DOTALL)
     return re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL) if found else None
 
