@@ -23,6 +23,9 @@ FORMAT = 1
 LIBRARIES = ("diffusers", "torch", "pillow", "imageio-ffmpeg")
 """Whose versions can change the frames."""
 
+KINDS = {"params": dict, "size": list, "box": list, "notes": list, "versions": dict}
+"""What fields are in JSON; the others are text."""
+
 EDGE = 2**16
 """Bytes at each end of a file of weights that the fingerprint reads."""
 
@@ -183,33 +186,30 @@ def _parsed(text: str) -> dict[str, Any]:
 def _checked(found: dict[str, Any]) -> Recipe:
     """Raises `TypeError`, `ValueError`, `OverflowError`, `InvalidRequest` for what does not fit."""
     _check_complete(Recipe, found)
+    for f in fields(Recipe):
+        if not isinstance(found[f.name], KINDS.get(f.name, str)):
+            raise TypeError(f"{f.name} is of the wrong kind")
     _check_complete(VideoParams, found["params"])
     if found["fit"] not in get_args(Fit):
         raise ValueError("fit is neither crop nor pad")
+    if not all(isinstance(text, str) for text in (*found["notes"], *found["versions"].values())):
+        raise TypeError("notes and versions are text")
     width, height = found["size"]
     left, top, right, bottom = (float(edge) for edge in found["box"])
     if not all(map(math.isfinite, (left, top, right, bottom))):
         raise ValueError("box is not finite")
-    texts = {name: found[name] for name in ("model", "source", "revision", "fingerprint")}
-    texts |= {name: found[name] for name in ("image_sha256", "created")}
-    notes, versions = tuple(found["notes"]), dict(found["versions"])
-    for text in (*texts.values(), *notes, *versions, *versions.values()):
-        if not isinstance(text, str):
-            raise TypeError("text expected")
     return Recipe(
-        **texts,
-        params=VideoParams.from_mapping(found["params"]),
-        size=(int(width), int(height)),
-        fit=found["fit"],
-        box=(left, top, right, bottom),
-        notes=notes,
-        versions=versions,
+        **{f.name: found[f.name] for f in fields(Recipe)}
+        | {
+            "params": VideoParams.from_mapping(found["params"]),
+            "size": (int(width), int(height)),
+            "box": (left, top, right, bottom),
+            "notes": tuple(found["notes"]),
+        }
     )
 
 
-def _check_complete(kind: type[Recipe] | type[VideoParams], found: object) -> None:
-    """A default in place of what was lost would make another video."""
-    if not isinstance(found, dict):
-        raise TypeError("settings expected")
+def _check_complete(kind: type[Recipe] | type[VideoParams], found: dict[str, Any]) -> None:
+    """Nothing may be missing: a default in place of what was lost would make another video."""
     if missing := [f.name for f in fields(kind) if f.name not in found]:
         raise ValueError(f"it lacks {', '.join(missing)}")

@@ -1,0 +1,245 @@
+"""A video tells what made it, and nothing that pretends to be a recipe gets through."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from svd_core.clip import Clip, Frames
+from svd_core.errors import InvalidRecipe
+from svd_core.image import Framed, frame_photo, open_photo
+from svd_core.models import CHECKPOINTS
+from svd_core.params import VideoParams
+from svd_core.recipe import FORMAT, Recipe, fingerprint
+from svd_core.video import read_frames, write_mp4
+
+FRAMES: Frames = np.full((3, 32, 64, 3), 90, np.uint8)
+
+
+def photo_file(width: int = 300, height: int = 200) -> bytes:
+    file = io.BytesIO()
+    shades = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(shades).save(file, "PNG")
+    return file.getvalue()
+
+
+def framed(params: VideoParams, data: bytes) -> Framed:
+    return frame_photo(open_photo(data), [(128, 64), (64, 128)], params)
+
+
+PHOTO = photo_file()
+PARAMS = VideoParams(seed=2**32 - 1, motion_bucket_id=40, noise_aug_strength=0.05, focus_x=0.25)
+USED = replace(PARAMS, num_frames=3, num_inference_steps=8, decode_chunk_size=2)
+RECIPE = Recipe.of(
+    Clip(FRAMES, USED, ("Held to 30 fps — as trained.",)),
+    CHECKPOINTS["svd-xt"],
+    framed(USED, PHOTO),
+    PHOTO,
+)
+
+
+@dataclass(frozen=True)
+class Local:
+    """A checkpoint in a folder."""
+
+    folder: Path
+    name: str = "mine"
+    revision: str = ""
+
+    @property
+    def source(self) -> str:
+        return str(self.folder)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Local:
+    folder = tmp_path / "secret place" / "my-model"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "unet" / "model.safetensors").write_bytes(b"a" * 300_000)
+    (folder / "model_index.json").write_text("{}")
+    return Local(folder)
+
+
+def test_a_recipe_travels_in_its_video(tmp_path: Path) -> None:
+    path = write_mp4(FRAMES, tmp_path / "a.mp4", 7, RECIPE.to_json())
+    assert Recipe.read(path) == RECIPE
+
+
+def test_it_tells_what_made_the_video() -> None:
+    found = json.loads(RECIPE.to_json())
+    assert found["format"] == FORMAT
+    assert found["source"] == "stabilityai/stable-video-diffusion-img2vid-xt"
+    assert found["params"]["seed"] == 2**32 - 1
+    assert found["params"]["num_inference_steps"] == 8
+    assert found["box"] == pytest.approx([0, 25, 300, 175])
+    assert found["size"] == [128, 64]
+    assert found["image_sha256"] == hashlib.sha256(PHOTO).hexdigest()
+    assert found["notes"] == ["Held to 30 fps — as trained."]
+    assert found["versions"]["torch"] == metadata.version("torch")
+    assert "svd_core" in found["versions"]
+    age = datetime.now(UTC) - datetime.fromisoformat(found["created"])
+    assert timedelta(0) <= age < timedelta(minutes=10)
+
+
+def test_packages_that_are_not_there_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "torch":
+            raise metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(metadata, "version", version)
+    made = Recipe.of(Clip(FRAMES, USED), CHECKPOINTS["svd"], framed(USED, PHOTO), PHOTO)
+    assert "torch" not in made.versions
+    assert made.versions["diffusers"] == "1"
+
+
+def test_the_model_libraries_are_not_loaded() -> None:
+    code = (
+        "import sys, svd_core.recipe as r; r._versions(); "
+        "print([m for m in ('torch', 'diffusers', 'gradio') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout == b"[]\n"
+
+
+def imagined(image: Image.Image, params: VideoParams) -> Frames:
+    """Frames that depend on every pixel and on the seed, as a model's do."""
+    noise = np.random.default_rng(params.seed).integers(0, 64, (3, *image.size[::-1], 3))
+    moved = [
+        np.roll(np.asarray(image, np.int64), 4 * t * params.motion_bucket_id) for t in range(3)
+    ]
+    return ((np.stack(moved) // 2) + noise).astype(np.uint8)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_a_video_can_be_made_again_frame_by_frame(tmp_path: Path, fit: str) -> None:
+    asked = VideoParams.from_mapping({"fit": fit, "focus_x": 0.1234567890123, "focus_y": 1 / 3})
+    first = framed(asked, PHOTO)
+    clip = Clip(imagined(first.image, asked), asked)
+    recipe = Recipe.of(clip, CHECKPOINTS["svd-nano"], first, PHOTO)
+    path = write_mp4(clip.frames, tmp_path / "a.mp4", asked.rate, recipe.to_json())
+
+    told = Recipe.read(path)
+    again = framed(told.params, PHOTO)
+    frames = imagined(again.image, told.params)
+    assert told.params == asked
+    assert (again.box, again.size, again.fit) == (told.box, told.size, told.fit)
+    assert (frames == clip.frames).all()
+    copy = write_mp4(frames, tmp_path / "b.mp4", told.params.rate, told.to_json())
+    assert (read_frames(copy) == read_frames(path)).all()
+
+
+def test_it_knows_its_photo() -> None:
+    assert RECIPE.matches(PHOTO)
+    assert not RECIPE.matches(PHOTO + b"\0")
+
+
+def test_a_folder_is_known_by_its_weights_and_not_by_its_path(local: Local) -> None:
+    made = Recipe.of(Clip(FRAMES, USED), local, framed(USED, PHOTO), PHOTO)
+    assert made.source == "my-model"
+    assert "secret place" not in made.to_json()
+    assert made.made_with(local)
+    assert not made.made_with(CHECKPOINTS["svd-xt"])
+    weights = local.folder / "unet" / "model.safetensors"
+    before = fingerprint(local.folder)
+    for changed in (b"a" * 299_999 + b"b", b"b" + b"a" * 299_999, b"a" * 300_001):
+        weights.write_bytes(changed)
+        assert fingerprint(local.folder) != before
+    assert not made.made_with(local)
+
+
+def test_another_revision_of_a_hub_model_is_another_model() -> None:
+    assert RECIPE.made_with(CHECKPOINTS["svd-xt"])
+    assert not RECIPE.made_with(replace(CHECKPOINTS["svd-xt"], revision="0ldc0mm1t"))
+    assert not RECIPE.made_with(CHECKPOINTS["svd-xt-1.1"])
+
+
+@pytest.mark.parametrize(
+    ("comment", "words"),
+    [
+        ("", "carries no recipe.*downloaded"),
+        ("Made with a camera", "carries no recipe"),
+        ('{"prompt": {"3": {"class_type": "KSampler"}}}', "carries no recipe"),
+        ('{"format": "mp4"}', "carries no recipe"),
+        ("[1]", "carries no recipe"),
+        (RECIPE.to_json()[:-9], "damaged"),
+        (RECIPE.to_json().replace("format", "format\\x"), "damaged"),
+        ('{"a":' * 20_000, "damaged"),
+        (json.dumps({"format": FORMAT + 1}), "format 2.*reads up to 1.*update"),
+        (json.dumps({"format": FORMAT}), "lacks model"),
+    ],
+)
+def test_other_comments_are_refused_in_words(tmp_path: Path, comment: str, words: str) -> None:
+    path = write_mp4(FRAMES, tmp_path / "a.mp4", 7, comment)
+    with pytest.raises(InvalidRecipe, match=words) as caught:
+        Recipe.read(path)
+    assert (caught.value.field, caught.value.status) == ("recipe", 422)
+
+
+@pytest.mark.parametrize("kind", ["text", "gone"])
+def test_other_files_are_refused_in_words(tmp_path: Path, kind: str) -> None:
+    if kind == "text":
+        (tmp_path / "a.mp4").write_text("hello")
+    with pytest.raises(InvalidRecipe, match=r"a\.mp4 is not a video|no file a\.mp4"):
+        Recipe.read(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Recipe)])
+@pytest.mark.parametrize("value", [None, 7, "x", [], {}, [[]], {"a": None}, float("nan")])
+def test_each_field_is_checked(name: str, value: object) -> None:
+    """Text stays text, whatever it says; everything else of another kind is refused."""
+    found = json.loads(RECIPE.to_json())
+    fitting = isinstance(value, type(found[name])) and name not in ("params", "size", "fit", "box")
+    fitting = fitting and value not in ([[]], {"a": None})
+    found[name] = value
+    if fitting:
+        assert Recipe.from_json(json.dumps(found))
+    else:
+        with pytest.raises(InvalidRecipe, match="damaged or was edited"):
+            Recipe.from_json(json.dumps(found))
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(VideoParams)])
+def test_no_setting_may_be_lost_or_wrong(name: str) -> None:
+    """A lost seed would otherwise be drawn anew, and the video be another one."""
+    found = json.loads(RECIPE.to_json())
+    found["params"][name] = "fast"
+    with pytest.raises(InvalidRecipe, match=f"{name} must be"):
+        Recipe.from_json(json.dumps(found))
+    del found["params"][name]
+    with pytest.raises(InvalidRecipe, match=f"lacks {name}"):
+        Recipe.from_json(json.dumps(found))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(name=st.sampled_from([f.name for f in fields(Recipe)]), value=JSON)
+def test_edited_recipes_are_read_or_refused(name: str, value: Any) -> None:
+    found = json.loads(RECIPE.to_json()) | {name: value}
+    try:
+        recipe = Recipe.from_json(json.dumps(found))
+    except InvalidRecipe:
+        return
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@given(text=st.text() | JSON.map(json.dumps))
+def test_any_text_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRecipe):
+        Recipe.from_json(text)
