@@ -1,0 +1,102 @@
+"""Settings come from the environment whole, or the start stops with one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from svd_core.errors import InvalidSettings
+from svd_core.settings import PREFIX, Settings
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = Settings.from_env({"PATH": "/bin", "MY_SVD_MODEL": "x", "svd_model": "y"})
+    assert settings == Settings()
+    assert (settings.model, settings.offload, settings.max_queue) == ("auto", "auto", 32)
+    assert settings.data_dir.is_absolute()
+
+
+def test_each_variable_is_read() -> None:
+    settings = Settings.from_env(
+        {
+            "SVD_MODEL": "svd-xt",
+            "SVD_OFFLOAD": "sequential",
+            "SVD_DATA_DIR": "/data",
+            "SVD_PAGE_AUTH": "ann:pass:word",
+            "SVD_MAX_QUEUE": "5",
+            "SVD_KEEP_HOURS": "0.5",
+            "SVD_KEEP_GB": "inf",
+        }
+    )
+    assert settings == Settings(
+        model="svd-xt",
+        offload="sequential",
+        data_dir=Path("/data"),
+        page_auth="ann:pass:word",
+        max_queue=5,
+        keep_hours=0.5,
+        keep_gb=float("inf"),
+    )
+
+
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SVD_MODEL", "svd")
+    assert Settings.from_env().model == "svd"
+    with pytest.raises(InvalidSettings):
+        Settings.from_env(dict(SVD_MODEL="svd", SVD_NO="1"))
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_an_empty_variable_counts_as_not_set(name: str) -> None:
+    assert Settings.from_env({PREFIX + name.upper(): ""}) == Settings()
+
+
+def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert Settings.from_env({"SVD_DATA_DIR": "~/videos"}).data_dir == Path("/home/ann/videos")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SVD_OFFLOAD", "some"),
+        ("SVD_MAX_QUEUE", "0"),
+        ("SVD_MAX_QUEUE", "many"),
+        ("SVD_MAX_QUEUE", "1.5"),
+        ("SVD_KEEP_HOURS", "-1"),
+        ("SVD_KEEP_HOURS", "nan"),
+        ("SVD_KEEP_GB", "2GB"),
+        ("SVD_PAGE_AUTH", "s3cret"),
+        ("SVD_PAGE_AUTH", ":s3cret"),
+    ],
+)
+def test_wrong_values_stop_the_start(variable: str, value: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"^{variable} is wrong: .+ \\(.+\\)\\.$") as caught:
+        Settings.from_env({variable: value})
+    assert "s3cret" not in caught.value.message
+    assert caught.value.__cause__ is None  # its text would show the password
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("variable", ["SVD_MODLE", "SVD_model", "SVD_"])
+def test_unknown_variables_stop_the_start(variable: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"^{variable} is not a setting.*SVD_MODEL"):
+        Settings.from_env({variable: "svd"})
+
+
+def test_the_password_is_not_printed() -> None:
+    assert "s3cret" not in repr(Settings(page_auth="ann:s3cret"))
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_nothing_is_read_or_made_at_import() -> None:
+    code = "import svd_core.settings, svd_core.generate, sys; print(sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"SVD_BAD": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert not any(f"'{name}'" in done.stdout for name in ("torch", "diffusers", "gradio"))
