@@ -1,0 +1,168 @@
+"""Who may import whom. A module imports from rows above its own, or in its row without a circle; a
+library is imported only where its fence allows. Each complaint names the module and the line."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+ROWS = (
+    ("errors", "events", "params", "settings", "clip"),
+    ("image", "video", "recipe", "storage"),
+    ("models", "memory", "download", "pace", "diffusion", "loading", "loaded", "engine"),
+    ("generate",),
+    ("jobs",),
+    ("web",),
+    ("progress_bar", "options", "outlet", "cli", "__main__"),
+    ("stopwatch", "bench"),
+    ("nano",),  # last, so that nothing of the app can import it
+)
+
+# Library: modules and packages that may import it. Whoever needs another one adds it here, and to
+# requirements.txt.
+FENCES: Mapping[str, tuple[str, ...]] = {
+    "numpy": ("clip", "image", "video", "diffusion", "nano"),
+    "pydantic": ("settings",),
+    "platformdirs": ("settings",),
+    "PIL": ("image", "engine", "diffusion", "loaded", "nano"),
+    "pillow_heif": ("image",),
+    "imageio_ffmpeg": ("video",),
+    "torch": ("diffusion", "loading", "loaded", "nano"),
+    "diffusers": ("loading", "nano"),
+    "transformers": ("loading", "nano"),
+    "safetensors": ("loading", "nano"),
+    "huggingface_hub": ("download",),
+    "gradio": ("web",),
+    "starlette": ("web",),
+    "rich": ("progress_bar",),
+}
+
+Sources = Mapping[str, str]
+"""Python source by module name below svd_core, e.g. `web.page.words`; "" is svd_core itself."""
+
+
+def sources() -> dict[str, str]:
+    package = ROOT / "svd_core"
+    found = {}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = path.read_text(encoding="utf-8")
+    return found
+
+
+def imports(name: str, code: Sources) -> Iterator[tuple[int, str]]:
+    """(line, full name) of everything `name` imports, inside functions too."""
+    for node in ast.walk(ast.parse(code[name])):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            whole = f"{'.' * node.level}{node.module or ''}"
+            for alias in node.names:
+                below = f"{whole}.{alias.name}".removeprefix("svd_core.")
+                yield node.lineno, f"svd_core.{below}" if below in code else whole
+
+
+def belongs(name: str, places: tuple[str, ...]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+def row(name: str) -> int | None:
+    return next((index for index, places in enumerate(ROWS) if belongs(name, places)), None)
+
+
+def complaints(code: Sources) -> list[str]:
+    """One line for each import that breaks a rule; empty when all is well."""
+    found = []
+    graph: dict[str, set[str]] = {}
+    for name in sorted(code):
+        if name and row(name) is None:
+            found.append(f"{name}: stands in no row of tests/test_layers.py")
+            continue
+        for line, target in imports(name, code):
+            inner = target.removeprefix("svd_core.")
+            if inner != target and name:
+                graph.setdefault(name, set()).add(inner)
+            found += [f"{name}:{line}: {why}" for why in judged(name, target, code)]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found.append("a circle: " + " -> ".join(error.args[1]))
+    return found
+
+
+def judged(name: str, target: str, code: Sources) -> Iterator[str]:
+    inner = target.removeprefix("svd_core.")
+    library = target.partition(".")[0]
+    if target.startswith("."):
+        yield f"imports {target}; write the full name"
+    elif inner != target:
+        own, other = row(name), row(inner)
+        if inner not in code or own is None or other is None:
+            yield f"imports {inner}, which is no module"
+        elif other > own:
+            yield f"imports {inner}, which stands below it"
+    elif library not in ("svd_core", *sys.stdlib_module_names) and not belongs(
+        name, FENCES.get(library, ())
+    ):
+        yield f"imports {library}, which its fence in tests/test_layers.py does not allow there"
+
+
+def test_imports_point_upwards() -> None:
+    assert complaints(sources()) == []
+
+
+def test_rows_and_fences_name_what_exists() -> None:
+    names = set(sources())
+    listed = {place for places in (*ROWS, *FENCES.values()) for place in places}
+    assert listed <= names
+
+
+def test_app_is_imported_by_nobody() -> None:
+    found = {name for name, code in sources().items() for _, to in imports(name, {name: code})
+             if to.partition(".")[0] in ("app", "tests")}  # fmt: skip
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "culprit"),
+    [
+        ("params", "import svd_core.engine", "params:1: imports engine, which stands below"),
+        ("params", "from svd_core import engine", "params:1: imports engine, which stands below"),
+        ("engine", "def f():\n    from svd_core.web import page", "engine:2: imports web"),
+        ("web.page", "from svd_core.nano.shape import SHAPE", "web.page:1: imports nano"),
+        ("generate", "import torch.nn", "generate:1: imports torch"),
+        ("web.page", "from torch import Tensor", "web.page:1: imports torch"),
+        ("engine", "import gradio as gr", "engine:1: imports gradio"),
+        ("engine", "import tensorflow", "engine:1: imports tensorflow"),
+        ("engine", "from . import params", "engine:1: imports .; write the full name"),
+        ("engine", "from svd_core.gone import it", "engine:1: imports gone, which is no module"),
+        ("oddity", "import os", "oddity: stands in no row"),
+        ("errors", "from svd_core.params import LIMITS", "a circle: "),
+    ],
+)
+def test_a_broken_rule_is_named(name: str, code: str, culprit: str) -> None:
+    whole: dict[str, str] = {
+        "": "", "errors": "", "params": "from svd_core.errors import SvdError", "engine": "",
+        "generate": "", "web": "", "web.page": "", "nano": "", "nano.shape": "",
+    }  # fmt: skip
+    assert complaints(whole) == []
+    if name == "params":
+        code = f"{code}\n{whole[name]}"
+    (found,) = complaints(whole | {name: code})
+    assert culprit in found
+
+
+@pytest.mark.parametrize("module", ["generate", "jobs", "cli", "bench"])
+def test_the_core_loads_no_heavy_library(module: str) -> None:
+    code = f"import sys, svd_core.{module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert {"torch", "diffusers", "transformers", "gradio"} & set(done.stdout.split()) == set()
