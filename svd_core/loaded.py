@@ -1,0 +1,221 @@
+"""A checkpoint in memory: how it gets there, and clips made with it, also when memory is short."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from svd_core.clip import Clip, Frames
+from svd_core.diffusion import make_frames
+from svd_core.download import OnBytes, Snapshot, fetch
+from svd_core.errors import GenerationFailed, InvalidRequest, OutOfMemory
+from svd_core.events import OnProgress, Progress, Stage
+from svd_core.loading import free, open_folder, parts_of, place
+from svd_core.memory import Device, MemoryPlan, Offload, Setting, plan
+from svd_core.models import Checkpoint, settled
+from svd_core.pace import Pace
+from svd_core.params import VideoParams
+
+TRAINED_FPS = (5, 30)
+"""Outside of it, SVD's own sampling script warns that the result may be poor."""
+
+REPORT_S = 0.1
+"""Seconds between two reports of bytes."""
+
+FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""In the text of the plain RuntimeErrors by which torch, cuBLAS and cuDNN say it."""
+
+
+class LoadedModel:
+    """A checkpoint ready to make clips, one at a time."""
+
+    def __init__(self, checkpoint: Checkpoint, pipeline: Any, chosen: MemoryPlan) -> None:
+        self.checkpoint = checkpoint
+        self._pipeline = pipeline
+        self._plan = self._placed = chosen
+        self._decode_s: dict[int, float] = {}  # seconds per frame, by pixels per frame
+
+    @classmethod
+    def open(
+        cls, wanted: Checkpoint, device: Device, offload: Setting, on_progress: OnProgress
+    ) -> "LoadedModel":
+        """`wanted` downloaded, read and placed on `device`.
+
+        Its `checkpoint` has the dials of the files. Raises `ModelUnavailable`, `OutOfMemory`.
+        """
+        on_bytes, half = _byte_reports(on_progress), device.kind == "cuda"
+        folder = wanted.folder
+        found = Snapshot(folder, "") if folder else fetch(wanted, half, on_bytes)
+        checkpoint = settled(replace(wanted, revision=found.revision), found.folder)
+        pipeline = open_folder(found.folder, half, on_bytes)
+        chosen: MemoryPlan | None = plan(device, checkpoint, parts_of(pipeline), offload)
+        while chosen is not None:
+            try:
+                place(pipeline, chosen)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                chosen = chosen.smaller()
+            else:
+                return cls(checkpoint, pipeline, chosen)
+        raise OutOfMemory(f"{device.name} has too little free memory for {checkpoint.name}.")
+
+    @property
+    def offload(self) -> Offload | None:
+        """How weights wait beside the GPU, None if they do not."""
+        return None if self._plan.offload == "none" else self._plan.offload
+
+    def make_clip(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+        """See `Engine.generate`."""
+        asked = filled(params, self.checkpoint, self._plan.decode_chunk_size)
+        notes = held_notes(asked, self.checkpoint)
+        frames = self._try(self._plan, image, asked, None, on_progress)
+        if frames is None:
+            smaller = self._plan.smaller()
+            if smaller is None:
+                raise OutOfMemory(_too_small(asked, image))
+            chunk = min(smaller.decode_chunk_size, asked.decode_chunk_size or 1)
+            asked = replace(asked, decode_chunk_size=chunk)
+            note = f"Memory ran out, so it was made again with {smaller.told()}."
+            notes += (note,)
+            frames = self._try(smaller, image, asked, note, on_progress)
+            if frames is None:
+                raise OutOfMemory(_too_small(asked, image))
+            if self._ordinary(params):
+                self._plan = smaller
+        return Clip(frames, asked, notes)
+
+    def _try(
+        self,
+        chosen: MemoryPlan,
+        image: Image.Image,
+        params: VideoParams,
+        note: str | None,
+        on_progress: OnProgress,
+    ) -> Frames | None:
+        """Frames, or None if memory ran out. (The error must be gone before the next try: it
+        holds on to every tensor of the call.)"""
+        assert params.num_inference_steps is not None
+        assert params.num_frames is not None
+        pixels = image.width * image.height
+        pace = Pace(
+            num_steps=params.num_inference_steps,
+            num_frames=params.num_frames,
+            pixels=pixels,
+            on_cpu=chosen.device == "cpu",
+            decode_s=self._decode_s.get(pixels),
+        )
+        try:
+            on_progress(replace(pace.encoding(), note=note))
+            if chosen != self._placed:
+                place(self._pipeline, chosen)
+                self._placed = chosen
+            fps = held_fps(params.fps)
+            frames = make_frames(self._pipeline, image, params, fps, pace, on_progress)
+            if pace.decode_s is not None:
+                self._decode_s[pixels] = pace.decode_s
+            return frames
+        except (RuntimeError, ValueError, MemoryError) as error:
+            if is_out_of_memory(error):
+                return None
+            raise GenerationFailed(f"The model failed: {_first_line(error)}") from error
+        finally:
+            free(self._pipeline)
+
+    def _ordinary(self, params: VideoParams) -> bool:
+        """Whether a request asks for no more than the plan was made for."""
+        return (params.num_frames or 0) <= self.checkpoint.num_frames and (
+            params.decode_chunk_size or 0
+        ) <= self._plan.decode_chunk_size
+
+
+def filled(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> VideoParams:
+    """`params` with every None replaced by the checkpoint's own value, or the plan's.
+
+    Raises `InvalidRequest` for guidance that falls: diffusers then mixes up its batches.
+    """
+    low, high = params.min_guidance_scale, params.max_guidance_scale
+    if low is not None and high is not None and low > high:
+        raise InvalidRequest(
+            "max_guidance_scale",
+            f"max_guidance_scale must not be below min_guidance_scale ({low:g}), not {high:g}.",
+        )
+    if low is None:
+        low = min(
+            checkpoint.min_guidance_scale, checkpoint.max_guidance_scale if high is None else high
+        )
+    if high is None:
+        high = max(checkpoint.max_guidance_scale, low)
+    num_frames = params.num_frames or checkpoint.num_frames
+    return replace(
+        params,
+        num_frames=num_frames,
+        num_inference_steps=params.num_inference_steps or checkpoint.num_inference_steps,
+        min_guidance_scale=low,
+        max_guidance_scale=high,
+        decode_chunk_size=min(params.decode_chunk_size or chunk_size, num_frames),
+        playback_fps=params.rate,
+    )
+
+
+def held_fps(fps: int) -> int:
+    """`fps` as the model is told it, held to what it was trained for."""
+    return max(TRAINED_FPS[0], min(fps, TRAINED_FPS[1]))
+
+
+def held_notes(params: VideoParams, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Sentences about what the model cannot do as asked."""
+    notes = []
+    held = held_fps(params.fps)
+    if held != params.fps:
+        notes.append(
+            f"The model knows {TRAINED_FPS[0]} to {TRAINED_FPS[1]} fps, so the motion was made for "
+            f"{held}; the video plays at {params.rate}."
+        )
+    if (params.num_frames or 0) > checkpoint.num_frames:
+        notes.append(
+            f"{checkpoint.name} was trained on {checkpoint.num_frames} frames; more look worse."
+        )
+    return tuple(notes)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that a device, or the machine, has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text in str(error) for text in FULL
+    )
+
+
+def _too_small(params: VideoParams, image: Image.Image) -> str:
+    return (
+        f"There is too little memory for {params.num_frames} frames of {image.width}x"
+        f"{image.height}, also with the smaller plan. Ask for fewer frames, or close other "
+        "programs that use it."
+    )
+
+
+def _byte_reports(on_progress: OnProgress) -> OnBytes:
+    """Bytes had as `Progress` of loading, not too often."""
+    started = time.monotonic()
+    told = -REPORT_S
+
+    def on_bytes(had: int, total: int) -> None:
+        nonlocal told
+        elapsed = time.monotonic() - started
+        if had < total and elapsed - told < REPORT_S:
+            return
+        told = elapsed
+        left = elapsed / had * (total - had) if had else None
+        on_progress(
+            Progress(
+                stage=Stage.LOADING, step=had, total=total, elapsed_s=elapsed, remaining_s=left
+            )
+        )
+
+    return on_bytes
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,204 @@
+"""A checkpoint folder as a diffusers pipeline, placed on this machine's device by a memory plan."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    UNetSpatioTemporalConditionModel,
+)
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError, safe_open
+from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
+from transformers.utils import logging as transformers_logging
+
+from svd_core.download import OnBytes, files_in, needed_files, weight_files
+from svd_core.errors import ModelBroken
+from svd_core.memory import Device, MemoryPlan, Parts
+
+CLASSES: Mapping[str, Any] = {
+    "image_encoder": CLIPVisionModelWithProjection,
+    "unet": UNetSpatioTemporalConditionModel,
+    "vae": AutoencoderKLTemporalDecoder,
+}
+
+
+UNUSABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
+"""What the libraries raise for a config or weights that do not fit the class."""
+
+
+def find_device() -> Device:
+    """The device that models run on here."""
+    if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true"):
+        return Device(kind="cuda", name="ZeroGPU", total_bytes=0, free_bytes=0, zero_gpu=True)
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        name = f"{torch.cuda.get_device_name()}, {total / 1e9:.0f} GB"
+        return Device(kind="cuda", name=name, total_bytes=total, free_bytes=free)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = "CPU, 1 core" if cores == 1 else f"CPU, {cores} cores"
+    return Device(kind="cpu", name=name, total_bytes=0, free_bytes=0)
+
+
+def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
+    """The `StableVideoDiffusionPipeline` in `folder`, on the CPU; float16 if `half`, else float32.
+
+    Each part is read by its own class rather than as `model_index.json` says: a damaged file is
+    then named, nothing unexpected is imported, and the published preprocessor config needs no
+    torchvision. Raises `ModelBroken`, naming the file.
+    """
+    _hush()
+    there = files_in(folder)
+    needed_files(there, half, str(folder))
+    weights = {part: weight_files(there, part, half, str(folder)) for part in CLASSES}
+    sizes = {p: sum((folder / f).stat().st_size for f in weights[p]) for p in CLASSES}
+    had, total = 0, sum(sizes.values())
+    parts = {}
+    for part in CLASSES:
+        on_bytes(had, total)
+        parts[part] = _open_part(folder, part, weights[part], half)
+        had += sizes[part]
+    on_bytes(had, total)
+    pipeline = _pipeline_class()(
+        **parts,
+        scheduler=_open_small(EulerDiscreteScheduler, folder / "scheduler"),
+        feature_extractor=_open_small(CLIPImageProcessorPil, folder / "feature_extractor"),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.unet.forward = Guidance(pipeline.unet.forward)
+    return pipeline
+
+
+def parts_of(pipeline: Any) -> Parts:
+    """What the memory plan must know of an opened pipeline."""
+    counts = {
+        part: sum(number.numel() for number in getattr(pipeline, part).parameters())
+        for part in CLASSES
+    }
+    return Parts(
+        **counts,
+        unet_channels=pipeline.unet.config.block_out_channels[0],
+        vae_channels=pipeline.vae.config.block_out_channels[0],
+    )
+
+
+def place(pipeline: Any, plan: MemoryPlan) -> None:
+    """Bring `pipeline` to where `plan` wants it, from wherever it is."""
+    pipeline.remove_all_hooks()
+    pipeline.unet.forward.split = plan.split_guidance
+    if plan.offload == "none":
+        pipeline.to(plan.device)
+    elif plan.offload == "model":
+        pipeline.enable_model_cpu_offload(device=plan.device)
+    else:
+        pipeline.to("cpu")
+        pipeline.enable_sequential_cpu_offload(device=plan.device)
+    release()
+
+
+def free(pipeline: Any) -> None:
+    """Make `pipeline` ready for the next video after one that ended in the middle."""
+    dtype = pipeline.unet.dtype
+    if pipeline.vae.dtype != dtype:  # it was encoding, which half precision does in float32
+        pipeline.vae.to(dtype)
+    pipeline.maybe_free_model_hooks()
+    release()
+
+
+def release() -> None:
+    """Give memory that is no longer used back to the system."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class Guidance:
+    """The UNet's forward, called once for both halves of a guided step or once for each.
+
+    The halves, without and with the photo, do not look at each other, so the result is the same
+    but for rounding, and the activations of one half (4 GiB for SVD-XT) need not be held.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.split = False
+
+    def __call__(
+        self,
+        sample: torch.Tensor,
+        timestep: Any,
+        encoder_hidden_states: torch.Tensor,
+        added_time_ids: torch.Tensor,
+        return_dict: bool = True,
+    ) -> Any:
+        if not self.split or len(sample) == 1:
+            return self.forward(
+                sample, timestep, encoder_hidden_states, added_time_ids, return_dict
+            )
+        halves = zip(sample, encoder_hidden_states, added_time_ids, strict=True)
+        found = [self.forward(x[None], timestep, h[None], a[None], False)[0] for x, h, a in halves]
+        return (torch.cat(found),)
+
+
+def _hush() -> None:
+    """Keep the libraries' own bars and warnings off the terminal, where they mean nothing: that a
+    processor we never use wants torchvision, and a false alarm whenever the VAE changes precision.
+    What goes wrong is raised."""
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    for logging in libraries:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+
+def _pipeline_class() -> Any:
+    from diffusers import StableVideoDiffusionPipeline  # not before `_hush`
+
+    return StableVideoDiffusionPipeline
+
+
+def _open_part(folder: Path, part: str, files: list[str], half: bool) -> Any:
+    for file in files:
+        if file.endswith(".safetensors"):
+            _check_weights(folder / file)
+    try:
+        model, info = CLASSES[part].from_pretrained(
+            folder / part,
+            dtype=torch.float16 if half else torch.float32,
+            variant="fp16" if ".fp16" in files[0] else None,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except UNUSABLE as error:
+        raise _unusable(folder / part, CLASSES[part], error) from error
+    # Both libraries fill in random numbers for weights that a file lacks, and go on.
+    wrong = [*info["missing_keys"], *map(str, info["mismatched_keys"])]
+    if wrong:
+        raise ModelBroken(f"{folder / files[-1]} lacks {len(wrong)} weights, such as {wrong[0]}.")
+    return model.eval()
+
+
+def _check_weights(path: Path) -> None:
+    """Raises `ModelBroken` for a file that is cut short or no safetensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise ModelBroken(
+            f"{path} is damaged ({error}); delete it, and it is fetched again at the next start."
+        ) from error
+
+
+def _open_small(kind: Any, folder: Path) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except UNUSABLE as error:
+        raise _unusable(folder, kind, error) from error
+
+
+def _unusable(path: Path, kind: type, error: Exception) -> ModelBroken:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ModelBroken(f"{path} cannot be used as {kind.__name__}: {first}")

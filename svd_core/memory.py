@@ -1,0 +1,189 @@
+"""Where a model's parts wait and how many frames are decoded at once, planned from the memory."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from svd_core.models import Checkpoint
+
+Offload = Literal["none", "model", "sequential"]
+Setting = Literal["auto", "none", "model", "sequential"]
+GIB = 2**30
+
+# Activations of one UNet step of SVD-XT in half precision, counted over every live tensor: 9.27 GiB
+# for 25 frames of 1024x576 with guidance (29.5 million pixels), 5.25 without, 5.88 for 14 frames,
+# 3.95 at 576x320. They lie on this line; it grows with the width of the outer level.
+UNET_FIXED = 1.4 * GIB
+UNET_PER_PIXEL = 0.27 * GIB / 1e6
+UNET_CHANNELS = 320
+
+# Decoding in half precision: 1.125 GiB for each frame of 1024x576 at 128 channels.
+DECODE_PER_PIXEL = 1.125 * GIB / (1024 * 576)
+VAE_CHANNELS = 128
+
+# cuDNN's workspaces, the CUDA context and fragmentation take their part of a GPU.
+USABLE = 0.9
+
+# What decoding may take of a machine without a GPU: keeps svd-nano below 2.5 GB resident.
+CPU_DECODE_BYTES = 1.0 * GIB
+
+# Half of an RTX Pro 6000, the default share of a ZeroGPU Space. Its own figure cannot be asked for
+# at the start, where the weights must be placed.
+ZERO_GPU_BYTES = 48 * 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """`name`: in words, for people. Bytes are of GPU memory, or of the machine's without a GPU.
+
+    `zero_gpu`: a GPU that is lent for each call (a Hugging Face ZeroGPU Space).
+    """
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    total_bytes: int
+    free_bytes: int
+    zero_gpu: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What memory depends on in a checkpoint: parameters, and channels at the outer levels.
+
+    The defaults are those of Stable Video Diffusion's published checkpoints.
+    """
+
+    unet: int = 1_524_623_082
+    vae: int = 97_742_847
+    image_encoder: int = 632_076_800
+    unet_channels: int = UNET_CHANNELS
+    vae_channels: int = VAE_CHANNELS
+
+    @property
+    def all(self) -> int:
+        return self.unet + self.vae + self.image_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """`offload`: the weights stay on the GPU, come one model at a time, or one layer at a time.
+
+    `split_guidance`: the two halves of a guided step run after each other; same result, less
+    memory, hardly slower on a large model. `decode_chunk_size`: frames decoded together.
+    """
+
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float16", "float32"]
+    offload: Offload = "none"
+    split_guidance: bool = False
+    decode_chunk_size: int
+
+    def smaller(self) -> "MemoryPlan | None":
+        """The next plan to try when memory ran out, clearly smaller everywhere; None: no other."""
+        chunk = max(1, self.decode_chunk_size // 2)
+        step = replace(self, split_guidance=True, decode_chunk_size=chunk)
+        if self.device == "cuda" and self.offload == "none":
+            step = replace(step, offload="model")
+        elif self.device == "cuda" and self.offload == "model" and self.split_guidance:
+            step = replace(step, offload="sequential", decode_chunk_size=1)
+        return None if step == self else step
+
+    def told(self) -> str:
+        """The plan in words, e.g. "model offload, 4 frames decoded at once"."""
+        frames = "1 frame" if self.decode_chunk_size == 1 else f"{self.decode_chunk_size} frames"
+        offload = [] if self.offload == "none" else [f"{self.offload} offload"]
+        guidance = ["guidance in two halves"] if self.split_guidance else []
+        return ", ".join([*offload, *guidance, f"{frames} decoded at once"])
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Bytes that one video takes: weights of all parts, of the UNet, of the VAE; the activations of
+    one step, whole and with split guidance; those of one frame while it is decoded."""
+
+    weights: float
+    unet_weights: float
+    vae_weights: float
+    step: float
+    split_step: float
+    frame: float
+
+    def peak(self, plan: MemoryPlan) -> float:
+        """Bytes at the worst moment of a video made by `plan`."""
+        step = self.split_step if plan.split_guidance else self.step
+        decode = self.frame * plan.decode_chunk_size
+        if plan.offload == "none":
+            return self.weights + max(step, decode)
+        if plan.offload == "model":
+            return max(self.unet_weights + step, self.vae_weights + decode)
+        return max(step, decode)
+
+
+def demand(checkpoint: Checkpoint, parts: Parts, bytes_per_number: int) -> Demand:
+    """What the checkpoint's largest size and own number of frames take."""
+    pixels = max(width * height for width, height in checkpoint.sizes)
+    halves = 2 if checkpoint.max_guidance_scale > 1 else 1
+    unet_scale = parts.unet_channels / UNET_CHANNELS * bytes_per_number / 2
+    vae_scale = parts.vae_channels / VAE_CHANNELS * bytes_per_number / 2
+    step = UNET_PER_PIXEL * pixels * checkpoint.num_frames
+    return Demand(
+        weights=parts.all * bytes_per_number,
+        unet_weights=parts.unet * bytes_per_number,
+        vae_weights=parts.vae * bytes_per_number,
+        step=(UNET_FIXED + step * halves) * unet_scale,
+        split_step=(UNET_FIXED + step) * unet_scale,
+        frame=DECODE_PER_PIXEL * pixels * vae_scale,
+    )
+
+
+def plan(
+    device: Device, checkpoint: Checkpoint, parts: Parts | None = None, offload: Setting = "auto"
+) -> MemoryPlan:
+    """The fastest plan that fits. `offload`: the setting; it has no say without a GPU of our own.
+
+    All weights stay on a GPU only where they and the peak fit twice over, since other programs
+    and larger requests come too; on ZeroGPU they must always. `parts`: SVD's own if left out.
+    """
+    needs = demand(checkpoint, parts or Parts(), 4 if device.kind == "cpu" else 2)
+    frames = checkpoint.num_frames
+    if device.kind == "cpu":
+        chunk = _even(frames, CPU_DECODE_BYTES / needs.frame)
+        return MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=chunk)
+    free = ZERO_GPU_BYTES if device.zero_gpu else device.free_bytes
+    usable = free * USABLE
+    roomy = 2 * (needs.weights + needs.step) <= free
+    if device.zero_gpu or offload == "none" or (offload == "auto" and roomy):
+        room = free / 2 if roomy else usable
+        return _on_gpu("none", needs, needs.weights, needs.weights, usable, room, frames)
+    fits = needs.unet_weights + needs.split_step <= usable
+    if offload == "model" or (offload == "auto" and fits):
+        return _on_gpu(
+            "model", needs, needs.unet_weights, needs.vae_weights, usable, usable, frames
+        )
+    return _on_gpu("sequential", needs, 0.0, 0.0, usable, usable, frames)
+
+
+def _on_gpu(
+    offload: Offload,
+    needs: Demand,
+    beside_unet: float,
+    beside_vae: float,
+    usable: float,
+    room: float,
+    num_frames: int,
+) -> MemoryPlan:
+    """`beside_*`: bytes of weights on the GPU while that part works; `room`: bytes for decoding."""
+    return MemoryPlan(
+        device="cuda",
+        dtype="float16",
+        offload=offload,
+        split_guidance=beside_unet + needs.step > usable,
+        decode_chunk_size=_even(num_frames, (room - beside_vae) / needs.frame),
+    )
+
+
+def _even(num_frames: int, most: float) -> int:
+    """Frames per chunk, at most `most`, so that the chunks come out equally long: a short last one
+    would look different, since the decoder's norms look at all frames of a chunk."""
+    chunks = math.ceil(num_frames / max(1, min(num_frames, int(most))))
+    return math.ceil(num_frames / chunks)

@@ -1,0 +1,70 @@
+"""What every test starts from: no settings of the machine, and a few fakes."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from svd_core.clip import Clip
+from svd_core.engine import Engine, EngineStatus
+from svd_core.events import OnProgress, Progress, Stage
+from svd_core.models import CHECKPOINTS, Checkpoint
+from svd_core.params import VideoParams
+from tests.fake_hub import FakeHub
+from tests.tiny_checkpoint import build
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No SVD_ or HF_ variable of the machine reaches a test."""
+    for name in list(os.environ):
+        if name.startswith(("SVD_", "HF_", "HUGGING_FACE_", "SPACE_", "SPACES_")):
+            monkeypatch.delenv(name)
+
+
+class StillEngine:
+    """The photo itself as every frame: an engine without a model, quick and exact."""
+
+    def load(self, on_progress: OnProgress) -> Checkpoint:
+        return CHECKPOINTS["svd-nano"]
+
+    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+        on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
+        frames = np.stack([np.asarray(image, dtype=np.uint8)] * (params.num_frames or 14))
+        return Clip(frames, params)
+
+    @property
+    def status(self) -> EngineStatus:
+        return EngineStatus(model="still", device="no device", state="ready")
+
+
+@pytest.fixture
+def still_engine() -> Engine:
+    return StillEngine()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint with the published file names. Copy it before changing it."""
+    return build(tmp_path_factory.mktemp("tiny") / "tiny")
+
+
+@pytest.fixture
+def hub(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeHub]:
+    """A model hub on loopback, and an empty cache. The client reads its settings when imported,
+    so they are set in it; `test_the_environment_names_the_hub` goes the way users go."""
+    from huggingface_hub import constants
+
+    with FakeHub(tiny_checkpoint) as fake:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, fake.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", fake.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 64 * 1024)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        yield fake
