@@ -1,0 +1,115 @@
+"""What the README says about the code, drawn from the code: `python -m tests.readme` rewrites it.
+
+A part stands between `<!-- name -->` and `<!-- end name -->`.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.options import option
+from svd_core.params import LIMITS, VideoParams
+from svd_core.settings import PREFIX, Settings
+from tests.test_layers import ROWS
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def parts() -> dict[str, str]:
+    """Markdown by part."""
+    return {
+        "picture": picture(),
+        "checkpoints": checkpoints(),
+        "parameters": parameters(),
+        "settings": settings(),
+        "files": files(),
+    }
+
+
+def picture() -> str:
+    """The page, once there is a picture of it."""
+    shot = ROOT / "assets" / "page.png"
+    return "![The page with a finished video](assets/page.png)" if shot.is_file() else ""
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def checkpoints() -> str:
+    head = ("name", "what it is", "video", "GPU memory", "licence", "from")
+    return table(head, [_checkpoint(c) for c in CHECKPOINTS.values()])
+
+
+def _checkpoint(c: Checkpoint) -> tuple[str, ...]:
+    sizes = ", ".join(f"{width}x{height}" for width, height in c.sizes)
+    least, most = c.memory_gb
+    memory = "runs without" if c.name == DEMO else f"{least:g} GB, {most:g} GB without offload"
+    place = f"[{c.source}]({c.licence_url})" if c.folder is None else "`assets/svd-nano`"
+    licence = f"[{c.licence}]({c.licence_url})" + (", to be accepted first" if c.gated else "")
+    return f"`{c.name}`", c.summary, f"{c.num_frames} frames, {sizes}", memory, licence, place
+
+
+def parameters() -> str:
+    rows = []
+    for name, limit in LIMITS.items():
+        default = VideoParams.default(name)
+        shown = "drawn" if name == "seed" else "the model's" if default is None else f"{default}"
+        if name == "playback_fps":
+            shown = "`fps`"
+        elif name == "decode_chunk_size":
+            shown = "planned"
+        span = f"{limit.minimum:.10g} to {limit.maximum:.10g}"
+        rows.append((f"`{name}`", f"`{option(name)}`", span, shown, limit.help))
+    fit = ("`fit`", "`--fit`", "crop, pad", VideoParams.default("fit"))
+    rows.append((*fit, "cut the photo to the shape of the video, or add borders"))
+    return table(("name", "option", "range", "default", "what it does"), rows)
+
+
+def settings() -> str:
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default()
+        if name == "data_dir":
+            default = "the user's data folder"
+        shown = "" if default == "" else f"{default:g}" if isinstance(default, float) else default
+        rows.append((f"`{PREFIX}{name.upper()}`", f"{shown}", field.description or ""))
+    return table(("variable", "default", "what it sets"), rows)
+
+
+def files() -> str:
+    """Every module with the first line of its docstring, in the order of reading."""
+    package = ROOT / "svd_core"
+    rows = []
+    for places in ROWS:
+        for place in places:
+            single = package / f"{place}.py"
+            found = [single] if single.is_file() else sorted((package / place).rglob("*.py"))
+            rows += [(f"`{p.relative_to(ROOT)}`", first_line(p)) for p in found]
+    return table(("file", "what it knows"), rows)
+
+
+def first_line(path: Path) -> str:
+    """The first sentence of a module's docstring, without its full stop."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<=[^.])\.(?= [A-Z`]|$)", paragraph)[0].replace("|", "\\|")
+
+
+def rewritten(text: str) -> str:
+    """`text` with every part as the code has it. Raises `ValueError` for a part not in it."""
+    for name, content in parts().items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"README.md has no part {name}")
+        text = f"{before}{begin}{content}\n{end}{after}"
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(rewritten(README.read_text(encoding="utf-8")), encoding="utf-8")
