@@ -4,7 +4,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import torch
 from PIL import Image
 
 from svd_core.clip import Clip, Frames
@@ -12,7 +11,7 @@ from svd_core.diffusion import make_frames
 from svd_core.download import OnBytes, Snapshot, fetch
 from svd_core.errors import GenerationFailed, InvalidRequest, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
-from svd_core.loading import free, open_folder, parts_of, place
+from svd_core.loading import free, is_out_of_memory, open_folder, parts_of, place
 from svd_core.memory import Device, MemoryPlan, Offload, Setting, plan
 from svd_core.models import Checkpoint, settled
 from svd_core.pace import Pace
@@ -23,9 +22,6 @@ TRAINED_FPS = (5, 30)
 
 REPORT_S = 0.1
 """Seconds between two reports of bytes."""
-
-FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-"""In the text of the plain RuntimeErrors by which torch, cuBLAS and cuDNN say it."""
 
 
 class LoadedModel:
@@ -103,7 +99,6 @@ class LoadedModel:
         pace = Pace(
             num_steps=params.num_inference_steps,
             num_frames=params.num_frames,
-            pixels=pixels,
             on_cpu=chosen.device == "cpu",
             decode_s=self._decode_s.get(pixels),
         )
@@ -179,13 +174,6 @@ def held_notes(params: VideoParams, checkpoint: Checkpoint) -> tuple[str, ...]:
             f"{checkpoint.name} was trained on {checkpoint.num_frames} frames; more look worse."
         )
     return tuple(notes)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that a device, or the machine, has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in FULL
-    )
 
 
 def _too_small(params: VideoParams, image: Image.Image) -> str:

@@ -17,7 +17,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
 from svd_core.download import OnBytes, files_in, needed_files, weight_files
-from svd_core.errors import ModelBroken
+from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 from svd_core.memory import Device, MemoryPlan, Parts
 
 CLASSES: Mapping[str, Any] = {
@@ -27,8 +27,8 @@ CLASSES: Mapping[str, Any] = {
 }
 
 
-UNUSABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
-"""What the libraries raise for a config or weights that do not fit the class."""
+FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""In the text of the plain RuntimeErrors by which torch, cuBLAS and cuDNN say it."""
 
 
 def find_device() -> Device:
@@ -115,6 +115,13 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that a device, or the machine, has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text in str(error) for text in FULL
+    )
+
+
 class Guidance:
     """The UNet's forward, called once for both halves of a guided step or once for each.
 
@@ -172,7 +179,7 @@ def _open_part(folder: Path, part: str, files: list[str], half: bool) -> Any:
             local_files_only=True,
             output_loading_info=True,
         )
-    except UNUSABLE as error:
+    except Exception as error:  # a wrong config makes the libraries raise anything
         raise _unusable(folder / part, CLASSES[part], error) from error
     # Both libraries fill in random numbers for weights that a file lacks, and go on.
     wrong = [*info["missing_keys"], *map(str, info["mismatched_keys"])]
@@ -195,10 +202,12 @@ def _check_weights(path: Path) -> None:
 def _open_small(kind: Any, folder: Path) -> Any:
     try:
         return kind.from_pretrained(folder, local_files_only=True)
-    except UNUSABLE as error:
+    except Exception as error:  # as above
         raise _unusable(folder, kind, error) from error
 
 
-def _unusable(path: Path, kind: type, error: Exception) -> ModelBroken:
+def _unusable(path: Path, kind: type, error: Exception) -> SvdError:
+    if is_out_of_memory(error):
+        return OutOfMemory(f"There is too little memory to load {path}; close other programs.")
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ModelBroken(f"{path} cannot be used as {kind.__name__}: {first}")

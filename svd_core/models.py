@@ -136,7 +136,7 @@ def find_checkpoint(name: str, cuda: bool) -> Checkpoint:
     for known in CHECKPOINTS.values():
         if name == known.source:
             return known
-    if Path(name).expanduser().is_dir():
+    if name and Path(name).expanduser().is_dir():
         return _of_folder(Path(name).expanduser().resolve())
     if HUB_ID.fullmatch(name):
         return _unknown(name.rsplit("/", 1)[1], name, "main", f"https://huggingface.co/{name}")
@@ -211,6 +211,8 @@ def _checked(dials: dict[str, Any], path: Path) -> dict[str, Any]:
         for name, value in dials.items():
             if name not in DIALS:
                 raise ValueError(f"{name!r} is not known, only {', '.join(DIALS)}")
+            if value is None:
+                raise ValueError(f"{name} must not be null")
             checked[name] = _sizes(value) if name == "sizes" else limited(name, LIMITS[name], value)
     except (TypeError, ValueError) as error:
         raise ModelBroken(f"{path} is wrong: {error}.") from error

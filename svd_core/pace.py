@@ -17,12 +17,11 @@ STEPS_PER_DECODING = 1.1
 class Pace:
     """Clock of one video. Make it when the work begins, then tell it what is done.
 
-    `decode_s`: seconds a frame took to decode last time, at `pixels` per frame; None: never timed.
+    `decode_s`: seconds a frame of this size took to decode last time; None: never timed.
     """
 
     num_steps: int
     num_frames: int
-    pixels: int
     on_cpu: bool
     decode_s: float | None = None
     clock: Callable[[], float] = time.monotonic

@@ -1,0 +1,144 @@
+"""The memory plan: what fits where, and what is tried when it did not."""
+
+from itertools import pairwise
+
+import pytest
+
+from svd_core.memory import USABLE, Device, MemoryPlan, Parts, Setting, demand, plan
+from svd_core.models import CHECKPOINTS
+
+XT = CHECKPOINTS["svd-xt"]
+SVD = CHECKPOINTS["svd"]
+NEEDS = demand(XT, Parts(), 2)
+
+
+def gpu(gigabytes: float) -> Device:
+    size = int(gigabytes * 1e9)
+    return Device(kind="cuda", name="a GPU", total_bytes=size, free_bytes=size)
+
+
+CPU = Device(kind="cpu", name="CPU", total_bytes=0, free_bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "offload", "split"),
+    [
+        (80, "none", False),
+        (40, "none", False),
+        (24, "model", False),  # it fits once, but not twice over
+        (16, "model", False),
+        (12, "model", True),
+        (10, "model", True),
+        (8, "sequential", True),
+        (6, "sequential", True),
+    ],
+)
+def test_svd_xt_gets_the_fastest_plan_that_fits(
+    gigabytes: float, offload: str, split: bool
+) -> None:
+    found = plan(gpu(gigabytes), XT)
+    assert (found.offload, found.split_guidance) == (offload, split)
+    assert NEEDS.peak(found) <= gigabytes * 1e9
+    assert found.dtype == "float16"
+
+
+def test_nothing_is_offloaded_only_where_everything_fits_twice_over() -> None:
+    twice = 2 * (NEEDS.weights + NEEDS.step)
+    assert plan(gpu(twice / 1e9 + 0.01), XT).offload == "none"
+    assert plan(gpu(twice / 1e9 - 0.01), XT).offload == "model"
+
+
+def test_all_frames_are_decoded_at_once_only_with_room_to_spare() -> None:
+    """Diffusers' default, all frames at once, takes 28 GiB for SVD-XT."""
+    assert plan(gpu(80), XT).decode_chunk_size == 25
+    assert all(plan(gpu(size), XT).decode_chunk_size < 25 for size in (6, 8, 12, 16, 24, 40))
+
+
+@pytest.mark.parametrize("gigabytes", [8, 10, 12, 16, 24, 40, 80])
+def test_what_is_planned_fits(gigabytes: float) -> None:
+    for checkpoint in (XT, SVD):
+        needs = demand(checkpoint, Parts(), 2)
+        assert needs.peak(plan(gpu(gigabytes), checkpoint)) <= gigabytes * 1e9 * USABLE * 1.001
+
+
+@pytest.mark.parametrize("gigabytes", [6, 10, 16, 24, 40])
+def test_chunks_are_about_equally_long(gigabytes: float) -> None:
+    chunk = plan(gpu(gigabytes), XT).decode_chunk_size
+    last = XT.num_frames % chunk or chunk
+    assert last >= chunk - XT.num_frames // chunk
+
+
+@pytest.mark.parametrize("offload", ["none", "model", "sequential"])
+@pytest.mark.parametrize("gigabytes", [8, 24, 80])
+def test_the_setting_decides(offload: Setting, gigabytes: float) -> None:
+    assert plan(gpu(gigabytes), XT, offload=offload).offload == offload
+
+
+def test_zero_gpu_keeps_everything_on_the_gpu() -> None:
+    device = Device(kind="cuda", name="ZeroGPU", total_bytes=0, free_bytes=0, zero_gpu=True)
+    for offload in ("auto", "model", "sequential"):
+        found = plan(device, XT, offload=offload)
+        assert (found.device, found.offload, found.dtype) == ("cuda", "none", "float16")
+        assert NEEDS.peak(found) < 48e9 * USABLE
+
+
+def test_a_cpu_works_in_full_precision_and_keeps_svd_nano_small() -> None:
+    found = plan(CPU, CHECKPOINTS["svd-nano"], Parts(vae_channels=96), "model")
+    assert (found.device, found.dtype, found.offload) == ("cpu", "float32", "none")
+    frame = demand(CHECKPOINTS["svd-nano"], Parts(vae_channels=96), 4).frame
+    # 0.41 to 0.51 GiB per frame of 512x288 were measured with 96 channels.
+    assert 0.40 * 2**30 < frame < 0.51 * 2**30
+    assert found.decode_chunk_size * frame <= 2**30
+
+
+@pytest.mark.parametrize(
+    ("frames", "guidance", "size", "gib"),
+    [
+        (25, 3.0, (1024, 576), 9.27),
+        (25, 1.0, (1024, 576), 5.25),
+        (14, 3.0, (1024, 576), 5.88),
+        (25, 3.0, (576, 320), 3.95),
+    ],
+)
+def test_a_step_takes_what_was_counted(
+    frames: int, guidance: float, size: tuple[int, int], gib: float
+) -> None:
+    from dataclasses import replace
+
+    asked = replace(XT, num_frames=frames, max_guidance_scale=guidance, sizes=(size,))
+    assert demand(asked, Parts(), 2).step / 2**30 == pytest.approx(gib, rel=0.03)
+
+
+def test_smaller_plans_take_less_until_there_is_none() -> None:
+    found: MemoryPlan | None = plan(gpu(80), XT)
+    chain = []
+    while found is not None:
+        chain.append(found)
+        found = found.smaller()
+    peaks = [NEEDS.peak(step) for step in chain]
+    assert all(after < 0.95 * before for before, after in pairwise(peaks))
+    assert chain[-1].offload == "sequential"
+    assert chain[-1].decode_chunk_size == 1
+    assert 3 <= len(chain) <= 5
+
+
+def test_a_cpu_has_smaller_plans_too() -> None:
+    found = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=4)
+    smaller = found.smaller()
+    assert smaller is not None
+    assert (smaller.decode_chunk_size, smaller.offload) == (2, "none")
+    assert (
+        MemoryPlan(
+            device="cpu", dtype="float32", split_guidance=True, decode_chunk_size=1
+        ).smaller()
+        is None
+    )
+
+
+def test_a_plan_can_be_read() -> None:
+    assert plan(gpu(12), XT).told() == (
+        "model offload, guidance in two halves, 7 frames decoded at once"
+    )
+    assert MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=1).told() == (
+        "1 frame decoded at once"
+    )
