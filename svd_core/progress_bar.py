@@ -66,5 +66,6 @@ def words(progress: Progress) -> str:
     if not progress.total or progress.stage is Stage.QUEUED:
         return progress.stage
     if progress.stage is Stage.LOADING:
-        return f"{progress.stage} {progress.step / 1e9:.1f}/{progress.total / 1e9:.1f} GB"
+        unit, size = ("GB", 1e9) if progress.total >= 1e9 else ("MB", 1e6)
+        return f"{progress.stage} {progress.step / size:.1f}/{progress.total / size:.1f} {unit}"
     return f"{progress.stage} {progress.step}/{progress.total}"

@@ -407,6 +407,11 @@ def test_no_bar_without_a_terminal() -> None:
             0.5,
             "loading 2.1/4.2 GB",
         ),
+        (
+            Progress(stage=Stage.LOADING, step=5_000_000, total=25_000_000),
+            0.2,
+            "loading 5.0/25.0 MB",
+        ),
         (Progress(stage=Stage.DECODING, note="Memory ran out."), None, "Memory ran out."),
     ],
 )
