@@ -26,7 +26,9 @@ run: $(VENV)/run.stamp
 test: lint browser
 	$(PY) -m pytest
 
+# Gradio writes a stub beside our components when it is imported; mypy would believe that instead.
 lint: $(VENV)/test.stamp
+	@find svd_core -name '*.pyi' -delete
 	$(PY) -m ruff check
 	$(PY) -m mypy
 
