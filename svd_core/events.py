@@ -36,6 +36,15 @@ class Progress:
     remaining_s: float | None = None
     note: str | None = None
 
+    @property
+    def share(self) -> float | None:
+        """How much is done, 0..1: by time where it is known, else by count; None if by neither."""
+        if self.stage is Stage.QUEUED:
+            return None
+        if self.remaining_s is not None and self.elapsed_s + self.remaining_s > 0:
+            return self.elapsed_s / (self.elapsed_s + self.remaining_s)
+        return min(self.step / self.total, 1.0) if self.total else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Video:

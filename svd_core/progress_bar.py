@@ -44,19 +44,12 @@ def progress_bar(title: str, console: Console | None = None) -> Iterator[OnProgr
         def show(progress: Progress) -> None:
             left = progress.remaining_s
             ends_at = None if left is None else time.monotonic() + left
-            share = done_share(progress)
+            share = progress.share
             bar.update(task, stage=words(progress), ends_at=ends_at, completed=share or 0.0)
             # Task by task, since `update` reads a total of None as "leave it".
             bar.tasks[0].total = None if share is None else 1.0
 
         yield show
-
-
-def done_share(progress: Progress) -> float | None:
-    """How much is done, 0..1: by time where it is known, else by count; None if by neither."""
-    if progress.remaining_s is not None and progress.elapsed_s + progress.remaining_s > 0:
-        return progress.elapsed_s / (progress.elapsed_s + progress.remaining_s)
-    return progress.step / progress.total if progress.total else None
 
 
 def words(progress: Progress) -> str:

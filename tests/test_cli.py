@@ -23,7 +23,7 @@ from svd_core.events import OnProgress, Progress, Stage
 from svd_core.models import CHECKPOINTS, Checkpoint
 from svd_core.options import option, parser
 from svd_core.params import LIMITS, VideoParams
-from svd_core.progress_bar import done_share, progress_bar, words
+from svd_core.progress_bar import progress_bar, words
 from svd_core.recipe import Recipe
 from svd_core.settings import Settings
 from svd_core.video import read_frames
@@ -418,5 +418,5 @@ def test_no_bar_without_a_terminal() -> None:
 def test_what_the_bar_makes_of_an_event(
     progress: Progress, share: float | None, text: str
 ) -> None:
-    assert done_share(progress) == share
+    assert progress.share == share
     assert words(progress) == text

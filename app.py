@@ -1,0 +1,73 @@
+"""Starts the page: settings -> store -> engine -> queue -> page. Nothing else builds."""
+# ruff: noqa: E402 - signals and environment come before the imports, which take seconds
+
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+
+# Ctrl-C and SIGTERM end the process politely from its first line on; `main` takes over later.
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: sys.exit(0))
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+with suppress(ImportError):
+    import spaces  # noqa: F401 - ZeroGPU wants it before torch; elsewhere it does nothing
+
+from svd_core.engine import Engine, SvdEngine
+from svd_core.errors import Cancelled, SvdError
+from svd_core.events import OnProgress, Progress, Video
+from svd_core.generate import generate
+from svd_core.jobs import LocalQueue
+from svd_core.models import ASSETS
+from svd_core.params import VideoRequest
+from svd_core.settings import Settings
+from svd_core.storage import ResultStore
+from svd_core.web.page import build_page
+from svd_core.web.server import launch_options, watchers
+
+SWEEP_S = 600.0
+"""Seconds between two looks at which results are too old."""
+
+
+def main() -> None:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    settings = Settings.from_env()
+    store = ResultStore(settings.data_dir / "results", settings.keep_hours, settings.keep_gb)
+    engine = SvdEngine(settings.model, settings.offload)
+
+    def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
+        return generate(request, engine, store, job_id, on_progress)
+
+    queue = LocalQueue(work, settings.max_queue, keep_s=settings.keep_hours * 3600)
+    page = build_page(queue, lambda: engine.status, ASSETS / "examples", watchers(settings))
+    page.queue(max_size=settings.max_queue)
+    page.launch(prevent_thread_lock=True, **launch_options(settings, store.folder))
+    print(f"Serving {page.local_url}", flush=True)
+    threading.Thread(target=warm_up, args=(engine, stop), name="svd-warm-up", daemon=True).start()
+    store.sweep()
+    while not stop.wait(SWEEP_S):
+        store.sweep()
+    queue.close()
+    page.close(verbose=False)
+
+
+def warm_up(engine: Engine, stop: threading.Event) -> None:
+    """Load the model while the page is up already; what goes wrong shows in `engine.status`."""
+
+    def on_progress(_: Progress) -> None:
+        if stop.is_set():
+            raise Cancelled
+
+    with suppress(SvdError):
+        engine.load(on_progress)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SvdError as error:
+        sys.exit(str(error))

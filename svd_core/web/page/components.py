@@ -1,0 +1,77 @@
+"""Gradio's components, less what would keep the core from doing its own work."""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import FileData, ImageData
+
+from svd_core.image import MAX_BYTES
+
+
+class Photo(gr.Image):
+    """Hands on the bytes of the file as uploaded, so that HEIC, 16 bit and EXIF reach the core."""
+
+    is_template = True
+
+    def preprocess(self, payload: ImageData | None) -> bytes | None:  # type: ignore[override]  # stock knows no bytes
+        if payload is None:
+            return None
+        if payload.url and payload.url.startswith("data:"):
+            return _decoded(payload.url)
+        if payload.path is None:
+            return None
+        with Path(payload.path).open("rb") as file:
+            # One byte more than allowed, so that the core sees that it is too much and says so.
+            return file.read(MAX_BYTES + 1)
+
+
+class Dial(gr.Slider):
+    """A slider whose range is checked by the core, so that page and API say the same sentence."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
+class Entry(gr.Textbox):
+    """A field for a number that may be left empty; the core reads the text and checks the range.
+
+    (Gradio's own number field turns an empty value into 0.)
+    """
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return None if payload == "" else payload
+
+    def postprocess(self, value: Any) -> Any:
+        return value
+
+    def api_info(self) -> dict[str, Any]:
+        return {"type": "number"}
+
+
+class Clip(gr.Video):
+    """A player of files that are known to be playable.
+
+    Stock probes each file where an `ffmpeg` is on PATH, and fails if no `ffprobe` is beside it.
+    """
+
+    is_template = True
+
+    def postprocess(self, value: str | Path | None) -> FileData | None:
+        return None if value is None else FileData(path=str(value))
+
+
+def _decoded(url: str) -> bytes:
+    try:
+        return base64.b64decode(url.partition(",")[2], validate=True)
+    except binascii.Error:
+        raise gr.Error(
+            "The image is not valid base64 after the comma; please encode the file again.",
+            print_exception=False,
+        ) from None

@@ -1,0 +1,98 @@
+"""How the page is served: launch arguments, and what stands in front of Gradio's own routes."""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from svd_core.errors import InvalidSettings
+from svd_core.settings import Settings
+from svd_core.web.page.look import CSS, theme
+
+MAX_BODY = 32 * 1024 * 1024
+"""Bytes of a request: a photo of 20 MB, a third longer as base64, and what is around it."""
+
+FETCHES = re.compile(r"/file[=/]\s*https?:", re.IGNORECASE)
+
+
+def watchers(settings: Settings) -> int:
+    """How many jobs may be watched at once: each waiting one by two tabs, and some to spare."""
+    return 2 * settings.max_queue + 8
+
+
+def launch_options(settings: Settings, results: Path) -> dict[str, Any]:
+    """Arguments of `Blocks.launch`. `results`: the one folder whose files may be handed out.
+
+    Host and port are left to Gradio: `GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`. Raises
+    `InvalidSettings`.
+    """
+    return {
+        "ssr_mode": False,  # Node in front would swallow every path that it does not know
+        "mcp_server": find_spec("mcp") is not None,
+        "auth": _login(settings.page_auth),
+        "allowed_paths": [str(results)],
+        "max_file_size": "20mb",
+        # A watcher blocks a thread while nothing happens; 40 is Gradio's number for all the rest.
+        "max_threads": watchers(settings) + 40,
+        "show_error": True,
+        "run_history": False,
+        "enable_monitoring": False,
+        "pwa": False,
+        "quiet": True,
+        "footer_links": ["api"],
+        "theme": theme(),
+        "css_paths": CSS,
+        "app_kwargs": {"middleware": [Middleware(Gate)]},
+    }
+
+
+class Gate:
+    """ASGI middleware that refuses what Gradio would do for strangers.
+
+    `/file=https://...` makes the server fetch any URL, without limit: 403. Bodies beyond `MAX_BODY`
+    would be read into memory whole: 413, or the end of the connection where no length was said.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        refusal = _refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        left = MAX_BODY
+
+        async def receive_within_limit() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            return message if left >= 0 else {"type": "http.disconnect"}
+
+        await self.app(scope, receive_within_limit, send)
+
+
+def _refusal(scope: Scope) -> PlainTextResponse | None:
+    if FETCHES.search(scope["path"]):
+        return PlainTextResponse("This server does not fetch other addresses for you.", 403)
+    length = dict(scope["headers"]).get(b"content-length", b"0")
+    if not length.isdigit() or int(length) > MAX_BODY:
+        return PlainTextResponse("That is too much; a photo may have at most 20 MB.", 413)
+    return None
+
+
+def _login(page_auth: str) -> tuple[str, str] | None:
+    """`name:password` as a pair, or None for no login. Raises `InvalidSettings`."""
+    if not page_auth:
+        return None
+    name, colon, password = page_auth.partition(":")
+    if not (name and colon and password):
+        raise InvalidSettings("SVD_PAGE_AUTH must be name:password, with neither of them empty.")
+    return name, password
