@@ -81,20 +81,25 @@ def settings() -> str:
 
 
 def files() -> str:
-    """Every module with the first line of its docstring, in the order of reading."""
+    """Every source file with the first line of its docstring, in the order of reading."""
     package = ROOT / "svd_core"
     rows = []
     for places in ROWS:
         for place in places:
             single = package / f"{place}.py"
-            found = [single] if single.is_file() else sorted((package / place).rglob("*.py"))
+            inside = (p for p in (package / place).rglob("*.*") if p.suffix in (".py", ".css"))
+            found = [single] if single.is_file() else sorted(inside)
             rows += [(f"`{p.relative_to(ROOT)}`", first_line(p)) for p in found]
     return table(("file", "what it knows"), rows)
 
 
 def first_line(path: Path) -> str:
-    """The first sentence of a module's docstring, without its full stop."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    """The first sentence of a module's docstring or a style sheet's comment, without full stop."""
+    source = path.read_text(encoding="utf-8")
+    if path.suffix == ".css":
+        text = source.partition("/*")[2].partition("*/")[0]
+    else:
+        text = ast.get_docstring(ast.parse(source)) or ""
     paragraph = " ".join(text.split("\n\n")[0].split())
     return re.split(r"(?<=[^.])\.(?= [A-Z`]|$)", paragraph)[0].replace("|", "\\|")
 

@@ -36,6 +36,15 @@ def test_a_table_that_is_not_the_codes_is_seen() -> None:
         rewritten(TEXT.replace("<!-- end settings -->", ""))
 
 
+def test_the_map_shows_every_file_of_the_program() -> None:
+    own = [path for path in (ROOT / "svd_core").rglob("*") if path.is_file()]
+    made = {".pyc", ".pyi"}  # by Python and by Gradio
+    names = {str(path.relative_to(ROOT)) for path in own if path.suffix not in made}
+    assert names - set(re.findall(r"^\| `(svd_core/[^`]+)` \|", TEXT, re.MULTILINE)) == {
+        "svd_core/__init__.py"
+    }
+
+
 def test_every_module_says_what_it_knows_in_one_line() -> None:
     for path in (ROOT / "svd_core").rglob("*.py"):
         assert 10 < len(first_line(path)) <= 100, f"{path}: {first_line(path)!r}"
