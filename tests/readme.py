@@ -15,6 +15,7 @@ from tests.test_layers import ROWS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+SOURCES = (".py", ".css", ".tsv")
 
 
 def parts() -> dict[str, str]:
@@ -87,16 +88,19 @@ def files() -> str:
     for places in ROWS:
         for place in places:
             single = package / f"{place}.py"
-            inside = (p for p in (package / place).rglob("*.*") if p.suffix in (".py", ".css"))
+            inside = (p for p in (package / place).rglob("*.*") if p.suffix in SOURCES)
             found = [single] if single.is_file() else sorted(inside)
             rows += [(f"`{p.relative_to(ROOT)}`", first_line(p)) for p in found]
     return table(("file", "what it knows"), rows)
 
 
 def first_line(path: Path) -> str:
-    """The first sentence of a module's docstring or a style sheet's comment, without full stop."""
+    """What a source says of itself: the first sentence of a module's docstring or of a style
+    sheet's comment, without full stop; the columns of a table."""
     source = path.read_text(encoding="utf-8")
-    if path.suffix == ".css":
+    if path.suffix == ".tsv":
+        text = f"Table of {', '.join(source.splitlines()[0].split())}"
+    elif path.suffix == ".css":
         text = source.partition("/*")[2].partition("*/")[0]
     else:
         text = ast.get_docstring(ast.parse(source)) or ""

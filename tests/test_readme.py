@@ -19,7 +19,7 @@ from svd_core.options import parser
 from svd_core.recipe import Recipe
 from svd_core.settings import Settings
 from svd_core.video import read_frames
-from tests.readme import README, ROOT, first_line, rewritten
+from tests.readme import README, ROOT, SOURCES, first_line, rewritten
 
 TEXT = README.read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```(sh|python)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -46,7 +46,7 @@ def test_the_map_shows_every_file_of_the_program() -> None:
 
 
 def test_every_module_says_what_it_knows_in_one_line() -> None:
-    for path in (ROOT / "svd_core").rglob("*.py"):
+    for path in (p for p in (ROOT / "svd_core").rglob("*.*") if p.suffix in SOURCES):
         assert 10 < len(first_line(path)) <= 100, f"{path}: {first_line(path)!r}"
 
 
