@@ -364,8 +364,11 @@ def test_numbers_that_are_no_picture_are_told(engine: SvdEngine, part: str, valu
     good = layer.weight.detach().clone()
     with torch.no_grad():
         layer.weight.fill_(value)
+    events = Events()
     with pytest.raises(GenerationFailed, match="no picture"):
-        make(engine)
+        engine.generate(PHOTO, VideoParams(seed=1), events)
+    steps = [event.step for event in events if event.stage is Stage.DENOISING]
+    assert steps == ([0] if part == "unet" else [0, 1, 2]), "told as early as can be"
     with torch.no_grad():
         layer.weight.copy_(good)
     make(engine)

@@ -88,7 +88,7 @@ def test_a_cpu_works_in_full_precision_and_keeps_svd_nano_small() -> None:
     frame = demand(CHECKPOINTS["svd-nano"], Parts(vae_channels=96), 4).frame
     # 0.41 to 0.51 GiB per frame of 512x288 were measured with 96 channels.
     assert 0.40 * 2**30 < frame < 0.51 * 2**30
-    assert found.decode_chunk_size * frame <= 2**30
+    assert 2 <= found.decode_chunk_size <= 1.4 * 2**30 / frame
 
 
 @pytest.mark.parametrize(
