@@ -1,6 +1,5 @@
 """What a user may ask for: `VideoRequest(image, VideoParams)`, checked against one table."""
 
-import math
 import random
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -139,14 +138,13 @@ def checked(name: str, limit: Limit, value: object) -> int | float | None:
 
 
 def _number(value: object) -> float | None:
-    """`value` read as a finite number, or None. All integers in question are exact as floats."""
+    """`value` as a float, which holds all integers in question exactly; None if it is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        number = float(value)
+        return float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
 
 
 def _shown(value: object) -> str:

@@ -48,7 +48,7 @@ def write_mp4(frames: Frames, path: Path, fps: int, comment: str) -> Path:
     source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(fps), "-i", "pipe:")
     try:
         tag = ("-metadata", f"comment={comment}")
-        done = _ffmpeg(*source, *ENCODING, *tag, f"file:{part}", data=even.tobytes())
+        done = _ffmpeg(*source, *ENCODING, *tag, str(part), data=even.tobytes())
         if done.returncode != 0:
             raise _write_error(done.returncode, done.stderr.decode("utf-8", "replace"))
         part.replace(path)
@@ -61,8 +61,8 @@ def write_mp4(frames: Frames, path: Path, fps: int, comment: str) -> Path:
 
 def read_frames(path: Path) -> Frames:
     """Every frame of a video that `write_mp4` wrote. Raises `InvalidRequest` for other files."""
-    output = ("-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "pipe:")
-    pictures = _read(path, "-xerror", *output)  # a damaged frame is no frame
+    # A damaged frame is no frame: stop at the first error.
+    pictures = _read(path, "-xerror", "-f", "image2pipe", "-c:v", "ppm", "pipe:")
     header = re.match(rb"P6\n(\d+) (\d+)\n255\n", pictures)
     if header is None:
         raise _not_a_video(path)
@@ -82,7 +82,7 @@ def read_comment(path: Path) -> str | None:
 def _read(path: Path, *output: str) -> bytes:
     if not path.is_file():
         raise InvalidRequest("video", f"There is no file {path.name}; check its name and folder.")
-    done = _ffmpeg(*SAFE, "-i", f"file:{path.absolute()}", *output)
+    done = _ffmpeg(*SAFE, "-i", str(path.absolute()), *output)
     if done.returncode != 0:
         raise _not_a_video(path)
     return done.stdout

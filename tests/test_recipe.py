@@ -210,6 +210,15 @@ def test_each_field_is_checked(name: str, value: object) -> None:
             Recipe.from_json(json.dumps(found))
 
 
+@pytest.mark.parametrize("name", ["size", "box"])
+@pytest.mark.parametrize("edge", ["NaN", "Infinity", '"x"', "[]"])
+def test_sizes_and_boxes_are_finite(name: str, edge: str) -> None:
+    found = json.loads(RECIPE.to_json())
+    found[name][0] = "EDGE"
+    with pytest.raises(InvalidRecipe, match="damaged or was edited"):
+        Recipe.from_json(json.dumps(found).replace('"EDGE"', edge))
+
+
 @pytest.mark.parametrize("name", [f.name for f in fields(VideoParams)])
 def test_no_setting_may_be_lost_or_wrong(name: str) -> None:
     """A lost seed would otherwise be drawn anew, and the video be another one."""

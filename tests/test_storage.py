@@ -95,6 +95,12 @@ def test_above_the_limit_the_oldest_go(store: ResultStore) -> None:
     assert store.sweep() == []
 
 
+def test_what_is_both_old_and_too_much_is_named_once(store: ResultStore) -> None:
+    old = put(store, "old.mp4", 20_000, 25 * HOUR)
+    put(store, "new.mp4", 10, HOUR)
+    assert store.sweep() == [old]
+
+
 def test_the_newest_result_stays_however_large(store: ResultStore) -> None:
     put(store, "small.mp4", 10, 2 * HOUR)
     large = put(store, "large.mp4", 20_000, HOUR)
