@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -55,7 +56,8 @@ def write_mp4(frames: Frames, path: Path, fps: int, comment: str) -> Path:
     except OSError as error:
         raise _write_error(1, str(error)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or its folder is; the error under way says more
+            part.unlink()
     return path
 
 

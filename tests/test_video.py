@@ -207,9 +207,11 @@ def test_a_missing_encoder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write_mp4(moving(), tmp_path / "a.mp4", 7, "")
 
 
-def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(GenerationFailed, match="No such file or directory"):
-        write_mp4(moving(), tmp_path / "gone" / "a.mp4", 7, "")
+@pytest.mark.parametrize("folder", ["gone", "file"])
+def test_a_missing_folder_is_told(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GenerationFailed, match="No such file or directory|Not a directory"):
+        write_mp4(moving(), tmp_path / folder / "a.mp4", 7, "")
 
 
 def test_what_interrupts_writing_leaves_nothing(
