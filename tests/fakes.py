@@ -1,17 +1,26 @@
 """Stand-ins for the engine, quick enough for tests of what is around it."""
 
+import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 from PIL import Image
 
+from svd_core.clip import Frames
 from svd_core.engine import EngineStatus
 from svd_core.events import OnProgress, Progress, Stage, Video
+from svd_core.jobs import JobQueue, LocalQueue
 from svd_core.models import CHECKPOINTS, DEMO
 from svd_core.params import VideoRequest
+from svd_core.settings import Settings
 from svd_core.video import write_mp4
+from svd_core.web.page import build_page
+from svd_core.web.server import launch_options, watchers
 
 READY = EngineStatus(checkpoint=CHECKPOINTS[DEMO], device="CPU, 2 cores", state="ready")
 
@@ -45,7 +54,7 @@ class FakeWork:
         )
 
 
-def moving() -> np.ndarray:
+def moving() -> Frames:
     """Eight frames of a bar that wanders, (8, 72, 128, 3) uint8."""
     frames = np.full((8, 72, 128, 3), 40, np.uint8)
     for index, frame in enumerate(frames):
@@ -61,3 +70,48 @@ def photo(path: Path, size: tuple[int, int] = (320, 180)) -> Path:
     picture[..., 0], picture[..., 1], picture[..., 2] = across, down[:, None], 128
     Image.fromarray(picture).save(path)
     return path
+
+
+@dataclass(frozen=True)
+class Served:
+    url: str
+    queue: JobQueue
+    work: FakeWork
+    page: gr.Blocks
+
+
+@contextmanager
+def serve(
+    folder: Path,
+    work: FakeWork | None = None,
+    *,
+    status: Callable[[], EngineStatus] = lambda: READY,
+    settings: Settings | None = None,
+) -> Iterator[Served]:
+    """The page on a free port of this machine, with `folder/examples` as its examples."""
+    settings = settings or Settings(data_dir=folder, max_queue=4)
+    work = work or FakeWork(folder)
+    queue = LocalQueue(work, settings.max_queue)
+    page = build_page(queue, status, folder / "examples", watchers(settings))
+    page.queue(max_size=settings.max_queue)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = launch_options(settings, folder)
+    page.launch(prevent_thread_lock=True, server_port=port, **options)
+    try:
+        yield Served(f"http://127.0.0.1:{port}", queue, work, page)
+    finally:
+        queue.close()
+        page.close(verbose=False)
+
+
+def examples(folder: Path) -> Path:
+    """Two examples in `folder/examples`, and a photo that has no video yet."""
+    place = folder / "examples"
+    place.mkdir()
+    for name in ("blue-door", "cat", "unfinished"):
+        photo(place / f"{name}.jpg")
+        if name != "unfinished":
+            write_mp4(moving(), place / f"{name}.mp4", 7, comment="{}")
+    return place

@@ -9,7 +9,6 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from svd_core.errors import InvalidSettings
 from svd_core.settings import Settings
 from svd_core.web.page.look import CSS, theme
 
@@ -27,13 +26,13 @@ def watchers(settings: Settings) -> int:
 def launch_options(settings: Settings, results: Path) -> dict[str, Any]:
     """Arguments of `Blocks.launch`. `results`: the one folder whose files may be handed out.
 
-    Host and port are left to Gradio: `GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`. Raises
-    `InvalidSettings`.
+    Host and port are left to Gradio: `GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`.
     """
     return {
         "ssr_mode": False,  # Node in front would swallow every path that it does not know
-        "mcp_server": find_spec("mcp") is not None,
-        "auth": _login(settings.page_auth),
+        # Gradio's MCP knows no login, so with a login there is none.
+        "mcp_server": find_spec("mcp") is not None and not settings.page_auth,
+        "auth": tuple(settings.page_auth.split(":", 1)) if settings.page_auth else None,
         "allowed_paths": [str(results)],
         "max_file_size": "20mb",
         # A watcher blocks a thread while nothing happens; 40 is Gradio's number for all the rest.
@@ -86,13 +85,3 @@ def _refusal(scope: Scope) -> PlainTextResponse | None:
     if not length.isdigit() or int(length) > MAX_BODY:
         return PlainTextResponse("That is too much; a photo may have at most 20 MB.", 413)
     return None
-
-
-def _login(page_auth: str) -> tuple[str, str] | None:
-    """`name:password` as a pair, or None for no login. Raises `InvalidSettings`."""
-    if not page_auth:
-        return None
-    name, colon, password = page_auth.partition(":")
-    if not (name and colon and password):
-        raise InvalidSettings("SVD_PAGE_AUTH must be name:password, with neither of them empty.")
-    return name, password

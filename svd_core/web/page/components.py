@@ -1,4 +1,8 @@
-"""Gradio's components, less what would keep the core from doing its own work."""
+"""Gradio's components, less what would keep the core from doing its own work.
+
+None of them fetches an address that a visitor sent in place of a file, as stock ones do; every
+input of the page is one of these.
+"""
 
 import base64
 import binascii
@@ -6,17 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.data_classes import FileData, ImageData
 
 from svd_core.image import MAX_BYTES
+
+
+async def files_only(self: Any, path: str | Path | None) -> str | None:
+    """Keep an uploaded file, as stock does. Raises `gr.Error` for an address."""
+    if path is not None and str(path).lower().startswith(("http:", "https:")):
+        raise gr.Error(
+            "This server fetches no addresses; send the photo itself, as a file or a data URI.",
+            print_exception=False,
+        )
+    kept: str | None = await Block.async_move_resource_to_block_cache(self, path)
+    return kept
 
 
 class Photo(gr.Image):
     """Hands on the bytes of the file as uploaded, so that HEIC, 16 bit and EXIF reach the core."""
 
     is_template = True
+    async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
-    def preprocess(self, payload: ImageData | None) -> bytes | None:  # type: ignore[override]  # stock knows no bytes
+    def preprocess(self, payload: ImageData | None) -> bytes | None:  # type: ignore[override]
         if payload is None:
             return None
         if payload.url and payload.url.startswith("data:"):
@@ -32,6 +49,7 @@ class Dial(gr.Slider):
     """A slider whose range is checked by the core, so that page and API say the same sentence."""
 
     is_template = True
+    async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
     def preprocess(self, payload: Any) -> Any:
         return payload
@@ -44,6 +62,7 @@ class Entry(gr.Textbox):
     """
 
     is_template = True
+    async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
     def preprocess(self, payload: Any) -> Any:
         return None if payload == "" else payload
@@ -53,6 +72,28 @@ class Entry(gr.Textbox):
 
     def api_info(self) -> dict[str, Any]:
         return {"type": "number"}
+
+
+class Choice(gr.Radio):
+    """One of a few words, checked by the core."""
+
+    is_template = True
+    async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
+class Tick(gr.Checkbox):
+    is_template = True
+    async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
+
+
+class Kept(gr.BrowserState):
+    """What the browser keeps beyond a reload."""
+
+    is_template = True
+    async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
 
 class Clip(gr.Video):
@@ -72,6 +113,6 @@ def _decoded(url: str) -> bytes:
         return base64.b64decode(url.partition(",")[2], validate=True)
     except binascii.Error:
         raise gr.Error(
-            "The image is not valid base64 after the comma; please encode the file again.",
+            "The photo is no valid base64 after the comma; please encode the file again.",
             print_exception=False,
         ) from None

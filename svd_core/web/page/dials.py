@@ -4,7 +4,7 @@ import gradio as gr
 from gradio.components import Component
 
 from svd_core.params import LIMITS, VideoParams
-from svd_core.web.page.components import Dial, Entry
+from svd_core.web.page.components import Choice, Dial, Entry
 
 LABELS = {
     "seed": "Seed",
@@ -31,7 +31,7 @@ def main_dials() -> dict[str, Component]:
     dials: dict[str, Component] = {
         name: _slider(name) for name in ("motion_bucket_id", "noise_aug_strength", "fps")
     }
-    dials["fit"] = gr.Radio(FITS, value=VideoParams.default("fit"), label="Fit", elem_id="fit")
+    dials["fit"] = Choice(FITS, value=VideoParams.default("fit"), label="Fit", elem_id="fit")
     return dials | {"seed": _entry("seed", "drawn for you", render=False)}
 
 

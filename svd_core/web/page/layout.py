@@ -13,7 +13,7 @@ from svd_core.engine import EngineStatus
 from svd_core.jobs import JobQueue
 from svd_core.params import VideoParams
 from svd_core.web.page import actions, words
-from svd_core.web.page.components import Clip, Photo
+from svd_core.web.page.components import Clip, Kept, Photo, Tick
 from svd_core.web.page.dials import fine_dials, main_dials
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import Example, find_examples
@@ -53,7 +53,7 @@ def build_page(
                     generate=generate,
                     stop=stop,
                     job=gr.State(None),
-                    kept=gr.BrowserState(None, storage_key="svd-job", secret="svd-job"),  # noqa: S106
+                    kept=Kept(None, storage_key="svd-job", secret="svd-job"),  # noqa: S106
                 )
                 if found:
                     _examples(found, photo, view)
@@ -88,11 +88,11 @@ def _photo(found: list[Example]) -> Photo:
     )
 
 
-def _controls() -> tuple[gr.Button, gr.Button, gr.Checkbox, dict[str, Component]]:
+def _controls() -> tuple[gr.Button, gr.Button, Tick, dict[str, Component]]:
     dials = main_dials()
     with gr.Row(elem_id="seeds"):
         dials["seed"].render()  # type: ignore[no-untyped-call]
-        random = gr.Checkbox(True, label="New seed for every video", elem_id="random")
+        random = Tick(True, label="New seed for every video", elem_id="random")
     with gr.Row(elem_id="buttons"):
         large: dict[str, Any] = {"size": "lg", "min_width": 80}
         generate = gr.Button("Generate", variant="primary", scale=3, elem_id="generate", **large)
@@ -136,7 +136,7 @@ def _wire(
     queue: JobQueue,
     view: actions.View,
     photo: Photo,
-    random: gr.Checkbox,
+    random: Tick,
     dials: dict[str, Component],
     watchers: int,
 ) -> None:

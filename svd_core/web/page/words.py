@@ -31,7 +31,7 @@ def progress_text(progress: Progress) -> str:
     parts = [STAGES[progress.stage]]
     if progress.total:
         parts.append(_counted(progress))
-    if progress.remaining_s is not None:
+    if progress.remaining_s is not None and progress.remaining_s >= 0.5:
         parts.append(f"about {duration(progress.remaining_s)} left")
     return " · ".join(parts)
 
@@ -110,7 +110,8 @@ def _counted(progress: Progress) -> str:
     if progress.stage is Stage.LOADING:
         unit, size = ("GB", 1e9) if progress.total >= 1e9 else ("MB", 1e6)
         return f"{progress.step / size:.1f} of {progress.total / size:.1f} {unit}"
-    return f"step {progress.step} of {progress.total}"
+    unit = "frame" if progress.stage is Stage.DECODING else "step"
+    return f"{unit} {progress.step} of {progress.total}"
 
 
 def _bar(progress: Progress) -> str:

@@ -1,0 +1,448 @@
+"""The page below the browser: its words, its endpoint, MCP, and what it refuses."""
+
+import asyncio
+import base64
+import inspect
+import json
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import fields, replace
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+import pytest
+from gradio_client import Client, handle_file
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from PIL import Image
+
+from svd_core.errors import OutOfMemory
+from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.jobs import InlineQueue, LocalQueue
+from svd_core.models import CHECKPOINTS
+from svd_core.params import VideoParams, VideoRequest
+from svd_core.settings import Settings
+from svd_core.web import server
+from svd_core.web.page import actions, words
+from svd_core.web.page.endpoint import endpoint
+from svd_core.web.page.examples import find_examples
+from tests.fakes import READY, FakeWork, Served, examples, photo, serve
+
+VIDEO = Video(
+    path=Path("x.mp4"), width=512, height=288, num_frames=14, fps=7, seed=3, model="svd-nano",
+    elapsed_s=12.3, notes=("fps was held to 30.",),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    examples(folder)
+    with serve(folder, FakeWork(folder, steps=2, step_s=0.01)) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Client:
+    return Client(served.url, verbose=False, analytics_enabled=False)
+
+
+@pytest.fixture
+def a_photo(tmp_path: Path) -> Path:
+    return photo(tmp_path / "photo.png")
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("progress", "text"),
+        [
+            (Progress(stage=Stage.QUEUED), "Starting"),
+            (Progress(stage=Stage.QUEUED, step=1), "Waiting · 1 video before yours"),
+            (Progress(stage=Stage.QUEUED, step=3), "Waiting · 3 videos before yours"),
+            (
+                Progress(stage=Stage.LOADING, step=2_100_000_000, total=9_600_000_000),
+                "Loading the model · 2.1 of 9.6 GB",
+            ),
+            (
+                Progress(stage=Stage.DENOISING, step=3, total=25, remaining_s=42.4),
+                "Imagining the motion · step 3 of 25 · about 42 s left",
+            ),
+            (
+                Progress(stage=Stage.DECODING, step=4, total=14, remaining_s=0.1),
+                "Drawing the frames · frame 4 of 14",
+            ),
+        ],
+    )
+    def test_progress_is_one_readable_line(self, progress: Progress, text: str) -> None:
+        assert words.progress_text(progress) == text
+
+    def test_every_stage_has_words(self) -> None:
+        assert all(words.progress_text(Progress(stage=stage)) for stage in Stage)
+
+    def test_what_is_sent_per_step_is_small(self) -> None:
+        long = Progress(stage=Stage.DENOISING, step=99, total=100, remaining_s=9e4, elapsed_s=1)
+        assert len(words.event_html(long).encode()) < 300
+
+    def test_the_bar_fills_with_time_and_wanders_when_nothing_is_known(self) -> None:
+        known = Progress(stage=Stage.DENOISING, elapsed_s=1, remaining_s=3)
+        assert 'value="0.250"' in words.event_html(known)
+        assert "value" not in words.event_html(Progress(stage=Stage.ENCODING))
+
+    def test_a_finished_video_is_summed_up_with_its_notes(self) -> None:
+        assert words.summary(VIDEO) == (
+            "14 frames, 512 × 288 pixels, 7 fps, 2.0 s long; made by svd-nano in 12 s. "
+            "fps was held to 30."
+        )
+
+    def test_errors_are_shown_in_their_own_words_and_escaped(self) -> None:
+        html = words.event_html(Failed(OutOfMemory("Use <less>.")))
+        assert "Use &lt;less&gt;." in html
+        assert 'role="alert"' in html
+
+    @pytest.mark.parametrize(
+        ("seconds", "text"), [(0.42, "0.4 s"), (59.4, "59 s"), (125, "2 min 5 s"),
+                              (9.97, "10 s"), (3780, "1 h 3 min")],
+    )  # fmt: skip
+    def test_durations(self, seconds: float, text: str) -> None:
+        assert words.duration(seconds) == text
+
+    def test_the_demonstration_model_is_called_what_it_is(self) -> None:
+        assert "small demonstration model" in words.device_html(READY)
+        assert "svd-nano</b> on CPU, 2 cores" in words.device_html(READY)
+
+    def test_other_models_name_their_licence_with_a_link(self) -> None:
+        model = CHECKPOINTS["svd-xt"]
+        html = words.device_html(replace(READY, checkpoint=model, state="loading"))
+        assert f'href="{model.licence_url}"' in html
+        assert model.licence in html
+        assert "loading" in html
+        assert "demonstration" not in html
+
+    def test_a_notice_is_escaped_and_nothing_is_shown_without(self) -> None:
+        assert "&lt;b&gt;" in words.notice_html(replace(READY, notice="<b>"))
+        assert words.notice_html(READY) == ""
+
+
+def test_examples_are_the_photos_that_have_a_video(tmp_path: Path) -> None:
+    found = find_examples(examples(tmp_path))
+    assert [example.name for example in found] == ["Blue door", "Cat"]
+    assert find_examples(tmp_path / "nowhere") == []
+
+
+def test_the_endpoint_takes_every_parameter_and_documents_it() -> None:
+    function = endpoint(InlineQueue(lambda job_id, request: iter(()), 1))  # type: ignore[arg-type]
+    names = [name for name in inspect.signature(function).parameters if name != "progress"]
+    assert names == ["image", *(field.name for field in fields(VideoParams))]
+    assert all(f"\n            {name}: " in (function.__doc__ or "") for name in names)
+
+
+def test_only_generate_is_public(client: Client) -> None:
+    api = client.view_api(return_format="dict")
+    assert list(api["named_endpoints"]) == ["/generate"]
+    assert api["unnamed_endpoints"] == {}
+
+
+def test_what_a_client_asks_for_reaches_the_core(
+    client: Client, served: Served, a_photo: Path
+) -> None:
+    asked: dict[str, Any] = {
+        "seed": 4294967295, "motion_bucket_id": 40, "noise_aug_strength": 2.5, "fps": 12,
+        "playback_fps": 24, "num_frames": 9, "num_inference_steps": 3, "min_guidance_scale": 1.5,
+        "max_guidance_scale": 2.5, "decode_chunk_size": 2, "fit": "pad", "focus_x": 0.25,
+        "focus_y": 1,
+    }  # fmt: skip
+    video, seed, summary = client.predict(
+        image=handle_file(a_photo), **asked, api_name="/generate"
+    )
+    assert served.work.requests[-1].params == VideoParams(**asked)
+    assert seed == 4294967295
+    assert Path(video).read_bytes()[4:8] == b"ftyp"
+    assert "8 frames" in summary
+
+
+def test_what_a_client_leaves_out_takes_the_defaults_and_a_fresh_seed(
+    client: Client, served: Served, a_photo: Path
+) -> None:
+    seeds = set()
+    for _ in range(2):
+        seeds.add(client.predict(image=handle_file(a_photo), api_name="/generate")[1])
+        params = served.work.requests[-1].params
+        assert params == VideoParams(seed=params.seed)
+    assert len(seeds) == 2
+
+
+@pytest.mark.parametrize("name", ["sixteen.png", "palette.gif", "photo.heic"])
+def test_uploads_reach_the_core_byte_for_byte(
+    client: Client, served: Served, tmp_path: Path, name: str
+) -> None:
+    import pillow_heif
+
+    path = tmp_path / name
+    if name == "sixteen.png":
+        Image.new("I;16", (64, 64), 40_000).save(path)
+    elif name == "palette.gif":
+        Image.new("P", (64, 64), 3).save(path)
+    else:
+        pillow_heif.from_pillow(Image.new("RGB", (64, 64), "red")).save(path)
+    client.predict(image=handle_file(path), api_name="/generate")
+    assert served.work.requests[-1].image == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"motion_bucket_id": 999}, "motion_bucket_id must be a whole number from 1 to 255"),
+        ({"motion_bucket_id": "fast"}, "motion_bucket_id must be a whole number"),
+        ({"noise_aug_strength": -1}, "noise_aug_strength must be a number from 0 to 10"),
+        ({"fps": 12.5}, "fps must be a whole number from 1 to 100, not 12.5"),
+        ({"seed": 2**32}, "seed must be a whole number from 0 to 4294967295"),
+        ({"num_frames": 0}, "num_frames must be a whole number from 2 to 50, not 0"),
+        ({"fit": "stretch"}, "fit must be 'crop' or 'pad', not 'stretch'"),
+        ({"image": None}, "There is no photo yet"),
+    ],
+)
+def test_wrong_values_come_back_as_a_sentence(
+    client: Client, a_photo: Path, given: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(Exception, match=sentence):
+        client.predict(**{"image": handle_file(a_photo)} | given, api_name="/generate")
+
+
+@pytest.mark.parametrize("content", [b"", b"just text", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+def test_what_is_no_picture_comes_back_as_a_sentence(
+    client: Client, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(content)
+    with pytest.raises(Exception, match=r"^[A-Z].* [a-z].*\.$"):
+        client.predict(image=handle_file(path), api_name="/generate")
+
+
+def test_a_full_queue_is_said_to_be_full(tmp_path: Path, a_photo: Path) -> None:
+    work = FakeWork(tmp_path, steps=60, step_s=0.05)
+    with serve(tmp_path, work, settings=Settings(data_dir=tmp_path, max_queue=1)) as served:
+        client = Client(served.url, verbose=False, analytics_enabled=False)
+        for _ in range(2):
+            served.queue.submit(VideoRequest(b"", VideoParams()))
+            while not work.requests:
+                pass
+        with pytest.raises(Exception, match="1 videos are waiting already"):
+            client.predict(image=handle_file(a_photo), api_name="/generate")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/gradio_api/file=https://example.org/x",
+            "/gradio_api/file=HTTP://127.0.0.1:1/x",
+            "/gradio_api/file=%68ttp%3A//127.0.0.1:1/x",
+            "/gradio_api/file%3Dhttp://127.0.0.1:1/x",
+            "/gradio_api/file/http://127.0.0.1:1/x",
+            "/gradio_api/file=/etc/passwd",
+            "/gradio_api/file=app.py",
+            "/gradio_api/file=/proc/self/environ",
+        ],
+    )
+    def test_files_and_addresses_of_others(self, served: Served, path: str) -> None:
+        assert status(served.url, "GET", path) == 403
+
+    def test_a_body_without_end(self, served: Served) -> None:
+        path = "/gradio_api/call/v2/generate"
+        assert status(served.url, "POST", path, length=server.MAX_BODY + 1) == 413
+
+    def test_a_body_of_unsaid_length_is_cut_off(self) -> None:
+        read = 0
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            nonlocal read
+            while (message := await receive())["type"] == "http.request":
+                read += len(message["body"])
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"0" * 2**20, "more_body": True}
+
+        scope = {"type": "http", "path": "/gradio_api/queue/join", "headers": []}
+        asyncio.run(server.Gate(app)(scope, receive, None))  # type: ignore[arg-type]
+        assert read == server.MAX_BODY
+
+    def test_an_upload_beyond_the_limit(self, client: Client, tmp_path: Path) -> None:
+        path = tmp_path / "big.png"
+        path.write_bytes(b"0" * (20 * 2**20 + 1))
+        with pytest.raises(Exception, match="413|limit|size|large"):
+            client.predict(image=handle_file(path), api_name="/generate")
+
+    def test_no_input_fetches_an_address(self, served: Served) -> None:
+        """Stock components download what looks like a file with an address, in any field."""
+        inputs = {i for fn in served.page.fns.values() for i in fn.inputs if not i.stateful}
+        assert len(inputs) > len(fields(VideoParams))
+        for block in inputs:
+            for url in ("http://127.0.0.1:1/x.png", "HTTPS://example.org/x.png"):
+                with pytest.raises(gr.Error, match="fetches no addresses"):
+                    asyncio.run(block.async_move_resource_to_block_cache(url))
+
+    def test_an_address_in_place_of_the_photo(self, client: Client) -> None:
+        with pytest.raises(Exception, match="fetches no addresses"):
+            client.predict(image=handle_file("http://127.0.0.1:1/x.png"), api_name="/generate")
+
+
+def test_login_closes_the_page(tmp_path: Path, a_photo: Path) -> None:
+    settings = Settings(data_dir=tmp_path, page_auth="ada:secret")
+    with serve(tmp_path, settings=settings) as served:
+        assert status(served.url, "GET", "/config") == 401
+        assert status(served.url, "POST", "/gradio_api/call/v2/generate") == 401
+        assert status(served.url, "POST", "/gradio_api/mcp/") in (404, 405)
+        client = Client(
+            served.url, auth=("ada", "secret"), verbose=False, analytics_enabled=False
+        )
+        assert client.predict(image=handle_file(a_photo), api_name="/generate")
+
+
+def test_the_page_starts_without_mcp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert server.launch_options(Settings(), tmp_path)["mcp_server"] is True
+    monkeypatch.setattr(server, "find_spec", lambda name: None)
+    assert server.launch_options(Settings(), tmp_path)["mcp_server"] is False
+
+
+def test_mcp_offers_one_documented_tool_that_works(served: Served, a_photo: Path) -> None:
+    async def talk() -> tuple[list[Any], Any, Any]:
+        url = f"{served.url}/gradio_api/mcp/"
+        async with (
+            streamable_http_client(url) as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = (await session.list_tools()).tools
+            data = "data:image/png;base64," + base64.b64encode(a_photo.read_bytes()).decode()
+            asked = {"image": data, "motion_bucket_id": 77, "seed": 5}
+            good = await session.call_tool(tools[0].name, asked)
+            return tools, good, await session.call_tool(tools[0].name, asked | {"fps": 0})
+
+    tools, good, bad = asyncio.run(talk())
+    (tool,) = tools
+    assert "Turn a photo into a short video" in tool.description
+    described = tool.inputSchema["properties"]
+    assert all(described[field.name]["description"] for field in fields(VideoParams))
+    assert not good.isError
+    assert served.work.requests[-1].params.motion_bucket_id == 77
+    assert served.work.requests[-1].image == a_photo.read_bytes()
+    assert "/gradio_api/file=" in json.dumps([item.text for item in good.content])
+    assert bad.isError
+    assert "fps must be a whole number from 1 to 100, not 0." in bad.content[0].text
+
+
+class TestWatching:
+    @pytest.fixture
+    def view(self) -> actions.View:
+        with gr.Blocks():
+            return actions.View(
+                progress=gr.HTML(), video=gr.Video(), seed=gr.Textbox(), summary=gr.HTML(),
+                generate=gr.Button(), stop=gr.Button(), job=gr.State(), kept=gr.BrowserState(),
+            )  # fmt: skip
+
+    @pytest.fixture
+    def queue(self, tmp_path: Path) -> Iterator[LocalQueue]:
+        queue = LocalQueue(FakeWork(tmp_path, steps=3, step_s=0.02), 4)
+        yield queue
+        queue.close()
+
+    def test_the_end_shows_the_video_and_writes_the_seed_back(
+        self, view: actions.View, queue: LocalQueue, a_photo: Path
+    ) -> None:
+        *_, last = actions.generate(queue, view, a_photo.read_bytes(), {"seed": 9})
+        assert last[view.seed] == "9"
+        assert last[view.video].is_file()
+        assert last[view.generate].interactive
+        assert not last[view.stop].interactive
+
+    def test_the_first_change_comes_at_once(
+        self, view: actions.View, queue: LocalQueue, a_photo: Path
+    ) -> None:
+        first = next(actions.generate(queue, view, a_photo.read_bytes(), {}))
+        assert "Starting" in first[view.progress]
+        assert first[view.stop].interactive
+        assert first[view.job] == first[view.kept]
+
+    def test_leaving_does_not_stop_the_job_and_coming_back_finds_it(
+        self, view: actions.View, queue: LocalQueue, a_photo: Path
+    ) -> None:
+        watching = actions.generate(queue, view, a_photo.read_bytes(), {})
+        job_id = next(watching)[view.job]
+        watching.close()  # type: ignore[attr-defined]  # it is a generator
+        job = actions.find(queue, job_id)
+        assert job is not None
+        *_, last = actions.watch(job, view)
+        assert last[view.video].is_file()
+
+    @pytest.mark.parametrize("kept", [None, "", "0" * 32, 7, {"a": 1}, ["x"]])
+    def test_an_id_that_means_nothing_finds_nothing(self, queue: LocalQueue, kept: object) -> None:
+        assert actions.find(queue, kept) is None
+
+    def test_stop_ends_the_job(
+        self, view: actions.View, queue: LocalQueue, a_photo: Path
+    ) -> None:
+        watching = actions.generate(queue, view, a_photo.read_bytes(), {})
+        job_id = next(watching)[view.job]
+        actions.stop(queue, view, job_id)
+        *_, last = watching
+        assert "Stopped" in last[view.progress]
+        assert last[view.kept] is None
+        assert queue.get(job_id).last == Stopped()
+        assert set(actions.stop(queue, view, job_id)) == {view.stop}
+
+    def test_a_wrong_value_is_shown_and_said(
+        self, view: actions.View, queue: LocalQueue, a_photo: Path
+    ) -> None:
+        watching = actions.generate(queue, view, a_photo.read_bytes(), {"fps": 0})
+        changes = next(watching)
+        with pytest.raises(gr.Error, match="fps must be a whole number"):
+            next(watching)
+        assert "fps must be a whole number" in changes[view.progress]
+        assert changes[view.generate].interactive
+
+    def test_a_failure_is_shown_and_said(self, view: actions.View, a_photo: Path) -> None:
+        def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+            yield Progress(stage=Stage.ENCODING)
+            raise OutOfMemory("The device is too small; ask for fewer frames.")
+
+        watching = actions.generate(InlineQueue(work, 1), view, a_photo.read_bytes(), {})
+        seen: deque[actions.Changes] = deque(maxlen=1)
+        with pytest.raises(gr.Error, match="fewer frames"):
+            seen.extend(watching)
+        assert "fewer frames" in seen[0][view.progress]
+        assert seen[0][view.generate].interactive
+
+    def test_any_queue_will_do(self, view: actions.View, a_photo: Path) -> None:
+        def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+            yield Progress(stage=Stage.DENOISING, step=1, total=1)
+            yield VIDEO
+
+        queue = InlineQueue(work, 1)
+        first, *_, last = actions.generate(queue, view, a_photo.read_bytes(), {})
+        assert last[view.video] == VIDEO.path
+        assert queue.get(first[view.job]).last == Succeeded(VIDEO)
+
+
+def status(url: str, method: str, path: str, length: int = 2) -> int:
+    """HTTP status of a request whose path is sent exactly as given."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=10)
+    connection.putrequest(method, path, skip_accept_encoding=True)
+    if method == "POST":
+        connection.putheader("content-type", "application/json")
+        connection.putheader("content-length", str(length))
+    connection.endheaders(b"{}" if method == "POST" and length == 2 else None)
+    found = connection.getresponse().status
+    connection.close()
+    return found
+
+
+def test_the_page_itself_is_served(served: Served) -> None:
+    with urllib.request.urlopen(served.url) as page:
+        assert b"Stable Video Diffusion" in page.read()
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{served.url}/no/such/path")
