@@ -426,6 +426,8 @@ def test_memory_that_ran_out_is_tried_once_more_with_a_smaller_plan(
     assert "Memory ran out" in note
     assert "1 frame decoded at once" in note
     assert [e.note for e in events if e.note] == [note]
+    steps = [e.step for e in events if e.stage is Stage.DENOISING]
+    assert steps == ([0, 1, 2] if place == "encode" else [0, 1, 2, 0, 1, 2])
     assert make(engine).params.decode_chunk_size == 1, "the plan stays small"
     assert make(engine).notes == ()
 
@@ -493,12 +495,23 @@ def test_hooks_of_model_offload_are_ready_again_after_a_cancel(engine: SvdEngine
     assert np.array_equal(whole.frames, make(engine).frames)
 
 
-def test_half_precision_survives_an_end_within_the_encoding(engine: SvdEngine) -> None:
-    """Published VAEs encode in float32 and go back; an end in between must not leave them there."""
+def test_an_end_within_the_encoding_leaves_the_precision_as_it_was(
+    engine: SvdEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published VAEs are raised to float32 to encode, and lowered again only if that ends well."""
+    before = make(engine)
     pipeline = pipeline_of(engine)
-    pipeline.vae.to(torch.float64)
-    loading.free(pipeline)
-    assert pipeline.vae.dtype == pipeline.unet.dtype
+
+    def encode(*_: Any) -> Any:
+        pipeline.vae.to(torch.float64)
+        raise Cancelled
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.vae, "encode", encode)
+        with pytest.raises(Cancelled):
+            make(engine)
+    assert pipeline.vae.dtype == torch.float32
+    assert np.array_equal(before.frames, make(engine).frames)
 
 
 # --- loading

@@ -29,7 +29,9 @@ PREPROCESSOR = {
 def build(folder: Path) -> Path:
     """Write the checkpoint with the published names: each part's weights whole and as fp16."""
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         parts = _parts()
