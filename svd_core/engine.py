@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from PIL import Image
 
 from svd_core.clip import Clip
-from svd_core.errors import InvalidImage, ModelUnavailable
+from svd_core.errors import InvalidImage, ModelUnavailable, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.memory import Device, Setting
 from svd_core.models import DEMO, Checkpoint, find_checkpoint
@@ -125,7 +125,6 @@ class SvdEngine:
             return self._bring(wanted, device, on_progress, None)
         except ModelUnavailable as error:
             if not self._fall_back or wanted.name == DEMO:
-                self._tell(wanted, device.name, "failed", error.message)
                 raise
             notice = f"{error.message} Until then {DEMO}, a small demonstration model, runs here."
         return self._bring(find_checkpoint(DEMO, cuda=False), device, on_progress, notice)
@@ -140,7 +139,11 @@ class SvdEngine:
             on_progress(progress)
 
         self._tell(wanted, device.name, "loading", notice)
-        loaded = LoadedModel.open(wanted, device, self._offload, report)
+        try:
+            loaded = LoadedModel.open(wanted, device, self._offload, report)
+        except (ModelUnavailable, OutOfMemory) as error:
+            self._tell(wanted, device.name, "failed", error.message)
+            raise
         self._tell(loaded.checkpoint, device.name, "ready", notice)
         return loaded
 

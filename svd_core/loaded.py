@@ -30,7 +30,8 @@ class LoadedModel:
     def __init__(self, checkpoint: Checkpoint, pipeline: Any, chosen: MemoryPlan) -> None:
         self.checkpoint = checkpoint
         self._pipeline = pipeline
-        self._plan = self._placed = chosen
+        self._plan = chosen
+        self._placed: MemoryPlan | None = chosen  # None: placing it broke off
         self._decode_s: dict[int, float] = {}  # seconds per frame, by pixels per frame
 
     @classmethod
@@ -105,6 +106,7 @@ class LoadedModel:
         try:
             on_progress(replace(pace.encoding(), note=note))
             if chosen != self._placed:
+                self._placed = None
                 place(self._pipeline, chosen)
                 self._placed = chosen
             fps = held_fps(params.fps)

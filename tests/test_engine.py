@@ -453,6 +453,25 @@ def test_one_greedy_request_does_not_slow_down_the_others(
     assert make(engine).params.decode_chunk_size == 3
 
 
+def test_a_placing_that_broke_off_is_done_again(
+    engine: SvdEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae = pipeline_of(engine).vae
+    placed: list[MemoryPlan] = []
+
+    def place(pipeline: Any, chosen: MemoryPlan) -> None:
+        placed.append(chosen)
+        if len(placed) == 1:
+            raise FULL[0]
+
+    monkeypatch.setattr(loaded, "place", place)
+    monkeypatch.setattr(vae, "decode", Scarce(vae.decode, 1, FULL[0]))
+    with pytest.raises(OutOfMemory):
+        make(engine)
+    make(engine)
+    assert [chosen.decode_chunk_size for chosen in placed] == [1, 3]
+
+
 def test_weights_that_do_not_fit_are_placed_by_a_smaller_plan(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -479,8 +498,10 @@ def test_weights_that_fit_nowhere_are_an_error(
         raise FULL[0]
 
     monkeypatch.setattr(loaded, "place", place)
+    engine = SvdEngine(str(tiny_checkpoint))
     with pytest.raises(OutOfMemory, match="too little free memory"):
-        SvdEngine(str(tiny_checkpoint)).load(Events())
+        engine.load(Events())
+    assert (engine.status.state, engine.status.notice is None) == ("failed", False)
 
 
 def test_hooks_of_model_offload_are_ready_again_after_a_cancel(engine: SvdEngine) -> None:
