@@ -1,0 +1,135 @@
+"""A course of training: optimiser, averaged weights, and state that survives being killed."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from svd_core.errors import SvdError
+
+WARM_UP_STEPS = 100
+EMA_STEPS = 500
+"""Horizon of the averaged weights; it grows with the step, or short runs would lag badly."""
+
+
+@dataclass
+class Course:
+    """Trains `modules` on `draw_loss(generator)`, a finite scalar for the weights as they are.
+
+    `rate`: learning rate, halved every `half_life` steps; parameters whose name starts with one of
+    `slow` take a quarter of it. `path`: state file, replaced whole.
+    """
+
+    path: Path
+    modules: dict[str, nn.Module]
+    draw_loss: Callable[[torch.Generator], Tensor]
+    rate: float
+    half_life: int
+    slow: tuple[str, ...] = ()
+    device: str = "cpu"
+    step: int = 0
+    clips: int = 0
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for module in self.modules.values():
+            module.to(self.device)
+            for parameter in module.parameters():
+                if parameter.ndim == 4:  # the layout CPU and GPU convolve fastest
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self._names = {
+            f"{name}.{key}": parameter
+            for name, module in self.modules.items()
+            for key, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+        self.average = {key: value.detach().clone() for key, value in self._names.items()}
+        slow = [p for key, p in self._names.items() if key.startswith(self.slow)]
+        fast = [p for key, p in self._names.items() if not key.startswith(self.slow)]
+        groups = [{"params": fast, "share": 1.0}, {"params": slow, "share": 0.25}]
+        self.optimiser = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=self.rate,
+            betas=(0.9, 0.99),
+            weight_decay=0.0,
+        )
+
+    def train(self, seconds: float, on_step: Callable[["Course", float], None]) -> None:
+        """Step until `seconds` have passed. `on_step(course, loss)` follows each step.
+
+        A loss that is not finite ends it with an `SvdError` that names the step; the state file
+        then still holds the last good state.
+        """
+        end = time.monotonic() + seconds
+        while (begun := time.monotonic()) < end:
+            generator = torch.Generator().manual_seed(1_000_003 * (self.step + 1))
+            loss = self._step(generator)
+            self.seconds += time.monotonic() - begun
+            on_step(self, loss)
+
+    def _step(self, generator: torch.Generator) -> float:
+        rate = self.rate * 0.5 ** (self.step / self.half_life)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["share"] * rate * min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        with torch.autocast(self.device, torch.bfloat16):
+            loss = self.draw_loss(generator)
+        self.optimiser.zero_grad(set_to_none=False)
+        torch.autograd.backward(loss)
+        norm = nn.utils.clip_grad_norm_(list(self._names.values()), 1.0)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise SvdError(
+                f"The loss is not finite at step {self.step}; "
+                f"the last good state is in {self.path}."
+            )
+        self.optimiser.step()
+        self.step += 1
+        with torch.no_grad():
+            for key, parameter in self._names.items():
+                self.average[key].lerp_(parameter, max(1 / EMA_STEPS, 5 / (self.step + 5)))
+        return loss.item()
+
+    @contextmanager
+    def averaged(self) -> Any:
+        """Inside, the modules hold their averaged weights."""
+        raw = {key: value.detach().clone() for key, value in self._names.items()}
+        self._write(self.average)
+        try:
+            yield
+        finally:
+            self._write(raw)
+
+    @torch.no_grad()
+    def _write(self, values: dict[str, Tensor]) -> None:
+        for key, parameter in self._names.items():
+            parameter.copy_(values[key])
+
+    def save(self) -> None:
+        state = {
+            "weights": dict(self._names.items()),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "numbers": (self.step, self.clips, self.seconds),
+            "extra": self.extra,
+        }
+        part = self.path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, self.path)
+
+    def resume(self) -> bool:
+        """Go on from the state file, if there is one."""
+        if not self.path.exists():
+            return False
+        state = torch.load(self.path, map_location=self.device, weights_only=True)
+        self._write(state["weights"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.clips, self.seconds = state["numbers"]
+        self.extra = state["extra"]
+        return True

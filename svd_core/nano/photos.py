@@ -1,0 +1,112 @@
+"""Photos to learn from: where free ones come from, and a folder of them read into memory."""
+
+import csv
+import hashlib
+import logging
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  # the field's name
+
+from svd_core.errors import SvdError
+from svd_core.image import open_photo
+
+LONG_SIDE = 1280
+"""Pixels; larger photos are reduced, for memory and so that crops show more than blur."""
+
+SOURCES = Path(__file__).with_name("photos.tsv")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A photo inside a Debian package, its SHA-256 and the licence its package states."""
+
+    package: str
+    path: str
+    sha256: str
+    licence: str
+
+
+def sources() -> Iterator[Source]:
+    """The photos svd-nano learns from. None of them is an example or used in an evaluation."""
+    with SOURCES.open(newline="") as table:
+        for row in csv.DictReader(table, delimiter="\t"):
+            yield Source(**row)
+
+
+def fetch_photos(folder: Path) -> None:
+    """Download the packages of `sources` with apt-get and copy their photos into `folder`.
+
+    Needs Debian or Ubuntu, no root. Raises `SvdError` if a package cannot be had or a photo is not
+    the one the list names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = list(sources())
+    with tempfile.TemporaryDirectory() as scratch:
+        for package in sorted({source.package for source in wanted}):
+            try:
+                _run("apt-get", "download", package, folder=scratch)
+                archive = next(Path(scratch).glob(f"{package}_*.deb"))
+                _run("dpkg-deb", "-x", str(archive), scratch, folder=scratch)
+            except (OSError, subprocess.CalledProcessError, StopIteration) as error:
+                raise SvdError(
+                    f"The package {package} could not be downloaded with apt-get; "
+                    "use your own photos in the folder instead."
+                ) from error
+        for source in wanted:
+            data = (Path(scratch) / source.path.lstrip("/")).read_bytes()
+            if hashlib.sha256(data).hexdigest() != source.sha256:
+                raise SvdError(f"{source.path} of {source.package} is not the photo of the list.")
+            (folder / f"{source.sha256[:12]}{Path(source.path).suffix}").write_bytes(data)
+
+
+def _run(*command: str, folder: str) -> None:
+    subprocess.run(command, cwd=folder, check=True)  # noqa: S603  # fixed words and our own list
+
+
+def load_photos(folder: Path) -> list[Tensor]:
+    """Every readable picture of `folder` as uint8, shape (3, height, width), in order of file name.
+
+    Unreadable ones are skipped and named in the log. Raises `SvdError` if none is left.
+    """
+    photos = []
+    for path in sorted(folder.iterdir()):
+        try:
+            photo = open_photo(path.read_bytes())
+        except (SvdError, OSError) as error:
+            log.warning("%s skipped: %s", path.name, error)
+            continue
+        photo.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)
+        photos.append(torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous())
+    if not photos:
+        raise SvdError(f"No photo could be read in {folder}; put JPEG or PNG files there.")
+    return photos
+
+
+def random_crop(
+    photo: Tensor, size: tuple[int, int], generator: torch.Generator, smallest: float = 0.35
+) -> Tensor:
+    """A crop of `photo` at a random place and scale, as float (3, height, width) in [-1, 1].
+
+    `size`: (width, height) of the result. The crop covers between `smallest` and all of what fits,
+    is never enlarged by more than a quarter, and is mirrored half of the time.
+    """
+    width, height = size
+    fits = min(photo.shape[2] / width, photo.shape[1] / height)
+    low = min(max(0.8, smallest * fits), fits)
+    scale = low + (fits - low) * float(torch.rand((), generator=generator))
+    crop_w, crop_h = int(width * scale), int(height * scale)
+    x = int(torch.randint(photo.shape[2] - crop_w + 1, (), generator=generator))
+    y = int(torch.randint(photo.shape[1] - crop_h + 1, (), generator=generator))
+    crop = photo[None, :, y : y + crop_h, x : x + crop_w].float() / 127.5 - 1
+    crop = F.interpolate(crop, (height, width), mode="bilinear", antialias=True)[0]
+    return crop.flip(2) if torch.rand((), generator=generator) < 0.5 else crop
