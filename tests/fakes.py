@@ -1,7 +1,7 @@
 """Stand-ins for the engine, quick enough for tests of what is around it."""
 
 import socket
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,31 +27,41 @@ READY = EngineStatus(checkpoint=CHECKPOINTS[DEMO], device="CPU, 2 cores", state=
 
 @dataclass
 class FakeWork:
-    """Makes a real little mp4 in `steps` steps, each of which takes `step_s` seconds."""
+    """Makes a real little mp4 in `steps` steps; while `go` is clear it stays at the second one."""
 
     folder: Path
-    steps: int = 4
-    step_s: float = 0.05
+    steps: int = 8
     requests: list[VideoRequest] = field(default_factory=list)
+    go: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.go.set()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self.go.clear()
+        try:
+            yield
+        finally:
+            self.go.set()
 
     def __call__(self, job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         self.requests.append(request)
-        started = time.monotonic()
         for step in range(1, self.steps + 1):
-            time.sleep(self.step_s)
-            on_progress(
-                Progress(
-                    stage=Stage.DENOISING, step=step, total=self.steps,
-                    elapsed_s=step * self.step_s, remaining_s=(self.steps - step) * self.step_s,
-                )
-            )
+            now = Progress(
+                stage=Stage.DENOISING, step=step, total=self.steps,
+                elapsed_s=step, remaining_s=self.steps - step,
+            )  # fmt: skip
+            on_progress(now)
+            while step == 2 and not self.go.wait(0.02):
+                on_progress(now)
         params = request.params
         path = self.folder / f"{job_id}.mp4"
         write_mp4(moving(), path, params.rate, comment="{}")
         return Video(
             path=path, width=128, height=72, num_frames=8, fps=params.rate, seed=params.seed,
-            model="fake", elapsed_s=time.monotonic() - started,
-        )
+            model="fake", elapsed_s=1.2,
+        )  # fmt: skip
 
 
 def moving() -> Frames:

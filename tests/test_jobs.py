@@ -31,6 +31,7 @@ from svd_core.events import (
     Video,
 )
 from svd_core.jobs import InlineQueue, Job, JobQueue, LocalQueue
+from svd_core.jobs.ticket import STOPPING
 from svd_core.params import VideoParams, VideoRequest
 
 
@@ -202,6 +203,7 @@ def test_cancelling_a_running_job_stops_it_at_its_next_progress(
     job.cancel()
     job.cancel()
     assert ending(job) == Stopped()
+    assert [e.note for e in job.events() if isinstance(e, Progress)][-1] == STOPPING
     gate.go.set()
     assert isinstance(ending(behind), Succeeded)
     job.cancel()

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import inspect
 import json
+import time
 import urllib.error
 import urllib.request
 from collections import deque
@@ -43,7 +44,7 @@ VIDEO = Video(
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     examples(folder)
-    with serve(folder, FakeWork(folder, steps=2, step_s=0.01)) as served:
+    with serve(folder, FakeWork(folder)) as served:
         yield served
 
 
@@ -224,13 +225,14 @@ def test_what_is_no_picture_comes_back_as_a_sentence(
 
 
 def test_a_full_queue_is_said_to_be_full(tmp_path: Path, a_photo: Path) -> None:
-    work = FakeWork(tmp_path, steps=60, step_s=0.05)
-    with serve(tmp_path, work, settings=Settings(data_dir=tmp_path, max_queue=1)) as served:
+    work = FakeWork(tmp_path)
+    settings = Settings(data_dir=tmp_path, max_queue=1)
+    with serve(tmp_path, work, settings=settings) as served, work.held():
         client = Client(served.url, verbose=False, analytics_enabled=False)
         for _ in range(2):
             served.queue.submit(VideoRequest(b"", VideoParams()))
             while not work.requests:
-                pass
+                time.sleep(0.01)
         with pytest.raises(Exception, match="1 videos are waiting already"):
             client.predict(image=handle_file(a_photo), api_name="/generate")
 
@@ -346,8 +348,12 @@ class TestWatching:
             )  # fmt: skip
 
     @pytest.fixture
-    def queue(self, tmp_path: Path) -> Iterator[LocalQueue]:
-        queue = LocalQueue(FakeWork(tmp_path, steps=3, step_s=0.02), 4)
+    def work(self, tmp_path: Path) -> FakeWork:
+        return FakeWork(tmp_path)
+
+    @pytest.fixture
+    def queue(self, work: FakeWork) -> Iterator[LocalQueue]:
+        queue = LocalQueue(work, 4)
         yield queue
         queue.close()
 
@@ -384,16 +390,18 @@ class TestWatching:
         assert actions.find(queue, kept) is None
 
     def test_stop_ends_the_job(
-        self, view: actions.View, queue: LocalQueue, a_photo: Path
+        self, view: actions.View, queue: LocalQueue, work: FakeWork, a_photo: Path
     ) -> None:
-        watching = actions.generate(queue, view, a_photo.read_bytes(), {})
-        job_id = next(watching)[view.job]
-        actions.stop(queue, view, job_id)
-        *_, last = watching
+        with work.held():
+            watching = actions.generate(queue, view, a_photo.read_bytes(), {})
+            job_id = next(watching)[view.job]
+            actions.stop(queue, job_id)
+            *_, last = watching
         assert "Stopped" in last[view.progress]
         assert last[view.kept] is None
         assert queue.get(job_id).last == Stopped()
-        assert set(actions.stop(queue, view, job_id)) == {view.stop}
+        actions.stop(queue, job_id)
+        actions.stop(queue, None)
 
     def test_a_wrong_value_is_shown_and_said(
         self, view: actions.View, queue: LocalQueue, a_photo: Path

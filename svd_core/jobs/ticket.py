@@ -3,11 +3,14 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from uuid import uuid4
 
 from svd_core.errors import Cancelled, GenerationFailed, SvdError
 from svd_core.events import Event, Failed, Progress, Stage, Stopped
 from svd_core.params import VideoParams
+
+STOPPING = "Stopping; the step that is under way still runs to its end."
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,8 @@ class Ticket:
         if not self.stopping.is_set():
             self.stopping.set()
             self._on_cancel(self)
+            if isinstance(last := self.last, Progress):
+                self.report(replace(last, note=STOPPING))
 
 
 def ending_of(job_id: str, error: Exception) -> Failed | Stopped:

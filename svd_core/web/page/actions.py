@@ -104,16 +104,10 @@ def watch(job: Job, view: View) -> Iterator[Changes]:
             raise shown(event.error)
 
 
-def stop(queue: JobQueue, view: View, job_id: object) -> Changes:
-    """Ask this tab's job to end; its watcher shows the end."""
-    job = find(queue, job_id)
-    if job is None or job.done:
-        return {view.stop: gr.Button(interactive=False)}
-    job.cancel()
-    return {
-        view.stop: gr.Button(interactive=False),
-        view.progress: '<p role="status">Stopping after this step</p><progress></progress>',
-    }
+def stop(queue: JobQueue, job_id: object) -> None:
+    """Ask this tab's job to end. Its watcher shows that, and nobody else: two would race."""
+    if (job := find(queue, job_id)) is not None:
+        job.cancel()
 
 
 def find(queue: JobQueue, job_id: object) -> Job | None:

@@ -22,7 +22,7 @@ UNLISTED: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "privat
 """For events that are the page's own business."""
 
 SHOW_PROGRESS = """() => {
-    document.getElementById("progress").scrollIntoView({behavior: "smooth", block: "nearest"});
+    document.getElementById("progress").scrollIntoView({block: "nearest"});
 }"""
 
 
@@ -161,9 +161,7 @@ def _wire(
     # On a phone the progress is below the fold; where it is in sight already, nothing moves.
     view.generate.click(None, js=SHOW_PROGRESS, api_visibility="private")
     page.load(on_open, view.kept, [photo, *view.outputs], **watching, **UNLISTED)
-    view.stop.click(
-        partial(actions.stop, queue, view), view.job, view.outputs, queue=False, **UNLISTED
-    )
+    view.stop.click(partial(actions.stop, queue), view.job, None, queue=False, **UNLISTED)
     # An own field for the photo: the visible one may show an example, which must be no default.
     public, sent = gr.Button(visible=False), Photo(label="Photo", visible=False)
     public.click(
