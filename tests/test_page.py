@@ -367,12 +367,17 @@ class TestWatching:
         assert not last[view.stop].interactive
 
     def test_the_first_change_comes_at_once(
-        self, view: actions.View, queue: LocalQueue, a_photo: Path
+        self, view: actions.View, queue: LocalQueue, work: FakeWork, a_photo: Path
     ) -> None:
-        first = next(actions.generate(queue, view, a_photo.read_bytes(), {}))
-        assert "Starting" in first[view.progress]
-        assert first[view.stop].interactive
-        assert first[view.job] == first[view.kept]
+        with work.held():
+            for before in ("", "Waiting · 1 video before yours"):
+                first = next(actions.generate(queue, view, a_photo.read_bytes(), {}))
+                assert before in first[view.progress]
+                assert first[view.stop].interactive
+                assert not first[view.generate].interactive
+                assert first[view.job] == first[view.kept]
+                while not work.requests:
+                    time.sleep(0.01)
 
     def test_leaving_does_not_stop_the_job_and_coming_back_finds_it(
         self, view: actions.View, queue: LocalQueue, a_photo: Path

@@ -1,0 +1,116 @@
+"""`python app.py`: it starts, works and stops, as a process of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+
+from tests.fakes import photo
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 60
+"""Far more than starting or stopping takes on a machine that has nothing else to do."""
+
+
+@contextmanager
+def started(**environ: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=os.environ | environ, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def settings(tiny_checkpoint: Path, tmp_path: Path) -> dict[str, str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {
+        "SVD_MODEL": str(tiny_checkpoint),
+        "SVD_DATA_DIR": str(tmp_path),
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+    }
+
+
+def ready(process: subprocess.Popen[str], settings: dict[str, str]) -> str:
+    url = f"http://127.0.0.1:{settings['GRADIO_SERVER_PORT']}/"
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return url
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"no page within {SECONDS} s")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SVD_MODLE", "svd", "SVD_MODLE is not a setting."),
+        ("SVD_MAX_QUEUE", "many", "SVD_MAX_QUEUE"),
+        ("SVD_PAGE_AUTH", "ada", "SVD_PAGE_AUTH"),
+        ("SVD_MODEL", "no-such-model", "no-such-model"),
+        ("SVD_DATA_DIR", "/dev/null/x", "/dev/null/x"),
+    ],
+)
+@pytest.mark.slow
+def test_a_wrong_setting_stops_the_start_with_one_sentence(
+    settings: dict[str, str], name: str, value: str, sentence: str
+) -> None:
+    with started(**settings | {name: value}) as process:
+        out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert "Serving" not in out
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_model_loads_ends_it_cleanly(settings: dict[str, str]) -> None:
+    with started(**settings) as process:
+        ready(process, settings)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_running_job_and_leaves_nothing_half_made(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    path = handle_file(photo(tmp_path / "photo.png"))
+    with started(**settings) as process:
+        client = Client(ready(process, settings), verbose=False, analytics_enabled=False)
+        video, seed, _ = client.predict(image=path, api_name="/generate")
+        assert Path(video).stat().st_size > 1000
+        assert 0 <= seed < 2**32
+        job = client.submit(
+            image=path, num_inference_steps=100, num_frames=50, api_name="/generate"
+        )
+        while not (job.status().progress_data or job.done()):
+            time.sleep(0.05)
+        assert not job.done()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+    (left,) = (tmp_path / "results").iterdir()
+    assert left.suffix == ".mp4"
