@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from svd_core.errors import SvdError
-from svd_core.nano import codec, copying, decoder, denoising, shape
+from svd_core.nano import codec, decoder, denoising, operators, shape, warping
 from svd_core.nano.course import Course
 from svd_core.nano.export import export
 from svd_core.nano.photos import fetch_photos, load_photos, random_crop
@@ -30,8 +30,7 @@ REPORT_EVERY = 50
 class Dial:
     """The one size dial: how large the clips are that a course learns from, and how many at once.
 
-    Half size costs a quarter and teaches the same motions in pixels; full size comes last, since
-    the direction read from the noise depends on how much noise there is.
+    Half size costs a quarter and teaches the same motions in pixels.
     """
 
     scale: float
@@ -59,9 +58,9 @@ DIALS = {
 def unet_course(
     state: Path, photos: list[Tensor], kernel: Tensor, dial: Dial, device: str
 ) -> Course:
-    unet, image_encoder = shape.unet(), shape.image_encoder()
-    copying.initialise(unet)
     kernel = kernel.cpu()
+    modules = first_weights(photos, kernel)
+    unet, image_encoder = modules["unet"], modules["image_encoder"]
 
     def draw_loss(generator: torch.Generator) -> Tensor:
         size = dial.sizes[int(torch.randint(4, (), generator=generator))]
@@ -71,16 +70,7 @@ def unet_course(
         course.clips += dial.clips
         return denoising.loss(unet, image_encoder, batch).mean()
 
-    modules = {"unet": unet, "image_encoder": image_encoder}
-    course = Course(
-        state / "unet.pt",
-        modules,
-        draw_loss,
-        rate=4e-4,
-        half_life=8000,
-        slow=copying.COPYING,
-        device=device,
-    )
+    course = Course(state / "unet.pt", modules, draw_loss, rate=1e-5, half_life=8000, device=device)
     course.resume()
     return course
 
@@ -114,6 +104,18 @@ def decoder_course(
 
 
 COURSES = {"unet": unet_course, "decoder": decoder_course}
+
+
+def first_weights(photos: list[Tensor], kernel: Tensor) -> dict[str, shape.Net]:
+    """UNet and image encoder as training begins: the net already moves photos (see `warping`)."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(2)
+    crops = [
+        random_crop(photo, (256, 144), generator) for photo in photos[:: len(photos) // 12 + 1]
+    ]
+    modules = {"unet": shape.unet(), "image_encoder": shape.image_encoder()}
+    warping.initialise(modules["unet"], operators.fit(crops, kernel))
+    return modules
 
 
 def codec_kernel(state: Path, photos: list[Tensor]) -> Tensor:
@@ -183,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
             course.train(options.minutes * 60, reporter(options.minutes * 60))
             course.save()
         if options.export:
-            export(options.state, kernel, options.export)
+            export(options.state, kernel, first_weights(photos, kernel), options.export)
     except SvdError as error:
         print(error, file=sys.stderr)
         return 1
