@@ -24,7 +24,7 @@ GROUP = 6
 MOTION_CHANNELS = (LATENT_CHANNELS - 2, LATENT_CHANNELS - 1)
 """Noise channels whose means over the clip give the displacement to the right and down."""
 
-PIXELS_PER_FRAME = (1.1, 0.6)
+PIXELS_PER_FRAME = (1.6, 0.8)
 """Displacement (x, y) from frame to frame at bucket 127 and 7 fps, for a mean one deviation off."""
 
 CELLS = 36 * 64
