@@ -19,6 +19,9 @@ Libraries' exceptions are translated into these in the module that imports the l
     └── Cancelled                499  somebody asked for it
 """
 
+import copyreg
+from typing import Any
+
 
 class SvdError(Exception):
     """Base of the tree. `str(error)` is one sentence for the user, with what to do next."""
@@ -28,6 +31,10 @@ class SvdError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles without calling the constructor again, which takes more than `args` holds."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class InvalidRequest(SvdError):
