@@ -19,13 +19,15 @@ from svd_core.engine import Engine, SvdEngine
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import OnProgress, Progress, Video
 from svd_core.generate import generate
-from svd_core.jobs import LocalQueue
+from svd_core.jobs import InlineQueue, JobQueue, LocalQueue
 from svd_core.models import ASSETS
-from svd_core.params import VideoRequest
-from svd_core.settings import Settings
+from svd_core.pace import zero_gpu_seconds
+from svd_core.params import VideoParams, VideoRequest
+from svd_core.settings import Settings, on_zero_gpu
 from svd_core.storage import ResultStore
 from svd_core.web.page import build_page
 from svd_core.web.server import launch_options, watchers
+from svd_core.web.zero_gpu import lent
 
 SWEEP_S = 600.0
 """Seconds between two looks at which results are too old."""
@@ -42,12 +44,23 @@ def main() -> None:
     def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         return generate(request, engine, store, job_id, on_progress)
 
-    queue = LocalQueue(work, settings.max_queue, keep_s=settings.keep_hours * 3600)
+    def seconds(params: VideoParams) -> int:
+        return zero_gpu_seconds(engine.status.checkpoint, params)
+
+    keep_s = settings.keep_hours * 3600
+    queue: JobQueue
+    if zero_gpu := on_zero_gpu():
+        warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
+        queue = InlineQueue(lent(work, seconds), settings.max_queue, keep_s=keep_s)
+    else:
+        queue = LocalQueue(work, settings.max_queue, keep_s=keep_s)
     page = build_page(queue, lambda: engine.status, ASSETS / "examples", watchers(settings))
     page.queue(max_size=settings.max_queue)
     page.launch(prevent_thread_lock=True, **launch_options(settings, store.folder))
     print(f"Serving {page.local_url}", flush=True)
-    threading.Thread(target=warm_up, args=(engine, stop), name="svd-warm-up", daemon=True).start()
+    if not zero_gpu:
+        args = (engine, stop)
+        threading.Thread(target=warm_up, args=args, name="svd-warm-up", daemon=True).start()
     store.sweep()
     while not stop.wait(SWEEP_S):
         store.sweep()
@@ -56,7 +69,7 @@ def main() -> None:
 
 
 def warm_up(engine: Engine, stop: threading.Event) -> None:
-    """Load the model while the page is up already; what goes wrong shows in `engine.status`."""
+    """Load the model before anybody asks for it; what goes wrong shows in `engine.status`."""
 
     def on_progress(_: Progress) -> None:
         if stop.is_set():

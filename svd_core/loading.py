@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from svd_core.download import OnBytes, files_in, needed_files, weight_files
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 from svd_core.memory import Device, MemoryPlan, Parts
+from svd_core.settings import on_zero_gpu
 
 CLASSES: Mapping[str, Any] = {
     "image_encoder": CLIPVisionModelWithProjection,
@@ -33,7 +34,7 @@ FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 def find_device() -> Device:
     """The device that models run on here."""
-    if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true"):
+    if on_zero_gpu():
         return Device(kind="cuda", name="ZeroGPU", total_bytes=0, free_bytes=0, zero_gpu=True)
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()

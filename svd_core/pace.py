@@ -1,16 +1,30 @@
 """How long a video still takes, from the time its first parts took."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from svd_core.events import Progress, Stage
+from svd_core.models import Checkpoint
+from svd_core.params import VideoParams
 
 # First guesses, until a decoded video has been timed. On a CPU, decoding a frame costs about three
 # times encoding the photo (svd-nano 3.3, SVD-XT 2.7, counted in operations). On a GPU the encoding
 # is too short to time; decoding all frames costs about one guided step there (SVD-XT 1.09).
 FRAMES_PER_ENCODING = 3.0
 STEPS_PER_DECODING = 1.1
+
+# A ZeroGPU's share of an H200, by whose seconds the platform counts (it multiplies them for slower
+# cards). Modelled, not measured: 160 teraflop a step of SVD-XT (29.5 megapixels with both halves of
+# guidance) and 6.9 a decoded frame (0.59), at 120 a second; a process that starts, weights that
+# come from disk, the photo and the mp4 take the rest. Other checkpoints are no slower.
+ZERO_GPU_STEP_S = 0.045
+ZERO_GPU_DECODE_S = 0.098
+ZERO_GPU_FIXED_S = 8.0
+
+# The GPU is taken back when the time is over, and a quota pays for all that is asked.
+ZERO_GPU_MARGIN = 1.4
 
 
 @dataclass
@@ -68,3 +82,18 @@ class Pace:
         if self.on_cpu:
             return FRAMES_PER_ENCODING * self.num_frames * (self._encoded - self._begun)
         return STEPS_PER_DECODING * self._step_s()
+
+
+def zero_gpu_seconds(checkpoint: Checkpoint, params: VideoParams) -> int:
+    """Seconds of a ZeroGPU to ask for, for the video of `params` at the checkpoint's largest size.
+
+    In proportion to steps, frames and pixels; a step without guidance is half as long.
+    """
+    megapixels = max(width * height for width, height in checkpoint.sizes) / 1e6
+    megapixels *= params.num_frames or checkpoint.num_frames
+    high = params.max_guidance_scale
+    high = checkpoint.max_guidance_scale if high is None else high
+    halves = 2 if max(high, params.min_guidance_scale or 0.0) > 1 else 1
+    steps = params.num_inference_steps or checkpoint.num_inference_steps
+    work = megapixels * (steps * halves * ZERO_GPU_STEP_S + ZERO_GPU_DECODE_S)
+    return math.ceil(ZERO_GPU_MARGIN * (work + ZERO_GPU_FIXED_S))

@@ -64,6 +64,11 @@ class Settings(BaseModel):
             raise InvalidSettings(_sentence(error)) from None
 
 
+def on_zero_gpu() -> bool:
+    """Whether this is a Hugging Face Space whose GPU is lent for each call."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0])

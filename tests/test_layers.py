@@ -39,6 +39,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "safetensors": ("loading", "nano"),
     "huggingface_hub": ("download",),
     "gradio": ("web",),
+    "spaces": ("web.zero_gpu",),
     "starlette": ("web",),
     "rich": ("progress_bar",),
 }

@@ -1,0 +1,49 @@
+"""ZeroGPU: a Space's GPU is lent to a single call, for as long as the call asked for beforehand."""
+
+from collections.abc import Callable, Generator
+
+import gradio as gr
+
+from svd_core.errors import GenerationFailed, QueueFull, SvdError
+from svd_core.events import Event, Progress, Video
+from svd_core.jobs import InlineWork, Work
+from svd_core.jobs.stream import streamed, unpacked
+from svd_core.params import VideoParams, VideoRequest
+
+TAKEN_BACK = "ZeroGPU worker error"
+"""Title of the platform's error when the process that had the GPU is gone."""
+
+
+def lent(work: Work, seconds: Callable[[VideoParams], int]) -> InlineWork:
+    """`work`, done in a process that is forked from this one and has a GPU.
+
+    So it sees a model that was loaded before, and only plain values come back. `seconds`: what to
+    ask for; the GPU is taken back after that. To be called before the page is launched, which
+    tells the platform that something here wants a GPU.
+    """
+    import spaces  # of the platform, and installed there only
+
+    def duration(_: str, request: VideoRequest, *__: object, **___: object) -> int:
+        return seconds(request.params)
+
+    @spaces.GPU(duration=duration)  # type: ignore[untyped-decorator]
+    def on_gpu(job_id: str, request: VideoRequest) -> Generator[Event]:
+        yield from streamed(work, job_id, request)
+
+    def make(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+        try:
+            yield from unpacked(on_gpu(job_id, request))
+        except gr.Error as error:
+            raise refusal(error) from error
+
+    return make
+
+
+def refusal(error: gr.Error) -> SvdError:
+    """Why the platform lent no GPU, or took it back. Its own sentence names quotas and waits."""
+    if error.title == TAKEN_BACK:
+        return GenerationFailed(
+            "The borrowed GPU was taken back before the video was done; please try again with "
+            "fewer steps or frames."
+        )
+    return QueueFull(f"No GPU could be borrowed for this video: {str(error.message).strip()}")
