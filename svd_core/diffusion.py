@@ -77,6 +77,9 @@ def decode(
     """
     on_progress(pace.decoded(0))
     latents = 1 / vae.config.scaling_factor * latents
+    dtype = next(vae.decoder.parameters()).dtype
+    if dtype == torch.bfloat16:  # then the weights lie so, see `loading.place`
+        latents = latents.to(dtype, memory_format=torch.channels_last)
     chunks: list[Frames] = []
     done = 0
     for chunk in torch.split(latents, chunk_size):

@@ -25,8 +25,9 @@ VAE_CHANNELS = 128
 USABLE = 0.9
 
 # What decoding may take of a machine without a GPU: svd-nano stays below 2.5 GB resident, page
-# included (1.4 GB were measured with two frames at once).
-CPU_DECODE_BYTES = 1.4 * GIB
+# included (1.4 GB were measured for four frames at once in bfloat16). More frames at once are no
+# faster there: two to four take 0.7 s each on 2 cores.
+CPU_DECODE_BYTES = 1.0 * GIB
 
 # Half of an RTX Pro 6000, the default share of a ZeroGPU Space. Its own figure cannot be asked for
 # at the start, where the weights must be placed.
@@ -37,7 +38,8 @@ ZERO_GPU_BYTES = 48 * 10**9
 class Device:
     """`name`: in words, for people. Bytes are of GPU memory, or of the machine's without a GPU.
 
-    `zero_gpu`: a GPU that is lent for each call (a Hugging Face ZeroGPU Space).
+    `zero_gpu`: a GPU that is lent for each call (a Hugging Face ZeroGPU Space). `bfloat16`: a CPU
+    that multiplies in it (AVX512-BF16); others only imitate it, slower than float32.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -45,6 +47,7 @@ class Device:
     total_bytes: int
     free_bytes: int
     zero_gpu: bool = False
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class MemoryPlan:
     """
 
     device: Literal["cpu", "cuda"]
-    dtype: Literal["float16", "float32"]
+    dtype: Literal["float16", "bfloat16", "float32"]
     offload: Offload = "none"
     split_guidance: bool = False
     decode_chunk_size: int
@@ -145,11 +148,13 @@ def plan(
     All weights stay on a GPU only where they and the peak fit twice over, since other programs
     and larger requests come too; on ZeroGPU they must always. `parts`: SVD's own if left out.
     """
-    needs = demand(checkpoint, parts or Parts(), 4 if device.kind == "cpu" else 2)
+    half = device.kind == "cuda" or (device.bfloat16 and checkpoint.half_precision_on_cpu)
+    needs = demand(checkpoint, parts or Parts(), 2 if half else 4)
     frames = checkpoint.num_frames
     if device.kind == "cpu":
         chunk = _even(frames, CPU_DECODE_BYTES / needs.frame)
-        return MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=chunk)
+        dtype: Literal["bfloat16", "float32"] = "bfloat16" if half else "float32"
+        return MemoryPlan(device="cpu", dtype=dtype, decode_chunk_size=chunk)
     free = ZERO_GPU_BYTES if device.zero_gpu else device.free_bytes
     usable = free * USABLE
     roomy = 2 * (needs.weights + needs.step) <= free

@@ -22,6 +22,7 @@ DIALS = (
     "num_inference_steps",
     "min_guidance_scale",
     "max_guidance_scale",
+    "half_precision_on_cpu",
 )
 """What a checkpoint folder may say about itself in `svd.json`."""
 
@@ -38,6 +39,7 @@ class Checkpoint:
     `revision`: branch, tag or commit on the hub; once loaded, the commit. Empty for a folder.
     `memory_gb`: GPU memory for its default video, (least with model offload, with all weights on
     the GPU), estimated by `memory.demand`; zeros where nobody worked it out.
+    `half_precision_on_cpu`: its videos are as good in bfloat16, which some CPUs work in faster.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Checkpoint:
     licence_url: str
     gated: bool = False
     memory_gb: tuple[float, float] = (0.0, 0.0)
+    half_precision_on_cpu: bool = False
     summary: str
 
     @property
@@ -151,7 +154,8 @@ def settled(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 
     The UNet's config knows `num_frames` (a 14-frame model must not be asked for 25); an optional
     `svd.json` knows `sizes` ([[width, height], ...]), `num_frames`, `num_inference_steps`,
-    `min_guidance_scale`, `max_guidance_scale`. Raises `ModelBroken`, naming the file.
+    `min_guidance_scale`, `max_guidance_scale`, `half_precision_on_cpu`. Raises `ModelBroken`,
+    naming the file.
     """
     index = read_json(folder / "model_index.json")
     if index.get("_class_name") != PIPELINE:
@@ -213,7 +217,12 @@ def _checked(dials: dict[str, Any], path: Path) -> dict[str, Any]:
                 raise ValueError(f"{name!r} is not known, only {', '.join(DIALS)}")
             if value is None:
                 raise ValueError(f"{name} must not be null")
-            checked[name] = _sizes(value) if name == "sizes" else limited(name, LIMITS[name], value)
+            if name == "sizes":
+                checked[name] = _sizes(value)
+            elif name == "half_precision_on_cpu":
+                checked[name] = _flag(name, value)
+            else:
+                checked[name] = limited(name, LIMITS[name], value)
     except (TypeError, ValueError) as error:
         raise ModelBroken(f"{path} is wrong: {error}.") from error
     except InvalidRequest as error:
@@ -226,3 +235,9 @@ def _sizes(value: Any) -> tuple[Size, ...]:
     if not sizes or any(side < 32 or side % 8 for size in sizes for side in size):
         raise ValueError("sizes must be pairs of multiples of 8, at least 32")
     return sizes
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false")
+    return value

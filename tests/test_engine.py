@@ -3,6 +3,7 @@
 Numbers of defects are those of the list of faults seen in other SVD programs.
 """
 
+import shutil
 import threading
 import time
 import warnings
@@ -32,10 +33,10 @@ from svd_core.errors import (
 from svd_core.events import Progress, Stage
 from svd_core.loaded import filled
 from svd_core.memory import Device, MemoryPlan
-from svd_core.models import CHECKPOINTS, find_checkpoint
+from svd_core.models import CHECKPOINTS, find_checkpoint, read_json
 from svd_core.params import VideoParams
 from tests.fake_hub import COMMIT, OPEN, SVD_XT, FakeHub
-from tests.tiny_checkpoint import NUM_FRAMES
+from tests.tiny_checkpoint import NUM_FRAMES, write
 
 PHOTO = Image.effect_noise((64, 32), 80).convert("RGB")
 
@@ -533,6 +534,27 @@ def test_an_end_within_the_encoding_leaves_the_precision_as_it_was(
             make(engine)
     assert pipeline.vae.dtype == torch.float32
     assert np.array_equal(before.frames, make(engine).frames)
+
+
+def test_bfloat16_changes_hardly_a_pixel_and_repeats_itself(
+    shared: SvdEngine, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "half")
+    dials = read_json(folder / "svd.json")
+    write(folder / "svd.json", dials | {"half_precision_on_cpu": True})
+    device = Device(kind="cpu", name="CPU", total_bytes=0, free_bytes=0, bfloat16=True)
+    monkeypatch.setattr(loading, "find_device", lambda: device)
+    engine = SvdEngine(str(folder))
+    first, full = make(engine, max_guidance_scale=2.0), make(shared, max_guidance_scale=2.0)
+    assert pipeline_of(engine).unet.dtype == torch.bfloat16
+    assert not np.array_equal(first.frames, full.frames)
+    difference = first.frames.astype(float) - full.frames
+    assert 10 * np.log10(255**2 / np.mean(difference**2)) > 35, "PSNR in dB"
+    assert np.array_equal(first.frames, make(engine, max_guidance_scale=2.0).frames)
+    stopped = Events(lambda event: event.stage is Stage.DENOISING)
+    with pytest.raises(Cancelled):
+        engine.generate(PHOTO, VideoParams(seed=2), stopped)
+    assert np.array_equal(first.frames, make(engine, max_guidance_scale=2.0).frames)
 
 
 # --- loading

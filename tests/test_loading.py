@@ -170,6 +170,28 @@ def test_the_device_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.kind, found.name, found.free_bytes) == ("cuda", "NVIDIA L4, 24 GB", 20 * 10**9)
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_cpu_says_whether_it_multiplies_in_bfloat16(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: there)
+    assert find_device().bfloat16 == there
+
+
+def test_bfloat16_is_for_what_takes_long(tiny_checkpoint: Path) -> None:
+    """The photo is encoded in float32: its latents go into every frame."""
+    pipeline = open_folder(tiny_checkpoint, False, ignore)
+    for _ in range(2):  # placing it again, as for a smaller plan, changes nothing
+        place(pipeline, MemoryPlan(device="cpu", dtype="bfloat16", decode_chunk_size=2))
+    slow, quick = (pipeline.unet, pipeline.vae.decoder), (pipeline.vae.encoder,)
+    assert {p.dtype for part in slow for p in part.parameters()} == {torch.bfloat16}
+    assert {p.dtype for part in quick for p in part.parameters()} == {torch.float32}
+    assert pipeline.image_encoder.dtype == torch.float32
+    kernels = [p for p in pipeline.vae.decoder.parameters() if p.dim() == 4]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
 def test_zero_gpu_is_known_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     found = find_device()

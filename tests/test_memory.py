@@ -1,11 +1,12 @@
 """The memory plan: what fits where, and what is tried when it did not."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from svd_core.memory import USABLE, Device, MemoryPlan, Parts, Setting, demand, plan
-from svd_core.models import CHECKPOINTS
+from svd_core.models import CHECKPOINTS, find_checkpoint
 
 XT = CHECKPOINTS["svd-xt"]
 SVD = CHECKPOINTS["svd"]
@@ -91,6 +92,26 @@ def test_a_cpu_works_in_full_precision_and_keeps_svd_nano_small() -> None:
     assert 2 <= found.decode_chunk_size <= 1.4 * 2**30 / frame
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_cpu_works_in_bfloat16_where_it_can_and_the_checkpoint_may(
+    bfloat16: bool, allowed: bool
+) -> None:
+    nano = replace(CHECKPOINTS["svd-nano"], half_precision_on_cpu=allowed)
+    full = plan(CPU, nano, Parts(vae_channels=96))
+    found = plan(replace(CPU, bfloat16=bfloat16), nano, Parts(vae_channels=96))
+    if bfloat16 and allowed:
+        assert found.dtype == "bfloat16"
+        assert found.decode_chunk_size > full.decode_chunk_size, "frames take half the memory"
+    else:
+        assert found == full
+
+
+def test_unknown_checkpoints_keep_full_precision_on_a_cpu() -> None:
+    checkpoint = find_checkpoint("owner/name", cuda=False)
+    assert plan(replace(CPU, bfloat16=True), checkpoint).dtype == "float32"
+
+
 @pytest.mark.parametrize(
     ("frames", "guidance", "size", "gib"),
     [
@@ -103,8 +124,6 @@ def test_a_cpu_works_in_full_precision_and_keeps_svd_nano_small() -> None:
 def test_a_step_takes_what_was_counted(
     frames: int, guidance: float, size: tuple[int, int], gib: float
 ) -> None:
-    from dataclasses import replace
-
     asked = replace(XT, num_frames=frames, max_guidance_scale=guidance, sizes=(size,))
     assert demand(asked, Parts(), 2).step / 2**30 == pytest.approx(gib, rel=0.03)
 

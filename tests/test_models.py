@@ -95,6 +95,7 @@ def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path) -> None:
         ('{"sizes": [[512, 290]]}', "multiples of 8"),
         ('{"sizes": []}', "sizes"),
         ('{"sizes": 512}', "svd.json"),
+        ('{"half_precision_on_cpu": 1}', "half_precision_on_cpu must be true or false"),
         ('{"size": [[512, 288]]}', "'size' is not known"),
         ('{"seed": 1}', "'seed' is not known"),
         ("[]", "one JSON object"),
