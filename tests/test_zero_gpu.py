@@ -38,8 +38,8 @@ from tests.fakes import photo
 from tests.test_app import ROOT, SECONDS, ready
 
 SPACE = pytest.mark.slow
-LONG = {"num_inference_steps": "100", "num_frames": "50"}
-"""Far more than a minute's work, also for the tiny checkpoint."""
+LONG = {"num_inference_steps": "100", "num_frames": "8"}
+"""Some seconds, also with the tiny checkpoint."""
 
 
 class Devices:
@@ -107,6 +107,9 @@ class Space:
     client: Client
     photo: Path
     log: Path
+
+    def videos(self) -> set[str]:
+        return {path.name for path in (self.log.parent / "results").glob("*.mp4")}
 
     def generate(self, **values: object) -> tuple[str, int, str]:
         made = self.client.predict(image=handle_file(self.photo), api_name="/generate", **values)
@@ -248,6 +251,7 @@ def test_a_refused_gpu_is_explained_in_the_platforms_words(
 def test_stopping_and_closing_the_tab_give_the_gpu_back(space: Space, how: str) -> None:
     tab = Tab(space)
     released = len(space.devices.of("/release"))
+    videos = space.videos()
     with closing(tab.generate(**LONG)) as lines:
         assert any("step 2 of 100" in line for line in lines)
         assert len(space.devices.of("/release")) == released
@@ -255,6 +259,7 @@ def test_stopping_and_closing_the_tab_give_the_gpu_back(space: Space, how: str) 
             tab.stop()
             assert "Stopped" in "".join(lines)
     assert space.devices.wait_for("/release", released + 1)["fail"] == "false"
+    assert space.videos() == videos, "the work went on to its end"
     workers = space.devices.of("/allow")
     assert Path(space.generate()[0]).stat().st_size > 1000
     assert space.devices.of("/allow") == workers, "the worker was not free for the next video"
@@ -263,6 +268,7 @@ def test_stopping_and_closing_the_tab_give_the_gpu_back(space: Space, how: str) 
 @SPACE
 def test_zz_sigterm_ends_the_space_with_a_job_running(space: Space) -> None:
     """The last one: it takes the Space of the others down."""
+    videos = space.videos()
     with closing(Tab(space).generate(**LONG)) as lines:
         assert any("step 2 of 100" in line for line in lines)
         worker = int(space.devices.of("/allow")[-1]["pid"])
@@ -270,6 +276,7 @@ def test_zz_sigterm_ends_the_space_with_a_job_running(space: Space) -> None:
         assert space.process.wait(SECONDS) == 0
     assert not Path(f"/proc/{worker}").exists()
     assert "Traceback" not in space.log.read_text()
+    assert space.videos() == videos
 
 
 def test_seconds_grow_with_the_work() -> None:
