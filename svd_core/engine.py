@@ -1,5 +1,6 @@
 """The engine: a framed photo in, frames out. `SvdEngine` runs Stable Video Diffusion."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +118,8 @@ class SvdEngine:
             self._lock.release()
 
     def _open(self, on_progress: OnProgress) -> "LoadedModel":
+        # Huge pages halve the processor time of decoding on a CPU. Torch reads this once, early.
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         from svd_core.loading import find_device  # brings torch, which takes seconds
 
         device = find_device()
