@@ -8,8 +8,9 @@ from torch import Tensor
 
 from svd_core.errors import SvdError
 from svd_core.nano import codec, shape
+from svd_core.nano.card import model_card
 
-DIALS = {
+DIALS: dict[str, Any] = {
     "sizes": [list(size) for size in shape.SIZES],
     "num_frames": shape.NUM_FRAMES,
     "num_inference_steps": 1,
@@ -30,15 +31,20 @@ def export(state: Path, kernel: Tensor, fresh: dict[str, Any], folder: Path) -> 
     codec.install(vae.encoder, vae.quant_conv, kernel.cpu())
     if not (state / "decoder.pt").exists():
         raise SvdError(f"decoder.pt is missing in {state}: train that course first.")
-    _load(state / "decoder.pt", {"decoder": vae.decoder})
+    _, crops, seconds = _load(state / "decoder.pt", {"decoder": vae.decoder})
     if (state / "unet.pt").exists():
         _load(state / "unet.pt", fresh)
     shape.save(folder, {**fresh, "vae": vae}, DIALS)
+    card = model_card(crops, seconds, DIALS["num_inference_steps"])
+    (folder / "README.md").write_text(card)
 
 
 @torch.no_grad()
-def _load(path: Path, modules: dict[str, Any]) -> None:
-    average = torch.load(path, map_location="cpu", weights_only=True)["average"]
+def _load(path: Path, modules: dict[str, Any]) -> tuple[int, int, float]:
+    """Fill `modules`; how many steps and pictures they have learnt from, in how many seconds."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
     for name, module in modules.items():
         for key, parameter in module.named_parameters():
-            parameter.copy_(average[f"{name}.{key}"])
+            parameter.copy_(state["average"][f"{name}.{key}"])
+    steps, pictures, seconds = state["numbers"]
+    return steps, pictures, seconds
