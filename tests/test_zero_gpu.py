@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -139,12 +139,14 @@ def space(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         process = subprocess.Popen(
             [sys.executable, ROOT / "tests" / "zero_gpu_space.py"], cwd=ROOT, stdout=out,
             stderr=out, env=os.environ | settings | {"SPACES_ZERO_DEVICE_API_URL": url},
+            start_new_session=True,
         )  # fmt: skip
         try:
             client = Client(ready(process, settings), verbose=False, analytics_enabled=False)
             yield Space(devices, process, client, photo(folder / "photo.png"), log)
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the workers too
             process.wait()
 
 
