@@ -110,9 +110,7 @@ def test_a_photo_becomes_a_video(
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_every_setting_is_an_option(
-    run: Callable[..., int], recorder: Recorder, name: str
-) -> None:
+def test_every_setting_is_an_option(run: Callable[..., int], recorder: Recorder, name: str) -> None:
     value = LIMITS[name].minimum + 1 if LIMITS[name].integer else 0.75
     assert run("photo.jpg", "-o", "out.mp4", option(name), f"{value:g}") == 0
     assert getattr(recorder.asked[0], name) == value
@@ -139,6 +137,7 @@ def test_the_model_is_chosen_by_option_over_the_environment(
 def test_photos_with_one_name_get_videos_with_several(
     run: Callable[..., int], tmp_path: Path
 ) -> None:
+    """Defect 13: a folder of photos ends after the first. Defect 7: one file name for two jobs."""
     photo(tmp_path / "a" / "photo.png", shade=0)
     photo(tmp_path / "b" / "photo.png", shade=250)
     assert run("a/photo.png", "b/photo.png", "-o", "videos", "--num-frames", "2") == 0
@@ -254,9 +253,7 @@ def test_a_failure_is_one_sentence_and_leaves_nothing(
     assert left_behind(tmp_path) == ["photo.jpg"]
 
 
-def test_a_recipe_is_printed(
-    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recipe_is_printed(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     run("photo.jpg", "-o", "out.mp4", "--motion-bucket-id", "60", "--seed", "9")
     capsys.readouterr()
     assert run("--recipe", "out.mp4") == 0
@@ -415,8 +412,6 @@ def test_no_bar_without_a_terminal() -> None:
         (Progress(stage=Stage.DECODING, note="Memory ran out."), None, "Memory ran out."),
     ],
 )
-def test_what_the_bar_makes_of_an_event(
-    progress: Progress, share: float | None, text: str
-) -> None:
+def test_what_the_bar_makes_of_an_event(progress: Progress, share: float | None, text: str) -> None:
     assert progress.share == share
     assert words(progress) == text

@@ -177,10 +177,10 @@ def test_the_model_is_asked_for_its_own_number_of_frames(
     assert clip.notes == ()
 
 
-def test_more_frames_than_trained_are_told(shared: SvdEngine) -> None:
-    """Defect 14, when somebody wants it so."""
+def test_more_frames_than_trained_are_told(shared: SvdEngine, asked: dict[str, Any]) -> None:
+    """Defect 14, when somebody wants it so. Defect 15: a longer video pasted from several runs."""
     clip = make(shared, num_frames=NUM_FRAMES + 1)
-    assert len(clip.frames) == NUM_FRAMES + 1
+    assert len(clip.frames) == NUM_FRAMES + 1 == asked["num_frames"]
     assert f"trained on {NUM_FRAMES} frames" in clip.notes[0]
 
 
