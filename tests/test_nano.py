@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from svd_core.errors import SvdError
-from svd_core.nano import clips, codec, denoising, operators, shape, warping
+from svd_core.nano import clips, codec, denoising, operators, shape, steering, warping
 from svd_core.nano.course import Course
 from svd_core.nano.photos import load_photos, random_crop, sources
 from svd_core.nano.train import main
@@ -95,9 +95,9 @@ def pointing_noise(frames: int, height: int, width: int, x: float, y: float) -> 
     """Noise that stands for `x` and `y` deviations of motion, exactly."""
     generator = torch.Generator().manual_seed(GENERATOR_SEED)
     noise = torch.randn(frames, shape.LATENT_CHANNELS, height, width, generator=generator)
-    for channel, deviations in zip(warping.MOTION_CHANNELS, (x, y), strict=True):
+    for channel, deviations in zip(steering.MOTION_CHANNELS, (x, y), strict=True):
         noise[:, channel] -= noise[:, channel].mean()
-        noise[:, channel] += deviations / (warping.CELLS * warping.FRAMES) ** 0.5
+        noise[:, channel] += deviations / (steering.CELLS * steering.FRAMES) ** 0.5
     return noise
 
 

@@ -1,7 +1,7 @@
 """Training clips: a photo moved under a camera whose direction is written in the noise.
 
 A video model has to choose a motion; from pure noise the best answer to an unknown choice is a
-blur. So the choice is tied to the noise, as `warping` reads it: photo, noise and settings then
+blur. So the choice is tied to the noise, as `steering` reads it: photo, noise and settings then
 determine the clip, seeds stay meaningful, and one sampling step is enough.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.nano.operators import KNOT_STEP, KNOTS
-from svd_core.nano.warping import CELLS, FRAMES, MOTION_CHANNELS, PIXELS_PER_FRAME
+from svd_core.nano.steering import CELLS, FRAMES, MOTION_CHANNELS, PIXELS_PER_FRAME
 
 FARTHEST = (2 * KNOTS * KNOT_STEP, KNOTS * KNOT_STEP)
 """Pixels (x, y) at which a displacement ends: what the net's shifts reach."""

@@ -22,8 +22,7 @@ EMA_STEPS = 500
 class Course:
     """Trains `modules` on `draw_loss(generator)`, a finite scalar for the weights as they are.
 
-    `rate`: learning rate, halved every `half_life` steps; parameters whose name starts with one of
-    `slow` take a quarter of it. `path`: state file, replaced whole.
+    `rate`: learning rate, halved every `half_life` steps. `path`: state file, replaced whole.
     """
 
     path: Path
@@ -31,7 +30,6 @@ class Course:
     draw_loss: Callable[[torch.Generator], Tensor]
     rate: float
     half_life: int
-    slow: tuple[str, ...] = ()
     device: str = "cpu"
     step: int = 0
     clips: int = 0
@@ -51,14 +49,8 @@ class Course:
             if parameter.requires_grad
         }
         self.average = {key: value.detach().clone() for key, value in self._names.items()}
-        slow = [p for key, p in self._names.items() if key.startswith(self.slow)]
-        fast = [p for key, p in self._names.items() if not key.startswith(self.slow)]
-        groups = [{"params": fast, "share": 1.0}, {"params": slow, "share": 0.25}]
         self.optimiser = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=self.rate,
-            betas=(0.9, 0.99),
-            weight_decay=0.0,
+            self._names.values(), lr=self.rate, betas=(0.9, 0.99), weight_decay=0.0
         )
 
     def train(self, seconds: float, on_step: Callable[["Course", float], None]) -> None:
@@ -77,7 +69,7 @@ class Course:
     def _step(self, generator: torch.Generator) -> float:
         rate = self.rate * 0.5 ** (self.step / self.half_life)
         for group in self.optimiser.param_groups:
-            group["lr"] = group["share"] * rate * min(1.0, (self.step + 1) / WARM_UP_STEPS)
+            group["lr"] = rate * min(1.0, (self.step + 1) / WARM_UP_STEPS)
         with torch.autocast(self.device, torch.bfloat16):
             loss = self.draw_loss(generator)
         self.optimiser.zero_grad(set_to_none=False)
