@@ -54,6 +54,7 @@ def test_stock_encoder_is_the_linear_codec(kernel: torch.Tensor, brightness: flo
     expected = codec.encode(pixels, kernel)
     assert latents.shape == (1, shape.LATENT_CHANNELS, 8, 12)
     assert (latents - expected).abs().max() < 0.02 * expected.abs().max()
+    assert torch.equal(codec.installed(vae.encoder), kernel)
 
 
 def test_principal_components_reconstruct_smooth_pictures(kernel: torch.Tensor) -> None:
@@ -282,6 +283,10 @@ def test_command_trains_both_courses_and_exports_a_stock_checkpoint(
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] == "StableVideoDiffusionPipeline"
     assert sum(f.stat().st_size for f in folder.rglob("*")) < 40 * 2**20
+    again = ["--photos", str(photo_folder), "--state", str(tmp_path / "new"), "--device", "cpu"]
+    assert main([*again, "--adopt", str(folder), "--export", str(tmp_path / "twin")]) == 0
+    weights = Path("vae") / "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "twin" / weights).read_bytes() == (folder / weights).read_bytes()
 
 
 def test_export_before_training_says_what_is_missing(

@@ -88,6 +88,14 @@ def install(encoder: Net, quant_conv: Net, kernel: Tensor) -> None:
     quant_conv.bias[LATENT_CHANNELS:] = -20.0  # log-variance: the mode is the sample
 
 
+def installed(encoder: Net) -> Tensor:
+    """The kernel that `install` wrote into `encoder`."""
+    third: Tensor = list(encoder.down_blocks)[2].downsamplers[0].conv.weight.detach().float()
+    taps = third[: 3 * LATENT_CHANNELS : 3, :48, :2, :2].reshape(-1, 2, 2, 2, 2, 3, 2, 2)
+    ordered = taps.permute(0, 5, 6, 1, 3, 7, 2, 4)
+    return ordered.reshape(LATENT_CHANNELS, 3, PATCH, PATCH).contiguous()
+
+
 @torch.no_grad()
 def restore(norm: Net, carrier: float, start: int = 0, stop: int | None = None) -> None:
     """Make `norm` the identity on channels `start` to `stop`, which hold triples (a, -a, carrier).

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from svd_core.errors import SvdError
 from svd_core.nano import codec, shape
 from svd_core.nano.card import model_card
+from svd_core.nano.course import Course
 
 DIALS: dict[str, Any] = {
     "sizes": [list(size) for size in shape.SIZES],
@@ -37,6 +39,18 @@ def export(state: Path, kernel: Tensor, fresh: dict[str, Any], folder: Path) -> 
     shape.save(folder, {**fresh, "vae": vae}, DIALS)
     card = model_card(crops, seconds, DIALS["num_inference_steps"])
     (folder / "README.md").write_text(card)
+
+
+def adopt(folder: Path, state: Path) -> None:
+    """Begin a new training `state` from the decoder and the codec of checkpoint `folder`."""
+    vae = shape.vae()
+    vae.load_state_dict(load_file(folder / "vae" / "diffusion_pytorch_model.safetensors"))
+    torch.save(codec.installed(vae.encoder), state / "codec.pt")
+    Course(state / "decoder.pt", {"decoder": vae.decoder}, _no_loss, rate=0.0, half_life=1).save()
+
+
+def _no_loss(_: torch.Generator) -> Tensor:
+    raise SvdError("A state that was only adopted cannot be trained.")
 
 
 @torch.no_grad()

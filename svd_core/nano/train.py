@@ -19,7 +19,7 @@ from torch import Tensor
 from svd_core.errors import SvdError
 from svd_core.nano import codec, decoder, denoising, operators, shape, warping
 from svd_core.nano.course import Course
-from svd_core.nano.export import export
+from svd_core.nano.export import adopt, export
 from svd_core.nano.photos import fetch_photos, load_photos, random_crop
 
 SAVE_EVERY = 100
@@ -162,6 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos to learn from")
     parser.add_argument("--fetch", action="store_true", help="fill it from Debian packages first")
     parser.add_argument("--state", type=Path, required=True, help="folder for the training state")
+    parser.add_argument("--adopt", type=Path, help="begin a new state from this checkpoint folder")
     parser.add_argument("--course", choices=sorted(COURSES), help="what to train")
     parser.add_argument("--dial", choices=sorted(DIALS), default="half", help="size of the work")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long to train")
@@ -178,6 +179,8 @@ def main(argv: list[str] | None = None) -> int:
         if options.fetch:
             fetch_photos(options.photos)
         photos = load_photos(options.photos)
+        if options.adopt and not (options.state / "codec.pt").exists():
+            adopt(options.adopt, options.state)
         kernel = codec_kernel(options.state, photos)
         if options.course:
             dial = DIALS[options.dial]
