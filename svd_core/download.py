@@ -175,7 +175,7 @@ class _Counter:
             raise self._stopped
         try:
             self._on_bytes(self.had, self.total)
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too: kept, since the hub's client may swallow it
             self._stopped = error
             raise
 

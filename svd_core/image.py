@@ -4,6 +4,7 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -206,12 +207,11 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """`image` as RGB, by its colour profile if it has a usable one (phones save Display P3)."""
     if profile:
-        try:
+        # A wrong profile is common, and no reason to refuse the photo.
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             target = ImageCms.createProfile("sRGB")
             found = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
             assert found is not None  # it is for inPlace only
             return found
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a wrong profile is common, and no reason to refuse the photo
     return image.convert("RGB")

@@ -1,4 +1,7 @@
-"""A checkpoint folder as a diffusers pipeline, placed on this machine's device by a memory plan."""
+"""A checkpoint folder as a diffusers pipeline, placed on this machine's device by a memory plan.
+
+Somewhat long: everything that knows how a diffusers pipeline is put together stands here only.
+"""
 
 import os
 from collections.abc import Callable, Mapping

@@ -1,4 +1,7 @@
-"""The table of checkpoints: what each is called, where it comes from, what it was trained for."""
+"""The table of checkpoints: what each is called, where it comes from, what it was trained for.
+
+Somewhat long: the table and what a folder may say about itself in `svd.json` are one contract.
+"""
 
 import json
 import re
