@@ -4,6 +4,7 @@ A part stands between `<!-- name -->` and `<!-- end name -->`.
 """
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tests.test_layers import ROWS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-SOURCES = (".py", ".css", ".tsv")
+SOURCES = (".py", ".css", ".tsv", ".json")
 
 
 def parts() -> dict[str, str]:
@@ -96,10 +97,13 @@ def files() -> str:
 
 def first_line(path: Path) -> str:
     """What a source says of itself: the first sentence of a module's docstring or of a style
-    sheet's comment, without full stop; the columns of a table."""
+    sheet's comment, without full stop; the columns of a table, the keys of a list."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".tsv":
         text = f"Table of {', '.join(source.splitlines()[0].split())}"
+    elif path.suffix == ".json":
+        lists = json.loads(source)
+        text = f"Lists of {', '.join(next(iter(lists.values()))[0])} under {len(lists)} names"
     elif path.suffix == ".css":
         text = source.partition("/*")[2].partition("*/")[0]
     else:
