@@ -169,8 +169,9 @@ def _likeness_by_noise(readings: Readings) -> Iterator[list[float]]:
             yield [readings[photo, params].first_frame_psnr for params in asked]
 
 
-def _share(held: Iterator[bool]) -> float:
-    return fmean(float(holds) for holds in held)
+def _share(held: Iterator[bool]) -> float | None:
+    found = [float(holds) for holds in held]
+    return fmean(found) if found else None
 
 
 def _seed_variety(readings: Readings) -> float | None:

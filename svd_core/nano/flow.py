@@ -30,7 +30,10 @@ class OpticalFlow:
         self._search = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def between(self, before: Frame, after: Frame) -> Field:
-        """The flow that best explains `after` by `before`, sensible or not."""
+        """The flow that best explains `after` by `before`, sensible or not.
+
+        Right within a tenth from half a pixel on; shorter ones come out up to a fifth too long.
+        """
         grey = (self._cv2.cvtColor(frame, self._cv2.COLOR_RGB2GRAY) for frame in (before, after))
         found: Field = self._search.calc(*grey, None)
         return found

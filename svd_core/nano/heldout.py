@@ -1,6 +1,7 @@
 """The photos svd-nano is judged by: the examples, and those of the list kept from training."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def listed(folder: Path | None) -> list[HeldOut]:
 
 
 def _read(source: Source, folder: Path | None) -> HeldOut:
-    name = Path(source.path).stem
+    name = _name(Path(source.path))
     if folder is None:
         raise SvdError(
             f"The photo {name} and others must be fetched first: name a folder for them with "
@@ -57,6 +58,11 @@ def _read(source: Source, folder: Path | None) -> HeldOut:
     if photo.sha256 != source.sha256:
         raise SvdError(f"{path} is not the photo {name} of the list; --fetch brings that one.")
     return photo
+
+
+def _name(path: Path) -> str:
+    """Of the file; KDE calls that by its size, three folders below the name of the picture."""
+    return path.parents[2].name if re.fullmatch(r"\d+x\d+", path.stem) else path.stem
 
 
 def spread(photos: list[HeldOut], count: int) -> list[HeldOut]:
