@@ -42,6 +42,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "spaces": ("web.zero_gpu",),
     "starlette": ("web",),
     "rich": ("progress_bar",),
+    "cv2": ("nano.flow",),
 }
 
 Sources = Mapping[str, str]

@@ -52,7 +52,7 @@ their authors are named in the packages' copyright files. The example photos are
 def model_card(crops: int, seconds: float, steps: int) -> str:
     """Text of the card. `crops`, `seconds`: how much and how long the decoder has learnt."""
     packages: dict[str, list[str]] = defaultdict(list)
-    for source in sources():
+    for source in sources("training"):
         packages[source.package].append(source.licence)
     rows = [
         f"| {package} | {len(licences)} | {', '.join(sorted(set(licences)))} |"

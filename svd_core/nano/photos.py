@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,11 +18,16 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.errors import SvdError
 from svd_core.image import open_photo
+from svd_core.models import ASSETS
 
 LONG_SIDE = 1280
 """Pixels; larger photos are reduced, for memory and so that crops show more than blur."""
 
 SOURCES = Path(__file__).with_name("photos.tsv")
+EXAMPLES = ASSETS / "examples"
+
+Use = Literal["training", "evaluation"]
+"""What a photo is for. One that figures are taken from is never learnt from."""
 
 log = logging.getLogger(__name__)
 
@@ -34,23 +40,40 @@ class Source:
     path: str
     sha256: str
     licence: str
+    use: Use
+
+    @property
+    def file(self) -> str:
+        """Name of its copy in a folder of photos."""
+        return f"{self.sha256[:12]}{Path(self.path).suffix}"
 
 
-def sources() -> Iterator[Source]:
-    """The photos svd-nano learns from. None of them is an example or used in an evaluation."""
+def sources(use: Use | None = None) -> Iterator[Source]:
+    """The listed photos, or only those for one `use`. No example is among them."""
     with SOURCES.open(newline="") as table:
         for row in csv.DictReader(table, delimiter="\t"):
-            yield Source(**row)
+            source = Source(**row)  # type: ignore[arg-type]  # a test reads every `use`
+            if use in (None, source.use):
+                yield source
 
 
-def fetch_photos(folder: Path) -> None:
-    """Download the packages of `sources` with apt-get and copy their photos into `folder`.
+def kept_from_training() -> frozenset[str]:
+    """SHA-256 of every photo that figures are taken from: the list's own and the examples."""
+    examples = (path.read_bytes() for path in EXAMPLES.iterdir())
+    return frozenset(
+        [source.sha256 for source in sources("evaluation")]
+        + [hashlib.sha256(data).hexdigest() for data in examples]
+    )
+
+
+def fetch_photos(folder: Path, use: Use = "training") -> None:
+    """Bring the photos of `sources(use)` that `folder` lacks, from their packages with apt-get.
 
     Needs Debian or Ubuntu, no root. Raises `SvdError` if a package cannot be had or a photo is not
     the one the list names.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = list(sources())
+    wanted = [source for source in sources(use) if not _is_there(source, folder)]
     with tempfile.TemporaryDirectory() as scratch:
         for package in sorted({source.package for source in wanted}):
             try:
@@ -63,10 +86,16 @@ def fetch_photos(folder: Path) -> None:
                     "use your own photos in the folder instead."
                 ) from error
         for source in wanted:
-            data = (Path(scratch) / source.path.lstrip("/")).read_bytes()
+            copy = Path(scratch) / source.path.lstrip("/")
+            data = copy.read_bytes() if copy.is_file() else b""
             if hashlib.sha256(data).hexdigest() != source.sha256:
                 raise SvdError(f"{source.path} of {source.package} is not the photo of the list.")
-            (folder / f"{source.sha256[:12]}{Path(source.path).suffix}").write_bytes(data)
+            (folder / source.file).write_bytes(data)
+
+
+def _is_there(source: Source, folder: Path) -> bool:
+    path = folder / source.file
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == source.sha256
 
 
 def _run(*command: str, folder: str) -> None:
@@ -74,14 +103,20 @@ def _run(*command: str, folder: str) -> None:
 
 
 def load_photos(folder: Path) -> list[Tensor]:
-    """Every readable picture of `folder` as uint8, shape (3, height, width), in order of file name.
+    """Every picture of `folder` to learn from: uint8 (3, height, width), in order of file name.
 
-    Unreadable ones are skipped and named in the log. Raises `SvdError` if none is left.
+    Unreadable ones and those `kept_from_training`, under any name, are skipped and named in the
+    log. Raises `SvdError` if none is left.
     """
     photos = []
+    kept = kept_from_training()
     for path in sorted(folder.iterdir()):
         try:
-            photo = open_photo(path.read_bytes())
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() in kept:
+                log.warning("%s skipped: it is kept for the evaluation", path.name)
+                continue
+            photo = open_photo(data)
         except (SvdError, OSError) as error:
             log.warning("%s skipped: %s", path.name, error)
             continue
