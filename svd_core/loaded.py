@@ -42,7 +42,8 @@ class LoadedModel:
 
         Its `checkpoint` has the dials of the files. Raises `ModelUnavailable`, `OutOfMemory`.
         """
-        on_bytes, half = _byte_reports(on_progress), device.kind == "cuda"
+        on_bytes = _byte_reports(on_progress)
+        half = device.kind == "cuda" and not wanted.single_precision_unet
         folder = wanted.folder
         found = Snapshot(folder, "") if folder else fetch(wanted, half, on_bytes)
         checkpoint = settled(replace(wanted, revision=found.revision), found.folder)

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from svd_core.download import OnBytes, files_in, needed_files, weight_files
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
+from svd_core.fast.silent import skip_silent
 from svd_core.memory import Device, MemoryPlan, Parts
 from svd_core.settings import on_zero_gpu
 
@@ -75,6 +76,8 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.unet.forward = Guidance(pipeline.unet.forward)
+    skip_silent(pipeline.unet)
+    skip_silent(pipeline.vae)
     return pipeline
 
 
@@ -96,8 +99,9 @@ def place(pipeline: Any, plan: MemoryPlan) -> None:
     pipeline.remove_all_hooks()
     pipeline.unet.forward.split = plan.split_guidance
     if plan.dtype == "bfloat16":
-        pipeline.unet.forward.dtype = torch.bfloat16
-        pipeline.unet.to(torch.bfloat16)
+        if not plan.single_unet:
+            pipeline.unet.forward.dtype = torch.bfloat16
+            pipeline.unet.to(torch.bfloat16)
         _to_bfloat16(pipeline.vae.decoder)
     if plan.offload == "none":
         pipeline.to(plan.device)

@@ -74,10 +74,12 @@ class MemoryPlan:
 
     `split_guidance`: the two halves of a guided step run after each other; same result, less
     memory, hardly slower on a large model. `decode_chunk_size`: frames decoded together.
+    `dtype`: of the UNet, unless `single_unet`, and of the decoder.
     """
 
     device: Literal["cpu", "cuda"]
     dtype: Literal["float16", "bfloat16", "float32"]
+    single_unet: bool = False
     offload: Offload = "none"
     split_guidance: bool = False
     decode_chunk_size: int
@@ -148,29 +150,35 @@ def plan(
     All weights stay on a GPU only where they and the peak fit twice over, since other programs
     and larger requests come too; on ZeroGPU they must always. `parts`: SVD's own if left out.
     """
-    half = device.kind == "cuda" or (device.bfloat16 and checkpoint.half_precision_on_cpu)
+    single = checkpoint.single_precision_unet
+    half = device.bfloat16 and checkpoint.half_precision_on_cpu
+    if device.kind == "cuda":
+        half = not single
     needs = demand(checkpoint, parts or Parts(), 2 if half else 4)
     frames = checkpoint.num_frames
     if device.kind == "cpu":
         chunk = _even(frames, CPU_DECODE_BYTES / needs.frame)
         dtype: Literal["bfloat16", "float32"] = "bfloat16" if half else "float32"
-        return MemoryPlan(device="cpu", dtype=dtype, decode_chunk_size=chunk)
+        return MemoryPlan(
+            device="cpu", dtype=dtype, single_unet=single, decode_chunk_size=chunk
+        )
     free = ZERO_GPU_BYTES if device.zero_gpu else device.free_bytes
     usable = free * USABLE
     roomy = 2 * (needs.weights + needs.step) <= free
     if device.zero_gpu or offload == "none" or (offload == "auto" and roomy):
         room = free / 2 if roomy else usable
-        return _on_gpu("none", needs, needs.weights, needs.weights, usable, room, frames)
+        return _on_gpu("none", half, needs, needs.weights, needs.weights, usable, room, frames)
     fits = needs.unet_weights + needs.split_step <= usable
     if offload == "model" or (offload == "auto" and fits):
         return _on_gpu(
-            "model", needs, needs.unet_weights, needs.vae_weights, usable, usable, frames
+            "model", half, needs, needs.unet_weights, needs.vae_weights, usable, usable, frames
         )
-    return _on_gpu("sequential", needs, 0.0, 0.0, usable, usable, frames)
+    return _on_gpu("sequential", half, needs, 0.0, 0.0, usable, usable, frames)
 
 
 def _on_gpu(
     offload: Offload,
+    half: bool,
     needs: Demand,
     beside_unet: float,
     beside_vae: float,
@@ -181,7 +189,7 @@ def _on_gpu(
     """`beside_*`: bytes of weights on the GPU while that part works; `room`: bytes for decoding."""
     return MemoryPlan(
         device="cuda",
-        dtype="float16",
+        dtype="float16" if half else "float32",
         offload=offload,
         split_guidance=beside_unet + needs.step > usable,
         decode_chunk_size=_even(num_frames, (room - beside_vae) / needs.frame),

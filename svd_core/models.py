@@ -26,6 +26,7 @@ DIALS = (
     "min_guidance_scale",
     "max_guidance_scale",
     "half_precision_on_cpu",
+    "single_precision_unet",
 )
 """What a checkpoint folder may say about itself in `svd.json`."""
 
@@ -43,6 +44,7 @@ class Checkpoint:
     `memory_gb`: GPU memory for its default video, (least with model offload, with all weights on
     the GPU), estimated by `memory.demand`; zeros where nobody worked it out.
     `half_precision_on_cpu`: its videos are as good in bfloat16, which some CPUs work in faster.
+    `single_precision_unet`: its UNet needs float32 everywhere.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Checkpoint:
     gated: bool = False
     memory_gb: tuple[float, float] = (0.0, 0.0)
     half_precision_on_cpu: bool = False
+    single_precision_unet: bool = False
     summary: str
 
     @property
@@ -157,8 +160,8 @@ def settled(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 
     The UNet's config knows `num_frames` (a 14-frame model must not be asked for 25); an optional
     `svd.json` knows `sizes` ([[width, height], ...]), `num_frames`, `num_inference_steps`,
-    `min_guidance_scale`, `max_guidance_scale`, `half_precision_on_cpu`. Raises `ModelBroken`,
-    naming the file.
+    `min_guidance_scale`, `max_guidance_scale`, `half_precision_on_cpu`,
+    `single_precision_unet`. Raises `ModelBroken`, naming the file.
     """
     index = read_json(folder / "model_index.json")
     if index.get("_class_name") != PIPELINE:
@@ -222,7 +225,7 @@ def _checked(dials: dict[str, Any], path: Path) -> dict[str, Any]:
                 raise ValueError(f"{name} must not be null")
             if name == "sizes":
                 checked[name] = _sizes(value)
-            elif name == "half_precision_on_cpu":
+            elif name in ("half_precision_on_cpu", "single_precision_unet"):
                 checked[name] = _flag(name, value)
             else:
                 checked[name] = limited(name, LIMITS[name], value)

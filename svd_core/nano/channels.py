@@ -1,40 +1,64 @@
-"""Where svd-nano's hand-written UNet keeps its values between layers.
+"""Where svd-nano's hand-written layers keep their values between blocks.
 
-The 192 channels are 32 norm groups of (a, b, carrier, -carrier, c, d), where a and b, and c and d,
-cancel in the mean. The carriers make the statistics of every group constant, so that norms can be
-undone; where convolutions read, b = -a, for silu(a) - silu(-a) = a.
+The 96 channels are 32 norm groups of (carrier, -carrier, value). The carriers make the statistics
+of every group constant, so that a norm can be undone; half their sum after a norm is what the norm
+took off the value. Lengths are kept in `UNIT`s, to stay small beside the carriers.
 """
 
-from svd_core.nano.shape import LATENT_CHANNELS, Net
+import torch
+from torch import Tensor
 
-CARRIER = 96.0
-GROUP = 6
-DISPLACEMENT_UNIT = 8.0
-"""Pixels; displacements wait in their channel in these, to stay small beside the carriers."""
+from svd_core.nano.shape import LATENT_CHANNELS, UNET_WIDTH, Net
+
+CARRIER = 256.0
+GROUP = 3
+UNIT = 32.0
+"""Cells."""
+
+OFFSET = 20.0
+"""Where SiLU is the identity: silu(20 + x) is 20 + x, to eight digits."""
+
+PLACES = ("x", "y", "from_x", "from_y")
+
+CODES = ("pan_x", "pan_y", "zoom", "roll", "drift_x", "drift_y")
+"""What the noise decides, each normally distributed; noise channel 0 stands for the first, ..."""
+
+_SLOTS: dict[str, int] = {
+    **{f"photo_{j}": j for j in range(LATENT_CHANNELS)},
+    **{f"noise_{code}": 16 + index for index, code in enumerate(CODES)},
+    **{"near": 22, "drift": 23, "bucket": 24, "interval": 25},
+    **{name: 28 + index for index, name in enumerate(PLACES)},
+    **{f"moved_{j}": 16 + j for j in range(LATENT_CHANNELS)},
+}
 
 
-def _pair(number: int) -> int:
-    """First channel of pair `number` behind the photo's groups; the second is the next."""
-    return (LATENT_CHANNELS + number // 2) * GROUP + (0, 4)[number % 2]
+def channel(name: str) -> int:
+    """The channel that holds value `name`; its carriers are the two before it.
 
-
-class Channels:
-    """Where each value lives in the residual stream; what lies behind a picture's cell has sign -1.
-
-    `near`, `far`: neighbours at distance 1 and 2, by side and latent. `edge`: by side and distance,
-    1 where that neighbour lies outside the picture. Single values stand beside their negatives.
+    `photo_j`: latents of the photo. `noise_*`: noise that decides a code. `near`, `drift`: what the
+    scene net found. `bucket`, `interval`: the request's bucket over 127 and 7 over its fps. `x`, `y`:
+    the cell. `from_x`, `from_y`: the place its
+    content comes from. `moved_j`: the answer, which takes the place of all but the photo.
     """
-
-    photo = tuple(GROUP * j for j in range(LATENT_CHANNELS))
-    near = tuple(tuple(GROUP * j + 4 + side for j in range(LATENT_CHANNELS)) for side in (0, 1))
-    far = tuple(tuple(_pair(j) + side for j in range(LATENT_CHANNELS)) for side in (0, 1))
-    sign = (1.0, -1.0)
-    noise = (_pair(16), _pair(17))
-    speed = _pair(18)
-    displacement = (_pair(19), _pair(20))
-    edge = ((_pair(21), _pair(22)), (_pair(23), _pair(24)))
+    return GROUP * _SLOTS[name] + 2
 
 
-def set_carriers(conv: Net) -> None:
-    conv.bias[2::GROUP] = CARRIER
-    conv.bias[3::GROUP] = -CARRIER
+def row(name: str) -> Tensor:
+    """Row of a linear layer that reads value `name` behind a norm that `undo` prepared."""
+    weights = torch.zeros(UNET_WIDTH)
+    place = channel(name)
+    weights[place] = 1.0
+    weights[place - 2 : place] = -0.5
+    return weights
+
+
+@torch.no_grad()
+def undo(norm: Net) -> None:
+    """Make a group norm the identity, but for what `row` corrects."""
+    norm.weight.fill_(CARRIER * (2 / GROUP) ** 0.5)
+    norm.bias.zero_()
+
+
+def set_carriers(bias: Tensor) -> None:
+    bias[0::GROUP] = CARRIER
+    bias[1::GROUP] = -CARRIER

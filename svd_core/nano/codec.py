@@ -1,4 +1,4 @@
-"""The linear codec inside svd-nano's VAE: principal components of 8x8 blocks, in the stock encoder.
+"""The linear codec inside svd-nano's VAE: principal components of 4x4 blocks, in the stock encoder.
 
 An encoder that is exactly one matrix per block costs a thousandth of a learnt one in training (the
 target of every clip has to be encoded) and commutes well with motion. It is written into the stock
@@ -19,7 +19,7 @@ so GroupNorm is the identity up to 3 value^2 / CARRIER^2. Exact in bfloat16, as 
 
 
 def principal_components(pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Components (LATENT_CHANNELS, 192) of 8x8 blocks and their deviations (LATENT_CHANNELS,).
+    """Components (LATENT_CHANNELS, 48) of 4x4 blocks and their deviations (LATENT_CHANNELS,).
 
     `pictures`: RGB, shape (3, height, width), range [-1, 1]. The mean is left in: component 0 is
     brightness. Blocks are mirrored too, so that motion to the left looks like motion to the right.
@@ -27,7 +27,7 @@ def principal_components(pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     total = torch.zeros(3 * PATCH * PATCH, 3 * PATCH * PATCH, dtype=torch.float64)
     count = 0
     for picture in pictures:
-        blocks = F.unfold(picture[None], PATCH, stride=5)[0].T
+        blocks = F.unfold(picture[None], PATCH, stride=3)[0].T
         for flipped in (blocks, _mirror(blocks, 3), _mirror(blocks, 2)):
             total += (flipped.T @ flipped).double()
             count += len(flipped)
@@ -37,7 +37,7 @@ def principal_components(pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def encoding_kernel(components: Tensor, deviations: Tensor) -> Tensor:
-    """Kernel (LATENT_CHANNELS, 3, 8, 8) of the stride-8 convolution that encodes [-1, 1] pixels.
+    """Kernel (LATENT_CHANNELS, 3, 4, 4) of the stride-4 convolution that encodes [-1, 1] pixels.
 
     Each component is divided by the square root of its deviation: with full whitening, fine detail
     dominated the UNet's loss; without any, it was ignored.
@@ -47,7 +47,7 @@ def encoding_kernel(components: Tensor, deviations: Tensor) -> Tensor:
 
 
 def encode(pixels: Tensor, kernel: Tensor) -> Tensor:
-    """(n, 3, height, width) in [-1, 1] -> (n, LATENT_CHANNELS, height / 8, width / 8)."""
+    """(n, 3, height, width) in [-1, 1] -> (n, LATENT_CHANNELS, height / 4, width / 4)."""
     return F.conv2d(pixels, kernel, stride=PATCH)
 
 
@@ -55,29 +55,25 @@ def encode(pixels: Tensor, kernel: Tensor) -> Tensor:
 def install(encoder: Net, quant_conv: Net, kernel: Tensor) -> None:
     """Write the linear codec into a stock encoder: its `mode()` is then `encode`.
 
-    Two stride-2 convolutions gather 2x2 and 4x4 blocks into channels, the third applies the kernel;
+    The first stride-2 convolution gathers 2x2 pixels into channels, the second applies the kernel;
     every residual branch adds zero; the closing norm and SiLU are undone by `restore` and pairs.
     """
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             for parameter in module.parameters():
                 parameter.zero_()
+    first, second = (block.downsamplers[0].conv for block in list(encoder.down_blocks)[:2])
+    middle, last = (block.resnets[0].conv_shortcut for block in list(encoder.down_blocks)[1:])
     _pass_through(encoder.conv_in.weight, 3)
-    for block in encoder.down_blocks:
-        shortcut = block.resnets[0].conv_shortcut
-        if shortcut is not None:
-            _pass_through(shortcut.weight, min(shortcut.weight.shape[:2]))
-    first, second, third = (block.downsamplers[0].conv for block in list(encoder.down_blocks)[:3])
-    _gather(first.weight, 3)
-    _gather(second.weight, 12)
-    ordered = kernel.reshape(LATENT_CHANNELS, 3, 2, 2, 2, 2, 2, 2)  # c, y4 y2 y1, x4 x2 x1
-    # out, then as `_gather` orders channels (y2 x2, y1 x1, c), then the taps (y4 x4)
-    ordered = ordered.permute(0, 3, 6, 4, 7, 1, 2, 5)
-    taps = ordered.reshape(LATENT_CHANNELS, 48, 2, 2)
+    for position in range(4):  # it pads right and below only, so tap (0, 0) is the pixel itself
+        for channel in range(3):
+            first.weight[3 * position + channel, channel, position // 2, position % 2] = 1.0
+    _pass_through(middle.weight, 12)
+    second.weight[:LATENT_CHANNELS, :12, :2, :2] = _as_taps(kernel)
     for latent in range(LATENT_CHANNELS):
-        third.weight[3 * latent, :48, :2, :2] = taps[latent]
-        third.weight[3 * latent + 1, :48, :2, :2] = -taps[latent]
-        third.bias[3 * latent + 2] = CARRIER
+        last.weight[3 * latent, latent] = 1.0
+        last.weight[3 * latent + 1, latent] = -1.0
+        last.bias[3 * latent + 2] = CARRIER
     restore(encoder.conv_norm_out, CARRIER)
     for latent in range(LATENT_CHANNELS):
         encoder.conv_out.weight[latent, 3 * latent, 1, 1] = 1.0  # silu(a) - silu(-a) = a
@@ -90,10 +86,16 @@ def install(encoder: Net, quant_conv: Net, kernel: Tensor) -> None:
 
 def installed(encoder: Net) -> Tensor:
     """The kernel that `install` wrote into `encoder`."""
-    third: Tensor = list(encoder.down_blocks)[2].downsamplers[0].conv.weight.detach().float()
-    taps = third[: 3 * LATENT_CHANNELS : 3, :48, :2, :2].reshape(-1, 2, 2, 2, 2, 3, 2, 2)
-    ordered = taps.permute(0, 5, 6, 1, 3, 7, 2, 4)
+    second: Tensor = encoder.down_blocks[1].downsamplers[0].conv.weight.detach().float()
+    taps = second[:LATENT_CHANNELS, :12, :2, :2].reshape(-1, 2, 2, 3, 2, 2)  # c, y1 x1, rgb, y2 x2
+    ordered = taps.permute(0, 3, 4, 1, 5, 2)
     return ordered.reshape(LATENT_CHANNELS, 3, PATCH, PATCH).contiguous()
+
+
+def _as_taps(kernel: Tensor) -> Tensor:
+    """`kernel` as the 2x2 taps of a convolution over 2x2 pixels in 12 channels (y, x, rgb)."""
+    ordered = kernel.reshape(LATENT_CHANNELS, 3, 2, 2, 2, 2)  # c, rgb, y2 y1, x2 x1
+    return ordered.permute(0, 3, 5, 1, 2, 4).reshape(LATENT_CHANNELS, 12, 2, 2)
 
 
 @torch.no_grad()
@@ -113,16 +115,6 @@ def _pass_through(weight: Tensor, channels: int) -> None:
     middle = weight.shape[-1] // 2
     for channel in range(channels):
         weight[channel, channel, middle, middle] = 1.0
-
-
-def _gather(weight: Tensor, channels: int) -> None:
-    """2x2 cells of `channels` into 4 * channels, ordered (y, x, channel).
-
-    The encoder pads right and below only, so tap (0, 0) is the cell itself.
-    """
-    for position in range(4):
-        for channel in range(channels):
-            weight[position * channels + channel, channel, position // 2, position % 2] = 1.0
 
 
 def _mirror(blocks: Tensor, axis: int) -> Tensor:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from svd_core.errors import SvdError
 
 WARM_UP_STEPS = 100
+MUON_RATE = 10.0
+"""Muon's learning rate as a multiple of AdamW's: its steps have the size of a whole matrix."""
 EMA_STEPS = 500
 """Horizon of the averaged weights; it grows with the step, or short runs would lag badly."""
 
@@ -22,7 +24,9 @@ EMA_STEPS = 500
 class Course:
     """Trains `modules` on `draw_loss(generator)`, a finite scalar for the weights as they are.
 
-    `rate`: learning rate, halved every `half_life` steps. `path`: state file, replaced whole.
+    Matrices and kernels learn by Muon, which needs far fewer steps than AdamW; the rest, and every
+    `conv_out`, by AdamW. `rate`: learning rate of the latter, halved every
+    `half_life` steps; Muon's is `MUON_RATE` times it. `path`: state file, replaced whole.
     """
 
     path: Path
@@ -31,6 +35,7 @@ class Course:
     rate: float
     half_life: int
     device: str = "cpu"
+    half_precision: bool = True
     step: int = 0
     clips: int = 0
     seconds: float = 0.0
@@ -49,9 +54,14 @@ class Course:
             if parameter.requires_grad
         }
         self.average = {key: value.detach().clone() for key, value in self._names.items()}
-        self.optimiser = torch.optim.AdamW(
-            self._names.values(), lr=self.rate, betas=(0.9, 0.99), weight_decay=0.0
-        )
+        self._matrices = {
+            key: nn.Parameter(_as_matrix(value.detach()))  # the same memory, as Muon wants it
+            for key, value in self._names.items()
+            if value.ndim > 1 and "conv_out" not in key
+        }
+        rest = [value for key, value in self._names.items() if key not in self._matrices]
+        self._muon = torch.optim.Muon(self._matrices.values(), lr=self.rate, weight_decay=0.0)
+        self._adam = torch.optim.AdamW(rest, lr=self.rate, betas=(0.9, 0.99), weight_decay=0.0)
 
     def train(self, seconds: float, on_step: Callable[["Course", float], None]) -> None:
         """Step until `seconds` have passed. `on_step(course, loss)` follows each step.
@@ -68,11 +78,14 @@ class Course:
 
     def _step(self, generator: torch.Generator) -> float:
         rate = self.rate * 0.5 ** (self.step / self.half_life)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        with torch.autocast(self.device, torch.bfloat16):
+        rate *= min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        for optimiser, factor in ((self._muon, MUON_RATE), (self._adam, 1.0)):
+            for group in optimiser.param_groups:
+                group["lr"] = factor * rate
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.half_precision):
             loss = self.draw_loss(generator)
-        self.optimiser.zero_grad(set_to_none=False)
+        for parameter in self._names.values():
+            parameter.grad = None
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(list(self._names.values()), 1.0)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
@@ -80,7 +93,11 @@ class Course:
                 f"The loss is not finite at step {self.step}; "
                 f"the last good state is in {self.path}."
             )
-        self.optimiser.step()
+        for key, matrix in self._matrices.items():
+            gradient = self._names[key].grad
+            matrix.grad = None if gradient is None else _as_matrix(gradient)
+        self._muon.step()
+        self._adam.step()
         self.step += 1
         with torch.no_grad():
             for key, parameter in self._names.items():
@@ -106,7 +123,8 @@ class Course:
         state = {
             "weights": dict(self._names.items()),
             "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
+            "muon": self._muon.state_dict(),
+            "adam": self._adam.state_dict(),
             "numbers": (self.step, self.clips, self.seconds),
             "extra": self.extra,
         }
@@ -121,7 +139,15 @@ class Course:
         state = torch.load(self.path, map_location=self.device, weights_only=True)
         self._write(state["weights"])
         self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        self._muon.load_state_dict(state["muon"])
+        self._adam.load_state_dict(state["adam"])
         self.step, self.clips, self.seconds = state["numbers"]
         self.extra = state["extra"]
         return True
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """A kernel (out, in, height, width) as a matrix (out, rest), in place where memory allows."""
+    if weight.ndim == 4:
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.reshape(len(weight), -1)

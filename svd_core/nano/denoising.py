@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.nano.clips import motion_of, render
+from svd_core.nano.clips import render
 from svd_core.nano.codec import encode
 from svd_core.nano.shape import NUM_FRAMES, PATCH, SIGMA_MAX, SIGMA_MIN, Net
 
@@ -40,22 +40,24 @@ class Batch:
 
 
 def draw(
-    photos: list[Tensor], kernel: Tensor, generator: torch.Generator, num_frames: int = NUM_FRAMES
+    scenes: list[Tensor], kernel: Tensor, generator: torch.Generator, num_frames: int = NUM_FRAMES
 ) -> Batch:
-    """A batch of one clip for each of `photos`, (3, height, width) in [-1, 1], all of one size."""
-    singles = [_draw_one(photo, kernel, generator, num_frames) for photo in photos]
+    """A batch of one clip for each of `scenes`: photo, near and drift as channels (5, height,
+    width) in [-1, 1], all of one size."""
+    singles = [_draw_one(scene, kernel, generator, num_frames) for scene in scenes]
     names = [f.name for f in fields(Batch)]
     return Batch(**{name: torch.cat([getattr(one, name) for one in singles]) for name in names})
 
 
-def _draw_one(photo: Tensor, kernel: Tensor, generator: torch.Generator, num_frames: int) -> Batch:
-    cells = (photo.shape[1] // PATCH, photo.shape[2] // PATCH)
-    noise = torch.randn(num_frames, len(kernel), *cells, generator=generator)
+def _draw_one(scene: Tensor, kernel: Tensor, generator: torch.Generator, num_frames: int) -> Batch:
+    photo = scene[:3]
+    near, drift = F.avg_pool2d((scene[3:] + 1) / 2, PATCH)
+    noise = torch.randn(num_frames, len(kernel), *near.shape, generator=generator)
     bucket = float(torch.randint(1, 256, (), generator=generator))
     fps = 7.0  # half of the time: what nearly everybody asks for
     if torch.rand((), generator=generator) < 0.5:
         fps = float(torch.randint(FPS[0], FPS[1] + 1, (), generator=generator))
-    frames = render(photo, motion_of(noise, bucket, fps), num_frames)
+    frames = render(photo, near, drift, noise, bucket, fps)
     log_aug = NOISE_AUG_LOG_MEAN + NOISE_AUG_LOG_STD * torch.randn((), generator=generator)
     aug = log_aug.exp().clamp(max=1.0)
     noisy = photo + aug * torch.randn(photo.shape, generator=generator)

@@ -1,6 +1,5 @@
-"""How latents follow a photo that shifts: linear maps of neighbouring cells, by least squares."""
-
-from dataclasses import dataclass
+"""How the latents of a cell follow a photo that slides by less than a cell: linear maps of the cell
+and the one ahead, by least squares."""
 
 import torch
 from torch import Tensor
@@ -8,61 +7,49 @@ from torch import Tensor
 from svd_core.nano.codec import encode
 from svd_core.nano.shape import LATENT_CHANNELS, PATCH
 
-KNOT_STEP = 2.0
-KNOTS = 8
-"""Displacements 0, 2, .. 16 pixels to either side; linear in between, constant beyond."""
 
+def fit(photos: list[Tensor], kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Bends along x and along y, each (PATCH + 1, LATENT_CHANNELS, 2 * LATENT_CHANNELS).
 
-@dataclass(frozen=True)
-class Operators:
-    """`bends[axis][side]`, shape (KNOTS + 1, LATENT_CHANNELS, 5 * LATENT_CHANNELS).
-
-    Side 0 is motion to the right or down. The input is (cell, one back, one ahead, two back, two
-    ahead); the change of the cell under displacement p is the sum over knots k of
-    bends[k] @ input * max(p - KNOT_STEP * k, 0).
+    A cell whose content comes from p pixels ahead, 0 <= p <= PATCH, changes by the sum over knots k
+    of bends[k] @ (cell, cell ahead) * max(p - k, 0); beyond PATCH it stays. `photos`: float
+    (3, height, width) in [-1, 1]. They are mirrored too, so that no direction is preferred.
     """
-
-    bends: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def fit(photos: list[Tensor], kernel: Tensor) -> Operators:
-    """Least squares over `photos`, float (3, height, width) in [-1, 1], sides multiples of 8."""
-    x, y = ((_bends(photos, kernel, axis, 1), _bends(photos, kernel, axis, -1)) for axis in (0, 1))
-    return Operators((x, y))
+    along_x, along_y = (_bends(photos, kernel, axis) for axis in (2, 1))
+    return along_x, along_y
 
 
-def _bends(photos: list[Tensor], kernel: Tensor, axis: int, sign: int) -> Tensor:
-    steps = [round(KNOT_STEP * k) for k in range(KNOTS + 1)]
-    size = 5 * LATENT_CHANNELS
+def _bends(photos: list[Tensor], kernel: Tensor, axis: int) -> Tensor:
+    size = 2 * LATENT_CHANNELS
     gram = torch.zeros(size, size, dtype=torch.float64)
-    cross = torch.zeros(len(steps), LATENT_CHANNELS, size, dtype=torch.float64)
+    cross = torch.zeros(PATCH + 1, LATENT_CHANNELS, size, dtype=torch.float64)
     for photo in photos:
-        for flipped in (photo, photo.flip(1), photo.flip(2)):
-            upright = flipped if axis == 0 else flipped.transpose(1, 2)
-            spread = _encode_along(upright, kernel, axis, 0)
-            inner = spread[:, :, 3:-3]
-            roll = {d: spread[:, :, 3 + d : spread.shape[2] - 3 + d] for d in (-1, 1, -2, 2)}
-            inputs = torch.cat([inner, roll[-1], roll[1], roll[-2], roll[2]])
-            rows = inputs.flatten(1).double()
+        for mirrored in (photo, photo.flip(1), photo.flip(2)):
+            cells = encode(mirrored[None], kernel)[0]
+            count = cells.shape[axis] - 1
+            rows = torch.cat([cells.narrow(axis, 0, count), cells.narrow(axis, 1, count)])
+            rows = rows.flatten(1).double()
             gram += rows @ rows.T
-            for index, step in enumerate(steps):
-                moved = _encode_along(upright, kernel, axis, sign * step)[:, :, 3:-3]
-                cross[index] += moved.flatten(1).double() @ rows.T
-    ridge = 1e-5 * gram.diagonal().mean() * torch.eye(size, dtype=torch.float64)
+            for shift in range(PATCH + 1):
+                ahead = mirrored.narrow(axis, shift, count * PATCH)
+                moved = encode(ahead[None], kernel)[0]
+                cross[shift] += moved.narrow(axis, 0, count).flatten(1).double() @ rows.T
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(size, dtype=torch.float64)
     maps = torch.linalg.solve(gram + ridge, cross.transpose(1, 2)).transpose(1, 2).float()
     maps[0] = torch.eye(LATENT_CHANNELS, size)
-    slopes = maps.diff(dim=0) / KNOT_STEP
+    maps[-1] = torch.eye(LATENT_CHANNELS, size).roll(LATENT_CHANNELS, dims=1)
+    slopes = maps.diff(dim=0)
     still = torch.zeros_like(slopes[:1])
     return torch.cat([slopes, still]) - torch.cat([still, slopes])
 
 
-def _encode_along(upright: Tensor, kernel: Tensor, axis: int, shift: int) -> Tensor:
-    """Latents (channels, cells across, cells along) of the photo moved by `shift` pixels along its
-    last side; `upright` is the photo with the axis of motion last."""
-    moved = upright.roll(shift, dims=2)
-    width = upright.shape[2] // PATCH * PATCH
-    height = upright.shape[1] // PATCH * PATCH
-    moved = moved[:, :height, :width]
-    pixels = moved if axis == 0 else moved.transpose(1, 2)
-    latents = encode(pixels[None], kernel)[0]
-    return latents if axis == 0 else latents.transpose(1, 2)
+def slide(cells: Tensor, bends: tuple[Tensor, Tensor], x: float, y: float) -> Tensor:
+    """Latents (n, channels, height, width) of a photo seen `x` and `y` pixels further right and
+    down, 0..PATCH; (n, channels, height - 1, width - 1), as the last cells have none ahead."""
+    for dim, pixels, axis_bends in ((3, x, bends[0]), (2, y, bends[1])):
+        count = cells.shape[dim] - 1
+        here, ahead = cells.narrow(dim, 0, count), cells.narrow(dim, 1, count)
+        change = sum(max(pixels - knot, 0.0) * bend for knot, bend in enumerate(axis_bends))
+        rows = torch.cat([here, ahead], dim=1)
+        cells = here + torch.einsum("ij,njhw->nihw", change, rows)
+    return cells

@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from svd_core.errors import SvdError
 from svd_core.image import open_photo
 from svd_core.models import ASSETS
+from svd_core.nano.sketches import draw, sketches
 
 LONG_SIDE = 1280
 """Pixels; larger photos are reduced, for memory and so that crops show more than blur."""
@@ -102,18 +103,20 @@ def _run(*command: str, folder: str) -> None:
     subprocess.run(command, cwd=folder, check=True)  # noqa: S603  # fixed words and our own list
 
 
-def load_photos(folder: Path) -> list[Tensor]:
-    """Every picture of `folder` to learn from: uint8 (3, height, width), in order of file name.
+def load_photos(folder: Path) -> dict[str, Tensor]:
+    """Every picture of `folder` to learn from, by the first 12 digits of its SHA-256, in order of
+    file name: uint8 (3, height, width).
 
     Unreadable ones and those `kept_from_training`, under any name, are skipped and named in the
     log. Raises `SvdError` if none is left.
     """
-    photos = []
+    photos = {}
     kept = kept_from_training()
     for path in sorted(folder.iterdir()):
         try:
             data = path.read_bytes()
-            if hashlib.sha256(data).hexdigest() in kept:
+            digest = hashlib.sha256(data).hexdigest()
+            if digest in kept:
                 log.warning("%s skipped: it is kept for the evaluation", path.name)
                 continue
             photo = open_photo(data)
@@ -121,16 +124,28 @@ def load_photos(folder: Path) -> list[Tensor]:
             log.warning("%s skipped: %s", path.name, error)
             continue
         photo.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)
-        photos.append(torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous())
+        photos[digest[:12]] = torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous()
     if not photos:
         raise SvdError(f"No photo could be read in {folder}; put JPEG or PNG files there.")
     return photos
 
 
+def with_sketches(photos: dict[str, Tensor]) -> list[Tensor]:
+    """Those of `photos` that have a depth sketch, with it as channels 3 (near) and 4 (drift): uint8
+    (5, height, width), so that what crops and mirrors photos does the same to sketches."""
+    known = sketches()
+    found = []
+    for name, photo in photos.items():
+        if name in known:
+            drawn = torch.stack(draw(known[name], photo.shape[2], photo.shape[1]))
+            found.append(torch.cat([photo, (255 * drawn).round().to(torch.uint8)]))
+    return found
+
+
 def random_crop(
     photo: Tensor, size: tuple[int, int], generator: torch.Generator, smallest: float = 0.35
 ) -> Tensor:
-    """A crop of `photo` at a random place and scale, as float (3, height, width) in [-1, 1].
+    """A crop of `photo` at a random place and scale, as float (channels, height, width) in [-1, 1].
 
     `size`: (width, height) of the result. The crop covers between `smallest` and all of what fits,
     is never enlarged by more than a quarter, and is mirrored half of the time.

@@ -21,13 +21,20 @@ SIZES = ((512, 288), (288, 512), (384, 384))
 """(width, height) in pixels, all with the same number of pixels."""
 
 LATENT_CHANNELS = 16
-PATCH = 8
-"""Pixels of a photo along one side of a latent cell."""
+PATCH = 4
+"""Pixels of a photo along one side of a latent cell. SVD's own VAE has cells of 8 pixels, from which
+a decoder as small as ours cannot bring detail back; 16 numbers for 4x4 pixels keep nearly all."""
 
-UNET_WIDTH = 192
-"""One level at the resolution of the latents: 32 norm groups of six, as `warping` needs."""
+UNET_WIDTH = 96
+"""Channels at every level: 32 norm groups of three, as `channels` needs them."""
 
-VAE_CHANNELS = (96, 64, 96, 96)
+LEVELS = 4
+"""Cells of 4, 8, 16 and 32 pixels. Only the first moves the picture; the others look at it."""
+
+HEADS = 6
+"""Each fetches the 16 numbers of one cell, see `sampling`."""
+
+VAE_CHANNELS = (96, 64, 96)
 """Full resolution first. Three channels a group where the decoder ends: with fewer, GroupNorm
 removes the brightness of a picture and nothing after it can bring that back."""
 
@@ -36,17 +43,21 @@ SIGMA_MIN, SIGMA_MAX = 300.0, 700.0
 
 
 def unet() -> Net:
-    """One level only: what a shift needs is neighbours and gates, not a pyramid."""
+    """Attention stands at the outermost level, where it moves the picture, and where it must."""
     return UNetSpatioTemporalConditionModel(  # type: ignore[no-untyped-call]
         sample_size=64,
         in_channels=2 * LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        down_block_types=("CrossAttnDownBlockSpatioTemporal",),
-        up_block_types=("CrossAttnUpBlockSpatioTemporal",),
-        block_out_channels=(UNET_WIDTH,),
+        down_block_types=("DownBlockSpatioTemporal",) * LEVELS,
+        up_block_types=(
+            *("UpBlockSpatioTemporal",) * (LEVELS - 1),
+            "CrossAttnUpBlockSpatioTemporal",
+        ),
+        block_out_channels=(UNET_WIDTH,) * LEVELS,
         layers_per_block=1,
+        transformer_layers_per_block=(2,) + (1,) * (LEVELS - 1),
         cross_attention_dim=CLIP_WIDTH,
-        num_attention_heads=4,
+        num_attention_heads=HEADS,
         addition_time_embed_dim=64,
         projection_class_embeddings_input_dim=192,
         num_frames=NUM_FRAMES,
@@ -56,7 +67,7 @@ def unet() -> Net:
 def vae() -> Net:
     """Latents enter the UNet as they are (`scaling_factor` 1), with a mean variance of about 1."""
     return AutoencoderKLTemporalDecoder(  # type: ignore[no-untyped-call]
-        down_block_types=("DownEncoderBlock2D",) * 4,
+        down_block_types=("DownEncoderBlock2D",) * len(VAE_CHANNELS),
         block_out_channels=VAE_CHANNELS,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
@@ -93,17 +104,19 @@ def scheduler() -> Net:
 
 
 def save(folder: Path, parts: dict[str, Any], dials: dict[str, Any]) -> None:
-    """Write a checkpoint folder in half precision, and `svd.json` with the dials the app reads.
+    """Write a checkpoint folder, and `svd.json` with the dials the app reads.
 
-    `parts`: `unet`, `vae` and `image_encoder` by name; each is copied, not changed.
+    `parts`: `unet`, `vae` and `image_encoder` by name; each is copied, not changed. The UNet stays
+    in single precision: places in it are told apart by fractions of a cell.
     """
-    half: dict[str, Any] = {}
-    for name, make in (("unet", unet), ("vae", vae), ("image_encoder", image_encoder)):
+    makers = {"unet": unet, "vae": vae, "image_encoder": image_encoder}
+    copies: dict[str, Any] = {}
+    for name, make in makers.items():
         module = make()
         module.load_state_dict(parts[name].state_dict())
-        half[name] = module.to(torch.float16)
+        copies[name] = module.to(torch.float32 if name == "unet" else torch.float16)
     pipeline: Any = StableVideoDiffusionPipeline(  # type: ignore[no-untyped-call]
-        **half, scheduler=scheduler(), feature_extractor=CLIPImageProcessorPil()
+        **copies, scheduler=scheduler(), feature_extractor=CLIPImageProcessorPil()
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     (folder / "svd.json").write_text(json.dumps(dials, indent=2) + "\n")

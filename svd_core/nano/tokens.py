@@ -1,98 +1,126 @@
-"""Weights of a stock transformer block written by hand: named values, gates, norms that do nothing.
+"""Weights of a stock transformer block written by hand: named values, products, constant norms.
 
-Values stand in pairs of opposite sign, so that the mean LayerNorm subtracts is zero, and two large
-constants fix the deviation it divides by. Both hold in bfloat16 too.
+Two large constants fix the deviation a LayerNorm divides by, and half their sum tells the mean it
+took off. GEGLU multiplies: value * gelu(gate) is value * max(gate, 0) where the gate is steep.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from svd_core.nano import channels
 from svd_core.nano.shape import UNET_WIDTH, Net
 
-CARRIER = 1000.0
-"""Two constants, plus and minus, that make the deviation of every token the same."""
-
-SHARPNESS = 16.0
-"""gelu(SHARPNESS x) / SHARPNESS is max(x, 0) but for |x| under a fifth."""
+CARRIER = 1024.0
+STEEPNESS = 256.0
+"""gelu(STEEPNESS x) / STEEPNESS is max(x, 0) to 0.0007."""
 
 
 class Tokens:
-    """Where the values of a token stand: `names` with their negatives, `twins` with a copy each.
+    """Where the values of a token stand in one transformer of `SpatioTemporal` blocks."""
 
-    The copy of a twin `name` is called `name_moved`, stands with opposite sign, and may be changed.
-    """
-
-    def __init__(self, names: Sequence[str], twins: Sequence[str] = ()) -> None:
-        self._places: dict[str, tuple[int, float]] = {}
-        for pair, name in enumerate([*names, *twins]):
-            self._places[name] = (2 * pair, 1.0)
-            if name in twins:
-                self._places[f"{name}_moved"] = (2 * pair + 1, -1.0)
-        if 2 * (len(names) + len(twins)) > UNET_WIDTH - 2:
-            raise ValueError(f"{len(names) + len(twins)} pairs do not fit {UNET_WIDTH} values")
+    def __init__(self, names: Sequence[str]) -> None:
+        if len(names) > UNET_WIDTH - 2:
+            raise ValueError(f"{len(names)} values do not fit into {UNET_WIDTH - 2} places")
+        self._places = {name: 2 + index for index, name in enumerate(names)}
 
     def read(self, name: str) -> Tensor:
-        """Row of a linear layer that gives value `name`."""
-        index, sign = self._places[name]
+        """Row of a linear layer that gives value `name` behind a norm of the block."""
         row = torch.zeros(UNET_WIDTH)
-        row[index] = sign
+        row[self._places[name]] = 1.0
+        row[:2] = -0.5
         return row
 
-    def write(self, name: str) -> Tensor:
-        """Column of a linear layer that adds to value `name`, and takes from its negative."""
-        column = self.read(name)
-        place, _ = self._places[name]
-        if f"{name}_moved" not in self._places and not name.endswith("_moved"):
-            column[place + 1] = -column[place]
+    def one(self, factor: float = 1.0) -> Tensor:
+        """Row that gives the constant `factor`."""
+        row = torch.zeros(UNET_WIDTH)
+        row[0], row[1] = factor / (2 * CARRIER), -factor / (2 * CARRIER)
+        return row
+
+    def write(self, name: str, factor: float = 1.0) -> Tensor:
+        """Column of a linear layer that adds to value `name`."""
+        column = torch.zeros(UNET_WIDTH)
+        column[self._places[name]] = factor
         return column
 
-    def enter(self, attention: Net, name: str, channel: int, scale: float = 1.0) -> None:
-        """Fill value `name`, and its negative or copy, from `channel`."""
-        place, _ = self._places[name]
-        attention.proj_in.weight[place, channel] = scale
-        attention.proj_in.weight[place + 1, channel] = -scale
+    def place(self, name: str) -> int:
+        return self._places[name]
+
+    def open(self, transformer: Net, names: Iterable[str]) -> None:
+        """Make every norm harmless; bring `names` in from the channels of the same name."""
+        channels.undo(transformer.norm)
+        transformer.proj_in.bias[0], transformer.proj_in.bias[1] = CARRIER, -CARRIER
+        self.enter(transformer, {name: name for name in names})
+        for module in transformer.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.weight.fill_(CARRIER * (2 / UNET_WIDTH) ** 0.5)
+                module.bias.zero_()
+
+    def enter(self, transformer: Net, names: Mapping[str, str]) -> None:
+        """Fill values from channels: names of channels by those of values."""
+        for name, channel in names.items():
+            transformer.proj_in.weight[self._places[name]] = channels.row(channel)
+
+    def close(self, transformer: Net, name: str, channel: str, less: str | None = None) -> None:
+        """Add value `name`, less value `less`, to `channel`. No norm stands before this layer."""
+        row = transformer.proj_out.weight[channels.channel(channel)]
+        row[self._places[name]] = 1.0
+        if less is not None:
+            row[self._places[less]] = -1.0
+
+
+class Products:
+    """The hidden units of one GEGLU feed-forward, given out one after the other."""
+
+    def __init__(self, feed_forward: Net) -> None:
+        self._in, self._out = feed_forward.net[0].proj, feed_forward.net[2]
+        self._used = 0
+
+    def add(self, value: Tensor, gate: Tensor, *targets: Tensor) -> None:
+        """Add value * max(gate, 0) to `targets`. `value`, `gate`: rows; `targets`: columns."""
+        hidden = self._out.weight.shape[1]
+        if self._used == hidden:
+            raise ValueError(f"all {hidden} units are in use")
+        self._in.weight[self._used] = value
+        self._in.weight[hidden + self._used] = STEEPNESS * gate
+        for target in targets:
+            self._out.weight[:, self._used] += target / STEEPNESS
+        self._used += 1
+
+    def add_signed(self, value: Tensor, gate: Tensor, *targets: Tensor) -> None:
+        """Add value * gate, whatever the sign of the gate."""
+        self.add(value, gate, *targets)
+        self.add(-value, -gate, *targets)
+
+    def bend(self, one: Tensor, x: Tensor, knots: Sequence[float], slopes: Tensor) -> None:
+        """Add a piecewise linear function of `x`: at `knots[k]` its slope changes by column
+        `slopes[k]`; before the first knot it is zero. `one`: row of the constant 1."""
+        for knot, slope in zip(knots, slopes, strict=True):
+            if slope.any():
+                self.add(one, x - knot * one, slope)
 
 
 def silence(unet: Net) -> None:
     """Make every layer add nothing, and attention look everywhere equally.
 
-    The first layers of embeddings keep their random weights: `warping` fits functions on them.
+    The first layers of embeddings keep their random weights: functions are fitted on them.
     """
     for name, parameter in unet.named_parameters():
         if "linear_1." not in name and "norm" not in name:
             parameter.zero_()
         if name.endswith("mix_factor"):
-            parameter.fill_(-12.0 if "attentions" in name else 12.0)  # time layers of attention on
+            parameter.fill_(-30.0 if "attentions" in name else 30.0)  # time layers of attention on
 
 
-def open_tokens(attention: Net) -> None:
-    """Put the carriers into the tokens and make every LayerNorm of the block the identity."""
-    attention.proj_in.bias[-2] = CARRIER
-    attention.proj_in.bias[-1] = -CARRIER
-    for module in attention.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.weight.fill_(CARRIER * (2 / UNET_WIDTH) ** 0.5)
-            module.bias.zero_()
-
-
-def write_gated(
-    feed_forward: Net,
-    unit: int,
-    value: Tensor,
-    gate: Tensor,
-    *targets: Tensor,
-    threshold: float = 0.0,
-) -> None:
-    """With hidden unit `unit`, add value * max(gate - threshold, 0) to `targets`.
-
-    `value` and `gate`: rows as `Tokens.read` gives them; `targets`: as `Tokens.write` does.
-    """
-    projection, out = feed_forward.net[0].proj, feed_forward.net[2]
-    hidden = out.weight.shape[1]
-    projection.weight[unit] = value
-    projection.weight[hidden + unit] = SHARPNESS * gate
-    projection.bias[hidden + unit] = -SHARPNESS * threshold
-    for target in targets:
-        out.weight[:, unit] += target / SHARPNESS
+def fit(linear: Net, row: int, features: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
+    """Set `row` of `linear` so that it gives `target` (n,) for `features` (n, k): ridge regression,
+    by `weight` (n,) where some count more."""
+    weight = torch.ones(len(features)) if weight is None else weight
+    weight = (weight / weight.sum()).double()[:, None]
+    mean, middle = (weight * features).sum(dim=0), (weight[:, 0] * target).sum()
+    centred = features - mean
+    gram = centred.T @ (weight * centred) + 1e-7 * torch.eye(features.shape[1]).double()
+    found = torch.linalg.solve(gram, centred.T @ (weight[:, 0] * (target - middle)))
+    linear.weight[row] = found.float()
+    linear.bias[row] = (middle - mean @ found).float()

@@ -1,58 +1,67 @@
 """First weights of svd-nano's UNet: a net that moves the photo before it has been trained.
 
 Learning to move a picture takes a small net far more clips than a CPU can show it: after 3,300, a
-UNet that started from copying blurred the photo where it should have shifted it. But a shift is a
-known linear map of neighbouring latent cells, and the stock architecture can express it: its
-convolutions fetch the neighbours, its GEGLU multiplies them with piecewise linear functions of the
-displacement, and attention with equal weights reads the direction from the noise. So those weights
-are written down.
+UNet that started from copying blurred the photo where it should have shifted it. But moving a photo
+needs no learning, and the stock architecture can express it: `camera` says where each cell comes
+from, `sampling` fetches it. Both stand at the outermost level. What does need learning is what the
+photo shows; that is left to the inner levels (`scene`), which tell how near each place is, and
+where in the picture it lies.
 """
 
 import torch
+from torch import Tensor, nn
 
-from svd_core.nano.channels import CARRIER, GROUP, Channels
-from svd_core.nano.operators import KNOT_STEP, KNOTS, Operators
-from svd_core.nano.shape import LATENT_CHANNELS, Net
-from svd_core.nano.shifting import gather, move
-from svd_core.nano.steering import MOTION_CHANNELS, write_displacement, write_speed
+from svd_core.nano import camera, channels, sampling
+from svd_core.nano.channels import CODES, GROUP, OFFSET, PLACES, channel
+from svd_core.nano.scene import OUTPUTS
+from svd_core.nano.shape import LATENT_CHANNELS, UNET_WIDTH, Net
 from svd_core.nano.tokens import silence
 
 
 @torch.no_grad()
-def initialise(unet: Net, operators: Operators) -> None:
-    """Write the weights of `unet` (`shape.unet()`); what is not used is silent (zero)."""
+def initialise(unet: Net, bends: tuple[Tensor, Tensor]) -> None:
+    """Write the outermost level of `unet` (`shape.unet()`); all else is silent (zero)."""
     silence(unet)
-    for group in _group_norms(unet):
-        group.weight.fill_(CARRIER / 3**0.5)  # deviation of (0, 0, carrier, -carrier, 0, 0)
-        group.bias.zero_()
-    _enter(unet)
-    write_speed(unet)
-    down, mid, up = unet.down_blocks[0], unet.mid_block, unet.up_blocks[0]
-    for resnet in up.resnets:
-        width = len(unet.conv_in.weight)
-        resnet.spatial_res_block.conv_shortcut.weight[:, :width, 0, 0] = torch.eye(width)
-    write_displacement(down.attentions[0])
-    gather(mid.resnets[0].spatial_res_block, axis=0)
-    move(mid.attentions[0], operators, axis=0, start=0.0)
-    gather(mid.resnets[1].spatial_res_block, axis=1)
-    move(up.attentions[0], operators, axis=1, start=0.0)
-    gather(up.resnets[1].spatial_res_block, axis=0)
-    move(up.attentions[1], operators, axis=0, start=KNOTS * KNOT_STEP)
-    for latent, channel in enumerate(Channels.photo):  # v is minus the clean latents
-        unet.conv_out.weight[latent, channel, 1, 1] = -1.0
-        unet.conv_out.weight[latent, channel + 1, 1, 1] = 1.0
+    _enter(unet.conv_in)
+    first, second = (r.spatial_res_block.conv_shortcut for r in unet.up_blocks[-1].resnets)
+    skip = UNET_WIDTH  # what the inner levels say comes first, then what came in
+    for place in range(UNET_WIDTH):
+        if place % GROUP != 2:
+            first.weight[place, skip + place] = 1.0
+            second.weight[place, place] = 1.0
+    for name in [*_photo(), *(f"noise_{code}" for code in CODES)]:
+        first.weight[channel(name), skip + channel(name)] = 1.0
+    for name, place in OUTPUTS.items():
+        first.weight[channel(name), place] = 1.0
+    for name in (*_photo(), *PLACES):
+        second.weight[channel(name), channel(name)] = 1.0
+    camera.write(unet)
+    sampling.write(unet.up_blocks[-1].attentions[1], bends)
+    _leave(unet.conv_norm_out, unet.conv_out)
 
 
-def _group_norms(unet: Net) -> list[Net]:
-    return [m for m in unet.modules() if isinstance(m, torch.nn.GroupNorm)]
+def _photo() -> list[str]:
+    return [f"photo_{j}" for j in range(LATENT_CHANNELS)]
 
 
-def _enter(unet: Net) -> None:
-    unet.conv_in.bias[2::GROUP] = CARRIER
-    unet.conv_in.bias[3::GROUP] = -CARRIER
-    for latent, channel in enumerate(Channels.photo):
-        unet.conv_in.weight[channel, LATENT_CHANNELS + latent, 1, 1] = 1.0
-        unet.conv_in.weight[channel + 1, LATENT_CHANNELS + latent, 1, 1] = -1.0
-    for source, channel in zip(MOTION_CHANNELS, Channels.noise, strict=True):
-        unet.conv_in.weight[channel, source, 1, 1] = 1.0
-        unet.conv_in.weight[channel + 1, source, 1, 1] = -1.0
+def _enter(conv: nn.Conv2d) -> None:
+    assert conv.bias is not None
+    channels.set_carriers(conv.bias)
+    for latent, name in enumerate(_photo()):
+        conv.weight[channel(name), LATENT_CHANNELS + latent, 1, 1] = 1.0
+    for source, code in enumerate(CODES):
+        conv.weight[channel(f"noise_{code}"), source, 1, 1] = 1.0
+
+
+def _leave(norm: Net, conv: Net) -> None:
+    """v is minus the clean latents. A SiLU stands in between: values pass where it is straight, and
+    both carriers with the same sign, to tell what the norm took off."""
+    channels.undo(norm)
+    norm.weight[1::GROUP] *= -1.0
+    norm.bias[2::GROUP] = OFFSET
+    for latent in range(LATENT_CHANNELS):
+        place = channel(f"moved_{latent}")
+        conv.weight[latent, place, 1, 1] = -1.0
+        conv.weight[latent, place - 1, 1, 1] = -0.5
+        conv.weight[latent, place - 2, 1, 1] = 0.5
+        conv.bias[latent] = OFFSET

@@ -1,0 +1,1 @@
+"""The same function of the weights, in less time. Nothing in here changes a picture."""

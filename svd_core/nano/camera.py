@@ -1,0 +1,193 @@
+"""How a clip moves: what the noise, the bucket and the fps say, as the place each cell comes from.
+
+SVD's motion is free; a small net that may choose freely answers with the blur of all choices. So
+the choice is tied to the noise: means of noise channels over the clip say how the camera pans,
+rolls and moves in, and which way things drift. Photo, noise and settings then determine the clip,
+seeds stay meaningful, and one sampling step is enough. Near things move more than far ones, as they
+do before a real camera.
+"""
+
+import torch
+from torch import Tensor
+
+from svd_core.nano import channels
+from svd_core.nano.channels import CODES, OFFSET, UNIT, channel
+from svd_core.nano.shape import NUM_FRAMES, Net
+from svd_core.nano.tokens import Products, Tokens, fit
+
+CELLS = 128 * 72
+"""Of every size svd-nano makes: 512x288, 288x512, 384x384 pixels."""
+
+PAN = (0.36, 0.14)
+"""Cells a frame (x, y) at bucket 127 and 7 fps, for noise one deviation off and the middle depth."""
+ZOOM_MEAN, ZOOM = 0.0045, 0.0035
+"""Share by which the picture grows each frame. Mostly inwards: no edge has to be invented then."""
+ROLL = 0.0008
+"""Radians a frame."""
+DRIFT = (0.30, 0.06)
+"""Cells a frame of what drifts by itself, beside the camera's motion."""
+
+FAR, NEAR = 0.35, 1.65
+"""What the camera's pan and zoom are multiplied by at depth 0 (the horizon) and 1 (close by)."""
+
+FRAME = 16.0
+"""Frames are counted in these, to stay small beside the carriers."""
+
+
+def motion(noise: Tensor, motion_bucket_id: float, fps: float) -> dict[str, Tensor]:
+    """The codes that `noise` (num_frames, channels, height, width) stands for, times the pace of
+    each frame, by name: shape (num_frames,). The plain words for what `write` writes down."""
+    frames = len(noise)
+    pace = torch.arange(frames) * speed(motion_bucket_id, fps)
+    means = noise[:, : len(CODES)].mean(dim=(0, 2, 3)) * (CELLS * NUM_FRAMES) ** 0.5
+    return {code: mean * pace for code, mean in zip(CODES, means, strict=True)} | {"pace": pace}
+
+
+def speed(motion_bucket_id: float, fps: float) -> float:
+    """1 at bucket 127 and 7 fps. The bucket is a speed: more frames a second move less each."""
+    return motion_bucket_id / 127 * 7 / fps
+
+
+def places(motion: dict[str, Tensor], near: Tensor, drift: Tensor) -> tuple[Tensor, Tensor]:
+    """The place (x, y) in cells that the content of each cell comes from, each
+    (num_frames, height, width); `near`, `drift`: (height, width) in 0..1."""
+    height, width = near.shape
+    y, x = torch.arange(height)[:, None].float(), torch.arange(width)[None, :].float()
+    across, down = x - (width - 1) / 2, y - (height - 1) / 2
+    depth = FAR + (NEAR - FAR) * near.clamp(0, 1)
+    part = {name: value[:, None, None] for name, value in motion.items()}
+    zoom = ZOOM * part["zoom"] + ZOOM_MEAN * part["pace"]
+    roll = ROLL * part["roll"]
+    go_x = (PAN[0] * part["pan_x"] + zoom * across) * depth - roll * down
+    go_y = (PAN[1] * part["pan_y"] + zoom * down) * depth + roll * across
+    go_x = go_x + DRIFT[0] * part["drift_x"] * drift.clamp(min=0)
+    go_y = go_y + DRIFT[1] * part["drift_y"] * drift.clamp(min=0)
+    return _mirrored(x - go_x, width - 1), _mirrored(y - go_y, height - 1)
+
+
+def _mirrored(place: Tensor, last: float) -> Tensor:
+    return place + 2 * (-place).clamp(min=0) - 2 * (place - last).clamp(min=0)
+
+
+def write(unet: Net) -> None:
+    """Write the same down in the first transformer of the outermost level."""
+    level = unet.up_blocks[-1]
+    _write_request(unet, level.resnets[0].spatial_res_block)
+    transformer = level.attentions[0]
+    entering = [*(f"noise_{code}" for code in CODES), "x", "y", "near", "drift"]
+    entering += ["bucket", "interval"]
+    codes = [f"{kind}_{code}" for kind in ("mean", "code", "go") for code in CODES]
+    own = ["cell_x", "cell_y", "middle_x", "middle_y", "zoom_x", "zoom_y", "roll_x", "roll_y"]
+    tokens = Tokens([*entering, *codes, *own, "frame", "speed", "pace", "from_x", "from_y"])
+    tokens.open(transformer, entering)
+    _count_frames(transformer, tokens)
+    first, second = transformer.transformer_blocks
+    first_in_time, second_in_time = transformer.temporal_transformer_blocks
+    for index, code in enumerate(CODES):
+        _average(first.attn1, index, tokens.read(f"noise_{code}"), tokens.write(f"mean_{code}"))
+        many = (CELLS * NUM_FRAMES) ** 0.5
+        target = tokens.write(f"code_{code}", many)
+        _average(first_in_time.attn1, index, tokens.read(f"mean_{code}"), target)
+    products = Products(first.ff)
+    _snap(products, tokens, "x")
+    products.add(tokens.read("bucket"), tokens.read("interval"), tokens.write("speed"))
+    products = Products(first_in_time.ff_in)
+    _snap(products, tokens, "y")
+    products.add(tokens.read("speed"), tokens.read("frame"), tokens.write("pace"))
+    products = Products(first_in_time.ff)
+    for code in CODES:
+        products.add(
+            tokens.read(f"code_{code}"), tokens.read("pace"), tokens.write(f"go_{code}")
+        )
+    for index, axis in enumerate("xy"):
+        _average(
+            second.attn1, index, tokens.read(f"cell_{axis}"), tokens.write(f"middle_{axis}")
+        )
+    _turn_and_grow(Products(second.ff), tokens)
+    _go(Products(second_in_time.ff_in), tokens)
+    _mirror(Products(second_in_time.ff), tokens)
+    for axis in "xy":
+        tokens.close(transformer, f"cell_{axis}", axis, less=axis)
+        tokens.close(transformer, f"from_{axis}", f"from_{axis}")
+
+
+def _write_request(unet: Net, block: Net) -> None:
+    """Bucket and frame interval, by least squares over the sinusoids that SVD embeds them with."""
+    embedding = unet.add_embedding
+    generator = torch.Generator().manual_seed(0)
+    count = 12_000
+    bucket, fps, aug = (torch.rand(count, generator=generator) for _ in range(3))
+    bucket, fps, aug = 1 + 254 * bucket, 5 + 25 * fps, 2 * aug**3
+    ids = torch.stack([fps - 1, bucket, aug], dim=1)
+    sinusoids = unet.add_time_proj(ids.flatten()).reshape(count, -1)
+    features = torch.nn.functional.silu(embedding.linear_1(sinusoids))
+    channels.set_carriers(block.conv1.bias)
+    channels.undo(block.norm2)
+    for index, (name, value) in enumerate((("bucket", bucket / 127), ("interval", 7 / fps))):
+        fit(embedding.linear_2, index, features, value + OFFSET)
+        # Two groups of three hold the value and its negative, which tells what the norm took off:
+        # a third of what is even everywhere.
+        for place, sign in ((6 * index + 2, 1.0), (6 * index + 5, -1.0)):
+            block.time_emb_proj.weight[place, index] = sign
+            block.time_emb_proj.bias[place] = -sign * OFFSET
+            block.norm2.bias[place] = OFFSET
+            block.conv2.weight[channel(name), place, 1, 1] = sign * 0.75
+
+
+def _count_frames(transformer: Net, tokens: Tokens) -> None:
+    """Frame number 0..49 from its sinusoids, and 0 as exactly as can be: frame 0 is the photo."""
+    frames = torch.arange(50)
+    embed = transformer.time_pos_embed
+    features = torch.nn.functional.silu(embed.linear_1(transformer.time_proj(frames)))
+    weight = torch.ones(50)
+    weight[:NUM_FRAMES] = 10.0
+    weight[0] = 1e4
+    fit(embed.linear_2, tokens.place("frame"), features, frames / FRAME, weight)
+
+
+def _average(attention: Net, index: int, row: Tensor, column: Tensor) -> None:
+    """Attention that looks everywhere equally adds the mean of `row` to `column`."""
+    attention.to_v.weight[index] = row
+    attention.to_out[0].weight[:, index] = column
+
+
+def _snap(products: Products, tokens: Tokens, axis: str) -> None:
+    """What the position net says, to the nearest whole cell."""
+    knots, slopes = [], []
+    for cell in range(1, 128):
+        knots += [(cell - 0.625) / UNIT, (cell - 0.375) / UNIT]
+        slopes += [tokens.write(f"cell_{axis}", 4.0), tokens.write(f"cell_{axis}", -4.0)]
+    products.bend(tokens.one(), tokens.read(axis), knots, torch.stack(slopes))
+
+
+def _turn_and_grow(products: Products, tokens: Tokens) -> None:
+    zoom = FRAME * (ZOOM * tokens.read("go_zoom") + ZOOM_MEAN * tokens.read("pace"))
+    roll = FRAME * ROLL * tokens.read("go_roll")
+    across, down = (tokens.read(f"cell_{a}") - tokens.read(f"middle_{a}") for a in "xy")
+    products.add_signed(zoom, across, tokens.write("zoom_x"))
+    products.add_signed(zoom, down, tokens.write("zoom_y"))
+    products.add_signed(-roll, down, tokens.write("roll_x"))
+    products.add_signed(roll, across, tokens.write("roll_y"))
+
+
+def _go(products: Products, tokens: Tokens) -> None:
+    near, one = tokens.read("near"), tokens.one()
+    for axis, pan, drift in zip("xy", PAN, DRIFT, strict=True):
+        target = tokens.write(f"from_{axis}", -1.0)
+        pan, drift = FRAME * pan / UNIT, FRAME * drift / UNIT
+        camera = pan * tokens.read(f"go_pan_{axis}") + tokens.read(f"zoom_{axis}")
+        products.add(FAR * camera - tokens.read(f"cell_{axis}"), one, target)
+        products.add(tokens.read(f"roll_{axis}"), one, target)
+        products.add((NEAR - FAR) * camera, near, target)
+        products.add((FAR - NEAR) * camera, near - one, target)
+        products.add(drift * tokens.read(f"go_drift_{axis}"), tokens.read("drift"), target)
+
+
+def _mirror(products: Products, tokens: Tokens) -> None:
+    """Beyond the edges the picture goes on mirrored."""
+    for axis in "xy":
+        place, last = tokens.read(f"from_{axis}"), 2 * tokens.read(f"middle_{axis}")
+        products.add(tokens.one(2.0), -place, tokens.write(f"from_{axis}"))
+        products.add(tokens.one(-2.0), place - last, tokens.write(f"from_{axis}"))
+
+

@@ -1,0 +1,197 @@
+"""What svd-nano learns, one course after the other: coordinates, scenes, pixels, and then clips."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # the field's name
+
+from svd_core.errors import SvdError
+from svd_core.nano import codec, decoder, denoising, operators, scene, shape, warping
+from svd_core.nano.course import Course
+from svd_core.nano.photos import random_crop, with_sketches
+
+
+@dataclass(frozen=True)
+class Dial:
+    """The one size dial: how large the pictures are that a course learns from, how many at once.
+
+    `scale`: of the clips' sizes. `clips`, `scenes`, `crops`: in a batch of the courses `clips`,
+    `scene` and `decoder`. `crop_side`: pixels of the decoder's squares.
+    """
+
+    scale: float
+    clips: int
+    scenes: int
+    crops: int
+    crop_side: int
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(width, height), landscape twice: it is what most photos are. Multiples of 32 pixels."""
+        landscape, portrait, square = (
+            (int(w * self.scale) // 32 * 32, int(h * self.scale) // 32 * 32) for w, h in shape.SIZES
+        )
+        return [landscape, landscape, portrait, square]
+
+
+DIALS = {
+    "tiny": Dial(scale=0.25, clips=1, scenes=1, crops=1, crop_side=32),
+    "cpu": Dial(scale=1.0, clips=1, scenes=4, crops=6, crop_side=128),
+    "gpu": Dial(scale=1.0, clips=16, scenes=32, crops=64, crop_side=256),
+}
+
+
+class Lessons:
+    """All that the courses share: photos, their codec, and nets as far as they have come.
+
+    `state`: folder with the state of each course, and the codec that all of them depend on.
+    Raises `SvdError` where a course needs one that has not been taken yet.
+    """
+
+    def __init__(self, state: Path, photos: dict[str, Tensor], dial: Dial, device: str) -> None:
+        self.state, self.dial, self.device = state, dial, device
+        self.photos = list(photos.values())
+        self._named = photos
+        self.kernel = self._kernel()
+        self.bends = self._bends()
+
+    def nets(self) -> dict[str, shape.Net]:
+        """`unet` and `image_encoder` as far as `position`, `scene` and `clips` have brought them,
+        the `vae` as far as `decoder` has."""
+        torch.manual_seed(0)
+        nets = {"unet": shape.unet(), "image_encoder": shape.image_encoder(), "vae": shape.vae()}
+        warping.initialise(nets["unet"], self.bends)
+        scene.prepare(nets["unet"])
+        inner = scene.inner_layers(nets["unet"])
+        self._bring("position", {"inner": inner})
+        self._bring("scene", {"inner": inner})
+        self._bring("clips", {name: nets[name] for name in ("unet", "image_encoder")})
+        codec.install(nets["vae"].encoder, nets["vae"].quant_conv, self.kernel)
+        decoder.prepare(nets["vae"])
+        self._bring("decoder", {"decoder": nets["vae"].decoder})
+        return nets
+
+    def position(self) -> Course:
+        """Coordinates of every size from zero padding alone. Needs no photos."""
+        unet = self.nets()["unet"]
+        scene.guard(unet, position=True)
+        return self._course(
+            "position",
+            {"inner": scene.inner_layers(unet)},
+            lambda _: scene.position_loss(unet),
+            rate=1e-3,
+            half_life=600,
+            half_precision=False,
+        )
+
+    def scene(self) -> Course:
+        """What is near and what drifts, from photos with depth sketches."""
+        if not (self.state / "position.pt").exists():
+            raise SvdError("Train the course `position` first: `scene` builds on it.")
+        unet, scenes = self.nets()["unet"], with_sketches(self._named)
+        scene.guard(unet, position=False)
+
+        def draw_loss(generator: torch.Generator) -> Tensor:
+            course.clips += self.dial.scenes
+            crops = self._crops(scenes, self.dial.scenes, generator)
+            return scene.scene_loss(unet, crops.to(self.device), self.kernel, generator)
+
+        inner = {"inner": scene.inner_layers(unet)}
+        course = self._course("scene", inner, draw_loss, rate=5e-4, half_life=4000)
+        return course
+
+    def decoder(self) -> Course:
+        """From latents back to pixels, also where a cell's content has slid."""
+        vae = self.nets()["vae"]
+
+        def draw_loss(generator: torch.Generator) -> Tensor:
+            course.clips += self.dial.crops
+            pairs = [self._slid_crop(generator) for _ in range(self.dial.crops)]
+            latents, pixels = (torch.cat(part).to(self.device) for part in zip(*pairs, strict=True))
+            linear = course.step < decoder.LINEAR_STEPS
+            made = decoder.decode(vae.decoder, latents, linear)
+            return decoder.loss(made.float(), pixels)
+
+        modules: dict[str, nn.Module] = {"decoder": vae.decoder}
+        course = self._course("decoder", modules, draw_loss, rate=1e-3, half_life=2500)
+        return course
+
+    def clips(self) -> Course:
+        """The whole UNet on whole clips, as Stable Video Diffusion is trained; gently, since it
+        moves photos before it begins."""
+        nets, scenes = self.nets(), with_sketches(self._named)
+        unet, image_encoder = nets["unet"], nets["image_encoder"]
+
+        def draw_loss(generator: torch.Generator) -> Tensor:
+            course.clips += self.dial.clips
+            crops = list(self._crops(scenes, self.dial.clips, generator))
+            batch = denoising.draw(crops, self.kernel, generator).to(self.device)
+            return denoising.loss(unet, image_encoder, batch).mean()
+
+        modules: dict[str, nn.Module] = {"unet": unet, "image_encoder": image_encoder}
+        course = self._course(
+            "clips", modules, draw_loss, rate=1e-7, half_life=8000, half_precision=False
+        )
+        return course
+
+    def _course(self, name: str, modules: dict[str, nn.Module], draw: object, **how: object) -> Course:
+        path = self.state / f"{name}.pt"
+        course = Course(path, modules, draw, device=self.device, **how)  # type: ignore[arg-type]
+        course.resume()
+        return course
+
+    @torch.no_grad()
+    def _bring(self, name: str, modules: dict[str, nn.Module]) -> None:
+        """Fill `modules` with the averaged weights of course `name`, if it has been begun."""
+        path = self.state / f"{name}.pt"
+        if path.exists():
+            average = torch.load(path, map_location="cpu", weights_only=True)["average"]
+            for prefix, module in modules.items():
+                for key, parameter in module.named_parameters():
+                    parameter.copy_(average.get(f"{prefix}.{key}", parameter))
+
+    def _crops(self, scenes: list[Tensor], count: int, generator: torch.Generator) -> Tensor:
+        if not scenes:
+            raise SvdError("None of the photos has a depth sketch; fetch those of the list.")
+        size = self.dial.sizes[int(torch.randint(4, (), generator=generator))]
+        chosen = [_any(scenes, generator) for _ in range(count)]
+        return torch.stack([random_crop(photo, size, generator) for photo in chosen])
+
+    def _slid_crop(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents as the UNet would make them of a photo that has slid by whole pixels, with a
+        little noise, and the true pixels."""
+        side, patch = self.dial.crop_side, shape.PATCH
+        photo = _any(self.photos, generator)
+        crop = random_crop(photo, (side + patch, side + patch), generator, smallest=0.2)
+        x, y = (int(torch.randint(patch, (), generator=generator)) for _ in range(2))
+        if torch.rand((), generator=generator) < 0.4:
+            x = y = 0
+        latents = operators.slide(codec.encode(crop[None], self.kernel), self.bends, x, y)
+        amount = decoder.LATENT_NOISE * torch.rand((), generator=generator)
+        latents = latents + amount * torch.randn(latents.shape, generator=generator)
+        return latents, crop[None, :, y : y + side, x : x + side]
+
+    def _kernel(self) -> Tensor:
+        path = self.state / "codec.pt"
+        if not path.exists():
+            generator = torch.Generator().manual_seed(1)
+            crops = [random_crop(p, (512, 288), generator) for p in self.photos for _ in range(2)]
+            torch.save(codec.encoding_kernel(*codec.principal_components(crops)), path)
+        kernel: Tensor = torch.load(path, weights_only=True)
+        return kernel
+
+    def _bends(self) -> tuple[Tensor, Tensor]:
+        path = self.state / "bends.pt"
+        if not path.exists():
+            generator = torch.Generator().manual_seed(2)
+            chosen = self.photos[:: len(self.photos) // 12 + 1]
+            crops = [random_crop(photo, (256, 144), generator) for photo in chosen]
+            torch.save(operators.fit(crops, self.kernel), path)
+        along_x, along_y = torch.load(path, weights_only=True)
+        return along_x, along_y
+
+
+def _any(photos: list[Tensor], generator: torch.Generator) -> Tensor:
+    return photos[int(torch.randint(len(photos), (), generator=generator))]

@@ -1,0 +1,122 @@
+"""Moving the picture: attention fetches cells from where they come, GEGLU shifts within the cell.
+
+Spatial transformers (arXiv 1506.02025) sample a picture at given places; here stock attention does.
+Queries and keys are sinusoids of place, so that their product is largest where a key's cell is the
+query's: four heads fetch the four cells around a place, one fetches the cell itself, to take it off,
+and one the coordinates that were hit. What is left is a shift by less than a cell, linear in the
+latents (`operators`) and piecewise linear in the distance.
+"""
+
+from math import pi
+
+import torch
+from torch import Tensor
+
+from svd_core.nano.channels import PLACES, UNIT
+from svd_core.nano.shape import HEADS, LATENT_CHANNELS, PATCH, UNET_WIDTH, Net
+from svd_core.nano.tokens import Products, Tokens
+
+PERIODS = (4.0, 24.0, 144.0)
+"""Cells. The first tells neighbours apart, each other what the one before it confuses."""
+
+STRENGTHS = (100.0, 60.0, 60.0)
+"""What a sinusoid counts in the logits: cells of its period's look-alikes lose by e^-30 or more."""
+
+EARLY = 0.45
+"""Cells. The nearest cell to `place - EARLY` is the one before it, and `place` itself where that is
+a whole cell, with some margin for rounding."""
+
+CELLS = 128
+"""Of the longest side."""
+
+CORNERS = {"here": (0, 0), "right": (1, 0), "below": (0, 1), "corner": (1, 1)}
+HEAD = UNET_WIDTH // HEADS
+
+
+def write(transformer: Net, bends: tuple[Tensor, Tensor]) -> None:
+    """Write the sampler into `transformer`, from channels `photo_*`, `x`, `y`, `from_x`, `from_y`
+    into channels `moved_*`. `bends`: as `operators.fit` gives them."""
+    fetched = [f"{corner}_{j}" for corner in CORNERS for j in range(LATENT_CHANNELS)]
+    waves = [f"{kind}_{wave}" for kind in ("key", "query") for wave in range(4 * len(PERIODS))]
+    tokens = Tokens([*fetched, *PLACES, "at_x", "at_y", *waves])
+    tokens.open(transformer, PLACES)
+    tokens.enter(transformer, {f"here_{j}": f"photo_{j}" for j in range(LATENT_CHANNELS)})
+    first, second = transformer.transformer_blocks
+    first_in_time, second_in_time = transformer.temporal_transformer_blocks
+    _write_waves(Products(first.ff), tokens, "key", "", 0.0)
+    _write_waves(Products(first_in_time.ff_in), tokens, "query", "from_", EARLY)
+    _fetch(second.attn1, tokens)
+    across, down = (PATCH * UNIT * (tokens.read(f"from_{a}") - tokens.read(f"at_{a}")) for a in "xy")
+    products = Products(second.ff)
+    _slide(products, tokens, bends[0], across, "here", "right")
+    _slide(products, tokens, bends[0], across, "below", "corner")
+    _slide(Products(second_in_time.ff_in), tokens, bends[1], down, "here", "below")
+    overlaid = dict(enumerate(PLACES, start=LATENT_CHANNELS - len(PLACES)))
+    for j in range(LATENT_CHANNELS):
+        tokens.close(transformer, f"here_{j}", f"moved_{j}", less=overlaid.get(j))
+
+
+def _write_waves(products: Products, tokens: Tokens, kind: str, source: str, early: float) -> None:
+    """Sinusoids of `source` x and y less `early` cells: exact at whole cells, linear in between."""
+    cells = torch.arange(-2, CELLS + 1).float()
+    for axis in (0, 1):
+        columns, values = [], []
+        for number, period in enumerate(PERIODS):
+            for part, wave in enumerate((torch.cos, torch.sin)):
+                columns.append(tokens.write(f"{kind}_{_wave(axis, number, part)}"))
+                values.append(wave(2 * pi / period * cells))
+        table = torch.stack(values, dim=1) @ torch.stack(columns)  # (cells, width)
+        slopes = table.diff(dim=0)
+        bends = torch.cat([slopes[:1], slopes.diff(dim=0)]) * UNIT
+        place = tokens.read(f"{source}{'xy'[axis]}") - early / UNIT * tokens.one()
+        products.add(tokens.one(), tokens.one(), table[0])
+        products.bend(tokens.one(), place, [float(c) / UNIT for c in cells[:-1]], bends)
+
+
+def _wave(axis: int, number: int, part: int) -> int:
+    return 2 * (len(PERIODS) * axis + number) + part
+
+
+def _fetch(attention: Net, tokens: Tokens) -> None:
+    sources = [f"here_{j}" for j in range(LATENT_CHANNELS)]
+    heads = [("query", corner, offset) for corner, offset in CORNERS.items()]
+    for head, (kind, corner, offset) in enumerate([*heads, ("key", "here", (0, 0))]):
+        sign = -1.0 if kind == "key" else 1.0  # the cell itself, taken off
+        _look(attention, tokens, head, kind, offset)
+        for j, source in enumerate(sources):
+            attention.to_v.weight[HEAD * head + j] = tokens.read(source)
+            target = tokens.write(f"{corner}_{j}", sign)
+            attention.to_out[0].weight[:, HEAD * head + j] = target
+    head = len(heads) + 1
+    _look(attention, tokens, head, "query", (0, 0))
+    for index, axis in enumerate("xy"):
+        attention.to_v.weight[HEAD * head + index] = tokens.read(axis)
+        attention.to_out[0].weight[:, HEAD * head + index] = tokens.write(f"at_{axis}")
+
+
+def _look(attention: Net, tokens: Tokens, head: int, kind: str, offset: tuple[int, int]) -> None:
+    """Let `head` look for the cell whose key is the wave of `kind`, `offset` cells on."""
+    for axis in (0, 1):
+        for number, (period, strength) in enumerate(zip(PERIODS, STRENGTHS, strict=True)):
+            angle = torch.tensor(2 * pi / period * offset[axis])
+            cos, sin = (
+                tokens.read(f"{kind}_{_wave(axis, number, part)}") for part in (0, 1)
+            )
+            turned = (cos * angle.cos() - sin * angle.sin(), sin * angle.cos() + cos * angle.sin())
+            for part in (0, 1):
+                wave = _wave(axis, number, part)
+                unit = HEAD * head + wave
+                attention.to_q.weight[unit] = strength * HEAD**0.5 * turned[part]
+                attention.to_k.weight[unit] = tokens.read(f"key_{wave}")
+
+
+def _slide(
+    products: Products, tokens: Tokens, bends: Tensor, pixels: Tensor, cell: str, ahead: str
+) -> None:
+    """Shift `cell` towards `ahead` by what row `pixels` says."""
+    names = [f"{kind}_{j}" for kind in (cell, ahead) for j in range(LATENT_CHANNELS)]
+    rows = torch.stack([tokens.read(name) for name in names])
+    for knot, bend in enumerate(bends):
+        for j, value in enumerate(bend @ rows):
+            gate = pixels - knot * tokens.one()
+            products.add(value, gate, tokens.write(f"{cell}_{j}"))
