@@ -39,9 +39,9 @@ def _shorter(module: Any) -> Callable[..., Any] | None:
     if isinstance(module, SpatioTemporalResBlock):
         silent = module.temporal_res_block
         if _is_zero(silent.conv2) and silent.conv_shortcut is None:
-            return lambda x, temb=None, image_only_indicator=None: module.spatial_res_block(x, temb)
+            return lambda x, temb=None, **_: module.spatial_res_block(x, temb)
     if isinstance(module, TransformerSpatioTemporalModel) and _is_zero(module.proj_out):
-        return lambda x, *_, return_dict=True, **__: (x,)
+        return lambda x, *_, **__: (x,)
     if isinstance(module, Attention) and not module.residual_connection:
         return _attention(module)
     if isinstance(module, FeedForward) and _is_zero(module.net[-1]):

@@ -19,7 +19,7 @@ CELLS = 128 * 72
 """Of every size svd-nano makes: 512x288, 288x512, 384x384 pixels."""
 
 PAN = (0.36, 0.14)
-"""Cells a frame (x, y) at bucket 127 and 7 fps, for noise one deviation off and the middle depth."""
+"""Cells a frame (x, y) at bucket 127 and 7 fps, for noise one deviation off, at middle depth."""
 ZOOM_MEAN, ZOOM = 0.0045, 0.0035
 """Share by which the picture grows each frame. Mostly inwards: no edge has to be invented then."""
 ROLL = 0.0008
@@ -96,13 +96,9 @@ def write(unet: Net) -> None:
     products.add(tokens.read("speed"), tokens.read("frame"), tokens.write("pace"))
     products = Products(first_in_time.ff)
     for code in CODES:
-        products.add(
-            tokens.read(f"code_{code}"), tokens.read("pace"), tokens.write(f"go_{code}")
-        )
+        products.add(tokens.read(f"code_{code}"), tokens.read("pace"), tokens.write(f"go_{code}"))
     for index, axis in enumerate("xy"):
-        _average(
-            second.attn1, index, tokens.read(f"cell_{axis}"), tokens.write(f"middle_{axis}")
-        )
+        _average(second.attn1, index, tokens.read(f"cell_{axis}"), tokens.write(f"middle_{axis}"))
     _turn_and_grow(Products(second.ff), tokens)
     _go(Products(second_in_time.ff_in), tokens)
     _mirror(Products(second_in_time.ff), tokens)
@@ -189,5 +185,3 @@ def _mirror(products: Products, tokens: Tokens) -> None:
         place, last = tokens.read(f"from_{axis}"), 2 * tokens.read(f"middle_{axis}")
         products.add(tokens.one(2.0), -place, tokens.write(f"from_{axis}"))
         products.add(tokens.one(-2.0), place - last, tokens.write(f"from_{axis}"))
-
-

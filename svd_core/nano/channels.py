@@ -36,9 +36,9 @@ def channel(name: str) -> int:
     """The channel that holds value `name`; its carriers are the two before it.
 
     `photo_j`: latents of the photo. `noise_*`: noise that decides a code. `near`, `drift`: what the
-    scene net found. `bucket`, `interval`: the request's bucket over 127 and 7 over its fps. `x`, `y`:
-    the cell. `from_x`, `from_y`: the place its
-    content comes from. `moved_j`: the answer, which takes the place of all but the photo.
+    scene net found. `bucket`, `interval`: the request's bucket over 127 and 7 over its fps. `x`,
+    `y`: the cell. `from_x`, `from_y`: the place its content comes from. `moved_j`: the answer,
+    which takes the place of all but the photo.
     """
     return GROUP * _SLOTS[name] + 2
 

@@ -24,12 +24,12 @@ def render(
         [from_x - torch.arange(columns), from_y - torch.arange(rows)[:, None]], dim=1
     )
     moved = PATCH * F.interpolate(moved, scale_factor=float(PATCH), mode="bilinear")
-    size = torch.tensor([photo.shape[2], photo.shape[1]])
-    y, x = torch.meshgrid(torch.arange(size[1]), torch.arange(size[0]), indexing="ij")
+    _, height, width = photo.shape
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     here = torch.stack([x, y], dim=-1) + moved.permute(0, 2, 3, 1)
     frames = F.grid_sample(
         photo.expand(num_frames, -1, -1, -1),
-        (here + 0.5) * 2 / size - 1,
+        (here + 0.5) * 2 / torch.tensor([width, height]) - 1,
         mode="bicubic",
         padding_mode="reflection",
         align_corners=False,

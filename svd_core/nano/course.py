@@ -60,7 +60,7 @@ class Course:
             if value.ndim > 1 and "conv_out" not in key
         }
         rest = [value for key, value in self._names.items() if key not in self._matrices]
-        self._muon = torch.optim.Muon(self._matrices.values(), lr=self.rate, weight_decay=0.0)
+        self._muon: Any = torch.optim.Muon(self._matrices.values(), self.rate, weight_decay=0.0)
         self._adam = torch.optim.AdamW(rest, lr=self.rate, betas=(0.9, 0.99), weight_decay=0.0)
 
     def train(self, seconds: float, on_step: Callable[["Course", float], None]) -> None:

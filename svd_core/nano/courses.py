@@ -1,11 +1,11 @@
 """What svd-nano learns, one course after the other: coordinates, scenes, pixels, and then clips."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.errors import SvdError
 from svd_core.nano import codec, decoder, denoising, operators, scene, shape, warping
@@ -66,6 +66,7 @@ class Lessons:
         scene.prepare(nets["unet"])
         inner = scene.inner_layers(nets["unet"])
         self._bring("position", {"inner": inner})
+        self._settle(nets["unet"], inner)
         self._bring("scene", {"inner": inner})
         self._bring("clips", {name: nets[name] for name in ("unet", "image_encoder")})
         codec.install(nets["vae"].encoder, nets["vae"].quant_conv, self.kernel)
@@ -98,8 +99,8 @@ class Lessons:
             crops = self._crops(scenes, self.dial.scenes, generator)
             return scene.scene_loss(unet, crops.to(self.device), self.kernel, generator)
 
-        inner = {"inner": scene.inner_layers(unet)}
-        course = self._course("scene", inner, draw_loss, rate=5e-4, half_life=4000)
+        inner: dict[str, nn.Module] = {"inner": scene.inner_layers(unet)}
+        course = self._course("scene", inner, draw_loss, rate=5e-4, half_life=2000)
         return course
 
     def decoder(self) -> Course:
@@ -136,9 +137,24 @@ class Lessons:
         )
         return course
 
-    def _course(self, name: str, modules: dict[str, nn.Module], draw: object, **how: object) -> Course:
-        path = self.state / f"{name}.pt"
-        course = Course(path, modules, draw, device=self.device, **how)  # type: ignore[arg-type]
+    def _course(
+        self,
+        name: str,
+        modules: dict[str, nn.Module],
+        draw_loss: Callable[[torch.Generator], Tensor],
+        rate: float,
+        half_life: int,
+        half_precision: bool = True,
+    ) -> Course:
+        course = Course(
+            self.state / f"{name}.pt",
+            modules,
+            draw_loss,
+            rate,
+            half_life,
+            self.device,
+            half_precision,
+        )
         course.resume()
         return course
 
@@ -151,6 +167,16 @@ class Lessons:
             for prefix, module in modules.items():
                 for key, parameter in module.named_parameters():
                     parameter.copy_(average.get(f"{prefix}.{key}", parameter))
+
+    def _settle(self, unet: shape.Net, inner: nn.Module) -> None:
+        """The end of `position`, found once and kept until that course goes on."""
+        learnt, settled = self.state / "position.pt", self.state / "settled.pt"
+        if not learnt.exists():
+            return
+        if not settled.exists() or settled.stat().st_mtime < learnt.stat().st_mtime:
+            scene.settle(unet)
+            torch.save(inner.state_dict(), settled)
+        inner.load_state_dict(torch.load(settled, weights_only=True))
 
     def _crops(self, scenes: list[Tensor], count: int, generator: torch.Generator) -> Tensor:
         if not scenes:

@@ -1,7 +1,6 @@
 """Training the VAE's decoder: from the linear codec's latents back to pixels."""
 
 import torch
-from diffusers.models.resnet import SpatioTemporalResBlock
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
@@ -34,6 +33,7 @@ def prepare(vae: Net) -> None:
             module.bias.zero_()
         elif isinstance(module, nn.Conv2d) and ".conv1" not in name:
             nn.init.orthogonal_(module.weight)
+            assert module.bias is not None
             nn.init.zeros_(module.bias)
     shortcut = decoder.up_blocks[-1].resnets[0].spatial_res_block.conv_shortcut
     shortcut.weight[1::3] = -shortcut.weight[0::3]
@@ -74,8 +74,8 @@ def _pass(block: Net, x: Tensor, silent: bool) -> Tensor:
 
 def loss(decoded: Tensor, pixels: Tensor) -> Tensor:
     """Squared error, plus the absolute error of differences between neighbours, for sharp edges,
-    plus that of their strength in squares of `WINDOW`: what cannot be known exactly, such as leaves,
-    should at least be as rough as in the photo."""
+    plus that of their strength in squares of `WINDOW`: what cannot be known exactly, such as
+    leaves, should at least be as rough as in the photo."""
     loss = F.mse_loss(decoded, pixels)
     for axis in (-1, -2):
         made, wanted = decoded.diff(dim=axis), pixels.diff(dim=axis)

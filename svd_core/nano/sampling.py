@@ -2,9 +2,9 @@
 
 Spatial transformers (arXiv 1506.02025) sample a picture at given places; here stock attention does.
 Queries and keys are sinusoids of place, so that their product is largest where a key's cell is the
-query's: four heads fetch the four cells around a place, one fetches the cell itself, to take it off,
-and one the coordinates that were hit. What is left is a shift by less than a cell, linear in the
-latents (`operators`) and piecewise linear in the distance.
+query's: four heads fetch the four cells around a place, one fetches the cell itself, to take it
+off, and one the coordinates that were hit. What is left is a shift by less than a cell, linear in
+the latents (`operators`) and piecewise linear in the distance.
 """
 
 from math import pi
@@ -46,7 +46,9 @@ def write(transformer: Net, bends: tuple[Tensor, Tensor]) -> None:
     _write_waves(Products(first.ff), tokens, "key", "", 0.0)
     _write_waves(Products(first_in_time.ff_in), tokens, "query", "from_", EARLY)
     _fetch(second.attn1, tokens)
-    across, down = (PATCH * UNIT * (tokens.read(f"from_{a}") - tokens.read(f"at_{a}")) for a in "xy")
+    across, down = (
+        PATCH * UNIT * (tokens.read(f"from_{a}") - tokens.read(f"at_{a}")) for a in "xy"
+    )
     products = Products(second.ff)
     _slide(products, tokens, bends[0], across, "here", "right")
     _slide(products, tokens, bends[0], across, "below", "corner")
@@ -99,9 +101,7 @@ def _look(attention: Net, tokens: Tokens, head: int, kind: str, offset: tuple[in
     for axis in (0, 1):
         for number, (period, strength) in enumerate(zip(PERIODS, STRENGTHS, strict=True)):
             angle = torch.tensor(2 * pi / period * offset[axis])
-            cos, sin = (
-                tokens.read(f"{kind}_{_wave(axis, number, part)}") for part in (0, 1)
-            )
+            cos, sin = (tokens.read(f"{kind}_{_wave(axis, number, part)}") for part in (0, 1))
             turned = (cos * angle.cos() - sin * angle.sin(), sin * angle.cos() + cos * angle.sin())
             for part in (0, 1):
                 wave = _wave(axis, number, part)

@@ -7,6 +7,7 @@ every size once and for all. The other channels see both.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ class Lane:
 
     def _of(self, weight: Tensor, dim: int) -> Tensor:
         """What belongs to the lane of `weight`, along `dim`: also of the skip beside it."""
-        parts = weight.split(UNET_WIDTH, dim=dim)
+        parts = torch.split(weight, UNET_WIDTH, dim=dim)
         return torch.cat([part.narrow(dim, 0, self.stop) for part in parts], dim=dim)
 
 
@@ -114,7 +115,7 @@ def prepare(unet: Net) -> None:
         if name.endswith("conv2"):
             module.weight.mul_(0.1)
         if "conv" in name or name == "enter":
-            for part in module.weight.split(UNET_WIDTH, dim=1):
+            for part in torch.split(module.weight, UNET_WIDTH, dim=1):
                 part[:LANE, LANE:] = 0.0
     enter = unet.down_blocks[0].downsamplers[0].conv
     read = torch.zeros(UNET_WIDTH, dtype=torch.bool)
@@ -136,7 +137,8 @@ def guard(unet: Net, position: bool) -> None:
             mask = _of_lane(len(parameter))
         if not position:
             mask = 1.0 - mask
-        parameter.register_hook(lambda gradient, mask=mask: gradient * mask)
+        hook: Any = parameter.register_hook
+        hook(lambda gradient, mask=mask: gradient * mask)
 
 
 def _of_lane(length: int) -> Tensor:
@@ -146,11 +148,12 @@ def _of_lane(length: int) -> Tensor:
 
 
 def position_loss(unet: Net) -> Tensor:
-    """Squared error of the coordinates, in cells, mean over the three sizes and the worst cells."""
+    """Squared error of the coordinates, in cells, summed over the sizes; the sixth power is added
+    so that the worst cells count most."""
     total = torch.zeros(())
     for error in position_errors(unet):
-        total = total + error.square().mean() + 0.1 * error.square().amax()
-    return total / len(SIZES)
+        total = total + error.square().mean() + 0.02 * error.abs().pow(6).mean().clamp(max=50.0)
+    return total
 
 
 def position_errors(unet: Net) -> list[Tensor]:
@@ -175,30 +178,34 @@ def scene_loss(unet: Net, scenes: Tensor, kernel: Tensor, generator: torch.Gener
 
 
 @torch.no_grad()
-def settle(unet: Net) -> None:
-    """Fit the layer that gives the coordinates by least squares, the worst cells counting most."""
+def settle(unet: Net, rounds: int = 150) -> None:
+    """Fit the layer that gives the coordinates so that the worst cell is as good as can be.
+
+    Lawson's algorithm: least squares again and again, each cell weighed by how wrong it has been.
+    """
     conv = list(unet.up_blocks)[-2].upsamplers[0].conv
     rows, targets = [], []
     for width, height in SIZES:
         shape = (1, LATENT_CHANNELS, height // PATCH, width // PATCH)
-        features = Lane(unet, LANE).features(torch.zeros(shape))
-        patches = F.unfold(features.double(), 3, padding=1)[0].T
+        patches = F.unfold(Lane(unet, LANE).features(torch.zeros(shape)).double(), 3, padding=1)[
+            0
+        ].T
         rows.append(torch.cat([patches, torch.ones(len(patches), 1)], dim=1))
         targets.append(_coordinates(width // PATCH, height // PATCH).flatten(1).T.double() / UNIT)
     features, wanted = torch.cat(rows), torch.cat(targets)
     for axis in (0, 1):
-        weight = torch.ones(len(features), 1)
+        weight = torch.ones(len(features), 1, dtype=torch.float64)
         best = float("inf")
-        for _ in range(20):
+        for _ in range(rounds):
             gram = features.T @ (weight * features)
-            gram += 1e-9 * gram.diagonal().mean() * torch.eye(len(gram))
+            gram += 1e-10 * gram.diagonal().mean() * torch.eye(len(gram))
             found = torch.linalg.solve(gram, features.T @ (weight[:, 0] * wanted[:, axis]))
             error = (features @ found - wanted[:, axis]).abs()
             if float(error.max()) < best:
                 best = float(error.max())
                 conv.weight[axis, :LANE] = found[:-1].reshape(LANE, 3, 3).float()
                 conv.bias[axis] = found[-1].float()
-            weight = weight * (error[:, None] / error.mean() + 0.3) ** 0.7
+            weight = weight * (error[:, None] / error.max() + 0.05)
             weight = weight / weight.mean()
 
 

@@ -22,8 +22,8 @@ SIZES = ((512, 288), (288, 512), (384, 384))
 
 LATENT_CHANNELS = 16
 PATCH = 4
-"""Pixels of a photo along one side of a latent cell. SVD's own VAE has cells of 8 pixels, from which
-a decoder as small as ours cannot bring detail back; 16 numbers for 4x4 pixels keep nearly all."""
+"""Pixels of a photo along one side of a latent cell. SVD's own VAE has cells of 8 pixels, from
+which a decoder as small as ours cannot bring detail back; 16 numbers for 4x4 keep nearly all."""
 
 UNET_WIDTH = 96
 """Channels at every level: 32 norm groups of three, as `channels` needs them."""

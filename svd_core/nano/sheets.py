@@ -29,7 +29,10 @@ def draw_sample(lessons: "Lessons", path: Path) -> None:
         latents = encode(crop, lessons.kernel)
         seen = scene.Lane(nets["unet"])(latents)
         maps = [seen[:, [scene.OUTPUTS[name]] * 3] * 2 - 1 for name in ("near", "drift")]
-        maps = [part.repeat_interleave(shape.PATCH, 2).repeat_interleave(shape.PATCH, 3) for part in maps]
+        maps = [
+            part.repeat_interleave(shape.PATCH, 2).repeat_interleave(shape.PATCH, 3)
+            for part in maps
+        ]
         decoded = decoder.decode(nets["vae"].decoder, latents, linear=False)
         rows.append(torch.cat([crop, decoded, *maps], dim=3)[0])
     _picture(torch.cat(rows, dim=1)).save(path)

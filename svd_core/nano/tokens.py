@@ -113,7 +113,9 @@ def silence(unet: Net) -> None:
             parameter.fill_(-30.0 if "attentions" in name else 30.0)  # time layers of attention on
 
 
-def fit(linear: Net, row: int, features: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
+def fit(
+    linear: Net, row: int, features: Tensor, target: Tensor, weight: Tensor | None = None
+) -> None:
     """Set `row` of `linear` so that it gives `target` (n,) for `features` (n, k): ridge regression,
     by `weight` (n,) where some count more."""
     weight = torch.ones(len(features)) if weight is None else weight

@@ -1,0 +1,31 @@
+"""Synthetic photos and small helpers for the tests of svd-nano's training."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from svd_core.nano import codec
+
+
+def smooth_photo(width: int, height: int, seed: int = 0) -> Tensor:
+    """A picture of soft blobs, (3, height, width) in [-1, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(1, 3, height // 16, width // 16, generator=generator)
+    blobs = torch.nn.functional.interpolate(noise, (height, width), mode="bicubic")
+    return blobs[0].clamp(-1, 1)
+
+
+def smooth_kernel() -> Tensor:
+    pictures = [smooth_photo(128, 96, seed) for seed in range(6)]
+    components, deviations = codec.principal_components(pictures)
+    return codec.encoding_kernel(components, deviations.clamp(min=0.05))
+
+
+def save_photos(folder: Path, count: int = 3) -> dict[str, Path]:
+    folder.mkdir()
+    for seed in range(count):
+        pixels = ((smooth_photo(160, 120, seed) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"{seed}.png")
+    return {path.stem: path for path in folder.iterdir()}

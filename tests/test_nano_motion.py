@@ -1,0 +1,148 @@
+"""svd-nano's written-down motion: the stock UNet does what `camera.places` says in plain words."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from svd_core.fast.silent import skip_silent
+from svd_core.nano import camera, channels, clips, codec, operators, scene, shape, warping
+from tests.nano_photos import smooth_kernel, smooth_photo
+
+ROWS, COLUMNS, FRAMES = 20, 28, 5
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Tensor:
+    return smooth_kernel()
+
+
+@pytest.fixture(scope="module")
+def unet(kernel: Tensor) -> shape.Net:
+    """The UNet before it has learnt anything, told the coordinates and a scene by hand."""
+    torch.manual_seed(0)
+    net = shape.unet().eval()
+    bends = operators.fit([smooth_photo(128, 96, seed) for seed in range(6)], kernel)
+    warping.initialise(net, bends)
+    skip_silent(net)
+
+    def tell(_module: object, _input: object, made: Tensor) -> Tensor:
+        told = torch.zeros_like(made)
+        grids = torch.meshgrid(torch.arange(ROWS), torch.arange(COLUMNS), indexing="ij")
+        told[:, scene.OUTPUTS["x"]] = grids[1] / channels.UNIT
+        told[:, scene.OUTPUTS["y"]] = grids[0] / channels.UNIT
+        near, drift = sight()
+        told[:, scene.OUTPUTS["near"]], told[:, scene.OUTPUTS["drift"]] = near, drift
+        return told
+
+    list(net.up_blocks)[-2].upsamplers[0].register_forward_hook(tell)
+    return net
+
+
+def sight() -> tuple[Tensor, Tensor]:
+    """Far above, near below, and a cloud that drifts."""
+    near = torch.linspace(0, 1, ROWS)[:, None].expand(ROWS, COLUMNS).clone()
+    drift = torch.zeros(ROWS, COLUMNS)
+    drift[:6, 8:20] = 1.0
+    return near, drift
+
+
+def pointing_noise(**deviations: float) -> Tensor:
+    """Noise that stands for exactly these deviations of the named codes, and none of the others."""
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(FRAMES, shape.LATENT_CHANNELS, ROWS, COLUMNS, generator=generator)
+    for index, code in enumerate(channels.CODES):
+        wanted = deviations.get(code, 0.0) / (camera.CELLS * shape.NUM_FRAMES) ** 0.5
+        noise[:, index] += wanted - noise[:, index].mean()
+    return noise
+
+
+def denoise(unet: shape.Net, photo: Tensor, noise: Tensor, bucket: float, fps: float) -> Tensor:
+    """Clean latents of one step from pure noise, (frames, channels, height, width)."""
+    with torch.no_grad():
+        answer = unet(
+            torch.cat([noise, photo.expand(len(noise), -1, -1, -1)], dim=1)[None],
+            torch.tensor(shape.SIGMA_MAX).log() / 4,
+            encoder_hidden_states=torch.zeros(1, 1, shape.CLIP_WIDTH),
+            added_time_ids=torch.tensor([[fps - 1, bucket, 0.02]]),
+            return_dict=False,
+        )[0][0]
+    return -answer
+
+
+MOVES = [
+    {"pan_x": 2.0},
+    {"pan_x": -2.0, "pan_y": 2.0},
+    {"zoom": 3.0},
+    {"roll": 4.0},
+    {"drift_x": 2.0},
+    {"pan_x": 1.0, "zoom": -2.0, "roll": -2.0, "drift_x": -1.0, "drift_y": 2.0},
+]
+
+
+@pytest.mark.parametrize("codes", MOVES, ids=" ".join)
+def test_the_unet_fetches_each_cell_from_where_the_camera_says(
+    unet: shape.Net, kernel: Tensor, codes: dict[str, float]
+) -> None:
+    noise = pointing_noise(**codes)
+    photo = smooth_photo(4 * COLUMNS, 4 * ROWS + 16, 31)[:, : 4 * ROWS]
+    latents = codec.encode(photo[None], kernel)
+    made = denoise(unet, latents, noise, 200, 7)
+    near, drift = sight()
+    wanted = codec.encode(clips.render(photo, near, drift, noise, 200, 7), kernel)
+    error = (made - wanted).square().mean(dim=(1, 2, 3))
+    standing = (latents - wanted).square().mean(dim=(1, 2, 3))
+    assert error[0] < 0.001
+    assert (error[1:] < 0.15 * standing[1:] + 0.001).all()
+
+
+def test_motion_grows_with_the_bucket_and_is_a_speed_not_a_step(
+    unet: shape.Net, kernel: Tensor
+) -> None:
+    latents = codec.encode(
+        smooth_photo(4 * COLUMNS, 4 * ROWS + 16, 32)[None, :, : 4 * ROWS], kernel
+    )
+    noise = pointing_noise(pan_x=2.0)
+
+    def change(bucket: float, fps: float) -> float:
+        made = denoise(unet, latents, noise, bucket, fps)
+        return float((made[-1] - made[0]).square().mean())
+
+    assert change(32, 7) < 0.5 * change(127, 7) < 0.5 * change(223, 7)
+    assert change(127, 25) < 0.5 * change(127, 7)
+
+
+def test_near_things_move_more_than_far_ones_and_only_what_drifts_drifts() -> None:
+    near, drift = sight()
+    x = torch.arange(COLUMNS)
+    panned, _ = camera.places(camera.motion(pointing_noise(pan_x=1.0), 127, 7), near, drift * 0)
+    moved = (x - panned)[3]
+    assert moved[-1].mean() > 2 * moved[0].mean()
+    drifting, _ = camera.places(camera.motion(pointing_noise(drift_x=1.0), 127, 7), near, drift)
+    still, _ = camera.places(camera.motion(pointing_noise(), 127, 7), near, drift)
+    changed = (drifting - still)[3] != 0
+    assert torch.equal(changed, drift > 0)
+
+
+def test_the_camera_moves_in_so_that_hardly_anything_must_be_invented() -> None:
+    near, drift = sight()
+    from_x, from_y = camera.places(camera.motion(pointing_noise(), 127, 7), near, drift)
+    assert from_x[-1].min() > 0
+    assert from_x[-1].max() < COLUMNS - 1
+    assert from_y[-1].max() < ROWS - 1
+
+
+def test_pace_is_bucket_times_frame_interval() -> None:
+    assert camera.speed(254, 7) == pytest.approx(2 * camera.speed(127, 7))
+    assert camera.speed(127, 14) == pytest.approx(camera.speed(127, 7) / 2)
+    noise = torch.randn(4, shape.LATENT_CHANNELS, 6, 8)
+    one, other = (camera.motion(sign * noise, 127, 7) for sign in (1, -1))
+    assert torch.allclose(one["pan_x"], -other["pan_x"])
+    assert torch.equal(one["pace"], other["pace"])
+
+
+def test_beyond_the_edges_the_picture_goes_on_mirrored() -> None:
+    noise = pointing_noise(pan_x=30.0)
+    near, drift = torch.ones(ROWS, COLUMNS), torch.zeros(ROWS, COLUMNS)
+    from_x, _ = camera.places(camera.motion(noise, 255, 5), near, drift)
+    assert from_x[:3].min() >= 0
+    assert from_x[:3].max() <= COLUMNS - 1
