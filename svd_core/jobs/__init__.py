@@ -2,6 +2,34 @@
 
 from svd_core.jobs.inline import InlineQueue, InlineWork
 from svd_core.jobs.local import LocalQueue, Work
-from svd_core.jobs.protocol import Job, JobQueue
+from svd_core.jobs.protocol import (
+    Cancellation,
+    Fetch,
+    Job,
+    JobOptions,
+    JobQueue,
+    Priority,
+    RemoteRequest,
+    Send,
+    Stamped,
+    Times,
+    Undeliverable,
+)
 
-__all__ = ["InlineQueue", "InlineWork", "Job", "JobQueue", "LocalQueue", "Work"]
+__all__ = [
+    "Cancellation",
+    "Fetch",
+    "InlineQueue",
+    "InlineWork",
+    "Job",
+    "JobOptions",
+    "JobQueue",
+    "LocalQueue",
+    "Priority",
+    "RemoteRequest",
+    "Send",
+    "Stamped",
+    "Times",
+    "Undeliverable",
+    "Work",
+]

@@ -8,8 +8,10 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
-from svd_core.errors import GenerationFailed, QueueFull
+from svd_core.errors import GenerationFailed, QueueFull, ServerStopping, SvdError
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
+from svd_core.jobs.local import no_fetch
+from svd_core.jobs.protocol import USUAL, Fetch, JobOptions, RemoteRequest
 from svd_core.jobs.shelf import Shelf
 from svd_core.jobs.ticket import Ticket, ending_of
 from svd_core.params import VideoRequest
@@ -24,23 +26,50 @@ class InlineQueue:
     `max_queue`: jobs that may be open at once. `keep_s`: seconds a finished job is remembered.
     """
 
-    def __init__(self, work: InlineWork, max_queue: int, *, keep_s: float = 86_400.0) -> None:
+    def __init__(
+        self,
+        work: InlineWork,
+        max_queue: int,
+        *,
+        fetch: Fetch = no_fetch,
+        keep_s: float = 86_400.0,
+    ) -> None:
         self._work = work
+        self._fetch = fetch
         self._max_queue = max_queue
         self._shelf = Shelf(keep_s)
         self._closed = False
 
-    def submit(self, request: VideoRequest) -> "InlineJob":
+    def submit(
+        self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL
+    ) -> "InlineJob":
         if self._closed:
-            raise QueueFull("The server is stopping; please try again in a minute.")
+            raise ServerStopping("The server is stopping; please try again in a minute.")
         if len(self._shelf.open_tickets()) >= self._max_queue:
             raise QueueFull(
                 f"{self._max_queue} videos are being made already, which is as many as fit; "
                 "please try again in a few minutes."
             )
-        job = InlineJob(self._work, request, self._shelf.retire)
+        job = InlineJob(self._resolved, request, self._shelf.retire, options)
         self._shelf.put(job)
         return job
+
+    def reject(self, error: SvdError, options: JobOptions = USUAL) -> Ticket:
+        ticket = Ticket(None, lambda _: None, options)
+        self._shelf.put(ticket)
+        ticket.report(Failed(error))
+        self._shelf.retire(ticket)
+        return ticket
+
+    def length(self) -> int:
+        return len(self._shelf.open_tickets())
+
+    def _resolved(
+        self, job_id: str, request: VideoRequest | RemoteRequest
+    ) -> Generator[Progress | Video]:
+        if isinstance(request, RemoteRequest):
+            request = VideoRequest(self._fetch(request.image_url), request.params)
+        return self._work(job_id, request)
 
     def get(self, job_id: str) -> Ticket:
         return self._shelf.find(job_id)
@@ -61,13 +90,17 @@ class InlineJob(Ticket):
     """Implements `Job`; its first `events` iterator is the one that works."""
 
     def __init__(
-        self, work: InlineWork, request: VideoRequest, on_end: Callable[[Ticket], None]
+        self,
+        work: Callable[[str, VideoRequest | RemoteRequest], Generator[Progress | Video]],
+        request: VideoRequest | RemoteRequest,
+        on_end: Callable[[Ticket], None],
+        options: JobOptions,
     ) -> None:
         self._work = work
-        self._request: VideoRequest | None = request
+        self._request: VideoRequest | RemoteRequest | None = request
         self._on_end = on_end
         self._claim = threading.Lock()
-        super().__init__(request.params, self._stop_unless_claimed)
+        super().__init__(request.params, self._stop_unless_claimed, options)
 
     def events(self) -> Iterator[Event]:
         with self._claim:
@@ -77,7 +110,7 @@ class InlineJob(Ticket):
             return
         yield from self._run(request)
 
-    def _run(self, request: VideoRequest) -> Iterator[Event]:
+    def _run(self, request: VideoRequest | RemoteRequest) -> Iterator[Event]:
         ending: Succeeded | Failed | Stopped = Stopped()  # what holds if this iterator is dropped
         try:
             yield self.last

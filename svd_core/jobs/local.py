@@ -5,8 +5,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from svd_core.errors import Cancelled, QueueFull
+from svd_core.errors import Cancelled, InvalidImage, QueueFull, ServerStopping, SvdError
 from svd_core.events import Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.jobs.protocol import USUAL, Fetch, JobOptions, RemoteRequest
 from svd_core.jobs.shelf import Shelf
 from svd_core.jobs.ticket import Ticket, ending_of
 from svd_core.params import VideoRequest
@@ -17,6 +18,10 @@ Work = Callable[[str, VideoRequest, OnProgress], Video]
 log = logging.getLogger(__name__)
 
 
+def no_fetch(_: str) -> bytes:
+    raise InvalidImage("This server fetches no addresses; send the photo itself.")
+
+
 class LocalQueue:
     """Implements `JobQueue`.
 
@@ -25,35 +30,54 @@ class LocalQueue:
     """
 
     def __init__(
-        self, work: Work, max_queue: int, *, keep_s: float = 86_400.0, patience_s: float = 10.0
+        self,
+        work: Work,
+        max_queue: int,
+        *,
+        fetch: Fetch = no_fetch,
+        keep_s: float = 86_400.0,
+        patience_s: float = 10.0,
     ) -> None:
         self._make = work
+        self._fetch = fetch
         self._max_queue = max_queue
         self._patience_s = patience_s
         self._shelf = Shelf(keep_s)
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Ticket, VideoRequest]] = deque()
+        self._waiting: deque[tuple[Ticket, VideoRequest | RemoteRequest]] = deque()
         self._running: Ticket | None = None
         self._closed = False
         # A daemon, so that work which never looks up cannot keep the process alive.
         self._thread = threading.Thread(target=self._work, name="svd-worker", daemon=True)
         self._thread.start()
 
-    def submit(self, request: VideoRequest) -> Ticket:
+    def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Ticket:
         with self._changed:
             if self._closed:
-                raise QueueFull("The server is stopping; please try again in a minute.")
-            if len(self._waiting) >= self._max_queue:
+                raise ServerStopping("The server is stopping; please try again in a minute.")
+            most = self._max_queue
+            if options.max_waiting is not None:
+                most = min(most, options.max_waiting)
+            if len(self._waiting) >= most:
                 raise QueueFull(
                     f"{len(self._waiting)} videos are waiting already, which is as many as fit; "
                     "please try again in a few minutes."
                 )
-            ticket = Ticket(request.params, self._on_cancel)
+            ticket = Ticket(request.params, self._on_cancel, options)
             self._shelf.put(ticket)
             self._waiting.append((ticket, request))
             self._tell_positions()
             self._changed.notify_all()
         return ticket
+
+    def reject(self, error: SvdError, options: JobOptions = USUAL) -> Ticket:
+        ticket = Ticket(None, self._on_cancel, options)
+        self._shelf.put(ticket)
+        self._end(ticket, Failed(error))
+        return ticket
+
+    def length(self) -> int:
+        return len(self._waiting)
 
     def get(self, job_id: str) -> Ticket:
         return self._shelf.find(job_id)
@@ -91,7 +115,7 @@ class LocalQueue:
                 self._end(ticket, ending)
                 self._tell_positions()
 
-    def _next(self) -> tuple[Ticket, VideoRequest] | None:
+    def _next(self) -> tuple[Ticket, VideoRequest | RemoteRequest] | None:
         """Wait for a job and mark it as running; None once the queue is closed."""
         with self._changed:
             while not self._waiting and not self._closed:
@@ -102,13 +126,17 @@ class LocalQueue:
             self._running = turn[0]
             return turn
 
-    def _run(self, ticket: Ticket, request: VideoRequest) -> Succeeded | Failed | Stopped:
+    def _run(
+        self, ticket: Ticket, request: VideoRequest | RemoteRequest
+    ) -> Succeeded | Failed | Stopped:
         def on_progress(progress: Progress) -> None:
             if ticket.stopping.is_set():
                 raise Cancelled
             ticket.report(progress)
 
         try:
+            if isinstance(request, RemoteRequest):
+                request = VideoRequest(self._fetch(request.image_url), request.params)
             return Succeeded(self._make(ticket.id, request, on_progress))
         except Exception as error:  # noqa: BLE001 - after any failure the next job must still run
             return ending_of(ticket.id, error)

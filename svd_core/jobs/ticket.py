@@ -2,12 +2,14 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from svd_core.errors import Cancelled, GenerationFailed, SvdError
 from svd_core.events import Event, Failed, Progress, Stage, Stopped
+from svd_core.jobs.protocol import USUAL, Cancellation, JobOptions, Stamped, Times
 from svd_core.params import VideoParams
 
 STOPPING = "Stopping; the step that is under way still runs to its end."
@@ -21,20 +23,27 @@ class Ticket:
     `on_cancel` is called once, after `stopping` was set.
     """
 
-    def __init__(self, params: VideoParams, on_cancel: Callable[["Ticket"], None]) -> None:
+    def __init__(
+        self,
+        params: VideoParams | None,
+        on_cancel: Callable[["Ticket"], None],
+        options: JobOptions = USUAL,
+    ) -> None:
         self.id = uuid4().hex
         self.params = params
+        self.options = options
+        self.times = Times(datetime.now(UTC))
         self.stopping = threading.Event()
         self._on_cancel = on_cancel
         self._changed = threading.Condition()
-        self._events: list[tuple[int, Event]] = []
+        self._events: list[Stamped] = []
         self._count = 0
         self.report(Progress(stage=Stage.QUEUED))
 
     @property
     def last(self) -> Event:
         with self._changed:
-            return self._events[-1][1]
+            return self._events[-1].event
 
     @property
     def done(self) -> bool:
@@ -43,33 +52,45 @@ class Ticket:
     def report(self, event: Event) -> None:
         """Record `event` and wake whoever watches. Whatever comes after the end is dropped."""
         with self._changed:
-            previous = self._events[-1][1] if self._events else None
+            previous = self._events[-1].event if self._events else None
             if previous is not None and not isinstance(previous, Progress):
                 return
             if _supersedes(event, previous):
                 self._events.pop()
             self._count += 1
-            self._events.append((self._count, event))
+            now = datetime.now(UTC)
+            if not isinstance(event, Progress):
+                self.times = replace(self.times, ended=now)
+            elif event.stage is not Stage.QUEUED and self.times.started is None:
+                self.times = replace(self.times, started=now)
+            self._events.append(Stamped(self._count, now, event))
             self._changed.notify_all()
+
+    def news(self, seen: int = 0, timeout_s: float | None = 0.0) -> Sequence[Stamped]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._count > seen, timeout_s)
+            return [entry for entry in self._events if entry.number > seen]
 
     def events(self) -> Iterator[Event]:
         seen = 0
         while True:
-            with self._changed:
-                while self._count == seen:
-                    self._changed.wait()
-                fresh = [event for number, event in self._events if number > seen]
-                seen = self._count
-            yield from fresh
-            if not isinstance(fresh[-1], Progress):
+            fresh = self.news(seen, timeout_s=None)
+            seen = fresh[-1].number
+            yield from (entry.event for entry in fresh)
+            if not isinstance(fresh[-1].event, Progress):
                 return
 
-    def cancel(self) -> None:
+    def cancel(self) -> Cancellation:
+        if self.done:
+            return Cancellation.TOO_LATE
         if not self.stopping.is_set():
             self.stopping.set()
             self._on_cancel(self)
             if isinstance(last := self.last, Progress):
                 self.report(replace(last, note=STOPPING))
+        if self.done and self.times.started is None:
+            return Cancellation.REMOVED
+        return Cancellation.REQUESTED
 
 
 def ending_of(job_id: str, error: Exception) -> Failed | Stopped:
