@@ -13,6 +13,11 @@ from svd_core.errors import InvalidSettings
 PREFIX = "SVD_"
 
 
+def _list_of(one: str) -> str:
+    """Regular expression of none or several of `one`, comma separated."""
+    return rf"^({one}(\s*,\s*{one})*)?$"
+
+
 class Settings(BaseModel):
     """Each field is an environment variable `SVD_<NAME>`; its description is the README's text."""
 
@@ -35,6 +40,35 @@ class Settings(BaseModel):
         pattern="^([^:]+:.+)?$",
         repr=False,
         description="name:password that opens the page; empty: no login",
+    )
+    api_keys: str = Field(
+        "",
+        pattern=_list_of(r"[A-Za-z0-9_.-]{1,64}:[^,\s]+"),
+        repr=False,
+        description="id:secret of each key of the HTTP API, comma separated; empty: the API is "
+        "open to this machine, and closed where others can reach it",
+    )
+    proxy_origins: str = Field(
+        "",
+        pattern=_list_of(r"https?://[^,\s/]+"),
+        description="origins (https://example.org, comma separated) whose web pages may call "
+        "/fal/proxy without a key",
+    )
+    public_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="address of this server in links it gives out; empty: the one it was called by",
+    )
+    allow_private_urls: bool = Field(
+        False,
+        description="whether photos and webhooks may lie at addresses of private networks and of "
+        "this machine",
+    )
+    max_upload_mb: int = Field(
+        256, ge=1, le=10_000, description="megabytes of one file uploaded to the HTTP API"
+    )
+    uploads_gb: float = Field(
+        1.0, gt=0, description="gigabytes of uploads kept for one key of the HTTP API"
     )
     max_queue: int = Field(
         32, ge=1, le=10_000, description="jobs that may wait before new ones are refused"
@@ -73,4 +107,7 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0])
     meaning = Settings.model_fields[name].description
-    return f"{PREFIX}{name.upper()} is wrong: {first['msg'].lower()} ({meaning})."
+    wrong = first["msg"].lower()
+    if first["type"] == "string_pattern_mismatch":
+        wrong = "it has another form"  # than a regular expression, which would explain nothing
+    return f"{PREFIX}{name.upper()} is wrong: {wrong} ({meaning})."
