@@ -19,6 +19,7 @@ Libraries' exceptions are translated into these in the module that imports the l
     ├── QueueFull                429  too many jobs are waiting
     ├── StartTimeout             504  the job waited for longer than its submitter allowed
     ├── ServerStopping           503  the server is on its way down
+    ├── QueueUnavailable         503  the job table cannot be reached
     ├── UnknownJob               404  no job or result of that id
     └── Cancelled                499  somebody asked for it
 """
@@ -111,6 +112,10 @@ class StartTimeout(SvdError):
 
 
 class ServerStopping(SvdError):
+    status = 503
+
+
+class QueueUnavailable(SvdError):
     status = 503
 
 

@@ -33,7 +33,12 @@ class Settings(BaseModel):
     )
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=lambda: platformdirs.user_data_path("svd-studio", appauthor=False),
-        description="folder for results and, later, the job table",
+        description="folder for the job table, results, and photos that wait",
+    )
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="job table as an SQLAlchemy URL; empty: SQLite in the data folder",
     )
     page_auth: str = Field(
         "",
@@ -73,8 +78,16 @@ class Settings(BaseModel):
     max_queue: int = Field(
         32, ge=1, le=10_000, description="jobs that may wait before new ones are refused"
     )
-    keep_hours: float = Field(24.0, gt=0, description="hours a result stays on disk")
+    max_queue_per_key: int = Field(
+        16, ge=1, le=10_000, description="jobs of one API key that may wait"
+    )
+    keep_hours: float = Field(24.0, gt=0, description="hours a finished job stays, with its result")
     keep_gb: float = Field(2.0, gt=0, description="gigabytes of results kept; the oldest go first")
+
+    @property
+    def job_table(self) -> str:
+        """SQLAlchemy URL of the job table."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'jobs.sqlite'}"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":

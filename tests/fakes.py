@@ -14,10 +14,20 @@ from PIL import Image
 from svd_core.clip import Frames
 from svd_core.engine import EngineStatus
 from svd_core.events import OnProgress, Progress, Stage, Video
-from svd_core.jobs import JobQueue, LocalQueue
+from svd_core.jobs import (
+    Database,
+    InlineQueue,
+    InlineWork,
+    JobQueue,
+    JobTable,
+    Limits,
+    Work,
+    WorkerQueue,
+)
 from svd_core.models import CHECKPOINTS, DEMO
 from svd_core.params import VideoRequest
 from svd_core.settings import Settings
+from svd_core.storage import PhotoStore
 from svd_core.video import write_mp4
 from svd_core.web.page import build_page
 from svd_core.web.server import launch_options, watchers
@@ -82,6 +92,38 @@ def photo(path: Path, size: tuple[int, int] = (320, 180)) -> Path:
     return path
 
 
+@contextmanager
+def open_table(folder: Path) -> Iterator[JobTable]:
+    """The job table in `folder`, as a program starts it there."""
+    database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
+    try:
+        yield JobTable(database)
+    finally:
+        database.close()
+
+
+@contextmanager
+def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[WorkerQueue]:
+    """The queue of a server with a worker, with table and photos in `folder`."""
+    with open_table(folder) as table:
+        queue = WorkerQueue(work, table, PhotoStore(folder / "photos"), Limits(max_queue))
+        try:
+            yield queue
+        finally:
+            queue.close()
+
+
+@contextmanager
+def inline_queue(folder: Path, work: InlineWork, max_queue: int = 1) -> Iterator[InlineQueue]:
+    """The queue of a Space on ZeroGPU, with table and photos in `folder`."""
+    with open_table(folder) as table:
+        queue = InlineQueue(work, table, PhotoStore(folder / "photos"), Limits(max_queue))
+        try:
+            yield queue
+        finally:
+            queue.close()
+
+
 @dataclass(frozen=True)
 class Served:
     url: str
@@ -101,19 +143,19 @@ def serve(
     """The page on a free port of this machine, with `folder/examples` as its examples."""
     settings = settings or Settings(data_dir=folder, max_queue=4)
     work = work or FakeWork(folder)
-    queue = LocalQueue(work, settings.max_queue)
-    page = build_page(queue, status, folder / "examples", watchers(settings))
-    page.queue(max_size=settings.max_queue)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = launch_options(settings, folder)
-    page.launch(prevent_thread_lock=True, server_port=port, **options)
-    try:
-        yield Served(f"http://127.0.0.1:{port}", queue, work, page)
-    finally:
-        queue.close()
-        page.close(verbose=False)
+    with worker_queue(folder, work, settings.max_queue) as queue:
+        page = build_page(queue, status, folder / "examples", watchers(settings))
+        page.queue(max_size=settings.max_queue)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = launch_options(settings, folder)
+        page.launch(prevent_thread_lock=True, server_port=port, **options)
+        try:
+            yield Served(f"http://127.0.0.1:{port}", queue, work, page)
+        finally:
+            queue.close()
+            page.close(verbose=False)
 
 
 def examples(folder: Path) -> Path:

@@ -46,6 +46,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "anyio": ("web",),
     "cryptography": ("web.fal",),
     "rich": ("progress_bar",),
+    "sqlalchemy": ("jobs",),
 }
 
 Sources = Mapping[str, str]

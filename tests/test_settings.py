@@ -30,7 +30,9 @@ def test_each_variable_is_read() -> None:
             "SVD_ALLOW_PRIVATE_URLS": "1",
             "SVD_MAX_UPLOAD_MB": "20",
             "SVD_UPLOADS_GB": "0.5",
+            "SVD_DATABASE_URL": "postgresql+psycopg://ann:s3cret@localhost/svd",
             "SVD_MAX_QUEUE": "5",
+            "SVD_MAX_QUEUE_PER_KEY": "3",
             "SVD_KEEP_HOURS": "0.5",
             "SVD_KEEP_GB": "inf",
         }
@@ -46,7 +48,9 @@ def test_each_variable_is_read() -> None:
         allow_private_urls=True,
         max_upload_mb=20,
         uploads_gb=0.5,
+        database_url="postgresql+psycopg://ann:s3cret@localhost/svd",
         max_queue=5,
+        max_queue_per_key=3,
         keep_hours=0.5,
         keep_gb=float("inf"),
     )
@@ -74,6 +78,7 @@ def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("SVD_OFFLOAD", "some"),
         ("SVD_MAX_QUEUE", "0"),
+        ("SVD_MAX_QUEUE_PER_KEY", "0"),
         ("SVD_MAX_QUEUE", "many"),
         ("SVD_MAX_QUEUE", "1.5"),
         ("SVD_KEEP_HOURS", "-1"),

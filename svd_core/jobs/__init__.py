@@ -1,7 +1,9 @@
 """Jobs: who waits, who runs, what each has reported. Everything outside knows `JobQueue` only."""
 
-from svd_core.jobs.inline import InlineQueue, InlineWork
-from svd_core.jobs.local import LocalQueue, Work
+from svd_core.jobs.database import Database
+from svd_core.jobs.inline import InlineQueue
+from svd_core.jobs.limits import Limits
+from svd_core.jobs.outbox import Outbox
 from svd_core.jobs.protocol import (
     Cancellation,
     Fetch,
@@ -15,21 +17,30 @@ from svd_core.jobs.protocol import (
     Times,
     Undeliverable,
 )
+from svd_core.jobs.retention import Retention
+from svd_core.jobs.table import JobTable
+from svd_core.jobs.work import InlineWork, Work
+from svd_core.jobs.worker import WorkerQueue
 
 __all__ = [
     "Cancellation",
+    "Database",
     "Fetch",
     "InlineQueue",
     "InlineWork",
     "Job",
     "JobOptions",
     "JobQueue",
-    "LocalQueue",
+    "JobTable",
+    "Limits",
+    "Outbox",
     "Priority",
     "RemoteRequest",
+    "Retention",
     "Send",
     "Stamped",
     "Times",
     "Undeliverable",
     "Work",
+    "WorkerQueue",
 ]

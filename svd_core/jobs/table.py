@@ -1,0 +1,251 @@
+"""The job table: what becomes of a job, each change in one transaction. It alone is the truth."""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, func, insert, or_, select, update
+
+from svd_core.errors import GenerationFailed, StartTimeout, SvdError, UnknownJob
+from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded
+from svd_core.jobs.clock import SteadyClock
+from svd_core.jobs.database import Database
+from svd_core.jobs.protocol import Cancellation, JobOptions
+from svd_core.jobs.record import Record, added, to_json
+from svd_core.jobs.schema import Row, State, found, jobs, line, outbox
+from svd_core.params import VideoParams
+
+MAX_ATTEMPTS = 3
+"""How often a job is begun whose worker dies on it: the third time it is likely the job's doing."""
+
+OPEN = (State.WAITING, State.RUNNING)
+
+Ending = Succeeded | Failed | Stopped
+
+
+class Glance(NamedTuple):
+    """What has to be known of every open job every second."""
+
+    id: str
+    state: str
+    version: int
+    worker: str | None
+    submitted: float
+    start_timeout_s: float | None
+
+
+class JobTable:
+    """Safe to use from any thread and any number of processes.
+
+    Methods raise `QueueUnavailable` and `StorageFull` besides what they name.
+    """
+
+    def __init__(self, database: Database, clock: SteadyClock | None = None) -> None:
+        self.database = database
+        self.clock = clock or SteadyClock()
+        found(database)
+
+    def new(
+        self, job_id: str, params: VideoParams | None, options: JobOptions, **photo: str
+    ) -> Row:
+        """A row that is not in the table yet. `photo`: `image`, `image_url`, or neither."""
+        now = self.clock.now()
+        record = added((), Progress(stage=Stage.QUEUED), _utc(now))
+        return Row(
+            id=job_id, params=params, options=options, record=record, submitted=now,
+            image=photo.get("image"), image_url=photo.get("image_url"),
+        )  # fmt: skip
+
+    def insert(
+        self, row: Row, counted: Collection[State], admit: Callable[[int, int], None]
+    ) -> Row:
+        """Put `row` at the end of the line. `admit` is called with the number of jobs in the
+        `counted` states, and of those that are of the same owner; what it raises is raised."""
+        with self.database.write() as connection:
+            row = replace(row, number=_next_number(connection))
+            here = select(func.count()).select_from(jobs).where(jobs.c.state.in_(counted))
+            own = here.where(jobs.c.owner == row.options.owner)
+            admit(connection.scalar(here) or 0, connection.scalar(own) or 0)
+            connection.execute(insert(jobs).values(row.to_columns()))
+        return row
+
+    def insert_ended(self, row: Row, ending: Ending) -> Row:
+        """Put in a job that is over before it began."""
+        with self.database.write() as connection:
+            row = replace(row, number=_next_number(connection))
+            connection.execute(insert(jobs).values(row.to_columns()))
+            return self._close(connection, row, ending)
+
+    def row(self, job_id: str) -> Row | None:
+        return next(iter(self.rows([job_id])), None)
+
+    def rows(self, ids: Collection[str]) -> list[Row]:
+        with self.database.read() as connection:
+            found = connection.execute(select(jobs).where(jobs.c.id.in_(ids))).mappings()
+            return [Row.from_columns(columns) for columns in found]
+
+    def open(self) -> list[Glance]:
+        """The jobs that wait or run."""
+        columns = (jobs.c[name] for name in Glance._fields[:-1])
+        timeout = (jobs.c.start_by - jobs.c.submitted).label("start_timeout_s")
+        with self.database.read() as connection:
+            found = connection.execute(select(*columns, timeout).where(jobs.c.state.in_(OPEN)))
+            return [Glance(**values) for values in found.mappings()]
+
+    def claim(self, worker: str, job_id: str | None = None) -> Row | None:
+        """Begin the first job in line, or that of `job_id`; None if it does not wait."""
+        now = self.clock.now()
+        in_time = or_(jobs.c.start_by.is_(None), jobs.c.start_by > now)
+        wanted = select(jobs).where(jobs.c.state == State.WAITING, in_time)
+        if job_id is not None:
+            wanted = wanted.where(jobs.c.id == job_id)
+        first = wanted.order_by(jobs.c.rank, jobs.c.number).limit(1)
+        with self.database.write() as connection:
+            found = connection.execute(first.with_for_update(skip_locked=True)).mappings().first()
+            if found is None:
+                return None
+            row = Row.from_columns(found)
+            return _change(
+                connection,
+                row,
+                state=State.RUNNING,
+                worker=worker,
+                attempt=row.attempt + 1,
+                started=max(now, row.submitted),
+            )
+
+    def beat(self, job_id: str, worker: str, record: Record) -> bool | None:
+        """Say that `worker` is still at it, and what has come of it. Returns whether it is asked
+        to stop; None if the job is not its any more."""
+        mine = (jobs.c.id == job_id) & (jobs.c.worker == worker)
+        values = {"version": jobs.c.version + 1, "record": to_json(record)}
+        with self.database.write() as connection:
+            if connection.execute(update(jobs).where(mine).values(values)).rowcount == 0:
+                return None
+            return connection.scalar(select(jobs.c.stop_asked).where(mine))
+
+    def end(
+        self, job_id: str, worker: str, record: Record, ending: Ending, size: int
+    ) -> Row | None:
+        """End a job that `worker` has run, with `size` bytes as its result; None if it is not its
+        any more."""
+        with self.database.write() as connection:
+            row = _locked(connection, job_id)
+            if row is None or row.worker != worker:
+                return None
+            return self._close(connection, replace(row, record=record), ending, size)
+
+    def release(self, job_id: str, worker: str) -> Row | None:
+        """Put a job of `worker` back to its place in line, as if it had not been begun."""
+        with self.database.write() as connection:
+            row = _locked(connection, job_id)
+            if row is None or row.worker != worker:
+                return None
+            note = "The server was stopped; the video is made as soon as it is back."
+            return self._back_in_line(connection, row, note, row.attempt - 1)
+
+    def abandoned(self, job_id: str, version: int) -> Row | None:
+        """Put a job whose worker is gone back to its place in line, or end it if that has happened
+        too often. None if the worker has shown up since `version`."""
+        with self.database.write() as connection:
+            row = _locked(connection, job_id)
+            if row is None or row.state is not State.RUNNING or row.version != version:
+                return None
+            if row.attempt >= MAX_ATTEMPTS:
+                return self._close(connection, row, Failed(_dies_of_it(row)))
+            note = (
+                "The server went down while it worked on this video; it starts over "
+                f"(attempt {row.attempt + 1} of {MAX_ATTEMPTS})."
+            )
+            return self._back_in_line(connection, row, note, row.attempt)
+
+    def cancel(self, job_id: str) -> tuple[Cancellation, Row]:
+        """Raises `UnknownJob`."""
+        with self.database.write() as connection:
+            row = _locked(connection, job_id)
+            if row is None:
+                raise UnknownJob("This job is not known here any more.")
+            if row.state is State.WAITING:
+                return Cancellation.REMOVED, self._close(connection, row, Stopped())
+            if row.state is State.RUNNING:
+                return Cancellation.REQUESTED, _change(connection, row, stop_asked=True)
+            return Cancellation.TOO_LATE, row
+
+    def time_out(self, job_id: str) -> Row | None:
+        """End a job that has waited too long; None if it does not wait any more."""
+        error = StartTimeout(
+            "The video could not be started within the time you allowed; please try again later, "
+            "or allow more."
+        )
+        with self.database.write() as connection:
+            row = _locked(connection, job_id)
+            if row is None or row.state is not State.WAITING:
+                return None
+            return self._close(connection, row, Failed(error))
+
+    def _back_in_line(self, connection: Connection, row: Row, note: str, attempt: int) -> Row:
+        if row.stop_asked:
+            return self._close(connection, row, Stopped())
+        waits = Progress(stage=Stage.QUEUED, note=note)
+        return _change(
+            connection,
+            row,
+            state=State.WAITING,
+            worker=None,
+            attempt=attempt,
+            started=None,
+            record=added(row.record, waits, _utc(self.clock.now())),
+        )
+
+    def _close(self, connection: Connection, row: Row, ending: Ending, size: int = 0) -> Row:
+        """End `row` and enter its webhook: both or neither."""
+        now = max(self.clock.now(), row.started or row.submitted)
+        options = row.options
+        if options.webhook is not None:
+            letter = {"job_id": row.id, "url": options.webhook, "tries": 0, "problem": ""}
+            connection.execute(insert(outbox).values(letter | {"state": "due"}))
+        return _change(
+            connection,
+            row,
+            state=State.ENDED,
+            ended=now,
+            expires=None if options.keep_s is None else now + options.keep_s,
+            record=added(row.record, ending, _utc(now)),
+            image=None,
+            worker=None,
+            bytes=size,
+        )
+
+
+def _next_number(connection: Connection) -> int:
+    """The next number in line; everybody else who wants one waits until this transaction ends."""
+    connection.execute(update(line).values(number=line.c.number + 1))
+    return connection.scalar(select(line.c.number)) or 0
+
+
+def _locked(connection: Connection, job_id: str) -> Row | None:
+    wanted = select(jobs).where(jobs.c.id == job_id).with_for_update()
+    columns = connection.execute(wanted).mappings().first()
+    return None if columns is None else Row.from_columns(columns)
+
+
+def _change(connection: Connection, row: Row, **values: Any) -> Row:
+    changed = replace(row, version=row.version + 1, **values)
+    columns = changed.to_columns()
+    names = [*values, "version", "record"]
+    connection.execute(
+        update(jobs).where(jobs.c.id == row.id).values({name: columns[name] for name in names})
+    )
+    return changed
+
+
+def _dies_of_it(row: Row) -> SvdError:
+    return GenerationFailed(
+        f"The server went down each of the {row.attempt} times it worked on this video; please "
+        "try again with fewer steps or frames, or with another photo."
+    )
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
