@@ -13,6 +13,7 @@ from svd_core.errors import (
     InvalidRequest,
     InvalidUrl,
     QueueFull,
+    QueueUnavailable,
     ServerStopping,
     StartTimeout,
     SvdError,
@@ -107,7 +108,7 @@ def of(error: SvdError) -> Answer:
         case QueueFull():
             more = {"X-Fal-Needs-Retry": "1"}
             return request_error(429, error.message, "concurrent_requests_limit", more)
-        case ServerStopping():
+        case ServerStopping() | QueueUnavailable():
             return request_error(503, error.message, "runner_disconnected")
         case UnknownJob():
             return NOT_FOUND

@@ -1,0 +1,85 @@
+"""The fal API on a free port of this machine, with a quick fake in place of the model."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+
+from svd_core.jobs import JobQueue, Limits, Outbox, Work, WorkerQueue
+from svd_core.jobs.outbox import Patience
+from svd_core.settings import Settings
+from svd_core.storage import PhotoStore, ResultStore
+from svd_core.web.fal import MOUNT, Parts, Service, Webhooks, build_api
+from tests.fakes import READY, FakeWork, open_table
+
+KEYS = "ann:s3cret,bob:other"
+KEY = "ann:s3cret"
+QUICK = Patience(first_s=0.2, most_s=0.2, tries=3)
+
+
+@dataclass(frozen=True)
+class FalServer:
+    """`url`: of the API, without a slash at the end."""
+
+    url: str
+    queue: JobQueue
+    work: Work
+    parts: Parts
+    outbox: Outbox
+
+
+@contextmanager
+def fal_server(
+    folder: Path,
+    settings: Settings | None = None,
+    work: Work | None = None,
+    *,
+    open_here: bool = False,
+    **options: str,
+) -> Iterator[FalServer]:
+    """The API as the program has it: queue, table and outbox on disk. `options`: of uvicorn."""
+    settings = settings or Settings(data_dir=folder, api_keys=KEYS, allow_private_urls=True)
+    folder = settings.data_dir
+    parts = Parts(settings, ResultStore(folder / "results"), open_here)
+    work = work or FakeWork(parts.results.folder, steps=3)
+    limits = Limits(settings.max_queue, settings.max_queue_per_key, every_s=0.2)
+    with open_table(folder) as table:
+        photos = PhotoStore(folder / "photos")
+        queue = WorkerQueue(work, table, photos, limits, parts.fetcher.photo)
+        outbox = Outbox(table, queue.get, Webhooks(parts).send, QUICK, every_s=0.1)
+        api = build_api(Service(parts, queue, lambda: READY))
+        try:
+            with listening(Starlette(routes=[Mount(MOUNT, app=api)]), **options) as url:
+                yield FalServer(f"{url}{MOUNT}", queue, work, parts, outbox)
+        finally:
+            outbox.close()
+            queue.close()
+
+
+@contextmanager
+def listening(app: ASGIApp, **options: str) -> Iterator[str]:
+    """`app` served on a free port; its address."""
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", **options)  # type: ignore[arg-type]
+        config.timeout_graceful_shutdown = 1
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [own]})
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        scheme = "https" if "ssl_certfile" in options else "http"
+        try:
+            yield f"{scheme}://127.0.0.1:{own.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
