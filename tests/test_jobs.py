@@ -33,7 +33,7 @@ from svd_core.jobs.schema import State
 from svd_core.jobs.ticket import STOPPING
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
-from tests.fakes import inline_queue, open_table, worker_queue
+from tests.fake_work import inline_queue, open_table, worker_queue
 
 
 def a_request(image: bytes = b"photo") -> VideoRequest:

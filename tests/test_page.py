@@ -32,16 +32,8 @@ from svd_core.web import server
 from svd_core.web.page import actions, words
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import find_examples
-from tests.fakes import (
-    READY,
-    FakeWork,
-    Served,
-    examples,
-    inline_queue,
-    photo,
-    serve,
-    worker_queue,
-)
+from tests.fake_work import FakeWork, inline_queue, worker_queue
+from tests.fakes import READY, Served, examples, photo, serve
 
 VIDEO = Video(
     path=Path("x.mp4"), width=512, height=288, num_frames=14, fps=7, seed=3, model="svd-nano",

@@ -12,7 +12,7 @@ from svd_core.errors import Cancelled, GenerationFailed, InvalidImage, InvalidRe
 from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs.stream import streamed, unpacked
 from svd_core.params import VideoParams, VideoRequest
-from tests.fakes import inline_queue
+from tests.fake_work import inline_queue
 
 REQUEST = VideoRequest(b"photo", VideoParams(seed=1))
 STEP = Progress(stage=Stage.DENOISING, step=1, total=2)

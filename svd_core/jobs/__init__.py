@@ -17,6 +17,7 @@ from svd_core.jobs.protocol import (
     Times,
     Undeliverable,
 )
+from svd_core.jobs.queue import TableQueue
 from svd_core.jobs.retention import Retention
 from svd_core.jobs.table import JobTable
 from svd_core.jobs.work import InlineWork, Work
@@ -39,6 +40,7 @@ __all__ = [
     "Retention",
     "Send",
     "Stamped",
+    "TableQueue",
     "Times",
     "Undeliverable",
     "Work",

@@ -8,7 +8,7 @@ from svd_core.events import Progress, Stage
 from svd_core.jobs.schema import Row, State
 from svd_core.jobs.ticket import Ticket
 
-REMEMBERED = 1000
+REMEMBERED = 200
 """Ended jobs of which an older row may still come in from a look at the table under way."""
 
 

@@ -8,6 +8,7 @@ from svd_core.errors import SvdError
 from svd_core.jobs.board import Board
 from svd_core.jobs.clock import Sightings
 from svd_core.jobs.hands import Hands
+from svd_core.jobs.lifeline import Lifeline
 from svd_core.jobs.limits import Limits
 from svd_core.jobs.schema import State
 from svd_core.jobs.table import Glance, JobTable
@@ -26,12 +27,14 @@ class Keeper:
         table: JobTable,
         board: Board,
         hands: Hands,
+        lifeline: Lifeline,
         on_waiting: Callable[[], None],
         limits: Limits,
     ) -> None:
         self._table = table
         self._board = board
         self._hands = hands
+        self._lifeline = lifeline
         self._on_waiting = on_waiting
         self._limits = limits
         self._seen = Sightings()
@@ -39,28 +42,29 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="svd-keeper", daemon=True)
 
     def start(self) -> None:
+        """Returns after the first look: what a dead server left goes before what waits."""
+        self._look()
         self._thread.start()
 
     def close(self, patience_s: float) -> None:
         self._closing.set()
         self._thread.join(patience_s)
+        self._lifeline.close()
 
     def _run(self) -> None:
-        well = True
-        while not self._closing.is_set():
-            try:
-                self.tick()
-                well = True
-            except SvdError as error:  # the next look may find the table again
-                if well:
-                    log.warning("%s (%s)", error, error.__cause__)
-                well = False
-            except Exception:
-                log.exception("The job table could not be looked after; trying again.")
-            self._closing.wait(self._limits.every_s)
+        while not self._closing.wait(self._limits.every_s):
+            self._look()
 
-    def tick(self) -> None:
-        self._beat()
+    def _look(self) -> None:
+        try:
+            self._beat()
+            self._compare()
+        except SvdError as error:  # the next look may find the table again
+            log.warning("%s (%s)", error, error.__cause__)
+        except Exception:
+            log.exception("The job table could not be looked after; trying again.")
+
+    def _compare(self) -> None:
         known, held = self._board.versions(), self._hands.held
         glances = self._table.open()
         news = [g.id for g in glances if known.get(g.id, 0) < g.version and g.id not in held]
@@ -98,7 +102,7 @@ class Keeper:
             glance.id, glance.version if glance.state == State.RUNNING else glance.state
         )
         if glance.state == State.RUNNING:
-            if glance.worker != self._hands.token and still_s >= self._limits.lease_s:
+            if self._is_gone(glance.worker or "", still_s):
                 row = self._table.abandoned(glance.id, glance.version)
         elif glance.start_timeout_s is not None:
             waited = max(still_s, self._table.clock.now() - glance.submitted)
@@ -106,3 +110,8 @@ class Keeper:
                 row = self._table.time_out(glance.id)
         if row is not None:
             self._board.show(row)
+
+    def _is_gone(self, worker: str, still_s: float) -> bool:
+        if worker == self._hands.token:
+            return False
+        return still_s >= self._limits.lease_s or self._lifeline.is_cut(worker)

@@ -14,7 +14,7 @@ class Limits:
 
     max_queue: int = 32
     max_per_owner: int | None = None
-    lease_s: float = 15.0
+    lease_s: float = 10.0
     every_s: float = 1.0
     patience_s: float = 10.0
 

@@ -9,6 +9,7 @@ from svd_core.events import Event, Failed
 from svd_core.jobs.board import Board
 from svd_core.jobs.hands import Hands
 from svd_core.jobs.keeper import Keeper
+from svd_core.jobs.lifeline import Lifeline
 from svd_core.jobs.limits import USUAL_LIMITS, Limits
 from svd_core.jobs.protocol import USUAL, Cancellation, Fetch, JobOptions, RemoteRequest
 from svd_core.jobs.schema import Row, State
@@ -44,7 +45,10 @@ class TableQueue:
         self._limits = limits
         self._board = Board(self._ticket, self.in_turn)
         self._hands = Hands(table, self._board, photos, fetch)
-        self._keeper = Keeper(table, self._board, self._hands, self._look_for_work, limits)
+        lifeline = Lifeline(photos.folder, self._hands.token)
+        self._keeper = Keeper(
+            table, self._board, self._hands, lifeline, self._look_for_work, limits
+        )
         self._keeper.start()
 
     def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Ticket:
