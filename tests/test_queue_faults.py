@@ -21,27 +21,11 @@ from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from svd_core.video import PART, read_frames
 from tests.fake_work import FakeWork, open_table, worker_queue
-from tests.queue_server import QUICK
+from tests.queue_server import QUICK, server
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 30
 """Far more than anything here takes on a machine that has nothing else to do."""
-
-
-@contextmanager
-def server(folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A server that works on the table in `folder`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.queue_server", str(folder)], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -85,7 +69,7 @@ def test_killed_with_jobs_running_and_waiting(front: TableQueue, tmp_path: Path)
         jobs = [submit(front, b"hold"), submit(front, b""), submit(front, b"")]
         eventually(runs(jobs[0], Stage.DENOISING))
         first.kill()
-        first.wait()
+        first.join()
     assert [front.position(job.id) for job in jobs] == [0, 1, 2]
     (tmp_path / "go").touch()
     with server(tmp_path):
@@ -105,7 +89,7 @@ def test_killed_while_encoding(front: TableQueue, tmp_path: Path) -> None:
         job = submit(front, b"encode")
         eventually(lambda: list((tmp_path / "results").glob(f"*{PART}")))
         first.kill()
-        first.wait()
+        first.join()
     assert not job.done
     with server(tmp_path):
         end = ending(job)
@@ -131,7 +115,8 @@ def test_a_job_that_kills_its_server_ends_readably(front: TableQueue, tmp_path: 
     job, innocent = submit(front, b"die"), submit(front, b"")
     for _ in range(3):
         with server(tmp_path) as process:
-            assert process.wait(SECONDS) == -signal.SIGKILL
+            process.join(SECONDS)
+            assert process.exitcode == -signal.SIGKILL
     with server(tmp_path):
         end = ending(job)
         assert isinstance(ending(innocent), Succeeded)
@@ -175,7 +160,7 @@ def test_killed_while_a_webhook_is_on_its_way(front: TableQueue, tmp_path: Path)
             job = submit(front, b"", webhook=url)
             eventually(lambda: heard)  # and no answer yet
             first.kill()
-            first.wait()
+            first.join()
         assert isinstance(ending(job), Succeeded)
         answers.set()
         with server(tmp_path):
@@ -202,7 +187,8 @@ def test_a_server_that_is_asked_to_stop_gives_its_job_back(
         job = submit(front, b"hold")
         eventually(runs(job, Stage.DENOISING))
         first.terminate()
-        assert first.wait(SECONDS) == 0
+        first.join(SECONDS)
+        assert first.exitcode == 0
     eventually(lambda: job.times.started is None)
     (tmp_path / "go").touch()
     with server(tmp_path):
