@@ -234,7 +234,7 @@ class Answering(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def photo(self) -> None:
-        self.say(b"photo")
+        self.say(getattr(self.server, "picture", b"photo"))
 
     def octets(self) -> None:
         self.say(b"photo", **{"Content-Type": "binary/octet-stream"})

@@ -68,13 +68,15 @@ def test_a_record_comes_back_from_the_table(
     assert from_json(to_json(record)) == record
 
 
-def test_newer_progress_replaces_that_of_its_stage_but_no_note() -> None:
+def test_newer_progress_replaces_that_of_its_stage_but_no_step_and_no_note() -> None:
     at = datetime.now(UTC)
-    step = [Progress(stage=Stage.DENOISING, step=n) for n in range(5)]
-    note = Progress(stage=Stage.DENOISING, note="Memory ran out.")
-    record = filled([(event, at) for event in (step[0], step[1], note, step[2], step[3])])
-    assert [entry.event for entry in record] == [step[1], note, step[3]]
-    assert [entry.number for entry in record] == [2, 3, 5]
+    load = [Progress(stage=Stage.LOADING, step=n) for n in range(2)]
+    step = [Progress(stage=Stage.DENOISING, step=n) for n in range(3)]
+    again = Progress(stage=Stage.DENOISING, step=1, elapsed_s=2.0)
+    note = Progress(stage=Stage.DENOISING, step=1, note="Memory ran out.")
+    record = filled([(event, at) for event in (*load, step[0], step[1], again, note, step[2])])
+    assert [entry.event for entry in record] == [load[1], step[0], again, note, step[2]]
+    assert [entry.number for entry in record] == [2, 3, 5, 6, 7]
 
 
 def every(kind: type[SvdError]) -> list[type[SvdError]]:

@@ -30,12 +30,11 @@ def added(record: Record, event: Event, at: datetime) -> Record:
 
 
 def _outdates(event: Event, previous: Event) -> bool:
-    """Of one stage only the newest sign of life is worth replaying; notes are."""
-    return (
-        isinstance(event, Progress)
-        and isinstance(previous, Progress)
-        and (event.stage, event.note) == (previous.stage, previous.note)
-    )
+    """Of one stage only the newest sign of life is worth replaying; steps and notes are."""
+    if not isinstance(event, Progress) or not isinstance(previous, Progress):
+        return False
+    counted = event.stage is Stage.DENOISING and event.step != previous.step
+    return (event.stage, event.note) == (previous.stage, previous.note) and not counted
 
 
 def to_json(record: Record) -> str:

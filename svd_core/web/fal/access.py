@@ -1,7 +1,6 @@
 """Who gets through to which address of the API, decided before anything of a request is read."""
 
 import re
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import HTTPConnection
@@ -19,7 +18,7 @@ STREAM = re.compile(r"/run/.+/stream/?")
 OWNER = "svd.owner"
 """Key of the caller's id in a scope."""
 
-HERE = ("localhost", "127.0.0.1", "::1")
+HERE = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 RELAYED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 FOREIGN = (
     "This server has no API keys and is open to its own machine only, which this call does not "
@@ -76,12 +75,8 @@ def _check_here(headers: Headers) -> None:
     """Raises `Refusal` for what shows that it comes from elsewhere."""
     if any(name in headers for name in RELAYED):
         raise Refusal(request_error(403, FOREIGN, "forbidden"))
-    origin = headers.get("origin")
-    named = [f"//{headers.get('host', 'localhost')}", *([origin] if origin else [])]
-    for url in named:
-        try:
-            host = urlsplit(url).hostname
-        except ValueError:
-            host = None
-        if host not in HERE:
-            raise Refusal(request_error(403, FOREIGN, "forbidden"))
+    named = [headers.get("host", "localhost")]
+    if (origin := headers.get("origin")) is not None:
+        named.append(origin.removeprefix("http://").removeprefix("https://"))
+    if not all(HERE.fullmatch(name) for name in named):
+        raise Refusal(request_error(403, FOREIGN, "forbidden"))

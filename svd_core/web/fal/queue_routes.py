@@ -15,7 +15,7 @@ from svd_core.web.fal.ending import ending_of
 from svd_core.web.fal.parts import Service
 from svd_core.web.fal.status import Entry, log_of, status_of, urls_of
 from svd_core.web.fal.submission import submit
-from svd_core.web.fal.watching import STILL_HERE, event, event_stream, watched
+from svd_core.web.fal.watching import SILENCE_S, STILL_HERE, event, event_stream, watched
 
 TRUE = {"1", "true", "yes", "on"}
 
@@ -87,7 +87,7 @@ class QueueRoutes:
 
     async def _changes(self, job: Job, base: str, logs: bool) -> AsyncIterator[bytes]:
         """The status at every change, each with the lines that are new since the one before."""
-        async for news in watched(job):
+        async for news in watched(job, SILENCE_S):
             if not news:
                 yield STILL_HERE
                 continue

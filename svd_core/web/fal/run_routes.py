@@ -17,7 +17,7 @@ from svd_core.web.fal.answers import request_error
 from svd_core.web.fal.ending import ending_of
 from svd_core.web.fal.parts import Service
 from svd_core.web.fal.submission import submit
-from svd_core.web.fal.watching import STILL_HERE, event, event_stream, watched
+from svd_core.web.fal.watching import SILENCE_S, STILL_HERE, event, event_stream, watched
 
 GONE = request_error(499, "The client went away.", "client_disconnected")
 
@@ -47,7 +47,7 @@ class RunRoutes:
         """Progress, then the output; or what an error's answer would say."""
         links = self._service.parts.links
         try:
-            async for news in watched(job):
+            async for news in watched(job, SILENCE_S):
                 if not news:
                     yield STILL_HERE
                 for stamped in news:

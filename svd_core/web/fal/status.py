@@ -8,6 +8,7 @@ from svd_core.jobs import Job, Stamped
 from svd_core.web.fal.answers import Answer
 
 LINES = {
+    Stage.FETCHING: "Fetching the photo",
     Stage.LOADING: "Loading the model",
     Stage.ENCODING: "Encoding the photo",
     Stage.DENOISING: "Denoising",

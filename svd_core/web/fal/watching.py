@@ -7,7 +7,7 @@ from typing import Any
 from anyio import sleep, to_thread
 from starlette.responses import Response, StreamingResponse
 
-from svd_core.events import Progress
+from svd_core.events import Event, Progress, Stage
 from svd_core.jobs import Job, Stamped
 from svd_core.web.fal.answers import as_json
 
@@ -20,19 +20,30 @@ SILENCE_S = 15.0
 STILL_HERE = b": still here\n\n"
 
 
-async def watched(job: Job, silence_s: float = SILENCE_S) -> AsyncGenerator[Sequence[Stamped]]:
+async def watched(job: Job, silence_s: float) -> AsyncGenerator[Sequence[Stamped]]:
     """What is new of `job`, until it has ended; nothing after every `silence_s` without news."""
-    seen, heard = 0, time.monotonic()
+    seen, heard, last = 0, time.monotonic(), None
     while True:
-        news = await to_thread.run_sync(job.news, seen)
-        if news or time.monotonic() - heard > silence_s:
+        fresh = []
+        for stamped in await to_thread.run_sync(job.news, seen):
+            seen = stamped.number
+            if _gist(stamped.event) != last:
+                last = _gist(stamped.event)
+                fresh.append(stamped)
+        if fresh or time.monotonic() - heard > silence_s:
             heard = time.monotonic()
-            yield news
-        if news:
-            seen = news[-1].number
-            if not isinstance(news[-1].event, Progress):
-                return
+            yield fresh
+        if fresh and not isinstance(fresh[-1].event, Progress):
+            return
         await sleep(LOOK_S)
+
+
+def _gist(event: Event) -> object:
+    """Where a job stands. Signs of life in between, which differ in seconds left, are no news."""
+    if not isinstance(event, Progress):
+        return event
+    counted = event.step if event.stage in (Stage.QUEUED, Stage.DENOISING) else None
+    return event.stage, counted, event.note
 
 
 def event(body: Any) -> bytes:
