@@ -1,5 +1,7 @@
 """`python app.py`: it starts, works and stops, as a process of its own."""
 
+import base64
+import json
 import os
 import signal
 import socket
@@ -125,15 +127,26 @@ def test_sigterm_puts_a_running_job_back_and_leaves_nothing_half_made(
     assert (row.state, row.attempt) == (State.WAITING, 0)
 
 
+def submit(url: str, body: dict[str, object]) -> None:
+    """Put a job in line by the HTTP API, which is open on this machine."""
+    call = urllib.request.Request(
+        f"{url}fal/queue/fal-ai/stable-video", json.dumps(body).encode(), method="POST",
+        headers={"content-type": "application/json"},
+    )  # fmt: skip
+    with urllib.request.urlopen(call, timeout=10) as answer:
+        assert json.load(answer)["status"] == "IN_QUEUE"
+
+
 @pytest.mark.slow
 def test_killed_with_jobs_running_and_waiting_it_makes_them_after_the_restart(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
-    path = handle_file(photo(tmp_path / "photo.png"))
+    picture = base64.b64encode(photo(tmp_path / "photo.png").read_bytes()).decode()
+    asked = {"image_url": f"data:image/png;base64,{picture}"}
     with started(**settings) as process, open_table(tmp_path) as table:
-        client = Client(ready(process, settings), verbose=False, analytics_enabled=False)
-        client.submit(image=path, num_inference_steps=30, seed=7, api_name="/generate")
-        client.submit(image=path, num_inference_steps=1, seed=8, api_name="/generate")
+        url = ready(process, settings)
+        submit(url, asked | {"num_inference_steps": 30, "num_frames": 4, "seed": 7})
+        submit(url, asked | {"num_inference_steps": 1, "seed": 8})
         while sorted(glance.state for glance in table.open()) != ["running", "waiting"]:
             time.sleep(0.05)
         ids = [glance.id for glance in sorted(table.open(), key=lambda g: g.state)]
