@@ -258,9 +258,9 @@ def test_a_full_queue(tmp_path: Path, image: str) -> None:
                 time.sleep(0.02)
             jobs += [submit(api, image)["request_id"]]
             body = {"image_url": image}
-            refused = api.post(f"/queue/{APP}?fal_max_queue_length=1", json=body)
+            refused = api.post(f"/queue/{APP}?fal_max_queue_length=0", json=body)
             assert refused.status_code == 429
-            jobs += [submit(api, image, "?fal_max_queue_length=2")["request_id"]]
+            jobs += [submit(api, image, "?fal_max_queue_length=1")["request_id"]]
             own = api.post(f"/queue/{APP}", json=body)
             assert own.status_code == 429
             assert own.json()["error_type"] == "concurrent_requests_limit"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text, update
 
 from svd_core.errors import (
     InvalidImage,
@@ -42,7 +43,7 @@ from svd_core.jobs import (
 )
 from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.queue import no_fetch
-from svd_core.jobs.schema import State, metadata
+from svd_core.jobs.schema import State, jobs, metadata
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from tests import postgres
@@ -195,10 +196,10 @@ class TestOptions:
 
     def test_a_submitter_may_ask_for_a_short_line(self, servers: Servers) -> None:
         queue = servers.front()
-        submit(queue, b"1")
-        submit(queue, b"2", max_waiting=2)
+        submit(queue, b"1", max_waiting=0)
+        submit(queue, b"2", max_waiting=1)
         with pytest.raises(QueueFull, match="2 videos are waiting already"):
-            submit(queue, b"3", max_waiting=2)
+            submit(queue, b"3", max_waiting=1)
         assert queue.length() == 2
         submit(queue, b"3")
 
@@ -213,6 +214,14 @@ class TestOptions:
         submit(queue, b"")
         with pytest.raises(QueueFull, match="4 videos are waiting already"):
             submit(queue, b"")
+
+    def test_who_is_refused_fills_no_disk(self, servers: Servers) -> None:
+        queue = servers.front(Limits(max_queue=1))
+        submit(queue, b"1")
+        with pytest.raises(QueueFull):
+            submit(queue, b"2")
+        photos = [p.read_bytes() for p in servers.photos.folder.iterdir() if not p.suffix]
+        assert photos == [b"1"]
 
     def test_running_jobs_take_no_place_in_line(self, servers: Servers) -> None:
         queue = servers.worker(Work(), Limits(max_queue=1, max_per_owner=1, every_s=0.05))
@@ -491,6 +500,65 @@ class TestManyServers:
             eventually(lambda job=job: job.done, 60)
             assert isinstance(job.last, Succeeded)
         assert work.done == [b"hold", *(name for name, _ in line)]
+
+
+class TestMishaps:
+    def test_a_begun_job_that_nobody_here_knows_of_is_begun_again(self, servers: Servers) -> None:
+        """The table took the change, and the word of it was lost on the way."""
+        queue = servers.worker(work := Work(), Limits(lease_s=0.3, every_s=0.05))
+        blocking, job = submit(queue, b"hold"), submit(queue, b"job")
+        assert servers.table().claim(queue._hands.token, job.id) is not None
+        work.go.set()
+        assert isinstance(ending(job), Succeeded)
+        assert isinstance(ending(blocking), Succeeded)
+
+    def test_the_worker_outlives_what_nobody_foresaw(
+        self, servers: Servers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        table, failed = servers.table(), threading.Event()
+        claim = table.claim
+
+        def broken(worker: str, job_id: str | None = None) -> object:
+            if not failed.is_set():
+                failed.set()
+                raise ZeroDivisionError("secret")
+            return claim(worker, job_id)
+
+        monkeypatch.setattr(table, "claim", broken)
+        monkeypatch.setattr("svd_core.jobs.worker.RETRY_S", 0.01)
+        queue = servers.worker(Work(), table=table)
+        assert isinstance(ending(submit(queue, b"1")), Succeeded)
+        assert failed.is_set()
+        assert "ZeroDivisionError: secret" in caplog.text
+
+    def test_what_an_older_version_took_is_told_not_to_fit_any_more(self, servers: Servers) -> None:
+        queue = servers.front()
+        job, other = submit(queue, b"1"), submit(queue, b"2")
+        with servers.table().database.write() as connection:
+            old = update(jobs).where(jobs.c.id == job.id).values(params='{"fps": 1000000}')
+            connection.execute(old)
+        servers.worker(Work())
+        assert "make it again" in str(failure(job))
+        assert isinstance(ending(other), Succeeded)
+
+    def test_a_database_that_drops_its_connections_is_taken_up_again(
+        self, servers: Servers
+    ) -> None:
+        if not servers.url.startswith("postgresql"):
+            pytest.skip("SQLite has no connections to drop")
+        queue = servers.worker(work := Work())
+        runs = submit(queue, b"hold")
+        eventually(begun(runs))
+        with servers.table().database.read() as connection:
+            everybody = text(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+            assert (connection.scalar(everybody) or 0) >= 1
+        waits = submit(queue, b"waits")
+        work.go.set()
+        assert isinstance(ending(runs), Succeeded)
+        assert isinstance(ending(waits), Succeeded)
 
 
 class TestClocks:

@@ -61,6 +61,16 @@ class Board:
         with self._lock:
             return len(self._line)
 
+    def taken(self, owner: str | None = None) -> int:
+        """How many places are taken, those of `owner` if one is named: one in line, or where there
+        is none, one of the jobs that are open at once."""
+        with self._lock:
+            return sum(
+                owner in (None, row.options.owner)
+                for row in self._rows.values()
+                if not self._in_turn or row.state is State.WAITING
+            )
+
     def forget(self, job_id: str) -> None:
         """Take a job off that is in the table no more."""
         with self._lock:

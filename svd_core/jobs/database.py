@@ -44,7 +44,7 @@ class Database:
             self._engine = create_engine(
                 self.url,
                 pool_size=8,
-                max_overflow=32,
+                max_overflow=8,
                 pool_pre_ping=not self.is_sqlite,  # a server may have been restarted
                 connect_args={"timeout": BUSY_S} if self.is_sqlite else {},
             )

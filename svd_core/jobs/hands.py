@@ -9,8 +9,9 @@ from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
 from svd_core.events import OnProgress, Progress, Stage, Stopped, Succeeded
 from svd_core.jobs.board import Board
 from svd_core.jobs.protocol import Fetch
+from svd_core.jobs.rows import Ending
 from svd_core.jobs.schema import Row
-from svd_core.jobs.table import Ending, JobTable
+from svd_core.jobs.table import JobTable
 from svd_core.jobs.ticket import Ticket
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore
@@ -51,11 +52,13 @@ class Hands:
 
     def request(self, row: Row, on_progress: OnProgress) -> VideoRequest:
         """What is to be made, with the photo. Raises what `fetch` does, and `GenerationFailed`."""
-        assert row.params is not None
+        if row.params is None:
+            raise GenerationFailed(
+                "The server has changed since you asked for this video; please make it again."
+            )
         if row.image is not None:
             return VideoRequest(self._photos.read(row.image), row.params)
-        if row.image_url is None:
-            raise GenerationFailed("This job came without a photo; please make the video again.")
+        assert row.image_url is not None
         on_progress(Progress(stage=Stage.FETCHING))
         return VideoRequest(self._fetch(row.image_url), row.params)
 

@@ -13,8 +13,9 @@ from svd_core.events import Event, Failed, Stopped, Succeeded, Video
 from svd_core.jobs.limits import USUAL_LIMITS, Limits
 from svd_core.jobs.protocol import USUAL, Fetch, JobOptions, RemoteRequest
 from svd_core.jobs.queue import TableQueue, no_fetch
+from svd_core.jobs.rows import Ending
 from svd_core.jobs.schema import Row
-from svd_core.jobs.table import Ending, JobTable
+from svd_core.jobs.table import JobTable
 from svd_core.jobs.ticket import Ticket
 from svd_core.jobs.work import InlineWork, ending_of
 from svd_core.params import VideoRequest

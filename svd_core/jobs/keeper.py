@@ -38,6 +38,7 @@ class Keeper:
         self._on_waiting = on_waiting
         self._limits = limits
         self._seen = Sightings()
+        self._well = True
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="svd-keeper", daemon=True)
 
@@ -59,10 +60,13 @@ class Keeper:
         try:
             self._beat()
             self._compare()
-        except SvdError as error:  # the next look may find the table again
-            log.warning("%s (%s)", error, error.__cause__)
-        except Exception:
-            log.exception("The job table could not be looked after; trying again.")
+        except Exception as error:  # noqa: BLE001 - the next look may find all well again
+            if self._well:
+                known = isinstance(error, SvdError)
+                log.warning("The job table is out of sight. %s", error, exc_info=not known)
+            self._well = False
+        else:
+            self._well = True
 
     def _compare(self) -> None:
         known, held = self._board.versions(), self._hands.held
@@ -102,7 +106,7 @@ class Keeper:
             glance.id, glance.version if glance.state == State.RUNNING else glance.state
         )
         if glance.state == State.RUNNING:
-            if self._is_gone(glance.worker or "", still_s):
+            if self._is_gone(glance, still_s):
                 row = self._table.abandoned(glance.id, glance.version)
         elif glance.start_timeout_s is not None:
             waited = max(still_s, self._table.clock.now() - glance.submitted)
@@ -111,7 +115,9 @@ class Keeper:
         if row is not None:
             self._board.show(row)
 
-    def _is_gone(self, worker: str, still_s: float) -> bool:
-        if worker == self._hands.token:
+    def _is_gone(self, glance: Glance, still_s: float) -> bool:
+        """Whether nobody works on a running job any more. It may also be ours, if the table took a
+        change and the word of that was lost on the way."""
+        if glance.id in self._hands.held:
             return False
-        return still_s >= self._limits.lease_s or self._lifeline.is_cut(worker)
+        return still_s >= self._limits.lease_s or self._lifeline.is_cut(glance.worker or "")

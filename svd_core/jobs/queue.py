@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from uuid import uuid4
 
 from svd_core.errors import InvalidImage, QueueFull, ServerStopping, SvdError, UnknownJob
@@ -53,6 +54,8 @@ class TableQueue:
 
     def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Ticket:
         self._refuse_if_closed()
+        # Whom the table is going to refuse need not fill the disk first.
+        self._admit(options, self._board.taken(), self._board.taken(options.owner))
         row = self._table.new(uuid4().hex, request.params, options, **self._placed(request))
         states = (State.WAITING,) if self.in_turn else (State.WAITING, State.RUNNING)
         row = self._table.insert(row, states, lambda *counts: self._admit(options, *counts))
@@ -85,7 +88,8 @@ class TableQueue:
         self._stop_work(self._limits.patience_s)
         for ticket in self._hands.held.values():
             log.warning("Job %s did not stop in time; it goes back in line.", ticket.id)
-            self._hands.put_back(ticket)
+            with suppress(SvdError):  # then the next server has to find out by itself
+                self._hands.put_back(ticket)
         self._keeper.close(self._limits.patience_s)
         self._board.close()
 
@@ -108,7 +112,10 @@ class TableQueue:
         return {"image": self._photos.put(request.image)}
 
     def _cancel(self, job_id: str) -> Cancellation:
-        what, row = self._table.cancel(job_id)
+        try:
+            what, row = self._table.cancel(job_id)
+        except UnknownJob:  # over for so long that it is forgotten
+            return Cancellation.TOO_LATE
         ticket = self._board.show(row)
         if what is Cancellation.REQUESTED:
             ticket.stop()
@@ -119,11 +126,9 @@ class TableQueue:
             raise ServerStopping("The server is stopping; please try again in a minute.")
 
     def _admit(self, options: JobOptions, there: int, own: int) -> None:
-        most, own_most = self._limits.max_queue, self._limits.max_per_owner
-        if options.max_waiting is not None:
-            most = min(most, options.max_waiting)
-        verb = "waiting" if self.in_turn else "being made"
-        if there >= most:
+        own_most, verb = self._limits.max_per_owner, "waiting" if self.in_turn else "being made"
+        too_many = options.max_waiting is not None and there > options.max_waiting
+        if too_many or there >= self._limits.max_queue:
             raise QueueFull(
                 f"{there} videos are {verb} already, which is as many as fit; "
                 "please try again in a few minutes."

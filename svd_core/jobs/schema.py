@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from svd_core.errors import InvalidSettings
+from svd_core.errors import InvalidRequest, InvalidSettings
 from svd_core.jobs.database import Database
 from svd_core.jobs.protocol import JobOptions
 from svd_core.jobs.record import Record, from_json, to_json
@@ -132,16 +132,21 @@ class Row:
     @classmethod
     def from_columns(cls, columns: RowMapping) -> "Row":
         values = {name: columns[name] for name in cls.__dataclass_fields__}
-        params = values["params"]
-        return cls(
-            **values
-            | {
-                "state": State(values["state"]),
-                "options": JobOptions(**json.loads(values["options"])),
-                "params": None if params is None else VideoParams(**json.loads(params)),
-                "record": from_json(values["record"]),
-            }
-        )
+        own = {
+            "state": State(values["state"]),
+            "options": JobOptions(**json.loads(values["options"])),
+            "params": None if values["params"] is None else _params(values["params"]),
+            "record": from_json(values["record"]),
+        }
+        return cls(**values | own)
+
+
+def _params(text: str) -> VideoParams | None:
+    """None for those that an older version took and this one does not."""
+    try:
+        return VideoParams(**json.loads(text))
+    except (InvalidRequest, TypeError):
+        return None
 
 
 def found(database: Database) -> None:

@@ -2,26 +2,24 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import func, insert, or_, select, update
 
 from svd_core.errors import GenerationFailed, StartTimeout, SvdError, UnknownJob
-from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded
+from svd_core.events import Failed, Progress, Stage, Stopped
 from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.database import Database
 from svd_core.jobs.protocol import Cancellation, JobOptions
 from svd_core.jobs.record import Record, added, to_json
-from svd_core.jobs.schema import Row, State, found, jobs, line, outbox
+from svd_core.jobs.rows import Ending, back_in_line, changed, ended, locked, next_number, utc
+from svd_core.jobs.schema import Row, State, found, jobs
 from svd_core.params import VideoParams
 
 MAX_ATTEMPTS = 3
 """How often a job is begun whose worker dies on it: the third time it is likely the job's doing."""
 
 OPEN = (State.WAITING, State.RUNNING)
-
-Ending = Succeeded | Failed | Stopped
 
 
 class Glance(NamedTuple):
@@ -51,7 +49,7 @@ class JobTable:
     ) -> Row:
         """A row that is not in the table yet. `photo`: `image`, `image_url`, or neither."""
         now = self.clock.now()
-        record = added((), Progress(stage=Stage.QUEUED), _utc(now))
+        record = added((), Progress(stage=Stage.QUEUED), utc(now))
         return Row(
             id=job_id, params=params, options=options, record=record, submitted=now,
             image=photo.get("image"), image_url=photo.get("image_url"),
@@ -63,7 +61,7 @@ class JobTable:
         """Put `row` at the end of the line. `admit` is called with the number of jobs in the
         `counted` states, and of those that are of the same owner; what it raises is raised."""
         with self.database.write() as connection:
-            row = replace(row, number=_next_number(connection))
+            row = replace(row, number=next_number(connection))
             here = select(func.count()).select_from(jobs).where(jobs.c.state.in_(counted))
             own = here.where(jobs.c.owner == row.options.owner)
             admit(connection.scalar(here) or 0, connection.scalar(own) or 0)
@@ -73,9 +71,9 @@ class JobTable:
     def insert_ended(self, row: Row, ending: Ending) -> Row:
         """Put in a job that is over before it began."""
         with self.database.write() as connection:
-            row = replace(row, number=_next_number(connection))
+            row = replace(row, number=next_number(connection))
             connection.execute(insert(jobs).values(row.to_columns()))
-            return self._close(connection, row, ending)
+            return ended(connection, row, ending, self.clock.now())
 
     def row(self, job_id: str) -> Row | None:
         return next(iter(self.rows([job_id])), None)
@@ -106,7 +104,7 @@ class JobTable:
             if found is None:
                 return None
             row = Row.from_columns(found)
-            return _change(
+            return changed(
                 connection,
                 row,
                 state=State.RUNNING,
@@ -131,45 +129,45 @@ class JobTable:
         """End a job that `worker` has run, with `size` bytes as its result; None if it is not its
         any more."""
         with self.database.write() as connection:
-            row = _locked(connection, job_id)
+            row = locked(connection, job_id)
             if row is None or row.worker != worker:
                 return None
-            return self._close(connection, replace(row, record=record), ending, size)
+            return ended(connection, replace(row, record=record), ending, self.clock.now(), size)
 
     def release(self, job_id: str, worker: str) -> Row | None:
         """Put a job of `worker` back to its place in line, as if it had not been begun."""
         with self.database.write() as connection:
-            row = _locked(connection, job_id)
+            row = locked(connection, job_id)
             if row is None or row.worker != worker:
                 return None
             note = "The server was stopped; the video is made as soon as it is back."
-            return self._back_in_line(connection, row, note, row.attempt - 1)
+            return back_in_line(connection, row, note, self.clock.now(), row.attempt - 1)
 
     def abandoned(self, job_id: str, version: int) -> Row | None:
         """Put a job whose worker is gone back to its place in line, or end it if that has happened
         too often. None if the worker has shown up since `version`."""
         with self.database.write() as connection:
-            row = _locked(connection, job_id)
+            row = locked(connection, job_id)
             if row is None or row.state is not State.RUNNING or row.version != version:
                 return None
-            if row.attempt >= MAX_ATTEMPTS:
-                return self._close(connection, row, Failed(_dies_of_it(row)))
+            if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
+                return ended(connection, row, Failed(_dies_of_it(row)), self.clock.now())
             note = (
                 "The server went down while it worked on this video; it starts over "
                 f"(attempt {row.attempt + 1} of {MAX_ATTEMPTS})."
             )
-            return self._back_in_line(connection, row, note, row.attempt)
+            return back_in_line(connection, row, note, self.clock.now(), row.attempt)
 
     def cancel(self, job_id: str) -> tuple[Cancellation, Row]:
         """Raises `UnknownJob`."""
         with self.database.write() as connection:
-            row = _locked(connection, job_id)
+            row = locked(connection, job_id)
             if row is None:
                 raise UnknownJob("This job is not known here any more.")
             if row.state is State.WAITING:
-                return Cancellation.REMOVED, self._close(connection, row, Stopped())
+                return Cancellation.REMOVED, ended(connection, row, Stopped(), self.clock.now())
             if row.state is State.RUNNING:
-                return Cancellation.REQUESTED, _change(connection, row, stop_asked=True)
+                return Cancellation.REQUESTED, changed(connection, row, stop_asked=True)
             return Cancellation.TOO_LATE, row
 
     def time_out(self, job_id: str) -> Row | None:
@@ -179,65 +177,10 @@ class JobTable:
             "or allow more."
         )
         with self.database.write() as connection:
-            row = _locked(connection, job_id)
+            row = locked(connection, job_id)
             if row is None or row.state is not State.WAITING:
                 return None
-            return self._close(connection, row, Failed(error))
-
-    def _back_in_line(self, connection: Connection, row: Row, note: str, attempt: int) -> Row:
-        if row.stop_asked:
-            return self._close(connection, row, Stopped())
-        waits = Progress(stage=Stage.QUEUED, note=note)
-        return _change(
-            connection,
-            row,
-            state=State.WAITING,
-            worker=None,
-            attempt=attempt,
-            started=None,
-            record=added(row.record, waits, _utc(self.clock.now())),
-        )
-
-    def _close(self, connection: Connection, row: Row, ending: Ending, size: int = 0) -> Row:
-        """End `row` and enter its webhook: both or neither."""
-        now = max(self.clock.now(), row.started or row.submitted)
-        options = row.options
-        if options.webhook is not None:
-            letter = {"job_id": row.id, "url": options.webhook, "tries": 0, "problem": ""}
-            connection.execute(insert(outbox).values(letter | {"state": "due"}))
-        return _change(
-            connection,
-            row,
-            state=State.ENDED,
-            ended=now,
-            expires=None if options.keep_s is None else now + options.keep_s,
-            record=added(row.record, ending, _utc(now)),
-            image=None,
-            worker=None,
-            bytes=size,
-        )
-
-
-def _next_number(connection: Connection) -> int:
-    """The next number in line; everybody else who wants one waits until this transaction ends."""
-    connection.execute(update(line).values(number=line.c.number + 1))
-    return connection.scalar(select(line.c.number)) or 0
-
-
-def _locked(connection: Connection, job_id: str) -> Row | None:
-    wanted = select(jobs).where(jobs.c.id == job_id).with_for_update()
-    columns = connection.execute(wanted).mappings().first()
-    return None if columns is None else Row.from_columns(columns)
-
-
-def _change(connection: Connection, row: Row, **values: Any) -> Row:
-    changed = replace(row, version=row.version + 1, **values)
-    columns = changed.to_columns()
-    names = [*values, "version", "record"]
-    connection.execute(
-        update(jobs).where(jobs.c.id == row.id).values({name: columns[name] for name in names})
-    )
-    return changed
+            return ended(connection, row, Failed(error), self.clock.now())
 
 
 def _dies_of_it(row: Row) -> SvdError:
@@ -245,7 +188,3 @@ def _dies_of_it(row: Row) -> SvdError:
         f"The server went down each of the {row.attempt} times it worked on this video; please "
         "try again with fewer steps or frames, or with another photo."
     )
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

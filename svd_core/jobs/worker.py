@@ -8,8 +8,9 @@ from svd_core.events import Progress, Succeeded
 from svd_core.jobs.limits import USUAL_LIMITS, Limits
 from svd_core.jobs.protocol import Fetch
 from svd_core.jobs.queue import TableQueue, no_fetch
+from svd_core.jobs.rows import Ending
 from svd_core.jobs.schema import Row
-from svd_core.jobs.table import Ending, JobTable
+from svd_core.jobs.table import JobTable
 from svd_core.jobs.ticket import Ticket
 from svd_core.jobs.work import Work, ending_of
 from svd_core.storage import PhotoStore
@@ -54,8 +55,9 @@ class WorkerQueue(TableQueue):
                 while (turn := self._hands.take()) is not None:
                     ticket, row = turn
                     self._hands.end(ticket, self._run(ticket, row))
-            except SvdError as error:
-                log.warning("The line cannot be looked at. %s", error)
+            except Exception as error:  # noqa: BLE001 - a server without a worker helps nobody
+                known = isinstance(error, SvdError)
+                log.warning("The line is looked at again. %s", error, exc_info=not known)
                 self._hands.closing.wait(RETRY_S)
                 self._called.set()
 
