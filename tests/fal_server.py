@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -91,7 +92,8 @@ class Noting:
         self.asked: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked.append(f"{scope['method']} {scope['path'].removeprefix(MOUNT)}")
+        target = Headers(scope=scope).get("x-fal-target-url", "").partition("?")[0]
+        self.asked.append(f"{scope['method']} {scope['path'].removeprefix(MOUNT)}{target}")
         await self.app(scope, receive, send)
 
 
