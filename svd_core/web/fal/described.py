@@ -90,8 +90,8 @@ def _response(description: str, told: Told) -> dict[str, Any]:
 
 def _content(told: Told) -> dict[str, Any]:
     if isinstance(told, str):
-        binary = {"type": "string"} if told == EVENTS else {"type": "string", "format": "binary"}
-        return {told: {"schema": binary}}
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        return {told: {} if told == EVENTS else binary}
     return {JSON: {"schema": told.model_json_schema()}}
 
 
@@ -131,6 +131,16 @@ PARAMETERS: Mapping[str, tuple[str, dict[str, Any], str]] = {
     ),
     "x-fal-file-name": ("header", {"type": "string"}, "Tells the type where nothing else does."),
 }  # fmt: skip
+
+PATHS: Mapping[str, str] = {
+    "request_id": "^[A-Za-z0-9-]{1,64}$",
+    "folder": "^[0-9a-f]{8}$",
+    "file": r"^[0-9a-f]{32}\.[a-z0-9]{3,4}$",
+    "mark": "^[0-9a-f]{32}$",
+    "number": "^[1-9][0-9]{0,3}$",
+    "upload_id": r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$",
+}
+"""Of what form the parts of addresses are that this server gives out."""
 
 RUN_HEADERS = ("x-fal-request-timeout", "x-fal-object-lifecycle-preference")
 
@@ -252,6 +262,10 @@ def finished(document: dict[str, Any]) -> dict[str, Any]:
             found = operation["responses"].get("422", {})
             if "HTTPValidationError" in str(found):
                 del operation["responses"]["422"]
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path":
+                    pattern = PATHS[parameter["name"]]
+                    parameter["schema"] = {"type": "string", "pattern": pattern}
     parts = document.setdefault("components", {})
     for name in ("HTTPValidationError", "ValidationError"):
         parts.get("schemas", {}).pop(name, None)
