@@ -16,8 +16,8 @@ BASE = "http://127.0.0.1:7860/fal"
 CURL = """\
 photo=$(base64 < photo.jpg | tr -d '\\n')
 printf '{{"image_url": "data:image/jpeg;base64,%s"{values}}}' "$photo" |
-    curl --silent --data @- --header "Content-Type: application/json" \\
-        --header "Authorization: Key $FAL_KEY" {base}/run/{endpoint}
+    curl -s {base}/run/{endpoint} -d @- \\
+        -H "Content-Type: application/json" -H "Authorization: Key $FAL_KEY"
 """
 
 JAVASCRIPT = """\
