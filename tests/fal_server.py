@@ -46,24 +46,21 @@ class FalServer:
 
     url: str
     queue: JobQueue
-    work: Work
+    work: PhotoWork
     parts: Parts
     outbox: Outbox
     asked: list[str]
 
 
 @contextmanager
-def fal_server(
-    folder: Path,
-    settings: Settings | None = None,
+def fal_service(
+    settings: Settings,
     work: Work | None = None,
     *,
     open_here: bool = False,
     fetcher: Fetcher | None = None,
-    **options: str,
-) -> Iterator[FalServer]:
-    """The API as the program has it: queue, table and outbox on disk. `options`: of uvicorn."""
-    settings = settings or Settings(data_dir=folder, api_keys=KEYS, allow_private_urls=True)
+) -> Iterator[tuple[Service, Outbox]]:
+    """What the program puts behind the API: queue, table and outbox on disk."""
     folder = settings.data_dir
     parts = Parts(settings, ResultStore(folder / "results"), open_here)
     if fetcher is not None:
@@ -74,14 +71,31 @@ def fal_server(
         photos = PhotoStore(folder / "photos")
         queue = WorkerQueue(work, table, photos, limits, parts.fetcher.photo)
         outbox = Outbox(table, queue.get, Webhooks(parts).send, QUICK, every_s=0.1)
-        api = build_api(Service(parts, queue, lambda: READY))
-        noted = Noting(Starlette(routes=[Mount(MOUNT, app=api)]))
         try:
-            with listening(noted, **options) as url:
-                yield FalServer(f"{url}{MOUNT}", queue, work, parts, outbox, noted.asked)
+            yield Service(parts, queue, lambda: READY), outbox
         finally:
             outbox.close()
             queue.close()
+
+
+@contextmanager
+def fal_server(
+    folder: Path,
+    settings: Settings | None = None,
+    *,
+    open_here: bool = False,
+    fetcher: Fetcher | None = None,
+    **options: str,
+) -> Iterator[FalServer]:
+    """The API served by itself. `options`: of uvicorn."""
+    settings = settings or Settings(data_dir=folder, api_keys=KEYS, allow_private_urls=True)
+    work = PhotoWork(settings.data_dir / "results", steps=3)
+    served = fal_service(settings, work, open_here=open_here, fetcher=fetcher)
+    with served as (service, outbox):
+        noted = Noting(Starlette(routes=[Mount(MOUNT, app=build_api(service))]))
+        with listening(noted, **options) as url:
+            queue, parts = service.queue, service.parts
+            yield FalServer(f"{url}{MOUNT}", queue, work, parts, outbox, noted.asked)
 
 
 class Noting:
