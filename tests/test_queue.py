@@ -401,7 +401,7 @@ class TestManyServers:
         for queue in (here, there):
             eventually(lambda queue=queue: queue.length() == 3)
             assert [queue.position(job.id) for job in jobs] == [0, 1, 2, 3]
-        assert begun(there.get(jobs[0].id))()  # whoever watches there sees the steps, too
+        eventually(begun(there.get(jobs[0].id)))  # whoever watches there sees the steps, too
         work.go.set()
         for job in jobs:
             assert isinstance(ending(there.get(job.id)), Succeeded)
@@ -450,6 +450,29 @@ class TestManyServers:
             assert table.abandoned(job.id, row.version) is not None
         assert table.claim("ghost4") is None
         assert "each of the 3 times" in str(failure(servers.front().get(job.id)))
+
+    def test_who_was_heard_of_meanwhile_keeps_the_job(self, servers: Servers) -> None:
+        table = servers.table()
+        job = submit(servers.front(), b"")
+        row = table.claim("slow")
+        assert row is not None
+        assert table.beat(job.id, "slow", row.record) is False
+        assert table.abandoned(job.id, row.version) is None
+        assert table.end(job.id, "slow", row.record, Stopped(), 0) is not None
+
+    def test_a_look_that_took_long_changes_nothing(self, servers: Servers) -> None:
+        """Rows that were read before a change, and are shown after it."""
+        table, queue = servers.table(), servers.front()
+        first, second = submit(queue, b"1"), submit(queue, b"2")
+        before = table.rows([first.id, second.id])
+        assert table.claim("worker", second.id) is not None
+        eventually(lambda: second.times.started)
+        first.cancel()
+        for row in before:
+            queue._board.show(row)
+        assert queue.get(first.id).done
+        assert queue.get(second.id).times.started is not None
+        assert (queue.length(), queue.position(second.id)) == (0, 0)
 
     def test_a_wish_to_stop_outlives_the_worker(self, servers: Servers) -> None:
         table = servers.table()

@@ -236,8 +236,10 @@ def test_a_table_locked_for_5_s_is_waited_out(tmp_path: Path) -> None:
 
 def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path) -> None:
     full, go, much = threading.Event(), threading.Event(), "x" * 100_000
+    runs: list[str] = []
 
-    def work(*_: object) -> Video:
+    def work(job_id: str, *_: object) -> Video:
+        runs.append(job_id)
         assert go.wait(SECONDS)
         raise GenerationFailed(much)
 
@@ -261,6 +263,7 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
         queue.close()
     assert isinstance(end, Failed)
     assert str(end.error) == much
+    assert runs == [running.id]  # minutes of work are not done twice for a full disk
 
 
 def test_a_full_disk_under_the_results_is_a_readable_failure(tmp_path: Path) -> None:
