@@ -25,7 +25,9 @@ Libraries' exceptions are translated into these in the module that imports the l
 """
 
 import copyreg
-from typing import Any
+from typing import Any, Literal
+
+ImageReason = Literal["unreadable", "format", "bytes", "too many pixels", "too few pixels"]
 
 
 class SvdError(Exception):
@@ -53,8 +55,13 @@ class InvalidRequest(SvdError):
 
 
 class InvalidImage(InvalidRequest):
-    def __init__(self, message: str) -> None:
+    """`reason`: which limit the picture breaks, for programs; people read the sentence."""
+
+    reason: ImageReason = "unreadable"
+
+    def __init__(self, message: str, reason: ImageReason = "unreadable") -> None:
         super().__init__("image", message)
+        self.reason = reason
 
 
 class InvalidUrl(InvalidRequest):

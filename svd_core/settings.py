@@ -62,7 +62,8 @@ class Settings(BaseModel):
     public_url: str = Field(
         "",
         pattern=r"^(https?://[^\s?#]+)?$",
-        description="address of this server in links it gives out; empty: the one it was called by",
+        description="address of this server in links it gives out; empty: the Space's, elsewhere "
+        "the one it was called by",
     )
     allow_private_urls: bool = Field(
         False,
@@ -109,6 +110,12 @@ class Settings(BaseModel):
             return cls.model_validate(found)
         except ValidationError as error:
             raise InvalidSettings(_sentence(error)) from None
+
+
+def space_url() -> str:
+    """Address of the Hugging Face Space that this is; empty elsewhere."""
+    host = os.environ.get("SPACE_HOST", "")
+    return f"https://{host}" if host else ""
 
 
 def on_zero_gpu() -> bool:

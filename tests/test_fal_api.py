@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from svd_core.settings import Settings
 from tests.fake_work import FakeWork
@@ -386,8 +387,8 @@ def test_other_methods_are_refused(api: httpx.Client) -> None:
         ({"image_url": "file:///etc/passwd"}, "image_url", "url_scheme"),
         ({"image_url": "data:image/png;base64,%%%"}, "image_url", "image_load_error"),
         ({"image_url": "data:image/png"}, "image_url", "image_load_error"),
-        ({"image_url": "data:image/png;base64,aGVsbG8="}, "image_url", "image_load_error"),
-        ({"image_url": "data:,hello"}, "image_url", "image_load_error"),
+        ({"image_url": "data:image/png;base64,aGVsbG8="}, "image_url", "unsupported_image_format"),
+        ({"image_url": "data:,hello"}, "image_url", "unsupported_image_format"),
     ],
 )
 def test_a_wrong_value_is_told_by_the_result(
@@ -409,6 +410,28 @@ def test_a_wrong_value_is_told_by_the_result(
         assert detail["msg"]
     assert late.json() == soon.json()
     assert (end["error"], end["error_type"]) == (detail["msg"], kind)
+
+
+PICTURES = {
+    "file_too_large": (b"a" * (20 * 2**20 + 1), {"max_size": 20 * 2**20}),
+    "image_too_small": ((31, 40), {"min_width": 32, "min_height": 32}),
+    "image_too_large": ((8000, 8000), None),
+    "image_load_error": ((32, 400), None),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_why_a_photo_cannot_be_used(api: httpx.Client, tmp_path: Path, kind: str) -> None:
+    made, ctx = PICTURES[kind]
+    if not isinstance(made, bytes):
+        Image.new("L", made).save(tmp_path / "photo.png")  # type: ignore[arg-type]
+        made = (tmp_path / "photo.png").read_bytes()
+    uri = f"data:image/png;base64,{base64.b64encode(made).decode()}"
+    answer = api.post(f"/run/{APP}", json={"image_url": uri})
+    assert answer.status_code == 422
+    (detail,) = answer.json()["detail"]
+    assert (detail["type"], detail.get("ctx")) == (kind, ctx)
+    assert "image" in detail["msg"]
 
 
 def test_each_wrong_field_is_told(api: httpx.Client) -> None:
@@ -486,7 +509,9 @@ def test_a_wrong_wish_is_refused_at_once(
     assert answer.json()["error_type"] == answer.headers["x-fal-error-type"] == "bad_request"
 
 
-def test_wishes_of_both_clients_are_understood(api: httpx.Client, image: str) -> None:
+def test_wishes_of_both_clients_are_understood(
+    server: FalServer, api: httpx.Client, image: str
+) -> None:
     own = {
         "x-fal-queue-priority": "normal",
         "x-fal-request-timeout": "30.0",
@@ -495,7 +520,10 @@ def test_wishes_of_both_clients_are_understood(api: httpx.Client, image: str) ->
         "X-Fal-Store-IO": "0",
         "X-Fal-No-Retry": "1",
     }
-    finish(api, submit(api, image, **own)["request_id"])
+    job = submit(api, image, **own)["request_id"]
+    options = server.queue.get(job).options
+    assert (options.start_timeout_s, options.keep_s, options.owner) == (30, 60, "ann")
+    finish(api, job)
 
 
 def test_a_body_that_is_too_large(api: httpx.Client) -> None:
@@ -590,7 +618,7 @@ def test_a_stream_of_a_job_that_fails_ends_with_the_reason(api: httpx.Client) ->
     body = {"image_url": "data:image/png;base64,aGVsbG8="}
     with api.stream("POST", f"/run/{APP}/stream", json=body) as answer:
         told = list(events(answer))
-    assert told[-1]["detail"][0]["type"] == "image_load_error"
+    assert told[-1]["detail"][0]["type"] == "unsupported_image_format"
 
 
 def test_leaving_a_run_stream_cancels_its_job(
@@ -724,6 +752,14 @@ def test_addresses_may_be_set(tmp_path: Path, image: str) -> None:
         answer = api.post(f"/run/{APP}", json={"image_url": image}).json()
         assert answer["video"]["url"].startswith(f"{base}/cdn/videos/")
         assert api.get("/openapi.json").json()["servers"] == [{"url": base}]
+
+
+def test_on_a_space_addresses_are_the_spaces(
+    tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPACE_HOST", "ann-studio.hf.space")
+    with fal_server(tmp_path) as server, client_of(server) as api:
+        assert submit(api, image)["status_url"].startswith("https://ann-studio.hf.space/fal/queue/")
 
 
 def test_a_video_has_an_address_that_cannot_be_guessed(api: httpx.Client, image: str) -> None:
@@ -863,6 +899,7 @@ def test_an_unforeseen_error_is_a_500_in_json(
     monkeypatch.setattr(server.queue, "length", broken)
     answer = api.get("/health")
     assert (answer.status_code, answer.json()) == (500, {"detail": "Internal Server Error"})
+    assert answer.headers["x-fal-request-id"]  # or clients would take it for a gateway's
 
 
 def test_many_at_once_are_all_answered(api: httpx.Client, image: str) -> None:

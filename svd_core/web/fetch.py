@@ -23,6 +23,9 @@ MAX_REDIRECTS = 5
 CONNECT_S = 5.0
 """Seconds for a connection, and for each piece of an answer."""
 
+CHECK_S = 3.0
+"""Seconds that somebody waits who only wants to know whether an address may be asked."""
+
 OWN_HEADERS = {
     "User-Agent": f"svd-studio/{__version__}",
     "Accept-Encoding": "identity",
@@ -72,10 +75,11 @@ class Fetcher:
         """
         return anyio.run(self._post, url, body, headers)
 
-    async def check(self, url: str) -> None:
-        """Raises `InvalidUrl` for an address that is not to be asked, or that has no host."""
-        async with _deadline(parsed(url).host, self.post_s):
-            await self._addresses(parsed(url))
+    async def check(self, url: str, limiter: anyio.CapacityLimiter | None = None) -> None:
+        """Raises `InvalidUrl` for an address that is not to be asked, `Unreachable` for a name that
+        is not found, or not soon. `limiter`: of the threads that may wait for the name service."""
+        async with _deadline(parsed(url).host, CHECK_S):
+            await self._addresses(parsed(url), limiter)
 
     async def _photo(self, url: str, photo: bytearray) -> None:
         host = parsed(url).host
@@ -132,12 +136,16 @@ class Fetcher:
                 problem = error
         raise problem
 
-    async def _addresses(self, url: httpx.URL) -> list[Address]:
+    async def _addresses(
+        self, url: httpx.URL, limiter: anyio.CapacityLimiter | None = None
+    ) -> list[Address]:
         host = url.raw_host.decode("ascii")
         port = url.port or {"http": 80, "https": 443}[url.scheme]
         found: Sequence[str] = [host]
         if literal(host) is None:
-            found = await anyio.to_thread.run_sync(self.resolve, host, port, abandon_on_cancel=True)
+            found = await anyio.to_thread.run_sync(
+                self.resolve, host, port, abandon_on_cancel=True, limiter=limiter
+            )
         return checked(url.host, found, self.allow_private)
 
 

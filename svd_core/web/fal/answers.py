@@ -19,6 +19,7 @@ from svd_core.errors import (
     SvdError,
     UnknownJob,
 )
+from svd_core.image import FORMATS, MAX_BYTES, MIN_SIDE
 
 NAMES: Mapping[str, str] = {"image": "image_url", "noise_aug_strength": "cond_aug"}
 """fal's names of the core's fields, where they differ."""
@@ -96,7 +97,7 @@ def of(error: SvdError) -> Answer:
         case InvalidUrl():
             return input_error([detail("image_url", error.message, "file_download_error")])
         case InvalidImage():
-            return input_error([detail("image_url", error.message, "image_load_error")])
+            return input_error([_of_image(error)])
         case InvalidRequest():
             name = NAMES.get(error.field, error.field)
             return input_error([detail(name, error.message, "value_error")])
@@ -114,6 +115,23 @@ def of(error: SvdError) -> Answer:
             return NOT_FOUND
         case _:  # what clients would try again at 503 would be the reading of a job that has ended
             return request_error(500, error.message, "runner_server_error")
+
+
+def _of_image(error: InvalidImage) -> Detail:
+    """The limit goes along where there is one number to it."""
+    ctx: dict[str, Any]
+    match error.reason:
+        case "bytes":
+            kind, ctx = "file_too_large", {"max_size": MAX_BYTES}
+        case "format":
+            kind, ctx = "unsupported_image_format", {"supported_formats": [*FORMATS, "HEIC"]}
+        case "too few pixels":
+            kind, ctx = "image_too_small", {"min_width": MIN_SIDE, "min_height": MIN_SIDE}
+        case "too many pixels":
+            kind, ctx = "image_too_large", {}
+        case _:
+            kind, ctx = "image_load_error", {}
+    return detail("image_url", error.message, kind, **({"ctx": ctx} if ctx else {}))
 
 
 NOT_FOUND = Answer(404, {"status": "NOT_FOUND"})

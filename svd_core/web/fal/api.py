@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import uuid4
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -174,12 +175,12 @@ def _health(service: Service) -> Mapping[str, Any]:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return error.answer.response()
+    return _numbered(error.answer)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, SvdError)
-    return of(error).response()
+    return _numbered(of(error))
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:
@@ -192,4 +193,9 @@ async def _unrouted(request: Request, error: Exception) -> Response:
 
 async def _broken(_: Request, error: Exception) -> Response:
     log.error("A request to the API ended by an unforeseen error.", exc_info=error)
-    return Answer(500, {"detail": "Internal Server Error"}).response()
+    return _numbered(Answer(500, {"detail": "Internal Server Error"}))
+
+
+def _numbered(answer: Answer) -> Response:
+    """An error of ours carries an id in any case: clients take one without for a gateway's."""
+    return answer.response(uuid4().hex if answer.status >= 500 else None)

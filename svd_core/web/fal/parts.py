@@ -1,12 +1,14 @@
 """What the routes of the API have in common, made from the settings."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+
+from anyio import CapacityLimiter
 
 from svd_core.engine import EngineStatus
 from svd_core.jobs import Job, JobQueue
-from svd_core.settings import Settings
+from svd_core.settings import Settings, space_url
 from svd_core.storage import ResultStore
 from svd_core.web.fal.keys import Keys
 from svd_core.web.fal.links import Links
@@ -43,7 +45,7 @@ class Parts:
 
     @cached_property
     def links(self) -> Links:
-        return Links(self.settings.public_url, self.tokens)
+        return Links(self.settings.public_url or space_url(), self.tokens)
 
     @cached_property
     def fetcher(self) -> Fetcher:
@@ -63,9 +65,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class Service:
-    """`Parts`, and what stands behind them. `on_submit` is told each job that was put in line."""
+    """`Parts`, and what stands behind them. `on_submit` is told each job that was put in line.
+
+    `lookups` keeps names that take long to be found from taking every thread.
+    """
 
     parts: Parts
     queue: JobQueue
     status: Callable[[], EngineStatus]
     on_submit: Callable[[Job], None] = lambda _: None
+    lookups: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))

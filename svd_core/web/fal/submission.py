@@ -106,7 +106,7 @@ async def _options(service: Service, request: Request) -> JobOptions:
 
 async def _check_webhook(service: Service, url: str) -> None:
     try:
-        await service.parts.fetcher.check(url)
+        await service.parts.fetcher.check(url, service.lookups)
     except Unreachable:
         pass  # a receiver that is down now may be up when there is something to tell
     except InvalidUrl as error:
