@@ -440,6 +440,20 @@ class TestManyServers:
         assert row is not None
         assert str(failure(queue.get(job.id))) == "From the ghost."
 
+    def test_a_job_that_was_lost_may_come_back(self, servers: Servers) -> None:
+        ghost = servers.table()
+        queue = servers.worker(work := Work())
+        job = submit(queue, b"hold")
+        eventually(begun(job))
+        while (row := ghost.row(job.id)) and not ghost.abandoned(job.id, row.version):
+            pass  # a beat came between
+        assert (row := ghost.claim("ghost", job.id))
+        time.sleep(0.3)  # the work here has noticed, and stopped
+        assert not job.done
+        work.go.set()
+        assert ghost.abandoned(job.id, row.version) is not None
+        assert isinstance(ending(job), Succeeded)
+
     def test_jobs_whose_workers_die_again_and_again_fail(self, servers: Servers) -> None:
         table = servers.table()
         job = submit(servers.front(), b"")

@@ -45,6 +45,8 @@ class Hands:
         if row is None:
             return None
         ticket = self._held[row.id] = self._board.show(row)
+        if not row.stop_asked:
+            ticket.stopping.clear()  # it may have been ours before, and lost
         return ticket, row
 
     def must_stop(self, ticket: Ticket) -> bool:

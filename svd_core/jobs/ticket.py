@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from svd_core.errors import ServerStopping
 from svd_core.events import Event, Progress
 from svd_core.jobs.protocol import Cancellation, Stamped, Times
 from svd_core.jobs.record import Record, added, ended
+from svd_core.jobs.rows import utc
 from svd_core.jobs.schema import Row
 
 STOPPING = "Stopping; the step that is under way still runs to its end."
@@ -81,14 +82,14 @@ class Ticket:
     def report(self, event: Event) -> None:
         """Record `event` and wake whoever watches. Whatever comes after the end is dropped."""
         with self._changed:
-            self._add(event, _utc(self._now()))
+            self._add(event, utc(self._now()))
 
     def stop(self) -> None:
         """Have the work end at its next progress, and say so once."""
         with self._changed:
             if not self.stopping.is_set() and isinstance(last := self.last, Progress):
                 self.stopping.set()
-                self._add(replace(last, note=STOPPING), _utc(self._now()))
+                self._add(replace(last, note=STOPPING), utc(self._now()))
 
     def snapshot(self) -> Record:
         """The record as it is to be written to the table by whoever does the work."""
@@ -131,9 +132,5 @@ class Ticket:
 
 
 def _times(row: Row) -> Times:
-    started, ended = (None if at is None else _utc(at) for at in (row.started, row.ended))
-    return Times(_utc(row.submitted), started, ended)
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    started, ended = (None if at is None else utc(at) for at in (row.started, row.ended))
+    return Times(utc(row.submitted), started, ended)
