@@ -5,18 +5,25 @@ import json
 import os
 import stat
 import threading
+from contextlib import aclosing
+from datetime import UTC, datetime
 from pathlib import Path
 
+import anyio
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from svd_core.errors import InvalidSettings
+from svd_core.events import Event, Progress, Stage, Stopped
+from svd_core.jobs import Stamped
 from svd_core.web.fal.answers import Refusal, as_json
 from svd_core.web.fal.keys import Keys
 from svd_core.web.fal.secret import load_secret
 from svd_core.web.fal.signature import Signer
+from svd_core.web.fal.status import log_of
 from svd_core.web.fal.tokens import Tokens
+from svd_core.web.fal.watching import watched
 
 KEYS = "ann:s3cret,bob:other, ann:second"
 
@@ -206,6 +213,50 @@ def test_a_receiver_notices_every_change(changed: str) -> None:
     key.verify(bytes.fromhex(same["X-Fal-Webhook-Signature"]), message)
     with pytest.raises(InvalidSignature):
         key.verify(signature, message)
+
+
+def test_signs_of_life_between_two_steps_are_no_news() -> None:
+    """A stream's clients append what they get, so that nothing may come twice."""
+    at = datetime.now(UTC)
+    told: list[Event] = [
+        Progress(stage=Stage.QUEUED, step=1),
+        Progress(stage=Stage.QUEUED, step=0),
+        *(Progress(stage=Stage.LOADING, step=n, total=9, elapsed_s=n) for n in range(3)),
+        *(Progress(stage=Stage.DENOISING, step=1, total=2, elapsed_s=n) for n in range(3)),
+        Progress(stage=Stage.DENOISING, step=1, total=2, note="Memory ran out."),
+        Progress(stage=Stage.DENOISING, step=2, total=2),
+        Stopped(),
+    ]
+
+    class Talking:
+        def news(self, seen: int = 0, timeout_s: float = 0.0) -> list[Stamped]:
+            fresh = [Stamped(number, at, event) for number, event in enumerate(told, start=1)]
+            return fresh[seen : seen + 1]
+
+    async def watch() -> list[Event]:
+        changes = watched(Talking(), 60)  # type: ignore[arg-type]
+        return [stamped.event async for news in changes for stamped in news]
+
+    assert anyio.run(watch) == [*told[:3], told[5], *told[8:]]
+
+
+def test_silence_is_told_now_and_then() -> None:
+    class Silent:
+        def news(self, seen: int = 0, timeout_s: float = 0.0) -> list[Stamped]:
+            return []
+
+    async def watch() -> None:
+        async with aclosing(watched(Silent(), 0.05)) as changes:  # type: ignore[arg-type]
+            assert [await anext(changes) for _ in range(2)] == [[], []]
+
+    anyio.run(watch)
+
+
+def test_every_stage_has_a_line_in_the_log() -> None:
+    at = datetime.now(UTC)
+    for stage in Stage:
+        (*found,) = log_of([Stamped(1, at, Progress(stage=stage))])
+        assert bool(found) == (stage is not Stage.QUEUED)
 
 
 def test_answers_carry_half_characters() -> None:
