@@ -43,7 +43,7 @@ from svd_core.jobs import (
 )
 from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.queue import no_fetch
-from svd_core.jobs.schema import State, jobs, metadata
+from svd_core.jobs.schema import JOBS, METADATA, State
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from tests import postgres
@@ -68,7 +68,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield (found := request.getfixturevalue("postgres_url"))
     database = Database(found)
     with database.write() as connection:
-        metadata.drop_all(connection)
+        METADATA.drop_all(connection)
     database.close()
 
 
@@ -572,7 +572,7 @@ class TestMishaps:
         queue = servers.front()
         job, other = submit(queue, b"1"), submit(queue, b"2")
         with servers.table().database.write() as connection:
-            old = update(jobs).where(jobs.c.id == job.id).values(params='{"fps": 1000000}')
+            old = update(JOBS).where(JOBS.c.id == job.id).values(params='{"fps": 1000000}')
             connection.execute(old)
         servers.worker(Work())
         assert "make it again" in str(failure(job))

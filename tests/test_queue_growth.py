@@ -14,7 +14,7 @@ from sqlalchemy import event, insert
 from svd_core.events import OnProgress, Progress, Stage, Stopped, Video
 from svd_core.jobs import JobOptions, JobTable, Limits, TableQueue
 from svd_core.jobs.record import added
-from svd_core.jobs.schema import State, jobs
+from svd_core.jobs.schema import JOBS, State
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from tests.fake_work import open_table, worker_queue
@@ -30,7 +30,7 @@ def fill(table: JobTable) -> None:
     columns = row.to_columns()
     rows = [columns | {"id": f"{n:032x}", "number": -n} for n in range(1, FINISHED + 1)]
     with table.database.write() as connection:
-        connection.execute(insert(jobs), rows)
+        connection.execute(insert(JOBS), rows)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from svd_core.jobs import (
     TableQueue,
 )
 from svd_core.jobs import retention as module
-from svd_core.jobs.schema import State, jobs
+from svd_core.jobs.schema import JOBS, State
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import STALE_S, PhotoStore, ResultStore
 from tests.fake_work import open_table
@@ -66,9 +66,9 @@ def made(
 
 
 def grow_old(table: JobTable, job: Job, age_s: float) -> None:
-    ages = {"ended": jobs.c.ended - age_s, "expires": jobs.c.expires - age_s}
+    ages = {"ended": JOBS.c.ended - age_s, "expires": JOBS.c.expires - age_s}
     with table.database.write() as connection:
-        connection.execute(update(jobs).where(jobs.c.id == job.id).values(ages))
+        connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(ages))
 
 
 def there(retention: Retention, job: Job) -> bool:

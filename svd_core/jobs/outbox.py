@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, select, update
 from svd_core.errors import SvdError, UnknownJob
 from svd_core.jobs.clock import Sightings
 from svd_core.jobs.protocol import Job, Send, Undeliverable
-from svd_core.jobs.schema import outbox
+from svd_core.jobs.schema import OUTBOX
 from svd_core.jobs.table import JobTable
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Outbox:
 
     def letter(self, job_id: str) -> Letter | None:
         """What became of the webhook of a job; None if it has none, or none yet."""
-        return next(iter(self._letters(outbox.c.job_id == job_id)), None)
+        return next(iter(self._letters(OUTBOX.c.job_id == job_id)), None)
 
     def close(self, patience_s: float = 5.0) -> None:
         """Send no more. What is not through within `patience_s` is sent again after a restart."""
@@ -97,7 +97,7 @@ class Outbox:
 
     def _look(self) -> None:
         """Begin what is due, as far as there are hands free."""
-        letters = self._letters(outbox.c.state == "due")
+        letters = self._letters(OUTBOX.c.state == "due")
         self._seen.keep({letter.job_id for letter in letters})
         for letter in letters:
             waited_s = self._seen.still_s(letter.job_id, letter.tries)
@@ -139,17 +139,17 @@ class Outbox:
         return letter._replace(state="delivered", problem="")
 
     def _letters(self, which: ColumnElement[bool]) -> list[Letter]:
-        columns = [outbox.c[name] for name in Letter._fields]
+        columns = [OUTBOX.c[name] for name in Letter._fields]
         with self._table.database.read() as connection:
             found = connection.execute(select(*columns).where(which).limit(1000))
             return [Letter(*values) for values in found]
 
     def _mark(self, before: Letter, after: Letter) -> bool:
         """Write `after`; False if somebody else has tried since `before`."""
-        same = (outbox.c.job_id == before.job_id) & (outbox.c.tries == before.tries)
+        same = (OUTBOX.c.job_id == before.job_id) & (OUTBOX.c.tries == before.tries)
         changes = {"state": after.state, "tries": after.tries, "problem": after.problem}
         with self._table.database.write() as connection:
-            return connection.execute(update(outbox).where(same).values(changes)).rowcount == 1
+            return connection.execute(update(OUTBOX).where(same).values(changes)).rowcount == 1
 
 
 def _given_up(letter: Letter, problem: str) -> Letter:

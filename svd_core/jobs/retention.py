@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, select
 
-from svd_core.jobs.schema import State, jobs, outbox
+from svd_core.jobs.schema import JOBS, OUTBOX, State
 from svd_core.jobs.table import JobTable
 from svd_core.storage import PhotoStore, ResultStore
 
@@ -39,8 +39,8 @@ class Retention:
         for start in range(0, len(gone), BATCH):
             batch = gone[start : start + BATCH]
             with self.table.database.write() as connection:
-                connection.execute(delete(outbox).where(outbox.c.job_id.in_(batch)))
-                connection.execute(delete(jobs).where(jobs.c.id.in_(batch)))
+                connection.execute(delete(OUTBOX).where(OUTBOX.c.job_id.in_(batch)))
+                connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch)))
             self.results.remove(batch)
         self.results.sweep(self._known, self.keep_hours)
         self.photos.sweep(self._photos())
@@ -48,10 +48,10 @@ class Retention:
 
     def _had_their_time(self) -> list[str]:
         now = self.table.clock.now()
-        columns = select(jobs.c.id, jobs.c.ended, jobs.c.expires, jobs.c.bytes)
+        columns = select(JOBS.c.id, JOBS.c.ended, JOBS.c.expires, JOBS.c.bytes)
         with self.table.database.read() as connection:
             ended = connection.execute(
-                columns.where(jobs.c.state == State.ENDED).order_by(jobs.c.ended.desc())
+                columns.where(JOBS.c.state == State.ENDED).order_by(JOBS.c.ended.desc())
             ).all()
         gone, room, videos = [], self.keep_gb * 1e9, 0
         for index, row in enumerate(ended):
@@ -66,10 +66,10 @@ class Retention:
     def _known(self, ids: Collection[str]) -> set[str]:
         """Those of `ids` that are in the table."""
         with self.table.database.read() as connection:
-            return set(connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(ids))))
+            return set(connection.scalars(select(JOBS.c.id).where(JOBS.c.id.in_(ids))))
 
     def _photos(self) -> set[str]:
         """Uploads that jobs still need."""
         with self.table.database.read() as connection:
-            found = connection.scalars(select(jobs.c.image).where(jobs.c.image.is_not(None)))
+            found = connection.scalars(select(JOBS.c.image).where(JOBS.c.image.is_not(None)))
             return {name for name in found if name is not None}

@@ -8,20 +8,20 @@ from sqlalchemy import Connection, insert, select, update
 
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded
 from svd_core.jobs.record import added
-from svd_core.jobs.schema import Row, State, jobs, line, outbox
+from svd_core.jobs.schema import JOBS, LINE, OUTBOX, Row, State
 
 Ending = Succeeded | Failed | Stopped
 
 
 def next_number(connection: Connection) -> int:
     """The next number in line; everybody else who wants one waits until this transaction ends."""
-    connection.execute(update(line).values(number=line.c.number + 1))
-    return connection.scalar(select(line.c.number)) or 0
+    connection.execute(update(LINE).values(number=LINE.c.number + 1))
+    return connection.scalar(select(LINE.c.number)) or 0
 
 
 def locked(connection: Connection, job_id: str) -> Row | None:
     """The row of a job, which nobody else changes until this transaction ends."""
-    wanted = select(jobs).where(jobs.c.id == job_id).with_for_update()
+    wanted = select(JOBS).where(JOBS.c.id == job_id).with_for_update()
     columns = connection.execute(wanted).mappings().first()
     return None if columns is None else Row.from_columns(columns)
 
@@ -32,7 +32,7 @@ def changed(connection: Connection, row: Row, **values: Any) -> Row:
     columns = after.to_columns()
     names = [*values, "version", "record"]
     connection.execute(
-        update(jobs).where(jobs.c.id == row.id).values({name: columns[name] for name in names})
+        update(JOBS).where(JOBS.c.id == row.id).values({name: columns[name] for name in names})
     )
     return after
 
@@ -43,7 +43,7 @@ def ended(connection: Connection, row: Row, ending: Ending, now: float, size: in
     options = row.options
     if options.webhook is not None:
         letter = {"job_id": row.id, "url": options.webhook, "tries": 0, "problem": ""}
-        connection.execute(insert(outbox).values(letter | {"state": "due"}))
+        connection.execute(insert(OUTBOX).values(letter | {"state": "due"}))
     return changed(
         connection,
         row,

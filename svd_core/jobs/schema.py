@@ -39,21 +39,21 @@ class State(StrEnum):
     ENDED = "ended"
 
 
-metadata = MetaData()
+METADATA = MetaData()
 
 # One row. Whoever changes the order of the line changes this row first, so that two processes never
 # count or number at once; numbers are then in the order in which jobs were accepted.
-line = Table(
+LINE = Table(
     "svd_line",
-    metadata,
+    METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("version", Integer, nullable=False),
     Column("number", BigInteger, nullable=False),
 )
 
-jobs = Table(
+JOBS = Table(
     "svd_jobs",
-    metadata,
+    METADATA,
     Column("id", String(32), primary_key=True),
     Column("number", BigInteger, nullable=False, unique=True),
     Column("state", String(7), nullable=False),
@@ -78,9 +78,9 @@ jobs = Table(
     Index("svd_jobs_ended", "ended"),
 )
 
-outbox = Table(
+OUTBOX = Table(
     "svd_outbox",
-    metadata,
+    METADATA,
     Column("job_id", String(32), primary_key=True),
     Column("url", Text, nullable=False),
     Column("state", String(9), nullable=False),
@@ -154,7 +154,7 @@ def found(database: Database) -> None:
     for _ in range(2):  # another server may be doing the same
         try:
             with database.founding() as connection:
-                metadata.create_all(connection)
+                METADATA.create_all(connection)
                 version = _version(connection)
         except (IntegrityError, ProgrammingError):
             continue
@@ -168,8 +168,8 @@ def found(database: Database) -> None:
 
 
 def _version(connection: Connection) -> int:
-    version: int | None = connection.execute(select(line.c.version)).scalar()
+    version: int | None = connection.execute(select(LINE.c.version)).scalar()
     if version is None:
-        connection.execute(insert(line).values(id=1, version=VERSION, number=0))
+        connection.execute(insert(LINE).values(id=1, version=VERSION, number=0))
         return VERSION
     return version

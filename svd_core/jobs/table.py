@@ -13,7 +13,7 @@ from svd_core.jobs.database import Database
 from svd_core.jobs.protocol import Cancellation, JobOptions
 from svd_core.jobs.record import Record, added, to_json
 from svd_core.jobs.rows import Ending, back_in_line, changed, ended, locked, next_number, utc
-from svd_core.jobs.schema import Row, State, found, jobs
+from svd_core.jobs.schema import JOBS, Row, State, found
 from svd_core.params import VideoParams
 
 MAX_ATTEMPTS = 3
@@ -62,17 +62,17 @@ class JobTable:
         `counted` states, and of those that are of the same owner; what it raises is raised."""
         with self.database.write() as connection:
             row = replace(row, number=next_number(connection))
-            here = select(func.count()).select_from(jobs).where(jobs.c.state.in_(counted))
-            own = here.where(jobs.c.owner == row.options.owner)
+            here = select(func.count()).select_from(JOBS).where(JOBS.c.state.in_(counted))
+            own = here.where(JOBS.c.owner == row.options.owner)
             admit(connection.scalar(here) or 0, connection.scalar(own) or 0)
-            connection.execute(insert(jobs).values(row.to_columns()))
+            connection.execute(insert(JOBS).values(row.to_columns()))
         return row
 
     def insert_ended(self, row: Row, ending: Ending) -> Row:
         """Put in a job that is over before it began."""
         with self.database.write() as connection:
             row = replace(row, number=next_number(connection))
-            connection.execute(insert(jobs).values(row.to_columns()))
+            connection.execute(insert(JOBS).values(row.to_columns()))
             return ended(connection, row, ending, self.clock.now())
 
     def row(self, job_id: str) -> Row | None:
@@ -80,25 +80,25 @@ class JobTable:
 
     def rows(self, ids: Collection[str]) -> list[Row]:
         with self.database.read() as connection:
-            found = connection.execute(select(jobs).where(jobs.c.id.in_(ids))).mappings()
+            found = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
             return [Row.from_columns(columns) for columns in found]
 
     def open(self) -> list[Glance]:
         """The jobs that wait or run."""
-        columns = (jobs.c[name] for name in Glance._fields[:-1])
-        timeout = (jobs.c.start_by - jobs.c.submitted).label("start_timeout_s")
+        columns = (JOBS.c[name] for name in Glance._fields[:-1])
+        timeout = (JOBS.c.start_by - JOBS.c.submitted).label("start_timeout_s")
         with self.database.read() as connection:
-            found = connection.execute(select(*columns, timeout).where(jobs.c.state.in_(OPEN)))
+            found = connection.execute(select(*columns, timeout).where(JOBS.c.state.in_(OPEN)))
             return [Glance(**values) for values in found.mappings()]
 
     def claim(self, worker: str, job_id: str | None = None) -> Row | None:
         """Begin the first job in line, or that of `job_id`; None if it does not wait."""
         now = self.clock.now()
-        in_time = or_(jobs.c.start_by.is_(None), jobs.c.start_by > now)
-        wanted = select(jobs).where(jobs.c.state == State.WAITING, in_time)
+        in_time = or_(JOBS.c.start_by.is_(None), JOBS.c.start_by > now)
+        wanted = select(JOBS).where(JOBS.c.state == State.WAITING, in_time)
         if job_id is not None:
-            wanted = wanted.where(jobs.c.id == job_id)
-        first = wanted.order_by(jobs.c.rank, jobs.c.number).limit(1)
+            wanted = wanted.where(JOBS.c.id == job_id)
+        first = wanted.order_by(JOBS.c.rank, JOBS.c.number).limit(1)
         with self.database.write() as connection:
             found = connection.execute(first.with_for_update(skip_locked=True)).mappings().first()
             if found is None:
@@ -116,12 +116,12 @@ class JobTable:
     def beat(self, job_id: str, worker: str, record: Record) -> bool | None:
         """Say that `worker` is still at it, and what has come of it. Returns whether it is asked
         to stop; None if the job is not its any more."""
-        mine = (jobs.c.id == job_id) & (jobs.c.worker == worker)
-        values = {"version": jobs.c.version + 1, "record": to_json(record)}
+        mine = (JOBS.c.id == job_id) & (JOBS.c.worker == worker)
+        values = {"version": JOBS.c.version + 1, "record": to_json(record)}
         with self.database.write() as connection:
-            if connection.execute(update(jobs).where(mine).values(values)).rowcount == 0:
+            if connection.execute(update(JOBS).where(mine).values(values)).rowcount == 0:
                 return None
-            return connection.scalar(select(jobs.c.stop_asked).where(mine))
+            return connection.scalar(select(JOBS.c.stop_asked).where(mine))
 
     def end(
         self, job_id: str, worker: str, record: Record, ending: Ending, size: int
