@@ -10,8 +10,9 @@ import pytest
 
 from svd_core.errors import StorageFull
 from svd_core.web.fal.answers import Refusal
+from svd_core.web.fal.incoming import Limits
 from svd_core.web.fal.tokens import Tokens
-from svd_core.web.fal.uploads import Limits, UploadStore
+from svd_core.web.fal.uploads import UploadStore
 
 HOUR = 3600.0
 LIMITS = Limits(file=1000, owner=2500, all=4000, keep_s=HOUR)
@@ -119,7 +120,7 @@ def test_a_key_has_a_limit_and_others_have_their_own(store: UploadStore) -> None
 def test_uploads_at_the_same_time_count_together(
     store: UploadStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svd_core.web.fal.uploads.LOOK_EVERY", 100)
+    monkeypatch.setattr("svd_core.web.fal.incoming.LOOK_EVERY", 100)
 
     def write_three() -> None:
         names = [store.new_name("ann", "image/png", "") for _ in range(3)]
@@ -154,7 +155,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     name = store.new_name("ann", "image/png", "")
-    monkeypatch.setattr("svd_core.web.fal.uploads.os.write", full)
+    monkeypatch.setattr("svd_core.web.fal.incoming.os.write", full)
     with pytest.raises(StorageFull), store.writing(name) as incoming:
         incoming.write(b"abc")
     monkeypatch.undo()

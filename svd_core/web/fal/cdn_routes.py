@@ -12,9 +12,10 @@ from starlette.responses import FileResponse, Response
 
 from svd_core.errors import UnknownJob
 from svd_core.web.fal.answers import Answer, Refusal, request_error
+from svd_core.web.fal.incoming import Incoming
 from svd_core.web.fal.parts import Service
 from svd_core.web.fal.submission import bad_request, lifetime, read_json
-from svd_core.web.fal.uploads import TYPES, Incoming
+from svd_core.web.fal.uploads import TYPES
 
 PIECE = 2**20
 """Bytes gathered before they are written."""

@@ -10,12 +10,13 @@ from svd_core.engine import EngineStatus
 from svd_core.jobs import Job, JobQueue
 from svd_core.settings import Settings, space_url
 from svd_core.storage import ResultStore
+from svd_core.web.fal.incoming import Limits
 from svd_core.web.fal.keys import Keys
 from svd_core.web.fal.links import Links
 from svd_core.web.fal.secret import load_secret
 from svd_core.web.fal.signature import Signer
 from svd_core.web.fal.tokens import Tokens
-from svd_core.web.fal.uploads import Limits, UploadStore
+from svd_core.web.fal.uploads import UploadStore
 from svd_core.web.fetch import Fetcher
 
 

@@ -4,20 +4,17 @@ The folder is the only record. Each key has a folder of its own, and a file's ti
 to the moment when it is to go.
 """
 
-import errno
-import hashlib
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
-from svd_core.errors import StorageFull
 from svd_core.web.fal.answers import Refusal, request_error
+from svd_core.web.fal.incoming import Incoming, Limits, disk, files_in, too_much
 from svd_core.web.fal.tokens import Tokens
 
 NAME = re.compile(r"[0-9a-f]{8}/[0-9a-f]{32}\.[a-z0-9]{3,4}")
@@ -37,20 +34,6 @@ UNKNOWN = "bin"
 STALE_S = 3600.0
 """An unfinished file untouched for so long is of a client that went away."""
 STALE_PARTS_S = 86_400.0
-
-LOOK_EVERY = 8 * 2**20
-"""Bytes after which the space used is looked at again: other uploads of the key go on meanwhile."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """`file`: bytes of one file; `owner`: of all files of one key; `all`: of all files.
-    `keep_s`: seconds a file stays."""
-
-    file: int
-    owner: int
-    all: int
-    keep_s: float
 
 
 class UploadStore:
@@ -77,13 +60,13 @@ class UploadStore:
             return None
 
     @contextmanager
-    def writing(self, name: str, keep_s: float | None = None) -> Iterator["Incoming"]:
+    def writing(self, name: str, keep_s: float | None = None) -> Iterator[Incoming]:
         """Whoever writes a file of that name. If the block ends well it is kept, for `keep_s` at
         most. Raises `Refusal` for too much, `StorageFull` for a full disk."""
         path = self._path(name)
-        incoming = Incoming(self, path)
+        incoming = Incoming(self.limits, path, path.parent)
         try:
-            with _disk():
+            with disk():
                 incoming.open()
                 yield incoming
                 incoming.close()
@@ -93,12 +76,12 @@ class UploadStore:
             incoming.draft.unlink(missing_ok=True)
 
     @contextmanager
-    def writing_part(self, name: str, number: int) -> Iterator["Incoming"]:
+    def writing_part(self, name: str, number: int) -> Iterator[Incoming]:
         """Whoever writes a part, which waits under its own hash until `join`."""
         folder = self._parts(name)
-        incoming = Incoming(self, folder / f"{number}")
+        incoming = Incoming(self.limits, folder / f"{number}", folder.parent)
         try:
-            with _disk():
+            with disk():
                 incoming.open()
                 yield incoming
                 incoming.close()
@@ -118,10 +101,10 @@ class UploadStore:
         if not all(ETAG.fullmatch(etag) for _, etag in parts) or not all(map(Path.is_file, found)):
             raise Refusal(request_error(400, "A part was not uploaded like this.", "bad_request"))
         if sum(part.stat().st_size for part in found) > self.limits.file:
-            raise self.too_much()
+            raise too_much(self.limits)
         draft = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
         try:
-            with _disk(), draft.open("wb") as whole:
+            with disk(), draft.open("wb") as whole:
                 for part in found:
                     with part.open("rb") as piece:
                         shutil.copyfileobj(piece, whole, 2**20)
@@ -130,15 +113,11 @@ class UploadStore:
             draft.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def used(self, folder: Path) -> int:
-        """Bytes in the folder of a key, unfinished files included."""
-        return sum(size for _, _, size in _files(folder))
-
     def sweep(self) -> None:
         """Remove files whose time is over, unfinished ones that nobody goes on with, and the ones
         that go soonest where all together are too many bytes."""
         now, kept = time.time(), []
-        for path, changed, size in _files(self.folder):
+        for path, changed, size in files_in(self.folder):
             if path.suffix == ".part":
                 old = now - changed > STALE_S
             elif path.parent.suffix == ".parts":
@@ -157,13 +136,6 @@ class UploadStore:
             if room < 0:
                 path.unlink(missing_ok=True)
 
-    def too_much(self) -> Refusal:
-        detail = (
-            f"This is more than the {self.limits.file >> 20} MB of one file, or together with "
-            f"earlier uploads more than the {self.limits.owner / 1e9:g} GB that are kept for a key."
-        )
-        return Refusal(request_error(413, detail, "file_too_large"))
-
     def _path(self, name: str) -> Path:
         if not NAME.fullmatch(name):
             raise Refusal(request_error(404, "There is no such file.", "not_found"))
@@ -177,70 +149,3 @@ class UploadStore:
         now, most = time.time(), self.limits.keep_s
         os.utime(draft, (now, now + (most if keep_s is None else min(keep_s, most))))
         draft.replace(path)
-
-
-class Incoming:
-    """A file that is being written. Give it its pieces in turn."""
-
-    def __init__(self, store: UploadStore, path: Path) -> None:
-        self.draft = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
-        self.size = 0
-        self._owner = path.parent if path.parent.suffix != ".parts" else path.parent.parent
-        self._store = store
-        self._next_look = 0
-        self._hash = hashlib.sha256()
-        self._file: int | None = None
-
-    @property
-    def etag(self) -> str:
-        return self._hash.hexdigest()[:32]
-
-    def open(self) -> None:
-        self.draft.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-
-    def expect(self, size: int) -> None:
-        """Refuse at once what is going to be too much. Raises `Refusal`."""
-        store = self._store
-        if size > min(store.limits.file, store.limits.owner - store.used(self._owner)):
-            raise store.too_much()
-
-    def write(self, piece: bytes) -> None:
-        """Raises `Refusal` for too much, `StorageFull` for a full disk."""
-        assert self._file is not None
-        store, self.size = self._store, self.size + len(piece)
-        if self.size > store.limits.file:
-            raise store.too_much()
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
-        self._hash.update(piece)
-        if self.size >= self._next_look:
-            self._next_look += LOOK_EVERY
-            if store.used(self._owner) > store.limits.owner:
-                raise store.too_much()
-
-    def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-@contextmanager
-def _disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("The server's disk is full; please try again later.") from error
-        raise
-
-
-def _files(folder: Path) -> Iterator[tuple[Path, float, int]]:
-    """(path, time of change, bytes) of all files below `folder`; they may go while it looks."""
-    for inside, _, names in os.walk(folder):
-        for name in names:
-            path = Path(inside, name)
-            with suppress(FileNotFoundError):
-                stat = path.stat()
-                yield path, stat.st_mtime, stat.st_size
