@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from svd_core.errors import GenerationFailed, StorageFull
+from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
 from svd_core.events import Event, Failed, Progress, Stage, Succeeded, Video
-from svd_core.jobs import Job, JobOptions, Limits, TableQueue, WorkerQueue
+from svd_core.jobs import Cancellation, Job, JobOptions, Limits, TableQueue, WorkerQueue
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from svd_core.video import PART, read_frames
@@ -232,6 +232,32 @@ def test_a_table_locked_for_5_s_is_waited_out(tmp_path: Path) -> None:
         thread.join(SECONDS)
         assert isinstance(ending(running), Succeeded)
         assert isinstance(ending(late[0]), Succeeded)
+
+
+def test_a_table_locked_for_longer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svd_core.jobs.database.BUSY_S", 0.2)
+    with open_table(tmp_path) as table:
+        queue = TableQueue(table, PhotoStore(tmp_path / "photos"))
+        refused: list[QueueUnavailable] = []
+
+        def client() -> None:
+            with pytest.raises(QueueUnavailable, match="try again shortly") as caught:
+                submit(queue, b"")
+            refused.append(caught.value)
+
+        other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        begin = time.monotonic()
+        clients = [threading.Thread(target=client) for _ in range(8)]
+        for thread in clients:
+            thread.start()
+        for thread in clients:
+            thread.join(SECONDS)
+        assert time.monotonic() - begin < 1.5  # together, not one after the other
+        assert [error.status for error in refused] == [503] * 8
+        other.close()
+        assert submit(queue, b"").cancel() is Cancellation.REMOVED
+        queue.close()
 
 
 def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path) -> None:

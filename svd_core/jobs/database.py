@@ -25,6 +25,8 @@ from svd_core.errors import InvalidSettings, QueueUnavailable, StorageFull, SvdE
 BUSY_S = 30.0
 """Seconds a transaction waits for the lock that another process holds on SQLite's file."""
 
+UNAVAILABLE = "The job table cannot be reached just now; please try again shortly."
+
 FULL = ("database or disk is full", "No space left on device", "could not extend file")
 
 
@@ -50,7 +52,6 @@ class Database:
             )
         except (ArgumentError, NoSuchModuleError, ImportError, OSError) as error:
             raise self._wrong(error) from error
-        # Threads of one process queue up here; SQLite itself would have them sleep and guess.
         self._turn = threading.Lock()
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
@@ -69,12 +70,21 @@ class Database:
 
         Raises `QueueUnavailable`, `StorageFull`.
         """
-        if not self.is_sqlite:
-            with _translated(), self._writing.begin() as connection:
-                yield connection
-            return
-        with self._turn, _translated(), self._writing.begin() as connection:
+        with self._in_turn(), _translated(), self._writing.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Threads of one process queue up here; SQLite itself would have them sleep and guess."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._turn.acquire(timeout=BUSY_S):
+            raise QueueUnavailable(UNAVAILABLE)
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @contextmanager
     def founding(self) -> Iterator[Connection]:
@@ -131,4 +141,4 @@ def _in_our_words(error: Exception) -> SvdError:
         return StorageFull(
             "There is no room left on the disk of the job table; free some, and try again."
         )
-    return QueueUnavailable("The job table cannot be reached just now; please try again shortly.")
+    return QueueUnavailable(UNAVAILABLE)
