@@ -902,20 +902,40 @@ def test_an_unforeseen_error_is_a_500_in_json(
     assert answer.headers["x-fal-request-id"]  # or clients would take it for a gateway's
 
 
-def test_many_at_once_are_all_answered(api: httpx.Client, image: str) -> None:
-    told: list[int] = []
+def test_200_at_once_are_all_taken_or_refused_and_none_is_lost(tmp_path: Path, image: str) -> None:
+    """From 20 clients; those of each client are made in the order in which it sent them."""
+    settings = Settings(data_dir=tmp_path, api_keys=KEY, max_queue=40, max_queue_per_key=40)
+    told: dict[int, tuple[int, str]] = {}
 
-    def ask() -> None:
-        for _ in range(5):
-            answer = api.post(f"/queue/{APP}", json={"image_url": image})
-            told.append(answer.status_code)
-            if answer.status_code == 200:
-                finish(api, answer.json()["request_id"])
+    with fal_server(tmp_path, settings) as server:
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(told) == 30
-    assert set(told) <= {200, 429}
+        def ask(client: int) -> None:
+            with client_of(server) as api:
+                for number in range(10):
+                    seed = client * 100 + number
+                    body = {"image_url": image, "seed": seed}
+                    answer = api.post(f"/queue/{APP}", json=body)
+                    told[seed] = answer.status_code, answer.json().get("request_id", "")
+
+        with server.work.held():
+            threads = [threading.Thread(target=ask, args=(client,)) for client in range(20)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        taken = {seed: job for seed, (status, job) in told.items() if status == 200}
+        assert len(told) == 200
+        assert {status for status, _ in told.values()} == {200, 429}
+        assert 40 <= len(taken) <= 41  # one more if the first was begun before the last was sent
+        with client_of(server) as api:
+            for seed, job in taken.items():
+                for _ in range(1000):
+                    if api.get(f"/queue/{APP}/requests/{job}/status").status_code == 200:
+                        break
+                    time.sleep(0.02)
+                assert result(api, job).json()["seed"] == seed
+        made = [request.params.seed for request in server.work.requests]
+    assert sorted(made) == sorted(taken)
+    for client in range(20):
+        own = [seed for seed in made if seed // 100 == client]
+        assert own == sorted(own)

@@ -215,5 +215,5 @@ def test_waiting_cancelling_and_giving_up(
 def test_a_stream_without_a_key(node: Path, server: FalServer, image: Path, way: str) -> None:
     start = len(server.asked)
     told = scenario(server, way, "client", image)
-    assert told["seed"] == 26
-    assert any("/rest/tokens" in asked for asked in server.asked[start:])
+    assert told == {"seed": 26, "watched": "COMPLETED"}
+    assert len([asked for asked in server.asked[start:] if "/rest/tokens" in asked]) == 2

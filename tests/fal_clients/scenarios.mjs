@@ -143,7 +143,9 @@ const scenarios = {
       input: { image_url: uri, seed: 26 },
       connectionMode: "client",
     });
-    return stream.done();
+    const told = { seed: (await stream.done()).seed };
+    const options = { mode: "streaming", connectionMode: "client" };
+    return { ...told, watched: (await subscribed(options)).states.at(-1) };
   },
 };
 

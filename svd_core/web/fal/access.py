@@ -13,7 +13,8 @@ from svd_core.web.fal.tokens import Tokens
 OPEN = re.compile(r"/(docs|openapi\.json|health|rest/\.well-known/jwks\.json)/?|/cdn/.*")
 """What needs no key here: it tells nothing, or looks at keys, tokens and addresses by itself."""
 
-STREAM = re.compile(r"/run/.+/stream/?")
+STREAM = re.compile(r"/(run/.+|queue/.+/status)/stream/?")
+"""Where a token goes in place of a key."""
 
 OWNER = "svd.owner"
 """Key of the caller's id in a scope."""

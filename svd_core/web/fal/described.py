@@ -159,7 +159,7 @@ OPERATIONS: Mapping[str, Described] = {
     "status_stream": Described(
         "How a request goes, at every change, each with the new lines of the log", "Queue",
         {200: ("Statuses, the last one COMPLETED.", EVENTS), **CLOSED, **UNKNOWN, **UNAVAILABLE},
-        query=("logs",),
+        query=("logs", "fal_jwt_token"),
     ),
     "result": Described(
         "The video, or why there is none; also at .../response", "Queue",
