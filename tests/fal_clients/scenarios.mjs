@@ -150,3 +150,4 @@ const scenarios = {
 };
 
 console.log(JSON.stringify(await scenarios[scenario]()));
+process.exit(); // connections that are kept for later would keep the process for some seconds
