@@ -1,5 +1,6 @@
 # make run     install on the first call, then serve the page on http://127.0.0.1:7860
-# make test    ruff, mypy and every test; installs what they need (Chromium too, when root)
+# make test    ruff, mypy and every test; installs what they need (Chromium too, when root; with
+#              node and npm the JavaScript clients, into tests/fal_clients/node_modules)
 # make lint    ruff and mypy alone
 # make bench   time and memory of the embedded model
 # make clean   remove what the targets above made
@@ -39,7 +40,7 @@ browser: $(VENV)/test.stamp
 	@.ci/browser
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .gradio
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .gradio tests/fal_clients/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):

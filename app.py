@@ -1,10 +1,12 @@
-"""Starts the page: settings -> store -> engine -> queue -> page. Nothing else builds."""
+"""Starts page and API: settings -> stores -> engine -> queue -> web. Nothing else builds."""
 # ruff: noqa: E402 - signals and environment come before the imports, which take seconds
 
 import os
 import signal
 import sys
 import threading
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 # Ctrl-C and SIGTERM end the process politely from its first line on; `main` takes over later.
@@ -19,18 +21,29 @@ from svd_core.engine import Engine, SvdEngine
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import OnProgress, Progress, Video
 from svd_core.generate import generate
-from svd_core.jobs import InlineQueue, JobQueue, LocalQueue
+from svd_core.jobs import (
+    Database,
+    InlineQueue,
+    Job,
+    JobQueue,
+    JobTable,
+    Limits,
+    Outbox,
+    Retention,
+    WorkerQueue,
+)
 from svd_core.models import ASSETS
 from svd_core.pace import zero_gpu_seconds
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings, on_zero_gpu
-from svd_core.storage import ResultStore
+from svd_core.storage import PhotoStore, ResultStore
+from svd_core.web.fal import Parts, Service, Webhooks, build_api
 from svd_core.web.page import build_page
-from svd_core.web.server import launch_options, watchers
+from svd_core.web.server import for_this_machine_only, launch_options, watchers
 from svd_core.web.zero_gpu import lent
 
 SWEEP_S = 600.0
-"""Seconds between two looks at which results are too old."""
+"""Seconds between two looks at what is too old to be kept."""
 
 
 def main() -> None:
@@ -38,34 +51,67 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     settings = Settings.from_env()
-    store = ResultStore(settings.data_dir / "results", settings.keep_hours, settings.keep_gb)
+    parts = Parts(settings, ResultStore(settings.data_dir / "results"), for_this_machine_only())
+    photos = PhotoStore(settings.data_dir / "photos")
+    table = JobTable(Database(settings.job_table))
     engine = SvdEngine(settings.model, settings.offload)
-
-    def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
-        return generate(request, engine, store, job_id, on_progress)
-
-    def seconds(params: VideoParams) -> int:
-        return zero_gpu_seconds(engine.status.checkpoint, params)
-
-    keep_s = settings.keep_hours * 3600
-    queue: JobQueue
     if zero_gpu := on_zero_gpu():
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
-        queue = InlineQueue(lent(work, seconds), settings.max_queue, keep_s=keep_s)
-    else:
-        queue = LocalQueue(work, settings.max_queue, keep_s=keep_s)
+    queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
+    outbox = Outbox(table, queue.get, Webhooks(parts).send)
+    service = Service(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
     page = build_page(queue, lambda: engine.status, ASSETS / "examples", watchers(settings))
     page.queue(max_size=settings.max_queue)
-    page.launch(prevent_thread_lock=True, **launch_options(settings, store.folder))
+    options = launch_options(settings, parts.results.folder, build_api(service))
+    page.launch(prevent_thread_lock=True, **options)
     print(f"Serving {page.local_url}", flush=True)
     if not zero_gpu:
         args = (engine, stop)
         threading.Thread(target=warm_up, args=args, name="svd-warm-up", daemon=True).start()
-    store.sweep()
-    while not stop.wait(SWEEP_S):
-        store.sweep()
+    retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
+    keep_house(stop, retention.sweep, parts.uploads.sweep)
     queue.close()
+    outbox.close()
     page.close(verbose=False)
+    table.database.close()
+
+
+def build_queue(
+    parts: Parts, engine: Engine, table: JobTable, photos: PhotoStore, *, inline: bool
+) -> JobQueue:
+    """The one queue of page and API. `inline`: a watcher has to lend the work its GPU."""
+
+    def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
+        return generate(request, engine, parts.results, job_id, on_progress)
+
+    def seconds(params: VideoParams) -> int:
+        return zero_gpu_seconds(engine.status.checkpoint, params)
+
+    limits = Limits(parts.settings.max_queue, parts.settings.max_queue_per_key)
+    fetch = parts.fetcher.photo
+    if inline:
+        return InlineQueue(lent(work, seconds), table, photos, limits, fetch)
+    return WorkerQueue(work, table, photos, limits, fetch)
+
+
+def watch(job: Job) -> None:
+    """Watch a job to its end, aside: perhaps nobody else does, and then it would never begin."""
+
+    def run() -> None:
+        with suppress(SvdError):  # the server stops
+            deque(job.events(), maxlen=0)
+
+    threading.Thread(target=run, name="svd-watcher", daemon=True).start()
+
+
+def keep_house(stop: threading.Event, *sweeps: Callable[[], object]) -> None:
+    """Remove what is too old, now and then, until it is time to stop."""
+    while True:
+        for sweep in sweeps:
+            with suppress(SvdError):  # a table that cannot be reached now may be the next time
+                sweep()
+        if stop.wait(SWEEP_S):
+            return
 
 
 def warm_up(engine: Engine, stop: threading.Event) -> None:

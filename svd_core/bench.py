@@ -83,7 +83,7 @@ def _measure(asked: argparse.Namespace) -> dict[str, Any]:
 def measured_run(engine: Engine, image: bytes) -> Run:
     """Make one video, always of the same seed, and throw it away."""
     with tempfile.TemporaryDirectory() as folder:
-        store = ResultStore(Path(folder), keep_hours=1, keep_gb=1)
+        store = ResultStore(Path(folder))
         request = VideoRequest(image, VideoParams(seed=0))
         cpu = _cpu_seconds()
         watch = Stopwatch()

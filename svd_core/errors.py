@@ -5,6 +5,8 @@ Libraries' exceptions are translated into these in the module that imports the l
     SvdError                     500  anything below; never raised itself
     ├── InvalidRequest           422  a field of the request is wrong
     │   ├── InvalidImage         422  the picture cannot be used
+    │   ├── InvalidUrl           422  an address that this server does not ask
+    │   │   └── Unreachable      422  an address that gives nothing that can be used
     │   └── InvalidRecipe        422  a video carries no recipe, or one that does not fit
     ├── InvalidSettings          500  an SVD_ variable is wrong; stops the start
     ├── ModelUnavailable         503  the checkpoint cannot be had now
@@ -15,12 +17,17 @@ Libraries' exceptions are translated into these in the module that imports the l
     ├── GenerationFailed         500  the model gave nothing usable (NaN, encoder failure)
     ├── StorageFull              507  no room left for the result
     ├── QueueFull                429  too many jobs are waiting
+    ├── StartTimeout             504  the job waited for longer than its submitter allowed
+    ├── ServerStopping           503  the server is on its way down
+    ├── QueueUnavailable         503  the job table cannot be reached
     ├── UnknownJob               404  no job or result of that id
     └── Cancelled                499  somebody asked for it
 """
 
 import copyreg
-from typing import Any
+from typing import Any, Literal
+
+ImageReason = Literal["unreadable", "format", "bytes", "too many pixels", "too few pixels"]
 
 
 class SvdError(Exception):
@@ -48,8 +55,22 @@ class InvalidRequest(SvdError):
 
 
 class InvalidImage(InvalidRequest):
+    """`reason`: which limit the picture breaks, for programs; people read the sentence."""
+
+    reason: ImageReason = "unreadable"
+
+    def __init__(self, message: str, reason: ImageReason = "unreadable") -> None:
+        super().__init__("image", message)
+        self.reason = reason
+
+
+class InvalidUrl(InvalidRequest):
     def __init__(self, message: str) -> None:
         super().__init__("image", message)
+
+
+class Unreachable(InvalidUrl):
+    pass
 
 
 class InvalidRecipe(InvalidRequest):
@@ -91,6 +112,18 @@ class StorageFull(SvdError):
 
 class QueueFull(SvdError):
     status = 429
+
+
+class StartTimeout(SvdError):
+    status = 504
+
+
+class ServerStopping(SvdError):
+    status = 503
+
+
+class QueueUnavailable(SvdError):
+    status = 503
 
 
 class UnknownJob(SvdError):

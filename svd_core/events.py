@@ -12,6 +12,7 @@ class Stage(StrEnum):
     """In the order a job passes through them."""
 
     QUEUED = "queued"
+    FETCHING = "fetching"
     LOADING = "loading"
     ENCODING = "encoding"
     DENOISING = "denoising"

@@ -123,10 +123,11 @@ def _check_bytes(data: bytes) -> None:
     if len(data) > MAX_BYTES:
         raise InvalidImage(
             f"The image file is larger than {MAX_BYTES >> 20} MB; save it smaller, "
-            "for example as JPEG, and try again."
+            "for example as JPEG, and try again.",
+            "bytes",
         )
     if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<svg" in data[:4096].lower():
-        raise InvalidImage("The image is an SVG drawing; export it as PNG and try again.")
+        raise InvalidImage("The image is an SVG drawing; export it as PNG and try again.", "format")
 
 
 def _open(data: bytes) -> Image.Image:
@@ -138,11 +139,14 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InvalidImage(
             f"The image has far more than {MAX_PIXELS // 10**6} megapixels; "
-            "scale it down and try again."
+            "scale it down and try again.",
+            "too many pixels",
         ) from error
     except UnidentifiedImageError as error:
         raise InvalidImage(
-            f"The file is not a picture that can be read, or its beginning is damaged; use {KNOWN}."
+            "The file is not a picture that can be read, or its beginning is damaged; "
+            f"use {KNOWN}.",
+            "format",
         ) from error
     except Exception as error:  # parsers fed with damaged files raise nearly anything
         raise InvalidImage(DAMAGED) from error
@@ -163,7 +167,8 @@ def _register_heif() -> None:
     except ImportError as error:
         raise InvalidImage(
             "The image is HEIC, which needs the package pillow-heif that is not installed here; "
-            "save it as JPEG and try again."
+            "save it as JPEG and try again.",
+            "format",
         ) from error
     pillow_heif.register_heif_opener()
 
@@ -172,14 +177,17 @@ def _check_size(width: int, height: int) -> None:
     shown = f"The image is {width} x {height} pixels"
     if width * height > MAX_PIXELS:
         raise InvalidImage(
-            f"{shown}, more than {MAX_PIXELS // 10**6} megapixels; scale it down and try again."
+            f"{shown}, more than {MAX_PIXELS // 10**6} megapixels; scale it down and try again.",
+            "too many pixels",
         )
     if max(width, height) > MAX_RATIO * min(width, height):
         raise InvalidImage(
             f"{shown}, one side more than {MAX_RATIO} times the other; crop it and try again."
         )
     if min(width, height) < MIN_SIDE:
-        raise InvalidImage(f"{shown}; use a photo with at least {MIN_SIDE} pixels on both sides.")
+        raise InvalidImage(
+            f"{shown}; use a photo with at least {MIN_SIDE} pixels on both sides.", "too few pixels"
+        )
 
 
 def _rgb(image: Image.Image) -> Image.Image:

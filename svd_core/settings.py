@@ -13,6 +13,11 @@ from svd_core.errors import InvalidSettings
 PREFIX = "SVD_"
 
 
+def _list_of(one: str) -> str:
+    """Regular expression of none or several of `one`, comma separated."""
+    return rf"^({one}(\s*,\s*{one})*)?$"
+
+
 class Settings(BaseModel):
     """Each field is an environment variable `SVD_<NAME>`; its description is the README's text."""
 
@@ -28,7 +33,12 @@ class Settings(BaseModel):
     )
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=lambda: platformdirs.user_data_path("svd-studio", appauthor=False),
-        description="folder for results and, later, the job table",
+        description="folder for the job table, results, and photos that wait",
+    )
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="job table as an SQLAlchemy URL; empty: SQLite in the data folder",
     )
     page_auth: str = Field(
         "",
@@ -36,11 +46,49 @@ class Settings(BaseModel):
         repr=False,
         description="name:password that opens the page; empty: no login",
     )
+    api_keys: str = Field(
+        "",
+        pattern=_list_of(r"[A-Za-z0-9_.-]{1,64}:[^,\s]+"),
+        repr=False,
+        description="id:secret of each key of the HTTP API, comma separated; empty: the API is "
+        "open to this machine, and closed where others can reach it",
+    )
+    proxy_origins: str = Field(
+        "",
+        pattern=_list_of(r"https?://[^,\s/]+"),
+        description="origins (https://example.org, comma separated) whose web pages may call "
+        "/fal/proxy without a key",
+    )
+    public_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="address of this server in links it gives out; empty: the Space's, elsewhere "
+        "the one it was called by",
+    )
+    allow_private_urls: bool = Field(
+        False,
+        description="whether photos and webhooks may lie at addresses of private networks and of "
+        "this machine",
+    )
+    max_upload_mb: int = Field(
+        256, ge=1, le=10_000, description="megabytes of one file uploaded to the HTTP API"
+    )
+    uploads_gb: float = Field(
+        1.0, gt=0, description="gigabytes of uploads kept for one key of the HTTP API"
+    )
     max_queue: int = Field(
         32, ge=1, le=10_000, description="jobs that may wait before new ones are refused"
     )
-    keep_hours: float = Field(24.0, gt=0, description="hours a result stays on disk")
+    max_queue_per_key: int = Field(
+        16, ge=1, le=10_000, description="jobs of one API key that may wait"
+    )
+    keep_hours: float = Field(24.0, gt=0, description="hours a finished job stays, with its result")
     keep_gb: float = Field(2.0, gt=0, description="gigabytes of results kept; the oldest go first")
+
+    @property
+    def job_table(self) -> str:
+        """SQLAlchemy URL of the job table."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'jobs.sqlite'}"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -64,6 +112,12 @@ class Settings(BaseModel):
             raise InvalidSettings(_sentence(error)) from None
 
 
+def space_url() -> str:
+    """Address of the Hugging Face Space that this is; empty elsewhere."""
+    host = os.environ.get("SPACE_HOST", "")
+    return f"https://{host}" if host else ""
+
+
 def on_zero_gpu() -> bool:
     """Whether this is a Hugging Face Space whose GPU is lent for each call."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
@@ -73,4 +127,7 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0])
     meaning = Settings.model_fields[name].description
-    return f"{PREFIX}{name.upper()} is wrong: {first['msg'].lower()} ({meaning})."
+    wrong = first["msg"].lower()
+    if first["type"] == "string_pattern_mismatch":
+        wrong = "it has another form"  # than a regular expression, which would explain nothing
+    return f"{PREFIX}{name.upper()} is wrong: {wrong} ({meaning})."

@@ -1,41 +1,38 @@
-"""Finished videos on disk: one file per job, kept for a while."""
+"""Files that outlive a request: finished videos by their job, photos that wait by their content."""
 
 import errno
+import hashlib
+import os
 import re
 import tempfile
 import time
+import uuid
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from svd_core.errors import InvalidSettings, StorageFull, UnknownJob
+from svd_core.errors import GenerationFailed, InvalidSettings, StorageFull, UnknownJob
 from svd_core.video import PART
 
 JOB_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 STALE_S = 3600.0
-"""An unfinished file untouched for so long is of a process that died; writing takes seconds."""
+"""A file that nobody knows and nobody has touched for so long belongs to nobody: whoever wrote it
+died before it said what for, which takes seconds."""
 
 
 @dataclass(frozen=True)
 class ResultStore:
-    """Results in `folder`, which is made if it is missing.
+    """Videos in `folder`, which is made if it is missing, one file for each job.
 
-    `keep_hours`: how long a result stays. `keep_gb`: how many gigabytes (10^9 bytes) stay, the
-    oldest going first; the newest result stays in any case, somebody is waiting for it.
     Raises `InvalidSettings` for a folder that cannot be written, `StorageFull` for a full disk.
     """
 
     folder: Path
-    keep_hours: float
-    keep_gb: float
 
     def __post_init__(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder) as probe:
-                probe.write(b"0")
-        except OSError as error:
-            raise _unusable(self.folder, error) from error
+        _make(self.folder)
 
     def path(self, job_id: str) -> Path:
         """Where the video of `job_id` is or will be. Raises `UnknownJob` for what can be no id."""
@@ -43,33 +40,101 @@ class ResultStore:
             raise UnknownJob("There is no job of that id; check the id you were given.")
         return self.folder / f"{job_id}.mp4"
 
-    def sweep(self) -> list[Path]:
-        """Remove what is too old or too much, and what dead processes left; returns those files."""
-        now = time.time()
-        videos = _by_age(self.folder, ".mp4")
-        gone = [path for path, age, _ in _by_age(self.folder, PART) if now - age > STALE_S]
-        gone += [path for path, made, _ in videos if now - made > self.keep_hours * 3600]
-        room = self.keep_gb * 1e9
-        for index, (path, _, size) in enumerate(reversed(videos)):
-            room -= size
-            if room < 0 and index > 0 and path not in gone:
-                gone.append(path)
-        for path in gone:
-            path.unlink(missing_ok=True)
-        return gone
+    def remove(self, ids: Collection[str]) -> None:
+        """Remove the videos of these jobs, as far as there are any."""
+        for job_id in ids:
+            self.path(job_id).unlink(missing_ok=True)
+
+    def sweep(
+        self, known: Callable[[Collection[str]], Collection[str]], keep_hours: float
+    ) -> list[Path]:
+        """Remove what dead processes left, and videos older than `keep_hours` that no job knows;
+        returns those files. `known`: which of some ids are those of jobs."""
+        gone = [path for path, age in _aged(self.folder, PART) if age > STALE_S]
+        old = {p.stem: p for p, age in _aged(self.folder, ".mp4") if age > keep_hours * 3600}
+        stems = list(old)
+        for start in range(0, len(stems), 500):
+            batch = stems[start : start + 500]
+            gone += [old[stem] for stem in set(batch) - set(known(batch))]
+        return _removed(gone)
 
 
-def _by_age(folder: Path, suffix: str) -> list[tuple[Path, float, int]]:
-    """(path, time of last change, bytes) of the files in `folder`, oldest first."""
-    found = []
+@dataclass(frozen=True)
+class PhotoStore:
+    """Photos in `folder`, each under the SHA-256 of its bytes, so that none lies there twice.
+
+    Raises what `ResultStore` raises.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        _make(self.folder)
+
+    def put(self, data: bytes) -> str:
+        """Keep `data` and return its name. It is safe on disk then. Raises `StorageFull`."""
+        name = hashlib.sha256(data).hexdigest()
+        part = self.folder / f"{name}.{uuid.uuid4().hex}{PART}"
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.folder / name)  # also where it was: it is young again then
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            raise _unwritten(error) from error
+        return name
+
+    def read(self, name: str) -> bytes:
+        """Raises `GenerationFailed` for a photo that is not there any more."""
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise GenerationFailed(
+                "The photo of this video is gone from the server; please send it again."
+            ) from error
+
+    def sweep(self, needed: Collection[str]) -> list[Path]:
+        """Remove photos that are not `needed` any more; returns their files. Young ones stay: their
+        job may be on its way into the table."""
+        old = [path for path, age in _aged(self.folder, "") if age > STALE_S]
+        old += [path for path, age in _aged(self.folder, PART) if age > STALE_S]
+        return _removed([path for path in old if path.name not in needed])
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def _aged(folder: Path, suffix: str) -> list[tuple[Path, float]]:
+    """(path, seconds since its last change) of the files in `folder` of that `suffix`."""
+    now, found = time.time(), []
     for path in folder.iterdir():
         if path.suffix == suffix:
-            try:
-                stat = path.stat()
-            except FileNotFoundError:
-                continue  # renamed or removed by another thread since it was listed
-            found.append((path, stat.st_mtime, stat.st_size))
-    return sorted(found, key=lambda entry: entry[1])
+            with suppress(FileNotFoundError):  # renamed or removed since it was listed
+                found.append((path, now - path.stat().st_mtime))
+    return found
+
+
+def _removed(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return paths
+
+
+def _unwritten(error: OSError) -> StorageFull | GenerationFailed:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            "There is no room left on the server's disk for the photo; please try again later."
+        )
+    return GenerationFailed(f"The photo could not be kept ({error.strerror}); please try again.")
 
 
 def _unusable(folder: Path, error: OSError) -> InvalidSettings | StorageFull:
@@ -77,6 +142,6 @@ def _unusable(folder: Path, error: OSError) -> InvalidSettings | StorageFull:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(f"The disk of {folder} is full; free some room and start again.")
     return InvalidSettings(
-        f"Results cannot be kept in {folder} ({reason}); "
+        f"Files cannot be kept in {folder} ({reason}); "
         "set SVD_DATA_DIR to a folder that can be written."
     )

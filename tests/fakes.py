@@ -1,75 +1,25 @@
 """Stand-ins for the engine, quick enough for tests of what is around it."""
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
 from PIL import Image
 
-from svd_core.clip import Frames
 from svd_core.engine import EngineStatus
-from svd_core.events import OnProgress, Progress, Stage, Video
-from svd_core.jobs import JobQueue, LocalQueue
+from svd_core.jobs import JobQueue
 from svd_core.models import CHECKPOINTS, DEMO
-from svd_core.params import VideoRequest
 from svd_core.settings import Settings
 from svd_core.video import write_mp4
 from svd_core.web.page import build_page
 from svd_core.web.server import launch_options, watchers
+from tests.fake_work import FakeWork, moving, worker_queue
 
 READY = EngineStatus(checkpoint=CHECKPOINTS[DEMO], device="CPU, 2 cores", state="ready")
-
-
-@dataclass
-class FakeWork:
-    """Makes a real little mp4 in `steps` steps; while `go` is clear it stays at the second one."""
-
-    folder: Path
-    steps: int = 8
-    requests: list[VideoRequest] = field(default_factory=list)
-    go: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.go.set()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        self.go.clear()
-        try:
-            yield
-        finally:
-            self.go.set()
-
-    def __call__(self, job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
-        self.requests.append(request)
-        for step in range(1, self.steps + 1):
-            now = Progress(
-                stage=Stage.DENOISING, step=step, total=self.steps,
-                elapsed_s=step, remaining_s=self.steps - step,
-            )  # fmt: skip
-            on_progress(now)
-            while step == 2 and not self.go.wait(0.02):
-                on_progress(now)
-        params = request.params
-        path = self.folder / f"{job_id}.mp4"
-        write_mp4(moving(), path, params.rate, comment="{}")
-        return Video(
-            path=path, width=128, height=72, num_frames=8, fps=params.rate, seed=params.seed,
-            model="fake", elapsed_s=1.2,
-        )  # fmt: skip
-
-
-def moving() -> Frames:
-    """Eight frames of a bar that wanders, (8, 72, 128, 3) uint8."""
-    frames = np.full((8, 72, 128, 3), 40, np.uint8)
-    for index, frame in enumerate(frames):
-        frame[:, index * 16 : index * 16 + 12] = (250, 180, 60)
-    return frames
 
 
 def photo(path: Path, size: tuple[int, int] = (320, 180)) -> Path:
@@ -101,19 +51,19 @@ def serve(
     """The page on a free port of this machine, with `folder/examples` as its examples."""
     settings = settings or Settings(data_dir=folder, max_queue=4)
     work = work or FakeWork(folder)
-    queue = LocalQueue(work, settings.max_queue)
-    page = build_page(queue, status, folder / "examples", watchers(settings))
-    page.queue(max_size=settings.max_queue)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = launch_options(settings, folder)
-    page.launch(prevent_thread_lock=True, server_port=port, **options)
-    try:
-        yield Served(f"http://127.0.0.1:{port}", queue, work, page)
-    finally:
-        queue.close()
-        page.close(verbose=False)
+    with worker_queue(folder, work, settings.max_queue) as queue:
+        page = build_page(queue, status, folder / "examples", watchers(settings))
+        page.queue(max_size=settings.max_queue)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = launch_options(settings, folder)
+        page.launch(prevent_thread_lock=True, server_port=port, **options)
+        try:
+            yield Served(f"http://127.0.0.1:{port}", queue, work, page)
+        finally:
+            queue.close()
+            page.close(verbose=False)
 
 
 def examples(folder: Path) -> Path:

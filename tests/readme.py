@@ -12,6 +12,7 @@ from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
 from svd_core.options import option
 from svd_core.params import LIMITS, VideoParams
 from svd_core.settings import PREFIX, Settings
+from svd_core.web.fal.snippets import snippets
 from tests.test_layers import ROWS
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +24,7 @@ def parts() -> dict[str, str]:
     """Markdown by part."""
     return {
         "picture": picture(),
+        "api": api(),
         "checkpoints": checkpoints(),
         "parameters": parameters(),
         "settings": settings(),
@@ -34,6 +36,13 @@ def picture() -> str:
     """The page, once there is a picture of it."""
     shot = ROOT / "assets" / "page.png"
     return "![The page with a finished video](assets/page.png)" if shot.is_file() else ""
+
+
+def api() -> str:
+    """How a video is asked for from code, as the page and the docs say it too."""
+    found = snippets({"motion_bucket_id": 80})
+    code = (("bash", found.curl), ("js", found.javascript), ("python", found.python))
+    return "\n\n".join(f"```{kind}\n{text}```" for kind, text in code)
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

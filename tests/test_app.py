@@ -1,5 +1,7 @@
 """`python app.py`: it starts, works and stops, as a process of its own."""
 
+import base64
+import json
 import os
 import signal
 import socket
@@ -14,6 +16,10 @@ from pathlib import Path
 import pytest
 from gradio_client import Client, handle_file
 
+from svd_core.events import Succeeded
+from svd_core.jobs.schema import State
+from svd_core.video import read_frames
+from tests.fake_work import open_table
 from tests.fakes import photo
 
 ROOT = Path(__file__).parent.parent
@@ -93,7 +99,7 @@ def test_ctrl_c_while_the_model_loads_ends_it_cleanly(settings: dict[str, str]) 
 
 
 @pytest.mark.slow
-def test_sigterm_ends_a_running_job_and_leaves_nothing_half_made(
+def test_sigterm_puts_a_running_job_back_and_leaves_nothing_half_made(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
     path = handle_file(photo(tmp_path / "photo.png"))
@@ -114,3 +120,49 @@ def test_sigterm_ends_a_running_job_and_leaves_nothing_half_made(
     assert "Traceback" not in err
     (left,) = (tmp_path / "results").iterdir()
     assert left.suffix == ".mp4"
+    with open_table(tmp_path) as table:
+        (waits,) = table.open()
+        row = table.row(waits.id)
+    assert row is not None
+    assert (row.state, row.attempt) == (State.WAITING, 0)
+
+
+def submit(url: str, body: dict[str, object]) -> None:
+    """Put a job in line by the HTTP API, which is open on this machine."""
+    call = urllib.request.Request(
+        f"{url}fal/queue/fal-ai/stable-video", json.dumps(body).encode(), method="POST",
+        headers={"content-type": "application/json"},
+    )  # fmt: skip
+    with urllib.request.urlopen(call, timeout=10) as answer:
+        assert json.load(answer)["status"] == "IN_QUEUE"
+
+
+@pytest.mark.slow
+def test_killed_with_jobs_running_and_waiting_it_makes_them_after_the_restart(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    picture = base64.b64encode(photo(tmp_path / "photo.png").read_bytes()).decode()
+    asked = {"image_url": f"data:image/png;base64,{picture}"}
+    with started(**settings) as process, open_table(tmp_path) as table:
+        url = ready(process, settings)
+        submit(url, asked | {"num_inference_steps": 30, "num_frames": 4, "seed": 7})
+        submit(url, asked | {"num_inference_steps": 1, "seed": 8})
+        while sorted(glance.state for glance in table.open()) != ["running", "waiting"]:
+            time.sleep(0.05)
+        ids = [glance.id for glance in sorted(table.open(), key=lambda g: g.state)]
+        process.kill()
+        process.wait()
+        with started(**settings) as process:
+            ready(process, settings)
+            deadline = time.monotonic() + SECONDS
+            while table.open():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        first, second = sorted(table.rows(ids), key=lambda row: ids.index(row.id))
+    assert (first.attempt, second.attempt) == (2, 1)
+    assert (first.started or 0) < (second.started or 0)
+    for row, seed in ((first, 7), (second, 8)):
+        end = row.record[-1].event
+        assert isinstance(end, Succeeded)
+        assert end.video.seed == seed
+        assert len(read_frames(end.video.path)) == end.video.num_frames

@@ -28,7 +28,7 @@ ROWS = (
 # requirements.txt.
 FENCES: Mapping[str, tuple[str, ...]] = {
     "numpy": ("clip", "image", "video", "diffusion", "nano"),
-    "pydantic": ("settings",),
+    "pydantic": ("settings", "web.fal"),
     "platformdirs": ("settings",),
     "PIL": ("image", "engine", "diffusion", "loaded", "nano"),
     "pillow_heif": ("image",),
@@ -41,8 +41,13 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "gradio": ("web",),
     "spaces": ("web.zero_gpu",),
     "starlette": ("web",),
+    "fastapi": ("web",),
+    "httpx": ("web",),
+    "anyio": ("web",),
+    "cryptography": ("web.fal",),
     "rich": ("progress_bar",),
     "cv2": ("nano.flow",),
+    "sqlalchemy": ("jobs",),
 }
 
 Sources = Mapping[str, str]

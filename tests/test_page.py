@@ -24,7 +24,7 @@ from PIL import Image
 
 from svd_core.errors import OutOfMemory
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs import InlineQueue, LocalQueue
+from svd_core.jobs import WorkerQueue
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
@@ -32,7 +32,8 @@ from svd_core.web import server
 from svd_core.web.page import actions, words
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import find_examples
-from tests.fakes import READY, FakeWork, Served, examples, photo, serve
+from tests.fake_work import FakeWork, inline_queue, worker_queue
+from tests.fakes import READY, Served, examples, photo, serve
 
 VIDEO = Video(
     path=Path("x.mp4"), width=512, height=288, num_frames=14, fps=7, seed=3, model="svd-nano",
@@ -136,7 +137,7 @@ def test_examples_are_the_photos_that_have_a_video(tmp_path: Path) -> None:
 
 
 def test_the_endpoint_takes_every_parameter_and_documents_it() -> None:
-    function = endpoint(InlineQueue(lambda job_id, request: iter(()), 1))  # type: ignore[arg-type]
+    function = endpoint(None)  # type: ignore[arg-type]
     names = [name for name in inspect.signature(function).parameters if name != "progress"]
     assert names == ["image", *(field.name for field in fields(VideoParams))]
     assert all(f"\n            {name}: " in (function.__doc__ or "") for name in names)
@@ -157,9 +158,7 @@ def test_what_a_client_asks_for_reaches_the_core(
         "max_guidance_scale": 2.5, "decode_chunk_size": 2, "fit": "pad", "focus_x": 0.25,
         "focus_y": 1,
     }  # fmt: skip
-    video, seed, summary = client.predict(
-        image=handle_file(a_photo), **asked, api_name="/generate"
-    )
+    video, seed, summary = client.predict(image=handle_file(a_photo), **asked, api_name="/generate")
     assert served.work.requests[-1].params == VideoParams(**asked)
     assert seed == 4294967295
     assert Path(video).read_bytes()[4:8] == b"ftyp"
@@ -214,7 +213,9 @@ def test_wrong_values_come_back_as_a_sentence(
         client.predict(**{"image": handle_file(a_photo)} | given, api_name="/generate")
 
 
-@pytest.mark.parametrize("content", [b"", b"just text", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+@pytest.mark.parametrize(
+    "content", [b"", b"just text", b"<svg xmlns='http://www.w3.org/2000/svg'/>"]
+)
 def test_what_is_no_picture_comes_back_as_a_sentence(
     client: Client, tmp_path: Path, content: bytes
 ) -> None:
@@ -299,9 +300,7 @@ def test_login_closes_the_page(tmp_path: Path, a_photo: Path) -> None:
         assert status(served.url, "GET", "/config") == 401
         assert status(served.url, "POST", "/gradio_api/call/v2/generate") == 401
         assert status(served.url, "POST", "/gradio_api/mcp/") in (404, 405)
-        client = Client(
-            served.url, auth=("ada", "secret"), verbose=False, analytics_enabled=False
-        )
+        client = Client(served.url, auth=("ada", "secret"), verbose=False, analytics_enabled=False)
         assert client.predict(image=handle_file(a_photo), api_name="/generate")
 
 
@@ -352,13 +351,12 @@ class TestWatching:
         return FakeWork(tmp_path)
 
     @pytest.fixture
-    def queue(self, work: FakeWork) -> Iterator[LocalQueue]:
-        queue = LocalQueue(work, 4)
-        yield queue
-        queue.close()
+    def queue(self, work: FakeWork, tmp_path: Path) -> Iterator[WorkerQueue]:
+        with worker_queue(tmp_path, work) as queue:
+            yield queue
 
     def test_the_end_shows_the_video_and_writes_the_seed_back(
-        self, view: actions.View, queue: LocalQueue, a_photo: Path
+        self, view: actions.View, queue: WorkerQueue, a_photo: Path
     ) -> None:
         *_, last = actions.generate(queue, view, a_photo.read_bytes(), {"seed": 9})
         assert last[view.seed] == "9"
@@ -367,7 +365,7 @@ class TestWatching:
         assert not last[view.stop].interactive
 
     def test_the_first_change_comes_at_once(
-        self, view: actions.View, queue: LocalQueue, work: FakeWork, a_photo: Path
+        self, view: actions.View, queue: WorkerQueue, work: FakeWork, a_photo: Path
     ) -> None:
         with work.held():
             for before in ("", "Waiting · 1 video before yours"):
@@ -380,7 +378,7 @@ class TestWatching:
                     time.sleep(0.01)
 
     def test_leaving_does_not_stop_the_job_and_coming_back_finds_it(
-        self, view: actions.View, queue: LocalQueue, a_photo: Path
+        self, view: actions.View, queue: WorkerQueue, a_photo: Path
     ) -> None:
         watching = actions.generate(queue, view, a_photo.read_bytes(), {})
         job_id = next(watching)[view.job]
@@ -391,11 +389,11 @@ class TestWatching:
         assert last[view.video].is_file()
 
     @pytest.mark.parametrize("kept", [None, "", "0" * 32, 7, {"a": 1}, ["x"]])
-    def test_an_id_that_means_nothing_finds_nothing(self, queue: LocalQueue, kept: object) -> None:
+    def test_an_id_that_means_nothing_finds_nothing(self, queue: WorkerQueue, kept: object) -> None:
         assert actions.find(queue, kept) is None
 
     def test_stop_ends_the_job(
-        self, view: actions.View, queue: LocalQueue, work: FakeWork, a_photo: Path
+        self, view: actions.View, queue: WorkerQueue, work: FakeWork, a_photo: Path
     ) -> None:
         with work.held():
             watching = actions.generate(queue, view, a_photo.read_bytes(), {})
@@ -409,7 +407,7 @@ class TestWatching:
         actions.stop(queue, None)
 
     def test_a_wrong_value_is_shown_and_said(
-        self, view: actions.View, queue: LocalQueue, a_photo: Path
+        self, view: actions.View, queue: WorkerQueue, a_photo: Path
     ) -> None:
         watching = actions.generate(queue, view, a_photo.read_bytes(), {"fps": 0})
         changes = next(watching)
@@ -418,27 +416,32 @@ class TestWatching:
         assert "fps must be a whole number" in changes[view.progress]
         assert changes[view.generate].interactive
 
-    def test_a_failure_is_shown_and_said(self, view: actions.View, a_photo: Path) -> None:
+    def test_a_failure_is_shown_and_said(
+        self, view: actions.View, a_photo: Path, tmp_path: Path
+    ) -> None:
         def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
             yield Progress(stage=Stage.ENCODING)
             raise OutOfMemory("The device is too small; ask for fewer frames.")
 
-        watching = actions.generate(InlineQueue(work, 1), view, a_photo.read_bytes(), {})
         seen: deque[actions.Changes] = deque(maxlen=1)
-        with pytest.raises(gr.Error, match="fewer frames"):
-            seen.extend(watching)
+        with inline_queue(tmp_path, work) as queue:
+            watching = actions.generate(queue, view, a_photo.read_bytes(), {})
+            with pytest.raises(gr.Error, match="fewer frames"):
+                seen.extend(watching)
         assert "fewer frames" in seen[0][view.progress]
         assert seen[0][view.generate].interactive
 
-    def test_any_queue_will_do(self, view: actions.View, a_photo: Path) -> None:
+    def test_any_queue_will_do(self, view: actions.View, a_photo: Path, tmp_path: Path) -> None:
+        video = replace(VIDEO, path=tmp_path / "x.mp4")
+
         def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
             yield Progress(stage=Stage.DENOISING, step=1, total=1)
-            yield VIDEO
+            yield video
 
-        queue = InlineQueue(work, 1)
-        first, *_, last = actions.generate(queue, view, a_photo.read_bytes(), {})
-        assert last[view.video] == VIDEO.path
-        assert queue.get(first[view.job]).last == Succeeded(VIDEO)
+        with inline_queue(tmp_path, work) as queue:
+            first, *_, last = actions.generate(queue, view, a_photo.read_bytes(), {})
+            assert last[view.video] == video.path
+            assert queue.get(first[view.job]).last == Succeeded(video)
 
 
 def status(url: str, method: str, path: str, length: int = 2) -> int:

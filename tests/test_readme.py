@@ -141,7 +141,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_the_client_example_runs(folder: Path, page: str) -> None:
-    (code,) = [code for kind, code in SNIPPETS if kind == "python" and "7860" in code]
+    (code,) = [code for kind, code in SNIPPETS if kind == "python" and "gradio_client" in code]
     code = code.replace("http://127.0.0.1:7860", page)
     told = run([sys.executable, "-c", code], folder).splitlines()[-1]
     path, seed, summary = told.split(maxsplit=2)

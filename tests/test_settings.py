@@ -24,7 +24,15 @@ def test_each_variable_is_read() -> None:
             "SVD_OFFLOAD": "sequential",
             "SVD_DATA_DIR": "/data",
             "SVD_PAGE_AUTH": "ann:pass:word",
+            "SVD_API_KEYS": "ann:s3cret, bob:other:one",
+            "SVD_PROXY_ORIGINS": "https://example.org,http://127.0.0.1:3000",
+            "SVD_PUBLIC_URL": "https://svd.example.org/studio",
+            "SVD_ALLOW_PRIVATE_URLS": "1",
+            "SVD_MAX_UPLOAD_MB": "20",
+            "SVD_UPLOADS_GB": "0.5",
+            "SVD_DATABASE_URL": "postgresql+psycopg://ann:s3cret@localhost/svd",
             "SVD_MAX_QUEUE": "5",
+            "SVD_MAX_QUEUE_PER_KEY": "3",
             "SVD_KEEP_HOURS": "0.5",
             "SVD_KEEP_GB": "inf",
         }
@@ -34,7 +42,15 @@ def test_each_variable_is_read() -> None:
         offload="sequential",
         data_dir=Path("/data"),
         page_auth="ann:pass:word",
+        api_keys="ann:s3cret, bob:other:one",
+        proxy_origins="https://example.org,http://127.0.0.1:3000",
+        public_url="https://svd.example.org/studio",
+        allow_private_urls=True,
+        max_upload_mb=20,
+        uploads_gb=0.5,
+        database_url="postgresql+psycopg://ann:s3cret@localhost/svd",
         max_queue=5,
+        max_queue_per_key=3,
         keep_hours=0.5,
         keep_gb=float("inf"),
     )
@@ -62,6 +78,7 @@ def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("SVD_OFFLOAD", "some"),
         ("SVD_MAX_QUEUE", "0"),
+        ("SVD_MAX_QUEUE_PER_KEY", "0"),
         ("SVD_MAX_QUEUE", "many"),
         ("SVD_MAX_QUEUE", "1.5"),
         ("SVD_KEEP_HOURS", "-1"),
@@ -69,6 +86,19 @@ def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SVD_KEEP_GB", "2GB"),
         ("SVD_PAGE_AUTH", "s3cret"),
         ("SVD_PAGE_AUTH", ":s3cret"),
+        ("SVD_API_KEYS", "s3cret"),
+        ("SVD_API_KEYS", ":s3cret"),
+        ("SVD_API_KEYS", "ann:s3cret,"),
+        ("SVD_API_KEYS", "ann:s3cret,bob"),
+        ("SVD_API_KEYS", "ann smith:s3cret"),
+        ("SVD_API_KEYS", "../ann:s3cret"),
+        ("SVD_PROXY_ORIGINS", "https://example.org/"),
+        ("SVD_PROXY_ORIGINS", "*"),
+        ("SVD_PUBLIC_URL", "example.org"),
+        ("SVD_PUBLIC_URL", "ftp://example.org"),
+        ("SVD_ALLOW_PRIVATE_URLS", "perhaps"),
+        ("SVD_MAX_UPLOAD_MB", "0"),
+        ("SVD_UPLOADS_GB", "-1"),
     ],
 )
 def test_wrong_values_stop_the_start(variable: str, value: str) -> None:
@@ -85,8 +115,8 @@ def test_unknown_variables_stop_the_start(variable: str) -> None:
         Settings.from_env({variable: "svd"})
 
 
-def test_the_password_is_not_printed() -> None:
-    assert "s3cret" not in repr(Settings(page_auth="ann:s3cret"))
+def test_passwords_are_not_printed() -> None:
+    assert "s3cret" not in repr(Settings(page_auth="ann:s3cret", api_keys="ann:s3cret"))
 
 
 def test_every_setting_says_what_it_is() -> None:

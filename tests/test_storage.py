@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svd_core.errors import InvalidSettings, StorageFull, UnknownJob
-from svd_core.storage import STALE_S, ResultStore
+from svd_core.errors import (
+    GenerationFailed,
+    InvalidSettings,
+    StorageFull,
+    SvdError,
+    UnknownJob,
+)
+from svd_core.storage import STALE_S, PhotoStore, ResultStore
 from svd_core.video import PART, write_mp4
 
 HOUR = 3600.0
@@ -27,7 +34,16 @@ def put(store: ResultStore, name: str, size: int, age_s: float) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ResultStore:
-    return ResultStore(tmp_path / "new" / "results", keep_hours=24, keep_gb=1e-5)  # 10 kB
+    return ResultStore(tmp_path / "new" / "results")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> PhotoStore:
+    return PhotoStore(tmp_path / "photos")
+
+
+def nobody(_: object) -> set[str]:
+    return set()
 
 
 def test_the_folder_is_made(store: ResultStore) -> None:
@@ -69,7 +85,7 @@ def test_what_is_no_id_is_refused(store: ResultStore, job_id: str) -> None:
 
 @pytest.fixture(scope="module")
 def shared_store(tmp_path_factory: pytest.TempPathFactory) -> ResultStore:
-    return ResultStore(tmp_path_factory.mktemp("results"), 1, 1)
+    return ResultStore(tmp_path_factory.mktemp("results"))
 
 
 @given(job_id=st.text() | st.from_regex(r"[./\\\w-]+"))
@@ -81,50 +97,49 @@ def test_no_text_leaves_the_folder(shared_store: ResultStore, job_id: str) -> No
     assert path.resolve().parent == shared_store.folder.resolve()
 
 
-def test_old_results_go(store: ResultStore) -> None:
+def test_a_removed_job_takes_its_video_along(store: ResultStore) -> None:
+    put(store, "a.mp4", 10, 0)
+    other = put(store, "b.mp4", 10, 0)
+    store.remove(["a", "never-made"])
+    assert list(store.folder.iterdir()) == [other]
+
+
+def test_old_videos_that_no_job_knows_go(store: ResultStore) -> None:
     old = put(store, "old.mp4", 10, 25 * HOUR)
-    new = put(store, "new.mp4", 10, 23 * HOUR)
-    assert store.sweep() == [old]
-    assert list(store.folder.iterdir()) == [new]
+    known, new = put(store, "known.mp4", 10, 25 * HOUR), put(store, "new.mp4", 10, 23 * HOUR)
+    assert store.sweep(lambda ids: {"known"} & set(ids), 24) == [old]
+    assert set(store.folder.iterdir()) == {known, new}
 
 
-def test_above_the_limit_the_oldest_go(store: ResultStore) -> None:
-    files = [put(store, f"{age}.mp4", 3000, age * HOUR) for age in range(1, 6)]
-    assert set(store.sweep()) == set(files[3:])
-    assert set(store.folder.iterdir()) == set(files[:3])
-    assert store.sweep() == []
+def test_any_number_of_old_videos_can_be_asked_for(store: ResultStore) -> None:
+    for index in range(501):
+        put(store, f"{index}.mp4", 0, 25 * HOUR)
+    asked: list[int] = []
 
+    def known(ids: Collection[str]) -> Collection[str]:
+        asked.append(len(ids))
+        return ids if len(asked) == 1 else ()
 
-def test_what_is_both_old_and_too_much_is_named_once(store: ResultStore) -> None:
-    old = put(store, "old.mp4", 20_000, 25 * HOUR)
-    put(store, "new.mp4", 10, HOUR)
-    assert store.sweep() == [old]
-
-
-def test_the_newest_result_stays_however_large(store: ResultStore) -> None:
-    put(store, "small.mp4", 10, 2 * HOUR)
-    large = put(store, "large.mp4", 20_000, HOUR)
-    store.sweep()
-    assert list(store.folder.iterdir()) == [large]
+    assert len(store.sweep(known, 24)) == 1
+    assert asked == [500, 1]
 
 
 def test_leftovers_of_dead_processes_go(store: ResultStore) -> None:
     dead = put(store, f"a.0123{PART}", 10, STALE_S + 60)
     busy = put(store, f"b.4567{PART}", 10, STALE_S - 60)
-    assert store.sweep() == [dead]
+    assert store.sweep(nobody, 24) == [dead]
     assert list(store.folder.iterdir()) == [busy]
 
 
 def test_other_files_are_left_alone(store: ResultStore) -> None:
     files = {put(store, name, 50_000, 900 * HOUR) for name in ("notes.txt", "jobs.sqlite", "mp4")}
-    assert store.sweep() == []
+    assert store.sweep(nobody, 24) == []
     assert set(store.folder.iterdir()) == files
 
 
-def test_endless_keeping(tmp_path: Path) -> None:
-    store = ResultStore(tmp_path, float("inf"), float("inf"))
+def test_endless_keeping(store: ResultStore) -> None:
     put(store, "old.mp4", 10, 1e6 * HOUR)
-    assert store.sweep() == []
+    assert store.sweep(nobody, float("inf")) == []
 
 
 def test_two_sweeps_at_once_do_not_trip(
@@ -135,14 +150,59 @@ def test_two_sweeps_at_once_do_not_trip(
     listed = list(store.folder.iterdir())
     listed[0].unlink()
     monkeypatch.setattr(Path, "iterdir", lambda _: iter(listed))
-    assert store.sweep() == []
+    assert store.sweep(nobody, 24) == []
+
+
+def test_a_photo_comes_back_byte_for_byte_and_lies_there_once(photos: PhotoStore) -> None:
+    name = photos.put(b"\0photo")
+    assert photos.put(b"\0photo") == name != photos.put(b"other")
+    assert photos.read(name) == b"\0photo"
+    assert len(list(photos.folder.iterdir())) == 2
+
+
+def test_a_photo_that_is_gone_is_told(photos: PhotoStore) -> None:
+    with pytest.raises(GenerationFailed, match="send it again"):
+        photos.read("0" * 64)
+
+
+def test_photos_go_when_nobody_needs_them_any_more(photos: PhotoStore) -> None:
+    needed, old, young = (photos.put(data) for data in (b"needed", b"old", b"young"))
+    part = photos.folder / f"{old}.0123{PART}"
+    part.write_bytes(b"ol")
+    for path in (photos.folder / needed, photos.folder / old, part):
+        os.utime(path, (time.time() - STALE_S - 60,) * 2)
+    assert set(photos.sweep({needed})) == {photos.folder / old, part}
+    assert {path.name for path in photos.folder.iterdir()} == {needed, young}
+
+
+def test_a_photo_that_comes_again_is_young_again(photos: PhotoStore) -> None:
+    name = photos.put(b"photo")
+    os.utime(photos.folder / name, (time.time() - STALE_S - 60,) * 2)
+    photos.put(b"photo")
+    assert photos.sweep(()) == []
+    assert photos.read(name) == b"photo"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, StorageFull), (errno.EIO, GenerationFailed)]
+)
+def test_a_photo_that_cannot_be_kept_leaves_nothing(
+    photos: PhotoStore, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[SvdError]
+) -> None:
+    def refused(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("svd_core.storage.os.fsync", refused)
+    with pytest.raises(kind, match="photo"):
+        photos.put(b"photo")
+    assert list(photos.folder.iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     for folder in (tmp_path / "results", tmp_path / "results" / "deeper"):
         with pytest.raises(InvalidSettings, match="cannot be kept in .*SVD_DATA_DIR"):
-            ResultStore(folder, 1, 1)
+            ResultStore(folder)
 
 
 @pytest.mark.skipif(
@@ -151,7 +211,7 @@ def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
 def test_a_folder_closed_to_us_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InvalidSettings, match="Permission denied"):
-        ResultStore(tmp_path, 1, 1)
+        ResultStore(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -171,4 +231,4 @@ def test_a_disk_that_takes_nothing_is_told(
 
     monkeypatch.setattr("svd_core.storage.tempfile.TemporaryFile", refused)
     with pytest.raises(kind, match=str(tmp_path)):
-        ResultStore(tmp_path, 1, 1)
+        ResultStore(tmp_path)

@@ -10,9 +10,9 @@ import pytest
 
 from svd_core.errors import Cancelled, GenerationFailed, InvalidImage, InvalidRequest, OutOfMemory
 from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs import InlineQueue
 from svd_core.jobs.stream import streamed, unpacked
 from svd_core.params import VideoParams, VideoRequest
+from tests.fake_work import inline_queue
 
 REQUEST = VideoRequest(b"photo", VideoParams(seed=1))
 STEP = Progress(stage=Stage.DENOISING, step=1, total=2)
@@ -124,14 +124,18 @@ def test_closing_stops_the_work_before_it_returns() -> None:
     assert work.stopped.is_set()
 
 
-def test_cancelling_an_inline_job_stops_the_work() -> None:
+def test_cancelling_an_inline_job_stops_the_work(tmp_path: Path) -> None:
     work = Endless()
-    queue = InlineQueue(lambda job_id, request: unpacked(streamed(work, job_id, request)), 1)
-    job = queue.submit(REQUEST)
-    events = job.events()
-    assert next(events).stage is Stage.QUEUED
-    assert next(events) == STEP
-    job.cancel()
-    *_, ending = events
-    assert ending == Stopped()
-    assert work.stopped.is_set()
+
+    def inline(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+        return unpacked(streamed(work, job_id, request))
+
+    with inline_queue(tmp_path, inline) as queue:
+        job = queue.submit(REQUEST)
+        events = job.events()
+        assert next(events).stage is Stage.QUEUED
+        assert next(events) == STEP
+        job.cancel()
+        *_, ending = events
+        assert ending == Stopped()
+        assert work.stopped.is_set()

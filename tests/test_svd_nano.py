@@ -49,7 +49,7 @@ def engine() -> SvdEngine:
 @pytest.fixture(scope="module")
 def clip(engine: SvdEngine, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     request = VideoRequest((ASSETS / "examples" / "cat.jpg").read_bytes(), PARAMS)
-    store = ResultStore(tmp_path_factory.mktemp("results"), 1.0, 1.0)
+    store = ResultStore(tmp_path_factory.mktemp("results"))
     video = generate(request, engine, store, "job", lambda _progress: None)
     return read_frames(video.path)
 

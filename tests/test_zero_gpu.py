@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -265,6 +266,30 @@ def test_stopping_and_closing_the_tab_give_the_gpu_back(space: Space, how: str) 
     workers = space.devices.of("/allow")
     assert Path(space.generate()[0]).stat().st_size > 1000
     assert space.devices.of("/allow") == workers, "the worker was not free for the next video"
+
+
+@SPACE
+def test_a_job_of_the_api_is_made_though_nobody_watches_it(space: Space) -> None:
+    picture = base64.b64encode(space.photo.read_bytes()).decode()
+    body = json.dumps({"image_url": f"data:image/png;base64,{picture}", "seed": 4}).encode()
+    head = {"content-type": "application/json"}
+    call = f"{space.client.src}fal/queue/fal-ai/stable-video"
+    with urllib.request.urlopen(urllib.request.Request(call, body, head), timeout=10) as answer:
+        urls = json.load(answer)
+    deadline = time.monotonic() + SECONDS
+    while told(urls["status_url"])["status"] != "COMPLETED":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    result = told(urls["response_url"])
+    assert result["seed"] == 4
+    with urllib.request.urlopen(result["video"]["url"], timeout=10) as video:
+        assert len(video.read()) == result["video"]["file_size"] > 1000
+
+
+def told(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
 
 
 @SPACE

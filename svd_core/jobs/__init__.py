@@ -1,7 +1,48 @@
 """Jobs: who waits, who runs, what each has reported. Everything outside knows `JobQueue` only."""
 
-from svd_core.jobs.inline import InlineQueue, InlineWork
-from svd_core.jobs.local import LocalQueue, Work
-from svd_core.jobs.protocol import Job, JobQueue
+from svd_core.jobs.database import Database
+from svd_core.jobs.inline import InlineQueue
+from svd_core.jobs.limits import Limits
+from svd_core.jobs.outbox import Outbox
+from svd_core.jobs.protocol import (
+    Cancellation,
+    Fetch,
+    Job,
+    JobOptions,
+    JobQueue,
+    Priority,
+    RemoteRequest,
+    Send,
+    Stamped,
+    Times,
+    Undeliverable,
+)
+from svd_core.jobs.queue import TableQueue
+from svd_core.jobs.retention import Retention
+from svd_core.jobs.table import JobTable
+from svd_core.jobs.work import InlineWork, Work
+from svd_core.jobs.worker import WorkerQueue
 
-__all__ = ["InlineQueue", "InlineWork", "Job", "JobQueue", "LocalQueue", "Work"]
+__all__ = [
+    "Cancellation",
+    "Database",
+    "Fetch",
+    "InlineQueue",
+    "InlineWork",
+    "Job",
+    "JobOptions",
+    "JobQueue",
+    "JobTable",
+    "Limits",
+    "Outbox",
+    "Priority",
+    "RemoteRequest",
+    "Retention",
+    "Send",
+    "Stamped",
+    "TableQueue",
+    "Times",
+    "Undeliverable",
+    "Work",
+    "WorkerQueue",
+]

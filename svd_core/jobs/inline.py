@@ -1,107 +1,73 @@
 """The queue without a worker: whoever watches a job first does its work, in the watcher's context.
 
 On ZeroGPU the GPU is lent to a live request, so the work has to happen inside it. If the watcher
-goes away the job ends, which is the one difference from `LocalQueue`.
+goes away the job ends, which is the one difference from `WorkerQueue`.
 """
 
-import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
-from svd_core.errors import GenerationFailed, QueueFull
-from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
-from svd_core.jobs.shelf import Shelf
-from svd_core.jobs.ticket import Ticket, ending_of
+from svd_core.errors import GenerationFailed
+from svd_core.events import Event, Failed, Stopped, Succeeded, Video
+from svd_core.jobs.limits import USUAL_LIMITS, Limits
+from svd_core.jobs.protocol import USUAL, Fetch, JobOptions, RemoteRequest
+from svd_core.jobs.queue import TableQueue, no_fetch
+from svd_core.jobs.rows import Ending
+from svd_core.jobs.schema import Row
+from svd_core.jobs.table import JobTable
+from svd_core.jobs.ticket import Ticket
+from svd_core.jobs.work import InlineWork, ending_of
 from svd_core.params import VideoRequest
+from svd_core.storage import PhotoStore
 
-InlineWork = Callable[[str, VideoRequest], Generator[Progress | Video]]
-"""Yields `Progress*`, then the `Video`. Closing the generator stops it and frees the device."""
-
-
-class InlineQueue:
-    """Implements `JobQueue`.
-
-    `max_queue`: jobs that may be open at once. `keep_s`: seconds a finished job is remembered.
-    """
-
-    def __init__(self, work: InlineWork, max_queue: int, *, keep_s: float = 86_400.0) -> None:
-        self._work = work
-        self._max_queue = max_queue
-        self._shelf = Shelf(keep_s)
-        self._closed = False
-
-    def submit(self, request: VideoRequest) -> "InlineJob":
-        if self._closed:
-            raise QueueFull("The server is stopping; please try again in a minute.")
-        if len(self._shelf.open_tickets()) >= self._max_queue:
-            raise QueueFull(
-                f"{self._max_queue} videos are being made already, which is as many as fit; "
-                "please try again in a few minutes."
-            )
-        job = InlineJob(self._work, request, self._shelf.retire)
-        self._shelf.put(job)
-        return job
-
-    def get(self, job_id: str) -> Ticket:
-        return self._shelf.find(job_id)
-
-    def position(self, job_id: str) -> int:
-        self._shelf.find(job_id)
-        return 0
-
-    def close(self) -> None:
-        self._closed = True
-        for job in self._shelf.open_tickets():
-            job.cancel()
-            job.report(Stopped())  # its watcher may never come back to notice
-            self._shelf.retire(job)
+UNWATCHED_S = 600.0
+"""Seconds a job may wait for somebody to watch it; until then it takes the place of another."""
 
 
-class InlineJob(Ticket):
-    """Implements `Job`; its first `events` iterator is the one that works."""
+class InlineQueue(TableQueue):
+    """Implements `JobQueue`. Its `max_queue` are the jobs that may be open at once."""
+
+    in_turn = False
 
     def __init__(
-        self, work: InlineWork, request: VideoRequest, on_end: Callable[[Ticket], None]
+        self,
+        work: InlineWork,
+        table: JobTable,
+        photos: PhotoStore,
+        limits: Limits = USUAL_LIMITS,
+        fetch: Fetch = no_fetch,
     ) -> None:
-        self._work = work
-        self._request: VideoRequest | None = request
-        self._on_end = on_end
-        self._claim = threading.Lock()
-        super().__init__(request.params, self._stop_unless_claimed)
+        self._make = work
+        super().__init__(table, photos, limits, fetch)
 
-    def events(self) -> Iterator[Event]:
-        with self._claim:
-            request, self._request = self._request, None
-        if request is None:
-            yield from super().events()
-            return
-        yield from self._run(request)
+    def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Ticket:
+        timeout = min(options.start_timeout_s or UNWATCHED_S, UNWATCHED_S)
+        return super().submit(request, replace(options, start_timeout_s=timeout))
 
-    def _run(self, request: VideoRequest) -> Iterator[Event]:
-        ending: Succeeded | Failed | Stopped = Stopped()  # what holds if this iterator is dropped
+    def _watched(self, ticket: Ticket) -> Iterator[Event] | None:
+        if ticket.done or ticket.times.started is not None:
+            return None
+        turn = self._hands.take(ticket.id)
+        return None if turn is None else self._run(*turn)
+
+    def _run(self, ticket: Ticket, row: Row) -> Iterator[Event]:
+        ending: Ending = Stopped()  # what holds if this iterator is dropped
         try:
-            yield self.last
-            with closing(self._work(self.id, request)) as work:
+            yield ticket.last
+            with closing(self._make(ticket.id, self._hands.request(row, ticket.report))) as work:
                 for made in work:
-                    if self.stopping.is_set():
+                    if self._hands.must_stop(ticket):
                         break
                     if isinstance(made, Video):
                         ending = Succeeded(made)
                         break
-                    self.report(made)
+                    ticket.report(made)
                     yield made
                 else:
                     ending = Failed(GenerationFailed("The model gave no video; please try again."))
         except Exception as error:  # noqa: BLE001 - a job ends by an event, never by an exception
-            ending = ending_of(self.id, error)
+            ending = ending_of(ticket.id, error)
         finally:
-            self.report(ending)
-            self._on_end(self)
-        yield self.last
-
-    def _stop_unless_claimed(self, _: Ticket) -> None:
-        with self._claim:
-            request, self._request = self._request, None
-        if request is not None:
-            self.report(Stopped())
-            self._on_end(self)
+            self._hands.end(ticket, ending)
+        yield ticket.last

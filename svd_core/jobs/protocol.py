@@ -1,10 +1,89 @@
 """What page, API and command line may rely on, whichever queue runs behind it."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Protocol
 
+from svd_core.errors import SvdError
 from svd_core.events import Event
 from svd_core.params import VideoParams, VideoRequest
+
+Priority = Literal["normal", "low"]
+"""Low ones run when no normal one waits; within a priority the order is that of submission."""
+
+Fetch = Callable[[str], bytes]
+"""Gets the photo of an address. Raises `SvdError`, which becomes the end of the job."""
+
+Send = Callable[["Job", str], None]
+"""Tells the address that the job has ended. Whatever it raises has it tried again later, save
+`Undeliverable`."""
+
+
+class Undeliverable(Exception):
+    """Raised by `Send` where trying again would be of no use. Its text is kept as the reason."""
+
+
+@dataclass(frozen=True)
+class RemoteRequest:
+    """A request whose photo lies at an address, fetched by whoever does the work, not by submit."""
+
+    image_url: str
+    params: VideoParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What a submitter may ask of the queue.
+
+    `start_timeout_s`: seconds the job may wait; then it fails by `StartTimeout`. `max_waiting`:
+    refuse the job if more than so many wait already. `owner`: whose job it is (id of a key, empty:
+    nobody's), who may have only so many jobs waiting. `webhook`: address to tell the end to.
+    `keep_s`: seconds the job stays after its end, if that is less than the server's own. `memo`:
+    anything the submitter wants to find again with the job; no queue reads it.
+    """
+
+    priority: Priority = "normal"
+    start_timeout_s: float | None = None
+    max_waiting: int | None = None
+    owner: str = ""
+    webhook: str | None = None
+    keep_s: float | None = None
+    memo: str = ""
+
+
+USUAL = JobOptions()
+
+
+class Cancellation(StrEnum):
+    """What came of the wish to cancel a job."""
+
+    REMOVED = "removed"
+    """It waited; it will never run."""
+    REQUESTED = "requested"
+    """It runs, and ends at its next progress; it may also still succeed."""
+    TOO_LATE = "too late"
+    """It had ended before, in whatever way."""
+
+
+@dataclass(frozen=True)
+class Stamped:
+    """An event of a job, with the time it came (UTC). `number` grows from each to the next."""
+
+    number: int
+    at: datetime
+    event: Event
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of a job, in UTC, in this order whatever the clock does. `started` belongs to the attempt
+    under way; a job that is over without having run has none."""
+
+    submitted: datetime
+    started: datetime | None = None
+    ended: datetime | None = None
 
 
 class Job(Protocol):
@@ -14,15 +93,26 @@ class Job(Protocol):
     def id(self) -> str: ...
 
     @property
-    def params(self) -> VideoParams: ...
+    def params(self) -> VideoParams | None:
+        """None for a job that was rejected: there were none that hold together."""
+
+    @property
+    def options(self) -> JobOptions: ...
+
+    @property
+    def times(self) -> Times: ...
 
     @property
     def last(self) -> Event:
-        """The newest event; a new job's is `Progress(stage=QUEUED)`."""
+        """The newest event; a waiting job's is `Progress(stage=QUEUED)` with those ahead of it."""
 
     @property
     def done(self) -> bool:
         """Whether `last` is Succeeded, Failed or Stopped. Once true it stays so."""
+
+    def news(self, seen: int = 0, timeout_s: float = 0.0) -> Sequence[Stamped]:
+        """What came after the event numbered `seen`, less the progress that newer progress of its
+        stage replaced. Waits up to `timeout_s` for something to come; empty if nothing did."""
 
     def events(self) -> Iterator[Event]:
         """`Progress*`, then exactly one of Succeeded, Failed, Stopped; blocks between them.
@@ -30,15 +120,21 @@ class Job(Protocol):
         May be called any number of times, from any thread, before and after the end. Each call
         replays from the beginning, less the progress that newer progress of its stage replaced.
         Dropping the iterator leaves the job alone, except where the queue says otherwise.
+        Raises `ServerStopping` if the queue closes before the job ends.
         """
 
-    def cancel(self) -> None:
+    def cancel(self) -> Cancellation:
         """Ask the job to end: at once if it waits, at its next progress if it runs. Idempotent."""
 
 
 class JobQueue(Protocol):
-    def submit(self, request: VideoRequest) -> Job:
-        """Put `request` in line. Raises `QueueFull`, also once the queue is closed."""
+    def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Job:
+        """Put `request` in line. Raises `QueueFull`, `ServerStopping` once the queue is closed."""
+
+    def reject(self, error: SvdError, options: JobOptions = USUAL) -> Job:
+        """Enter a job that has failed by `error`, so that it has an id, an end and a webhook.
+
+        Raises `ServerStopping`."""
 
     def get(self, job_id: str) -> Job:
         """The job of that id. Raises `UnknownJob`, also for jobs that finished long ago."""
@@ -46,5 +142,8 @@ class JobQueue(Protocol):
     def position(self, job_id: str) -> int:
         """How many jobs go before it; 0 if it runs or is done. Raises `UnknownJob`."""
 
+    def length(self) -> int:
+        """How many jobs wait, the running ones not counted."""
+
     def close(self) -> None:
-        """End every job and take no more. Returns when the work has stopped. Idempotent."""
+        """Take no more jobs and stop working. Returns when the work has stopped. Idempotent."""

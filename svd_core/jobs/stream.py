@@ -7,8 +7,7 @@ from queue import SimpleQueue
 
 from svd_core.errors import Cancelled
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
-from svd_core.jobs.local import Work
-from svd_core.jobs.ticket import ending_of
+from svd_core.jobs.work import Work, ending_of
 from svd_core.params import VideoRequest
 
 

@@ -1,96 +1,136 @@
-"""A job as the queues of this process keep it: its record of events and its wish to stop."""
+"""A job as this process sees it: its record as far as known here, and who waits for more of it."""
 
-import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from uuid import uuid4
+from datetime import datetime
 
-from svd_core.errors import Cancelled, GenerationFailed, SvdError
-from svd_core.events import Event, Failed, Progress, Stage, Stopped
-from svd_core.params import VideoParams
+from svd_core.errors import ServerStopping
+from svd_core.events import Event, Progress
+from svd_core.jobs.protocol import Cancellation, Stamped, Times
+from svd_core.jobs.record import Record, added, ended
+from svd_core.jobs.rows import utc
+from svd_core.jobs.schema import Row
 
 STOPPING = "Stopping; the step that is under way still runs to its end."
 
-log = logging.getLogger(__name__)
-
 
 class Ticket:
-    """Implements `Job`. It does not hold the photo, so that finished jobs cost next to nothing.
+    """Implements `Job`. It does not hold the photo, so that it costs next to nothing.
 
-    `on_cancel` is called once, after `stopping` was set.
+    `now`: the time of what is reported here. `on_cancel` is called with the id. `on_watch` may
+    return the events of the work itself, if whoever watches the job is the one to do it.
     """
 
-    def __init__(self, params: VideoParams, on_cancel: Callable[["Ticket"], None]) -> None:
-        self.id = uuid4().hex
-        self.params = params
+    def __init__(
+        self,
+        row: Row,
+        now: Callable[[], float],
+        on_cancel: Callable[[str], Cancellation],
+        on_watch: Callable[["Ticket"], Iterator[Event] | None] = lambda _: None,
+    ) -> None:
+        self.id = row.id
+        self.params = row.params
+        self.options = row.options
         self.stopping = threading.Event()
+        self._now = now
         self._on_cancel = on_cancel
+        self._on_watch = on_watch
         self._changed = threading.Condition()
-        self._events: list[tuple[int, Event]] = []
-        self._count = 0
-        self.report(Progress(stage=Stage.QUEUED))
+        self._closed = False
+        self._record = row.record
+        self._merged = row.record[-1].number
+        self._version = row.version
+        self._times = _times(row)
+
+    @property
+    def times(self) -> Times:
+        return self._times
 
     @property
     def last(self) -> Event:
-        with self._changed:
-            return self._events[-1][1]
+        return self._record[-1].event
 
     @property
     def done(self) -> bool:
-        return not isinstance(self.last, Progress)
+        return ended(self._record)
+
+    def news(self, seen: int = 0, timeout_s: float | None = 0.0) -> Sequence[Stamped]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._number > seen, timeout_s)
+            return [entry for entry in self._record if entry.number > seen]
+
+    def events(self) -> Iterator[Event]:
+        if (working := self._on_watch(self)) is not None:
+            yield from working
+            return
+        seen = 0
+        while True:
+            fresh = self.news(seen, timeout_s=None)
+            if not fresh:
+                raise ServerStopping(
+                    "The server is stopping; your video will be made when it is back."
+                )
+            seen = fresh[-1].number
+            yield from (entry.event for entry in fresh)
+            if not isinstance(fresh[-1].event, Progress):
+                return
+
+    def cancel(self) -> Cancellation:
+        return self._on_cancel(self.id)
 
     def report(self, event: Event) -> None:
         """Record `event` and wake whoever watches. Whatever comes after the end is dropped."""
         with self._changed:
-            previous = self._events[-1][1] if self._events else None
-            if previous is not None and not isinstance(previous, Progress):
-                return
-            if _supersedes(event, previous):
-                self._events.pop()
-            self._count += 1
-            self._events.append((self._count, event))
+            self._add(event, utc(self._now()))
+
+    def stop(self) -> None:
+        """Have the work end at its next progress, and say so once."""
+        with self._changed:
+            if not self.stopping.is_set() and isinstance(last := self.last, Progress):
+                self.stopping.set()
+                self._add(replace(last, note=STOPPING), utc(self._now()))
+
+    def snapshot(self) -> Record:
+        """The record as it is to be written to the table by whoever does the work."""
+        with self._changed:
+            self._merged = self._number
+            return self._record
+
+    def merge(self, row: Row) -> bool:
+        """Take over what the table knows better; False if `row` is older than what was known."""
+        with self._changed:
+            if row.version < self._version:
+                return False
+            self._version = row.version
+            self._times = _times(row)
+            for entry in row.record:
+                if entry.number > self._merged or not isinstance(entry.event, Progress):
+                    self._add(entry.event, entry.at, entry.number)
+            self._merged = max(self._merged, row.record[-1].number)
+            return True
+
+    def close(self) -> None:
+        """Let those who watch go: nothing will come any more."""
+        with self._changed:
+            self._closed = True
             self._changed.notify_all()
 
-    def events(self) -> Iterator[Event]:
-        seen = 0
-        while True:
-            with self._changed:
-                while self._count == seen:
-                    self._changed.wait()
-                fresh = [event for number, event in self._events if number > seen]
-                seen = self._count
-            yield from fresh
-            if not isinstance(fresh[-1], Progress):
-                return
+    @property
+    def _number(self) -> int:
+        return self._record[-1].number
 
-    def cancel(self) -> None:
-        if not self.stopping.is_set():
-            self.stopping.set()
-            self._on_cancel(self)
-            if isinstance(last := self.last, Progress):
-                self.report(replace(last, note=STOPPING))
+    def _add(self, event: Event, at: datetime, number: int = 0) -> None:
+        """`number`: that of the table. The own one must not fall behind, since what is numbered
+        here may be written there."""
+        before = self._record
+        self._record = added(before, event, at)
+        if self._record is not before:
+            *kept, newest = self._record
+            self._record = (*kept, replace(newest, number=max(newest.number, number)))
+            self._changed.notify_all()
 
 
-def ending_of(job_id: str, error: Exception) -> Failed | Stopped:
-    """How a job ends whose work raised `error`. What nobody foresaw is logged with its trace."""
-    if isinstance(error, Cancelled):
-        return Stopped()
-    if isinstance(error, SvdError):
-        return Failed(error)
-    log.error("Job %s ended by an unforeseen error.", job_id, exc_info=error)
-    return Failed(
-        GenerationFailed(
-            "Something unforeseen went wrong, so there is no video; please try again. "
-            f"If it happens again, tell whoever runs this server the job number {job_id[:8]}."
-        )
-    )
-
-
-def _supersedes(event: Event, previous: Event | None) -> bool:
-    """Keeps a job's record short: of one stage only the newest sign of life is worth replaying."""
-    return (
-        isinstance(event, Progress)
-        and isinstance(previous, Progress)
-        and (event.stage, event.note) == (previous.stage, previous.note)
-    )
+def _times(row: Row) -> Times:
+    started, ended = (None if at is None else utc(at) for at in (row.started, row.ended))
+    return Times(utc(row.submitted), started, ended)

@@ -1,5 +1,6 @@
 """How the page is served: launch arguments, and what stands in front of Gradio's own routes."""
 
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svd_core.settings import Settings
+from svd_core.web.fal import MOUNT
 from svd_core.web.page.look import CSS, theme
 
 MAX_BODY = 32 * 1024 * 1024
@@ -23,8 +26,16 @@ def watchers(settings: Settings) -> int:
     return 2 * settings.max_queue + 8
 
 
-def launch_options(settings: Settings, results: Path) -> dict[str, Any]:
-    """Arguments of `Blocks.launch`. `results`: the one folder whose files may be handed out.
+def for_this_machine_only() -> bool:
+    """Whether what Gradio is going to serve can be reached from this machine alone."""
+    shared = os.environ.get("GRADIO_SHARE", "").lower() == "true"
+    name = os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    return not shared and name in ("127.0.0.1", "localhost", "::1")
+
+
+def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None) -> dict[str, Any]:
+    """Arguments of `Blocks.launch`. `results`: the one folder whose files may be handed out. `api`:
+    what is served beside the page, under `MOUNT`.
 
     Host and port are left to Gradio: `GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`.
     """
@@ -45,7 +56,10 @@ def launch_options(settings: Settings, results: Path) -> dict[str, Any]:
         "footer_links": ["api"],
         "theme": theme(),
         "css_paths": CSS,
-        "app_kwargs": {"middleware": [Middleware(Gate)]},
+        "app_kwargs": {
+            "middleware": [Middleware(Gate)],
+            "routes": [] if api is None else [Mount(MOUNT, app=api)],
+        },
     }
 
 
@@ -54,13 +68,14 @@ class Gate:
 
     `/file=https://...` makes the server fetch any URL, without limit: 403. Bodies beyond `MAX_BODY`
     would be read into memory whole: 413, or the end of the connection where no length was said.
+    The API has limits of its own.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].startswith(f"{MOUNT}/"):
             await self.app(scope, receive, send)
             return
         refusal = _refusal(scope)

@@ -98,10 +98,14 @@ def generate(
 def watch(job: Job, view: View) -> Iterator[Changes]:
     """Show `job` from its beginning to its end."""
     yield view.begin(job)
-    for event in job.events():
-        yield view.change(event)
-        if isinstance(event, Failed):
-            raise shown(event.error)
+    try:
+        for event in job.events():
+            yield view.change(event)
+            if isinstance(event, Failed):
+                raise shown(event.error)
+    except SvdError as error:  # the server stops first; the job is kept, here and there
+        yield view.end(words.error_html(str(error)))
+        raise shown(error) from None
 
 
 def stop(queue: JobQueue, job_id: object) -> None:

@@ -42,5 +42,6 @@ def theme() -> Base:
         link_text_color_dark="*primary_300",
     )
 
+
 CSS = Path(__file__).with_name("page.css")
 """Layout, and what the theme has no names for."""

@@ -14,6 +14,7 @@ TAGLINE = "Turn a photo into a short video."
 HINT = "Choose a photo, say how much should move, and press Generate."
 
 STAGES = {
+    Stage.FETCHING: "Fetching the photo",
     Stage.LOADING: "Loading the model",
     Stage.ENCODING: "Looking at the photo",
     Stage.DENOISING: "Imagining the motion",

@@ -1,0 +1,144 @@
+"""Connections to the database of the job table; its errors become ours here."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from svd_core.errors import InvalidSettings, QueueUnavailable, StorageFull, SvdError
+
+BUSY_S = 30.0
+"""Seconds a transaction waits for the lock that another process holds on SQLite's file."""
+
+UNAVAILABLE = "The job table cannot be reached just now; please try again shortly."
+
+FULL = ("database or disk is full", "No space left on device", "could not extend file")
+
+
+class Database:
+    """A database by its SQLAlchemy URL. Safe to use from any thread.
+
+    SQLite runs in WAL mode: readers never wait, writers wait for each other. Raises
+    `InvalidSettings` for a URL that leads nowhere.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self.url = make_url(url)
+            self.is_sqlite = self.url.get_backend_name() == "sqlite"
+            if self.is_sqlite:
+                _make_folder(self.url)
+            self._engine = create_engine(
+                self.url,
+                pool_size=8,
+                max_overflow=8,
+                pool_pre_ping=not self.is_sqlite,  # a server may have been restarted
+                connect_args={"timeout": BUSY_S} if self.is_sqlite else {},
+            )
+        except (ArgumentError, NoSuchModuleError, ImportError, OSError) as error:
+            raise self._wrong(error) from error
+        self._turn = threading.Lock()
+        if self.is_sqlite:
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        self._writing = self._engine.execution_options(svd_writes=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction that changes nothing. Raises `QueueUnavailable`."""
+        with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction, committed if nothing is raised.
+
+        Raises `QueueUnavailable`, `StorageFull`.
+        """
+        with self._in_turn(), _translated(), self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Threads of one process queue up here; SQLite itself would have them sleep and guess."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._turn.acquire(timeout=BUSY_S):
+            raise QueueUnavailable(UNAVAILABLE)
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def founding(self) -> Iterator[Connection]:
+        """The first transaction of a process. Raises `InvalidSettings` if there is no database."""
+        try:
+            with self.write() as connection:
+                yield connection
+        except QueueUnavailable as error:
+            raise self._wrong(error.__cause__ or error) from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _wrong(self, error: BaseException) -> InvalidSettings:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        where = self.url.render_as_string() if hasattr(self, "url") else "that address"
+        return InvalidSettings(
+            f"There is no job table to be had at {where} ({reason}); SVD_DATABASE_URL takes an "
+            "SQLAlchemy URL whose driver is installed."
+        )
+
+
+def _make_folder(url: URL) -> None:
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """Transactions begin where we say so; the driver would begin them late, and then deadlock."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # what was accepted outlives a power cut, too
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("svd_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (IntegrityError, DataError, ProgrammingError):
+        raise  # ours, not the database's
+    except (DatabaseError, InterfaceError, PoolTimeout, sqlite3.Error) as error:
+        raise _in_our_words(error) from error
+
+
+def _in_our_words(error: Exception) -> SvdError:
+    if any(words in str(error) for words in FULL):
+        return StorageFull(
+            "There is no room left on the disk of the job table; free some, and try again."
+        )
+    return QueueUnavailable(UNAVAILABLE)

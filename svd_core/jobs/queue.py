@@ -1,0 +1,140 @@
+"""The queue over the job table, whoever does the work: a thread here, a watcher, other servers."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from uuid import uuid4
+
+from svd_core.errors import InvalidImage, QueueFull, ServerStopping, SvdError, UnknownJob
+from svd_core.events import Event, Failed
+from svd_core.jobs.board import Board
+from svd_core.jobs.hands import Hands
+from svd_core.jobs.keeper import Keeper
+from svd_core.jobs.lifeline import Lifeline
+from svd_core.jobs.limits import USUAL_LIMITS, Limits
+from svd_core.jobs.protocol import USUAL, Cancellation, Fetch, JobOptions, RemoteRequest
+from svd_core.jobs.schema import Row, State
+from svd_core.jobs.table import JobTable
+from svd_core.jobs.ticket import Ticket
+from svd_core.params import VideoRequest
+from svd_core.storage import PhotoStore
+
+log = logging.getLogger(__name__)
+
+
+def no_fetch(_: str) -> bytes:
+    raise InvalidImage("This server fetches no addresses; send the photo itself.")
+
+
+class TableQueue:
+    """Implements `JobQueue` less the work, which is left to subclasses, or to other processes that
+    share the table and the disk of the `photos`. `fetch`: for photos that lie at an address.
+    """
+
+    in_turn = True
+    """Whether one job waits for another, and only those that wait count as such."""
+
+    def __init__(
+        self,
+        table: JobTable,
+        photos: PhotoStore,
+        limits: Limits = USUAL_LIMITS,
+        fetch: Fetch = no_fetch,
+    ) -> None:
+        self._table = table
+        self._photos = photos
+        self._limits = limits
+        self._board = Board(self._ticket, self.in_turn)
+        self._hands = Hands(table, self._board, photos, fetch)
+        lifeline = Lifeline(photos.folder, self._hands.token)
+        self._keeper = Keeper(
+            table, self._board, self._hands, lifeline, self._look_for_work, limits
+        )
+        self._keeper.start()
+
+    def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Ticket:
+        self._refuse_if_closed()
+        # Whom the table is going to refuse need not fill the disk first.
+        self._admit(options, self._board.taken(), self._board.taken(options.owner))
+        row = self._table.new(uuid4().hex, request.params, options, **self._placed(request))
+        states = (State.WAITING,) if self.in_turn else (State.WAITING, State.RUNNING)
+        row = self._table.insert(row, states, lambda *counts: self._admit(options, *counts))
+        ticket = self._board.show(row)
+        self._look_for_work()
+        return ticket
+
+    def reject(self, error: SvdError, options: JobOptions = USUAL) -> Ticket:
+        self._refuse_if_closed()
+        row = self._table.new(uuid4().hex, None, options)
+        return self._ticket(self._table.insert_ended(row, Failed(error)))
+
+    def get(self, job_id: str) -> Ticket:
+        if (ticket := self._board.find(job_id)) is not None:
+            return ticket
+        row = self._table.row(job_id)
+        if row is None:
+            raise UnknownJob("This job is not known here any more; please make the video again.")
+        return self._ticket(row) if row.state is State.ENDED else self._board.show(row)
+
+    def position(self, job_id: str) -> int:
+        self.get(job_id)
+        return self._board.position(job_id)
+
+    def length(self) -> int:
+        return self._board.waiting()
+
+    def close(self) -> None:
+        self._hands.closing.set()
+        self._stop_work(self._limits.patience_s)
+        for ticket in self._hands.held.values():
+            log.warning("Job %s did not stop in time; it goes back in line.", ticket.id)
+            with suppress(SvdError):  # then the next server has to find out by itself
+                self._hands.put_back(ticket)
+        self._keeper.close(self._limits.patience_s)
+        self._board.close()
+
+    def _look_for_work(self) -> None:
+        """A job may wait that could be begun here."""
+
+    def _stop_work(self, patience_s: float) -> None:
+        """Return when the work has stopped, or is not going to within `patience_s`."""
+
+    def _watched(self, _: Ticket) -> Iterator[Event] | None:
+        """Somebody begins to watch a job; see `Ticket`."""
+        return None
+
+    def _ticket(self, row: Row) -> Ticket:
+        return Ticket(row, self._table.clock.now, self._cancel, self._watched)
+
+    def _placed(self, request: VideoRequest | RemoteRequest) -> dict[str, str]:
+        if isinstance(request, RemoteRequest):
+            return {"image_url": request.image_url}
+        return {"image": self._photos.put(request.image)}
+
+    def _cancel(self, job_id: str) -> Cancellation:
+        try:
+            what, row = self._table.cancel(job_id)
+        except UnknownJob:  # over for so long that it is forgotten
+            return Cancellation.TOO_LATE
+        ticket = self._board.show(row)
+        if what is Cancellation.REQUESTED:
+            ticket.stop()
+        return what
+
+    def _refuse_if_closed(self) -> None:
+        if self._hands.closing.is_set():
+            raise ServerStopping("The server is stopping; please try again in a minute.")
+
+    def _admit(self, options: JobOptions, there: int, own: int) -> None:
+        own_most, verb = self._limits.max_per_owner, "waiting" if self.in_turn else "being made"
+        too_many = options.max_waiting is not None and there > options.max_waiting
+        if too_many or there >= self._limits.max_queue:
+            raise QueueFull(
+                f"{there} videos are {verb} already, which is as many as fit; "
+                "please try again in a few minutes."
+            )
+        if options.owner and own_most is not None and own >= own_most:
+            raise QueueFull(
+                f"{own} videos of this key are {verb} already, which is as many as it may have; "
+                "please try again when one is done."
+            )

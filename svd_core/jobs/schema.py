@@ -1,0 +1,175 @@
+"""The tables, and a row of the job table as the rest of the program sees it."""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    RowMapping,
+    String,
+    Table,
+    Text,
+    insert,
+    select,
+)
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from svd_core.errors import InvalidRequest, InvalidSettings
+from svd_core.jobs.database import Database
+from svd_core.jobs.protocol import JobOptions
+from svd_core.jobs.record import Record, from_json, to_json
+from svd_core.params import VideoParams
+
+VERSION = 1
+"""Of the tables below. Another one is refused: nothing here changes tables that are in use."""
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+METADATA = MetaData()
+
+# One row. Whoever changes the order of the line changes this row first, so that two processes never
+# count or number at once; numbers are then in the order in which jobs were accepted.
+LINE = Table(
+    "svd_line",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+)
+
+JOBS = Table(
+    "svd_jobs",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("number", BigInteger, nullable=False, unique=True),
+    Column("state", String(7), nullable=False),
+    Column("rank", Integer, nullable=False),  # 0 goes first; of one rank, the lower number
+    Column("owner", String(200), nullable=False),
+    Column("options", Text, nullable=False),
+    Column("params", Text),
+    Column("image", String(64)),  # name of an upload
+    Column("image_url", Text),  # where the photo is to be fetched, if there is no upload
+    Column("version", Integer, nullable=False),  # grows with every change, beats included
+    Column("attempt", Integer, nullable=False),
+    Column("worker", String(32)),  # who may report and end it while it runs
+    Column("stop_asked", Boolean, nullable=False),
+    Column("submitted", Float, nullable=False),  # all times: seconds since 1970 UTC
+    Column("start_by", Float),
+    Column("started", Float),
+    Column("ended", Float),
+    Column("expires", Float),
+    Column("bytes", BigInteger, nullable=False),  # of the result on disk
+    Column("record", Text, nullable=False),
+    Index("svd_jobs_line", "state", "rank", "number"),
+    Index("svd_jobs_ended", "ended"),
+)
+
+OUTBOX = Table(
+    "svd_outbox",
+    METADATA,
+    Column("job_id", String(32), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("state", String(9), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("problem", Text, nullable=False),
+    Index("svd_outbox_state", "state"),
+)
+
+RANKS = {"normal": 0, "low": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One job as it lies in the table."""
+
+    id: str
+    record: Record
+    options: JobOptions
+    params: VideoParams | None
+    submitted: float
+    number: int = 0
+    state: State = State.WAITING
+    image: str | None = None
+    image_url: str | None = None
+    version: int = 1
+    attempt: int = 0
+    worker: str | None = None
+    stop_asked: bool = False
+    started: float | None = None
+    ended: float | None = None
+    expires: float | None = None
+    bytes: int = 0
+
+    @property
+    def rank(self) -> int:
+        return RANKS[self.options.priority]
+
+    def to_columns(self) -> dict[str, Any]:
+        timeout = self.options.start_timeout_s
+        return vars(self) | {
+            "rank": self.rank,
+            "owner": self.options.owner,
+            "options": json.dumps(vars(self.options)),
+            "params": None if self.params is None else json.dumps(self.params.to_mapping()),
+            "start_by": None if timeout is None else self.submitted + timeout,
+            "record": to_json(self.record),
+        }
+
+    @classmethod
+    def from_columns(cls, columns: RowMapping) -> "Row":
+        values = {name: columns[name] for name in cls.__dataclass_fields__}
+        own = {
+            "state": State(values["state"]),
+            "options": JobOptions(**json.loads(values["options"])),
+            "params": None if values["params"] is None else _params(values["params"]),
+            "record": from_json(values["record"]),
+        }
+        return cls(**values | own)
+
+
+def _params(text: str) -> VideoParams | None:
+    """None for those that an older version took and this one does not."""
+    try:
+        return VideoParams(**json.loads(text))
+    except (InvalidRequest, TypeError):
+        return None
+
+
+def found(database: Database) -> None:
+    """Make the tables where there are none. Raises `InvalidSettings` for other versions of them."""
+    for _ in range(2):  # another server may be doing the same
+        try:
+            with database.founding() as connection:
+                METADATA.create_all(connection)
+                version = _version(connection)
+        except (IntegrityError, ProgrammingError):
+            continue
+        if version != VERSION:
+            break
+        return
+    raise InvalidSettings(
+        f"The job table at {database.url.render_as_string()} is not of this version of the "
+        "program; set SVD_DATABASE_URL to another place, or remove it."
+    )
+
+
+def _version(connection: Connection) -> int:
+    version: int | None = connection.execute(select(LINE.c.version)).scalar()
+    if version is None:
+        connection.execute(insert(LINE).values(id=1, version=VERSION, number=0))
+        return VERSION
+    return version

@@ -1,0 +1,190 @@
+"""The job table: what becomes of a job, each change in one transaction. It alone is the truth."""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import NamedTuple
+
+from sqlalchemy import func, insert, or_, select, update
+
+from svd_core.errors import GenerationFailed, StartTimeout, SvdError, UnknownJob
+from svd_core.events import Failed, Progress, Stage, Stopped
+from svd_core.jobs.clock import SteadyClock
+from svd_core.jobs.database import Database
+from svd_core.jobs.protocol import Cancellation, JobOptions
+from svd_core.jobs.record import Record, added, to_json
+from svd_core.jobs.rows import Ending, back_in_line, changed, ended, locked, next_number, utc
+from svd_core.jobs.schema import JOBS, Row, State, found
+from svd_core.params import VideoParams
+
+MAX_ATTEMPTS = 3
+"""How often a job is begun whose worker dies on it: the third time it is likely the job's doing."""
+
+OPEN = (State.WAITING, State.RUNNING)
+
+
+class Glance(NamedTuple):
+    """What has to be known of every open job every second."""
+
+    id: str
+    state: str
+    version: int
+    worker: str | None
+    submitted: float
+    start_timeout_s: float | None
+
+
+class JobTable:
+    """Safe to use from any thread and any number of processes.
+
+    Methods raise `QueueUnavailable` and `StorageFull` besides what they name.
+    """
+
+    def __init__(self, database: Database, clock: SteadyClock | None = None) -> None:
+        self.database = database
+        self.clock = clock or SteadyClock()
+        found(database)
+
+    def new(
+        self, job_id: str, params: VideoParams | None, options: JobOptions, **photo: str
+    ) -> Row:
+        """A row that is not in the table yet. `photo`: `image`, `image_url`, or neither."""
+        now = self.clock.now()
+        record = added((), Progress(stage=Stage.QUEUED), utc(now))
+        return Row(
+            id=job_id, params=params, options=options, record=record, submitted=now,
+            image=photo.get("image"), image_url=photo.get("image_url"),
+        )  # fmt: skip
+
+    def insert(
+        self, row: Row, counted: Collection[State], admit: Callable[[int, int], None]
+    ) -> Row:
+        """Put `row` at the end of the line. `admit` is called with the number of jobs in the
+        `counted` states, and of those that are of the same owner; what it raises is raised."""
+        with self.database.write() as connection:
+            row = replace(row, number=next_number(connection))
+            here = select(func.count()).select_from(JOBS).where(JOBS.c.state.in_(counted))
+            own = here.where(JOBS.c.owner == row.options.owner)
+            admit(connection.scalar(here) or 0, connection.scalar(own) or 0)
+            connection.execute(insert(JOBS).values(row.to_columns()))
+        return row
+
+    def insert_ended(self, row: Row, ending: Ending) -> Row:
+        """Put in a job that is over before it began."""
+        with self.database.write() as connection:
+            row = replace(row, number=next_number(connection))
+            connection.execute(insert(JOBS).values(row.to_columns()))
+            return ended(connection, row, ending, self.clock.now())
+
+    def row(self, job_id: str) -> Row | None:
+        return next(iter(self.rows([job_id])), None)
+
+    def rows(self, ids: Collection[str]) -> list[Row]:
+        with self.database.read() as connection:
+            found = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
+            return [Row.from_columns(columns) for columns in found]
+
+    def open(self) -> list[Glance]:
+        """The jobs that wait or run."""
+        columns = (JOBS.c[name] for name in Glance._fields[:-1])
+        timeout = (JOBS.c.start_by - JOBS.c.submitted).label("start_timeout_s")
+        with self.database.read() as connection:
+            found = connection.execute(select(*columns, timeout).where(JOBS.c.state.in_(OPEN)))
+            return [Glance(**values) for values in found.mappings()]
+
+    def claim(self, worker: str, job_id: str | None = None) -> Row | None:
+        """Begin the first job in line, or that of `job_id`; None if it does not wait."""
+        now = self.clock.now()
+        in_time = or_(JOBS.c.start_by.is_(None), JOBS.c.start_by > now)
+        wanted = select(JOBS).where(JOBS.c.state == State.WAITING, in_time)
+        if job_id is not None:
+            wanted = wanted.where(JOBS.c.id == job_id)
+        first = wanted.order_by(JOBS.c.rank, JOBS.c.number).limit(1)
+        with self.database.write() as connection:
+            found = connection.execute(first.with_for_update(skip_locked=True)).mappings().first()
+            if found is None:
+                return None
+            row = Row.from_columns(found)
+            return changed(
+                connection,
+                row,
+                state=State.RUNNING,
+                worker=worker,
+                attempt=row.attempt + 1,
+                started=max(now, row.submitted),
+            )
+
+    def beat(self, job_id: str, worker: str, record: Record) -> bool | None:
+        """Say that `worker` is still at it, and what has come of it. Returns whether it is asked
+        to stop; None if the job is not its any more."""
+        mine = (JOBS.c.id == job_id) & (JOBS.c.worker == worker)
+        values = {"version": JOBS.c.version + 1, "record": to_json(record)}
+        with self.database.write() as connection:
+            if connection.execute(update(JOBS).where(mine).values(values)).rowcount == 0:
+                return None
+            return connection.scalar(select(JOBS.c.stop_asked).where(mine))
+
+    def end(
+        self, job_id: str, worker: str, record: Record, ending: Ending, size: int
+    ) -> Row | None:
+        """End a job that `worker` has run, with `size` bytes as its result; None if it is not its
+        any more."""
+        with self.database.write() as connection:
+            row = locked(connection, job_id)
+            if row is None or row.worker != worker:
+                return None
+            return ended(connection, replace(row, record=record), ending, self.clock.now(), size)
+
+    def release(self, job_id: str, worker: str) -> Row | None:
+        """Put a job of `worker` back to its place in line, as if it had not been begun."""
+        with self.database.write() as connection:
+            row = locked(connection, job_id)
+            if row is None or row.worker != worker:
+                return None
+            note = "The server was stopped; the video is made as soon as it is back."
+            return back_in_line(connection, row, note, self.clock.now(), row.attempt - 1)
+
+    def abandoned(self, job_id: str, version: int) -> Row | None:
+        """Put a job whose worker is gone back to its place in line, or end it if that has happened
+        too often. None if the worker has shown up since `version`."""
+        with self.database.write() as connection:
+            row = locked(connection, job_id)
+            if row is None or row.state is not State.RUNNING or row.version != version:
+                return None
+            if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
+                return ended(connection, row, Failed(_dies_of_it(row)), self.clock.now())
+            note = (
+                "The server went down while it worked on this video; it starts over "
+                f"(attempt {row.attempt + 1} of {MAX_ATTEMPTS})."
+            )
+            return back_in_line(connection, row, note, self.clock.now(), row.attempt)
+
+    def cancel(self, job_id: str) -> tuple[Cancellation, Row]:
+        """Raises `UnknownJob`."""
+        with self.database.write() as connection:
+            row = locked(connection, job_id)
+            if row is None:
+                raise UnknownJob("This job is not known here any more.")
+            if row.state is State.WAITING:
+                return Cancellation.REMOVED, ended(connection, row, Stopped(), self.clock.now())
+            if row.state is State.RUNNING:
+                return Cancellation.REQUESTED, changed(connection, row, stop_asked=True)
+            return Cancellation.TOO_LATE, row
+
+    def time_out(self, job_id: str) -> Row | None:
+        """End a job that has waited too long; None if it does not wait any more."""
+        error = StartTimeout(
+            "The video could not be started within the time you allowed; please try again later, "
+            "or allow more."
+        )
+        with self.database.write() as connection:
+            row = locked(connection, job_id)
+            if row is None or row.state is not State.WAITING:
+                return None
+            return ended(connection, row, Failed(error), self.clock.now())
+
+
+def _dies_of_it(row: Row) -> SvdError:
+    return GenerationFailed(
+        f"The server went down each of the {row.attempt} times it worked on this video; please "
+        "try again with fewer steps or frames, or with another photo."
+    )

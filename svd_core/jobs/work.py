@@ -1,0 +1,32 @@
+"""The work that a queue is given to do, and what its errors mean for the job."""
+
+import logging
+from collections.abc import Callable, Generator
+
+from svd_core.errors import Cancelled, GenerationFailed, SvdError
+from svd_core.events import Failed, OnProgress, Progress, Stopped, Video
+from svd_core.params import VideoRequest
+
+Work = Callable[[str, VideoRequest, OnProgress], Video]
+"""Makes the video of (job id, request). It stops when the progress callback raises `Cancelled`. It
+may be done again for the same job, after the process that did it died."""
+
+InlineWork = Callable[[str, VideoRequest], Generator[Progress | Video]]
+"""Yields `Progress*`, then the `Video`. Closing the generator stops it and frees the device."""
+
+log = logging.getLogger(__name__)
+
+
+def ending_of(job_id: str, error: Exception) -> Failed | Stopped:
+    """How a job ends whose work raised `error`. What nobody foresaw is logged with its trace."""
+    if isinstance(error, Cancelled):
+        return Stopped()
+    if isinstance(error, SvdError):
+        return Failed(error)
+    log.error("Job %s ended by an unforeseen error.", job_id, exc_info=error)
+    return Failed(
+        GenerationFailed(
+            "Something unforeseen went wrong, so there is no video; please try again. "
+            f"If it happens again, tell whoever runs this server the job number {job_id[:8]}."
+        )
+    )

@@ -1,0 +1,74 @@
+"""The queue whose work is done in this process: one thread makes the videos in turn."""
+
+import logging
+import threading
+
+from svd_core.errors import Cancelled, SvdError
+from svd_core.events import Progress, Succeeded
+from svd_core.jobs.limits import USUAL_LIMITS, Limits
+from svd_core.jobs.protocol import Fetch
+from svd_core.jobs.queue import TableQueue, no_fetch
+from svd_core.jobs.rows import Ending
+from svd_core.jobs.schema import Row
+from svd_core.jobs.table import JobTable
+from svd_core.jobs.ticket import Ticket
+from svd_core.jobs.work import Work, ending_of
+from svd_core.storage import PhotoStore
+
+RETRY_S = 1.0
+"""Seconds until the line is looked at again after the table could not be reached."""
+
+log = logging.getLogger(__name__)
+
+
+class WorkerQueue(TableQueue):
+    """Implements `JobQueue`. Its thread does `work` for whoever submitted to the same table."""
+
+    def __init__(
+        self,
+        work: Work,
+        table: JobTable,
+        photos: PhotoStore,
+        limits: Limits = USUAL_LIMITS,
+        fetch: Fetch = no_fetch,
+    ) -> None:
+        self._make = work
+        self._called = threading.Event()
+        self._called.set()  # jobs may wait since before the start
+        # A daemon, so that work which never looks up cannot keep the process alive.
+        self._thread = threading.Thread(target=self._work, name="svd-worker", daemon=True)
+        super().__init__(table, photos, limits, fetch)
+        self._thread.start()
+
+    def _look_for_work(self) -> None:
+        self._called.set()
+
+    def _stop_work(self, patience_s: float) -> None:
+        self._called.set()
+        self._thread.join(patience_s)
+
+    def _work(self) -> None:
+        while not self._hands.closing.is_set():
+            self._called.wait()
+            self._called.clear()
+            try:
+                while (turn := self._hands.take()) is not None:
+                    ticket, row = turn
+                    self._hands.end(ticket, self._run(ticket, row))
+            except Exception as error:  # noqa: BLE001 - a server without a worker helps nobody
+                known = isinstance(error, SvdError)
+                log.warning("The line is looked at again. %s", error, exc_info=not known)
+                self._hands.closing.wait(RETRY_S)
+                self._called.set()
+
+    def _run(self, ticket: Ticket, row: Row) -> Ending:
+        def on_progress(progress: Progress) -> None:
+            if self._hands.must_stop(ticket):
+                raise Cancelled
+            ticket.report(progress)
+
+        try:
+            request = self._hands.request(row, on_progress)
+            return Succeeded(self._make(ticket.id, request, on_progress))
+        except Exception as error:  # noqa: BLE001 - after any failure the next job must still run
+            return ending_of(ticket.id, error)

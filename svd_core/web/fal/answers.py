@@ -1,0 +1,137 @@
+"""What an answer looks like in fal's dialect: the video, and the two shapes of errors."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import Response
+
+from svd_core.errors import (
+    Cancelled,
+    InvalidImage,
+    InvalidRequest,
+    InvalidUrl,
+    QueueFull,
+    QueueUnavailable,
+    ServerStopping,
+    StartTimeout,
+    SvdError,
+    UnknownJob,
+)
+from svd_core.image import FORMATS, MAX_BYTES, MIN_SIDE
+
+NAMES: Mapping[str, str] = {"image": "image_url", "noise_aug_strength": "cond_aug"}
+"""fal's names of the core's fields, where they differ."""
+
+ECHOED = 100
+"""Characters of a wrong value that go back with the refusal; a data URI may have millions."""
+
+Detail = Mapping[str, Any]
+"""One entry of a 422: where, what, which kind."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self, request_id: str | None = None) -> Response:
+        headers = dict(self.headers)
+        if request_id is not None:
+            headers["X-Fal-Request-Id"] = request_id
+        return Response(as_json(self.body), self.status, headers, "application/json")
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, raised
+    """Ends a request with `answer`."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+def as_json(body: Any) -> bytes:
+    """In ASCII, since what a caller sent may hold halves of characters that UTF-8 cannot carry."""
+    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def request_error(
+    status: int, detail: str, error_type: str, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """An error of the server or of the call, as opposed to one of the input."""
+    own = {"X-Fal-Error-Type": error_type}
+    return Answer(status, {"detail": detail, "error_type": error_type}, {**own, **(headers or {})})
+
+
+def input_error(details: Sequence[Detail]) -> Answer:
+    return Answer(422, {"detail": list(details)}, {"X-Fal-Retryable": "false"})
+
+
+def detail(field: str, message: str, kind: str, **more: Any) -> Detail:
+    """An entry of a 422. `field`: fal's name of it; empty: the whole body."""
+    found = {
+        "loc": ["body", field] if field else ["body"],
+        "msg": message,
+        "type": kind,
+        "url": f"https://docs.fal.ai/errors/#{kind}",
+    }
+    if "input" in more:
+        more["input"] = echoed(more["input"])
+    return {**found, **more}
+
+
+def echoed(value: Any) -> Any:
+    """`value` as it goes back to who sent it: whole if it is short."""
+    if isinstance(value, str) and len(value) > ECHOED:
+        return f"{value[:ECHOED]}..."
+    if isinstance(value, dict | list) and len(str(value)) > ECHOED:
+        return f"{str(value)[:ECHOED]}..."
+    return value
+
+
+def of(error: SvdError) -> Answer:
+    """How `error` is told, whether it refuses a call or ended a job."""
+    match error:
+        case InvalidUrl():
+            return input_error([detail("image_url", error.message, "file_download_error")])
+        case InvalidImage():
+            return input_error([_of_image(error)])
+        case InvalidRequest():
+            name = NAMES.get(error.field, error.field)
+            return input_error([detail(name, error.message, "value_error")])
+        case Cancelled():
+            return request_error(499, error.message, "client_cancelled")
+        case StartTimeout():
+            user = {"X-Fal-Request-Timeout-Type": "user"}
+            return request_error(504, error.message, "request_timeout", user)
+        case QueueFull():
+            more = {"X-Fal-Needs-Retry": "1"}
+            return request_error(429, error.message, "concurrent_requests_limit", more)
+        case ServerStopping() | QueueUnavailable():
+            return request_error(503, error.message, "runner_disconnected")
+        case UnknownJob():
+            return NOT_FOUND
+        case _:  # what clients would try again at 503 would be the reading of a job that has ended
+            return request_error(500, error.message, "runner_server_error")
+
+
+def _of_image(error: InvalidImage) -> Detail:
+    """The limit goes along where there is one number to it."""
+    ctx: dict[str, Any]
+    match error.reason:
+        case "bytes":
+            kind, ctx = "file_too_large", {"max_size": MAX_BYTES}
+        case "format":
+            kind, ctx = "unsupported_image_format", {"supported_formats": [*FORMATS, "HEIC"]}
+        case "too few pixels":
+            kind, ctx = "image_too_small", {"min_width": MIN_SIDE, "min_height": MIN_SIDE}
+        case "too many pixels":
+            kind, ctx = "image_too_large", {}
+        case _:
+            kind, ctx = "image_load_error", {}
+    return detail("image_url", error.message, kind, **({"ctx": ctx} if ctx else {}))
+
+
+NOT_FOUND = Answer(404, {"status": "NOT_FOUND"})

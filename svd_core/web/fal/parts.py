@@ -1,0 +1,78 @@
+"""What the routes of the API have in common, made from the settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from anyio import CapacityLimiter
+
+from svd_core.engine import EngineStatus
+from svd_core.jobs import Job, JobQueue
+from svd_core.settings import Settings, space_url
+from svd_core.storage import ResultStore
+from svd_core.web.fal.incoming import Limits
+from svd_core.web.fal.keys import Keys
+from svd_core.web.fal.links import Links
+from svd_core.web.fal.secret import load_secret
+from svd_core.web.fal.signature import Signer
+from svd_core.web.fal.tokens import Tokens
+from svd_core.web.fal.uploads import UploadStore
+from svd_core.web.fetch import Fetcher
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What needs no queue, so that the queue can be made with some of it.
+
+    `open_here`: whether everybody may call while there are no keys. Raises `InvalidSettings` on
+    first use for a data folder that cannot be written.
+    """
+
+    settings: Settings
+    results: ResultStore
+    open_here: bool
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        return Tokens(load_secret(self.settings.data_dir / "secrets" / "links"))
+
+    @cached_property
+    def signer(self) -> Signer:
+        return Signer(load_secret(self.settings.data_dir / "secrets" / "webhooks"))
+
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys(self.settings.api_keys, open_here=self.open_here)
+
+    @cached_property
+    def links(self) -> Links:
+        return Links(self.settings.public_url or space_url(), self.tokens)
+
+    @cached_property
+    def fetcher(self) -> Fetcher:
+        return Fetcher(self.settings.allow_private_urls)
+
+    @cached_property
+    def uploads(self) -> UploadStore:
+        own = self.settings
+        limits = Limits(
+            file=own.max_upload_mb << 20,
+            owner=int(own.uploads_gb * 1e9),
+            all=int(own.keep_gb * 1e9),
+            keep_s=own.keep_hours * 3600,
+        )
+        return UploadStore(own.data_dir / "uploads", limits, self.tokens)
+
+
+@dataclass(frozen=True)
+class Service:
+    """`Parts`, and what stands behind them. `on_submit` is told each job that was put in line.
+
+    `lookups` keeps names that take long to be found from taking every thread.
+    """
+
+    parts: Parts
+    queue: JobQueue
+    status: Callable[[], EngineStatus]
+    on_submit: Callable[[Job], None] = lambda _: None
+    lookups: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))

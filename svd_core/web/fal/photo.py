@@ -1,0 +1,56 @@
+"""Where the photo of a request is: inside it, among the uploads, or at an address."""
+
+import base64
+import binascii
+from urllib.parse import unquote_to_bytes
+
+from svd_core.image import MAX_BYTES
+from svd_core.web.fal.answers import detail
+from svd_core.web.fal.links import upload_name
+from svd_core.web.fal.schema import InvalidInput
+from svd_core.web.fal.uploads import UploadStore
+
+
+def photo_of(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
+    """The photo that is here already, or None where `image_url` has to be fetched.
+
+    `base`: of this server's addresses. Raises `InvalidInput` for an upload that is gone, for what
+    is no address and for what cannot be decoded.
+    """
+    if image_url[:5].lower() == "data:":
+        return _decoded(image_url)
+    if image_url[:8].lower().startswith(("http://", "https://")):
+        name = upload_name(image_url)
+        path = uploads.find(name) if name else None
+        if path is not None:
+            with path.open("rb") as file:
+                return file.read(MAX_BYTES + 1)  # one too many, and the core says so
+        if image_url.startswith(f"{base}/cdn/"):
+            message = "There is no such upload here, or its time is over; upload the photo again."
+            raise InvalidInput([detail("image_url", message, "file_download_error")])
+        return None
+    raise InvalidInput(
+        [
+            detail(
+                "image_url",
+                "URL scheme should be 'http', 'https' or 'data'",
+                "url_scheme",
+                ctx={"expected_schemes": "'http', 'https' or 'data'"},
+                input=image_url,
+            )
+        ]
+    )
+
+
+def _decoded(url: str) -> bytes:
+    head, comma, data = url.partition(",")
+    try:
+        if not comma:
+            raise ValueError("no comma")
+        if not head.lower().rstrip().endswith(";base64"):
+            return unquote_to_bytes(data)
+        # Long ones are often broken into lines.
+        return base64.b64decode("".join(data.split()).encode("ascii"), validate=True)
+    except (ValueError, binascii.Error):
+        message = "The data URI cannot be decoded; after 'data:image/png;base64,' comes base64."
+        raise InvalidInput([detail("image_url", message, "image_load_error", input=url)]) from None

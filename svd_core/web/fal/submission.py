@@ -1,0 +1,163 @@
+"""From a request as fal's clients send it to a job of the queue."""
+
+import json
+import math
+from typing import Any, Literal
+
+from anyio import to_thread
+from starlette.requests import Request
+
+from svd_core.errors import InvalidRequest, InvalidUrl, SvdError, Unreachable
+from svd_core.jobs import Job, JobOptions, RemoteRequest
+from svd_core.params import VideoRequest
+from svd_core.web.fal.access import owner_of
+from svd_core.web.fal.answers import Refusal, detail, input_error, of, request_error
+from svd_core.web.fal.memo import Memo
+from svd_core.web.fal.parts import Service
+from svd_core.web.fal.photo import photo_of
+from svd_core.web.fal.schema import InvalidInput, read_input
+
+MAX_JSON = 32 * 2**20
+"""Bytes: a photo of 20 MB, a third longer as base64, and what is around it."""
+
+LEAST_TIMEOUT_S = 0.1
+
+
+async def submit(service: Service, request: Request, *, reject: bool) -> Job:
+    """Put the job of `request` in line.
+
+    `reject`: enter a wrong input as a job that has failed, whose answer is the 422; otherwise it
+    is refused at once, as everything else is. Raises `Refusal`.
+    """
+    body = await read_json(request)
+    memo = Memo(base=service.parts.links.base(request))
+    options = await _options(service, request)
+    try:
+        if not isinstance(body, dict):
+            kind = "model_attributes_type"
+            raise InvalidInput([detail("", "Input should be an object", kind, input=body)])
+        image_url, params = read_input(body)
+        photo = await to_thread.run_sync(photo_of, image_url, service.parts.uploads, memo.base)
+    except InvalidInput as error:
+        if not reject:
+            raise Refusal(input_error(error.details)) from None
+        return await _entered(service, error, options, memo)
+    wanted = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
+    memo = Memo(base=memo.base, image_url=image_url[:200])
+    job = await _asked(service.queue.submit, wanted, memo.within(options))
+    service.on_submit(job)
+    return job
+
+
+async def read_json(request: Request, most: int = MAX_JSON) -> Any:
+    """The body of `request`; nothing at all counts as an empty object. Raises `Refusal`."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > most:
+            raise Refusal(request_error(413, "The request is too large.", "bad_request"))
+    try:
+        return json.loads(body, parse_constant=_no_number) if body.strip() else {}
+    except (ValueError, RecursionError) as error:
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "not to be read"
+        where = error.pos if isinstance(error, json.JSONDecodeError) else 0
+        entry = {
+            "loc": ["body", where], "msg": "JSON decode error", "type": "json_invalid",
+            "ctx": {"error": why}, "input": {},
+        }  # fmt: skip
+        raise Refusal(input_error([entry])) from None
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+async def _entered(service: Service, error: InvalidInput, options: JobOptions, memo: Memo) -> Job:
+    first = error.details[0]
+    problem = InvalidRequest(str(first["loc"][-1]), str(first["msg"]))
+    memo = Memo(base=memo.base, details=tuple(error.details))
+    return await _asked(service.queue.reject, problem, memo.within(options))
+
+
+async def _asked(call: Any, *args: Any) -> Job:
+    try:
+        job: Job = await to_thread.run_sync(call, *args)
+    except SvdError as error:
+        raise Refusal(of(error)) from None
+    return job
+
+
+async def _options(service: Service, request: Request) -> JobOptions:
+    """What headers and query ask of the queue. Raises `Refusal`, 400."""
+    headers, query = request.headers, request.query_params
+    webhook = query.get("fal_webhook") or None
+    if webhook is not None:
+        await _check_webhook(service, webhook)
+    most = query.get("fal_max_queue_length")
+    return JobOptions(
+        priority=_priority(headers.get("x-fal-queue-priority", "normal")),
+        start_timeout_s=_seconds(headers.get("x-fal-request-timeout"), "x-fal-request-timeout"),
+        max_waiting=None if most is None else int(_number(most, "fal_max_queue_length", 0)),
+        owner=owner_of(request),
+        webhook=webhook,
+        keep_s=lifetime(headers.get("x-fal-object-lifecycle-preference")),
+    )
+
+
+async def _check_webhook(service: Service, url: str) -> None:
+    try:
+        await service.parts.fetcher.check(url, service.lookups)
+    except Unreachable:
+        pass  # a receiver that is down now may be up when there is something to tell
+    except InvalidUrl as error:
+        raise bad_request(f"fal_webhook: {error.message}") from None
+
+
+def lifetime(preference: str | None) -> float | None:
+    """Seconds that a file is to stay, by a lifecycle header; None if it does not say.
+
+    Raises `Refusal`, also for access lists: every file here can be opened by whoever has its
+    address, and who asked for something else should not believe otherwise.
+    """
+    if not preference:
+        return None
+    try:
+        wish = json.loads(preference)
+        seconds = wish.get("expiration_duration_seconds")
+        private = json.dumps(wish.get("initial_acl")).lower()
+    except (ValueError, AttributeError, RecursionError):
+        raise bad_request("The lifecycle preference is not a JSON object.") from None
+    if "forbid" in private or "hide" in private:
+        raise bad_request("This server has no access lists; files open to whoever has their URL.")
+    if not seconds:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
+        raise bad_request("expiration_duration_seconds must be a number of seconds.")
+    return float(seconds)
+
+
+def _priority(text: str) -> Literal["low", "normal"]:
+    match text.strip().lower():
+        case "low":
+            return "low"
+        case "normal" | "":
+            return "normal"
+    raise bad_request("x-fal-queue-priority must be 'low' or 'normal'.")
+
+
+def _seconds(text: str | None, name: str) -> float | None:
+    return None if text is None else _number(text, name, LEAST_TIMEOUT_S)
+
+
+def _number(text: str, name: str, least: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number < 1e9:
+        raise bad_request(f"{name} must be a number of at least {least:g}.")
+    return number
+
+
+def bad_request(sentence: str) -> Refusal:
+    return Refusal(request_error(400, sentence, "bad_request"))

@@ -1,0 +1,95 @@
+"""Work without a model, and the queues that do it; nothing here loads what is slow to load."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from svd_core.clip import Frames
+from svd_core.events import OnProgress, Progress, Stage, Video
+from svd_core.jobs import Database, InlineQueue, InlineWork, JobTable, Limits, Work, WorkerQueue
+from svd_core.params import VideoRequest
+from svd_core.storage import PhotoStore
+from svd_core.video import write_mp4
+
+
+@dataclass
+class FakeWork:
+    """Makes a real little mp4 in `steps` steps; while `go` is clear it stays at the second one."""
+
+    folder: Path
+    steps: int = 8
+    requests: list[VideoRequest] = field(default_factory=list)
+    go: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.go.set()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self.go.clear()
+        try:
+            yield
+        finally:
+            self.go.set()
+
+    def __call__(self, job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
+        self.requests.append(request)
+        for step in range(1, self.steps + 1):
+            now = Progress(
+                stage=Stage.DENOISING, step=step, total=self.steps,
+                elapsed_s=step, remaining_s=self.steps - step,
+            )  # fmt: skip
+            on_progress(now)
+            while step == 2 and not self.go.wait(0.02):
+                on_progress(now)
+        params = request.params
+        path = self.folder / f"{job_id}.mp4"
+        write_mp4(moving(), path, params.rate, comment="{}")
+        return Video(
+            path=path, width=128, height=72, num_frames=8, fps=params.rate, seed=params.seed,
+            model="fake", elapsed_s=1.2,
+        )  # fmt: skip
+
+
+def moving() -> Frames:
+    """Eight frames of a bar that wanders, (8, 72, 128, 3) uint8."""
+    frames = np.full((8, 72, 128, 3), 40, np.uint8)
+    for index, frame in enumerate(frames):
+        frame[:, index * 16 : index * 16 + 12] = (250, 180, 60)
+    return frames
+
+
+@contextmanager
+def open_table(folder: Path) -> Iterator[JobTable]:
+    """The job table in `folder`, as a program starts it there."""
+    database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
+    try:
+        yield JobTable(database)
+    finally:
+        database.close()
+
+
+@contextmanager
+def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[WorkerQueue]:
+    """The queue of a server with a worker, with table and photos in `folder`."""
+    with open_table(folder) as table:
+        queue = WorkerQueue(work, table, PhotoStore(folder / "photos"), Limits(max_queue))
+        try:
+            yield queue
+        finally:
+            queue.close()
+
+
+@contextmanager
+def inline_queue(folder: Path, work: InlineWork, max_queue: int = 1) -> Iterator[InlineQueue]:
+    """The queue of a Space on ZeroGPU, with table and photos in `folder`."""
+    with open_table(folder) as table:
+        queue = InlineQueue(work, table, PhotoStore(folder / "photos"), Limits(max_queue))
+        try:
+            yield queue
+        finally:
+            queue.close()

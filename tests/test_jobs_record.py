@@ -1,0 +1,205 @@
+"""A job's record stays short and comes back from the table as it was; time only moves on."""
+
+import threading
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svd_core.errors import GenerationFailed, InvalidRequest, SvdError, UnknownJob
+from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.jobs.clock import Sightings, SteadyClock
+from svd_core.jobs.lifeline import Lifeline
+from svd_core.jobs.protocol import Stamped
+from svd_core.jobs.record import Record, added, ended, from_json, to_json
+
+counts = st.integers(0, 10**9)
+seconds = st.floats(0, 1e6)
+progress = st.builds(
+    Progress,
+    stage=st.sampled_from(Stage),
+    step=counts,
+    total=counts,
+    elapsed_s=seconds,
+    remaining_s=seconds | st.none(),
+    note=st.sampled_from(["Memory ran out.", "Ärger"]) | st.none(),
+)
+videos = st.builds(
+    Video,
+    path=st.just(Path("/data/results/a b.mp4")),
+    width=counts,
+    height=counts,
+    num_frames=counts,
+    fps=counts,
+    seed=st.integers(0, 2**32 - 1),
+    model=st.text(st.characters(exclude_categories=["Cs"])),
+    elapsed_s=seconds,
+    notes=st.lists(st.text(st.characters(exclude_categories=["Cs"]))).map(tuple),
+)
+endings = st.builds(Succeeded, videos) | st.just(Stopped())
+times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+
+
+def filled(events: list[tuple[object, datetime]]) -> Record:
+    record: Record = ()
+    for event, at in events:
+        record = added(record, event, at)  # type: ignore[arg-type]
+    return record
+
+
+@given(st.lists(st.tuples(progress | endings, times), min_size=1, max_size=30))
+def test_a_record_is_in_order_and_ends_once(events: list[tuple[object, datetime]]) -> None:
+    record = filled(events)
+    assert all(a.number < b.number and a.at <= b.at for a, b in pairwise(record))
+    assert all(isinstance(entry.event, Progress) for entry in record[:-1])
+    first_end = next((e for e, _ in events if not isinstance(e, Progress)), None)
+    assert record[-1].event == (first_end or events[-1][0])
+    assert ended(record) == (first_end is not None)
+
+
+@given(st.lists(st.tuples(progress, times), min_size=1, max_size=30), endings, times)
+def test_a_record_comes_back_from_the_table(
+    events: list[tuple[object, datetime]], end: Succeeded | Stopped, at: datetime
+) -> None:
+    record = filled([*events, (end, at)])
+    assert from_json(to_json(record)) == record
+
+
+def test_newer_progress_replaces_that_of_its_stage_but_no_step_and_no_note() -> None:
+    at = datetime.now(UTC)
+    load = [Progress(stage=Stage.LOADING, step=n) for n in range(2)]
+    step = [Progress(stage=Stage.DENOISING, step=n) for n in range(3)]
+    again = Progress(stage=Stage.DENOISING, step=1, elapsed_s=2.0)
+    note = Progress(stage=Stage.DENOISING, step=1, note="Memory ran out.")
+    record = filled([(event, at) for event in (*load, step[0], step[1], again, note, step[2])])
+    assert [entry.event for entry in record] == [load[1], step[0], again, note, step[2]]
+    assert [entry.number for entry in record] == [2, 3, 5, 6, 7]
+
+
+def every(kind: type[SvdError]) -> list[type[SvdError]]:
+    return [kind] + [deeper for child in kind.__subclasses__() for deeper in every(child)]
+
+
+def packed(error: SvdError) -> SvdError:
+    """`error`, through the table and back."""
+    event = from_json(to_json((Stamped(1, datetime.now(UTC), Failed(error)),)))[0].event
+    assert isinstance(event, Failed)
+    return event.error
+
+
+@pytest.mark.parametrize("kind", every(SvdError)[1:])
+def test_every_error_comes_back_as_it_was(kind: type[SvdError]) -> None:
+    error = kind.__new__(kind, "Do something else.")
+    error.message = "Do something else."
+    if isinstance(error, InvalidRequest):
+        error.field = "fps"
+    back = packed(error)
+    assert type(back) is kind
+    assert (str(back), back.status, vars(back)) == (str(error), error.status, vars(error))
+
+
+def test_an_error_whose_class_is_gone_keeps_sentence_and_status() -> None:
+    class Gone(UnknownJob):
+        status = 418
+
+    text = to_json((Stamped(1, datetime.now(UTC), Failed(Gone("Have some tea."))),))
+    (entry,) = from_json(text.replace("Gone", "Vanished"))
+    assert isinstance(entry.event, Failed)
+    assert (str(entry.event.error), entry.event.error.status) == ("Have some tea.", 418)
+    assert SvdError.status == 500
+
+
+def test_what_json_cannot_hold_is_left_behind() -> None:
+    error = GenerationFailed("Try again.")
+    error.array = object()  # type: ignore[attr-defined]
+    error.detail = {"loc": ["body", "fps"]}  # type: ignore[attr-defined]
+    assert vars(packed(error)) == {"message": "Try again.", "detail": {"loc": ["body", "fps"]}}
+
+
+class Hands:
+    """The hands of two clocks, moved by the test."""
+
+    def __init__(self) -> None:
+        self.wall = 1_000_000.0
+        self.steady = 50.0
+
+
+@pytest.fixture
+def hands() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+def clock(hands: Hands) -> SteadyClock:
+    return SteadyClock(lambda: hands.wall, lambda: hands.steady)
+
+
+def test_a_clock_follows_the_wall(hands: Hands, clock: SteadyClock) -> None:
+    assert clock.now() == 1_000_000
+    hands.wall, hands.steady = hands.wall + 10, hands.steady + 10
+    assert clock.now() == 1_000_010
+    hands.wall += 3600  # set forward, or the machine slept
+    assert clock.now() == 1_003_610
+
+
+def test_a_clock_set_back_moves_on_all_the_same(hands: Hands, clock: SteadyClock) -> None:
+    hands.wall, hands.steady = hands.wall - 3600, hands.steady + 10
+    assert clock.now() == 1_000_010
+    hands.wall, hands.steady = hands.wall + 5, hands.steady + 5
+    assert clock.now() == 1_000_015
+    hands.wall, hands.steady = hands.wall + 4000, hands.steady + 4000
+    assert clock.now() == 1_004_015
+
+
+def test_sightings_count_from_the_last_change(hands: Hands) -> None:
+    seen = Sightings(lambda: hands.steady)
+    assert seen.still_s("a", 1) == 0
+    hands.steady += 3
+    assert (seen.still_s("a", 1), seen.still_s("b", None)) == (3, 0)
+    hands.steady += 3
+    assert (seen.still_s("a", 2), seen.still_s("b", None)) == (0, 3)
+    seen.keep({"a"})
+    hands.steady += 1
+    assert (seen.still_s("a", 2), seen.still_s("b", None)) == (1, 0)
+
+
+def test_a_lifeline_is_cut_when_its_process_lets_go(tmp_path: Path) -> None:
+    first, second = Lifeline(tmp_path, "a" * 32), Lifeline(tmp_path, "b" * 32)
+    assert not first.is_cut("b" * 32)
+    assert not second.is_cut("a" * 32)
+    assert not second.is_cut("b" * 32)
+    assert not second.is_cut("c" * 32)  # never heard of
+    assert first._file is not None
+    first._file.close()  # as the system does with those of the dead
+    assert second.is_cut("a" * 32)
+    assert second.is_cut("a" * 32)
+    second.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_comes_later_knows_who_was_dead_before(tmp_path: Path) -> None:
+    first = Lifeline(tmp_path, "a" * 32)
+    assert first._file is not None
+    first._file.close()
+    second = Lifeline(tmp_path, "b" * 32)
+    assert second.is_cut("a" * 32)
+    second.close()
+
+
+def test_clocks_are_read_by_many_threads(clock: SteadyClock, hands: Hands) -> None:
+    shown: list[float] = []
+
+    def read() -> None:
+        for _ in range(200):
+            hands.wall -= 1
+            shown.append(clock.now())
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(shown) == {1_000_000.0}

@@ -1,0 +1,178 @@
+"""What is too old or too much goes, rows and files together, and nothing else does."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from svd_core.errors import InvalidRequest, UnknownJob
+from svd_core.events import Stopped, Succeeded, Video
+from svd_core.jobs import (
+    Job,
+    JobOptions,
+    JobTable,
+    Outbox,
+    Retention,
+    TableQueue,
+)
+from svd_core.jobs import retention as module
+from svd_core.jobs.schema import JOBS, State
+from svd_core.params import VideoParams, VideoRequest
+from svd_core.storage import STALE_S, PhotoStore, ResultStore
+from tests.fake_work import open_table
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[JobTable]:
+    with open_table(tmp_path) as table:
+        yield table
+
+
+@pytest.fixture
+def queue(table: JobTable, tmp_path: Path) -> Iterator[TableQueue]:
+    queue = TableQueue(table, PhotoStore(tmp_path / "photos"))
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def retention(table: JobTable, tmp_path: Path) -> Retention:
+    results, photos = ResultStore(tmp_path / "results"), PhotoStore(tmp_path / "photos")
+    return Retention(table, results, photos, keep_hours=24, keep_gb=1e-5)  # 10 kB
+
+
+def made(
+    retention: Retention, queue: TableQueue, age_s: float = 0, size: int = 10, **options: object
+) -> Job:
+    """A job that succeeded so long ago, with a result of `size` bytes."""
+    request = VideoRequest(b"photo", VideoParams(seed=1))
+    job = queue.submit(request, JobOptions(**options))  # type: ignore[arg-type]
+    row = retention.table.claim("worker", job.id)
+    assert row is not None
+    path = retention.results.path(job.id)
+    path.write_bytes(bytes(size))
+    video = Video(
+        path=path, width=64, height=64, num_frames=2, fps=7, seed=1, model="fake", elapsed_s=0.1
+    )
+    assert retention.table.end(job.id, "worker", row.record, Succeeded(video), size)
+    grow_old(retention.table, job, age_s)
+    return job
+
+
+def grow_old(table: JobTable, job: Job, age_s: float) -> None:
+    ages = {"ended": JOBS.c.ended - age_s, "expires": JOBS.c.expires - age_s}
+    with table.database.write() as connection:
+        connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(ages))
+
+
+def there(retention: Retention, job: Job) -> bool:
+    """Whether the job is there with its file; it must not be half gone."""
+    file = retention.results.path(job.id).exists()
+    assert (retention.table.row(job.id) is not None) == file
+    return file
+
+
+def test_old_jobs_go_with_their_files(retention: Retention, queue: TableQueue) -> None:
+    old, new = made(retention, queue, 25 * HOUR), made(retention, queue, 23 * HOUR)
+    assert retention.sweep() == [old.id]
+    assert (there(retention, old), there(retention, new)) == (False, True)
+    fresh = TableQueue(retention.table, retention.photos)
+    with pytest.raises(UnknownJob):
+        fresh.get(old.id)
+    fresh.close()
+
+
+def test_above_the_limit_the_oldest_go(retention: Retention, queue: TableQueue) -> None:
+    found = [made(retention, queue, age * HOUR, 3000) for age in range(1, 6)]
+    retention.sweep()
+    assert [there(retention, job) for job in found] == [True] * 3 + [False] * 2
+    assert retention.sweep() == []
+
+
+def test_the_newest_result_stays_however_large(retention: Retention, queue: TableQueue) -> None:
+    small, large = made(retention, queue, 2 * HOUR), made(retention, queue, HOUR, 20_000)
+    failed = queue.reject(InvalidRequest("fps", "No."))
+    retention.sweep()
+    assert (there(retention, small), there(retention, large)) == (False, True)
+    assert queue.get(failed.id).done  # it takes no room
+
+
+def test_who_asked_for_less_gets_less(retention: Retention, queue: TableQueue) -> None:
+    short = made(retention, queue, 61, keep_s=60.0)
+    shorter = made(retention, queue, 59, keep_s=60.0)
+    longer = made(retention, queue, 25 * HOUR, keep_s=100 * HOUR)
+    assert set(retention.sweep()) == {short.id, longer.id}
+    assert there(retention, shorter)
+
+
+def test_failures_are_counted_since_they_have_no_size(
+    retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_ROWS", 3)
+    monkeypatch.setattr(module, "BATCH", 2)
+    jobs = [queue.reject(InvalidRequest("fps", "No.")) for _ in range(8)]
+    assert set(retention.sweep()) == {job.id for job in jobs[:5]}
+
+
+def test_open_jobs_stay_with_their_photos(retention: Retention, queue: TableQueue) -> None:
+    waits, runs = (queue.submit(VideoRequest(p, VideoParams())) for p in (b"waits", b"runs"))
+    assert retention.table.claim("worker", runs.id)
+    over = queue.submit(VideoRequest(b"over", VideoParams()))
+    over.cancel()
+    for path in retention.photos.folder.iterdir():
+        if path.suffix == "":
+            os.utime(path, (time.time() - STALE_S - 60,) * 2)
+    retention.sweep()
+    left = [path.read_bytes() for path in retention.photos.folder.iterdir() if path.suffix == ""]
+    assert sorted(left) == [b"runs", b"waits"]
+    assert not waits.done
+    assert not queue.get(runs.id).done
+    assert over.last == Stopped()
+
+
+def test_a_video_that_no_job_knows_goes_when_it_is_old(
+    retention: Retention, queue: TableQueue
+) -> None:
+    """A server was killed between removing the row and removing the file."""
+    known = made(retention, queue)
+    files = [retention.results.path(name) for name in ("stray", "young")]
+    for file in files:
+        file.write_bytes(b"x")
+    for file in (files[0], retention.results.path(known.id)):
+        os.utime(file, (time.time() - 25 * HOUR,) * 2)
+    retention.sweep()
+    assert [file.exists() for file in files] == [False, True]
+    assert there(retention, known)
+
+
+def test_a_webhook_goes_with_its_job(retention: Retention, queue: TableQueue) -> None:
+    job = made(retention, queue, 25 * HOUR, webhook="http://127.0.0.1:1/")
+    told: list[str] = []
+    retention.sweep()
+    outbox = Outbox(retention.table, queue.get, lambda job, _: told.append(job.id), every_s=0.01)
+    time.sleep(0.1)
+    assert outbox.letter(job.id) is None
+    outbox.close()
+    assert told == []
+
+
+def test_endless_keeping(retention: Retention, queue: TableQueue) -> None:
+    job = made(retention, queue, 1e6 * HOUR)
+    replace(retention, keep_hours=float("inf"), keep_gb=float("inf")).sweep()
+    assert there(retention, job)
+
+
+def test_a_clock_that_was_ahead_costs_nobody_a_result(
+    retention: Retention, queue: TableQueue
+) -> None:
+    """Ended, by its stamp, an hour from now."""
+    job = made(retention, queue, -HOUR)
+    assert retention.sweep() == []
+    assert there(retention, job)
+    assert retention.table.row(job.id).state is State.ENDED  # type: ignore[union-attr]
