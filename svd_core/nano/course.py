@@ -24,8 +24,8 @@ EMA_STEPS = 500
 class Course:
     """Trains `modules` on `draw_loss(generator)`, a finite scalar for the weights as they are.
 
-    Matrices and kernels learn by Muon, which needs far fewer steps than AdamW; the rest, and every
-    `conv_out`, by AdamW. `rate`: learning rate of the latter, halved every
+    With `muon`, matrices and kernels learn by it, which needs far fewer steps than AdamW to learn
+    pictures; the rest, and every `conv_out`, by AdamW. `rate`: learning rate of the latter, halved every
     `half_life` steps; Muon's is `MUON_RATE` times it. `path`: state file, replaced whole.
     """
 
@@ -36,6 +36,7 @@ class Course:
     half_life: int
     device: str = "cpu"
     half_precision: bool = True
+    muon: bool = True
     step: int = 0
     clips: int = 0
     seconds: float = 0.0
@@ -57,10 +58,13 @@ class Course:
         self._matrices = {
             key: nn.Parameter(_as_matrix(value.detach()))  # the same memory, as Muon wants it
             for key, value in self._names.items()
-            if value.ndim > 1 and "conv_out" not in key
+            if self.muon and value.ndim > 1 and "conv_out" not in key
         }
         rest = [value for key, value in self._names.items() if key not in self._matrices]
-        self._muon: Any = torch.optim.Muon(self._matrices.values(), self.rate, weight_decay=0.0)
+        self._muon: Any = None
+        if self._matrices:
+            matrices = self._matrices.values()
+            self._muon = torch.optim.Muon(matrices, self.rate, weight_decay=0.0)
         self._adam = torch.optim.AdamW(rest, lr=self.rate, betas=(0.9, 0.99), weight_decay=0.0)
 
     def train(self, seconds: float, on_step: Callable[["Course", float], None]) -> None:
@@ -79,9 +83,10 @@ class Course:
     def _step(self, generator: torch.Generator) -> float:
         rate = self.rate * 0.5 ** (self.step / self.half_life)
         rate *= min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        for optimiser, factor in ((self._muon, MUON_RATE), (self._adam, 1.0)):
-            for group in optimiser.param_groups:
-                group["lr"] = factor * rate
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        for group in self._muon.param_groups if self._muon else ():
+            group["lr"] = MUON_RATE * rate
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half_precision):
             loss = self.draw_loss(generator)
         for parameter in self._names.values():
@@ -96,7 +101,8 @@ class Course:
         for key, matrix in self._matrices.items():
             gradient = self._names[key].grad
             matrix.grad = None if gradient is None else _as_matrix(gradient)
-        self._muon.step()
+        if self._muon:
+            self._muon.step()
         self._adam.step()
         self.step += 1
         with torch.no_grad():
@@ -123,7 +129,7 @@ class Course:
         state = {
             "weights": dict(self._names.items()),
             "average": self.average,
-            "muon": self._muon.state_dict(),
+            "muon": self._muon.state_dict() if self._muon else {},
             "adam": self._adam.state_dict(),
             "numbers": (self.step, self.clips, self.seconds),
             "extra": self.extra,
@@ -139,7 +145,8 @@ class Course:
         state = torch.load(self.path, map_location=self.device, weights_only=True)
         self._write(state["weights"])
         self.average = state["average"]
-        self._muon.load_state_dict(state["muon"])
+        if self._muon:
+            self._muon.load_state_dict(state["muon"])
         self._adam.load_state_dict(state["adam"])
         self.step, self.clips, self.seconds = state["numbers"]
         self.extra = state["extra"]

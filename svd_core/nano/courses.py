@@ -82,9 +82,10 @@ class Lessons:
             "position",
             {"inner": scene.inner_layers(unet)},
             lambda _: scene.position_loss(unet),
-            rate=1e-3,
-            half_life=600,
+            rate=2e-3,
+            half_life=900,
             half_precision=False,
+            muon=False,
         )
 
     def scene(self) -> Course:
@@ -145,6 +146,7 @@ class Lessons:
         rate: float,
         half_life: int,
         half_precision: bool = True,
+        muon: bool = True,
     ) -> Course:
         course = Course(
             self.state / f"{name}.pt",
@@ -154,6 +156,7 @@ class Lessons:
             half_life,
             self.device,
             half_precision,
+            muon,
         )
         course.resume()
         return course
