@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
 from PIL import Image
 
 from svd_core.engine import SvdEngine
 from svd_core.generate import generate
 from svd_core.image import frame_photo, open_photo
 from svd_core.models import ASSETS
+from svd_core.nano import scene
+from svd_core.nano.export import FARTHEST_OFF
+from svd_core.nano.flow import OpticalFlow
 from svd_core.nano.photos import sources
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
@@ -27,18 +32,9 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-def best_shift(before: np.ndarray, after: np.ndarray, reach: int = 24) -> tuple[int, int]:
-    """Whole pixels (x, y) by which `before` has to move to look most like `after`."""
-    small = [frame[..., :3].mean(axis=-1) for frame in (before, after)]
-    inner = small[1][reach:-reach, reach:-reach]
-    tried = {
-        (x, y): np.mean(
-            (np.roll(small[0], (y, x), (0, 1))[reach:-reach, reach:-reach] - inner) ** 2
-        )
-        for x in range(-reach, reach + 1, 2)
-        for y in range(-reach, reach + 1, 2)
-    }
-    return min(tried, key=lambda shift: tried[shift])
+def moved(before: np.ndarray, after: np.ndarray) -> float:
+    """Mean length of the optical flow, in pixels."""
+    return float(np.linalg.norm(OpticalFlow().between(before, after), axis=-1).mean())
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +55,14 @@ def test_first_frame_is_the_photo(clip: np.ndarray) -> None:
     photo = open_photo((ASSETS / "examples" / "cat.jpg").read_bytes())
     framed = np.asarray(frame_photo(photo, [(512, 288)], PARAMS).image)
     assert clip.shape == (14, 288, 512, 3)
-    assert psnr(clip[0], framed) > 26
+    assert psnr(clip[0], framed) > 30
 
 
 @pytest.mark.slow
 def test_a_person_sees_the_photo_move_and_it_stays_sharp(clip: np.ndarray) -> None:
-    x, y = best_shift(clip[0], clip[-1])
-    assert max(abs(x), abs(y)) >= 6
-    half_x, half_y = best_shift(clip[0], clip[7])
-    assert abs(half_x) < abs(x) or abs(half_y) < abs(y)
+    assert moved(clip[0], clip[-1]) > 1.5 * moved(clip[0], clip[7]) > 3
     energy = [np.abs(np.diff(frame.astype(float), axis=1)).mean() for frame in clip]
-    assert min(energy) > 0.6 * energy[0]
+    assert min(energy) > 0.75 * energy[0]
 
 
 @pytest.mark.slow
@@ -79,20 +72,53 @@ def test_same_seed_same_frames_other_seed_other_motion(engine: SvdEngine) -> Non
     framed = frame_photo(photo, checkpoint.sizes, PARAMS).image
 
     def frames(seed: int) -> np.ndarray:
-        params = VideoParams(seed=seed, num_frames=4, motion_bucket_id=255, fps=5)
+        params = VideoParams(seed=seed, num_frames=3, motion_bucket_id=255, fps=5)
         return engine.generate(framed, params, lambda _progress: None).frames
 
-    first = frames(1)
+    first, other = frames(1), frames(2)
     assert np.array_equal(first, frames(1))
-    assert best_shift(first[0], first[-1]) != best_shift(frames(2)[0], frames(2)[-1])
+    assert psnr(first[0], other[0]) > 35
+    assert moved(first[-1], other[-1]) > 1
+
+
+@pytest.mark.slow
+def test_plain_diffusers_makes_the_same_frames(engine: SvdEngine) -> None:
+    """The app leaves out layers that add nothing, and decodes in half precision where it may."""
+    photo = Image.open(ASSETS / "examples" / "cat.jpg").convert("RGB")
+    checkpoint = engine.load(lambda _progress: None)
+    framed = frame_photo(photo, checkpoint.sizes, PARAMS).image
+    params = VideoParams(seed=5, num_frames=2, motion_bucket_id=255, fps=5)
+    ours = engine.generate(framed, params, lambda _progress: None).frames
+    pipeline = StableVideoDiffusionPipeline.from_pretrained(FOLDER)
+    stock = pipeline(
+        framed,
+        width=framed.width,
+        height=framed.height,
+        num_frames=2,
+        num_inference_steps=checkpoint.num_inference_steps,
+        min_guidance_scale=1.0,
+        max_guidance_scale=1.0,
+        fps=5,
+        motion_bucket_id=255,
+        decode_chunk_size=2,
+        generator=torch.Generator().manual_seed(5),
+        output_type="np",
+    ).frames[0]
+    assert psnr(ours, stock * 255) > 40
+
+
+def test_coordinates_are_right_in_every_cell_of_every_size() -> None:
+    unet = UNetSpatioTemporalConditionModel.from_pretrained(FOLDER / "unet")
+    with torch.no_grad():
+        worst = max(float(error.abs().max()) for error in scene.position_errors(unet))
+    assert worst < FARTHEST_OFF
 
 
 def test_checkpoint_is_stock_small_and_says_what_it_is() -> None:
-    diffusers = pytest.importorskip("diffusers")
-    pipeline = diffusers.StableVideoDiffusionPipeline.from_pretrained(FOLDER)
+    pipeline = StableVideoDiffusionPipeline.from_pretrained(FOLDER)
     assert type(pipeline.unet).__name__ == "UNetSpatioTemporalConditionModel"
     assert type(pipeline.vae).__name__ == "AutoencoderKLTemporalDecoder"
-    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 40 * 2**20
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 40e6
     card = (FOLDER / "README.md").read_text()
     assert "demonstration" in card
     for package in {source.package for source in sources()}:

@@ -25,8 +25,8 @@ class Course:
     """Trains `modules` on `draw_loss(generator)`, a finite scalar for the weights as they are.
 
     With `muon`, matrices and kernels learn by it, which needs far fewer steps than AdamW to learn
-    pictures; the rest, and every `conv_out`, by AdamW. `rate`: learning rate of the latter, halved every
-    `half_life` steps; Muon's is `MUON_RATE` times it. `path`: state file, replaced whole.
+    pictures; the rest, and every `conv_out`, by AdamW. `rate`: learning rate of the latter, halved
+    every `half_life` steps; Muon's is `MUON_RATE` times it. `path`: state file, replaced whole.
     """
 
     path: Path

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.nano.channels import CARRIER, UNIT, channel
 from svd_core.nano.codec import encode
-from svd_core.nano.shape import LATENT_CHANNELS, PATCH, SIZES, UNET_WIDTH, Net
+from svd_core.nano.shape import LATENT_CHANNELS, LEVELS, PATCH, SIZES, UNET_WIDTH, Net
 
 LANE = 24
 """Channels of the position lane, whole norm groups."""
@@ -26,6 +26,10 @@ coordinates in units of 32 cells. `near`: 0 far to 1 close. `drift`: 0 firm to 1
 
 
 _PHOTO = [channel(f"photo_{j}") for j in range(LATENT_CHANNELS)]
+
+SEEN = ("near", "drift")
+SMOOTH = 9
+"""Cells along the side of the squares over which a sketch is averaged before it is learnt."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ def inner_layers(unet: Net) -> nn.ModuleDict:
 def prepare(unet: Net) -> None:
     """Random first weights of the inner levels, with the position lane shut off from the photo.
 
+    What is seen is only smoothed on its way out, by a fixed kernel: cells that disagree with their
+    neighbours about how near they are would tear a picture that moves.
     Layers that `Lane` does not run (time, text, the time of denoising) stay as they are: silent.
     """
     for name, module in inner_layers(unet).named_modules():
@@ -123,6 +129,11 @@ def prepare(unet: Net) -> None:
     enter.weight[:, ~read] = 0.0
     enter.weight[:LANE] = 0.0
     enter.weight[:, 0] = torch.randn(UNET_WIDTH, 3, 3) / (3 * CARRIER)
+    last = list(unet.up_blocks)[-2].upsamplers[0].conv
+    taps = torch.tensor([0.25, 0.5, 0.25])
+    for name in SEEN:
+        last.weight[OUTPUTS[name]] = 0.0
+        last.weight[OUTPUTS[name], OUTPUTS[name]] = taps[:, None] * taps
 
 
 def guard(unet: Net, position: bool) -> None:
@@ -137,6 +148,8 @@ def guard(unet: Net, position: bool) -> None:
             mask = _of_lane(len(parameter))
         if not position:
             mask = 1.0 - mask
+        if name.startswith(f"level{2 * LEVELS - 3}.upsamplers"):
+            mask[[OUTPUTS[seen] for seen in SEEN]] = 0.0
         hook: Any = parameter.register_hook
         hook(lambda gradient, mask=mask: gradient * mask)
 
@@ -170,10 +183,12 @@ def scene_loss(unet: Net, scenes: Tensor, kernel: Tensor, generator: torch.Gener
     """Squared error of `near` and `drift` for `scenes` (n, 5, height, width) in [-1, 1]: photos and
     their sketches. Noise is laid over the photos as SVD's noise augmentation does."""
     photos, wanted = scenes[:, :3], F.avg_pool2d((scenes[:, 3:] + 1) / 2, PATCH)
+    margin = (SMOOTH // 2,) * 4
+    wanted = F.avg_pool2d(F.pad(wanted, margin, mode="replicate"), SMOOTH, stride=1)
     amount = 0.05 * torch.rand((len(scenes), 1, 1, 1), generator=generator)
     noise = amount * torch.randn(photos.shape, generator=generator)
     latents = encode(photos + noise.to(photos.device), kernel.to(photos.device))
-    made = Lane(unet)(latents)[:, [OUTPUTS["near"], OUTPUTS["drift"]]]
+    made = Lane(unet)(latents)[:, [OUTPUTS[name] for name in SEEN]]
     return F.mse_loss(made.float(), wanted)
 
 
