@@ -425,5 +425,6 @@ def test_the_committed_checkpoint_is_judged_beside_its_bounds(
     assert any(line.startswith("sharpness_min") and "0.60" in line for line in lines)
     assert "12 of svd-nano, 6 of vae_only, 6 of untrained" in told.out
     assert "clip 24 of 24" in told.err
+    assert '\nuntrained: {"vae_psnr": null, "first_frame_psnr": ' in told.err
     with Image.open(sheet) as opened:
         assert opened.width > 8 * 256

@@ -90,7 +90,9 @@ class Judge:
                 if self._gallery and name == DEMO and params in self._extent.settings[:3]:
                     self._gallery.add(photo.name, params.motion_bucket_id, take.frames)
         timed = isinstance(subject, Model)
-        return figures_of(readings) | {"seconds_per_clip": median(seconds[1:]) if timed else None}
+        found = figures_of(readings) | {"seconds_per_clip": median(seconds[1:]) if timed else None}
+        print(f"{name}: {json.dumps(found)}", file=sys.stderr)  # so that a later failure costs less
+        return found
 
     def vae_psnr(self, name: str, vae: Vae) -> float:
         """Of the photos that `name` is judged by."""
