@@ -30,6 +30,11 @@ DRIFT = (0.30, 0.06)
 FAR, NEAR = 0.35, 1.65
 """What the camera's pan and zoom are multiplied by at depth 0 (the horizon) and 1 (close by)."""
 
+MARGIN = 48.0
+"""Cells from an edge over which the picture is stretched rather than drawn in from beyond it."""
+FARTHEST = 0.9 * MARGIN
+"""Cells by which a place may move at most, so that nothing is turned round at an edge."""
+
 FRAME = 16.0
 """Frames are counted in these, to stay small beside the carriers."""
 
@@ -62,11 +67,13 @@ def places(motion: dict[str, Tensor], near: Tensor, drift: Tensor) -> tuple[Tens
     go_y = (PAN[1] * part["pan_y"] + zoom * down) * depth + roll * across
     go_x = go_x + DRIFT[0] * part["drift_x"] * drift.clamp(min=0)
     go_y = go_y + DRIFT[1] * part["drift_y"] * drift.clamp(min=0)
-    return _mirrored(x - go_x, width - 1), _mirrored(y - go_y, height - 1)
+    return _held(x, go_x, width - 1), _held(y, go_y, height - 1)
 
 
-def _mirrored(place: Tensor, last: float) -> Tensor:
-    return place + 2 * (-place).clamp(min=0) - 2 * (place - last).clamp(min=0)
+def _held(place: Tensor, go: Tensor, last: float) -> Tensor:
+    """Nothing may come from beyond the edges: what moves away from one is held by it."""
+    early, late = ((part / MARGIN).clamp(max=1) for part in (place, last - place))
+    return place - early * go.clamp(0, FARTHEST) + late * (-go).clamp(0, FARTHEST)
 
 
 def write(unet: Net) -> None:
@@ -78,6 +85,7 @@ def write(unet: Net) -> None:
     entering += ["bucket", "interval"]
     codes = [f"{kind}_{code}" for kind in ("mean", "code", "go") for code in CODES]
     own = ["cell_x", "cell_y", "middle_x", "middle_y", "zoom_x", "zoom_y", "roll_x", "roll_y"]
+    own += [f"{end}_{axis}" for end in ("early", "late", "shift") for axis in "xy"]
     tokens = Tokens([*entering, *codes, *own, "frame", "speed", "pace", "from_x", "from_y"])
     tokens.open(transformer, entering)
     _count_frames(transformer, tokens)
@@ -99,9 +107,11 @@ def write(unet: Net) -> None:
         products.add(tokens.read(f"code_{code}"), tokens.read("pace"), tokens.write(f"go_{code}"))
     for index, axis in enumerate("xy"):
         _average(second.attn1, index, tokens.read(f"cell_{axis}"), tokens.write(f"middle_{axis}"))
-    _turn_and_grow(Products(second.ff), tokens)
+    products = Products(second.ff)
+    _turn_and_grow(products, tokens)
+    _near_edges(products, tokens)
     _go(Products(second_in_time.ff_in), tokens)
-    _mirror(Products(second_in_time.ff), tokens)
+    _hold(Products(second_in_time.ff), tokens)
     for axis in "xy":
         tokens.close(transformer, f"cell_{axis}", axis, less=axis)
         tokens.close(transformer, f"from_{axis}", f"from_{axis}")
@@ -148,12 +158,13 @@ def _average(attention: Net, index: int, row: Tensor, column: Tensor) -> None:
 
 
 def _snap(products: Products, tokens: Tokens, axis: str) -> None:
-    """What the position net says, to the nearest whole cell."""
+    """What the position net says, to the nearest whole cell: a staircase with steps so steep that
+    coordinates may be wrong by 0.4 cells."""
     knots, slopes = [], []
     for cell in range(1, 128):
-        knots += [(cell - 0.625) / UNIT, (cell - 0.375) / UNIT]
-        slopes += [tokens.write(f"cell_{axis}", 4.0), tokens.write(f"cell_{axis}", -4.0)]
-    products.bend(tokens.one(), tokens.read(axis), knots, torch.stack(slopes))
+        knots += [(cell - 0.5625) / UNIT, (cell - 0.4375) / UNIT]
+        slopes += [tokens.write(f"cell_{axis}", 8.0), tokens.write(f"cell_{axis}", -8.0)]
+    products.bend(tokens.one(), tokens.read(axis), knots, torch.stack(slopes), steepness=4096.0)
 
 
 def _turn_and_grow(products: Products, tokens: Tokens) -> None:
@@ -169,19 +180,33 @@ def _turn_and_grow(products: Products, tokens: Tokens) -> None:
 def _go(products: Products, tokens: Tokens) -> None:
     near, one = tokens.read("near"), tokens.one()
     for axis, pan, drift in zip("xy", PAN, DRIFT, strict=True):
-        target = tokens.write(f"from_{axis}", -1.0)
+        target = tokens.write(f"shift_{axis}")
         pan, drift = FRAME * pan / UNIT, FRAME * drift / UNIT
         camera = pan * tokens.read(f"go_pan_{axis}") + tokens.read(f"zoom_{axis}")
-        products.add(FAR * camera - tokens.read(f"cell_{axis}"), one, target)
+        products.add(FAR * camera, one, target)
         products.add(tokens.read(f"roll_{axis}"), one, target)
         products.add((NEAR - FAR) * camera, near, target)
         products.add((FAR - NEAR) * camera, near - one, target)
         products.add(drift * tokens.read(f"go_drift_{axis}"), tokens.read("drift"), target)
 
 
-def _mirror(products: Products, tokens: Tokens) -> None:
-    """Beyond the edges the picture goes on mirrored."""
+def _near_edges(products: Products, tokens: Tokens) -> None:
+    """How far from each edge, 0..1 over `MARGIN`."""
+    one = tokens.one()
     for axis in "xy":
-        place, last = tokens.read(f"from_{axis}"), 2 * tokens.read(f"middle_{axis}")
-        products.add(tokens.one(2.0), -place, tokens.write(f"from_{axis}"))
-        products.add(tokens.one(-2.0), place - last, tokens.write(f"from_{axis}"))
+        place, middle = tokens.read(f"cell_{axis}"), tokens.read(f"middle_{axis}")
+        for end, inwards in (("early", place), ("late", 2 * middle - place)):
+            far = UNIT / MARGIN * inwards
+            products.add(one, far, tokens.write(f"{end}_{axis}"))
+            products.add(-one, far - one, tokens.write(f"{end}_{axis}"))
+
+
+def _hold(products: Products, tokens: Tokens) -> None:
+    """Where each cell comes from, in plain words: `_held`."""
+    for axis in "xy":
+        shift, target = tokens.read(f"shift_{axis}"), tokens.write(f"from_{axis}")
+        products.add(tokens.read(f"cell_{axis}"), tokens.one(), target)
+        for end, away in (("early", shift), ("late", -shift)):
+            held = tokens.read(f"{end}_{axis}") * (-1.0 if end == "early" else 1.0)
+            products.add(held, away, target)
+            products.add(-held, away - tokens.one(FARTHEST / UNIT), target)

@@ -61,7 +61,8 @@ the noise, at any level (sigma) from 300 on, and its scheduler asks for no other
 
 ## Versions
 
-`python -m svd_core.nano.evaluate`, on 2 cores of an AMD EPYC. A dash: not measured.
+Figures of `python -m svd_core.nano.evaluate`, on 2 cores of an AMD EPYC; the module `figures` says
+what each means. A dash: not measured.
 
 {versions}
 
@@ -69,7 +70,7 @@ the noise, at any level (sigma) from 300 on, and its scheduler asks for no other
 
 - Where something near moves before something far, what it uncovers is stretched, not invented.
 - Depth is a guess from 80 photos: a face may be taken for a wall, a pattern for a thing.
-- Beyond the edges of the photo the picture goes on mirrored.
+- Near an edge that the picture moves away from it is stretched: nothing new comes in.
 - The cells are shifted linearly; the finest texture softens a little while it moves.
 
 ## Photos
@@ -87,7 +88,7 @@ example photos are kept from training, for the evaluation.
 def model_card(state: Path) -> str:
     """Text of the card for what the courses in folder `state` have learnt."""
     packages: dict[str, list[str]] = defaultdict(list)
-    for source in sources():
+    for source in sources("training"):
         packages[source.package].append(source.licence)
     photos = [
         f"| {package} | {len(licences)} | {', '.join(sorted(set(licences)))} |"

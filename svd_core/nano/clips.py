@@ -1,5 +1,7 @@
-"""Training clips: a photo before a moving camera, near things moving more than far ones, and what
-drifts drifting. Where to is written in the noise, as `camera` reads it."""
+"""Training clips: a photo before a moving camera, near things moving more than far ones.
+
+What drifts does so beside that. Where to is written in the noise, as `camera` reads it.
+"""
 
 import torch
 from torch import Tensor
@@ -15,8 +17,7 @@ def render(
     """Frames (num_frames, 3, height, width) of `photo` (3, height, width); frame 0 is the photo.
 
     `near`, `drift`: (height / 4, width / 4) in 0..1. `noise`: (num_frames, channels, height / 4,
-    width / 4). Beyond the edges the picture goes on mirrored: the answer is a function of what the
-    model sees.
+    width / 4). Nothing comes from beyond the edges: the answer depends on what the model sees.
     """
     num_frames, _, rows, columns = noise.shape
     from_x, from_y = places(motion(noise, motion_bucket_id, fps), near, drift)

@@ -1,5 +1,7 @@
-"""How the latents of a cell follow a photo that slides by less than a cell: linear maps of the cell
-and the one ahead, by least squares."""
+"""How the latents of a cell follow a photo that slides by less than a cell.
+
+They are nearly linear maps of the cell and the one ahead, found by least squares.
+"""
 
 import torch
 from torch import Tensor

@@ -19,8 +19,9 @@ from svd_core.nano.tokens import Products, Tokens
 PERIODS = (4.0, 24.0, 144.0)
 """Cells. The first tells neighbours apart, each other what the one before it confuses."""
 
-STRENGTHS = (100.0, 60.0, 60.0)
-"""What a sinusoid counts in the logits: cells of its period's look-alikes lose by e^-30 or more."""
+STRENGTHS = (4000.0, 800.0, 800.0)
+"""What a sinusoid counts in the logits: look-alikes lose by e^-400 or more, and two
+cells are mixed only where a place lies within a thousandth of the border between them."""
 
 EARLY = 0.45
 """Cells. The nearest cell to `place - EARLY` is the one before it, and `place` itself where that is

@@ -77,15 +77,17 @@ class Products:
         self._in, self._out = feed_forward.net[0].proj, feed_forward.net[2]
         self._used = 0
 
-    def add(self, value: Tensor, gate: Tensor, *targets: Tensor) -> None:
+    def add(
+        self, value: Tensor, gate: Tensor, *targets: Tensor, steepness: float = STEEPNESS
+    ) -> None:
         """Add value * max(gate, 0) to `targets`. `value`, `gate`: rows; `targets`: columns."""
         hidden = self._out.weight.shape[1]
         if self._used == hidden:
             raise ValueError(f"all {hidden} units are in use")
         self._in.weight[self._used] = value
-        self._in.weight[hidden + self._used] = STEEPNESS * gate
+        self._in.weight[hidden + self._used] = steepness * gate
         for target in targets:
-            self._out.weight[:, self._used] += target / STEEPNESS
+            self._out.weight[:, self._used] += target / steepness
         self._used += 1
 
     def add_signed(self, value: Tensor, gate: Tensor, *targets: Tensor) -> None:
@@ -93,12 +95,19 @@ class Products:
         self.add(value, gate, *targets)
         self.add(-value, -gate, *targets)
 
-    def bend(self, one: Tensor, x: Tensor, knots: Sequence[float], slopes: Tensor) -> None:
+    def bend(
+        self,
+        one: Tensor,
+        x: Tensor,
+        knots: Sequence[float],
+        slopes: Tensor,
+        steepness: float = STEEPNESS,
+    ) -> None:
         """Add a piecewise linear function of `x`: at `knots[k]` its slope changes by column
         `slopes[k]`; before the first knot it is zero. `one`: row of the constant 1."""
         for knot, slope in zip(knots, slopes, strict=True):
             if slope.any():
-                self.add(one, x - knot * one, slope)
+                self.add(one, x - knot * one, slope, steepness=steepness)
 
 
 def silence(unet: Net) -> None:
