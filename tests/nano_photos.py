@@ -17,6 +17,11 @@ def smooth_photo(width: int, height: int, seed: int = 0) -> Tensor:
     return blobs[0].clamp(-1, 1)
 
 
+def enlarged(photo: Tensor) -> Tensor:
+    """`photo` in the size that `operators.fit` wants."""
+    return torch.nn.functional.interpolate(photo[None], scale_factor=2.0, mode="bicubic")[0]
+
+
 def smooth_kernel() -> Tensor:
     pictures = [smooth_photo(128, 96, seed) for seed in range(6)]
     components, deviations = codec.principal_components(pictures)

@@ -21,6 +21,6 @@ def test_a_video_knows_its_length() -> None:
 
 def test_stages_come_in_the_order_of_the_work() -> None:
     assert [stage.value for stage in Stage] == [
-        "queued", "loading", "encoding", "denoising", "decoding", "writing",
+        "queued", "fetching", "loading", "encoding", "denoising", "decoding", "writing",
     ]  # fmt: skip
     assert f"{Progress(stage=Stage.LOADING).stage}" == "loading"

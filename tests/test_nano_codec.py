@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from svd_core.nano import codec, decoder, operators, shape
-from tests.nano_photos import smooth_kernel, smooth_photo
+from tests.nano_photos import enlarged, smooth_kernel, smooth_photo
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_principal_components_reconstruct_smooth_pictures(kernel: torch.Tensor) 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 0), (0, 3), (2, 3), (4, 4)])
 def test_latents_slide_as_the_photo_does(kernel: torch.Tensor, x: int, y: int) -> None:
-    bends = operators.fit([smooth_photo(128, 96, seed) for seed in range(6)], kernel)
+    bends = operators.fit([enlarged(smooth_photo(128, 96, seed)) for seed in range(6)], kernel)
     photo = smooth_photo(128, 96, 31)[None]
     slid = operators.slide(codec.encode(photo, kernel), bends, x, y)
     wanted = codec.encode(photo[:, :, y : y + 92, x : x + 124], kernel)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from svd_core.fast.silent import skip_silent
 from svd_core.nano import camera, channels, clips, codec, operators, scene, shape, warping
-from tests.nano_photos import smooth_kernel, smooth_photo
+from tests.nano_photos import enlarged, smooth_kernel, smooth_photo
 
 ROWS, COLUMNS, FRAMES = 20, 28, 5
 
@@ -21,7 +21,7 @@ def unet(kernel: Tensor) -> shape.Net:
     """The UNet before it has learnt anything, told the coordinates and a scene by hand."""
     torch.manual_seed(0)
     net = shape.unet().eval()
-    bends = operators.fit([smooth_photo(128, 96, seed) for seed in range(6)], kernel)
+    bends = operators.fit([enlarged(smooth_photo(128, 96, seed)) for seed in range(6)], kernel)
     warping.initialise(net, bends)
     skip_silent(net)
 
@@ -73,7 +73,7 @@ MOVES = [
     {"pan_x": 2.0},
     {"pan_x": -2.0, "pan_y": 2.0},
     {"zoom": 5.0},
-    {"roll": 12.0},
+    {"roll": 24.0},
     {"drift_x": 2.0},
     {"pan_x": 1.0, "zoom": -2.0, "roll": -2.0, "drift_x": -1.0, "drift_y": 2.0},
 ]

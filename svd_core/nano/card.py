@@ -32,7 +32,12 @@ ones, while clouds and water may drift. The seed gives the direction, `motion_bu
 the speed, `noise_aug_strength` adds grain. It guesses depth from the photo, but knows nothing of
 what is in it: nobody walks, nothing turns. For that, use `svd-xt` on a GPU.
 
-![Frames 0, 4, 9 and 13 at buckets 127 and 223](sheet.jpg)
+![Frames 0, 4, 9 and 13 of each example](sheet.jpg)
+
+The example videos, at bucket 160 (`python -m svd_core.nano.sheets`). Good: the cat, the cup and the
+portraits, where depth is guessed right and the picture stays sharp. Bad: the temple, whose leaves
+soften, and whose far shore moves with the tree; the galaxies, where nothing is near and the guess
+still says so.
 
 ## How it was made
 

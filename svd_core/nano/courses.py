@@ -216,7 +216,7 @@ class Lessons:
         if not path.exists():
             generator = torch.Generator().manual_seed(2)
             chosen = self.photos[:: len(self.photos) // 12 + 1]
-            crops = [random_crop(photo, (256, 144), generator) for photo in chosen]
+            crops = [random_crop(photo, (512, 288), generator) for photo in chosen]
             torch.save(operators.fit(crops, self.kernel), path)
         along_x, along_y = torch.load(path, weights_only=True)
         return along_x, along_y

@@ -5,17 +5,25 @@ They are nearly linear maps of the cell and the one ahead, found by least square
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.nano.codec import encode
 from svd_core.nano.shape import LATENT_CHANNELS, PATCH
 
+FINE = 2
+"""Knots in a pixel; halfway between two of them the finest texture is softened a little."""
+
+KNOTS = [step / FINE for step in range(PATCH * FINE + 1)]
+"""Pixels."""
+
 
 def fit(photos: list[Tensor], kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Bends along x and along y, each (PATCH + 1, LATENT_CHANNELS, 2 * LATENT_CHANNELS).
+    """Bends along x and along y, each (len(KNOTS), LATENT_CHANNELS, 2 * LATENT_CHANNELS).
 
     A cell whose content comes from p pixels ahead, 0 <= p <= PATCH, changes by the sum over knots k
-    of bends[k] @ (cell, cell ahead) * max(p - k, 0); beyond PATCH it stays. `photos`: float
-    (3, height, width) in [-1, 1]. They are mirrored too, so that no direction is preferred.
+    of bends[k] @ (cell, cell ahead) * max(p - KNOTS[k], 0); beyond PATCH it stays. `photos`: float
+    (3, height, width) in [-1, 1], `FINE` times larger than what is encoded, so that they can be
+    shifted by parts of a pixel. They are mirrored too, so that no direction is preferred.
     """
     along_x, along_y = (_bends(photos, kernel, axis) for axis in (2, 1))
     return along_x, along_y
@@ -24,25 +32,28 @@ def fit(photos: list[Tensor], kernel: Tensor) -> tuple[Tensor, Tensor]:
 def _bends(photos: list[Tensor], kernel: Tensor, axis: int) -> Tensor:
     size = 2 * LATENT_CHANNELS
     gram = torch.zeros(size, size, dtype=torch.float64)
-    cross = torch.zeros(PATCH + 1, LATENT_CHANNELS, size, dtype=torch.float64)
+    cross = torch.zeros(len(KNOTS), LATENT_CHANNELS, size, dtype=torch.float64)
     for photo in photos:
         for mirrored in (photo, photo.flip(1), photo.flip(2)):
-            cells = encode(mirrored[None], kernel)[0]
+            cells = _encode(mirrored, kernel)
             count = cells.shape[axis] - 1
             rows = torch.cat([cells.narrow(axis, 0, count), cells.narrow(axis, 1, count)])
             rows = rows.flatten(1).double()
             gram += rows @ rows.T
-            for shift in range(PATCH + 1):
-                ahead = mirrored.narrow(axis, shift, count * PATCH)
-                moved = encode(ahead[None], kernel)[0]
-                cross[shift] += moved.narrow(axis, 0, count).flatten(1).double() @ rows.T
+            for shift in range(len(KNOTS)):
+                ahead = mirrored.narrow(axis, shift, count * PATCH * FINE)
+                cross[shift] += _encode(ahead, kernel).flatten(1).double() @ rows.T
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(size, dtype=torch.float64)
     maps = torch.linalg.solve(gram + ridge, cross.transpose(1, 2)).transpose(1, 2).float()
     maps[0] = torch.eye(LATENT_CHANNELS, size)
     maps[-1] = torch.eye(LATENT_CHANNELS, size).roll(LATENT_CHANNELS, dims=1)
-    slopes = maps.diff(dim=0)
+    slopes = maps.diff(dim=0) * FINE
     still = torch.zeros_like(slopes[:1])
     return torch.cat([slopes, still]) - torch.cat([still, slopes])
+
+
+def _encode(large: Tensor, kernel: Tensor) -> Tensor:
+    return encode(F.avg_pool2d(large[None], FINE), kernel)[0]
 
 
 def slide(cells: Tensor, bends: tuple[Tensor, Tensor], x: float, y: float) -> Tensor:
@@ -51,7 +62,9 @@ def slide(cells: Tensor, bends: tuple[Tensor, Tensor], x: float, y: float) -> Te
     for dim, pixels, axis_bends in ((3, x, bends[0]), (2, y, bends[1])):
         count = cells.shape[dim] - 1
         here, ahead = cells.narrow(dim, 0, count), cells.narrow(dim, 1, count)
-        change = sum(max(pixels - knot, 0.0) * bend for knot, bend in enumerate(axis_bends))
+        change = sum(
+            max(pixels - knot, 0.0) * bend for knot, bend in zip(KNOTS, axis_bends, strict=True)
+        )
         rows = torch.cat([here, ahead], dim=1)
         cells = here + torch.einsum("ij,njhw->nihw", change, rows)
     return cells

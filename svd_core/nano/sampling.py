@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from svd_core.nano.channels import PLACES, UNIT
+from svd_core.nano.operators import KNOTS
 from svd_core.nano.shape import HEADS, LATENT_CHANNELS, PATCH, UNET_WIDTH, Net
 from svd_core.nano.tokens import Products, Tokens
 
@@ -117,7 +118,7 @@ def _slide(
     """Shift `cell` towards `ahead` by what row `pixels` says."""
     names = [f"{kind}_{j}" for kind in (cell, ahead) for j in range(LATENT_CHANNELS)]
     rows = torch.stack([tokens.read(name) for name in names])
-    for knot, bend in enumerate(bends):
+    for knot, bend in zip(KNOTS, bends, strict=True):
         for j, value in enumerate(bend @ rows):
             gate = pixels - knot * tokens.one()
             products.add(value, gate, tokens.write(f"{cell}_{j}"))

@@ -107,14 +107,15 @@ def save(folder: Path, parts: dict[str, Any], dials: dict[str, Any]) -> None:
     """Write a checkpoint folder, and `svd.json` with the dials the app reads.
 
     `parts`: `unet`, `vae` and `image_encoder` by name; each is copied, not changed. The UNet stays
-    in single precision: places in it are told apart by fractions of a cell.
+    in single precision: places in it are told apart by fractions of a cell; so does the image
+    encoder, whose precision plain diffusers carries into the UNet.
     """
     makers = {"unet": unet, "vae": vae, "image_encoder": image_encoder}
     copies: dict[str, Any] = {}
     for name, make in makers.items():
         module = make()
         module.load_state_dict(parts[name].state_dict())
-        copies[name] = module.to(torch.float32 if name == "unet" else torch.float16)
+        copies[name] = module.to(torch.float16 if name == "vae" else torch.float32)
     pipeline: Any = StableVideoDiffusionPipeline(  # type: ignore[no-untyped-call]
         **copies, scheduler=scheduler(), feature_extractor=CLIPImageProcessorPil()
     )

@@ -1,20 +1,30 @@
-"""What training has reached, as a picture: the decoder's work and the scene net's, by example."""
+"""What training has reached, as pictures: samples on the way, and the example videos at the end.
+
+`python -m svd_core.nano.sheets` draws the model card's contact sheet from the example videos.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from svd_core.models import ASSETS
 from svd_core.nano import decoder, scene, shape
 from svd_core.nano.codec import encode
-from svd_core.nano.photos import random_crop
+from svd_core.nano.photos import EXAMPLES, random_crop
+from svd_core.video import read_frames
 
 if TYPE_CHECKING:
     from svd_core.nano.courses import Lessons
 
 SAMPLES = 4
+SHEET = ASSETS / "svd-nano" / "sheet.jpg"
+FRAMES = (0, 4, 9, 13)
+CELL = (256, 256)
+"""Pixels that a frame of the sheet fits into."""
 
 
 @torch.no_grad()
@@ -41,3 +51,21 @@ def draw_sample(lessons: "Lessons", path: Path) -> None:
 def _picture(pixels: Tensor) -> Image.Image:
     bytes_ = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return Image.fromarray(bytes_.permute(1, 2, 0).contiguous().numpy())
+
+
+def draw_examples(folder: Path = EXAMPLES, path: Path = SHEET) -> None:
+    """Write frames of every video in `folder` to `path`, a row each."""
+    rows = []
+    for video in sorted(folder.glob("*.mp4")):
+        frames = read_frames(video)
+        pictures = [Image.fromarray(frames[number]) for number in FRAMES]
+        for picture in pictures:
+            picture.thumbnail(CELL)
+        rows.append(np.concatenate([np.asarray(picture) for picture in pictures], axis=1))
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    Image.fromarray(np.concatenate(rows)).save(path, quality=85)
+
+
+if __name__ == "__main__":
+    draw_examples()
