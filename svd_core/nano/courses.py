@@ -1,4 +1,7 @@
-"""What svd-nano learns, one course after the other: coordinates, scenes, pixels, and then clips."""
+"""What svd-nano learns, one course after the other: coordinates, scenes, pixels, and then clips.
+
+Somewhat long: the courses share photos, codec and nets, and are best read side by side.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

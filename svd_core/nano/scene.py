@@ -4,6 +4,8 @@ They are an ordinary convolutional U-Net inside the stock one, learnt from hand-
 depth. A quarter of its channels, the position lane, never sees the photo: zero padding at the edges
 is all it has to find coordinates from, so they are the same for every photo and can be checked for
 every size once and for all. The other channels see both.
+
+Somewhat long: how the levels run, start and learn rests on one layout of their channels.
 """
 
 from dataclasses import dataclass
