@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.bench import main, measured_run
+from svd_core.bench.stopwatch import Run, Stopwatch, medians
+from svd_core.bench.video import main, measured_run
 from svd_core.clip import Clip
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
-from svd_core.stopwatch import Run, Stopwatch, medians
 from tests.conftest import StillEngine
 
 ROOT = Path(__file__).parent.parent

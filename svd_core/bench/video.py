@@ -1,4 +1,4 @@
-"""`python -m svd_core.bench --model svd-nano`: what a video costs. A table, then one line of JSON.
+"""What a video costs: `python -m svd_core.bench --model svd-nano`. A table, then a line of JSON.
 
 One warm-up, then `--runs` videos of one photo; medians. What a process needs from its start on
 (first video, memory) is measured in a fresh one, the page by starting `app.py` on a free port.
@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from svd_core.bench.stopwatch import Run, Stopwatch, medians
 from svd_core.engine import Engine, SvdEngine
 from svd_core.errors import SvdError
 from svd_core.generate import generate
 from svd_core.models import ASSETS
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.stopwatch import Run, Stopwatch, medians
 from svd_core.storage import ResultStore
 
 APP = ASSETS.parent / "app.py"
@@ -174,7 +174,3 @@ def _print(result: dict[str, Any]) -> None:
     ):
         print(f"{label:32}", "not measured" if value is None else f"{value:8.3f} {unit}")
     print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
