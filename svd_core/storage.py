@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svd_core.errors import GenerationFailed, InvalidSettings, StorageFull, UnknownJob
-from svd_core.video import PART
+from svd_core.ffmpeg import PART
 
 JOB_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 

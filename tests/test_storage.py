@@ -18,8 +18,9 @@ from svd_core.errors import (
     SvdError,
     UnknownJob,
 )
+from svd_core.ffmpeg import PART
 from svd_core.storage import STALE_S, PhotoStore, ResultStore
-from svd_core.video import PART, write_mp4
+from svd_core.video import write_mp4
 
 HOUR = 3600.0
 

@@ -11,7 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from svd_core import video
+from svd_core import ffmpeg
 from svd_core.clip import Frames
 from svd_core.errors import GenerationFailed, InvalidRequest, StorageFull
 from svd_core.video import read_comment, read_frames, write_mp4
@@ -222,7 +222,7 @@ def test_what_interrupts_writing_leaves_nothing(
         assert len(list(tmp_path.iterdir())) == 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(video.subprocess, "run", interrupted)
+    monkeypatch.setattr(ffmpeg.subprocess, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_mp4(moving(), tmp_path / "a.mp4", 7, "")
     assert list(tmp_path.iterdir()) == []
