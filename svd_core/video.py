@@ -67,7 +67,7 @@ def read_frames(path: Path) -> Frames:
 
 
 def read_lossless(path: Path) -> Frames:
-    """What `write_lossless` wrote. Raises `InvalidRequest` for other files."""
+    """What `write_lossless` wrote. Raises `InvalidRequest` for other and for damaged files."""
     return _frames(path, MATROSKA)
 
 
@@ -100,6 +100,7 @@ def _read(path: Path, container: tuple[str, ...], *output: str) -> bytes:
     if not path.is_file():
         raise InvalidRequest("video", f"There is no file {path.name}; check its name and folder.")
     done = ffmpeg(*container, "-i", str(path.absolute()), *output)
-    if done.returncode != 0:
+    # Of a wrong checksum and of an end too early it only complains, and shows something else.
+    if done.returncode != 0 or (container is MATROSKA and done.stderr):
         raise not_a_video(path)
     return done.stdout
