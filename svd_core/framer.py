@@ -13,20 +13,20 @@ SIDE = 1024
 class Framer:
     """`frame` shows what the core's `frame_photo` makes of the same photo and settings.
 
-    The photo is read once and kept reduced: 9 MB of 36 for the 12 megapixels of a phone. Raises
-    `InvalidImage`.
+    The photo is read once and kept reduced: 9 MB of 36 for the 12 megapixels of a phone. `small`:
+    the photo as it is kept; `size`: what it had before. Raises `InvalidImage`.
     """
 
     def __init__(self, photo: bytes) -> None:
         whole = open_photo(photo)
-        self._size = whole.size
-        self._small = whole.reduce(max(1, min(whole.size) // SIDE))
+        self.size = whole.size
+        self.small = whole.reduce(max(1, min(whole.size) // SIDE))
 
     def frame(self, sizes: Sequence[Size], params: VideoParams) -> Framed:
         """The picture is that of a reduced photo; size and box are those of the photo itself.
 
         Raises what `frame_photo` raises.
         """
-        size = size_for(self._size, sizes, params.orientation)
-        framed = frame_photo(self._small, [size], params)
-        return Framed(framed.image, size, framed.fit, shown_box(self._size, size, params))
+        size = size_for(self.size, sizes, params.orientation)
+        framed = frame_photo(self.small, [size], params)
+        return Framed(framed.image, size, framed.fit, shown_box(self.size, size, params))
