@@ -2,7 +2,7 @@
 
 import sys
 
-from svd_core.bench import video
+from svd_core.bench import api, video
 
 if __name__ == "__main__":
-    sys.exit(video.main())
+    sys.exit(api.main() if "--api" in sys.argv else video.main())
