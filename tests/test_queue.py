@@ -693,6 +693,16 @@ class TestStarting:
         assert failed == []
 
 
+def test_jobs_at_hand_are_those_that_are_open_and_seen(servers: Servers) -> None:
+    here, there = servers.front(), servers.front(Limits(every_s=600))
+    job = submit(here, b"")
+    assert here.at_hand(job.id) is job
+    assert there.at_hand(job.id) is None
+    assert there.get(job.id) is there.at_hand(job.id)
+    job.cancel()
+    assert here.at_hand(job.id) is None
+
+
 def test_an_unknown_job_is_told(servers: Servers) -> None:
     queue = servers.front()
     job = submit(queue, b"")

@@ -139,6 +139,9 @@ class JobQueue(Protocol):
     def get(self, job_id: str) -> Job:
         """The job of that id. Raises `UnknownJob`, also for jobs that finished long ago."""
 
+    def at_hand(self, job_id: str) -> Job | None:
+        """The job of that id if it is open and this process has seen it; never waits."""
+
     def position(self, job_id: str) -> int:
         """How many jobs go before it; 0 if it runs or is done. Raises `UnknownJob`."""
 

@@ -76,6 +76,9 @@ class TableQueue:
             raise UnknownJob("This job is not known here any more; please make the video again.")
         return self._ticket(row) if row.state is State.ENDED else self._board.show(row)
 
+    def at_hand(self, job_id: str) -> Ticket | None:
+        return self._board.find(job_id)
+
     def position(self, job_id: str) -> int:
         self.get(job_id)
         return self._board.position(job_id)

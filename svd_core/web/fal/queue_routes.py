@@ -29,7 +29,7 @@ class QueueRoutes:
 
     async def submit(self, request: Request) -> Response:
         job = await submit(self._service, request, reject=True)
-        told = await to_thread.run_sync(self._told, job, self._base(request), False)
+        told = self._told(job, self._base(request), logs=False)
         told |= {"status": "IN_QUEUE", "gateway_request_id": job.id}
         told.setdefault("queue_position", 0)
         for name in ("logs", "metrics", "error", "error_type"):
@@ -43,7 +43,9 @@ class QueueRoutes:
         def look() -> Entry:
             return self._told(self.find(owner, request_id), base, logs)
 
-        told = await to_thread.run_sync(look)
+        # Most polls are about jobs at hand, which a walk to another thread would cost more than.
+        job = self._service.queue.at_hand(request_id)
+        told = await to_thread.run_sync(look) if job is None else look()
         return Answer(200 if told["status"] == "COMPLETED" else 202, told).response(request_id)
 
     async def stream(self, request: Request, request_id: str) -> Response:
