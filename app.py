@@ -29,6 +29,7 @@ from svd_core.jobs import (
     JobTable,
     Limits,
     Outbox,
+    Premises,
     Retention,
     WorkerQueue,
 )
@@ -89,10 +90,8 @@ def build_queue(
         return zero_gpu_seconds(engine.status.checkpoint, params)
 
     limits = Limits(parts.settings.max_queue, parts.settings.max_queue_per_key)
-    fetch = parts.fetcher.photo
-    if inline:
-        return InlineQueue(lent(work, seconds), table, photos, limits, fetch)
-    return WorkerQueue(work, table, photos, limits, fetch)
+    premises = Premises(table, photos, limits, parts.fetcher.photo)
+    return InlineQueue(lent(work, seconds), premises) if inline else WorkerQueue(work, premises)
 
 
 def watch(job: Job) -> None:

@@ -14,10 +14,9 @@ from svd_core.bench.api_callers import Clip
 from svd_core.bench.api_figures import TARGETS, Rounds, latencies, p95, table
 from svd_core.bench.api_past import lengthen
 from svd_core.events import Stopped
-from svd_core.jobs import Cancellation, TableQueue
+from svd_core.jobs import Cancellation
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore
-from tests.fake_work import open_table
+from tests.fake_work import front_queue
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,8 +53,7 @@ def test_each_target_is_told_with_its_verdict() -> None:
 
 
 def test_a_past_is_made_of_jobs_that_are_over(tmp_path: Path) -> None:
-    with open_table(tmp_path) as job_table:
-        queue = TableQueue(job_table, PhotoStore(tmp_path / "photos"))
+    with front_queue(tmp_path) as queue:
         job = queue.submit(VideoRequest(b"photo", VideoParams(seed=1)))
         assert job.cancel() is Cancellation.REMOVED
         lengthen(tmp_path / "jobs.sqlite", 1000)
@@ -66,7 +64,6 @@ def test_a_past_is_made_of_jobs_that_are_over(tmp_path: Path) -> None:
         assert queue.length() == 0
         waits = queue.submit(VideoRequest(b"photo", VideoParams(seed=1)))
         assert queue.position(waits.id) == 0
-        queue.close()
 
 
 @pytest.mark.slow

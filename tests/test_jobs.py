@@ -2,9 +2,8 @@
 
 import gc
 import threading
-import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,8 +31,8 @@ from svd_core.jobs import Job, JobQueue, Limits, WorkerQueue
 from svd_core.jobs.schema import State
 from svd_core.jobs.ticket import STOPPING
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore
-from tests.fake_work import inline_queue, open_table, worker_queue
+from tests.fake_work import inline_queue, open_table, premises, worker_queue
+from tests.watching import eventually
 
 
 def a_request(image: bytes = b"photo") -> VideoRequest:
@@ -104,13 +103,6 @@ def ending(job: Job) -> Event:
     assert job.done
     assert job.last == last
     return last
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.002)
 
 
 @pytest.fixture(params=["worker", "inline"])
@@ -237,7 +229,9 @@ def test_a_long_job_keeps_a_short_record(tmp_path: Path) -> None:
         return a_video(job_id)
 
     with worker_queue(tmp_path, talking) as queue:
-        events = list(queue.submit(a_request()).events())
+        job = queue.submit(a_request())
+        eventually(lambda: job.done)  # who watches meanwhile sees more
+        events = list(job.events())
     told = [(e.stage, e.step) for e in events if isinstance(e, Progress)][1:]
     assert told == [(Stage.LOADING, 199), *((Stage.DENOISING, step) for step in range(4))]
 
@@ -279,7 +273,7 @@ def test_close_does_not_wait_for_ever_for_work_that_never_looks_up(tmp_path: Pat
 
     with open_table(tmp_path) as table:
         limits = Limits(patience_s=0.05)
-        queue = WorkerQueue(stuck, table, PhotoStore(tmp_path / "photos"), limits)
+        queue = WorkerQueue(stuck, premises(table, tmp_path, limits))
         job = queue.submit(a_request())
         assert started.wait(5)
         queue.close()

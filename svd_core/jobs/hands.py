@@ -8,13 +8,11 @@ from uuid import uuid4
 from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
 from svd_core.events import OnProgress, Progress, Stage, Stopped, Succeeded
 from svd_core.jobs.board import Board
-from svd_core.jobs.protocol import Fetch
+from svd_core.jobs.premises import Premises
 from svd_core.jobs.rows import Ending
 from svd_core.jobs.schema import Row
-from svd_core.jobs.table import JobTable
 from svd_core.jobs.ticket import Ticket
 from svd_core.params import VideoRequest
-from svd_core.storage import PhotoStore
 
 RETRY_S = 1.0
 """Seconds until an ending that could not be written is tried again."""
@@ -25,13 +23,13 @@ log = logging.getLogger(__name__)
 class Hands:
     """Safe to use from any thread. `token` tells this process from all others."""
 
-    def __init__(self, table: JobTable, board: Board, photos: PhotoStore, fetch: Fetch) -> None:
+    def __init__(self, premises: Premises, board: Board) -> None:
         self.token = uuid4().hex
         self.closing = threading.Event()
-        self._table = table
+        self._table = premises.table
+        self._photos = premises.photos
+        self._fetch = premises.fetch
         self._board = board
-        self._photos = photos
-        self._fetch = fetch
         self._held: dict[str, Ticket] = {}
 
     @property

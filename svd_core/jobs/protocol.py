@@ -27,7 +27,7 @@ class Undeliverable(Exception):
 
 @dataclass(frozen=True)
 class RemoteRequest:
-    """A request whose photo lies at an address, fetched by whoever does the work, not by submit."""
+    """A request whose photo lies at an address, fetched while the job waits, not by submit."""
 
     image_url: str
     params: VideoParams
