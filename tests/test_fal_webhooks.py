@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from svd_core.jobs.outbox import Letter
 from tests.fake_work import FakeWork
-from tests.fakes import photo
 from tests.fal_server import KEY, FalServer, fal_server
 
 APP = "fal-ai/stable-video"
@@ -94,22 +93,10 @@ def receiving() -> Iterator[Receiver]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalServer]:
-    with fal_server(tmp_path_factory.mktemp("fal")) as found:
-        yield found
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with receiving() as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    data = photo(tmp_path_factory.mktemp("photo") / "photo.png").read_bytes()
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def submit(server: FalServer, hook: str, body: dict[str, Any]) -> str:
@@ -138,8 +125,8 @@ def key_set(server: FalServer) -> dict[str, Any]:
     return found
 
 
-def test_a_video_is_told_signed(server: FalServer, receiver: Receiver, image: str) -> None:
-    job = submit(server, receiver.url, {"image_url": image, "seed": 31})
+def test_a_video_is_told_signed(server: FalServer, receiver: Receiver, uri: str) -> None:
+    job = submit(server, receiver.url, {"image_url": uri, "seed": 31})
     (hook,) = receiver.wait_for(1)
     hook.check(key_set(server))
     result = httpx.get(
@@ -159,17 +146,15 @@ def test_a_video_is_told_signed(server: FalServer, receiver: Receiver, image: st
     assert letter(server, job, "delivered").tries == 1
 
 
-def test_a_changed_body_is_noticed(server: FalServer, receiver: Receiver, image: str) -> None:
-    submit(server, receiver.url, {"image_url": image})
+def test_a_changed_body_is_noticed(server: FalServer, receiver: Receiver, uri: str) -> None:
+    submit(server, receiver.url, {"image_url": uri})
     (hook,) = receiver.wait_for(1)
     with pytest.raises(InvalidSignature):
         Hook(hook.path, hook.headers, hook.body.replace(b"OK", b"NO")).check(key_set(server))
 
 
-def test_an_error_is_told_with_its_answer(
-    server: FalServer, receiver: Receiver, image: str
-) -> None:
-    wrong = submit(server, receiver.url, {"image_url": image, "fps": 500})
+def test_an_error_is_told_with_its_answer(server: FalServer, receiver: Receiver, uri: str) -> None:
+    wrong = submit(server, receiver.url, {"image_url": uri, "fps": 500})
     (hook,) = receiver.wait_for(1)
     hook.check(key_set(server))
     result = httpx.get(
@@ -185,11 +170,11 @@ def test_an_error_is_told_with_its_answer(
     }
 
 
-def test_a_cancelled_job_is_told_too(server: FalServer, receiver: Receiver, image: str) -> None:
+def test_a_cancelled_job_is_told_too(server: FalServer, receiver: Receiver, uri: str) -> None:
     assert isinstance(server.work, FakeWork)
     with server.work.held():
-        submit(server, receiver.url, {"image_url": image})
-        waiting = submit(server, receiver.url, {"image_url": image})
+        submit(server, receiver.url, {"image_url": uri})
+        waiting = submit(server, receiver.url, {"image_url": uri})
         url = f"{server.url}/queue/{APP}/requests/{waiting}/cancel"
         httpx.put(url, headers={"Authorization": f"Key {KEY}"})
         (hook,) = receiver.wait_for(1)
@@ -200,10 +185,10 @@ def test_a_cancelled_job_is_told_too(server: FalServer, receiver: Receiver, imag
 
 
 def test_a_receiver_that_fails_is_asked_again(
-    server: FalServer, receiver: Receiver, image: str
+    server: FalServer, receiver: Receiver, uri: str
 ) -> None:
     receiver.answer = lambda number: (500, 429, 204)[number]
-    job = submit(server, receiver.url, {"image_url": image})
+    job = submit(server, receiver.url, {"image_url": uri})
     hooks = receiver.wait_for(3)
     assert {hook.body for hook in hooks} == {hooks[0].body}
     for hook in hooks:
@@ -212,30 +197,30 @@ def test_a_receiver_that_fails_is_asked_again(
 
 
 def test_a_receiver_that_always_fails_is_given_up(
-    server: FalServer, receiver: Receiver, image: str
+    server: FalServer, receiver: Receiver, uri: str
 ) -> None:
     receiver.answer = lambda _: 503
-    job = submit(server, receiver.url, {"image_url": image})
+    job = submit(server, receiver.url, {"image_url": uri})
     found = letter(server, job, "given up")
     assert found.tries == len(receiver.hooks) == 3
     assert "503" in found.problem
 
 
-def test_a_redirect_is_not_followed(server: FalServer, receiver: Receiver, image: str) -> None:
+def test_a_redirect_is_not_followed(server: FalServer, receiver: Receiver, uri: str) -> None:
     receiver.answer = lambda _: 307
-    job = submit(server, receiver.url, {"image_url": image})
+    job = submit(server, receiver.url, {"image_url": uri})
     found = letter(server, job, "given up")
     assert (found.tries, len(receiver.hooks)) == (1, 1)
     assert "redirect" in found.problem
 
 
 def test_a_target_that_has_moved_inside_is_not_asked(
-    server: FalServer, receiver: Receiver, image: str, monkeypatch: pytest.MonkeyPatch
+    server: FalServer, receiver: Receiver, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The address is looked at again at each delivery: names change."""
     assert isinstance(server.work, FakeWork)
     with server.work.held():
-        job = submit(server, receiver.url, {"image_url": image})
+        job = submit(server, receiver.url, {"image_url": uri})
         vars(server.parts)["fetcher"] = type(server.parts.fetcher)()  # private ones are off now
     try:
         found = letter(server, job, "given up")
@@ -245,12 +230,12 @@ def test_a_target_that_has_moved_inside_is_not_asked(
     assert "private" in found.problem
 
 
-def test_a_webhook_survives_a_restart_and_so_does_the_key(tmp_path: Path, image: str) -> None:
+def test_a_webhook_survives_a_restart_and_so_does_the_key(tmp_path: Path, uri: str) -> None:
     with receiving() as receiver:
         receiver.answer = lambda number: 503 if number == 0 else 200
         with fal_server(tmp_path) as server:
             keys = key_set(server)
-            job = submit(server, receiver.url, {"image_url": image})
+            job = submit(server, receiver.url, {"image_url": uri})
             receiver.wait_for(1)
         with fal_server(tmp_path) as server:
             assert key_set(server) == keys
