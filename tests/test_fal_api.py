@@ -532,6 +532,17 @@ def test_a_photo_at_an_address(api: httpx.Client, tmp_path: Path, work: FakeWork
     assert "s3cret" not in detail["msg"]
 
 
+def test_a_slow_host_holds_up_its_own_request_only(api: httpx.Client, uri: str) -> None:
+    with listening() as place:
+        slow = submit(api, f"http://127.0.0.1:{place.server_port}/slow-body")["request_id"]
+        finish(api, submit(api, uri)["request_id"])
+        told = api.get(f"/queue/{APP}/requests/{slow}/status").json()
+        assert (told["status"], told["queue_position"]) == ("IN_QUEUE", 0)
+        assert api.put(f"/queue/{APP}/requests/{slow}/cancel").status_code == 202
+        assert result(api, slow).status_code == 499
+        place.over.set()  # type: ignore[attr-defined]
+
+
 def test_addresses_inside_are_refused_unless_switched_on(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, api_keys=f"{KEY}")
     with fal_server(tmp_path, settings) as server, client_of(server) as api:

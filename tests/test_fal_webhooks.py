@@ -1,96 +1,20 @@
 """Webhooks, from the job's end to a receiver on this machine that checks the signature."""
 
-import base64
-import hashlib
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from svd_core.jobs.outbox import Letter
 from tests.fake_work import FakeWork
 from tests.fal_server import KEY, FalServer, fal_server
+from tests.receiver import Hook, Receiver, receiving
 
 APP = "fal-ai/stable-video"
-
-
-@dataclass(frozen=True)
-class Hook:
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def told(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.body)
-        return found
-
-    def check(self, key_set: dict[str, Any]) -> None:
-        """As a receiver does it that knows nothing but the published keys."""
-        own = {name.lower(): value for name, value in self.headers.items()}
-        assert abs(int(own["x-fal-webhook-timestamp"]) - time.time()) < 300
-        names = ("request-id", "user-id", "timestamp")
-        parts = [own[f"x-fal-webhook-{name}"] for name in names]
-        message = "\n".join([*parts, hashlib.sha256(self.body).hexdigest()]).encode()
-        signature = bytes.fromhex(own["x-fal-webhook-signature"])
-        (key,) = key_set["keys"]
-        assert (key["kty"], key["crv"]) == ("OKP", "Ed25519")
-        raw = base64.urlsafe_b64decode(key["x"] + "=")
-        Ed25519PublicKey.from_public_bytes(raw).verify(signature, message)
-
-
-@dataclass
-class Receiver:
-    """`answer` gives the status for the hook of that number, counted from 0."""
-
-    url: str = ""
-    hooks: list[Hook] = field(default_factory=list)
-    answer: Callable[[int], int] = lambda _: 200
-
-    def wait_for(self, count: int) -> list[Hook]:
-        for _ in range(400):
-            if len(self.hooks) >= count:
-                return self.hooks
-            time.sleep(0.02)
-        raise AssertionError(f"{len(self.hooks)} hooks")
-
-
-@contextmanager
-def receiving() -> Iterator[Receiver]:
-    receiver = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            status = receiver.answer(len(receiver.hooks))
-            receiver.hooks.append(Hook(self.path, dict(self.headers), body))
-            self.send_response(status)
-            self.send_header("Location", "/elsewhere")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    receiver.url = f"http://127.0.0.1:{server.server_port}/hook?secret=1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield receiver
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture
@@ -153,8 +77,11 @@ def test_a_changed_body_is_noticed(server: FalServer, receiver: Receiver, uri: s
         Hook(hook.path, hook.headers, hook.body.replace(b"OK", b"NO")).check(key_set(server))
 
 
-def test_an_error_is_told_with_its_answer(server: FalServer, receiver: Receiver, uri: str) -> None:
-    wrong = submit(server, receiver.url, {"image_url": uri, "fps": 500})
+@pytest.mark.parametrize("wrong_body", [{"fps": 500}, {"image_url": "http://127.0.0.1:9/a.png"}])
+def test_an_error_is_told_with_its_answer(
+    server: FalServer, receiver: Receiver, uri: str, wrong_body: dict[str, Any]
+) -> None:
+    wrong = submit(server, receiver.url, {"image_url": uri} | wrong_body)
     (hook,) = receiver.wait_for(1)
     hook.check(key_set(server))
     result = httpx.get(
