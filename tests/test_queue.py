@@ -207,7 +207,7 @@ class TestOptions:
     @pytest.mark.parametrize("age", ["fresh", "after a restart"])
     def test_a_job_that_is_not_started_in_time_fails(self, servers: Servers, age: str) -> None:
         queue = servers.worker(work := Work())
-        blocking = submit(queue, b"hold", start_timeout_s=0.3)
+        blocking = submit(queue, b"hold")
         eventually(reached(blocking))
         late, patient = submit(queue, b"late", start_timeout_s=0.3), submit(queue, b"patient")
         if age == "after a restart":
@@ -218,7 +218,7 @@ class TestOptions:
         assert late.times.started is None
         assert late.times.ended is not None
         assert 0.3 <= (late.times.ended - late.times.submitted).total_seconds() < 5
-        assert not blocking.done
+        assert servers.table().time_out(blocking.id) is None  # it was started
         work.go.set()
         assert isinstance(ending(patient), Succeeded)
         assert work.done == [b"hold", b"patient"]
@@ -408,7 +408,7 @@ class TestPhotosAtAddresses:
     def test_a_table_out_of_reach_has_nobody_asked_twice(
         self, servers: Servers, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("svd_core.jobs.ahead.RETRY_S", 0.01)
+        monkeypatch.setattr("svd_core.jobs.database.RETRY_S", 0.01)
         table = servers.table()
         for name in ("provide", "end_waiting"):
             outcomes = [QueueUnavailable("Not now."), StorageFull("Full.")]

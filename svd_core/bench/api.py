@@ -58,7 +58,7 @@ async def _latencies(asked: argparse.Namespace, body: bytes) -> Figures:
     program = STILL if asked.still else ()
     with _server(*program) as new, _server(*program) as old:
         for server in (new, old):
-            await clip(server.port, body)  # the first one pays for what all share
+            await clip(server, body)  # the first one pays for what all share
         lengthen(old.folder / "jobs.sqlite", asked.past)
         fresh, aged = Rounds(), Rounds()
         for number in range(asked.rounds):
@@ -66,7 +66,7 @@ async def _latencies(asked: argparse.Namespace, body: bytes) -> Figures:
             for server, rounds in pair if number % 2 else reversed(pair):
                 both = [(0, rounds.quiet), (asked.clients, rounds.asked)]
                 for clients, clips in both if number % 2 else reversed(both):
-                    clips.append(await clip(server.port, body, clients))
+                    clips.append(await clip(server, body, clients))
     return {"model": "still" if asked.still else DEMO, **latencies(fresh, aged)}
 
 

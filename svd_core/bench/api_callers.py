@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from svd_core.bench.serving import Server
 from svd_core.errors import GenerationFailed
 
 QUEUE = "/fal/queue/fal-ai/stable-video"
@@ -26,10 +27,11 @@ class Reply(NamedTuple):
 
 @dataclass
 class Clip:
-    """One video. `seconds`: of the work, as the server tells them; the others are what callers
-    waited for their answers meanwhile."""
+    """One video. `seconds`: of the work, as the server tells them. `cpu_s`: of all processors, for
+    server and callers. The others are what callers waited for their answers meanwhile."""
 
     seconds: float = 0.0
+    cpu_s: float = 0.0
     polls: list[float] = field(default_factory=list)
     submits: list[float] = field(default_factory=list)
 
@@ -88,10 +90,10 @@ def asking_for(photo: Path) -> bytes:
     return json.dumps({"image_url": f"data:image/jpeg;base64,{data}", "seed": 0}).encode("ascii")
 
 
-async def clip(port: int, body: bytes, clients: int = 0) -> Clip:
+async def clip(server: Server, body: bytes, clients: int = 0) -> Clip:
     """Have one video made. So many clients ask all the time how it goes, if there are any, while
     somebody else submits again and again, and takes it back."""
-    made = Clip()
+    made, port = Clip(cpu_s=-_cpu_s(server)), server.port
     async with Caller(port) as caller, asyncio.TaskGroup() as group:
         job, _ = await caller.submit(body)
         ended = group.create_task(caller.ended(job, LOOK_S))
@@ -101,6 +103,7 @@ async def clip(port: int, body: bytes, clients: int = 0) -> Clip:
         if clients:
             group.create_task(_submit(port, body, made.submits, ended))
     made.seconds = ended.result()
+    made.cpu_s += _cpu_s(server)
     return made
 
 
@@ -117,6 +120,10 @@ async def many(port: int, body: bytes, jobs: int, clients: int) -> None:
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             group.create_task(client(number))
+
+
+def _cpu_s(server: Server) -> float:
+    return server.cpu_s() + time.process_time()
 
 
 async def _poll(port: int, job: str, seconds: list[float], after_s: float) -> None:

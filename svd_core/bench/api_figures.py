@@ -21,6 +21,7 @@ TARGETS = (
     Target("submit_p95_ms", "submit, p95", 100, "ms"),
     Target("status_p95_ms", "status, p95", 50, "ms"),
     Target("slowed_percent", "a clip that is asked about takes longer", 10, "%"),
+    Target("cpu_percent", "  and takes more of the processors", 10, "%"),
     Target("past_submit_percent", "with a past: submit, p95, more", 20, "%"),
     Target("past_status_percent", "with a past: status, p95, more", 20, "%"),
     Target("past_clip_percent", "with a past: clip asked about, longer", 20, "%"),
@@ -51,6 +52,10 @@ def seconds(clip: Clip) -> float:
     return clip.seconds
 
 
+def cpu_s(clip: Clip) -> float:
+    return clip.cpu_s
+
+
 def p95(values: list[float]) -> float:
     """What 95 of 100 do not exceed."""
     return sorted(values)[int((len(values) - 1) * 0.95)]
@@ -58,7 +63,7 @@ def p95(values: list[float]) -> float:
 
 def latencies(fresh: Rounds, aged: Rounds) -> Figures:
     """Medians over rounds. What is compared comes from the same round, so that what else goes on
-    on the machine meets both alike."""
+    on the machine meets both alike; time of the processors says what both would be without."""
 
     def more(figure: Callable[[Clip], float], here: list[Clip], there: list[Clip]) -> float:
         return 100 * (median(figure(a) / figure(b) for a, b in zip(here, there, strict=True)) - 1)
@@ -67,6 +72,7 @@ def latencies(fresh: Rounds, aged: Rounds) -> Figures:
         "submit_p95_ms": fresh.middle(submit_ms),
         "status_p95_ms": fresh.middle(status_ms),
         "slowed_percent": more(seconds, fresh.asked, fresh.quiet),
+        "cpu_percent": more(cpu_s, fresh.asked, fresh.quiet),
         "past_submit_percent": more(submit_ms, aged.asked, fresh.asked),
         "past_status_percent": more(status_ms, aged.asked, fresh.asked),
         "past_clip_percent": more(seconds, aged.asked, fresh.asked),

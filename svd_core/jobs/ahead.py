@@ -1,10 +1,9 @@
 """Photos at addresses, fetched while their jobs wait: a slow host holds up its own job only."""
 
-import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from svd_core.errors import QueueUnavailable, StorageFull
+from svd_core.jobs.database import insisted
 from svd_core.jobs.premises import Premises
 from svd_core.jobs.schema import Row
 from svd_core.jobs.work import ending_of
@@ -12,35 +11,35 @@ from svd_core.jobs.work import ending_of
 AT_ONCE = 4
 """Photos under way at a time: four slow hosts hold up those behind them, and may fill 80 MB."""
 
-RETRY_S = 1.0
-"""Seconds until what could not be written is tried again."""
-
-log = logging.getLogger(__name__)
-
 
 class Ahead:
     """Fetches in threads of its own. Safe to use from any thread.
 
     A photo lies on disk before the table says so, and a job has its place in line meanwhile: a
-    process that dies on the way loses nothing, the photo is fetched again. `on_change` is called
-    with the row of a job that has its photo now, or has failed; with None if it did not wait any
-    more.
+    process that dies on the way loses nothing, the photo is fetched again. `waiting` gives the jobs
+    that lack their photos, in the order of the line; `on_change` is called with the row of one that
+    has its photo now, or has failed.
     """
 
-    def __init__(self, premises: Premises, on_change: Callable[[Row | None], None]) -> None:
+    def __init__(
+        self,
+        premises: Premises,
+        waiting: Callable[[], Iterable[Row]],
+        on_change: Callable[[Row], None],
+    ) -> None:
         self._table = premises.table
         self._photos = premises.photos
         self._fetch = premises.fetch
+        self._waiting = waiting
         self._on_change = on_change
         self._lock = threading.Lock()
         self._under_way: dict[str, threading.Thread] = {}
         self._closing = threading.Event()
 
-    def look(self, rows: Iterable[Row]) -> None:
-        """Begin with the first of `rows`, which are jobs that wait for their photos, as far as
-        there are hands free."""
-        with self._lock:
-            for row in rows:
+    def look(self) -> None:
+        """Begin with the first that wait, as far as there are hands free."""
+        with self._lock:  # around `waiting`, so that nothing is begun that has just been done
+            for row in self._waiting():
                 if len(self._under_way) >= AT_ONCE or self._closing.is_set():
                     return
                 if row.id not in self._under_way:
@@ -60,30 +59,22 @@ class Ahead:
             thread.join(patience_s)
 
     def _run(self, row: Row) -> None:
-        after = None
         try:
-            after = self._provided(row)
+            change = self._brought(row)
+            after = None if self._closing.is_set() else insisted(change, self._closing)
+            if after is not None:  # else it did not wait any more
+                self._on_change(after)
         finally:
             with self._lock:
                 del self._under_way[row.id]
-            if not self._closing.is_set():
-                self._on_change(after)
+        self.look()
 
-    def _provided(self, row: Row) -> Row | None:
+    def _brought(self, row: Row) -> Callable[[], Row | None]:
+        """What is to be done to the table after the photo has come, or has not."""
         assert row.image_url is not None
         try:
             name = self._photos.put(self._fetch(row.image_url))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this job
             ending = ending_of(row.id, error)
-            return self._written(lambda: self._table.end_waiting(row.id, ending))
-        return self._written(lambda: self._table.provide(row.id, name))
-
-    def _written(self, change: Callable[[], Row | None]) -> Row | None:
-        """The host is not to be asked twice because the table cannot be reached: try again."""
-        while not self._closing.is_set():
-            try:
-                return change()
-            except (QueueUnavailable, StorageFull) as error:
-                log.warning("What came of a photo is not written yet. %s", error)
-                self._closing.wait(RETRY_S)
-        return None
+            return lambda: self._table.end_waiting(row.id, ending)
+        return lambda: self._table.provide(row.id, name)

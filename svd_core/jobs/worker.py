@@ -25,7 +25,7 @@ class WorkerQueue(TableQueue):
 
     def __init__(self, work: Work, premises: Premises) -> None:
         self._make = work
-        self._ahead = Ahead(premises, self._provided)
+        self._ahead = Ahead(premises, lambda: self._board.unprovided(), self._provided)
         self._called = threading.Event()
         self._called.set()  # jobs may wait since before the start
         # A daemon, so that work which never looks up cannot keep the process alive.
@@ -34,13 +34,12 @@ class WorkerQueue(TableQueue):
         self._thread.start()
 
     def _look_for_work(self) -> None:
-        self._ahead.look(self._board.unprovided())
+        self._ahead.look()
         self._called.set()
 
-    def _provided(self, row: Row | None) -> None:
-        if row is not None:
-            self._board.show(row)
-        self._look_for_work()
+    def _provided(self, row: Row) -> None:
+        self._board.show(row)
+        self._called.set()
 
     def _stop_work(self, patience_s: float) -> None:
         self._called.set()

@@ -37,8 +37,7 @@ class QueueRoutes:
         return Answer(200, told).response(job.id)
 
     async def status(self, request: Request, request_id: str) -> Response:
-        owner, base = owner_of(request), self._base(request)
-        logs = request.query_params.get("logs", "").lower() in TRUE
+        owner, base, logs = owner_of(request), self._base(request), _with_logs(request)
 
         def look() -> Entry:
             return self._told(self.find(owner, request_id), base, logs)
@@ -50,8 +49,8 @@ class QueueRoutes:
 
     async def stream(self, request: Request, request_id: str) -> Response:
         job = await to_thread.run_sync(self.find, owner_of(request), request_id)
-        logs = request.query_params.get("logs", "").lower() in TRUE
-        return event_stream(request_id, self._changes(job, self._base(request), logs))
+        changes = self._changes(job, self._base(request), _with_logs(request))
+        return event_stream(request_id, changes)
 
     async def result(self, request: Request, request_id: str) -> Response:
         owner, base = owner_of(request), self._base(request)
@@ -99,3 +98,7 @@ class QueueRoutes:
             urls = urls_of(base, self._endpoint, job.id)
             told = status_of(job, last, urls, log_of(news) if logs else None, end)
             yield event(told)
+
+
+def _with_logs(request: Request) -> bool:
+    return request.query_params.get("logs", "").lower() in TRUE

@@ -12,7 +12,7 @@ from svd_core.errors import InvalidRequest, InvalidUrl, Unreachable
 from svd_core.jobs import Job, JobOptions, RemoteRequest
 from svd_core.params import VideoRequest
 from svd_core.web.fal.access import owner_of
-from svd_core.web.fal.answers import Detail, Refusal, detail, input_error, request_error
+from svd_core.web.fal.answers import Detail, Refusal, input_error, no_object, request_error
 from svd_core.web.fal.memo import Memo
 from svd_core.web.fal.parts import Service
 from svd_core.web.fal.photo import photo_of
@@ -46,8 +46,7 @@ async def submit(service: Service, request: Request, *, reject: bool) -> Job:
 def _entered(service: Service, body: Any, options: JobOptions, base: str) -> Job:
     """Raises `InvalidInput`, and what the queue raises."""
     if not isinstance(body, dict):
-        kind = "model_attributes_type"
-        raise InvalidInput([detail("", "Input should be an object", kind, input=body)])
+        raise InvalidInput([no_object(body)])
     image_url, params = read_input(body)
     photo = photo_of(image_url, service.parts.uploads, base)
     wanted = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
