@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from svd_core.bench.api_callers import Clip
-from svd_core.bench.api_figures import TARGETS, Rounds, latencies, p95, table
+from svd_core.bench.api_figures import TARGETS, Rounds, latencies, p95, table, taken
 from svd_core.bench.api_past import lengthen
 from svd_core.events import Stopped
 from svd_core.jobs import Cancellation
@@ -39,11 +39,20 @@ def test_what_is_compared_was_measured_in_the_same_round() -> None:
     found = latencies(fresh, aged)
     assert found["submit_p95_ms"] == pytest.approx(40)
     assert found["status_p95_ms"] == pytest.approx(20)
-    assert found["slowed_percent"] == found["cpu_percent"] == pytest.approx(10)
+    assert found["slowed_percent"] == pytest.approx(10)
     assert found["past_status_percent"] == pytest.approx(20)
     assert found["past_submit_percent"] == pytest.approx(50)
     assert found["past_clip_percent"] == pytest.approx(0)
     assert (found["clip_s"], found["polls"], found["submits"]) == (20, 120, 6)
+
+
+def test_what_asking_takes_of_the_machine_does_not_depend_on_how_busy_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    idle = taken(Clip(seconds=10, cpu_s=21), Clip(seconds=9.5, cpu_s=19))
+    busy = taken(Clip(seconds=40, cpu_s=27), Clip(seconds=38, cpu_s=19))
+    assert idle == busy == pytest.approx(0.1)
 
 
 def test_each_target_is_told_with_its_verdict() -> None:

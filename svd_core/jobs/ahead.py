@@ -1,6 +1,7 @@
 """Photos at addresses, fetched while their jobs wait: a slow host holds up its own job only."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from svd_core.jobs.database import insisted
@@ -10,6 +11,9 @@ from svd_core.jobs.work import ending_of
 
 AT_ONCE = 4
 """Photos under way at a time: four slow hosts hold up those behind them, and may fill 80 MB."""
+
+WRITING_S = 1.0
+"""Far more than the table takes to be told of a photo."""
 
 
 class Ahead:
@@ -49,14 +53,15 @@ class Ahead:
                     self._under_way[row.id] = thread
                     thread.start()
 
-    def close(self, patience_s: float) -> None:
+    def close(self) -> None:
         """Begin no more, and write nothing any more. What is under way is fetched again after a
-        restart."""
+        restart, so that no slow host holds up the end."""
         self._closing.set()
         with self._lock:
             threads = list(self._under_way.values())
+        deadline = time.monotonic() + WRITING_S
         for thread in threads:
-            thread.join(patience_s)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, row: Row) -> None:
         try:

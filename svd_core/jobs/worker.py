@@ -43,8 +43,8 @@ class WorkerQueue(TableQueue):
 
     def _stop_work(self, patience_s: float) -> None:
         self._called.set()
+        self._ahead.close()
         self._thread.join(patience_s)
-        self._ahead.close(patience_s)
 
     def _work(self) -> None:
         while not self._hands.closing.is_set():
