@@ -44,6 +44,10 @@ from svd_core.web.page import build_page
 from svd_core.web.server import for_this_machine_only, launch_options, watchers
 from svd_core.web.zero_gpu import lent
 
+TURN_S = 0.0005
+"""Seconds after which the thread that works lets others have Python; with the usual 5 ms each step
+of an answer may wait that long."""
+
 SWEEP_S = 600.0
 """Seconds between two looks at what is too old to be kept."""
 
@@ -52,6 +56,7 @@ def main(make_engine: Callable[[str, Setting], Engine] = SvdEngine) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    sys.setswitchinterval(TURN_S)
     settings = Settings.from_env()
     parts = Parts(settings, ResultStore(settings.data_dir / "results"), for_this_machine_only())
     photos = PhotoStore(settings.data_dir / "photos")

@@ -1,6 +1,8 @@
 """Queues: every job ends by exactly one ending, whatever is submitted, cancelled or closed when."""
 
 import gc
+import os
+import sys
 import threading
 import weakref
 from collections.abc import Generator, Iterator
@@ -30,6 +32,7 @@ from svd_core.events import (
 from svd_core.jobs import Job, JobQueue, Limits, WorkerQueue
 from svd_core.jobs.schema import State
 from svd_core.jobs.ticket import STOPPING
+from svd_core.jobs.worker import NICER
 from svd_core.params import VideoParams, VideoRequest
 from tests.fake_work import inline_queue, open_table, premises, worker_queue
 from tests.watching import eventually
@@ -216,6 +219,20 @@ def test_two_watchers_see_the_same_end(local: WorkerQueue, gate: Gate) -> None:
     for watcher in watchers:
         watcher.join(5)
     assert ends == [Succeeded(a_video(job.id))] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows of priorities of threads")
+def test_the_work_gives_way_to_those_who_ask_about_it(tmp_path: Path) -> None:
+    nice: list[int] = []
+
+    def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return a_video(job_id)
+
+    with worker_queue(tmp_path, work) as queue:
+        ending(queue.submit(a_request()))
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert nice == [min(own + NICER, 19)]
 
 
 def test_a_long_job_keeps_a_short_record(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """The queue whose work is done in this process: one thread makes the videos in turn."""
 
 import logging
+import os
+import sys
 import threading
+from contextlib import suppress
 
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Progress, Succeeded
@@ -15,6 +18,9 @@ from svd_core.jobs.work import Work, ending_of
 
 RETRY_S = 1.0
 """Seconds until the line is looked at again after the table could not be reached."""
+
+NICER = 5
+"""By how much the work is nicer than the rest of the process, in the system's own measure."""
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +53,7 @@ class WorkerQueue(TableQueue):
         self._thread.join(patience_s)
 
     def _work(self) -> None:
+        _give_way()
         while not self._hands.closing.is_set():
             self._called.wait()
             self._called.clear()
@@ -71,3 +78,12 @@ class WorkerQueue(TableQueue):
             return Succeeded(self._make(ticket.id, request, on_progress))
         except Exception as error:  # noqa: BLE001 - after any failure the next job must still run
             return ending_of(ticket.id, error)
+
+
+def _give_way() -> None:
+    """Let threads that answer callers go before this one and those it starts. Only Linux knows of
+    priorities of threads."""
+    if sys.platform == "linux":
+        own = threading.get_native_id()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICER)
