@@ -42,9 +42,11 @@ class QueueRoutes:
         def look() -> Entry:
             return self._told(self.find(owner, request_id), base, logs)
 
-        # Most polls are about jobs at hand, which a walk to another thread would cost more than.
-        job = self._service.queue.at_hand(request_id)
-        told = await to_thread.run_sync(look) if job is None else look()
+        if (job := self._service.queue.at_hand(request_id)) is not None:
+            # Most that are asked about are; a walk to another thread costs more than the answer.
+            told = self._told(_own(job, owner), base, logs)
+        else:
+            told = await to_thread.run_sync(look)
         return Answer(200 if told["status"] == "COMPLETED" else 202, told).response(request_id)
 
     async def stream(self, request: Request, request_id: str) -> Response:
@@ -72,9 +74,7 @@ class QueueRoutes:
             job = self._service.queue.get(request_id)
         except UnknownJob:
             raise Refusal(NOT_FOUND) from None
-        if job.options.owner != owner:
-            raise Refusal(NOT_FOUND)
-        return job
+        return _own(job, owner)
 
     def _base(self, request: Request) -> str:
         return self._service.parts.links.base(request)
@@ -98,6 +98,13 @@ class QueueRoutes:
             urls = urls_of(base, self._endpoint, job.id)
             told = status_of(job, last, urls, log_of(news) if logs else None, end)
             yield event(told)
+
+
+def _own(job: Job, owner: str) -> Job:
+    """Raises `Refusal`, 404, for somebody else's."""
+    if job.options.owner != owner:
+        raise Refusal(NOT_FOUND)
+    return job
 
 
 def _with_logs(request: Request) -> bool:
