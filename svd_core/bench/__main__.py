@@ -1,10 +1,16 @@
-"""Which measurement is asked for: what a video costs, or `extras`."""
+"""Which measurement is asked for: `--api`, `--extras`, or what a video costs."""
 
 import sys
 
-from svd_core.bench import extras, video
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["extras"]:
-        sys.exit(extras.main(sys.argv[2:]))
+    if "--api" in sys.argv:
+        from svd_core.bench import api
+
+        sys.exit(api.main())
+    if "--extras" in sys.argv:
+        from svd_core.bench import extras
+
+        sys.exit(extras.main())
+    from svd_core.bench import video
+
     sys.exit(video.main())

@@ -27,7 +27,7 @@ class Undeliverable(Exception):
 
 @dataclass(frozen=True)
 class RemoteRequest:
-    """A request whose photo lies at an address, fetched by whoever does the work, not by submit."""
+    """A request whose photo lies at an address, fetched while the job waits, not by submit."""
 
     image_url: str
     params: VideoParams
@@ -138,6 +138,9 @@ class JobQueue(Protocol):
 
     def get(self, job_id: str) -> Job:
         """The job of that id. Raises `UnknownJob`, also for jobs that finished long ago."""
+
+    def at_hand(self, job_id: str) -> Job | None:
+        """The job of that id if it is open and this process has seen it; never waits."""
 
     def position(self, job_id: str) -> int:
         """How many jobs go before it; 0 if it runs or is done. Raises `UnknownJob`."""

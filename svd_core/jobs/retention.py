@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Retention:
     """`keep_hours`: how long an ended job stays. `keep_gb`: how many gigabytes (10^9 bytes) of
-    results stay, the oldest going first; the newest stays in any case, somebody waits for it."""
+    results stay, the oldest going first; the newest stays in any case, somebody waits for it. As
+    many of photos stay, whether they were sent or fetched, besides those of open jobs."""
 
     table: JobTable
     results: ResultStore
@@ -43,7 +44,7 @@ class Retention:
                 connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch)))
             self.results.remove(batch)
         self.results.sweep(self._known, self.keep_hours)
-        self.photos.sweep(self._photos())
+        self.photos.sweep(self._photos(), self.keep_gb * 1e9)
         return gone
 
     def _had_their_time(self) -> list[str]:
