@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from svd_core.download import OnBytes, files_in, needed_files, weight_files
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
-from svd_core.fast.silent import skip_silent
+from svd_core.fast.exact import paying, quicken
 from svd_core.memory import Device, MemoryPlan, Parts
 from svd_core.settings import on_zero_gpu
 
@@ -76,8 +76,6 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.unet.forward = Guidance(pipeline.unet.forward)
-    skip_silent(pipeline.unet)
-    skip_silent(pipeline.vae)
     return pipeline
 
 
@@ -95,7 +93,7 @@ def parts_of(pipeline: Any) -> Parts:
 
 
 def place(pipeline: Any, plan: MemoryPlan) -> None:
-    """Bring `pipeline` to where `plan` wants it, from wherever it is."""
+    """Bring `pipeline` to where `plan` wants it, from wherever it is, at the speed it can have."""
     pipeline.remove_all_hooks()
     pipeline.unet.forward.split = plan.split_guidance
     if plan.dtype == "bfloat16":
@@ -103,6 +101,7 @@ def place(pipeline: Any, plan: MemoryPlan) -> None:
             pipeline.unet.forward.dtype = torch.bfloat16
             pipeline.unet.to(torch.bfloat16)
         _to_bfloat16(pipeline.vae.decoder)
+    quicken(pipeline, paying(plan))
     if plan.offload == "none":
         pipeline.to(plan.device)
     elif plan.offload == "model":

@@ -1,0 +1,105 @@
+"""Every exact rewrite computes what stock diffusers computes, alone and with all others."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from svd_core.fast.exact import EXACT, paying, quicken
+from svd_core.memory import MemoryPlan
+from tests.random_checkpoint import decode, denoise, random_models
+
+ROUNDING = 3e-6
+"""Of the largest number that comes out, in single precision."""
+
+ON_CPU = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
+ON_CUDA = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=2)
+
+CHANGING = [name for name in EXACT if name not in ("silent", "units")]
+"""Those that have something to do where nothing is silent; `test_silent` is about the others."""
+
+
+@pytest.fixture
+def models() -> dict[str, nn.Module]:
+    return random_models()
+
+
+def differ(found: torch.Tensor, stock: torch.Tensor) -> float:
+    return float((found - stock).abs().max() / stock.abs().max())
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_rewrite_alone_changes_rounding_only(models: dict[str, nn.Module], name: str) -> None:
+    stock = denoise(models["unet"], halves=2), decode(models["vae"])
+    assert quicken(SimpleNamespace(**models), only=[name])[name] > 0
+    assert differ(denoise(models["unet"], halves=2), stock[0]) < ROUNDING
+    assert differ(decode(models["vae"]), stock[1]) < ROUNDING
+
+
+@pytest.mark.parametrize("halves", [1, 2])
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 8, 8), (2, 12, 10), (25, 6, 4)])
+def test_all_together_change_rounding_only(
+    models: dict[str, nn.Module], halves: int, frames: int, height: int, width: int
+) -> None:
+    shape = {"frames": frames, "height": height, "width": width}
+    stock = denoise(models["unet"], halves, **shape), decode(models["vae"], **shape)
+    quicken(SimpleNamespace(**models), only=EXACT)
+    assert differ(denoise(models["unet"], halves, **shape), stock[0]) < ROUNDING
+    assert differ(decode(models["vae"], **shape), stock[1]) < ROUNDING
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_they_are_as_near_to_the_truth_as_stock(
+    models: dict[str, nn.Module], dtype: torch.dtype
+) -> None:
+    truth = {"unet": denoise(models["unet"], 2), "vae": decode(models["vae"])}
+    for model in models.values():
+        model.to(dtype)
+    stock = {"unet": denoise(models["unet"], 2), "vae": decode(models["vae"])}
+    quicken(SimpleNamespace(**models), only=EXACT)
+    ours = {"unet": denoise(models["unet"], 2), "vae": decode(models["vae"])}
+    for part, right in truth.items():
+        error, stock_error = (
+            float((made[part].float() - right).square().mean().sqrt()) for made in (ours, stock)
+        )
+        assert error <= 1.05 * stock_error
+
+
+def test_none_is_stock_again_to_the_bit(models: dict[str, nn.Module]) -> None:
+    stock = denoise(models["unet"], halves=2), decode(models["vae"])
+    state = {name: value.clone() for name, value in models["unet"].state_dict().items()}
+    quicken(SimpleNamespace(**models), only=EXACT)
+    assert models["unet"].state_dict().keys() == state.keys()
+    assert all(torch.equal(models["unet"].state_dict()[name], state[name]) for name in state)
+    quicken(SimpleNamespace(**models), only=[])
+    assert torch.equal(denoise(models["unet"], halves=2), stock[0])
+    assert torch.equal(decode(models["vae"]), stock[1])
+
+
+def test_two_clips_in_a_row_are_the_same(models: dict[str, nn.Module]) -> None:
+    quicken(SimpleNamespace(**models), only=EXACT)
+    first = denoise(models["unet"], halves=2)
+    denoise(models["unet"], halves=1, frames=5)
+    assert torch.equal(denoise(models["unet"], halves=2), first)
+
+
+def test_more_than_one_token_is_looked_at_properly(models: dict[str, nn.Module]) -> None:
+    unet = models["unet"]
+    block = unet.down_blocks[0].attentions[0].transformer_blocks[0]
+    draw = torch.Generator().manual_seed(3)
+    places, tokens = (torch.randn(2, n, c, generator=draw) for n, c in ((6, 32), (4, 16)))
+    with torch.no_grad():
+        stock = block(places, encoder_hidden_states=tokens)
+        quicken(SimpleNamespace(**models), only=EXACT)
+        assert differ(block(places, encoder_hidden_states=tokens), stock) < ROUNDING
+
+
+def test_sequential_offload_gets_only_what_leaves_weights_to_their_layers() -> None:
+    sequential = MemoryPlan(
+        device="cuda", dtype="float16", offload="sequential", decode_chunk_size=1
+    )
+    assert "units" in paying(ON_CPU)
+    assert "units" not in paying(ON_CUDA)
+    assert set(paying(sequential)) < set(paying(ON_CUDA))
+    assert all(EXACT[name].whole_layers for name in paying(sequential))
