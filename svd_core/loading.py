@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from svd_core.download import OnBytes, files_in, needed_files, weight_files
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
+from svd_core.fast.assumed import trusted
 from svd_core.fast.exact import paying, quicken
 from svd_core.memory import Device, MemoryPlan, Parts
 from svd_core.settings import on_zero_gpu
@@ -101,7 +102,7 @@ def place(pipeline: Any, plan: MemoryPlan) -> None:
             pipeline.unet.forward.dtype = torch.bfloat16
             pipeline.unet.to(torch.bfloat16)
         _to_bfloat16(pipeline.vae.decoder)
-    quicken(pipeline, paying(plan))
+    quicken(pipeline, trusted(paying(plan)))
     if plan.offload == "none":
         pipeline.to(plan.device)
     elif plan.offload == "model":

@@ -1,12 +1,18 @@
 """Every exact rewrite computes what stock diffusers computes, alone and with all others."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers.models.activations import GEGLU
 from torch import nn
 
+from svd_core.fast import assumed
+from svd_core.fast.assumed import STOCK, changed, trusted
 from svd_core.fast.exact import EXACT, paying, quicken
+from svd_core.fast.rewrites import rewritten
+from svd_core.loading import open_folder, place
 from svd_core.memory import MemoryPlan
 from tests.random_checkpoint import decode, denoise, random_models
 
@@ -103,3 +109,30 @@ def test_sequential_offload_gets_only_what_leaves_weights_to_their_layers() -> N
     assert "units" not in paying(ON_CUDA)
     assert set(paying(sequential)) < set(paying(ON_CUDA))
     assert all(EXACT[name].whole_layers for name in paying(sequential))
+
+
+def test_diffusers_is_what_the_rewrites_were_compared_with() -> None:
+    assert changed() == []
+
+
+def test_another_diffusers_means_the_stock_path_and_a_sentence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert trusted(["blend"]) == ["blend"]
+    assert caplog.messages == []
+    other = {**STOCK, GEGLU.forward: "0" * 16}
+    assert trusted(["blend"], other) == []
+    (sentence,) = caplog.messages
+    assert "GEGLU.forward" in sentence
+    assert "without them" in sentence
+
+
+def test_placing_a_pipeline_of_another_diffusers_leaves_it_stock(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = open_folder(tiny_checkpoint, False, lambda *_: None)
+    place(pipeline, ON_CPU)
+    assert list(rewritten(pipeline.unet))
+    monkeypatch.setattr(assumed, "fingerprint", lambda _: "")
+    place(pipeline, ON_CPU)
+    assert not list(rewritten(pipeline.unet))

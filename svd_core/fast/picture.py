@@ -7,7 +7,7 @@ place, which saves the processor from touching fresh memory.
 from typing import Any
 
 from diffusers.models.resnet import ResnetBlock2D
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.fast.rewrites import Forward
@@ -19,7 +19,7 @@ def undivided(layer: Any) -> Forward | None:
         return None
     if layer.upsample is not None or layer.downsample is not None or layer.skip_time_act:
         return None
-    if layer.output_scale_factor != 1.0:
+    if layer.output_scale_factor != 1.0 or not isinstance(layer.nonlinearity, nn.SiLU):
         return None
 
     def forward(x: Tensor, temb: Tensor | None, *_: Any, **__: Any) -> Tensor:
