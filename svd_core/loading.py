@@ -58,7 +58,7 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
     then named, nothing unexpected is imported, and the published preprocessor config needs no
     torchvision. Raises `ModelBroken`, naming the file.
     """
-    _hush()
+    hush()
     there = files_in(folder)
     needed_files(there, half, str(folder))
     weights = {part: weight_files(there, part, half, str(folder)) for part in CLASSES}
@@ -175,7 +175,7 @@ class Guidance:
         return (torch.cat(found).to(outer),)
 
 
-def _hush() -> None:
+def hush() -> None:
     """Keep the libraries' own bars and warnings off the terminal, where they mean nothing: that a
     processor we never use wants torchvision, and a false alarm whenever the VAE changes precision.
     What goes wrong is raised."""
@@ -186,7 +186,7 @@ def _hush() -> None:
 
 
 def _pipeline_class() -> Any:
-    from diffusers import StableVideoDiffusionPipeline  # not before `_hush`
+    from diffusers import StableVideoDiffusionPipeline  # not before `hush`
 
     return StableVideoDiffusionPipeline
 

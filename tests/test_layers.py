@@ -27,15 +27,15 @@ ROWS = (
 # Library: modules and packages that may import it. Whoever needs another one adds it here, and to
 # requirements.txt.
 FENCES: Mapping[str, tuple[str, ...]] = {
-    "numpy": ("clip", "image", "video", "diffusion", "nano"),
+    "numpy": ("clip", "image", "video", "diffusion", "nano", "bench"),
     "pydantic": ("settings", "web.fal"),
     "platformdirs": ("settings",),
-    "PIL": ("image", "engine", "diffusion", "loaded", "nano"),
+    "PIL": ("image", "engine", "diffusion", "loaded", "nano", "bench"),
     "pillow_heif": ("image",),
     "imageio_ffmpeg": ("video",),
-    "torch": ("diffusion", "loading", "loaded", "fast", "nano"),
-    "diffusers": ("loading", "fast", "nano"),
-    "transformers": ("loading", "nano"),
+    "torch": ("diffusion", "loading", "loaded", "fast", "nano", "bench"),
+    "diffusers": ("loading", "fast", "nano", "bench"),
+    "transformers": ("loading", "nano", "bench"),
     "safetensors": ("loading", "nano"),
     "huggingface_hub": ("download",),
     "gradio": ("web",),
