@@ -8,10 +8,12 @@ import torch
 from diffusers.models.activations import GEGLU
 from torch import nn
 
-from svd_core.fast import assumed
+from svd_core.errors import Cancelled
+from svd_core.fast import assumed, slices, whole_clip
 from svd_core.fast.assumed import STOCK, changed, trusted
 from svd_core.fast.exact import EXACT, paying, quicken
 from svd_core.fast.rewrites import rewritten
+from svd_core.fast.whole_clip import frames_at_once
 from svd_core.loading import open_folder, place
 from svd_core.memory import MemoryPlan
 from tests.random_checkpoint import decode, denoise, random_models
@@ -136,3 +138,47 @@ def test_placing_a_pipeline_of_another_diffusers_leaves_it_stock(
     monkeypatch.setattr(assumed, "fingerprint", lambda _: "")
     place(pipeline, ON_CPU)
     assert not list(rewritten(pipeline.unet))
+
+
+@pytest.mark.parametrize("rewrites", [[], EXACT])
+@pytest.mark.parametrize(("frames", "at_once"), [(5, 1), (5, 2), (25, 4)])
+def test_a_clip_decoded_in_slices_is_the_clip_decoded_at_once(
+    models: dict[str, nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+    rewrites: list[str],
+    frames: int,
+    at_once: int,
+) -> None:
+    stock = decode(models["vae"], frames, 5, 3)
+    monkeypatch.setattr(whole_clip, "ROWS_BYTES", 2**14)  # several slices of rows
+    quicken(SimpleNamespace(**models), only=rewrites)
+    shares: list[float] = []
+    with frames_at_once(models["vae"].decoder, at_once, shares.append):
+        assert differ(decode(models["vae"], frames, 5, 3), stock) < ROUNDING
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
+
+
+def test_decoding_can_be_stopped_and_leaves_the_decoder_as_it_was(
+    models: dict[str, nn.Module],
+) -> None:
+    stock = decode(models["vae"])
+
+    def stop(share: float) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled), frames_at_once(models["vae"].decoder, 1, stop):
+        decode(models["vae"])
+    assert torch.equal(decode(models["vae"]), stock)
+
+
+@pytest.mark.parametrize("halves", [1, 2])
+def test_feed_forwards_in_slices_are_feed_forwards(
+    models: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch, halves: int
+) -> None:
+    """Slices that do not divide the tokens: stock's own chunking gives noise or refuses there."""
+    stock = denoise(models["unet"], halves, frames=5, height=6, width=10)
+    monkeypatch.setattr(slices, "HIDDEN", 7 * 256)
+    quicken(SimpleNamespace(**models), only=["slices"])
+    ours = denoise(models["unet"], halves, frames=5, height=6, width=10)
+    assert differ(ours, stock) < ROUNDING

@@ -103,9 +103,10 @@ def _our_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
 
 @torch.no_grad()
 def _stock_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
-    """As `StableVideoDiffusionPipeline.__call__` ends, in the decoder's precision."""
+    """As `StableVideoDiffusionPipeline.__call__` ends, in the decoder's precision, with its default
+    of all frames at once."""
     latents = latents.to(next(pipeline.vae.decoder.parameters()).dtype)
-    video = pipeline.decode_latents(latents, params.num_frames, params.decode_chunk_size)
+    video = pipeline.decode_latents(latents, params.num_frames, latents.shape[1])
     pictures = pipeline.video_processor.postprocess_video(video, output_type="pil")[0]
     return np.stack([np.asarray(picture) for picture in pictures])
 

@@ -15,6 +15,7 @@ from svd_core.fast.picture import undivided
 from svd_core.fast.resblock import flat_temporal_half
 from svd_core.fast.rewrites import Rewrite, put_on, take_off
 from svd_core.fast.silent import silent
+from svd_core.fast.slices import sliced
 from svd_core.fast.tokens import still_tokens
 from svd_core.fast.units import used_units
 from svd_core.memory import MemoryPlan
@@ -45,6 +46,7 @@ EXACT: Mapping[str, Exact] = {
     "undivided": Exact(undivided, on_cpu=True, on_cuda=True, whole_layers=True),
     "still tokens": Exact(still_tokens, on_cpu=True, on_cuda=True, whole_layers=True),
     "units": Exact(used_units, on_cpu=True, on_cuda=False, whole_layers=False),
+    "slices": Exact(sliced, on_cpu=True, on_cuda=True, whole_layers=True),
 }
 """By name, in the order in which they have their say: a layer takes the first that fits."""
 

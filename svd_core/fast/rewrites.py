@@ -52,5 +52,11 @@ def rewritten(model: nn.Module) -> Iterator[nn.Module]:
     return (layer for layer in model.modules() if _is_rewritten(layer))
 
 
+def rewritten_by(layer: nn.Module) -> str | None:
+    """Name of the rewrite that `layer` has, None for a stock one."""
+    forward = vars(layer).get("forward")
+    return forward.name if isinstance(forward, Rewritten) else None
+
+
 def _is_rewritten(layer: nn.Module) -> bool:
-    return isinstance(vars(layer).get("forward"), Rewritten)
+    return rewritten_by(layer) is not None
