@@ -75,7 +75,7 @@ def test_chunks_that_are_clips_of_their_own_are_about_equally_long() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_once", "gib"), [(1, 6.14), (2, 6.99), (4, 8.68), (8, 12.05), (25, 28.13)]
+    ("at_once", "gib"), [(1, 6.00), (2, 6.71), (4, 8.11), (8, 10.93), (25, 28.13)]
 )
 def test_decoding_takes_what_was_counted(at_once: int, gib: float) -> None:
     assert NEEDS.decode(at_once) / 2**30 == pytest.approx(gib, rel=0.01)
@@ -167,7 +167,7 @@ def test_a_cpu_has_smaller_plans_too() -> None:
 
 
 def test_a_plan_can_be_read() -> None:
-    assert plan(gpu(12), XT).told() == ("model offload, 5 frames decoded at once")
+    assert plan(gpu(12), XT).told() == ("model offload, 6 frames decoded at once")
     assert MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=1).told() == (
         "1 frame decoded at once"
     )

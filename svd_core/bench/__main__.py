@@ -9,4 +9,8 @@ if __name__ == "__main__":
         from svd_core.bench import contest  # brings torch, which takes seconds
 
         sys.exit(contest.main())
+    if "--plans" in sys.argv:
+        from svd_core.bench import plans
+
+        sys.exit(plans.main())
     sys.exit(video.main())

@@ -62,6 +62,15 @@ def open_stock(checkpoint: Checkpoint, random_weights: bool, half: bool) -> Any:
     return pipeline
 
 
+def full_size() -> tuple[Any, Any]:
+    """SVD-XT's UNet and VAE in half precision, without numbers."""
+    hush()
+    with torch.device("meta"):
+        unet, vae = _unet(tiny=False), _vae(tiny=False)
+    # Mix factors are made on the CPU whatever the context says.
+    return unet.to("meta").half().eval(), vae.to("meta").half().eval()
+
+
 def twin(pipeline: Any) -> Any:
     """A second pipeline of the same weights, so that one can be changed and the other stays."""
     return deepcopy(pipeline)
