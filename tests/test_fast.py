@@ -1,5 +1,6 @@
 """Every exact rewrite computes what stock diffusers computes, alone and with all others."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -182,3 +183,20 @@ def test_feed_forwards_in_slices_are_feed_forwards(
     quicken(SimpleNamespace(**models), only=["slices"])
     ours = denoise(models["unet"], halves, frames=5, height=6, width=10)
     assert differ(ours, stock) < ROUNDING
+
+
+def test_with_model_offload_the_clip_is_the_same(tiny_checkpoint: Path) -> None:
+    """Offloaded from a CPU to itself, which moves no byte but goes the ways of a GPU. (Sequential
+    offload cannot be tried so: accelerate fails at it, with stock layers too.)"""
+    pipeline = open_folder(tiny_checkpoint, False, lambda *_: None)
+    place(pipeline, ON_CPU)
+    there = denoise(pipeline.unet, halves=2), decode(pipeline.vae, frames=5)
+    place(pipeline, replace(ON_CPU, offload="model", split_guidance=True))
+    assert list(rewritten(pipeline.vae))
+    away = denoise(pipeline.unet, halves=2)
+    assert differ(away, there[0]) < ROUNDING
+    with frames_at_once(pipeline.vae.decoder, 2, lambda _: None):
+        assert differ(decode(pipeline.vae, frames=5), there[1]) < ROUNDING
+    place(pipeline, ON_CPU)
+    assert differ(denoise(pipeline.unet, halves=2), there[0]) < ROUNDING
+    assert differ(decode(pipeline.vae, frames=5), there[1]) < ROUNDING
