@@ -21,7 +21,7 @@ UNET_CHANNELS = 320
 # Decoding in half precision at 128 channels, counted likewise. All frames of 1024x576 at once take
 # 1.125 GiB each as in stock; ours take an eighth less, which is left as a margin. In slices: what
 # lies there of the whole clip, and of each frame of a slice on top: 6.0 GiB for 25 frames one by
-# one, 8.1 by fours, where stock takes 28.1 for the same picture. `python -m svd_core.bench --plans`
+# one, 8.1 by fours, where stock takes 28.1 for the same picture. `python -m svd_core.bench plans`
 # counts.
 DECODE_PER_PIXEL = 1.125 * GIB / (1024 * 576)
 CLIP_PER_PIXEL = 5.301 * GIB / (25 * 1024 * 576)

@@ -1,4 +1,4 @@
-"""Whether we are faster than stock, and still right: `python -m svd_core.bench --contest`.
+"""Whether we are faster than stock, and still right: `python -m svd_core.bench contest`.
 
 Stock diffusers, stock compiled as its documentation says, our default path, and on request each
 rewrite alone make the same clip in turn, in one process, from the same weights and noise. Speeds
@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m svd_core.bench --contest", description=__doc__)
-    parser.add_argument("--contest", action="store_true", help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(prog="python -m svd_core.bench contest", description=__doc__)
     parser.add_argument("--model", default="svd-nano", help="svd-nano, tiny, svd-xt or a folder")
     parser.add_argument("--random-weights", action="store_true", help="for svd-xt at full size")
     parser.add_argument("--rounds", type=int, default=3, help="clips of each contestant, after one")

@@ -1,4 +1,4 @@
-"""What SVD-XT takes of a GPU under each memory plan: `python -m svd_core.bench --plans`.
+"""What SVD-XT takes of a GPU under each memory plan: `python -m svd_core.bench plans`.
 
 Counted, not measured: activations in half precision on tensors without numbers, stock and with our
 rewrites, and what the planner makes of them. Ends in one line of JSON.
