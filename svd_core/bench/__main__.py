@@ -1,16 +1,13 @@
-"""Which measurement is asked for: `--api`, `--extras`, or what a video costs."""
+"""Which measurement is asked for: what a video costs, or `api`, `contest`, `extras`, `plans`."""
 
 import sys
+from importlib import import_module
+
+OTHERS = ("api", "contest", "extras", "plans")
+"""Modules of that name, asked for with or without dashes; some bring torch, which takes seconds."""
 
 if __name__ == "__main__":
-    if "--api" in sys.argv:
-        from svd_core.bench import api
-
-        sys.exit(api.main())
-    if "--extras" in sys.argv:
-        from svd_core.bench import extras
-
-        sys.exit(extras.main())
-    from svd_core.bench import video
-
-    sys.exit(video.main())
+    name, rest = "".join(sys.argv[1:2]).removeprefix("--"), sys.argv[2:]
+    if name in OTHERS:
+        sys.exit(import_module(f"svd_core.bench.{name}").main(rest))
+    sys.exit(import_module("svd_core.bench.video").main())

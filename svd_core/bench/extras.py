@@ -1,4 +1,4 @@
-"""What a page asks for beside videos: `python -m svd_core.bench --extras`. Seconds, then JSON.
+"""What a page asks for beside videos: `python -m svd_core.bench extras`. Seconds, then JSON.
 
 Each figure is the median of `RUNS`, after one run to warm up. "framing" is a photo of 12 megapixels
 framed again, as after each move of a slider; "preview" all latents of a clip as a moving picture.
@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -31,7 +31,7 @@ RUNS = 5
 SIZE, NUM_FRAMES = (1024, 576), 25
 
 
-def main() -> int:
+def main(_: Sequence[str] = ()) -> int:
     frames = clip()
     with tempfile.TemporaryDirectory() as folder:
         found = _exports(frames, Path(folder)) | _others(frames)
