@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 
 from svd_core.engine import EngineStatus
-from svd_core.jobs import JobQueue
+from svd_core.jobs import JobQueue, Retention, TableQueue
 from svd_core.models import CHECKPOINTS, DEMO
 from svd_core.settings import Settings
+from svd_core.storage import PhotoStore, ResultStore
 from svd_core.video import write_mp4
-from svd_core.web.page import build_page
+from svd_core.web.page import Backend, build_page
 from svd_core.web.server import launch_options, watchers
 from tests.fake_work import FakeWork, moving, worker_queue
 
@@ -47,16 +48,16 @@ def serve(
     *,
     status: Callable[[], EngineStatus] = lambda: READY,
     settings: Settings | None = None,
+    port: int | None = None,
 ) -> Iterator[Served]:
-    """The page on a free port of this machine, with `folder/examples` as its examples."""
+    """The page on `port` or a free one of this machine, with `folder/examples` as its examples."""
     settings = settings or Settings(data_dir=folder, max_queue=4)
     work = work or FakeWork(folder)
     with worker_queue(folder, work, settings.max_queue) as queue:
-        page = build_page(queue, status, folder / "examples", watchers(settings))
+        backend = Backend(queue, status, retention(queue, folder).remove)
+        page = build_page(backend, folder / "examples", watchers(settings))
         page.queue(max_size=settings.max_queue)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = port or _free_port()
         options = launch_options(settings, folder)
         page.launch(prevent_thread_lock=True, server_port=port, **options)
         try:
@@ -64,6 +65,19 @@ def serve(
         finally:
             queue.close()
             page.close(verbose=False)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def retention(queue: TableQueue, folder: Path) -> Retention:
+    """What removes the jobs of `worker_queue`."""
+    photos = PhotoStore(folder / "photos")
+    return Retention(queue._table, ResultStore(folder), photos, keep_hours=1, keep_gb=1)
 
 
 def examples(folder: Path) -> Path:

@@ -1,0 +1,159 @@
+"""What the model will see of the photo, shown before anything is made of it.
+
+The photo is decoded once, made small, and kept; after that a turn of a dial costs milliseconds. The
+picture comes from the core's own framing.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from svd_core.errors import InvalidRequest, SvdError
+from svd_core.image import Framed, Size, crop_box, frame_photo, nearest_size, open_photo
+from svd_core.params import VideoParams
+from svd_core.web.page.dials import Changes, Dials
+from svd_core.web.page.texts import Texts, fixed
+from svd_core.web.page.words import error_html
+
+SIDE = 720
+"""Longer side of the preview in pixels: what a column is wide, on screens of two pixels a point."""
+
+DRAG = """
+let from = null;
+const figure = () => element.querySelector("figure[data-focus]");
+const clamp = (v) => Math.min(1, Math.max(0, v));
+const at = (event) => {
+    const box = from.figure.querySelector("img").getBoundingClientRect();
+    const [x, y] = from.focus, [w, h] = from.over;
+    return [
+        w ? clamp(x - (event.clientX - from.x) / (box.width * w)) : x,
+        h ? clamp(y - (event.clientY - from.y) / (box.height * h)) : y,
+    ];
+};
+element.addEventListener("pointerdown", (event) => {
+    const found = figure();
+    if (!found || !event.target.closest("figure")) return;
+    const numbers = (name) => found.dataset[name].split(",").map(Number);
+    from = { figure: found, x: event.clientX, y: event.clientY,
+             focus: numbers("focus"), over: numbers("over") };
+    found.setPointerCapture(event.pointerId);
+    event.preventDefault();
+});
+element.addEventListener("pointermove", (event) => {
+    if (!from) return;
+    const [x, y] = at(event);
+    from.figure.classList.add("svd-dragged");
+    from.figure.querySelector(".svd-whole").style.objectPosition = `${x * 100}% ${y * 100}%`;
+});
+element.addEventListener("pointerup", (event) => {
+    if (!from) return;
+    const [x, y] = at(event);
+    from = null;
+    trigger("dragged", { x, y });
+});
+"""
+
+
+@dataclass(frozen=True)
+class Small:
+    """A photo made small. `photo`: PIL's image, upright RGB. `full`: its size before."""
+
+    photo: Any
+    full: Size
+
+
+@dataclass(frozen=True)
+class Framing:
+    """`small` is None while there is no photo that can be used."""
+
+    figure: gr.HTML
+    small: gr.State
+
+    @classmethod
+    def build(cls) -> "Framing":
+        figure = gr.HTML(fixed("framing_empty"), elem_id="framing", js_on_load=DRAG)
+        return cls(figure, gr.State(None))
+
+    def opened(self, image: bytes | None) -> Changes:
+        """A photo has come, or gone."""
+        if image is None:
+            return {self.small: None, self.figure: str(fixed("framing_empty"))}
+        try:
+            photo = open_photo(image)
+        except SvdError as error:
+            return {self.small: None, self.figure: error_html(str(error))}
+        full = photo.size
+        photo.thumbnail((2 * SIDE, 2 * SIDE))
+        return {self.small: Small(photo, full)}
+
+    def framed(
+        self, small: Small, values: Mapping[str, object], sizes: Sequence[Size], dials: Dials,
+        say: Texts,
+    ) -> Changes:  # fmt: skip
+        """The picture that the model will see, and only those dials that would change it."""
+        try:
+            params = VideoParams.from_mapping(values)
+        except InvalidRequest as error:
+            return {self.figure: error_html(str(error))}
+        size = nearest_size(small.photo.size, sizes)
+        shown = (round(size[0] * SIDE / max(size)), round(size[1] * SIDE / max(size)))
+        framed = frame_photo(small.photo, [shown], params)
+        wide, high = _over(small.photo.size, framed)
+        return {
+            self.figure: figure_html(small, framed, size, params, say),
+            dials["focus_x"]: gr.update(visible=wide > 0),
+            dials["focus_y"]: gr.update(visible=high > 0),
+        }
+
+
+def focus_at(small: Small, point: Sequence[float], sizes: Sequence[Size]) -> tuple[float, float]:
+    """The focus that brings `point`, in pixels of the whole photo, to the middle of the crop."""
+    left, top, right, bottom = crop_box(small.full, nearest_size(small.full, sizes), 0, 0)
+    return tuple(
+        round(min(max((at - shown / 2) / (whole - shown), 0.0), 1.0), 2) if whole - shown >= 1
+        else 0.5
+        for at, shown, whole in zip(point, (right - left, bottom - top), small.full, strict=True)
+    )  # type: ignore[return-value]  # two of them  # fmt: skip
+
+
+def figure_html(small: Small, framed: Framed, size: Size, params: VideoParams, say: Texts) -> str:
+    wide, high = _over(small.photo.size, framed)
+    share = (1 / (1 + wide)) * (1 / (1 + high))
+    kept = (
+        say("framing_whole") if share > 0.995 else say("framing_kept", percent=f"{share:.0%}"[:-1])
+    )
+    caption = f"{say('framing_caption', width=size[0], height=size[1])} · {kept}"
+    movable = ""
+    if wide or high:
+        movable = (
+            f' data-focus="{params.focus_x},{params.focus_y}" data-over="{wide:.4f},{high:.4f}"'
+        )
+        caption += f" · {say('framing_move')}"
+    whole = f'<img class="svd-whole" alt="" src="{picture(small.photo, SIDE)}">' if movable else ""
+    return (
+        f'<figure{movable}><div style="aspect-ratio:{size[0]}/{size[1]}">'
+        f'<img class="svd-framed" alt="{escape(say("framing_alt"))}" draggable="false" '
+        f'src="{picture(framed.image)}">{whole}</div><figcaption>{escape(caption)}</figcaption></figure>'
+    )
+
+
+def picture(image: Any, side: int = 0) -> str:
+    """PIL's `image` as an address that holds it, at most `side` pixels long; some 60 kB."""
+    if side:
+        image = image.copy()
+        image.thumbnail((side, side))
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _over(photo: Size, framed: Framed) -> tuple[float, float]:
+    """How much of the photo stands over the crop, as a part of the crop's width and height."""
+    left, top, right, bottom = framed.box
+    over = (photo[0] / (right - left) - 1, photo[1] / (bottom - top) - 1)
+    return tuple(value if value > 0.005 else 0.0 for value in over)  # type: ignore[return-value]
