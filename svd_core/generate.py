@@ -26,6 +26,7 @@ def generate(
     on_progress(Progress(stage=Stage.WRITING, elapsed_s=time.monotonic() - started))
     recipe = Recipe.of(clip, checkpoint, framed, request.image)
     path = write_mp4(clip.frames, store.path(job_id), clip.params.rate, comment=recipe.to_json())
+    store.put_frames(job_id, clip.frames)
     return Video(
         path=path,
         width=clip.frames.shape[2],

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     ("errors", "events", "params", "settings", "clip"),
-    ("image", "video", "recipe", "storage"),
+    ("ffmpeg", "image", "video", "export", "recipe", "storage"),
     ("models", "memory", "download", "pace", "diffusion", "fast", "loading", "loaded", "engine"),
     ("generate",),
     ("jobs",),
@@ -27,12 +27,12 @@ ROWS = (
 # Library: modules and packages that may import it. Whoever needs another one adds it here, and to
 # requirements.txt.
 FENCES: Mapping[str, tuple[str, ...]] = {
-    "numpy": ("clip", "image", "video", "diffusion", "nano"),
+    "numpy": ("clip", "image", "video", "export", "diffusion", "bench", "nano"),
     "pydantic": ("settings", "web.fal"),
     "platformdirs": ("settings",),
-    "PIL": ("image", "engine", "diffusion", "loaded", "nano"),
+    "PIL": ("image", "export", "engine", "diffusion", "loaded", "bench", "nano"),
     "pillow_heif": ("image",),
-    "imageio_ffmpeg": ("video",),
+    "imageio_ffmpeg": ("ffmpeg",),
     "torch": ("diffusion", "loading", "loaded", "fast", "nano"),
     "diffusers": ("loading", "fast", "nano"),
     "transformers": ("loading", "nano"),

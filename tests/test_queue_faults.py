@@ -16,10 +16,11 @@ from sqlalchemy import event
 
 from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
 from svd_core.events import Event, Failed, Progress, Stage, Succeeded, Video
+from svd_core.ffmpeg import PART
 from svd_core.jobs import Cancellation, Job, JobOptions, Limits, TableQueue, WorkerQueue
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
-from svd_core.video import PART, read_frames
+from svd_core.video import read_frames
 from tests.fake_work import FakeWork, open_table, worker_queue
 from tests.queue_server import QUICK, server
 

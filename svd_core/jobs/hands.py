@@ -14,7 +14,7 @@ from svd_core.jobs.schema import Row
 from svd_core.jobs.table import JobTable
 from svd_core.jobs.ticket import Ticket
 from svd_core.params import VideoRequest
-from svd_core.storage import PhotoStore
+from svd_core.storage import PhotoStore, bytes_of
 
 RETRY_S = 1.0
 """Seconds until an ending that could not be written is tried again."""
@@ -102,6 +102,4 @@ class Hands:
 
 def _size(ending: Ending) -> int:
     """Bytes on disk."""
-    if isinstance(ending, Succeeded) and ending.video.path.exists():
-        return ending.video.path.stat().st_size
-    return 0
+    return bytes_of(ending.video.path) if isinstance(ending, Succeeded) else 0
