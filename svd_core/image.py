@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageCms, ImageFilter, ImageOps, UnidentifiedImageError
 from PIL.Image import Resampling
 
@@ -16,6 +17,9 @@ from svd_core.params import Fit, VideoParams
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
+
+Pixels = npt.NDArray[np.uint8]
+"""(height, width, 3), RGB."""
 
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the upright photo; edges may fall between pixels."""
@@ -83,6 +87,13 @@ def frame_photo(photo: Image.Image, sizes: Sequence[Size], params: VideoParams) 
         return Framed(_padded(photo, size), size, "pad", whole)
     box = crop_box(photo.size, size, params.focus_x, params.focus_y)
     return Framed(photo.resize(size, Resampling.LANCZOS, box=box), size, "crop", box)
+
+
+def to_png(pixels: Pixels) -> bytes:
+    """One frame of a video as a picture file, without loss."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def nearest_size(photo: Size, sizes: Sequence[Size]) -> Size:

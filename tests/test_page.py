@@ -24,9 +24,11 @@ from PIL import Image
 
 from svd_core.errors import InvalidRequest, OutOfMemory
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.jobs import JobQueue
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
+from svd_core.storage import ResultStore
 from svd_core.web import server
 from svd_core.web.page import Backend, words
 from svd_core.web.page.dials import Changes
@@ -360,7 +362,8 @@ class TestWatching:
     @pytest.fixture
     def backend(self, work: FakeWork, tmp_path: Path) -> Iterator[Backend]:
         with worker_queue(tmp_path, work) as queue:
-            yield Backend(queue, lambda: READY, retention(queue, tmp_path).remove)
+            keep = retention(queue, tmp_path)
+            yield Backend(queue, lambda: READY, keep.results, keep.remove)
 
     def test_the_end_shows_the_video_and_writes_the_seed_back(
         self, screen: Screen, backend: Backend, a_photo: Path
@@ -448,7 +451,7 @@ class TestWatching:
             raise OutOfMemory("The device is too small; ask for fewer frames.")
 
         with inline_queue(tmp_path, work) as queue:
-            backend = Backend(queue, lambda: READY, lambda _: None)
+            backend = plain_backend(queue, tmp_path)
             *_, last = screen.watch(backend.submit(a_photo.read_bytes(), {}), SAY)
         assert "fewer frames" in last[screen.line]
         assert last[screen.generate].interactive
@@ -461,10 +464,14 @@ class TestWatching:
             yield video
 
         with inline_queue(tmp_path, work) as queue:
-            job = Backend(queue, lambda: READY, lambda _: None).submit(a_photo.read_bytes(), {})
+            job = plain_backend(queue, tmp_path).submit(a_photo.read_bytes(), {})
             *_, last = screen.watch(job, SAY)
             assert last[screen.player]["value"] == video.path
             assert queue.get(job.id).last == Succeeded(video)
+
+
+def plain_backend(queue: JobQueue, folder: Path) -> Backend:
+    return Backend(queue, lambda: READY, ResultStore(folder), lambda _: None)
 
 
 def status(url: str, method: str, path: str, length: int = 2) -> int:

@@ -1,4 +1,4 @@
-"""The page's sentences: complete in every language, and the browser's language is what is spoken."""
+"""The page's sentences: complete in every language, and the browser's language is spoken."""
 
 import re
 from collections.abc import Iterator

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import (
     Browser,
-    BrowserContext,
     Error,
     Page,
     ViewportSize,
@@ -22,7 +21,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.fakes import FakeWork, Served, examples, photo, serve
+from tests.fakes import FakeWork, RealWork, Served, examples, photo, serve
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 360, "height": 780}
@@ -64,6 +63,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     examples(folder)
     with serve(folder, FakeWork(folder)) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A page whose videos are made by the whole core, less the model: they have recipes."""
+    folder = tmp_path_factory.mktemp("real")
+    examples(folder)
+    with serve(folder, RealWork(folder)) as served:
         yield served
 
 

@@ -8,6 +8,7 @@ from svd_core.errors import InvalidImage, SvdError
 from svd_core.image import open_photo
 from svd_core.jobs import Job, JobOptions, JobQueue
 from svd_core.params import VideoParams, VideoRequest
+from svd_core.storage import ResultStore
 from svd_core.web.page.visitor import owner_of
 
 NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the camera."
@@ -20,6 +21,7 @@ class Backend:
 
     queue: JobQueue
     status: Callable[[], EngineStatus]
+    results: ResultStore
     remove: Callable[[Sequence[str]], None]
 
     def submit(

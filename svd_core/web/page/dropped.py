@@ -11,7 +11,8 @@ from svd_core.errors import SvdError
 from svd_core.recipe import Recipe
 from svd_core.web.page.components import Files
 from svd_core.web.page.dials import Changes, shown
-from svd_core.web.page.studio import QUICK, Studio
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, fixed, texts_for
 from svd_core.web.page.words import error_html, status_html
 

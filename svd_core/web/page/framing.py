@@ -20,8 +20,11 @@ from svd_core.web.page.dials import Changes, Dials
 from svd_core.web.page.texts import Texts, fixed
 from svd_core.web.page.words import error_html
 
-SIDE = 720
-"""Longer side of the preview in pixels: what a column is wide, on screens of two pixels a point."""
+SIDE = 600
+"""Longer side of the preview in pixels: as wide as its place, on screens of two pixels a point."""
+
+WHOLE_SIDE = 400
+"""Of the whole photo, which is seen only while it is dragged."""
 
 DRAG = """
 let from = null;
@@ -134,7 +137,7 @@ def figure_html(small: Small, framed: Framed, size: Size, params: VideoParams, s
             f' data-focus="{params.focus_x},{params.focus_y}" data-over="{wide:.4f},{high:.4f}"'
         )
         caption += f" · {say('framing_move')}"
-    whole = f'<img class="svd-whole" alt="" src="{picture(small.photo, SIDE)}">' if movable else ""
+    whole = f'<img class="svd-whole" alt="" src="{picture(small.photo, WHOLE_SIDE)}">' if movable else ""
     return (
         f'<figure{movable}><div style="aspect-ratio:{size[0]}/{size[1]}">'
         f'<img class="svd-framed" alt="{escape(say("framing_alt"))}" draggable="false" '
@@ -143,12 +146,12 @@ def figure_html(small: Small, framed: Framed, size: Size, params: VideoParams, s
 
 
 def picture(image: Any, side: int = 0) -> str:
-    """PIL's `image` as an address that holds it, at most `side` pixels long; some 60 kB."""
+    """PIL's `image` as an address that holds it, at most `side` pixels long; some 50 kB."""
     if side:
         image = image.copy()
         image.thumbnail((side, side))
     data = io.BytesIO()
-    image.save(data, "JPEG", quality=80)
+    image.save(data, "JPEG", quality=78)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 

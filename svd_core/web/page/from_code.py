@@ -10,7 +10,8 @@ from svd_core.errors import InvalidRequest
 from svd_core.params import VideoParams
 from svd_core.web.fal import MOUNT
 from svd_core.web.fal.snippets import BASE, snippets, values_of
-from svd_core.web.page.studio import QUICK, Studio
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, fixed, texts_for
 from svd_core.web.page.words import error_html
 

@@ -1,7 +1,6 @@
 """What this visitor made: a gallery that plays, with the settings of each video, and what to do
 with it. It is read from the job table, so it survives reloads and restarts."""
 
-import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from svd_core.events import Failed, Progress, Stopped, Succeeded
 from svd_core.jobs import Job
 from svd_core.params import VideoParams
 from svd_core.web.page import words
+from svd_core.web.page.handed import Handed
 from svd_core.web.page.texts import Texts, fixed
 
 GALLERY = """
@@ -46,7 +46,7 @@ NAMES = (
 class Gallery:
     tiles: gr.HTML
     timer: gr.Timer
-    download: gr.DownloadButton
+    download: Handed
     box: gr.Column
 
     @classmethod
@@ -54,8 +54,8 @@ class Gallery:
         with gr.Column(elem_id="history", visible=False) as box:
             with gr.Row(elem_id="history-top"):
                 gr.HTML(fixed("history"), padding=False)
-                download = gr.DownloadButton(
-                    str(fixed("download_all")), size="sm", scale=0, min_width=160, elem_id="all"
+                download = Handed.build(
+                    fixed("download_all"), "all", size="sm", scale=0, min_width=160
                 )
             tiles = gr.HTML("", elem_id="tiles", js_on_load=GALLERY)
         return cls(tiles, gr.Timer(1.5, active=False), download, box)
@@ -129,17 +129,13 @@ def is_draft(job: Job) -> bool:
     return "sheet" in memo(job)
 
 
-def archive(jobs: Sequence[Job]) -> bytes | None:
-    """All videos in one zip, the newest first; None if there is none."""
+def archive(jobs: Sequence[Job], path: Path) -> Path:
+    """All videos in one zip at `path`, the newest first."""
     videos = [job.last.video for job in jobs if isinstance(job.last, Succeeded)]
-    videos = [video for video in videos if video.path.is_file()]
-    if not videos:
-        return None
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as kept:  # mp4 is packed already
-        for number, video in enumerate(videos, 1):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as kept:  # mp4 is packed already
+        for number, video in enumerate([v for v in videos if v.path.is_file()], 1):
             kept.write(video.path, f"{number:02}-seed-{video.seed}.mp4")
-    return data.getvalue()
+    return path
 
 
 def _button(what: str, job: Job, text: str, sure: str = "") -> str:

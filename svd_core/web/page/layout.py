@@ -17,16 +17,18 @@ from svd_core.web.page.dials import entry, fine_dials, framing_dials, motion_dia
 from svd_core.web.page.dropped import Dropped, wire_dropped
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import Example, example_strip, find_examples, wire_examples
+from svd_core.web.page.exporting import Exporting, wire_exporting
 from svd_core.web.page.framing import Framing
 from svd_core.web.page.from_code import code_panel, wire_code
 from svd_core.web.page.history import Gallery
 from svd_core.web.page.making import wire_making
 from svd_core.web.page.motion import motion_choice, wire_motion
+from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.past import wire_past
 from svd_core.web.page.result import result_buttons, wire_result
 from svd_core.web.page.screen import PICK, Screen
 from svd_core.web.page.sheet import wire_sheet
-from svd_core.web.page.studio import QUICK, Studio
+from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, languages, texts_for
 from svd_core.web.page.visitor import visitor_card
 
@@ -62,6 +64,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                 with gr.Column(elem_id="result", visible=False) as result:
                     summary = gr.HTML(elem_id="summary", padding=False)
                     buttons = result_buttons()
+                    exporting = Exporting.build()
                 gallery = Gallery.build()
                 strip = example_strip(found) if found else []
                 panel, code = code_panel()
@@ -79,6 +82,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
         wire_dropped(studio, dropped)
         wire_code(studio, panel, code)
         wire_result(studio, buttons)
+        wire_exporting(studio, exporting)
         wire_past(page, studio)
         _publish(studio)
     return page  # type: ignore[no-any-return]  # entering Blocks is untyped

@@ -8,7 +8,8 @@ from gradio.components import Component
 
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.framing import focus_at, picture
-from svd_core.web.page.studio import QUICK, Studio
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, texts_for
 
 SHOW_PROGRESS = """() => {

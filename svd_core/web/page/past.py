@@ -7,20 +7,31 @@ import gradio as gr
 
 from svd_core.jobs import Job
 from svd_core.web.page.dials import Changes, shown
-from svd_core.web.page.history import is_draft
+from svd_core.web.page.history import archive, is_draft
+from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.screen import ended_otherwise
-from svd_core.web.page.studio import QUICK, Studio
+from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, texts_for
 from svd_core.web.page.visitor import known
 from svd_core.web.page.words import status_html
 
 
 def wire_past(page: gr.Blocks, studio: Studio) -> None:
-    def on_open(card: Any, request: gr.Request) -> Iterator[Changes]:
+    def on_open(card: Any, request: gr.Request) -> Changes:
+        visitor = known(card)
+        return {studio.visitor: visitor} | studio.history(visitor, texts_for(request))
+
+    def on_shown(card: Any, current: list[str], request: gr.Request) -> Iterator[Changes]:
         visitor, say = known(card), texts_for(request)
-        yield {studio.visitor: visitor} | studio.history(visitor, say)
-        if (job := newest(studio, visitor)) is not None:
+        job = None if current else newest(studio, visitor)  # somebody may have been quicker
+        if job is None:
+            yield gr.skip()  # a generator that yields nothing would empty every output
+        else:
             yield from studio.show(job, visitor, say)
+
+    def on_download(card: Any) -> Changes:
+        path = gallery.download.place("videos.zip")
+        return {gallery.download.file: archive(studio.backend.jobs(card), path)}
 
     def on_tick(card: Any, request: gr.Request) -> Changes:
         return studio.history(known(card), texts_for(request))
@@ -40,7 +51,11 @@ def wire_past(page: gr.Blocks, studio: Studio) -> None:
             yield from studio.show(job, known(card), say)
 
     gallery = studio.gallery
-    page.load(on_open, studio.visitor, studio.outputs, **studio.watching)
+    opened = page.load(on_open, studio.visitor, [studio.visitor, *gallery.outputs], **QUICK)
+    # Only then: what is said before all parts are in place is lost on some of them.
+    shown_before = [studio.visitor, studio.screen.current]
+    opened.then(on_shown, shown_before, studio.outputs, **studio.watching)
+    gallery.download.wire(on_download, studio.visitor)
     gallery.timer.tick(on_tick, studio.visitor, gallery.outputs, **QUICK)
     gallery.tiles.chosen(on_chosen, studio.visitor, studio.outputs, **studio.watching)
 

@@ -6,12 +6,15 @@ from typing import Any
 import gradio as gr
 
 from svd_core.errors import SvdError
+from svd_core.image import to_png
 from svd_core.params import VideoParams
 from svd_core.web.page import motion
 from svd_core.web.page.backend import with_new_seed
 from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
+from svd_core.web.page.words import error_html, status_html
 
 CHANGES: dict[str, Callable[[VideoParams], VideoParams]] = {
     "again": with_new_seed,
@@ -20,10 +23,14 @@ CHANGES: dict[str, Callable[[VideoParams], VideoParams]] = {
 }
 
 
+OTHERS = ("last_frame",)
+
+
 def result_buttons() -> dict[str, gr.Button]:
     with gr.Row(elem_id="after"):
         return {
-            name: gr.Button(fixed(name), size="sm", min_width=120, elem_id=name) for name in CHANGES
+            name: gr.Button(fixed(name), size="sm", min_width=110, elem_id=name.replace("_", "-"))
+            for name in (*CHANGES, *OTHERS)
         }
 
 
@@ -37,7 +44,7 @@ def wire_result(studio: Studio, buttons: dict[str, gr.Button]) -> None:
             job = studio.backend.job(ids[0] if ids else None, card)
             say = texts_for(request)
             if job is None:
-                yield {studio.screen.line: say("nothing_there")}
+                yield {studio.screen.line: error_html(say("nothing_there"))}
                 return
             try:
                 again = studio.backend.again(job, change)
@@ -50,3 +57,21 @@ def wire_result(studio: Studio, buttons: dict[str, gr.Button]) -> None:
         buttons[name].click(
             run, [studio.screen.current, studio.visitor], studio.outputs, **studio.watching
         )
+
+    def on_last_frame(ids: list[str], card: Any, request: gr.Request) -> Changes:
+        job, say = studio.backend.job(ids[0] if ids else None, card), texts_for(request)
+        try:
+            frames = None if job is None else studio.backend.results.frames(job.id)
+        except SvdError as error:
+            return {studio.screen.line: error_html(str(error))}
+        if frames is None:
+            return {studio.screen.line: error_html(say("nothing_there"))}
+        line = status_html(say("used_last_frame"))
+        return {studio.photo: to_png(frames[-1]), studio.screen.line: line}
+
+    buttons["last_frame"].click(
+        on_last_frame,
+        [studio.screen.current, studio.visitor],
+        [studio.photo, studio.screen.line],
+        **QUICK,
+    )

@@ -19,9 +19,6 @@ from svd_core.web.page.screen import Screen
 from svd_core.web.page.texts import Texts
 from svd_core.web.page.visitor import known
 
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""For events that are the page's own business, and over at once."""
-
 
 @dataclass(frozen=True)
 class Studio:
