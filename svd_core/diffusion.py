@@ -1,5 +1,6 @@
 """One video through a loaded pipeline: encode, denoise, decode, each part with a sign of life."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from svd_core.errors import GenerationFailed
 from svd_core.events import OnProgress
 from svd_core.pace import Pace
 from svd_core.params import VideoParams
+from svd_core.preview import Sketch
 
 NOT_A_NUMBER = (
     "The model gave numbers that are no picture (NaN or infinite). Try another seed or less "
@@ -31,35 +33,41 @@ def make_frames(
     `params`: without None but for `playback_fps`. What `on_progress` raises comes out at once;
     the caller then makes the pipeline ready again. Raises `GenerationFailed` for NaN.
     """
+    assert params.num_inference_steps is not None
+    scaling = pipeline.vae.config.scaling_factor
+    sketch = Sketch(image, params.num_inference_steps, params.rate, scaling)
 
-    def encoded(*_: Any) -> None:
+    def encoded(_: Any, given: tuple[Any, ...]) -> None:
         handle.remove()
+        sketch.learn(given[0])
         on_progress(pace.encoded())
 
     def stepped(_: Any, step: int, __: Any, found: dict[str, Any]) -> dict[str, Any]:
         if not torch.isfinite(found["latents"]).all():
             raise GenerationFailed(NOT_A_NUMBER)
-        on_progress(pace.stepped(step + 1))
+        preview = sketch.after(step + 1)
+        on_progress(replace(pace.stepped(step + 1), preview=preview))
         return found
 
     handle = pipeline.unet.register_forward_pre_hook(encoded)
     try:
-        latents = pipeline(
-            image,
-            width=image.width,
-            height=image.height,
-            num_frames=params.num_frames,
-            num_inference_steps=params.num_inference_steps,
-            min_guidance_scale=params.min_guidance_scale,
-            max_guidance_scale=params.max_guidance_scale,
-            fps=conditioning_fps,
-            motion_bucket_id=params.motion_bucket_id,
-            noise_aug_strength=params.noise_aug_strength,
-            decode_chunk_size=params.decode_chunk_size,
-            generator=torch.Generator("cpu").manual_seed(params.seed),
-            callback_on_step_end=stepped,
-            output_type="latent",
-        ).frames
+        with sketch.watching(pipeline.scheduler):
+            latents = pipeline(
+                image,
+                width=image.width,
+                height=image.height,
+                num_frames=params.num_frames,
+                num_inference_steps=params.num_inference_steps,
+                min_guidance_scale=params.min_guidance_scale,
+                max_guidance_scale=params.max_guidance_scale,
+                fps=conditioning_fps,
+                motion_bucket_id=params.motion_bucket_id,
+                noise_aug_strength=params.noise_aug_strength,
+                decode_chunk_size=params.decode_chunk_size,
+                generator=torch.Generator("cpu").manual_seed(params.seed),
+                callback_on_step_end=stepped,
+                output_type="latent",
+            ).frames
     finally:
         handle.remove()
     assert params.decode_chunk_size is not None

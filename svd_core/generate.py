@@ -5,6 +5,7 @@ import time
 from svd_core.engine import Engine
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.image import frame_photo, open_photo
+from svd_core.motion import measure
 from svd_core.params import VideoRequest
 from svd_core.recipe import Recipe
 from svd_core.storage import ResultStore
@@ -37,4 +38,6 @@ def generate(
         model=checkpoint.name,
         elapsed_s=time.monotonic() - started,
         notes=clip.notes,
+        motion=measure(clip.frames).level,
+        peak_memory=clip.peak_memory,
     )

@@ -4,6 +4,7 @@ Somewhat long: everything that knows how a diffusers pipeline is put together st
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,25 @@ def release() -> None:
     """Give memory that is no longer used back to the system."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def forget_peak() -> None:
+    """Begin to count for `peak_memory` anew, where that can be."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> int | None:
+    """Most bytes held since `forget_peak` on the GPU; without one by the process, since its start.
+    None where the system does not tell."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -3,6 +3,7 @@
 Numbers of defects are those of the list of faults seen in other SVD programs.
 """
 
+import io
 import shutil
 import threading
 import time
@@ -288,6 +289,19 @@ def test_events_tell_the_whole_story(shared: SvdEngine) -> None:
     assert events[-1].elapsed_s <= took
     assert all(e.remaining_s is not None for e in events[2:])
     assert events[-1].remaining_s == 0
+
+
+def test_steps_show_how_all_frames_look_so_far(shared: SvdEngine) -> None:
+    events = Events()
+    shared.generate(PHOTO, VideoParams(seed=1, num_inference_steps=20), events)
+    shown = {e.step: e.preview for e in events if e.preview is not None}
+    assert {e.stage for e in events if e.preview is not None} == {Stage.DENOISING}
+    assert list(shown) == [1, 3, 6, 9, 12, 15, 18, 20]
+    for preview in shown.values():
+        with Image.open(io.BytesIO(preview)) as picture:
+            assert (picture.format, picture.n_frames) == ("WEBP", NUM_FRAMES)
+            assert picture.width == 2 * picture.height
+        assert len(preview) <= 200_000
 
 
 def test_decoding_counts_in_the_time_that_remains(shared: SvdEngine) -> None:

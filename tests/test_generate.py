@@ -33,12 +33,13 @@ class PanEngine(StillEngine):
     """The photo, `step` pixels further to the left in each frame."""
 
     step: int = 2
+    peak_memory: int | None = 3 * 10**9
 
     def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
         on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
         first = np.asarray(image, np.uint8)
         moved = [np.roll(first, -self.step * t, axis=1) for t in range(params.num_frames or 14)]
-        return Clip(np.stack(moved), params)
+        return Clip(np.stack(moved), params, peak_memory=self.peak_memory)
 
 
 
@@ -63,6 +64,15 @@ def test_the_frames_are_kept_as_they_were_made(store: ResultStore) -> None:
     assert (store.frames("job") == expected(params, engine)).all()
     assert sorted(store.folder.iterdir()) == [store.frames_path("job"), video.path]
     assert bytes_of(video.path) > video.path.stat().st_size
+
+
+@pytest.mark.parametrize(("step", "motion"), [(0, "still"), (2, "gentle"), (12, "lively")])
+def test_a_video_tells_how_much_moves_and_what_it_took(
+    store: ResultStore, step: int, motion: str
+) -> None:
+    request = VideoRequest(photo(), VideoParams(num_frames=6))
+    video = generate(request, PanEngine(step), store, "job", silent)
+    assert (video.motion, video.peak_memory) == (motion, 3 * 10**9)
 
 
 def test_a_video_that_cannot_be_written_leaves_no_frames(

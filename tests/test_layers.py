@@ -14,8 +14,11 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     ("errors", "events", "params", "settings", "clip"),
-    ("ffmpeg", "image", "video", "export", "recipe", "storage"),
-    ("models", "memory", "download", "pace", "diffusion", "fast", "loading", "loaded", "engine"),
+    ("ffmpeg", "image", "motion", "video", "export", "recipe", "storage"),
+    (
+        "models", "memory", "download", "pace", "preview", "diffusion", "fast", "loading", "loaded",
+        "engine",
+    ),  # fmt: skip
     ("generate",),
     ("jobs",),
     ("web",),
@@ -27,13 +30,17 @@ ROWS = (
 # Library: modules and packages that may import it. Whoever needs another one adds it here, and to
 # requirements.txt.
 FENCES: Mapping[str, tuple[str, ...]] = {
-    "numpy": ("clip", "image", "video", "export", "diffusion", "bench", "nano"),
+    "numpy": (
+        "clip", "image", "motion", "video", "export", "preview", "diffusion", "bench", "nano",
+    ),  # fmt: skip
     "pydantic": ("settings", "web.fal"),
     "platformdirs": ("settings",),
-    "PIL": ("image", "export", "engine", "diffusion", "loaded", "bench", "nano"),
+    "PIL": (
+        "image", "motion", "export", "preview", "engine", "diffusion", "loaded", "bench", "nano",
+    ),  # fmt: skip
     "pillow_heif": ("image",),
     "imageio_ffmpeg": ("ffmpeg",),
-    "torch": ("diffusion", "loading", "loaded", "fast", "nano"),
+    "torch": ("preview", "diffusion", "loading", "loaded", "fast", "nano"),
     "diffusers": ("loading", "fast", "nano"),
     "transformers": ("loading", "nano"),
     "safetensors": ("loading", "nano"),
