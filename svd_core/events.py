@@ -28,7 +28,7 @@ class Progress:
     QUEUED `step` is the number of jobs ahead. `elapsed_s`: seconds since work on the job began.
     `remaining_s`: expected seconds to the end, None while unknown. `note`: something the user
     should know, e.g. that memory ran out and a smaller plan is tried. `preview`: now and then, how
-    all frames look so far: a small moving WebP of at most 200 kB; it is in memory only.
+    all frames look so far: a small moving WebP of at most 150 kB; it is in memory only.
     """
 
     stage: Stage

@@ -78,7 +78,10 @@ def test_no_sentence_is_left_over_and_none_is_missing() -> None:
     assert known - named - put_together - mentioned - {f"{key}_hint" for key in mentioned} == set()
 
 
-STARTS = ("stage_", "model_", "motion_", "fit_", "shape_", "orientation_")
+STARTS = (
+    "stage_", "model_", "motion_", "fit_", "shape_", "orientation_", "level_", "order_", "format_",
+    "export_",
+)  # fmt: skip
 
 
 def _places(sentence: str) -> set[str]:

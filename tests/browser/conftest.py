@@ -3,6 +3,7 @@
 Pictures of what the tests see are written to `shots/` in this folder.
 """
 
+import io
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import (
     Browser,
     Error,
@@ -21,6 +23,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from tests.fake_work import moving
 from tests.fakes import FakeWork, RealWork, Served, examples, photo, serve
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
@@ -62,7 +65,7 @@ def browser() -> Iterator[Browser]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     examples(folder)
-    with serve(folder, FakeWork(folder)) as served:
+    with serve(folder, FakeWork(folder, preview=small_film())) as served:
         yield served
 
 
@@ -100,6 +103,14 @@ def visitor(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
 def page(browser: Browser, served: Served) -> Iterator[Page]:
     with visitor(browser, served.url) as page:
         yield page
+
+
+def small_film() -> bytes:
+    """An animation as the core sends it while it works."""
+    pictures = [Image.fromarray(frame) for frame in moving()]
+    file = io.BytesIO()
+    pictures[0].save(file, "WEBP", save_all=True, append_images=pictures[1:], duration=100, loop=0)
+    return file.getvalue()
 
 
 def open_page(page: Page, url: str) -> None:

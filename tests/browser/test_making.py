@@ -20,6 +20,9 @@ def test_a_visitor_turns_a_photo_into_a_video(page: Page, served: Served, tmp_pa
         expect(progress).to_contain_text("Imagining the motion · step 2 of 8 · 2.0 s so far")
         expect(progress).to_contain_text("about 6.0 s left")
         expect(progress.get_by_role("progressbar")).to_be_visible()
+        preview = page.get_by_role("img", name="Preview of the video as it forms")
+        expect(preview).to_be_visible()
+        assert preview.evaluate("image => image.decode().then(() => image.naturalWidth)") == 128
         expect(page.get_by_role("button", name="Generate")).to_be_disabled()
         shot(page, "making")
     done(page)
@@ -29,6 +32,8 @@ def test_a_visitor_turns_a_photo_into_a_video(page: Page, served: Served, tmp_pa
     assert request.params.motion_bucket_id == 201
     expect(page.get_by_label("Seed", exact=True)).to_have_value(str(request.params.seed))
     expect(page.locator("#summary")).to_contain_text("8 frames, 128 × 72 pixels, 7 fps, 1.1 s long")
+    expect(page.locator("#summary")).to_contain_text("made by fake in 1.2 s. At most 1.2 GB")
+    expect(page.locator("#summary [aria-current]")).to_have_text("gentle")
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     shot(page, "made")
     with page.expect_download() as download:
@@ -72,7 +77,7 @@ def test_stop_ends_the_job_and_leaves_the_page_ready(page: Page, served: Served)
         expect(page.locator("#progress")).to_contain_text("step 2 of 8")
         stop.click()
         expect(page.locator("#progress")).to_contain_text("Stopped at step 2 of 8, as you asked")
-        expect(page.locator("#forming img")).to_be_visible()
+        expect(page.get_by_role("img", name="Preview of the video")).to_be_visible()
         shot(page, "stopped")
     expect(stop).to_be_disabled()
     generate(page)

@@ -125,23 +125,24 @@ def focus_at(small: Small, point: Sequence[float], sizes: Sequence[Size]) -> tup
 
 
 def figure_html(small: Small, framed: Framed, size: Size, params: VideoParams, say: Texts) -> str:
+    """`size`: that of the video. The whole photo lies behind, to be seen while it is dragged."""
     wide, high = _over(small.photo.size, framed)
-    share = (1 / (1 + wide)) * (1 / (1 + high))
-    kept = (
-        say("framing_whole") if share > 0.995 else say("framing_kept", percent=f"{share:.0%}"[:-1])
+    share = 1 / (1 + wide) / (1 + high)
+    told = [say("framing_caption", width=size[0], height=size[1])]
+    told.append(
+        say("framing_whole") if share > 0.995 else say("framing_kept", percent=round(100 * share))
     )
-    caption = f"{say('framing_caption', width=size[0], height=size[1])} · {kept}"
-    movable = ""
+    movable = whole = ""
     if wide or high:
-        movable = (
-            f' data-focus="{params.focus_x},{params.focus_y}" data-over="{wide:.4f},{high:.4f}"'
-        )
-        caption += f" · {say('framing_move')}"
-    whole = f'<img class="svd-whole" alt="" src="{picture(small.photo, WHOLE_SIDE)}">' if movable else ""
+        told.append(say("framing_move"))
+        focus = f"{params.focus_x},{params.focus_y}"
+        movable = f' data-focus="{focus}" data-over="{wide:.4f},{high:.4f}"'
+        whole = f'<img class="svd-whole" alt="" src="{picture(small.photo, WHOLE_SIDE)}">'
+    image = f'alt="{escape(say("framing_alt"))}" src="{picture(framed.image)}" draggable="false"'
     return (
         f'<figure{movable}><div style="aspect-ratio:{size[0]}/{size[1]}">'
-        f'<img class="svd-framed" alt="{escape(say("framing_alt"))}" draggable="false" '
-        f'src="{picture(framed.image)}">{whole}</div><figcaption>{escape(caption)}</figcaption></figure>'
+        f'<img class="svd-framed" {image}>{whole}</div>'
+        f"<figcaption>{escape(' · '.join(told))}</figcaption></figure>"
     )
 
 

@@ -30,6 +30,7 @@ from svd_core.web.page.screen import PICK, Screen
 from svd_core.web.page.sheet import wire_sheet
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, languages, texts_for
+from svd_core.web.page.too_large import too_large
 from svd_core.web.page.visitor import visitor_card
 
 
@@ -69,6 +70,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                 strip = example_strip(found) if found else []
                 panel, code = code_panel()
         demo_stage(found)
+        too_large()
         screen = Screen(
             line, forming, player, result, summary, generate, sheet, stop, gr.State([]), dials
         )
@@ -141,7 +143,9 @@ def _buttons() -> tuple[gr.Button, gr.Button, gr.Button, Tick, Component]:
 
 def _fine() -> dict[str, Component]:
     with gr.Accordion(fixed("fine"), open=False, elem_id="fine"):
-        return fine_dials()
+        dials = fine_dials()
+        gr.HTML(fixed("checkpoint"), elem_id="checkpoint", padding=False)
+    return dials
 
 
 def _player(found: list[Example]) -> Clip:

@@ -3,9 +3,9 @@
 The page only watches a job, so closing the tab loses nothing.
 """
 
+import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import gradio as gr
 from gradio.blocks import Block
@@ -63,7 +63,10 @@ class Screen:
     def change(self, event: Event, say: Texts, last: Progress | None) -> Changes:
         line = words.event_html(event, say, last)
         if isinstance(event, Progress):
-            return {self.line: line}
+            changes: Changes = {self.line: line}
+            if event.preview:
+                changes[self.forming] = preview_html(event.preview, say)
+            return changes
         changes = self.end(line)
         if isinstance(event, Succeeded):
             video = event.video
@@ -71,7 +74,7 @@ class Screen:
                 self.forming: gr.update(value="", visible=False),
                 self.player: gr.update(value=video.path, visible=True),
                 self.result: gr.update(visible=True),
-                self.summary: f"<p>{escape(words.summary(video, say))}</p>",
+                self.summary: words.summary_html(video, say),
                 self.dials["seed"]: str(video.seed),
             }
         return changes
@@ -113,8 +116,10 @@ class Screen:
         }
 
 
-def ended_well(job: Job) -> bool:
-    return isinstance(job.last, Succeeded)
+def preview_html(picture: bytes, say: Texts) -> str:
+    """A small moving picture, within the page's own bytes: no file of it is kept."""
+    data = base64.b64encode(picture).decode()
+    return f'<img alt="{say("preview_alt")}" src="data:image/webp;base64,{data}">'
 
 
 def ended_otherwise(job: Job) -> bool:

@@ -10,6 +10,8 @@ from svd_core.events import Event, Failed, Progress, Stage, Stopped, Video
 from svd_core.models import DEMO
 from svd_core.web.page.texts import Texts
 
+LEVELS = ("still", "gentle", "lively", "unstable")
+
 
 def progress_text(progress: Progress, say: Texts) -> str:
     """One line, e.g. `Imagining the motion · step 3 of 25 · 12 s so far · about 42 s left`."""
@@ -68,7 +70,23 @@ def summary(video: Video, say: Texts) -> str:
         model=video.model,
         elapsed=duration(video.elapsed_s, say),
     )
-    return " ".join((line, *video.notes))
+    more = []
+    if video.peak_memory is not None:
+        more.append(say("memory", size=say.number(video.peak_memory / 1e9)))
+    return " ".join((line, *more, *video.notes))
+
+
+def summary_html(video: Video, say: Texts) -> str:
+    return f"{meter_html(video, say)}<p>{escape(summary(video, say))}</p>"
+
+
+def meter_html(video: Video, say: Texts) -> str:
+    """How much moves, measured: a scale of words, the one that holds marked."""
+    if video.motion not in LEVELS:
+        return ""
+    marked = {video.motion: ' aria-current="true"'}
+    scale = "".join(f"<li{marked.get(level, '')}>{say(f'level_{level}')}</li>" for level in LEVELS)
+    return f'<div class="svd-meter"><span>{say("meter")}</span><ol>{scale}</ol></div>'
 
 
 def device_html(status: EngineStatus, say: Texts) -> str:
