@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     ("errors", "events", "params", "settings", "clip"),
-    ("ffmpeg", "image", "motion", "video", "export", "recipe", "storage"),
+    ("ffmpeg", "image", "framer", "motion", "video", "export", "recipe", "storage"),
     (
         "models", "memory", "download", "pace", "preview", "diffusion", "fast", "loading", "loaded",
         "engine",

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from svd_core.recipe import Recipe
 from svd_core.video import read_frames
-from tests.browser.conftest import colourful, done, generate, shot, upload, visitor
+from tests.browser.visiting import colourful, done, generate, shot, upload, visitor
 from tests.fakes import Served
 
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from svd_core.params import VideoParams
 from svd_core.recipe import FORMAT
 from svd_core.video import write_mp4
-from tests.browser.conftest import colourful, done, generate
+from tests.browser.visiting import colourful, done, generate
 from tests.fake_work import moving
 from tests.fakes import Served
 

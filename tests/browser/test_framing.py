@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from svd_core.image import frame_photo, open_photo
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams
-from tests.browser.conftest import colourful, shot, upload
+from tests.browser.visiting import colourful, shot, upload
 
 SIZES = CHECKPOINTS["svd-nano"].sizes
 
@@ -39,6 +39,10 @@ def test_the_preview_is_what_the_core_frames(page: Page, tmp_path: Path) -> None
     page.get_by_label("Blurred edges").check()
     expect(page.locator("#framing figcaption")).to_contain_text("the whole photo")
     assert_like(page, path, fit="pad")
+    page.get_by_label("Landscape").check()
+    expect(page.locator("#framing figcaption")).to_contain_text("512 × 288")
+    _settled(page)
+    assert_like(page, path, fit="pad", orientation="landscape")
 
 
 def test_a_click_on_the_photo_and_a_drag_move_the_crop(page: Page, tmp_path: Path) -> None:

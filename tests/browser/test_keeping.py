@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import done, generate, open_page, plays, shot, visitor
+from tests.browser.visiting import done, generate, open_page, plays, shot, visitor
 from tests.fakes import FakeWork, Served, examples, serve
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import DESKTOP, PHONE, done, generate, shot, visitor
+from tests.browser.visiting import DESKTOP, PHONE, done, generate, shot, visitor
 from tests.fakes import Served
 
 CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")

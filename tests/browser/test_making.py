@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import colourful, done, generate, plays, shot, upload, visitor
+from tests.browser.visiting import colourful, done, generate, plays, shot, upload, visitor
 from tests.fakes import READY, Served, serve
 
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.params import VideoParams, VideoRequest
-from tests.browser.conftest import done, generate, open_page, small_film, upload, visitor
+from tests.browser.visiting import done, generate, open_page, small_film, upload, visitor
 from tests.fake_work import FakeWork
 from tests.fakes import Served, examples, serve
 

@@ -8,14 +8,14 @@ from gradio.blocks import Block
 from gradio.components import Component
 
 from svd_core.errors import InvalidRequest
-from svd_core.params import LIMITS, VideoParams
+from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.web.page.components import Choice, Dial, Entry
 from svd_core.web.page.texts import fixed
 
 USEFUL = {"noise_aug_strength": 1.0, "fps": 30}
 """Where a slider ends though the limit is higher; the API takes the whole range."""
 
-WITHOUT_HINT = ("seed", "fit", "focus_x", "focus_y")
+WITHOUT_HINT = ("seed", "orientation", "fit", "focus_x", "focus_y")
 
 Dials = Mapping[str, Component]
 Changes = dict[Block, Any]
@@ -23,7 +23,7 @@ Changes = dict[Block, Any]
 
 
 def framing_dials() -> dict[str, Component]:
-    dials: dict[str, Component] = {"fit": choice("fit", ("crop", "pad"))}
+    dials: dict[str, Component] = {name: choice(name) for name in CHOICES}
     with gr.Row(elem_id="focus"):
         return dials | {name: slider(name) for name in ("focus_x", "focus_y")}
 
@@ -46,9 +46,9 @@ def fine_dials() -> dict[str, Component]:
     return dials
 
 
-def choice(name: str, values: tuple[str, ...]) -> Choice:
+def choice(name: str) -> Choice:
     return Choice(
-        [(str(fixed(f"{name}_{value}")), value) for value in values],
+        [(str(fixed(f"{name}_{word}")), word) for word in CHOICES[name].words],
         value=VideoParams.default(name),
         label=fixed(name),
         elem_id=name,

@@ -1,7 +1,7 @@
 """What the model will see of the photo, shown before anything is made of it.
 
-The photo is decoded once, made small, and kept; after that a turn of a dial costs milliseconds. The
-picture comes from the core's own framing.
+The photo is read once; after that a turn of a dial costs milliseconds. The picture comes from the
+core's own framing.
 """
 
 import base64
@@ -14,7 +14,8 @@ from typing import Any
 import gradio as gr
 
 from svd_core.errors import InvalidRequest, SvdError
-from svd_core.image import Framed, Size, crop_box, frame_photo, nearest_size, open_photo
+from svd_core.framer import Framer
+from svd_core.image import Framed, Size, crop_box
 from svd_core.params import VideoParams
 from svd_core.web.page.dials import Changes, Dials
 from svd_core.web.page.texts import Texts, fixed
@@ -63,19 +64,11 @@ element.addEventListener("pointerup", (event) => {
 
 
 @dataclass(frozen=True)
-class Small:
-    """A photo made small. `photo`: PIL's image, upright RGB. `full`: its size before."""
-
-    photo: Any
-    full: Size
-
-
-@dataclass(frozen=True)
 class Framing:
-    """`small` is None while there is no photo that can be used."""
+    """`framer` holds None while there is no photo that can be used."""
 
     figure: gr.HTML
-    small: gr.State
+    framer: gr.State
 
     @classmethod
     def build(cls) -> "Framing":
@@ -85,50 +78,46 @@ class Framing:
     def opened(self, image: bytes | None) -> Changes:
         """A photo has come, or gone."""
         if image is None:
-            return {self.small: None, self.figure: str(fixed("framing_empty"))}
+            return {self.framer: None, self.figure: str(fixed("framing_empty"))}
         try:
-            photo = open_photo(image)
+            return {self.framer: Framer(image)}
         except SvdError as error:
-            return {self.small: None, self.figure: error_html(str(error))}
-        full = photo.size
-        photo.thumbnail((2 * SIDE, 2 * SIDE))
-        return {self.small: Small(photo, full)}
+            return {self.framer: None, self.figure: error_html(str(error))}
 
     def framed(
-        self, small: Small, values: Mapping[str, object], sizes: Sequence[Size], dials: Dials,
+        self, framer: Framer, values: Mapping[str, object], sizes: Sequence[Size], dials: Dials,
         say: Texts,
     ) -> Changes:  # fmt: skip
         """The picture that the model will see, and only those dials that would change it."""
         try:
             params = VideoParams.from_mapping(values)
+            framed = framer.frame(sizes, params)
         except InvalidRequest as error:
             return {self.figure: error_html(str(error))}
-        size = nearest_size(small.photo.size, sizes)
-        shown = (round(size[0] * SIDE / max(size)), round(size[1] * SIDE / max(size)))
-        framed = frame_photo(small.photo, [shown], params)
-        wide, high = _over(small.photo.size, framed)
+        wide, high = _over(framer.size, framed)
         return {
-            self.figure: figure_html(small, framed, size, params, say),
+            self.figure: figure_html(framer, framed, params, say),
             dials["focus_x"]: gr.update(visible=wide > 0),
             dials["focus_y"]: gr.update(visible=high > 0),
         }
 
 
-def focus_at(small: Small, point: Sequence[float], sizes: Sequence[Size]) -> tuple[float, float]:
+def focus_at(photo: Size, size: Size, point: Sequence[float]) -> tuple[float, float]:
     """The focus that brings `point`, in pixels of the whole photo, to the middle of the crop."""
-    left, top, right, bottom = crop_box(small.full, nearest_size(small.full, sizes), 0, 0)
-    return tuple(
-        round(min(max((at - shown / 2) / (whole - shown), 0.0), 1.0), 2) if whole - shown >= 1
-        else 0.5
-        for at, shown, whole in zip(point, (right - left, bottom - top), small.full, strict=True)
-    )  # type: ignore[return-value]  # two of them  # fmt: skip
+    left, top, right, bottom = crop_box(photo, size, 0, 0)
+    x, y = (
+        min(max((at - shown / 2) / (whole - shown), 0.0), 1.0) if whole - shown >= 1 else 0.5
+        for at, shown, whole in zip(point, (right - left, bottom - top), photo, strict=True)
+    )
+    return round(x, 2), round(y, 2)
 
 
-def figure_html(small: Small, framed: Framed, size: Size, params: VideoParams, say: Texts) -> str:
-    """`size`: that of the video. The whole photo lies behind, to be seen while it is dragged."""
-    wide, high = _over(small.photo.size, framed)
+def figure_html(framer: Framer, framed: Framed, params: VideoParams, say: Texts) -> str:
+    """The whole photo lies behind, to be seen while it is dragged."""
+    wide, high = _over(framer.size, framed)
+    width, height = framed.size
     share = 1 / (1 + wide) / (1 + high)
-    told = [say("framing_caption", width=size[0], height=size[1])]
+    told = [say("framing_caption", width=width, height=height)]
     told.append(
         say("framing_whole") if share > 0.995 else say("framing_kept", percent=round(100 * share))
     )
@@ -137,20 +126,19 @@ def figure_html(small: Small, framed: Framed, size: Size, params: VideoParams, s
         told.append(say("framing_move"))
         focus = f"{params.focus_x},{params.focus_y}"
         movable = f' data-focus="{focus}" data-over="{wide:.4f},{high:.4f}"'
-        whole = f'<img class="svd-whole" alt="" src="{picture(small.photo, WHOLE_SIDE)}">'
-    image = f'alt="{escape(say("framing_alt"))}" src="{picture(framed.image)}" draggable="false"'
+        whole = f'<img class="svd-whole" alt="" src="{picture(framer.small, WHOLE_SIDE)}">'
+    image = f'alt="{escape(say("framing_alt"))}" src="{picture(framed.image, SIDE)}"'
     return (
-        f'<figure{movable}><div style="aspect-ratio:{size[0]}/{size[1]}">'
-        f'<img class="svd-framed" {image}>{whole}</div>'
+        f'<figure{movable}><div style="aspect-ratio:{width}/{height}">'
+        f'<img class="svd-framed" draggable="false" {image}>{whole}</div>'
         f"<figcaption>{escape(' · '.join(told))}</figcaption></figure>"
     )
 
 
-def picture(image: Any, side: int = 0) -> str:
+def picture(image: Any, side: int) -> str:
     """PIL's `image` as an address that holds it, at most `side` pixels long; some 50 kB."""
-    if side:
-        image = image.copy()
-        image.thumbnail((side, side))
+    image = image.copy()
+    image.thumbnail((side, side))
     data = io.BytesIO()
     image.save(data, "JPEG", quality=78)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

@@ -46,7 +46,7 @@ class Studio:
 
     @property
     def outputs(self) -> list[Block]:
-        framing = [self.framing.figure, self.framing.small]
+        framing = [self.framing.figure, self.framing.framer]
         own: list[Block] = [self.photo, *framing, self.visitor, self.random]
         return [*own, *self.screen.outputs, *self.gallery.outputs]
 
@@ -58,7 +58,7 @@ class Studio:
     @property
     def asked(self) -> set[Block]:
         """What a visitor asks for, and who it is: inputs of whatever makes a video."""
-        return {self.photo, self.random, self.framing.small, self.visitor, *self.dials.values()}
+        return {self.photo, self.random, self.framing.framer, self.visitor, *self.dials.values()}
 
     def values(self, given: dict[Component, Any]) -> dict[str, Any]:
         """The dials by the core's names; None for an empty field, and for a seed to be drawn."""
