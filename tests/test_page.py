@@ -352,7 +352,8 @@ class TestWatching:
             return Screen(
                 line=gr.HTML(), forming=gr.HTML(), player=gr.Video(), result=gr.Column(),
                 summary=gr.HTML(), generate=gr.Button(), sheet=gr.Button(), stop=gr.Button(),
-                current=gr.State([]), dials={"seed": gr.Textbox(), "fps": gr.Slider()},
+                current=gr.State([]),
+                wanted=gr.State([]), dials={"seed": gr.Textbox(), "fps": gr.Slider()},
             )  # fmt: skip
 
     @pytest.fixture
@@ -381,8 +382,9 @@ class TestWatching:
         with work.held():
             for before in ("", "Waiting · 1 video before yours"):
                 job = backend.submit(a_photo.read_bytes(), {})
-                first = next(screen.watch(job, SAY))
+                first = screen.begin([job], SAY)
                 assert before in first[screen.line]
+                assert before in next(screen.watch(job, SAY))[screen.line]
                 assert first[screen.stop].interactive
                 assert not first[screen.generate].interactive
                 assert first[screen.current] == [job.id]
@@ -430,7 +432,7 @@ class TestWatching:
             job = backend.submit(a_photo.read_bytes(), {})
             for change in screen.watch(job, SAY):
                 seen.append(change)
-                if "step 2 of 8" in change.get(screen.line, ""):
+                if "step 2 of 8" in change[screen.line]:
                     job.cancel()
         assert "Stopped at step 2 of 8" in seen[0][screen.line]
         assert screen.forming not in seen[0]

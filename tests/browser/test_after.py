@@ -115,17 +115,41 @@ def test_the_last_frame_becomes_the_photo(made: Page, real: Served) -> None:
 def test_code_follows_the_dials_and_is_copied_by_a_click(page: Page, served: Served) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("slider", name="Motion").fill("93")
-    page.get_by_role("button", name="Use it from code").click()
-    code = page.locator("#snippets code").first
+    page.get_by_role("button", name="Share it: link and code").click()
+    code = page.locator("#snippets code").nth(1)
     expect(code).to_contain_text('"motion_bucket_id": 93')
     expect(code).to_contain_text(f"{served.url}/fal")
     page.get_by_role("slider", name="Motion").fill("94")
     expect(code).to_contain_text('"motion_bucket_id": 94')
-    page.locator("#snippets button").first.click()
-    expect(page.locator("#snippets button").first).to_have_text("Copied")
+    page.locator("#snippets button").nth(1).click()
+    expect(page.locator("#snippets button").nth(1)).to_have_text("Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == code.text_content()
     ast.parse(copied)
+
+
+def test_a_link_brings_the_settings_to_somebody_else(
+    browser: Browser, page: Page, served: Served
+) -> None:
+    page.get_by_label("Gentle").check()
+    page.get_by_label("Blurred edges").check()
+    page.get_by_label("Seed", exact=True).fill("77")
+    page.get_by_label("New one each time").uncheck()
+    page.get_by_role("button", name="Share it: link and code").click()
+    link = page.locator("#snippets code").first
+    expect(link).to_contain_text("seed=77")
+    expect(link).to_contain_text("motion_bucket_id=70")
+    address = link.text_content() or ""
+    assert address.startswith(f"{served.url}/?")
+    with visitor(browser, address, home=served.url) as other:
+        expect(other.locator("#link-said")).to_contain_text("came with the link")
+        expect(other.get_by_label("Gentle")).to_be_checked()
+        expect(other.get_by_label("Blurred edges")).to_be_checked()
+        expect(other.get_by_label("New one each time")).not_to_be_checked()
+        generate(other)
+        done(other)
+        params = served.work.requests[-1].params
+        assert (params.seed, params.motion_bucket_id, params.fit) == (77, 70, "pad")
 
 
 def _newest(folder: Path) -> Path:

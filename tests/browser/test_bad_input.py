@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from svd_core.params import VideoParams
 from svd_core.recipe import FORMAT
 from svd_core.video import write_mp4
-from tests.browser.visiting import colourful, done, generate
+from tests.browser.visiting import colourful, done, generate, visitor
 from tests.fake_work import moving
 from tests.fakes import Served
 
@@ -111,6 +111,24 @@ def test_a_wrong_number_is_said_beside_its_field(
     generate(page)
     done(page)
     expect(page.locator(".svd-wrong")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("motion_bucket_id=999", "motion_bucket_id must be a whole number from 1 to 255"),
+        ("seed=1&seed=2", "The link gives seed more than once"),
+        ("fit=<script>alert(1)</script>", "fit must be 'crop' or 'pad'"),
+        (f"fps={'9' * 5000}", "too long"),
+    ],
+)
+def test_a_link_with_broken_settings(
+    browser: Browser, served: Served, query: str, sentence: str
+) -> None:
+    with visitor(browser, f"{served.url}/?{query}", home=served.url) as page:
+        expect(page.locator("#link-said").get_by_role("alert")).to_contain_text(sentence)
+        generate(page)
+        done(page)
 
 
 def test_no_photo(page: Page) -> None:

@@ -37,7 +37,7 @@ def test_every_part_is_readable_named_and_within_the_screen(
         done(page)
         for panel in PANELS:
             page.locator(f"#{panel} > button").click()
-        expect(page.locator("#snippets code").first).to_contain_text("import fal_client")
+        expect(page.locator("#snippets code").nth(1)).to_contain_text("import fal_client")
         page.wait_for_timeout(500)  # colours and panels change gradually
         shot(page, f"open-{look}")
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

@@ -26,7 +26,7 @@ SHOTS = Path(__file__).with_name("shots")
 
 
 @contextmanager
-def visitor(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+def visitor(browser: Browser, url: str, home: str = "", **options: Any) -> Iterator[Page]:
     """A tab of somebody who has not been here before. No request may leave the page's own origin,
     and nothing may go wrong in the console."""
     context = browser.new_context(**{"viewport": DESKTOP} | options)
@@ -42,7 +42,9 @@ def visitor(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
         yield page
     finally:
         context.close()
-    assert [address for address in asked if not address.startswith(("data:", "blob:", url))] == []
+    assert [
+        address for address in asked if not address.startswith(("data:", "blob:", home or url))
+    ] == []
     assert [entry for entry in said if entry.startswith("error")] == []
 
 

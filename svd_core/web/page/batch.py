@@ -1,6 +1,5 @@
 """Several photos at once: a job for each, with the settings on screen."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from svd_core.web.page.dials import Changes
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
 from svd_core.web.page.visitor import known
+from svd_core.web.page.watching import then_watch
 from svd_core.web.page.words import error_html, status_html
 
 PHOTOS = [
@@ -46,7 +46,7 @@ class Batch:
 
 
 def wire_batch(studio: Studio, batch: Batch) -> None:
-    def on_go(given: dict[Any, Any], request: gr.Request) -> Iterator[Changes]:
+    def on_go(given: dict[Any, Any], request: gr.Request) -> Changes:
         say, visitor = texts_for(request), known(given[studio.visitor])
         values = studio.values(given)
         jobs: list[Job] = []
@@ -60,12 +60,11 @@ def wire_batch(studio: Studio, batch: Batch) -> None:
             lines.insert(0, status_html(say("batch_taken", count=len(jobs))))
         if not lines:
             lines.append(error_html(say("batch_none")))
-        yield {batch.said: "".join(lines), studio.visitor: visitor}
-        for job in jobs:
-            yield from studio.show(job, visitor, say)
+        changes: Changes = {batch.said: "".join(lines), studio.visitor: visitor}
+        return changes | studio.turn_to(jobs, visitor, say) if jobs else changes
 
     inputs: set[Block] = {batch.photos, *studio.asked}
-    batch.go.click(on_go, inputs, [batch.said, *studio.outputs], **studio.watching)
+    then_watch(studio, batch.go.click, on_go, inputs, batch.said)
 
 
 def _read(path: Path) -> bytes:

@@ -85,12 +85,13 @@ def hint(name: str) -> Any:
     return None if name in WITHOUT_HINT else str(fixed(f"{name}_hint"))
 
 
-def shown(params: VideoParams, dials: Dials) -> Changes:
-    """The dials as `params` say."""
-    values = params.to_mapping()
-    return {
-        dial: str(values[name]) if name == "seed" else values[name] for name, dial in dials.items()
-    }
+def shown(params: VideoParams, dials: Dials, changes: Changes | None = None) -> Changes:
+    """The dials as `params` say, besides other `changes`."""
+    told = dict(changes or {})
+    for name, value in params.to_mapping().items():
+        update = told.get(dials[name]) or gr.update()
+        told[dials[name]] = update | {"value": str(value) if name == "seed" else value}
+    return told
 
 
 def marked(error: InvalidRequest, dials: Dials) -> Changes:

@@ -1,4 +1,4 @@
-"""The settings on screen as code for the HTTP API, one click to copy."""
+"""The settings on screen as a link and as code for the HTTP API, one click to copy."""
 
 import re
 from html import escape
@@ -10,12 +10,15 @@ from svd_core.errors import InvalidRequest
 from svd_core.params import VideoParams
 from svd_core.web.fal import MOUNT
 from svd_core.web.fal.snippets import BASE, snippets, values_of
+from svd_core.web.page.link import query_of
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, fixed, texts_for
 from svd_core.web.page.words import error_html
 
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
+
+CLOSED = ("JavaScript", "curl")
 
 COPY = """
 element.addEventListener("click", async (event) => {
@@ -47,21 +50,24 @@ def wire_code(studio: Studio, panel: gr.Accordion, code: gr.HTML) -> None:
             params = VideoParams.from_mapping(values)
         except InvalidRequest as error:
             return error_html(str(error))
-        if "seed" in values:
-            told = dict(values_of(params))
-        else:
-            told = {name: v for name, v in values_of(params).items() if name != "seed"}
-        return code_html(told, base_of(request), say)
+        told = {n: v for n, v in values_of(params).items() if n != "seed" or "seed" in values}
+        link = f"{page_of(request)}/?{query_of(params, 'seed' in values)}"
+        return code_html(told, link, page_of(request) + MOUNT, say)
 
     changes = [dial.change for dial in dials]  # type: ignore[attr-defined]
     gr.on([panel.expand, *changes], on_turn, dials, code, trigger_mode="always_last", **QUICK)
 
 
-def code_html(values: dict[str, object], base: str, say: Texts) -> str:
+def code_html(values: dict[str, object], link: str, base: str, say: Texts) -> str:
     ways = snippets(values, base)
-    named = (("Python", ways.python), ("JavaScript", ways.javascript), ("curl", ways.curl))
+    named = (
+        (say("link"), link),
+        ("Python", ways.python),
+        ("JavaScript", ways.javascript),
+        ("curl", ways.curl),
+    )
     blocks = "".join(
-        f"<details{' open' if name == 'Python' else ''}><summary>{name}</summary>"
+        f"<details{'' if name in CLOSED else ' open'}><summary>{escape(name)}</summary>"
         f'<button type="button" data-copied="{say("copied")}">{say("copy")}</button>'
         f'<pre tabindex="0"><code>{escape(code)}</code></pre></details>'
         for name, code in named
@@ -69,7 +75,7 @@ def code_html(values: dict[str, object], base: str, say: Texts) -> str:
     return f"<p>{say('code_intro')}</p>{blocks}"
 
 
-def base_of(request: gr.Request) -> str:
-    """Where the visitor's browser finds the API: beside the page that it shows."""
+def page_of(request: gr.Request) -> str:
+    """Where the visitor's browser finds this page; the API is beside it."""
     origin = request.headers.get("origin") or ""
-    return f"{origin}{MOUNT}" if ORIGIN.fullmatch(origin) else BASE
+    return origin if ORIGIN.fullmatch(origin) else BASE.removesuffix(MOUNT)

@@ -21,6 +21,7 @@ from svd_core.web.page.exporting import Exporting, wire_exporting
 from svd_core.web.page.framing import Framing
 from svd_core.web.page.from_code import code_panel, wire_code
 from svd_core.web.page.history import Gallery
+from svd_core.web.page.link import link_line, wire_link
 from svd_core.web.page.making import wire_making
 from svd_core.web.page.motion import motion_choice, wire_motion
 from svd_core.web.page.occasions import QUICK
@@ -48,6 +49,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
         _header(page, backend)
         with gr.Row(elem_id="studio"):
             with gr.Column(elem_id="ask", scale=5, min_width=300):
+                link = link_line()
                 with gr.Row(elem_id="pictures"):
                     photo, framing = _photo(found), Framing.build()
                 with gr.Group(elem_id="framing-dials"):
@@ -71,8 +73,9 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                 panel, code = code_panel()
         demo_stage(found)
         too_large()
+        current, wanted = gr.State([]), gr.State([])
         screen = Screen(
-            line, forming, player, result, summary, generate, sheet, stop, gr.State([]), dials
+            line, forming, player, result, summary, generate, sheet, stop, current, wanted, dials
         )
         card = visitor_card()
         studio = Studio(backend, photo, framing, dials, screen, gallery, card, random, watchers)
@@ -86,6 +89,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
         wire_result(studio, buttons)
         wire_exporting(studio, exporting)
         wire_past(page, studio)
+        wire_link(page, studio, link)
         _publish(studio)
     return page  # type: ignore[no-any-return]  # entering Blocks is untyped
 

@@ -1,6 +1,5 @@
 """From the photo to a video: framing as it will be, generating, stopping."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -15,6 +14,7 @@ from svd_core.web.page.framing import focus_at, picture
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, texts_for
+from svd_core.web.page.watching import then_watch
 
 SHOW_PROGRESS = """() => {
     document.getElementById("progress").scrollIntoView({block: "nearest"});
@@ -32,14 +32,14 @@ def wire_making(page: gr.Blocks, studio: Studio) -> None:
     _wire_framing(page, studio)
     screen = studio.screen
 
-    def on_generate(given: Given, request: gr.Request) -> Iterator[Changes]:
-        values = studio.values(given)
-        photo, card = given[studio.photo], given[studio.visitor]
-        yield from studio.run(
-            lambda visitor: [studio.backend.submit(photo, values, visitor)],
-            card,
-            texts_for(request),
-            still_html(studio, given, texts_for(request)),
+    def on_generate(given: Given, request: gr.Request) -> Changes:
+        say, values = texts_for(request), studio.values(given)
+        still = still_html(studio, given, say)
+        return studio.begin(
+            lambda visitor: [studio.backend.submit(given[studio.photo], values, visitor)],
+            given[studio.visitor],
+            say,
+            still,
         )
 
     def on_stop(ids: list[str]) -> None:
@@ -47,7 +47,7 @@ def wire_making(page: gr.Blocks, studio: Studio) -> None:
         for job_id in ids:
             studio.backend.queue.get(job_id).cancel()
 
-    screen.generate.click(on_generate, studio.asked, studio.outputs, **studio.watching)
+    then_watch(studio, screen.generate.click, on_generate, studio.asked)
     # On a phone the progress is below the fold; where it is in sight already, nothing moves.
     screen.generate.click(None, js=SHOW_PROGRESS, api_visibility="private")
     screen.stop.click(on_stop, screen.current, None, **QUICK)

@@ -1,6 +1,6 @@
 """What can be done with a finished video: make it again with the obvious change, or go on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -14,6 +14,7 @@ from svd_core.web.page.dials import Changes, shown
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
+from svd_core.web.page.watching import then_watch
 from svd_core.web.page.words import error_html, status_html
 
 CHANGES: dict[str, Callable[[VideoParams], VideoParams]] = {
@@ -37,26 +38,23 @@ def result_buttons() -> dict[str, gr.Button]:
 def wire_result(studio: Studio, buttons: dict[str, gr.Button]) -> None:
     for name, change in CHANGES.items():
 
-        def run(
+        def ask(
             ids: list[str], card: Any, request: gr.Request,
             change: Callable[[VideoParams], VideoParams] = change,
-        ) -> Iterator[Changes]:  # fmt: skip
+        ) -> Changes:  # fmt: skip
             job = studio.backend.job(ids[0] if ids else None, card)
             say = texts_for(request)
             if job is None:
-                yield {studio.screen.line: error_html(say("nothing_there"))}
-                return
+                return {studio.screen.line: error_html(say("nothing_there"))}
             try:
                 again = studio.backend.again(job, change)
             except SvdError as error:
-                yield studio.screen.refused(error)
-                return
-            yield shown(again.params, studio.dials)
-            yield from studio.run(lambda visitor: [studio.backend.put(again, visitor)], card, say)
+                return studio.screen.refused(error)
+            begun = studio.begin(lambda visitor: [studio.backend.put(again, visitor)], card, say)
+            return shown(again.params, studio.dials, begun)
 
-        buttons[name].click(
-            run, [studio.screen.current, studio.visitor], studio.outputs, **studio.watching
-        )
+        inputs = [studio.screen.current, studio.visitor]
+        then_watch(studio, buttons[name].click, ask, inputs)
 
     def on_last_frame(ids: list[str], card: Any, request: gr.Request) -> Changes:
         job, say = studio.backend.job(ids[0] if ids else None, card), texts_for(request)

@@ -4,6 +4,7 @@ The page only watches a job, so closing the tab loses nothing.
 """
 
 import base64
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,15 @@ import gradio as gr
 from gradio.blocks import Block
 
 from svd_core.errors import InvalidRequest, SvdError
-from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded
+from svd_core.events import Event, Failed, Progress, Stopped, Succeeded
 from svd_core.jobs import Job
 from svd_core.web.page import words
 from svd_core.web.page.components import Clip
-from svd_core.web.page.dials import Changes, Dials, marked, unmarked
+from svd_core.web.page.dials import Changes, Dials, marked
 from svd_core.web.page.texts import Texts, fixed
+
+EVERY_S = 0.25
+"""Seconds between two signs of progress, at least."""
 
 PICK = """
 element.addEventListener("click", (event) => {
@@ -29,7 +33,8 @@ element.addEventListener("click", (event) => {
 @dataclass(frozen=True)
 class Screen:
     """`forming` and `player` take turns. `result`: what can be done with a finished video.
-    `current`: ids of the jobs that are shown, the session's own knowledge."""
+    `current`: ids of the jobs that are shown, `wanted`: of those that are
+    to be watched next; both are the session's own knowledge."""
 
     line: gr.HTML
     forming: gr.HTML
@@ -40,16 +45,22 @@ class Screen:
     sheet: gr.Button
     stop: gr.Button
     current: gr.State
+    wanted: gr.State
     dials: Dials
 
     @property
-    def outputs(self) -> list[Block]:
+    def watched(self) -> list[Block]:
+        """What a job changes while it is watched."""
         own = [part for name, part in vars(self).items() if name != "dials"]
-        return [*own, *self.dials.values()]
+        return [*own, self.dials["seed"]]
+
+    @property
+    def outputs(self) -> list[Block]:
+        return [*self.watched, *(dial for name, dial in self.dials.items() if name != "seed")]
 
     def begin(self, jobs: Sequence[Job], say: Texts, still: str = "") -> Changes:
         """`still`: HTML to show until there is a preview."""
-        return unmarked(self.dials) | {
+        return {
             self.generate: gr.Button(interactive=False),
             self.sheet: gr.Button(interactive=False),
             self.stop: gr.Button(interactive=True),
@@ -94,14 +105,17 @@ class Screen:
             changes |= marked(error, self.dials)
         return changes
 
-    def watch(self, job: Job, say: Texts, still: str = "") -> Iterator[Changes]:
-        """Show `job` from its beginning to its end."""
-        yield self.begin([job], say, still)
+    def watch(self, job: Job, say: Texts) -> Iterator[Changes]:
+        """Show `job` to its end. What comes faster than it can be read is left out."""
         last: Progress | None = None
+        shown = 0.0
         try:
             for event in job.events():
-                yield self.change(event, say, last)
-                if isinstance(event, Progress) and event.stage is not Stage.QUEUED:
+                now = time.monotonic()
+                if _matters(event, last) or now - shown >= EVERY_S:
+                    yield self.change(event, say, last)
+                    shown = now
+                if isinstance(event, Progress):
                     last = event
         except SvdError as error:  # the server stops first; the job is kept
             yield self.end(words.error_html(str(error)))
@@ -120,6 +134,13 @@ def preview_html(picture: bytes, say: Texts) -> str:
     """A small moving picture, within the page's own bytes: no file of it is kept."""
     data = base64.b64encode(picture).decode()
     return f'<img alt="{say("preview_alt")}" src="data:image/webp;base64,{data}">'
+
+
+def _matters(event: Event, last: Progress | None) -> bool:
+    """Whether `event` says more than that time goes by."""
+    if last is None or not isinstance(event, Progress) or event.preview:
+        return True
+    return (event.stage, event.note) != (last.stage, last.note)
 
 
 def ended_otherwise(job: Job) -> bool:

@@ -1,6 +1,6 @@
-"""The parts of the page that its actions have in common, and the ways they run."""
+"""The parts of the page that its actions have in common."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from svd_core.image import Size
 from svd_core.jobs import Job
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.components import Kept, Photo, Tick
-from svd_core.web.page.dials import Changes, Dials
+from svd_core.web.page.dials import Changes, Dials, unmarked
 from svd_core.web.page.framing import Framing
 from svd_core.web.page.history import Gallery
 from svd_core.web.page.screen import Screen
@@ -51,6 +51,10 @@ class Studio:
         return [*own, *self.screen.outputs, *self.gallery.outputs]
 
     @property
+    def watched(self) -> list[Block]:
+        return [*self.screen.watched, *self.gallery.outputs]
+
+    @property
     def sizes(self) -> Sequence[Size]:
         """What the model that runs was trained for."""
         return self.backend.status().checkpoint.sizes
@@ -65,26 +69,25 @@ class Studio:
         values = {name: given[dial] for name, dial in self.dials.items()}
         return values | {"seed": None} if given[self.random] else values
 
-    def run(
+    def begin(
         self, ask: Callable[[str], Sequence[Job]], card: object, say: Texts, still: str = ""
-    ) -> Iterator[Changes]:
-        """Submit by `ask`, which is given the visitor, and watch what comes of it, one job after
-        the other; errors are said where they belong."""
+    ) -> Changes:
+        """Submit by `ask`, which is given the visitor; errors are said where they belong."""
         visitor = known(card)
         try:
             jobs = ask(visitor)
         except SvdError as error:
-            yield self.screen.refused(error)
-            return
-        yield {self.visitor: visitor}
-        for job in jobs:
-            yield from self.show(job, visitor, say, still)
+            return self.screen.refused(error)
+        return {self.visitor: visitor} | self.turn_to(jobs, visitor, say, still)
 
-    def show(self, job: Job, visitor: str, say: Texts, still: str = "") -> Iterator[Changes]:
-        """Watch one job, with the gallery at its beginning and its end."""
-        for number, changes in enumerate(self.screen.watch(job, say, still)):
-            yield changes if number else changes | self.history(visitor, say)
-        yield self.history(visitor, say)
+    def turn_to(self, jobs: Sequence[Job], visitor: str, say: Texts, still: str = "") -> Changes:
+        """The screen is for `jobs` from now on."""
+        return (
+            unmarked(self.dials)
+            | self.screen.begin(jobs, say, still)
+            | {self.screen.wanted: [job.id for job in jobs]}
+            | self.history(visitor, say)
+        )
 
     def history(self, visitor: str, say: Texts) -> Changes:
         return self.gallery.of(self.backend.jobs(visitor), say)
