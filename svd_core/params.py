@@ -164,10 +164,12 @@ class VideoParams:
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """`image`: the bytes of a picture file, as uploaded."""
+    """`image`: the bytes of a picture file, as uploaded. `continues`: the job whose video the new
+    clip is joined to, `image` being its last frame; see `extend.continuing`."""
 
     image: bytes
     params: VideoParams
+    continues: str | None = None
 
 
 def checked(name: str, limit: Limit, value: object) -> int | float | None:

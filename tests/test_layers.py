@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     ("errors", "events", "params", "settings", "clip"),
-    ("ffmpeg", "image", "framer", "motion", "video", "export", "recipe", "storage"),
+    ("ffmpeg", "image", "framer", "motion", "video", "export", "recipe", "storage", "extend"),
     (
         "models", "memory", "download", "pace", "preview", "diffusion", "fast", "loading", "loaded",
         "engine",
@@ -31,12 +31,14 @@ ROWS = (
 # requirements.txt.
 FENCES: Mapping[str, tuple[str, ...]] = {
     "numpy": (
-        "clip", "image", "motion", "video", "export", "preview", "diffusion", "bench", "nano",
+        "clip", "image", "motion", "video", "export", "extend", "preview", "diffusion", "bench",
+        "nano",
     ),  # fmt: skip
     "pydantic": ("settings", "web.fal"),
     "platformdirs": ("settings",),
     "PIL": (
-        "image", "motion", "export", "preview", "engine", "diffusion", "loaded", "bench", "nano",
+        "image", "motion", "export", "extend", "preview", "engine", "diffusion", "loaded",
+        "bench", "nano",
     ),  # fmt: skip
     "pillow_heif": ("image",),
     "imageio_ffmpeg": ("ffmpeg",),

@@ -59,7 +59,7 @@ class Hands:
                 "The server has changed since you asked for this video; please make it again."
             )
         if row.image is not None:
-            return VideoRequest(self._photos.read(row.image), row.params)
+            return VideoRequest(self._photos.read(row.image), row.params, row.continues)
         assert row.image_url is not None
         on_progress(Progress(stage=Stage.FETCHING))
         return VideoRequest(self._fetch(row.image_url), row.params)
