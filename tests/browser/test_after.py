@@ -112,6 +112,19 @@ def test_the_last_frame_becomes_the_photo(made: Page, real: Served) -> None:
         assert near < 12
 
 
+def test_a_video_is_extended_and_joined(made: Page, real: Served) -> None:
+    made.get_by_role("button", name="Extend").click()
+    expect(made.locator("#summary")).to_contain_text("15 frames")
+    first, second = (request.params.seed for request in real.work.requests[-2:])
+    assert first != second
+    assert len(read_frames(_newest(real.work.folder))) == 15
+    made.get_by_role("button", name="Again, new seed").click()
+    expect(made.locator("#tiles video")).to_have_count(3)
+    done(made)
+    assert len(read_frames(_newest(real.work.folder))) == 15
+    shot(made, "extended")
+
+
 def test_code_follows_the_dials_and_is_copied_by_a_click(page: Page, served: Served) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("slider", name="Motion").fill("93")

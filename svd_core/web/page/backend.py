@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 
 from svd_core.engine import EngineStatus
 from svd_core.errors import InvalidImage, SvdError
+from svd_core.extend import continuing
 from svd_core.image import open_photo
 from svd_core.jobs import Job, JobOptions, JobQueue
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
+from svd_core.web.page.memo import memo, note
 from svd_core.web.page.visitor import owner_of
 
 NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the camera."
@@ -29,9 +31,10 @@ class Backend:
         image: bytes | None,
         values: Mapping[str, object],
         visitor: object = None,
-        memo: str = "",
+        kept: str = "",
     ) -> Job:
         """Put a job in line. `values` by core names; empty fields (None) are left to the defaults.
+        `kept`: a note, see `memo`.
 
         Raises `InvalidRequest` (and with it `InvalidImage`), `QueueFull`.
         """
@@ -39,13 +42,14 @@ class Backend:
             raise InvalidImage(NO_PHOTO)
         open_photo(image)  # a photo that cannot be used should not wait its turn to hear so
         given = {name: value for name, value in values.items() if value is not None}
-        return self.put(VideoRequest(image, VideoParams.from_mapping(given)), visitor, memo)
+        return self.put(VideoRequest(image, VideoParams.from_mapping(given)), visitor, kept)
 
-    def put(self, request: VideoRequest, visitor: object, memo: str = "") -> Job:
+    def put(self, request: VideoRequest, visitor: object, kept: str = "") -> Job:
         """Raises `QueueFull`, `ServerStopping`."""
         owner = owner_of(visitor)
+        kept = kept or (note(continues=request.continues) if request.continues else "")
         return self.queue.submit(
-            request, JobOptions(owner=owner, keep_photo=bool(owner), memo=memo)
+            request, JobOptions(owner=owner, keep_photo=bool(owner), memo=kept)
         )
 
     def again(self, job: Job, change: Callable[[VideoParams], VideoParams]) -> VideoRequest:
@@ -53,7 +57,13 @@ class Backend:
         photo = self.queue.photo(job.id)
         if photo is None or job.params is None:
             raise InvalidImage("The photo of this video is gone; upload it again.")
-        return VideoRequest(photo, change(job.params))
+        return VideoRequest(photo, change(job.params), memo(job).get("continues"))
+
+    def longer(self, job: Job) -> VideoRequest:
+        """The request that goes on where the video of `job` ends. Raises `UnknownJob`,
+        `InvalidRequest`."""
+        params = job.params or VideoParams()
+        return continuing(self.results, job.id, with_new_seed(params))
 
     def jobs(self, visitor: object) -> Sequence[Job]:
         """This visitor's jobs, the newest first."""

@@ -1,9 +1,8 @@
 """What this visitor made: a gallery that plays, with the settings of each video, and what to do
 with it. It is read from the job table, so it survives reloads and restarts."""
 
-import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,6 +16,7 @@ from svd_core.jobs import Job
 from svd_core.params import VideoParams
 from svd_core.web.page import words
 from svd_core.web.page.handed import Handed
+from svd_core.web.page.memo import is_draft
 from svd_core.web.page.texts import Texts, fixed
 
 GALLERY = """
@@ -110,23 +110,6 @@ def settings_text(params: VideoParams, say: Texts) -> str:
 def file_url(path: Path) -> str:
     """Where the page's server hands out a file of its results folder."""
     return f"gradio_api/file={quote(str(path))}"
-
-
-def note(**values: object) -> str:
-    """A memo, for `memo` to read: what a job was asked for besides its settings."""
-    return json.dumps(values)
-
-
-def memo(job: Job) -> Mapping[str, Any]:
-    try:
-        found = json.loads(job.options.memo or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def is_draft(job: Job) -> bool:
-    return "sheet" in memo(job)
 
 
 def archive(jobs: Sequence[Job], path: Path) -> Path:

@@ -7,7 +7,8 @@ import gradio as gr
 
 from svd_core.jobs import Job
 from svd_core.web.page.dials import Changes, shown
-from svd_core.web.page.history import archive, is_draft, memo
+from svd_core.web.page.history import archive
+from svd_core.web.page.memo import is_draft, memo
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.screen import ended_otherwise
 from svd_core.web.page.studio import Studio

@@ -1,15 +1,16 @@
 """What can be done with a finished video: make it again with the obvious change, or go on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
 
 from svd_core.errors import SvdError
 from svd_core.image import to_png
-from svd_core.params import VideoParams
+from svd_core.jobs import Job
+from svd_core.params import VideoRequest
 from svd_core.web.page import motion
-from svd_core.web.page.backend import with_new_seed
+from svd_core.web.page.backend import Backend, with_new_seed
 from svd_core.web.page.dials import Changes, shown
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
@@ -17,12 +18,15 @@ from svd_core.web.page.texts import fixed, texts_for
 from svd_core.web.page.watching import then_watch
 from svd_core.web.page.words import error_html, status_html
 
-CHANGES: dict[str, Callable[[VideoParams], VideoParams]] = {
-    "again": with_new_seed,
-    "more_motion": motion.more,
-    "less_motion": motion.less,
-}
+Make = Callable[[Backend, Job], VideoRequest]
 
+WAYS: Mapping[str, Make] = {
+    "again": lambda backend, job: backend.again(job, with_new_seed),
+    "more_motion": lambda backend, job: backend.again(job, motion.more),
+    "less_motion": lambda backend, job: backend.again(job, motion.less),
+    "extend": Backend.longer,
+}
+"""From one video to the request of the next."""
 
 OTHERS = ("last_frame",)
 
@@ -31,23 +35,22 @@ def result_buttons() -> dict[str, gr.Button]:
     with gr.Row(elem_id="after"):
         return {
             name: gr.Button(fixed(name), size="sm", min_width=110, elem_id=name.replace("_", "-"))
-            for name in (*CHANGES, *OTHERS)
+            for name in (*WAYS, *OTHERS)
         }
 
 
 def wire_result(studio: Studio, buttons: dict[str, gr.Button]) -> None:
-    for name, change in CHANGES.items():
+    for name, make in WAYS.items():
 
         def ask(
-            ids: list[str], card: Any, request: gr.Request,
-            change: Callable[[VideoParams], VideoParams] = change,
+            ids: list[str], card: Any, request: gr.Request, make: Make = make
         ) -> Changes:  # fmt: skip
             job = studio.backend.job(ids[0] if ids else None, card)
             say = texts_for(request)
             if job is None:
                 return {studio.screen.line: error_html(say("nothing_there"))}
             try:
-                again = studio.backend.again(job, change)
+                again = make(studio.backend, job)
             except SvdError as error:
                 return studio.screen.refused(error)
             begun = studio.begin(lambda visitor: [studio.backend.put(again, visitor)], card, say)

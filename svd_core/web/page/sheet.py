@@ -16,7 +16,7 @@ from svd_core.jobs import Job
 from svd_core.params import draw_seed
 from svd_core.web.page import words
 from svd_core.web.page.dials import Changes, shown
-from svd_core.web.page.history import memo, note
+from svd_core.web.page.memo import memo, note
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import texts_for
 from svd_core.web.page.watching import then_watch

@@ -11,7 +11,7 @@ import gradio as gr
 
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.drafts import watch_drafts
-from svd_core.web.page.history import is_draft
+from svd_core.web.page.memo import is_draft
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import texts_for
