@@ -174,7 +174,7 @@ def test_two_visitors_wait_for_each_other_and_never_see_the_others_work(
             expect(ann.locator("#progress")).to_contain_text("step 2 of 8")
             generate(bob)
             expect(bob.locator("#progress")).to_contain_text("1 video before yours")
-            expect(bob.locator("#tiles li")).to_have_count(1)
+            expect(bob.locator("#history li")).to_have_count(1)
             shot(bob, "waiting")
         done(ann)
         done(bob)

@@ -31,7 +31,7 @@ class Dropped:
     def build(cls) -> "Dropped":
         with gr.Accordion(fixed("recipe"), open=False, elem_id="recipe"):
             video = Files(
-                label=fixed("recipe_file"), file_types=KINDS, height=120, elem_id="recipe-file"
+                label=fixed("recipe_file"), file_types=KINDS, height=150, elem_id="recipe-file"
             )
         return cls(video, gr.HTML("", elem_id="recipe-said"))
 

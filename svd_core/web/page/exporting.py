@@ -15,7 +15,7 @@ from svd_core.web.page.dials import Changes
 from svd_core.web.page.handed import Handed
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
-from svd_core.web.page.words import duration, error_html, status_html
+from svd_core.web.page.words import duration, error_html, size_text, status_html
 
 MOST_FPS = 60
 """Where the slider ends; screens show no more."""
@@ -64,7 +64,7 @@ def wire_exporting(studio: Studio, parts: Exporting) -> None:
         told = say(
             "exported",
             name=path.name,
-            size=say.number(path.stat().st_size / 1e6),
+            size=size_text(path.stat().st_size, say),
             elapsed=duration(time.monotonic() - begun, say),
         )
         return {parts.said: status_html(told), parts.handed.file: path}

@@ -27,6 +27,9 @@ SIDE = 600
 WHOLE_SIDE = 400
 """Of the whole photo, which is seen only while it is dragged."""
 
+FORGET_S = 3600.0
+"""How long a photo is kept at hand that nobody turns any more."""
+
 DRAG = """
 let from = null;
 const figure = () => element.querySelector("figure[data-focus]");
@@ -73,7 +76,7 @@ class Framing:
     @classmethod
     def build(cls) -> "Framing":
         figure = gr.HTML(fixed("framing_empty"), elem_id="framing", js_on_load=DRAG)
-        return cls(figure, gr.State(None))
+        return cls(figure, gr.State(None, time_to_live=FORGET_S))
 
     def opened(self, image: bytes | None) -> Changes:
         """A photo has come, or gone."""

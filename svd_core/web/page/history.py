@@ -44,6 +44,7 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Gallery:
+    waiting: gr.HTML
     tiles: gr.HTML
     timer: gr.Timer
     download: Handed
@@ -57,20 +58,30 @@ class Gallery:
                 download = Handed.build(
                     fixed("download_all"), "all", size="sm", scale=0, min_width=160
                 )
+            waiting = gr.HTML("", elem_id="waiting", js_on_load=GALLERY)
             tiles = gr.HTML("", elem_id="tiles", js_on_load=GALLERY)
-        return cls(tiles, gr.Timer(1.5, active=False), download, box)
+        return cls(waiting, tiles, gr.Timer(1.5, active=False), download, box)
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.tiles, self.timer, self.box]
+        return [self.waiting, self.tiles, self.timer, self.box]
 
     def of(self, jobs: Sequence[Job], say: Texts) -> dict[Any, Any]:
-        html = "".join(tile_html(job, say) for job in jobs if not isinstance(job.last, Stopped))
+        """Those that are made are apart from those that are not: they change rarely, and a tile
+        that changes begins to play anew."""
+        waiting = _tiles([job for job in jobs if not job.done], say)
+        made = _tiles([job for job in jobs if job.done], say)
         return {
-            self.tiles: f'<ul class="svd-tiles">{html}</ul>' if html else "",
-            self.timer: gr.Timer(active=any(not job.done for job in jobs)),
-            self.box: gr.update(visible=bool(html)),
+            self.waiting: waiting,
+            self.tiles: made,
+            self.timer: gr.Timer(active=bool(waiting)),
+            self.box: gr.update(visible=bool(waiting or made)),
         }
+
+
+def _tiles(jobs: Sequence[Job], say: Texts) -> str:
+    html = "".join(tile_html(job, say) for job in jobs)
+    return f'<ul class="svd-tiles">{html}</ul>' if html else ""
 
 
 def tile_html(job: Job, say: Texts) -> str:
@@ -90,7 +101,7 @@ def tile_html(job: Job, say: Texts) -> str:
         case Progress():
             seen = f'<div class="svd-wait">{words.event_html(last, say)}</div>'
             buttons, remove = _button("watch", job, say("watch")), ""
-        case _:
+        case Stopped():
             return ""
     draft = f"<b>{say('draft')}</b> " if is_draft(job) else ""
     return (

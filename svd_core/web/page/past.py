@@ -47,7 +47,8 @@ def wire_past(page: gr.Blocks, studio: Studio) -> None:
 
     gallery = studio.gallery
     then_watch(studio, page.load, on_open, [studio.visitor, studio.screen.current])
-    then_watch(studio, gallery.tiles.chosen, on_chosen, studio.visitor)
+    for tiles in (gallery.waiting, gallery.tiles):
+        then_watch(studio, tiles.chosen, on_chosen, studio.visitor)
     gallery.download.wire(on_download, studio.visitor)
     gallery.timer.tick(on_tick, studio.visitor, gallery.outputs, **QUICK)
 

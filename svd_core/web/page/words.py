@@ -122,6 +122,11 @@ def duration(seconds: float, say: Texts) -> str:
     return say("hours", hours=whole // 3600, minutes=whole % 3600 // 60)
 
 
+def size_text(count: int, say: Texts) -> str:
+    """E.g. `38 kB`, `1.2 MB`."""
+    return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{say.number(count / 1e6)} MB"
+
+
 def _queued(ahead: int, say: Texts) -> str:
     if ahead == 0:
         return say("starting")
