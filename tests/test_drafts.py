@@ -26,15 +26,16 @@ def test_the_full_video_moves_the_way_its_draft_did() -> None:
     engine = SvdEngine("svd-nano")
 
     def flow(seed: int, steps: int) -> Flow:
-        params = VideoParams(seed=seed, num_frames=6, num_inference_steps=steps)
+        params = VideoParams(seed=seed, num_frames=5, num_inference_steps=steps)
         clip = engine.generate(framed.image, params, lambda _: None)
-        grey = clip.frames[:, ::6, ::6].mean(axis=-1).astype(np.float32)
+        grey = clip.frames[:, ::8, ::8].mean(axis=-1).astype(np.float32)
         return flow_between(grey[:-1], grey[1:])
 
     draft, full = flow(3, draft_steps(FULL)), flow(3, FULL)
-    others = [flow(seed, FULL) for seed in (4, 5)]
+    other = flow(4, FULL)
+    print(f"same seed {alike(draft, full):.2f}, another {alike(draft, other):.2f}")
     assert alike(draft, full) > 0.8
-    assert max(alike(draft, other) for other in others) < alike(draft, full) - 0.2
+    assert alike(draft, other) < alike(draft, full) - 0.2
 
 
 def alike(one: Flow, other: Flow) -> float:
