@@ -144,12 +144,12 @@ def _write_gif(frames: Frames, wanted: Export, path: Path, comment: str) -> Path
 
 
 def _write_webp(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
-    """Quality 85 by the second fastest method: the slower ones save a tenth for twice the time."""
+    """By libwebp's fastest method: the next ones save 5 to 15 % for up to three times as long."""
     exif = Image.Exif()
     exif.get_ifd(EXIF)[USER_COMMENT] = comment.encode()
     return _write_pictures(
         [Image.fromarray(frame) for frame in frames], path, format="WEBP", exif=exif.tobytes(),
-        duration=_durations(len(frames), wanted.fps, 1), loop=wanted.loops, quality=85, method=1,
+        duration=_durations(len(frames), wanted.fps, 1), loop=wanted.loops, quality=85, method=0,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ TIMES = 8
 
 MAX_BYTES = 150_000
 """200 kB on their way to a page, which takes them as base64."""
+
 TRIES = ((256, 75), (256, 40), (128, 40), (128, 5))
 """(pixels of the longer side, WebP's quality), until a preview is small enough. The first is usual
 and gives 70 kB; latents have half its side, but enlarged smoothly they are easier to read."""

@@ -1,8 +1,10 @@
 """What a page asks for beside videos: `python -m svd_core.bench extras`. Seconds, then JSON.
 
-Each figure is the median of `RUNS`, after one run to warm up.
+Each figure is the median of `RUNS`, after one run to warm up. "framing" is a photo of 12 megapixels
+framed again, as after each move of a slider; "preview" all latents of a clip as a moving picture.
 """
 
+import io
 import json
 import os
 import tempfile
@@ -18,6 +20,11 @@ from PIL import Image
 from svd_core.bench.video import example
 from svd_core.clip import Frames
 from svd_core.export import SUFFIX, Export, export
+from svd_core.extend import matched
+from svd_core.framer import Framer
+from svd_core.motion import measure
+from svd_core.params import VideoParams
+from svd_core.preview import moving
 from svd_core.video import read_lossless, write_lossless
 
 RUNS = 5
@@ -27,7 +34,7 @@ SIZE, NUM_FRAMES = (1024, 576), 25
 def main(_: Sequence[str] = ()) -> int:
     frames = clip()
     with tempfile.TemporaryDirectory() as folder:
-        found = _exports(frames, Path(folder))
+        found = _exports(frames, Path(folder)) | _others(frames)
     print(f"{NUM_FRAMES} frames of {SIZE[0]}x{SIZE[1]}, median of {RUNS}")
     for name, taken in found.items():
         print(f"{name:32} {taken:8.3f} s")
@@ -73,3 +80,22 @@ def _exports(frames: Frames, folder: Path) -> dict[str, float]:
 
 def _export(kept: Path, wanted: Export, path: Path) -> None:
     export(read_lossless(kept), wanted, path, "{}")
+
+
+def _others(frames: Frames) -> dict[str, float]:
+    width, height = SIZE
+    file = io.BytesIO()
+    Image.fromarray(frames[0]).resize((4000, 3000)).save(file, "JPEG")
+    photo = file.getvalue()
+    framer = Framer(photo)
+    cells = np.ascontiguousarray(frames[:, ::8, ::8])
+    return {
+        "open a photo of 12 megapixels": seconds(lambda: Framer(photo)),
+        "framing": seconds(lambda: framer.frame([SIZE], VideoParams(focus_x=0.3))),
+        "framing with blurred borders": seconds(
+            lambda: framer.frame([(height, width)], VideoParams(fit="pad"))
+        ),
+        "motion meter": seconds(lambda: measure(frames)),
+        "preview": seconds(lambda: moving(cells, 7)),
+        "match colours of a clip": seconds(lambda: matched(frames, frames[0])),
+    }
