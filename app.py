@@ -40,7 +40,7 @@ from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings, on_zero_gpu
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.web.fal import Parts, Service, Webhooks, build_api
-from svd_core.web.page import build_page
+from svd_core.web.page import Backend, build_page
 from svd_core.web.server import for_this_machine_only, launch_options, watchers
 from svd_core.web.zero_gpu import lent
 
@@ -67,7 +67,9 @@ def main(make_engine: Callable[[str, Setting], Engine] = SvdEngine) -> None:
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
     outbox = Outbox(table, queue.get, Webhooks(parts).send)
     service = Service(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
-    page = build_page(queue, lambda: engine.status, ASSETS / "examples", watchers(settings))
+    retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
+    backend = Backend(queue, lambda: engine.status, parts.results, retention.remove)
+    page = build_page(backend, ASSETS / "examples", watchers(settings))
     page.queue(max_size=settings.max_queue)
     options = launch_options(settings, parts.results.folder, build_api(service))
     page.launch(prevent_thread_lock=True, **options)
@@ -75,7 +77,6 @@ def main(make_engine: Callable[[str, Setting], Engine] = SvdEngine) -> None:
     if not zero_gpu:
         args = (engine, stop)
         threading.Thread(target=warm_up, args=args, name="svd-warm-up", daemon=True).start()
-    retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
     keep_house(stop, retention.sweep, parts.uploads.sweep)
     queue.close()
     outbox.close()

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageCms, ImageFilter, ImageOps, UnidentifiedImageError
 from PIL.Image import Resampling
 
@@ -19,6 +20,9 @@ from svd_core.params import Fit, Orientation, VideoParams
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
+
+Pixels = npt.NDArray[np.uint8]
+"""(height, width, 3), RGB."""
 
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the upright photo; edges may fall between pixels."""
@@ -85,6 +89,13 @@ def frame_photo(photo: Image.Image, sizes: Sequence[Size], params: VideoParams) 
     if params.fit == "pad":
         return Framed(_padded(photo, size), size, "pad", box)
     return Framed(photo.resize(size, Resampling.LANCZOS, box=box), size, "crop", box)
+
+
+def to_png(pixels: Pixels) -> bytes:
+    """One frame of a video as a picture file, without loss."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def size_for(photo: Size, sizes: Sequence[Size], orientation: Orientation) -> Size:

@@ -151,6 +151,13 @@ class PhotoStore:
                 "The photo of this video is gone from the server; please send it again."
             ) from error
 
+    def size(self, name: str) -> int:
+        """Bytes of a photo; 0 if it is not there any more."""
+        try:
+            return (self.folder / name).stat().st_size
+        except OSError:
+            return 0
+
     def sweep(self, needed: Collection[str], most_bytes: float = float("inf")) -> list[Path]:
         """Remove photos that are not `needed` any more; returns their files. Young ones stay, their
         job may be on its way into the table, unless all together are more than `most_bytes`."""

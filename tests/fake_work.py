@@ -35,6 +35,7 @@ class FakeWork:
     steps: int = 8
     requests: list[VideoRequest] = field(default_factory=list)
     go: threading.Event = field(default_factory=threading.Event)
+    preview: bytes | None = None
 
     def __post_init__(self) -> None:
         self.go.set()
@@ -53,6 +54,7 @@ class FakeWork:
             now = Progress(
                 stage=Stage.DENOISING, step=step, total=self.steps,
                 elapsed_s=step, remaining_s=self.steps - step,
+                preview=self.preview if step == 2 else None,
             )  # fmt: skip
             on_progress(now)
             while step == 2 and not self.go.wait(0.02):
@@ -62,7 +64,7 @@ class FakeWork:
         write_mp4(moving(), path, params.rate, comment="{}")
         return Video(
             path=path, width=128, height=72, num_frames=8, fps=params.rate, seed=params.seed,
-            model="fake", elapsed_s=1.2,
+            model="fake", elapsed_s=1.2, motion="gentle", peak_memory=1_234_000_000,
         )  # fmt: skip
 
 

@@ -10,12 +10,17 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from svd_core.clip import Clip
 from svd_core.engine import EngineStatus
-from svd_core.jobs import JobQueue
-from svd_core.models import CHECKPOINTS, DEMO
+from svd_core.events import OnProgress, Progress, Stage, Video
+from svd_core.generate import generate
+from svd_core.jobs import JobQueue, Retention, TableQueue
+from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
+from svd_core.storage import PhotoStore, ResultStore
 from svd_core.video import write_mp4
-from svd_core.web.page import build_page
+from svd_core.web.page import Backend, build_page
 from svd_core.web.server import launch_options, watchers
 from tests.fake_work import FakeWork, moving, worker_queue
 
@@ -30,6 +35,31 @@ def photo(path: Path, size: tuple[int, int] = (320, 180)) -> Path:
     picture[..., 0], picture[..., 1], picture[..., 2] = across, down[:, None], 128
     Image.fromarray(picture).save(path)
     return path
+
+
+class DriftingEngine:
+    """The photo, sliding sideways: an engine without a model whose videos have real recipes."""
+
+    def load(self, on_progress: OnProgress) -> Checkpoint:
+        return READY.checkpoint
+
+    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+        on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
+        frames = [np.roll(np.asarray(image), 6 * n, axis=1) for n in range(params.num_frames or 8)]
+        return Clip(np.stack(frames), params)
+
+    @property
+    def status(self) -> EngineStatus:
+        return READY
+
+
+class RealWork(FakeWork):
+    """The whole path of the core, around `DriftingEngine`."""
+
+    def __call__(self, job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
+        self.requests.append(request)
+        store = ResultStore(self.folder)
+        return generate(request, DriftingEngine(), store, job_id, on_progress)
 
 
 @dataclass(frozen=True)
@@ -47,16 +77,17 @@ def serve(
     *,
     status: Callable[[], EngineStatus] = lambda: READY,
     settings: Settings | None = None,
+    port: int | None = None,
 ) -> Iterator[Served]:
-    """The page on a free port of this machine, with `folder/examples` as its examples."""
+    """The page on `port` or a free one of this machine, with `folder/examples` as its examples."""
     settings = settings or Settings(data_dir=folder, max_queue=4)
     work = work or FakeWork(folder)
     with worker_queue(folder, work, settings.max_queue) as queue:
-        page = build_page(queue, status, folder / "examples", watchers(settings))
+        keep = retention(queue, folder)
+        backend = Backend(queue, status, keep.results, keep.remove)
+        page = build_page(backend, folder / "examples", watchers(settings))
         page.queue(max_size=settings.max_queue)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = port or _free_port()
         options = launch_options(settings, folder)
         page.launch(prevent_thread_lock=True, server_port=port, **options)
         try:
@@ -64,6 +95,19 @@ def serve(
         finally:
             queue.close()
             page.close(verbose=False)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def retention(queue: TableQueue, folder: Path) -> Retention:
+    """What removes the jobs of `worker_queue`."""
+    photos = PhotoStore(folder / "photos")
+    return Retention(queue._table, ResultStore(folder), photos, keep_hours=1, keep_gb=1)
 
 
 def examples(folder: Path) -> Path:

@@ -33,9 +33,13 @@ def parts() -> dict[str, str]:
 
 
 def picture() -> str:
-    """The page, once there is a picture of it."""
-    shot = ROOT / "assets" / "page.png"
-    return "![The page with a finished video](assets/page.png)" if shot.is_file() else ""
+    """The page, as far as there are pictures of it."""
+    shots = {
+        "page.png": "The page with a finished video, its motion measured, and what to do next",
+        "page-forming.png": "A video as it forms: stage, step, time so far and time left",
+    }
+    there = {name: text for name, text in shots.items() if (ROOT / "assets" / name).is_file()}
+    return "\n\n".join(f"![{text}](assets/{name})" for name, text in there.items())
 
 
 def api() -> str:

@@ -22,18 +22,25 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
-from svd_core.errors import OutOfMemory
+from svd_core.errors import InvalidRequest, OutOfMemory
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs import WorkerQueue
+from svd_core.jobs import JobQueue
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
+from svd_core.storage import ResultStore
 from svd_core.web import server
-from svd_core.web.page import actions, words
+from svd_core.web.page import Backend, words
+from svd_core.web.page.dials import Changes
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import find_examples
+from svd_core.web.page.screen import Screen
+from svd_core.web.page.texts import texts_for
+from svd_core.web.page.visitor import known
 from tests.fake_work import FakeWork, inline_queue, worker_queue
-from tests.fakes import READY, Served, examples, photo, serve
+from tests.fakes import READY, Served, examples, photo, retention, serve
+
+SAY = texts_for()
 
 VIDEO = Video(
     path=Path("x.mp4"), width=512, height=288, num_frames=14, fps=7, seed=3, model="svd-nano",
@@ -81,28 +88,28 @@ class TestWords:
         ],
     )
     def test_progress_is_one_readable_line(self, progress: Progress, text: str) -> None:
-        assert words.progress_text(progress) == text
+        assert words.progress_text(progress, SAY) == text
 
     def test_every_stage_has_words(self) -> None:
-        assert all(words.progress_text(Progress(stage=stage)) for stage in Stage)
+        assert all(words.progress_text(Progress(stage=stage), SAY) for stage in Stage)
 
     def test_what_is_sent_per_step_is_small(self) -> None:
         long = Progress(stage=Stage.DENOISING, step=99, total=100, remaining_s=9e4, elapsed_s=1)
-        assert len(words.event_html(long).encode()) < 300
+        assert len(words.event_html(long, SAY).encode()) < 300
 
     def test_the_bar_fills_with_time_and_wanders_when_nothing_is_known(self) -> None:
         known = Progress(stage=Stage.DENOISING, elapsed_s=1, remaining_s=3)
-        assert 'value="0.250"' in words.event_html(known)
-        assert "value" not in words.event_html(Progress(stage=Stage.ENCODING))
+        assert 'value="0.250"' in words.event_html(known, SAY)
+        assert "value" not in words.event_html(Progress(stage=Stage.ENCODING), SAY)
 
     def test_a_finished_video_is_summed_up_with_its_notes(self) -> None:
-        assert words.summary(VIDEO) == (
+        assert words.summary(VIDEO, SAY) == (
             "14 frames, 512 × 288 pixels, 7 fps, 2.0 s long; made by svd-nano in 12 s. "
             "fps was held to 30."
         )
 
     def test_errors_are_shown_in_their_own_words_and_escaped(self) -> None:
-        html = words.event_html(Failed(OutOfMemory("Use <less>.")))
+        html = words.event_html(Failed(OutOfMemory("Use <less>.")), SAY)
         assert "Use &lt;less&gt;." in html
         assert 'role="alert"' in html
 
@@ -111,15 +118,15 @@ class TestWords:
                               (9.97, "10 s"), (3780, "1 h 3 min")],
     )  # fmt: skip
     def test_durations(self, seconds: float, text: str) -> None:
-        assert words.duration(seconds) == text
+        assert words.duration(seconds, SAY) == text
 
     def test_the_demonstration_model_is_called_what_it_is(self) -> None:
-        assert "small demonstration model" in words.device_html(READY)
-        assert "svd-nano</b> on CPU, 2 cores" in words.device_html(READY)
+        assert "small demonstration model" in words.device_html(READY, SAY)
+        assert "svd-nano</b> on CPU, 2 cores" in words.device_html(READY, SAY)
 
     def test_other_models_name_their_licence_with_a_link(self) -> None:
         model = CHECKPOINTS["svd-xt"]
-        html = words.device_html(replace(READY, checkpoint=model, state="loading"))
+        html = words.device_html(replace(READY, checkpoint=model, state="loading"), SAY)
         assert f'href="{model.licence_url}"' in html
         assert model.licence in html
         assert "loading" in html
@@ -138,7 +145,8 @@ def test_examples_are_the_photos_that_have_a_video(tmp_path: Path) -> None:
 
 def test_the_endpoint_takes_every_parameter_and_documents_it() -> None:
     function = endpoint(None)  # type: ignore[arg-type]
-    names = [name for name in inspect.signature(function).parameters if name != "progress"]
+    given_by_gradio = ("request", "progress")
+    names = [n for n in inspect.signature(function).parameters if n not in given_by_gradio]
     assert names == ["image", *(field.name for field in fields(VideoParams))]
     assert all(f"\n            {name}: " in (function.__doc__ or "") for name in names)
 
@@ -155,8 +163,8 @@ def test_what_a_client_asks_for_reaches_the_core(
     asked: dict[str, Any] = {
         "seed": 4294967295, "motion_bucket_id": 40, "noise_aug_strength": 2.5, "fps": 12,
         "playback_fps": 24, "num_frames": 9, "num_inference_steps": 3, "min_guidance_scale": 1.5,
-        "max_guidance_scale": 2.5, "decode_chunk_size": 2, "fit": "pad", "focus_x": 0.25,
-        "focus_y": 1,
+        "max_guidance_scale": 2.5, "decode_chunk_size": 2, "orientation": "square", "fit": "pad",
+        "focus_x": 0.25, "focus_y": 1,
     }  # fmt: skip
     video, seed, summary = client.predict(image=handle_file(a_photo), **asked, api_name="/generate")
     assert served.work.requests[-1].params == VideoParams(**asked)
@@ -339,11 +347,13 @@ def test_mcp_offers_one_documented_tool_that_works(served: Served, a_photo: Path
 
 class TestWatching:
     @pytest.fixture
-    def view(self) -> actions.View:
+    def screen(self) -> Screen:
         with gr.Blocks():
-            return actions.View(
-                progress=gr.HTML(), video=gr.Video(), seed=gr.Textbox(), summary=gr.HTML(),
-                generate=gr.Button(), stop=gr.Button(), job=gr.State(), kept=gr.BrowserState(),
+            return Screen(
+                line=gr.HTML(), forming=gr.HTML(), player=gr.Video(), result=gr.Column(),
+                summary=gr.HTML(), generate=gr.Button(), sheet=gr.Button(), stop=gr.Button(),
+                current=gr.State([]),
+                wanted=gr.State([]), dials={"seed": gr.Textbox(), "fps": gr.Slider()},
             )  # fmt: skip
 
     @pytest.fixture
@@ -351,87 +361,104 @@ class TestWatching:
         return FakeWork(tmp_path)
 
     @pytest.fixture
-    def queue(self, work: FakeWork, tmp_path: Path) -> Iterator[WorkerQueue]:
+    def backend(self, work: FakeWork, tmp_path: Path) -> Iterator[Backend]:
         with worker_queue(tmp_path, work) as queue:
-            yield queue
+            keep = retention(queue, tmp_path)
+            yield Backend(queue, lambda: READY, keep.results, keep.remove)
 
     def test_the_end_shows_the_video_and_writes_the_seed_back(
-        self, view: actions.View, queue: WorkerQueue, a_photo: Path
+        self, screen: Screen, backend: Backend, a_photo: Path
     ) -> None:
-        *_, last = actions.generate(queue, view, a_photo.read_bytes(), {"seed": 9})
-        assert last[view.seed] == "9"
-        assert last[view.video].is_file()
-        assert last[view.generate].interactive
-        assert not last[view.stop].interactive
+        job = backend.submit(a_photo.read_bytes(), {"seed": 9})
+        *_, last = screen.watch(job, SAY)
+        assert last[screen.dials["seed"]] == "9"
+        assert last[screen.player]["value"].is_file()
+        assert last[screen.generate].interactive
+        assert not last[screen.stop].interactive
 
     def test_the_first_change_comes_at_once(
-        self, view: actions.View, queue: WorkerQueue, work: FakeWork, a_photo: Path
+        self, screen: Screen, backend: Backend, work: FakeWork, a_photo: Path
     ) -> None:
         with work.held():
             for before in ("", "Waiting · 1 video before yours"):
-                first = next(actions.generate(queue, view, a_photo.read_bytes(), {}))
-                assert before in first[view.progress]
-                assert first[view.stop].interactive
-                assert not first[view.generate].interactive
-                assert first[view.job] == first[view.kept]
+                job = backend.submit(a_photo.read_bytes(), {})
+                first = screen.begin([job], SAY)
+                assert before in first[screen.line]
+                assert before in next(screen.watch(job, SAY))[screen.line]
+                assert first[screen.stop].interactive
+                assert not first[screen.generate].interactive
+                assert first[screen.current] == [job.id]
                 while not work.requests:
                     time.sleep(0.01)
 
     def test_leaving_does_not_stop_the_job_and_coming_back_finds_it(
-        self, view: actions.View, queue: WorkerQueue, a_photo: Path
+        self, screen: Screen, backend: Backend, a_photo: Path
     ) -> None:
-        watching = actions.generate(queue, view, a_photo.read_bytes(), {})
-        job_id = next(watching)[view.job]
+        visitor = known(None)
+        watching = screen.watch(backend.submit(a_photo.read_bytes(), {}, visitor), SAY)
+        next(watching)
         watching.close()  # type: ignore[attr-defined]  # it is a generator
-        job = actions.find(queue, job_id)
-        assert job is not None
-        *_, last = actions.watch(job, view)
-        assert last[view.video].is_file()
+        (job,) = backend.jobs(visitor)
+        *_, last = screen.watch(job, SAY)
+        assert last[screen.player]["value"].is_file()
 
-    @pytest.mark.parametrize("kept", [None, "", "0" * 32, 7, {"a": 1}, ["x"]])
-    def test_an_id_that_means_nothing_finds_nothing(self, queue: WorkerQueue, kept: object) -> None:
-        assert actions.find(queue, kept) is None
+    def test_jobs_are_their_visitors_alone(self, backend: Backend, a_photo: Path) -> None:
+        ann, bob = known(None), known(None)
+        job = backend.submit(a_photo.read_bytes(), {}, ann)
+        assert backend.job(job.id, ann) is not None
+        assert backend.job(job.id, bob) is None
+        assert backend.jobs(bob) == []
+        assert ann not in job.options.owner
 
-    def test_stop_ends_the_job(
-        self, view: actions.View, queue: WorkerQueue, work: FakeWork, a_photo: Path
+    @pytest.mark.parametrize("card", [None, "", "0" * 31, "G" * 32, 7, {"a": 1}, ["x"]])
+    def test_who_is_no_visitor_shares_nothing(
+        self, backend: Backend, a_photo: Path, card: object
     ) -> None:
+        job = backend.submit(a_photo.read_bytes(), {}, card)
+        assert job.options.owner == ""
+        assert backend.jobs(card) == []
+        assert backend.job(job.id, card) is None
+        assert known(card) != known(card)
+
+    @pytest.mark.parametrize("job_id", [None, "", "0" * 32, 7, {"a": 1}, ["x"]])
+    def test_an_id_that_means_nothing_finds_nothing(self, backend: Backend, job_id: object) -> None:
+        assert backend.job(job_id, known(None)) is None
+
+    def test_a_stopped_job_says_how_far_it_came(
+        self, screen: Screen, backend: Backend, work: FakeWork, a_photo: Path
+    ) -> None:
+        seen: deque[Changes] = deque(maxlen=1)
         with work.held():
-            watching = actions.generate(queue, view, a_photo.read_bytes(), {})
-            job_id = next(watching)[view.job]
-            actions.stop(queue, job_id)
-            *_, last = watching
-        assert "Stopped" in last[view.progress]
-        assert last[view.kept] is None
-        assert queue.get(job_id).last == Stopped()
-        actions.stop(queue, job_id)
-        actions.stop(queue, None)
+            job = backend.submit(a_photo.read_bytes(), {})
+            for change in screen.watch(job, SAY):
+                seen.append(change)
+                if "step 2 of 8" in change[screen.line]:
+                    job.cancel()
+        assert "Stopped at step 2 of 8" in seen[0][screen.line]
+        assert screen.forming not in seen[0]
+        assert seen[0][screen.generate].interactive
+        assert job.last == Stopped()
 
-    def test_a_wrong_value_is_shown_and_said(
-        self, view: actions.View, queue: WorkerQueue, a_photo: Path
-    ) -> None:
-        watching = actions.generate(queue, view, a_photo.read_bytes(), {"fps": 0})
-        changes = next(watching)
-        with pytest.raises(gr.Error, match="fps must be a whole number"):
-            next(watching)
-        assert "fps must be a whole number" in changes[view.progress]
-        assert changes[view.generate].interactive
+    def test_a_refusal_is_said_on_top_and_beside_its_field(self, screen: Screen) -> None:
+        changes = screen.refused(InvalidRequest("fps", "fps must be a whole number."))
+        assert "fps must be a whole number" in changes[screen.line]
+        assert changes[screen.dials["fps"]]["info"] == "fps must be a whole number."
+        assert changes[screen.generate].interactive
 
     def test_a_failure_is_shown_and_said(
-        self, view: actions.View, a_photo: Path, tmp_path: Path
+        self, screen: Screen, a_photo: Path, tmp_path: Path
     ) -> None:
         def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
             yield Progress(stage=Stage.ENCODING)
             raise OutOfMemory("The device is too small; ask for fewer frames.")
 
-        seen: deque[actions.Changes] = deque(maxlen=1)
         with inline_queue(tmp_path, work) as queue:
-            watching = actions.generate(queue, view, a_photo.read_bytes(), {})
-            with pytest.raises(gr.Error, match="fewer frames"):
-                seen.extend(watching)
-        assert "fewer frames" in seen[0][view.progress]
-        assert seen[0][view.generate].interactive
+            backend = plain_backend(queue, tmp_path)
+            *_, last = screen.watch(backend.submit(a_photo.read_bytes(), {}), SAY)
+        assert "fewer frames" in last[screen.line]
+        assert last[screen.generate].interactive
 
-    def test_any_queue_will_do(self, view: actions.View, a_photo: Path, tmp_path: Path) -> None:
+    def test_any_queue_will_do(self, screen: Screen, a_photo: Path, tmp_path: Path) -> None:
         video = replace(VIDEO, path=tmp_path / "x.mp4")
 
         def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
@@ -439,9 +466,14 @@ class TestWatching:
             yield video
 
         with inline_queue(tmp_path, work) as queue:
-            first, *_, last = actions.generate(queue, view, a_photo.read_bytes(), {})
-            assert last[view.video] == video.path
-            assert queue.get(first[view.job]).last == Succeeded(video)
+            job = plain_backend(queue, tmp_path).submit(a_photo.read_bytes(), {})
+            *_, last = screen.watch(job, SAY)
+            assert last[screen.player]["value"] == video.path
+            assert queue.get(job.id).last == Succeeded(video)
+
+
+def plain_backend(queue: JobQueue, folder: Path) -> Backend:
+    return Backend(queue, lambda: READY, ResultStore(folder), lambda _: None)
 
 
 def status(url: str, method: str, path: str, length: int = 2) -> int:

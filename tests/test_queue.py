@@ -180,7 +180,7 @@ class TestOptions:
     def test_nobody_may_fill_the_line_alone(self, servers: Servers) -> None:
         queue = servers.front(Limits(max_queue=4, max_per_owner=2))
         first, *_ = [submit(queue, b"", owner="ann") for _ in range(2)]
-        with pytest.raises(QueueFull, match="2 videos of this key are waiting"):
+        with pytest.raises(QueueFull, match="2 of your videos are waiting"):
             submit(queue, b"", owner="ann")
         submit(queue, b"", owner="bob")
         first.cancel()

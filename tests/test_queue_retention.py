@@ -43,10 +43,15 @@ def retention(queue: TableQueue, tmp_path: Path) -> Retention:
 
 
 def made(
-    retention: Retention, queue: TableQueue, age_s: float = 0, size: int = 10, **options: object
+    retention: Retention,
+    queue: TableQueue,
+    age_s: float = 0,
+    size: int = 10,
+    photo: bytes = b"photo",
+    **options: object,
 ) -> Job:
     """A job that succeeded so long ago, with a result of `size` bytes."""
-    request = VideoRequest(b"photo", VideoParams(seed=1))
+    request = VideoRequest(photo, VideoParams(seed=1))
     job = queue.submit(request, JobOptions(**options))  # type: ignore[arg-type]
     row = retention.table.claim("worker", job.id)
     assert row is not None
@@ -187,3 +192,49 @@ def test_a_clock_that_was_ahead_costs_nobody_a_result(
     assert retention.sweep() == []
     assert there(retention, job)
     assert retention.table.row(job.id).state is State.ENDED  # type: ignore[union-attr]
+
+
+class TestWhatAnOwnerKeeps:
+    def test_a_photo_stays_as_long_as_its_job_if_that_is_wished(
+        self, retention: Retention, queue: TableQueue
+    ) -> None:
+        kept, other = (made(retention, queue, keep_photo=wish) for wish in (True, False))
+        assert queue.photo(kept.id) == b"photo"
+        assert queue.photo(other.id) is None
+        photo = retention.photos.folder / queue._row(kept.id).image  # type: ignore[operator]
+        os.utime(photo, (time.time() - 2 * STALE_S,) * 2)
+        retention.sweep()
+        assert queue.photo(kept.id) == b"photo"
+        retention.remove([kept.id])
+        retention.sweep()
+        assert not photo.exists()
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_kept_photos_count_as_results(
+        self, retention: Retention, queue: TableQueue, kept: bool
+    ) -> None:
+        old = made(retention, queue, age_s=2, size=3_000)
+        new = made(retention, queue, 1, 3_000, photo=bytes(5_000), keep_photo=kept)
+        assert retention.sweep() == ([old.id] if kept else [])
+        assert there(retention, new)
+
+    def test_an_owner_finds_its_jobs_and_nobody_elses(
+        self, retention: Retention, queue: TableQueue
+    ) -> None:
+        jobs = [made(retention, queue, owner=owner) for owner in ("ann", "bob", "ann")]
+        waiting = queue.submit(VideoRequest(b"photo", VideoParams()), JobOptions(owner="ann"))
+        found = queue.of_owner("ann")
+        assert [job.id for job in found] == [waiting.id, jobs[2].id, jobs[0].id]
+        assert [job.done for job in found] == [False, True, True]
+        assert [job.id for job in queue.of_owner("ann", limit=1)] == [waiting.id]
+        assert queue.of_owner("eve") == []
+
+    def test_removing_leaves_alone_what_is_not_over(
+        self, retention: Retention, queue: TableQueue
+    ) -> None:
+        over = made(retention, queue)
+        waiting = queue.submit(VideoRequest(b"photo", VideoParams()))
+        retention.remove([over.id, waiting.id])
+        assert queue.get(waiting.id).done is False
+        assert retention.table.row(over.id) is None
+        assert not retention.results.path(over.id).exists()

@@ -40,8 +40,9 @@ class JobOptions:
     `start_timeout_s`: seconds the job may wait; then it fails by `StartTimeout`. `max_waiting`:
     refuse the job if more than so many wait already. `owner`: whose job it is (id of a key, empty:
     nobody's), who may have only so many jobs waiting. `webhook`: address to tell the end to.
-    `keep_s`: seconds the job stays after its end, if that is less than the server's own. `memo`:
-    anything the submitter wants to find again with the job; no queue reads it.
+    `keep_s`: seconds the job stays after its end, if that is less than the server's own.
+    `keep_photo`: keep the photo as long as the job, not only until its end. `memo`: anything the
+    submitter wants to find again with the job; no queue reads it.
     """
 
     priority: Priority = "normal"
@@ -50,6 +51,7 @@ class JobOptions:
     owner: str = ""
     webhook: str | None = None
     keep_s: float | None = None
+    keep_photo: bool = False
     memo: str = ""
 
 
@@ -141,6 +143,12 @@ class JobQueue(Protocol):
 
     def at_hand(self, job_id: str) -> Job | None:
         """The job of that id if it is open and this process has seen it; never waits."""
+
+    def of_owner(self, owner: str, limit: int = 100) -> Sequence[Job]:
+        """The newest jobs of `owner`, at most `limit`, the newest first."""
+
+    def photo(self, job_id: str) -> bytes | None:
+        """The photo of a job, None if it is not kept. Raises `UnknownJob`."""
 
     def position(self, job_id: str) -> int:
         """How many jobs go before it; 0 if it runs or is done. Raises `UnknownJob`."""

@@ -54,10 +54,14 @@ class TableQueue:
     def get(self, job_id: str) -> Ticket:
         if (ticket := self._board.find(job_id)) is not None:
             return ticket
-        row = self._table.row(job_id)
-        if row is None:
-            raise UnknownJob("This job is not known here any more; please make the video again.")
-        return self._ticket(row) if row.state is State.ENDED else self._board.show(row)
+        return self._shown(self._row(job_id))
+
+    def of_owner(self, owner: str, limit: int = 100) -> list[Ticket]:
+        return [self._shown(row) for row in self._table.of_owner(owner, limit)]
+
+    def photo(self, job_id: str) -> bytes | None:
+        name = self._row(job_id).image
+        return None if name is None else self._photos.read(name)
 
     def at_hand(self, job_id: str) -> Ticket | None:
         return self._board.find(job_id)
@@ -88,6 +92,15 @@ class TableQueue:
     def _watched(self, _: Ticket) -> Iterator[Event] | None:
         """Somebody begins to watch a job; see `Ticket`."""
         return None
+
+    def _row(self, job_id: str) -> Row:
+        row = self._table.row(job_id)
+        if row is None:
+            raise UnknownJob("This job is not known here any more; please make the video again.")
+        return row
+
+    def _shown(self, row: Row) -> Ticket:
+        return self._ticket(row) if row.state is State.ENDED else self._board.show(row)
 
     def _ticket(self, row: Row) -> Ticket:
         return Ticket(row, self._table.clock.now, self._cancel, self._watched)
@@ -122,6 +135,6 @@ class TableQueue:
             )
         if options.owner and own_most is not None and own >= own_most:
             raise QueueFull(
-                f"{own} videos of this key are {verb} already, which is as many as it may have; "
+                f"{own} of your videos are {verb} already, which is as many as you may have; "
                 "please try again when one is done."
             )

@@ -1,7 +1,7 @@
 """What is too old or too much goes: rows of ended jobs, with their videos and their photos."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select
@@ -37,26 +37,31 @@ class Retention:
         without its file would promise what is not there.
         """
         gone = self._had_their_time()
-        for start in range(0, len(gone), BATCH):
-            batch = gone[start : start + BATCH]
-            with self.table.database.write() as connection:
-                connection.execute(delete(OUTBOX).where(OUTBOX.c.job_id.in_(batch)))
-                connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch)))
-            self.results.remove(batch)
+        self.remove(gone)
         self.results.sweep(self._known, self.keep_hours)
         self.photos.sweep(self._photos(), self.keep_gb * 1e9)
         return gone
 
+    def remove(self, gone: Sequence[str]) -> None:
+        """Remove ended jobs, with their videos, before their time."""
+        for start in range(0, len(gone), BATCH):
+            batch = gone[start : start + BATCH]
+            with self.table.database.write() as connection:
+                connection.execute(delete(OUTBOX).where(OUTBOX.c.job_id.in_(batch)))
+                ended = JOBS.c.id.in_(batch) & (JOBS.c.state == State.ENDED)
+                connection.execute(delete(JOBS).where(ended))
+            self.results.remove(batch)
+
     def _had_their_time(self) -> list[str]:
         now = self.table.clock.now()
-        columns = select(JOBS.c.id, JOBS.c.ended, JOBS.c.expires, JOBS.c.bytes)
+        columns = select(JOBS.c.id, JOBS.c.ended, JOBS.c.expires, JOBS.c.bytes, JOBS.c.image)
         with self.table.database.read() as connection:
             ended = connection.execute(
                 columns.where(JOBS.c.state == State.ENDED).order_by(JOBS.c.ended.desc())
             ).all()
         gone, room, videos = [], self.keep_gb * 1e9, 0
         for index, row in enumerate(ended):
-            room -= row.bytes
+            room -= row.bytes + (0 if row.image is None else self.photos.size(row.image))
             videos += row.bytes > 0
             too_much = room < 0 and row.bytes > 0 and videos > 1
             too_old = now - row.ended > self.keep_hours * 3600

@@ -51,7 +51,7 @@ def ended(connection: Connection, row: Row, ending: Ending, now: float, size: in
         ended=now,
         expires=None if options.keep_s is None else now + options.keep_s,
         record=added(row.record, ending, utc(now)),
-        image=None,
+        image=row.image if options.keep_photo else None,
         worker=None,
         bytes=size,
     )

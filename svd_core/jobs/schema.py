@@ -76,6 +76,7 @@ JOBS = Table(
     Column("record", Text, nullable=False),
     Index("svd_jobs_line", "state", "rank", "number"),
     Index("svd_jobs_ended", "ended"),
+    Index("svd_jobs_owner", "owner", "number"),
 )
 
 OUTBOX = Table(
@@ -166,6 +167,8 @@ def found(database: Database) -> None:
         try:
             with database.founding() as connection:
                 METADATA.create_all(connection)
+                for index in JOBS.indexes:  # tables of before may lack one
+                    index.create(connection, checkfirst=True)
                 version = _version(connection)
         except (IntegrityError, ProgrammingError):
             continue

@@ -85,6 +85,13 @@ class JobTable:
             found = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
             return [Row.from_columns(columns) for columns in found]
 
+    def of_owner(self, owner: str, limit: int) -> list[Row]:
+        """The newest jobs of `owner`, the newest first."""
+        theirs = select(JOBS).where(JOBS.c.owner == owner)
+        newest = theirs.order_by(JOBS.c.number.desc()).limit(limit)
+        with self.database.read() as connection:
+            return [Row.from_columns(found) for found in connection.execute(newest).mappings()]
+
     def open(self) -> list[Glance]:
         """The jobs that wait or run."""
         columns = (JOBS.c[name] for name in Glance._fields[:-1])

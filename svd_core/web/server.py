@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from svd_core.settings import Settings
 from svd_core.web.fal import MOUNT
 from svd_core.web.page.look import CSS, theme
+from svd_core.web.page.texts import all_languages
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a request: a photo of 20 MB, a third longer as base64, and what is around it."""
@@ -56,6 +57,7 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
         "footer_links": ["api"],
         "theme": theme(),
         "css_paths": CSS,
+        "i18n": all_languages(),
         "app_kwargs": {
             "middleware": [Middleware(Gate)],
             "routes": [] if api is None else [Mount(MOUNT, app=api)],

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 from gradio.data_classes import FileData, ImageData
+from gradio.processing_utils import save_bytes_to_cache
 
 from svd_core.image import MAX_BYTES
 
@@ -43,6 +44,13 @@ class Photo(gr.Image):
         with Path(payload.path).open("rb") as file:
             # One byte more than allowed, so that the core sees that it is too much and says so.
             return file.read(MAX_BYTES + 1)
+
+    def postprocess(self, value: Any) -> ImageData | None:
+        """Shows a file where it lies, or bytes, for which it makes one."""
+        if isinstance(value, bytes):
+            value = save_bytes_to_cache(value, "photo.jpg", self.GRADIO_CACHE)
+            self.temp_files.add(value)  # to be removed some day
+        return None if value is None else ImageData(path=str(value), orig_name="photo.jpg")
 
 
 class Dial(gr.Slider):
@@ -85,6 +93,13 @@ class Choice(gr.Radio):
 
 
 class Tick(gr.Checkbox):
+    is_template = True
+    async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
+
+
+class Files(gr.File):
+    """Hands on where uploads lie, which is in the folder that uploads go to."""
+
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 

@@ -1,82 +1,112 @@
-"""The controls of a video's parameters, by the core's names; ranges and help come from `LIMITS`."""
+"""The controls of a video's parameters, by the core's names; ranges come from `LIMITS`."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 
-from svd_core.params import LIMITS, VideoParams
+from svd_core.errors import InvalidRequest
+from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.web.page.components import Choice, Dial, Entry
+from svd_core.web.page.texts import fixed
 
-LABELS = {
-    "seed": "Seed",
-    "motion_bucket_id": "Motion",
-    "noise_aug_strength": "Noise",
-    "fps": "Frames per second",
-    "playback_fps": "Playback rate",
-    "num_frames": "Frames",
-    "num_inference_steps": "Steps",
-    "min_guidance_scale": "Guidance, first frame",
-    "max_guidance_scale": "Guidance, last frame",
-    "decode_chunk_size": "Frames decoded at once",
-    "focus_x": "Crop, left to right",
-    "focus_y": "Crop, top to bottom",
-}
 USEFUL = {"noise_aug_strength": 1.0, "fps": 30}
 """Where a slider ends though the limit is higher; the API takes the whole range."""
 
-SHAPES = [("As the photo", "auto"), ("Landscape", "landscape"), ("Portrait", "portrait"),
-          ("Square", "square")]  # fmt: skip
-FITS = [("Crop to fill the frame", "crop"), ("Pad to keep it all", "pad")]
+WITHOUT_HINT = ("seed", "orientation", "fit", "focus_x", "focus_y")
+
+Dials = Mapping[str, Component]
+Changes = dict[Block, Any]
+"""New values for some of the components; the others stay as they are."""
 
 
-def main_dials() -> dict[str, Component]:
-    """What most people want to turn. The seed is not rendered yet, to find its place beside."""
-    dials: dict[str, Component] = {
-        name: _slider(name) for name in ("motion_bucket_id", "noise_aug_strength", "fps")
-    }
-    usual = VideoParams.default("orientation")
-    dials["orientation"] = Choice(SHAPES, value=usual, label="Shape", elem_id="orientation")
-    dials["fit"] = Choice(FITS, value=VideoParams.default("fit"), label="Fit", elem_id="fit")
-    return dials | {"seed": _entry("seed", "drawn for you", render=False)}
+def framing_dials() -> dict[str, Component]:
+    dials: dict[str, Component] = {name: choice(name) for name in CHOICES}
+    with gr.Row(elem_id="focus"):
+        return dials | {name: slider(name) for name in ("focus_x", "focus_y")}
+
+
+def motion_dials() -> dict[str, Component]:
+    with gr.Row():
+        return {name: slider(name) for name in ("motion_bucket_id", "noise_aug_strength")}
 
 
 def fine_dials() -> dict[str, Component]:
     """The rest. An empty field means: the model's own value."""
-    dials: dict[str, Component] = {}
+    dials: dict[str, Component] = {"fps": slider("fps")}
     for pair in (
         ("num_inference_steps", "num_frames"),
         ("min_guidance_scale", "max_guidance_scale"),
         ("playback_fps", "decode_chunk_size"),
     ):
         with gr.Row():
-            dials |= {name: _entry(name, "automatic") for name in pair}
-    return dials | {name: _slider(name) for name in ("focus_x", "focus_y")}
+            dials |= {name: entry(name, "automatic") for name in pair}
+    return dials
 
 
-def _slider(name: str) -> Dial:
+def choice(name: str) -> Choice:
+    return Choice(
+        [(str(fixed(f"{name}_{word}")), word) for word in CHOICES[name].words],
+        value=VideoParams.default(name),
+        label=fixed(name),
+        elem_id=name,
+        elem_classes=["svd-segments"],
+    )
+
+
+def slider(name: str) -> Dial:
     limit = LIMITS[name]
     return Dial(
         limit.minimum,
         min(limit.maximum, USEFUL.get(name, limit.maximum)),
         value=VideoParams.default(name),
         step=1 if limit.integer else 0.01,
-        label=LABELS[name],
-        info=_sentence(limit.help),
+        label=fixed(name),
+        info=hint(name),
         elem_id=name,
         buttons=["reset"],
     )
 
 
-def _entry(name: str, placeholder: str, render: bool = True) -> Entry:
-    limit = LIMITS[name]
+def entry(name: str, placeholder: str) -> Entry:
     return Entry(
         max_lines=1,
-        label=LABELS[name],
-        info=None if name == "seed" else _sentence(limit.help),
-        placeholder=placeholder,
+        label=fixed(name),
+        info=hint(name),
+        placeholder=fixed(placeholder),
         elem_id=name,
-        render=render,
     )
 
 
-def _sentence(help_text: str) -> str:
-    return help_text[0].upper() + help_text[1:] + "."
+def hint(name: str) -> Any:
+    """What turning it costs."""
+    return None if name in WITHOUT_HINT else str(fixed(f"{name}_hint"))
+
+
+def shown(params: VideoParams, dials: Dials, changes: Changes | None = None) -> Changes:
+    """The dials as `params` say, besides other `changes`."""
+    told = dict(changes or {})
+    for name, value in params.to_mapping().items():
+        update = told.get(dials[name]) or gr.update()
+        told[dials[name]] = update | {"value": str(value) if name == "seed" else value}
+    return told
+
+
+def marked(error: InvalidRequest, dials: Dials) -> Changes:
+    """The field that is wrong says so itself."""
+    wrong = dials.get(error.field)
+    if wrong is None:
+        return {}
+    return {wrong: gr.update(info=str(error), elem_classes=["svd-wrong"])}
+
+
+def unmarked(dials: Dials) -> Changes:
+    """Nothing is wrong any more."""
+    return {
+        dial: gr.update(
+            info=hint(name), elem_classes=["svd-segments"] if isinstance(dial, Choice) else []
+        )
+        for name, dial in dials.items()
+    }

@@ -8,12 +8,12 @@ import gradio as gr
 
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
-from svd_core.jobs import JobQueue
-from svd_core.web.page.actions import shown, submit
+from svd_core.web.page.backend import Backend
+from svd_core.web.page.texts import Texts, texts_for
 from svd_core.web.page.words import progress_text, summary
 
 
-def endpoint(queue: JobQueue) -> Callable[..., tuple[Path, int, str]]:
+def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
     """The function behind `/generate`; its signature and docstring are what clients read."""
 
     def generate(
@@ -32,6 +32,7 @@ def endpoint(queue: JobQueue) -> Callable[..., tuple[Path, int, str]]:
         fit: Any = None,
         focus_x: Any = None,
         focus_y: Any = None,
+        request: gr.Request = None,  # type: ignore[assignment]  # how Gradio asks for it
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio asks for it
     ) -> tuple[Path, int, str]:
         """
@@ -73,15 +74,16 @@ def endpoint(queue: JobQueue) -> Callable[..., tuple[Path, int, str]]:
             "focus_x": focus_x,
             "focus_y": focus_y,
         }
+        say = texts_for(request)
         try:
-            for event in submit(queue, image, values).events():
+            for event in backend.submit(image, values).events():
                 if isinstance(event, Progress):
-                    _tell(progress, event)
+                    _tell(progress, event, say)
                 else:
                     video = _video(event)
         except SvdError as error:
-            raise shown(error) from None
-        return video.path, video.seed, summary(video)
+            raise gr.Error(str(error), print_exception=False) from None
+        return video.path, video.seed, summary(video, say)
 
     return generate
 
@@ -99,6 +101,6 @@ def _video(event: Event) -> Video:
             raise AssertionError(event)
 
 
-def _tell(progress: gr.Progress, event: Progress) -> None:
+def _tell(progress: gr.Progress, event: Progress, say: Texts) -> None:
     counted = (event.step, event.total) if event.total else None
-    progress(counted, desc=progress_text(event))
+    progress(counted, desc=progress_text(event, say))

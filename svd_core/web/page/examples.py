@@ -1,7 +1,16 @@
 """Example photos and the videos that were made from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import gradio as gr
+
+from svd_core.web.page.components import Photo
+from svd_core.web.page.dials import Changes
+from svd_core.web.page.screen import Screen
+from svd_core.web.page.texts import fixed, texts_for
+from svd_core.web.page.words import status_html
 
 
 @dataclass(frozen=True)
@@ -18,3 +27,33 @@ def find_examples(folder: Path) -> list[Example]:
         for photo in sorted(folder.glob("*.jpg"))
         if (video := photo.with_suffix(".mp4")).is_file()
     ]
+
+
+def example_strip(found: Sequence[Example]) -> list[gr.Button]:
+    gr.HTML(fixed("examples"), padding=False)
+    with gr.Row(elem_id="examples"):
+        return [gr.Button(each.name, icon=str(each.photo), min_width=96) for each in found]
+
+
+def wire_examples(
+    found: Sequence[Example], buttons: Sequence[gr.Button], photo: Photo, screen: Screen
+) -> None:
+    """A click shows a photo with its finished video: nothing is run, nothing is cached."""
+    for example, button in zip(found, buttons, strict=True):
+
+        def show(request: gr.Request, example: Example = example) -> Changes:
+            line = status_html(texts_for(request)("example", name=example.name))
+            return screen.cleared() | {
+                photo: str(example.photo),
+                screen.line: line,
+                screen.player: gr.update(value=str(example.video), visible=True),
+            }
+
+        button.click(
+            show,
+            None,
+            [photo, *screen.outputs],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )

@@ -1,173 +1,176 @@
-"""What is on the page, and which action each part sets off."""
+"""What is on the page, in reading order. What each part does is wired in the part's own module."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from svd_core.engine import EngineStatus
-from svd_core.jobs import JobQueue
 from svd_core.params import VideoParams
-from svd_core.web.page import actions, words
-from svd_core.web.page.components import Clip, Kept, Photo, Tick
-from svd_core.web.page.dials import fine_dials, main_dials
+from svd_core.web.page import words
+from svd_core.web.page.backend import Backend
+from svd_core.web.page.batch import Batch, wire_batch
+from svd_core.web.page.components import Clip, Photo, Tick
+from svd_core.web.page.demo import demo_stage, demo_switch
+from svd_core.web.page.dials import entry, fine_dials, framing_dials, motion_dials
+from svd_core.web.page.dropped import Dropped, wire_dropped
 from svd_core.web.page.endpoint import endpoint
-from svd_core.web.page.examples import Example, find_examples
+from svd_core.web.page.examples import Example, example_strip, find_examples, wire_examples
+from svd_core.web.page.exporting import Exporting, wire_exporting
+from svd_core.web.page.framing import Framing
+from svd_core.web.page.from_code import code_panel, wire_code
+from svd_core.web.page.history import Gallery
+from svd_core.web.page.link import link_line, wire_link
+from svd_core.web.page.making import wire_making
+from svd_core.web.page.motion import motion_choice, wire_motion
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.past import wire_past
+from svd_core.web.page.result import result_buttons, wire_result
+from svd_core.web.page.screen import PICK, Screen
+from svd_core.web.page.sheet import wire_sheet
+from svd_core.web.page.studio import Studio
+from svd_core.web.page.texts import fixed, languages, texts_for
+from svd_core.web.page.too_large import too_large
+from svd_core.web.page.visitor import visitor_card
 
-UNLISTED: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""For events that are the page's own business."""
 
-SHOW_PROGRESS = """() => {
-    document.getElementById("progress").scrollIntoView({block: "nearest"});
-}"""
-
-
-def build_page(
-    queue: JobQueue, status: Callable[[], EngineStatus], examples: Path, watchers: int
-) -> gr.Blocks:
+def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
     """The page, not launched yet.
 
-    `status` is asked whenever a visitor opens the page, and every other second while the model
-    loads. `examples`: a folder for `find_examples`. `watchers`: how many jobs may be watched at
-    once; each takes a thread.
+    `examples`: a folder for `find_examples`. `watchers`: how many jobs may be watched at once; each
+    takes a thread.
     """
     found = find_examples(examples)
     # Shown from where they lie, by a path that is open to everyone, instead of being copied.
     gr.set_static_paths([path for example in found for path in (example.photo, example.video)])
-    with gr.Blocks(title=words.TITLE, analytics_enabled=False, delete_cache=(3600, 86_400)) as page:
-        _header(page, status)
+    title = languages()["en"]("title")
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 86_400)) as page:
+        _header(page, backend)
         with gr.Row(elem_id="studio"):
-            with gr.Column(elem_id="ask"):
-                photo = _photo(found)
-                generate, stop, random, dials = _controls()
-            with gr.Column(elem_id="answer"):
-                view = actions.View(
-                    progress=gr.HTML(f"<p>{words.HINT}</p>", elem_id="progress", padding=False),
-                    video=_player(found),
-                    summary=gr.HTML(elem_id="summary", padding=False),
-                    seed=dials["seed"],
-                    generate=generate,
-                    stop=stop,
-                    job=gr.State(None),
-                    kept=Kept(None, storage_key="svd-job", secret="svd-job"),  # noqa: S106
-                )
-                if found:
-                    _examples(found, photo, view)
-        _wire(page, queue, view, photo, random, dials, watchers)
+            with gr.Column(elem_id="ask", scale=5, min_width=300):
+                link = link_line()
+                with gr.Row(elem_id="pictures"):
+                    photo, framing = _photo(found), Framing.build()
+                with gr.Group(elem_id="framing-dials"):
+                    dials = framing_dials()
+                with gr.Group(elem_id="motion-dials"):
+                    motion = motion_choice()
+                    dials |= motion_dials()
+                generate, sheet, stop, random, seed = _buttons()
+                dials |= {"seed": seed} | _fine()
+                batch, dropped = Batch.build(), Dropped.build()
+            with gr.Column(elem_id="answer", scale=8, min_width=300):
+                line = gr.HTML(fixed("hint"), elem_id="progress", padding=False)
+                forming = gr.HTML("", elem_id="forming", visible=False, js_on_load=PICK)
+                player = _player(found)
+                with gr.Column(elem_id="result", visible=False) as result:
+                    summary = gr.HTML(elem_id="summary", padding=False)
+                    buttons = result_buttons()
+                    exporting = Exporting.build()
+                gallery = Gallery.build()
+                strip = example_strip(found) if found else []
+                panel, code = code_panel()
+        demo_stage(found)
+        too_large()
+        current, wanted = gr.State([]), gr.State([])
+        screen = Screen(
+            line, forming, player, result, summary, generate, sheet, stop, current, wanted, dials
+        )
+        card = visitor_card()
+        studio = Studio(backend, photo, framing, dials, screen, gallery, card, random, watchers)
+        wire_motion(motion, dials)
+        wire_examples(found, strip, photo, screen)
+        wire_making(page, studio)
+        wire_sheet(studio)
+        wire_batch(studio, batch)
+        wire_dropped(studio, dropped)
+        wire_code(studio, panel, code)
+        wire_result(studio, buttons)
+        wire_exporting(studio, exporting)
+        wire_past(page, studio)
+        wire_link(page, studio, link)
+        _publish(studio)
     return page  # type: ignore[no-any-return]  # entering Blocks is untyped
 
 
-def _header(page: gr.Blocks, status: Callable[[], EngineStatus]) -> None:
+def _header(page: gr.Blocks, backend: Backend) -> None:
     """Title, the line about model and device, and a banner if something is to be known."""
     with gr.Row(elem_id="top"):
-        gr.HTML(f"<h1>{words.TITLE}</h1><p>{words.TAGLINE}</p>", elem_id="header", padding=False)
+        # One marker a component is what browsers translate.
+        with gr.Column(elem_id="header", min_width=240):
+            gr.HTML(f"<h1>{languages()['en']('title')}</h1>", padding=False)
+            gr.HTML(f"<p>{fixed('tagline')}</p>", padding=False)
         device = gr.HTML(elem_id="device", padding=False)
+        demo_switch()
     notice = gr.HTML(elem_id="notice", padding=False, visible=False)
     timer = gr.Timer(2.0)
 
-    def refresh() -> tuple[str, gr.HTML, gr.Timer]:
-        now = status()
+    def refresh(request: gr.Request) -> tuple[str, gr.HTML, gr.Timer]:
+        now = backend.status()
         banner = gr.HTML(words.notice_html(now), visible=bool(now.notice))
-        return words.device_html(now), banner, gr.Timer(active=now.state == "loading")
+        return (
+            words.device_html(now, texts_for(request)),
+            banner,
+            gr.Timer(active=now.state == "loading"),
+        )
 
-    gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], queue=False, **UNLISTED)
+    gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **QUICK)
 
 
 def _photo(found: list[Example]) -> Photo:
     return Photo(
         str(found[0].photo) if found else None,
-        label="Photo",
+        label=fixed("photo"),
         sources=["upload", "clipboard", "webcam"],
         buttons=["fullscreen"],
-        height=280,
+        height=230,
+        min_width=180,
         elem_id="photo",
     )
 
 
-def _controls() -> tuple[gr.Button, gr.Button, Tick, dict[str, Component]]:
-    dials = main_dials()
+def _buttons() -> tuple[gr.Button, gr.Button, gr.Button, Tick, Component]:
     with gr.Row(elem_id="seeds"):
-        dials["seed"].render()  # type: ignore[no-untyped-call]
-        random = Tick(True, label="New seed for every video", elem_id="random")
+        seed = entry("seed", "seed_drawn")
+        random = Tick(True, label=fixed("seed_new"), elem_id="random")
     with gr.Row(elem_id="buttons"):
         large: dict[str, Any] = {"size": "lg", "min_width": 80}
-        generate = gr.Button("Generate", variant="primary", scale=3, elem_id="generate", **large)
-        stop = gr.Button("Stop", scale=1, interactive=False, elem_id="stop", **large)
-    with gr.Accordion("Fine control", open=False, elem_id="fine"):
-        dials |= fine_dials()
-    return generate, stop, random, dials
+        generate = gr.Button(
+            fixed("generate"), variant="primary", scale=3, elem_id="generate", **large
+        )
+        sheet = gr.Button(fixed("sheet"), scale=2, elem_id="sheet", **large)
+        stop = gr.Button(fixed("stop"), scale=1, interactive=False, elem_id="stop", **large)
+    gr.HTML(fixed("no_prompt"), elem_id="no-prompt", padding=False)
+    return generate, sheet, stop, random, seed
+
+
+def _fine() -> dict[str, Component]:
+    with gr.Accordion(fixed("fine"), open=False, elem_id="fine"):
+        dials = fine_dials()
+        gr.HTML(fixed("checkpoint"), elem_id="checkpoint", padding=False)
+    return dials
 
 
 def _player(found: list[Example]) -> Clip:
     return Clip(
         str(found[0].video) if found else None,
-        label="Video",
+        label=fixed("video"),
         autoplay=True,
         loop=True,
         interactive=False,
         buttons=["download"],
-        height=420,
         elem_id="video",
     )
 
 
-def _examples(found: list[Example], photo: Photo, view: actions.View) -> None:
-    """A click shows a photo with its finished video: nothing is run, nothing is cached."""
-    gr.HTML("<h2>Examples, each with the video made from it</h2>", padding=False)
-    with gr.Row(elem_id="examples"):
-        for example in found:
-            button = gr.Button(example.name, icon=str(example.photo), min_width=120)
-            shown = (str(example.photo), str(example.video), "", words.example_html(example.name))
-            button.click(
-                lambda shown=shown: shown,
-                None,
-                [photo, view.video, view.summary, view.progress],
-                queue=False,
-                **UNLISTED,
-            )
-
-
-def _wire(
-    page: gr.Blocks,
-    queue: JobQueue,
-    view: actions.View,
-    photo: Photo,
-    random: Tick,
-    dials: dict[str, Component],
-    watchers: int,
-) -> None:
-    def on_generate(given: dict[Component, Any]) -> Iterator[actions.Changes]:
-        values = {name: given[dial] for name, dial in dials.items()}
-        if given[random]:
-            del values["seed"]
-        yield from actions.generate(queue, view, given[photo], values)
-
-    def on_open(kept: Any) -> Iterator[actions.Changes]:
-        job = actions.find(queue, kept)
-        if job is None:
-            yield gr.skip()  # a generator that yields nothing would empty every output
-        else:
-            yield {photo: None}
-            yield from actions.watch(job, view)
-
-    watching: dict[str, Any] = {"concurrency_limit": watchers, "concurrency_id": "watch"}
-    view.generate.click(
-        on_generate, {photo, random, *dials.values()}, view.outputs, **watching, **UNLISTED
-    )
-    # On a phone the progress is below the fold; where it is in sight already, nothing moves.
-    view.generate.click(None, js=SHOW_PROGRESS, api_visibility="private")
-    page.load(on_open, view.kept, [photo, *view.outputs], **watching, **UNLISTED)
-    view.stop.click(partial(actions.stop, queue), view.job, None, queue=False, **UNLISTED)
-    # An own field for the photo: the visible one may show an example, which must be no default.
+def _publish(studio: Studio) -> None:
+    """The endpoint for programs. It has an own field for the photo: the visible one may show an
+    example, which must be no default."""
     public, sent = gr.Button(visible=False), Photo(label="Photo", visible=False)
     public.click(
-        endpoint(queue),
-        [sent, *(dials[field.name] for field in fields(VideoParams))],
-        [view.video, view.seed, view.summary],
-        api_name="generate",
-        **watching,
+        endpoint(studio.backend),
+        [sent, *(studio.dials[field.name] for field in fields(VideoParams))],
+        [studio.screen.player, studio.dials["seed"], studio.screen.summary],
+        **studio.watching | {"api_name": "generate", "api_visibility": "public"},
     )

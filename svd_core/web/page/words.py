@@ -1,4 +1,4 @@
-"""What the page says: events, videos and the state of the engine, in words a visitor reads.
+"""Events, videos and the state of the engine, in words a visitor reads.
 
 Functions that return HTML escape what they are given.
 """
@@ -8,117 +8,138 @@ from html import escape
 from svd_core.engine import EngineStatus
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Video
 from svd_core.models import DEMO
+from svd_core.web.page.texts import Texts
 
-TITLE = "Stable Video Diffusion"
-TAGLINE = "Turn a photo into a short video."
-HINT = "Choose a photo, say how much should move, and press Generate."
-
-STAGES = {
-    Stage.FETCHING: "Fetching the photo",
-    Stage.LOADING: "Loading the model",
-    Stage.ENCODING: "Looking at the photo",
-    Stage.DENOISING: "Imagining the motion",
-    Stage.DECODING: "Drawing the frames",
-    Stage.WRITING: "Writing the video",
-}
-
-STATES = {"loading": " · loading", "ready": "", "failed": " · cannot be loaded"}
+LEVELS = ("still", "gentle", "lively", "unstable")
 
 
-def progress_text(progress: Progress) -> str:
-    """One line: stage, step of total, time left. E.g. `Imagining the motion · step 3 of 25`."""
+def progress_text(progress: Progress, say: Texts) -> str:
+    """One line, e.g. `Imagining the motion · step 3 of 25 · 12 s so far · about 42 s left`."""
     if progress.stage is Stage.QUEUED:
-        return _queued(progress.step)
-    parts = [STAGES[progress.stage]]
+        return _queued(progress.step, say)
+    parts = [say(f"stage_{progress.stage}")]
     if progress.total:
-        parts.append(_counted(progress))
+        parts.append(_counted(progress, say))
+    if progress.elapsed_s >= 1:
+        parts.append(say("elapsed", elapsed=duration(progress.elapsed_s, say)))
     if progress.remaining_s is not None and progress.remaining_s >= 0.5:
-        parts.append(f"about {duration(progress.remaining_s)} left")
+        parts.append(say("left", left=duration(progress.remaining_s, say)))
     return " · ".join(parts)
 
 
-def event_html(event: Event) -> str:
-    """The line above the video, for a screen reader too. Small: it is sent at every step."""
+def event_html(event: Event, say: Texts, last: Progress | None = None) -> str:
+    """The line above the video, for a screen reader too. Small: it is sent at every step.
+
+    `last`: how far a job had come that was stopped.
+    """
     if isinstance(event, Progress):
         note = f'<p class="svd-note">{escape(event.note)}</p>' if event.note else ""
-        return f'<p role="status">{escape(progress_text(event))}</p>{_bar(event)}{note}'
+        return f"{status_html(progress_text(event, say))}{bar_html(event, say)}{note}"
     if isinstance(event, Failed):
         return error_html(str(event.error))
     if isinstance(event, Stopped):
-        return '<p role="status">Stopped, as you asked.</p>'
-    return f'<p role="status">Done in {duration(event.video.elapsed_s)}.</p>'
+        if last is None or last.stage is not Stage.DENOISING:
+            return status_html(say("stopped"))
+        return status_html(say("stopped_at", step=last.step, total=last.total))
+    return status_html(say("done", elapsed=duration(event.video.elapsed_s, say)))
+
+
+def bar_html(progress: Progress, say: Texts) -> str:
+    """A bar that fills up, or wanders where nothing says how far the work is."""
+    value = "" if progress.share is None else f' value="{progress.share:.3f}"'
+    return f'<progress aria-label="{say("progress")}"{value}></progress>'
+
+
+def status_html(sentence: str) -> str:
+    return f'<p role="status">{escape(sentence)}</p>'
 
 
 def error_html(sentence: str) -> str:
     return f'<p role="alert" class="svd-error">{escape(sentence)}</p>'
 
 
-def example_html(name: str) -> str:
-    return f'<p role="status">An example: {escape(name)}.</p>'
-
-
-def summary(video: Video) -> str:
+def summary(video: Video, say: Texts) -> str:
     """One line about a finished video, and its notes as further sentences."""
-    line = (
-        f"{video.num_frames} frames, {video.width} × {video.height} pixels, {video.fps} fps, "
-        f"{video.duration_s:.1f} s long; made by {video.model} in {duration(video.elapsed_s)}."
+    line = say(
+        "summary",
+        frames=video.num_frames,
+        width=video.width,
+        height=video.height,
+        fps=video.fps,
+        length=say.number(video.duration_s),
+        model=video.model,
+        elapsed=duration(video.elapsed_s, say),
     )
-    return " ".join((line, *video.notes))
+    more = []
+    if video.peak_memory is not None:
+        more.append(say("memory", size=say.number(video.peak_memory / 1e9)))
+    return " ".join((line, *more, *video.notes))
 
 
-def summary_html(video: Video) -> str:
-    return f"<p>{escape(summary(video))}</p>"
+def summary_html(video: Video, say: Texts) -> str:
+    return f"{meter_html(video, say)}<p>{escape(summary(video, say))}</p>"
 
 
-def device_html(status: EngineStatus) -> str:
+def meter_html(video: Video, say: Texts) -> str:
+    """How much moves, measured: a scale of words, the one that holds marked."""
+    if video.motion not in LEVELS:
+        return ""
+    marked = {video.motion: ' aria-current="true"'}
+    scale = "".join(f"<li{marked.get(level, '')}>{say(f'level_{level}')}</li>" for level in LEVELS)
+    return f'<div class="svd-meter"><span>{say("meter")}</span><ol>{scale}</ol></div>'
+
+
+def device_html(status: EngineStatus, say: Texts) -> str:
     """Which model runs where, what it is, and under which licence."""
     model = status.checkpoint
-    where = f" on {escape(status.device)}" if status.device else ""
-    state = STATES[status.state]
+    name = f"<b>{escape(model.name)}</b>"
+    where = escape(status.device)
+    what = say("model_where", model=name, device=where) if where else name
+    state = "" if status.state == "ready" else f" · {say(f'model_{status.state}')}"
     if model.name == DEMO:
-        about = "A small demonstration model; the real ones need a GPU."
+        about = say("model_demo")
     else:
-        about = f"{escape(model.summary)}. Licence: {_link(model.licence, model.licence_url)}."
+        licence = say("model_licence", licence=_link(model.licence, model.licence_url))
+        about = f"{escape(model.summary)}. {licence}"
     return (
-        f'<p class="svd-model svd-{status.state}"><b>{escape(model.name)}</b>{where}{state}</p>'
-        f'<p class="svd-about">{about}</p>'
+        f'<p class="svd-model svd-{status.state}">{what}{state}</p><p class="svd-about">{about}</p>'
     )
 
 
 def notice_html(status: EngineStatus) -> str:
-    return f'<p role="status">{escape(status.notice)}</p>' if status.notice else ""
+    return status_html(status.notice) if status.notice else ""
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float, say: Texts) -> str:
     """E.g. `0.4 s`, `12 s`, `2 min 5 s`, `1 h 3 min`."""
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
+        return say("seconds", seconds=say.number(seconds))
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return say("seconds", seconds=whole)
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        return say("minutes", minutes=whole // 60, seconds=whole % 60)
+    return say("hours", hours=whole // 3600, minutes=whole % 3600 // 60)
 
 
-def _queued(ahead: int) -> str:
+def size_text(count: int, say: Texts) -> str:
+    """E.g. `38 kB`, `1.2 MB`."""
+    return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{say.number(count / 1e6)} MB"
+
+
+def _queued(ahead: int, say: Texts) -> str:
     if ahead == 0:
-        return "Starting"
-    return f"Waiting · {ahead} video{'s' if ahead > 1 else ''} before yours"
+        return say("starting")
+    return say("waiting_one") if ahead == 1 else say("waiting_many", ahead=ahead)
 
 
-def _counted(progress: Progress) -> str:
+def _counted(progress: Progress, say: Texts) -> str:
     if progress.stage is Stage.LOADING:
         unit, size = ("GB", 1e9) if progress.total >= 1e9 else ("MB", 1e6)
-        return f"{progress.step / size:.1f} of {progress.total / size:.1f} {unit}"
-    unit = "frame" if progress.stage is Stage.DECODING else "step"
-    return f"{unit} {progress.step} of {progress.total}"
-
-
-def _bar(progress: Progress) -> str:
-    """A bar that fills up, or wanders where nothing says how far the work is."""
-    value = "" if progress.share is None else f' value="{progress.share:.3f}"'
-    return f'<progress aria-label="Progress"{value}></progress>'
+        step, total = (say.number(count / size) for count in (progress.step, progress.total))
+        return say("size_of", step=step, total=total, unit=unit)
+    key = "frame_of" if progress.stage is Stage.DECODING else "step_of"
+    return say(key, step=progress.step, total=progress.total)
 
 
 def _link(name: str, url: str) -> str:

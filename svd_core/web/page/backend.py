@@ -1,0 +1,84 @@
+"""What stands behind the page: the queue it submits to, and where results lie."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from svd_core.engine import EngineStatus
+from svd_core.errors import InvalidImage, SvdError
+from svd_core.extend import continuing
+from svd_core.image import open_photo
+from svd_core.jobs import Job, JobOptions, JobQueue
+from svd_core.params import VideoParams, VideoRequest
+from svd_core.storage import ResultStore
+from svd_core.web.page.memo import memo, note
+from svd_core.web.page.visitor import owner_of
+
+NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the camera."
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`status`: asked whenever somebody opens the page, and while the model loads. `remove`: takes
+    ended jobs away, with their results."""
+
+    queue: JobQueue
+    status: Callable[[], EngineStatus]
+    results: ResultStore
+    remove: Callable[[Sequence[str]], None]
+
+    def submit(
+        self,
+        image: bytes | None,
+        values: Mapping[str, object],
+        visitor: object = None,
+        kept: str = "",
+    ) -> Job:
+        """Put a job in line. `values` by core names; empty fields (None) are left to the defaults.
+        `kept`: a note, see `memo`.
+
+        Raises `InvalidRequest` (and with it `InvalidImage`), `QueueFull`.
+        """
+        if image is None:
+            raise InvalidImage(NO_PHOTO)
+        open_photo(image)  # a photo that cannot be used should not wait its turn to hear so
+        given = {name: value for name, value in values.items() if value is not None}
+        return self.put(VideoRequest(image, VideoParams.from_mapping(given)), visitor, kept)
+
+    def put(self, request: VideoRequest, visitor: object, kept: str = "") -> Job:
+        """Raises `QueueFull`, `ServerStopping`."""
+        owner = owner_of(visitor)
+        kept = kept or (note(continues=request.continues) if request.continues else "")
+        return self.queue.submit(
+            request, JobOptions(owner=owner, keep_photo=bool(owner), memo=kept)
+        )
+
+    def again(self, job: Job, change: Callable[[VideoParams], VideoParams]) -> VideoRequest:
+        """The request of `job` with other settings. Raises `InvalidImage` without its photo."""
+        photo = self.queue.photo(job.id)
+        if photo is None or job.params is None:
+            raise InvalidImage("The photo of this video is gone; upload it again.")
+        return VideoRequest(photo, change(job.params), memo(job).get("continues"))
+
+    def longer(self, job: Job) -> VideoRequest:
+        """The request that goes on where the video of `job` ends. Raises `UnknownJob`,
+        `InvalidRequest`."""
+        params = job.params or VideoParams()
+        return continuing(self.results, job.id, with_new_seed(params))
+
+    def jobs(self, visitor: object) -> Sequence[Job]:
+        """This visitor's jobs, the newest first."""
+        owner = owner_of(visitor)
+        return self.queue.of_owner(owner) if owner else []
+
+    def job(self, job_id: object, visitor: object) -> Job | None:
+        """The job of an id that a browser sent, if it is this visitor's."""
+        try:
+            job = self.queue.get(job_id) if isinstance(job_id, str) else None
+        except SvdError:
+            return None
+        owner = owner_of(visitor)
+        return job if job is not None and owner and job.options.owner == owner else None
+
+
+def with_new_seed(params: VideoParams) -> VideoParams:
+    return replace(params, seed=VideoParams().seed)

@@ -1,0 +1,72 @@
+"""Several photos at once: a job for each, with the settings on screen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+
+from svd_core.errors import SvdError
+from svd_core.image import MAX_BYTES
+from svd_core.jobs import Job
+from svd_core.web.page.components import Files
+from svd_core.web.page.dials import Changes
+from svd_core.web.page.studio import Studio
+from svd_core.web.page.texts import fixed, texts_for
+from svd_core.web.page.visitor import known
+from svd_core.web.page.watching import then_watch
+from svd_core.web.page.words import error_html, status_html
+
+PHOTOS = [
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Batch:
+    photos: Files
+    go: gr.Button
+    said: gr.HTML
+
+    @classmethod
+    def build(cls) -> "Batch":
+        with gr.Accordion(fixed("batch"), open=False, elem_id="batch"):
+            return cls(
+                Files(
+                    label=fixed("batch_photos"),
+                    file_count="multiple",
+                    file_types=PHOTOS,
+                    height=140,
+                    elem_id="photos",
+                ),
+                gr.Button(fixed("batch_go"), elem_id="batch-go"),
+                gr.HTML("", elem_id="batch-said"),
+            )
+
+
+def wire_batch(studio: Studio, batch: Batch) -> None:
+    def on_go(given: dict[Any, Any], request: gr.Request) -> Changes:
+        say, visitor = texts_for(request), known(given[studio.visitor])
+        values = studio.values(given)
+        jobs: list[Job] = []
+        lines = []
+        for name in given[batch.photos] or []:
+            try:
+                jobs.append(studio.backend.submit(_read(Path(name)), values, visitor))
+            except SvdError as error:
+                lines.append(error_html(f"{Path(name).name}: {error}"))
+        if jobs:
+            lines.insert(0, status_html(say("batch_taken", count=len(jobs))))
+        if not lines:
+            lines.append(error_html(say("batch_none")))
+        changes: Changes = {batch.said: "".join(lines), studio.visitor: visitor}
+        return changes | studio.turn_to(jobs, visitor, say) if jobs else changes
+
+    inputs: set[Block] = {batch.photos, *studio.asked}
+    then_watch(studio, batch.go.click, on_go, inputs, batch.said)
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)

@@ -1,0 +1,79 @@
+"""Back from a video to its settings: what is in its recipe, and what is missing here."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from svd_core.errors import SvdError
+from svd_core.recipe import Recipe
+from svd_core.web.page.components import Files
+from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.studio import Studio
+from svd_core.web.page.texts import Texts, fixed, texts_for
+from svd_core.web.page.words import error_html, status_html
+
+KINDS = [".mp4", ".gif", ".webp", ".zip"]
+
+NEWEST = 30
+"""Of this visitor's jobs are looked through for the photo."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    video: Files
+    said: gr.HTML
+
+    @classmethod
+    def build(cls) -> "Dropped":
+        with gr.Accordion(fixed("recipe"), open=False, elem_id="recipe"):
+            video = Files(
+                label=fixed("recipe_file"), file_types=KINDS, height=150, elem_id="recipe-file"
+            )
+        return cls(video, gr.HTML("", elem_id="recipe-said"))
+
+
+def wire_dropped(studio: Studio, dropped: Dropped) -> None:
+    def on_drop(path: str | None, photo: bytes | None, card: Any, request: gr.Request) -> Changes:
+        if path is None:
+            return {dropped.said: ""}
+        try:
+            recipe = Recipe.read(Path(path))
+        except SvdError as error:
+            return {dropped.said: error_html(str(error))}
+        say = texts_for(request)
+        changes = shown(recipe.params, studio.dials) | {studio.random: False}
+        told = [say("recipe_read", model=recipe.model, seed=recipe.params.seed)]
+        if photo is not None and recipe.matches(photo):
+            told.append(say("recipe_photo_same"))
+        elif (kept := _kept(studio, recipe.image_sha256, card)) is not None:
+            changes[studio.photo] = kept
+            told.append(say("recipe_photo_found"))
+        else:
+            told.append(say("recipe_photo_missing"))
+        told += _model(studio, recipe, say)
+        return changes | {dropped.said: status_html(" ".join(told))}
+
+    dropped.video.change(
+        on_drop, [dropped.video, studio.photo, studio.visitor], [dropped.said, *studio.outputs],
+        **QUICK,
+    )  # fmt: skip
+
+
+def _kept(studio: Studio, sha256: str, card: Any) -> bytes | None:
+    """The photo of that hash, if one of this visitor's jobs still has it."""
+    for job in studio.backend.jobs(card)[:NEWEST]:
+        photo = studio.backend.queue.photo(job.id)
+        if photo is not None and hashlib.sha256(photo).hexdigest() == sha256:
+            return photo
+    return None
+
+
+def _model(studio: Studio, recipe: Recipe, say: Texts) -> list[str]:
+    here = studio.backend.status().checkpoint
+    if recipe.made_with(here):
+        return []
+    return [say("recipe_model_missing", other=recipe.model, model=here.name)]

@@ -1,0 +1,90 @@
+"""The video on screen as another file: other speed, order or format, without making it again."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import gradio as gr
+
+from svd_core.errors import SvdError
+from svd_core.events import Succeeded
+from svd_core.export import LOOPS, Export, Format, Order, export, read_comment
+from svd_core.params import LIMITS
+from svd_core.web.page.components import Choice, Dial
+from svd_core.web.page.dials import Changes
+from svd_core.web.page.handed import Handed
+from svd_core.web.page.studio import Studio
+from svd_core.web.page.texts import fixed, texts_for
+from svd_core.web.page.words import duration, error_html, size_text, status_html
+
+MOST_FPS = 60
+"""Where the slider ends; screens show no more."""
+
+
+@dataclass(frozen=True)
+class Exporting:
+    fps: Dial
+    order: Choice
+    loops: Dial
+    format: Choice
+    handed: Handed
+    said: gr.HTML
+
+    @classmethod
+    def build(cls) -> "Exporting":
+        with gr.Accordion(fixed("export"), open=False, elem_id="export"):
+            with gr.Row():
+                format = _choice("format", get_args(Format), "mp4")
+                order = _choice("order", get_args(Order), "forward")
+            with gr.Row():
+                fps = _dial("fps", LIMITS["fps"].minimum, MOST_FPS, 7)
+                loops = _dial("loops", LOOPS.minimum, LOOPS.maximum, 0)
+            handed = Handed.build(fixed("export_go"), "export-go", size="md")
+            said = gr.HTML("", elem_id="export-said")
+        return cls(fps, order, loops, format, handed, said)
+
+
+def wire_exporting(studio: Studio, parts: Exporting) -> None:
+    def on_go(
+        ids: list[str], card: Any, format: Any, fps: Any, order: Any, loops: Any,
+        request: gr.Request,
+    ) -> Changes:  # fmt: skip
+        say, begun = texts_for(request), time.monotonic()
+        job = studio.backend.job(ids[0] if ids else None, card)
+        if job is None or not isinstance(job.last, Succeeded):
+            return {parts.said: error_html(say("nothing_there")), parts.handed.file: None}
+        try:
+            wanted = Export(format=format, fps=fps, order=order, loops=loops)
+            video = job.last.video
+            path = parts.handed.place(f"svd-{video.seed}{wanted.suffix}")
+            frames = studio.backend.results.frames(job.id)
+            export(frames, wanted, path, read_comment(video.path) or "")
+        except SvdError as error:
+            return {parts.said: error_html(str(error)), parts.handed.file: None}
+        told = say(
+            "exported",
+            name=path.name,
+            size=size_text(path.stat().st_size, say),
+            elapsed=duration(time.monotonic() - begun, say),
+        )
+        return {parts.said: status_html(told), parts.handed.file: path}
+
+    inputs = [parts.format, parts.fps, parts.order, parts.loops]
+    parts.handed.wire(on_go, [studio.screen.current, studio.visitor, *inputs], parts.said)
+
+
+def _choice(name: str, values: tuple[str, ...], value: str) -> Choice:
+    return Choice(
+        [(str(fixed(f"{name}_{each.replace('-', '')}")), each) for each in values],
+        value=value,
+        label=fixed(f"export_{name}"),
+        elem_id=f"export-{name}",
+        elem_classes=["svd-segments"],
+    )
+
+
+def _dial(name: str, minimum: float, maximum: float, value: int) -> Dial:
+    return Dial(
+        minimum, maximum, value=value, step=1, label=fixed(f"export_{name}"),
+        elem_id=f"export-{name}", buttons=[],
+    )  # fmt: skip

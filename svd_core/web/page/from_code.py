@@ -1,0 +1,81 @@
+"""The settings on screen as a link and as code for the HTTP API, one click to copy."""
+
+import re
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from svd_core.errors import InvalidRequest
+from svd_core.params import VideoParams
+from svd_core.web.fal import MOUNT
+from svd_core.web.fal.snippets import BASE, snippets, values_of
+from svd_core.web.page.link import query_of
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.studio import Studio
+from svd_core.web.page.texts import Texts, fixed, texts_for
+from svd_core.web.page.words import error_html
+
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
+
+CLOSED = ("JavaScript", "curl")
+
+COPY = """
+element.addEventListener("click", async (event) => {
+    const button = event.target.closest("button[data-copied]");
+    if (!button) return;
+    const code = button.closest("details").querySelector("code");
+    getSelection().selectAllChildren(code);
+    if (navigator.clipboard) await navigator.clipboard.writeText(code.textContent);
+    else document.execCommand("copy");
+    const before = button.textContent;
+    button.textContent = button.dataset.copied;
+    setTimeout(() => { button.textContent = before; }, 1500);
+});
+"""
+
+
+def code_panel() -> tuple[gr.Accordion, gr.HTML]:
+    with gr.Accordion(fixed("code"), open=False, elem_id="code") as panel:
+        return panel, gr.HTML("", elem_id="snippets", js_on_load=COPY)
+
+
+def wire_code(studio: Studio, panel: gr.Accordion, code: gr.HTML) -> None:
+    names, dials = list(studio.dials), list(studio.dials.values())
+
+    def on_turn(request: gr.Request, *given: Any) -> str:
+        values = {n: value for n, value in zip(names, given, strict=True) if value is not None}
+        say = texts_for(request)
+        try:
+            params = VideoParams.from_mapping(values)
+        except InvalidRequest as error:
+            return error_html(str(error))
+        told = {n: v for n, v in values_of(params).items() if n != "seed" or "seed" in values}
+        link = f"{page_of(request)}/?{query_of(params, 'seed' in values)}"
+        return code_html(told, link, page_of(request) + MOUNT, say)
+
+    changes = [dial.change for dial in dials]  # type: ignore[attr-defined]
+    gr.on([panel.expand, *changes], on_turn, dials, code, trigger_mode="always_last", **QUICK)
+
+
+def code_html(values: dict[str, object], link: str, base: str, say: Texts) -> str:
+    ways = snippets(values, base)
+    named = (
+        (say("link"), link),
+        ("Python", ways.python),
+        ("JavaScript", ways.javascript),
+        ("curl", ways.curl),
+    )
+    blocks = "".join(
+        f"<details{'' if name in CLOSED else ' open'}><summary>{escape(name)}</summary>"
+        f'<button type="button" data-copied="{say("copied")}">{say("copy")}</button>'
+        f'<pre tabindex="0"><code>{escape(code)}</code></pre></details>'
+        for name, code in named
+    )
+    return f"<p>{say('code_intro')}</p>{blocks}"
+
+
+def page_of(request: gr.Request) -> str:
+    """Where the visitor's browser finds this page; the API is beside it."""
+    origin = request.headers.get("origin") or ""
+    return origin if ORIGIN.fullmatch(origin) else BASE.removesuffix(MOUNT)

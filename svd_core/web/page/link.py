@@ -1,0 +1,41 @@
+"""A link that carries settings: what it says when the page is opened by one."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from svd_core.errors import InvalidRequest
+from svd_core.params import CHOICES, LIMITS, VideoParams
+from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.studio import Studio
+from svd_core.web.page.texts import texts_for
+from svd_core.web.page.words import error_html, status_html
+
+NAMES = {*LIMITS, *CHOICES}
+
+
+def link_line() -> gr.HTML:
+    return gr.HTML("", elem_id="link-said", padding=False)
+
+
+def wire_link(page: gr.Blocks, studio: Studio, said: gr.HTML) -> None:
+    def on_open(request: gr.Request) -> Changes:
+        given: list[tuple[str, Any]] = list(request.query_params.multi_items())
+        if not any(name in NAMES for name, _ in given):
+            return {said: ""}
+        try:
+            params = VideoParams.from_query(urlencode(given))
+        except InvalidRequest as error:
+            return {said: error_html(str(error))}
+        told: Changes = {said: status_html(texts_for(request)("link_read"))}
+        told[studio.random] = all(name != "seed" for name, _ in given)
+        return told | shown(params, studio.dials)
+
+    page.load(on_open, None, [said, studio.random, *studio.dials.values()], **QUICK)
+
+
+def query_of(params: VideoParams, with_seed: bool) -> str:
+    query = params.to_query()
+    return query if with_seed else "&".join(p for p in query.split("&") if p[:5] != "seed=")

@@ -1,0 +1,108 @@
+"""From the photo to a video: framing as it will be, generating, stopping."""
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from svd_core.errors import SvdError
+from svd_core.framer import Framer
+from svd_core.image import size_for
+from svd_core.params import VideoParams
+from svd_core.web.page.dials import Changes
+from svd_core.web.page.framing import focus_at, picture
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.studio import Studio
+from svd_core.web.page.texts import Texts, texts_for
+from svd_core.web.page.watching import then_watch
+
+SHOW_PROGRESS = """() => {
+    document.getElementById("progress").scrollIntoView({block: "nearest"});
+}"""
+
+STILL_SIDE = 640
+
+Given = dict[Component, Any]
+"""What is on the page when an event begins."""
+
+FRAMING = ("orientation", "fit", "focus_x", "focus_y")
+
+
+def wire_making(page: gr.Blocks, studio: Studio) -> None:
+    _wire_framing(page, studio)
+    screen = studio.screen
+
+    def on_generate(given: Given, request: gr.Request) -> Changes:
+        say, values = texts_for(request), studio.values(given)
+        still = still_html(studio, given, say)
+        return studio.begin(
+            lambda visitor: [studio.backend.submit(given[studio.photo], values, visitor)],
+            given[studio.visitor],
+            say,
+            still,
+        )
+
+    def on_stop(ids: list[str]) -> None:
+        """Ask for the end. The watcher shows it, and nobody else: two would race."""
+        for job_id in ids:
+            studio.backend.queue.get(job_id).cancel()
+
+    then_watch(studio, screen.generate.click, on_generate, studio.asked)
+    # On a phone the progress is below the fold; where it is in sight already, nothing moves.
+    screen.generate.click(None, js=SHOW_PROGRESS, api_visibility="private")
+    screen.stop.click(on_stop, screen.current, None, **QUICK)
+
+
+def still_html(studio: Studio, given: Given, say: Texts) -> str:
+    """The photo as the model sees it, to wait with."""
+    framer = given[studio.framing.framer]
+    if framer is None:
+        return ""
+    values = {name: given[studio.dials[name]] for name in FRAMING}
+    try:
+        framed = framer.frame(studio.sizes, VideoParams.from_mapping(values))
+    except SvdError:
+        return ""  # it is said when the job is submitted
+    source = picture(framed.image, STILL_SIDE)
+    return f'<img class="svd-still" alt="{say("screen_alt")}" src="{source}">'
+
+
+def _wire_framing(page: gr.Blocks, studio: Studio) -> None:
+    framing, dials = studio.framing, studio.dials
+    turned = {dials[name] for name in FRAMING}
+    focus = [dials["focus_x"], dials["focus_y"]]
+    outputs = [framing.figure, framing.framer, *focus]
+
+    def framed(given: Given, framer: Framer | None, request: gr.Request) -> Changes:
+        if framer is None:
+            return {}
+        values = {name: given[dials[name]] for name in FRAMING}
+        return framing.framed(framer, values, studio.sizes, dials, texts_for(request))
+
+    def on_photo(given: Given, request: gr.Request) -> Changes:
+        changes = framing.opened(given[studio.photo])
+        return changes | framed(given, changes[framing.framer], request)
+
+    def on_turn(given: Given, request: gr.Request) -> Changes:
+        framer = given[framing.framer]
+        return framed(given, framer, request) or {framing.framer: framer}
+
+    def on_click(given: Given, event: gr.SelectData) -> Changes:
+        framer, orientation = given[framing.framer], given[dials["orientation"]]
+        if framer is None:
+            return {framing.framer: None}
+        size = size_for(framer.size, studio.sizes, orientation)
+        return dict(zip(focus, focus_at(framer.size, size, event.index), strict=True))
+
+    def on_drag(event: gr.EventData) -> tuple[float, float]:
+        return round(event.x, 3), round(event.y, 3)
+
+    gr.on([page.load, studio.photo.change], on_photo, {studio.photo, *turned}, outputs, **QUICK)
+    gr.on(
+        [dial.change for dial in turned],  # type: ignore[attr-defined]
+        on_turn, {framing.framer, *turned}, outputs, trigger_mode="always_last", **QUICK,
+    )  # fmt: skip
+    studio.photo.select(on_click, {framing.framer, *turned}, outputs, **QUICK)
+    framing.figure.dragged(on_drag, None, focus, **QUICK)
+    # Another photo is framed afresh.
+    studio.photo.input(lambda: (0.5, 0.5), None, focus, **QUICK)

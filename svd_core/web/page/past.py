@@ -1,0 +1,77 @@
+"""What a visitor finds again: jobs under way after a reload, and the gallery's buttons."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from svd_core.jobs import Job
+from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.history import archive
+from svd_core.web.page.memo import is_draft, memo
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.screen import ended_otherwise
+from svd_core.web.page.studio import Studio
+from svd_core.web.page.texts import Texts, texts_for
+from svd_core.web.page.visitor import known
+from svd_core.web.page.watching import then_watch
+from svd_core.web.page.words import status_html
+
+
+def wire_past(page: gr.Blocks, studio: Studio) -> None:
+    def on_open(card: Any, current: list[str], request: gr.Request) -> Changes:
+        visitor, say = known(card), texts_for(request)
+        jobs = [] if current else newest(studio, visitor)  # somebody may have been quicker
+        turned = studio.turn_to(jobs, visitor, say) if jobs else studio.history(visitor, say)
+        return {studio.visitor: visitor} | turned
+
+    def on_download(card: Any) -> Changes:
+        path = gallery.download.place("videos.zip")
+        return {gallery.download.file: archive(studio.backend.jobs(card), path)}
+
+    def on_tick(card: Any, request: gr.Request) -> Changes:
+        return studio.history(known(card), texts_for(request))
+
+    def on_chosen(card: Any, event: gr.EventData, request: gr.Request) -> Changes:
+        say, visitor = texts_for(request), known(card)
+        job = studio.backend.job(event.job, card)
+        if job is None:
+            return {studio.screen.line: status_html(say("nothing_there"))}
+        if event.what == "remove":
+            studio.backend.remove([job.id])
+            line = {studio.screen.line: status_html(say("removed"))}
+            return line | studio.history(visitor, say)
+        if event.what == "restore":
+            return restored(studio, job, say)
+        return studio.turn_to([job], visitor, say)
+
+    gallery = studio.gallery
+    then_watch(studio, page.load, on_open, [studio.visitor, studio.screen.current])
+    for tiles in (gallery.waiting, gallery.tiles):
+        then_watch(studio, tiles.chosen, on_chosen, studio.visitor)
+    gallery.download.wire(on_download, studio.visitor)
+    gallery.timer.tick(on_tick, studio.visitor, gallery.outputs, **QUICK)
+
+
+def newest(studio: Studio, visitor: str) -> Sequence[Job]:
+    """What a visitor who comes back wants to see: what is under way, else the last video; drafts
+    all together."""
+    jobs = [job for job in studio.backend.jobs(visitor) if not ended_otherwise(job)]
+    under_way = [job for job in jobs if not job.done]
+    if not jobs:
+        return []
+    one = under_way[-1] if under_way else jobs[0]
+    if not is_draft(one):
+        return [one]
+    return [job for job in reversed(jobs) if memo(job).get("sheet") == memo(one)["sheet"]]
+
+
+def restored(studio: Studio, job: Job, say: Texts) -> Changes:
+    """Dials and photo as they were for `job`."""
+    if job.params is None:
+        return {studio.screen.line: status_html(say("nothing_there"))}
+    photo = studio.backend.queue.photo(job.id)
+    changes = shown(job.params, studio.dials) | {studio.random: False}
+    if photo is None:
+        return changes | {studio.screen.line: status_html(say("restored_without"))}
+    return changes | {studio.photo: photo, studio.screen.line: status_html(say("restored"))}

@@ -1,0 +1,78 @@
+"""What can be done with a finished video: make it again with the obvious change, or go on."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradio as gr
+
+from svd_core.errors import SvdError
+from svd_core.image import to_png
+from svd_core.jobs import Job
+from svd_core.params import VideoRequest
+from svd_core.web.page import motion
+from svd_core.web.page.backend import Backend, with_new_seed
+from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.studio import Studio
+from svd_core.web.page.texts import fixed, texts_for
+from svd_core.web.page.watching import then_watch
+from svd_core.web.page.words import error_html, status_html
+
+Make = Callable[[Backend, Job], VideoRequest]
+
+WAYS: Mapping[str, Make] = {
+    "again": lambda backend, job: backend.again(job, with_new_seed),
+    "more_motion": lambda backend, job: backend.again(job, motion.more),
+    "less_motion": lambda backend, job: backend.again(job, motion.less),
+    "extend": Backend.longer,
+}
+"""From one video to the request of the next."""
+
+OTHERS = ("last_frame",)
+
+
+def result_buttons() -> dict[str, gr.Button]:
+    with gr.Row(elem_id="after"):
+        return {
+            name: gr.Button(fixed(name), size="sm", min_width=110, elem_id=name.replace("_", "-"))
+            for name in (*WAYS, *OTHERS)
+        }
+
+
+def wire_result(studio: Studio, buttons: dict[str, gr.Button]) -> None:
+    for name, make in WAYS.items():
+
+        def ask(
+            ids: list[str], card: Any, request: gr.Request, make: Make = make
+        ) -> Changes:  # fmt: skip
+            job = studio.backend.job(ids[0] if ids else None, card)
+            say = texts_for(request)
+            if job is None:
+                return {studio.screen.line: error_html(say("nothing_there"))}
+            try:
+                again = make(studio.backend, job)
+            except SvdError as error:
+                return studio.screen.refused(error)
+            begun = studio.begin(lambda visitor: [studio.backend.put(again, visitor)], card, say)
+            return shown(again.params, studio.dials, begun)
+
+        inputs = [studio.screen.current, studio.visitor]
+        then_watch(studio, buttons[name].click, ask, inputs)
+
+    def on_last_frame(ids: list[str], card: Any, request: gr.Request) -> Changes:
+        job, say = studio.backend.job(ids[0] if ids else None, card), texts_for(request)
+        try:
+            frames = None if job is None else studio.backend.results.frames(job.id)
+        except SvdError as error:
+            return {studio.screen.line: error_html(str(error))}
+        if frames is None:
+            return {studio.screen.line: error_html(say("nothing_there"))}
+        line = status_html(say("used_last_frame"))
+        return {studio.photo: to_png(frames[-1]), studio.screen.line: line}
+
+    buttons["last_frame"].click(
+        on_last_frame,
+        [studio.screen.current, studio.visitor],
+        [studio.photo, studio.screen.line],
+        **QUICK,
+    )

@@ -1,0 +1,93 @@
+"""The parts of the page that its actions have in common."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradio.blocks import Block
+from gradio.components import Component
+
+from svd_core.errors import SvdError
+from svd_core.image import Size
+from svd_core.jobs import Job
+from svd_core.web.page.backend import Backend
+from svd_core.web.page.components import Kept, Photo, Tick
+from svd_core.web.page.dials import Changes, Dials, unmarked
+from svd_core.web.page.framing import Framing
+from svd_core.web.page.history import Gallery
+from svd_core.web.page.screen import Screen
+from svd_core.web.page.texts import Texts
+from svd_core.web.page.visitor import known
+
+
+@dataclass(frozen=True)
+class Studio:
+    """`watchers`: how many jobs may be watched at once; each takes a thread."""
+
+    backend: Backend
+    photo: Photo
+    framing: Framing
+    dials: Dials
+    screen: Screen
+    gallery: Gallery
+    visitor: Kept
+    random: Tick
+    watchers: int
+    watching: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        options = {
+            "concurrency_limit": self.watchers,
+            "concurrency_id": "watch",
+            "show_progress": "hidden",
+            "api_visibility": "private",
+        }
+        object.__setattr__(self, "watching", options)
+
+    @property
+    def outputs(self) -> list[Block]:
+        framing = [self.framing.figure, self.framing.framer]
+        own: list[Block] = [self.photo, *framing, self.visitor, self.random]
+        return [*own, *self.screen.outputs, *self.gallery.outputs]
+
+    @property
+    def watched(self) -> list[Block]:
+        return [*self.screen.watched, *self.gallery.outputs]
+
+    @property
+    def sizes(self) -> Sequence[Size]:
+        """What the model that runs was trained for."""
+        return self.backend.status().checkpoint.sizes
+
+    @property
+    def asked(self) -> set[Block]:
+        """What a visitor asks for, and who it is: inputs of whatever makes a video."""
+        return {self.photo, self.random, self.framing.framer, self.visitor, *self.dials.values()}
+
+    def values(self, given: dict[Component, Any]) -> dict[str, Any]:
+        """The dials by the core's names; None for an empty field, and for a seed to be drawn."""
+        values = {name: given[dial] for name, dial in self.dials.items()}
+        return values | {"seed": None} if given[self.random] else values
+
+    def begin(
+        self, ask: Callable[[str], Sequence[Job]], card: object, say: Texts, still: str = ""
+    ) -> Changes:
+        """Submit by `ask`, which is given the visitor; errors are said where they belong."""
+        visitor = known(card)
+        try:
+            jobs = ask(visitor)
+        except SvdError as error:
+            return self.screen.refused(error)
+        return {self.visitor: visitor} | self.turn_to(jobs, visitor, say, still)
+
+    def turn_to(self, jobs: Sequence[Job], visitor: str, say: Texts, still: str = "") -> Changes:
+        """The screen is for `jobs` from now on."""
+        return (
+            unmarked(self.dials)
+            | self.screen.begin(jobs, say, still)
+            | {self.screen.wanted: [job.id for job in jobs]}
+            | self.history(visitor, say)
+        )
+
+    def history(self, visitor: str, say: Texts) -> Changes:
+        return self.gallery.of(self.backend.jobs(visitor), say)

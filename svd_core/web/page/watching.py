@@ -1,0 +1,50 @@
+"""Asking for videos, and then watching them: two events, one after the other.
+
+The page only watches jobs, so closing the tab loses nothing. Gradio makes each output anew at each
+step of a generator; so watching, which has many, names only what a job changes.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from svd_core.web.page.dials import Changes
+from svd_core.web.page.drafts import watch_drafts
+from svd_core.web.page.memo import is_draft
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.studio import Studio
+from svd_core.web.page.texts import texts_for
+from svd_core.web.page.visitor import known
+
+Ask = Callable[..., Changes]
+"""A handler that may turn the screen to jobs, see `Studio.turn_to`."""
+
+
+def then_watch(
+    studio: Studio, event: Callable[..., Any], ask: Ask, inputs: Any, *more: Any
+) -> None:
+    """Have `event` call `ask`, and watch what that turned the screen to. `more`: other outputs."""
+    asked = event(ask, inputs, [*studio.outputs, *more], **QUICK)
+    watch_next(studio, asked)
+
+
+def watch_next(studio: Studio, asked: Any) -> None:
+    screen = studio.screen
+
+    def on_wanted(ids: list[str], card: Any, request: gr.Request) -> Iterator[Changes]:
+        say, visitor = texts_for(request), known(card)
+        jobs = [job for job in (studio.backend.job(each, card) for each in ids) if job is not None]
+        yield {screen.wanted: []}
+        if len(jobs) > 1 and all(is_draft(job) for job in jobs):
+            yield from watch_drafts(screen, jobs, say)
+        else:
+            for number, job in enumerate(jobs):
+                if number:
+                    yield screen.begin([job], say)
+                yield from screen.watch(job, say)
+        if jobs:
+            yield studio.history(visitor, say)
+
+    inputs = [screen.wanted, studio.visitor]
+    asked.then(on_wanted, inputs, studio.watched, **studio.watching)

@@ -1,0 +1,167 @@
+"""What can be done with a finished video: another file of it, its settings back, code, going on."""
+
+import ast
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from svd_core.recipe import Recipe
+from svd_core.video import read_frames
+from tests.browser.visiting import colourful, done, generate, shot, upload, visitor
+from tests.fakes import Served
+
+
+@pytest.fixture
+def made(browser: Browser, real: Served, tmp_path: Path) -> Iterator[Page]:
+    """A page with a finished video of eight frames at 7 frames per second."""
+    with visitor(browser, real.url) as page:
+        upload(page, colourful(tmp_path))
+        generate(page)
+        done(page)
+        yield page
+
+
+def saved(page: Page, folder: Path, kind: str) -> Path:
+    """The file that comes of the panel as it stands."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save", exact=True).click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    expect(page.locator("#export-said")).to_contain_text(kind)
+    return path
+
+
+def test_every_format_opens_and_says_how_long_it_took(
+    made: Page, real: Served, tmp_path: Path
+) -> None:
+    before = len(real.work.requests)
+    made.get_by_role("button", name="Save it another way").click()
+    made.get_by_label("There and back").check()
+    made.get_by_role("slider", name="Playback, frames per second").fill("14")
+    assert len(read_frames(saved(made, tmp_path, ".mp4"))) == 14
+    shot(made, "saving")
+    for label, kind in (("GIF", "GIF"), ("WebP", "WEBP")):
+        made.get_by_label(label, exact=True).check()
+        with Image.open(saved(made, tmp_path, kind.lower())) as picture:
+            assert picture.format == kind
+            assert picture.n_frames == 14  # type: ignore[attr-defined]
+            picture.load()
+            assert 60 <= picture.info["duration"] <= 80
+    made.get_by_label("PNG frames").check()
+    made.get_by_label("Backward").check()
+    with zipfile.ZipFile(saved(made, tmp_path, ".zip")) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".png")]
+        first = Image.open(io.BytesIO(archive.read(names[0])))
+        assert (len(names), first.size) == (8, (512, 288))
+    assert len(real.work.requests) == before
+
+
+def test_a_dropped_video_brings_everything_back(made: Page, real: Served, tmp_path: Path) -> None:
+    first = real.work.requests[-1]
+    page = made
+    page.get_by_role("button", name="Save it another way").click()
+    path = saved(page, tmp_path, ".mp4")
+    page.get_by_role("button", name="Cat").click()
+    page.get_by_label("Wild").check()
+    page.get_by_label("Blurred edges").check()
+    page.get_by_role("button", name="Settings from a video").click()
+    page.locator("#recipe-file input[type=file]").set_input_files(path)
+    said = page.locator("#recipe-said")
+    expect(said).to_contain_text(f"made by svd-nano, seed {first.params.seed}")
+    expect(said).to_contain_text("Its photo was still here")
+    expect(page.get_by_label("Lively")).to_be_checked()
+    expect(page.get_by_label("Crop", exact=True)).to_be_checked()
+    shot(page, "recipe")
+    generate(page)
+    expect(page.locator("#tiles video")).to_have_count(2)
+    again = real.work.requests[-1]
+    assert again.image == first.image
+    assert again.params.seed == first.params.seed
+    recipes = [Recipe.read(p) for p in (path, _newest(real.work.folder))]
+    assert recipes[0].params == recipes[1].params
+    assert recipes[0].box == recipes[1].box
+
+
+def test_a_strangers_video_brings_settings_and_says_what_is_missing(
+    made: Page, browser: Browser, real: Served, tmp_path: Path
+) -> None:
+    made.get_by_role("button", name="Save it another way").click()
+    path = saved(made, tmp_path, ".mp4")
+    with visitor(browser, real.url) as other:
+        other.get_by_role("button", name="Settings from a video").click()
+        other.locator("#recipe-file input[type=file]").set_input_files(path)
+        expect(other.locator("#recipe-said")).to_contain_text("Its photo is not inside")
+
+
+def test_the_last_frame_becomes_the_photo(made: Page, real: Served) -> None:
+    last = read_frames(_newest(real.work.folder))[-1]
+    made.get_by_role("button", name="Last frame as photo").click()
+    expect(made.locator("#progress")).to_contain_text("The last frame is the photo now")
+    generate(made)
+    expect(made.locator("#tiles video")).to_have_count(2)
+    with Image.open(io.BytesIO(real.work.requests[-1].image)) as photo:
+        assert photo.size == (512, 288)
+        near = abs(float(sum(photo.resize((1, 1)).getpixel((0, 0)))) - float(last.mean() * 3))  # type: ignore[arg-type]
+        assert near < 12
+
+
+def test_a_video_is_extended_and_joined(made: Page, real: Served) -> None:
+    made.get_by_role("button", name="Extend").click()
+    expect(made.locator("#summary")).to_contain_text("15 frames")
+    first, second = (request.params.seed for request in real.work.requests[-2:])
+    assert first != second
+    assert len(read_frames(_newest(real.work.folder))) == 15
+    made.get_by_role("button", name="Again, new seed").click()
+    expect(made.locator("#tiles video")).to_have_count(3)
+    done(made)
+    assert len(read_frames(_newest(real.work.folder))) == 15
+    shot(made, "extended")
+
+
+def test_code_follows_the_dials_and_is_copied_by_a_click(page: Page, served: Served) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("slider", name="Motion").fill("93")
+    page.get_by_role("button", name="Share it: link and code").click()
+    code = page.locator("#snippets code").nth(1)
+    expect(code).to_contain_text('"motion_bucket_id": 93')
+    expect(code).to_contain_text(f"{served.url}/fal")
+    page.get_by_role("slider", name="Motion").fill("94")
+    expect(code).to_contain_text('"motion_bucket_id": 94')
+    page.locator("#snippets button").nth(1).click()
+    expect(page.locator("#snippets button").nth(1)).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == code.text_content()
+    ast.parse(copied)
+
+
+def test_a_link_brings_the_settings_to_somebody_else(
+    browser: Browser, page: Page, served: Served
+) -> None:
+    page.get_by_label("Gentle").check()
+    page.get_by_label("Blurred edges").check()
+    page.get_by_label("Seed", exact=True).fill("77")
+    page.get_by_label("New one each time").uncheck()
+    page.get_by_role("button", name="Share it: link and code").click()
+    link = page.locator("#snippets code").first
+    expect(link).to_contain_text("seed=77")
+    expect(link).to_contain_text("motion_bucket_id=70")
+    address = link.text_content() or ""
+    assert address.startswith(f"{served.url}/?")
+    with visitor(browser, address, home=served.url) as other:
+        expect(other.locator("#link-said")).to_contain_text("came with the link")
+        expect(other.get_by_label("Gentle")).to_be_checked()
+        expect(other.get_by_label("Blurred edges")).to_be_checked()
+        expect(other.get_by_label("New one each time")).not_to_be_checked()
+        generate(other)
+        done(other)
+        params = served.work.requests[-1].params
+        assert (params.seed, params.motion_bucket_id, params.fit) == (77, 70, "pad")
+
+
+def _newest(folder: Path) -> Path:
+    return max(folder.glob("*.mp4"), key=lambda path: path.stat().st_mtime_ns)

@@ -1,0 +1,145 @@
+"""Whatever is dropped on the page is answered by a sentence beside it, and the page goes on."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from svd_core.params import VideoParams
+from svd_core.recipe import FORMAT
+from svd_core.video import write_mp4
+from tests.browser.visiting import colourful, done, generate, visitor
+from tests.fake_work import moving
+from tests.fakes import Served
+
+GOOD: dict[str, Any] = {
+    "format": FORMAT, "model": "svd-nano", "source": "svd-nano", "revision": "", "size": [512, 288],
+    "fingerprint": "0", "params": VideoParams(seed=1, num_frames=14, num_inference_steps=1,
+    min_guidance_scale=1, max_guidance_scale=1, decode_chunk_size=2).to_mapping(), "fit": "crop",
+    "box": [0, 0, 1, 1], "image_sha256": "0", "notes": [], "versions": {}, "created": "",
+}  # fmt: skip
+
+
+def changed(**params: object) -> str:
+    return json.dumps(GOOD | {"params": GOOD["params"] | params})
+
+
+BAD = {
+    "no recipe": ("", "carries no recipe"),
+    "somebody's comment": ("holiday 2025", "carries no recipe"),
+    "a version to come": (json.dumps(GOOD | {"format": FORMAT + 1}), "update the program"),
+    "a path": (changed(motion_bucket_id="../../etc/passwd"), "damaged or was edited"),
+    "a script": (changed(fit="<script>alert(1)</script>"), "damaged or was edited"),
+    "a huge number": (changed(num_frames=10**30), "damaged or was edited"),
+    "no number": (changed(fps=float("nan")), "damaged or was edited"),
+    "an unknown setting": (changed(command="rm"), "damaged or was edited"),
+    "endless brackets": ("{" + '"a":[' * 3000, "damaged and cannot be read"),
+}
+
+
+def test_videos_without_a_usable_recipe(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("button", name="Settings from a video").click()
+    said = page.locator("#recipe-said")
+    for number, (comment, sentence) in enumerate(BAD.values()):
+        path = write_mp4(moving(), tmp_path / f"{number}.mp4", 7, comment=comment)
+        page.locator("#recipe-file input[type=file]").set_input_files(path)
+        expect(said.get_by_role("alert")).to_contain_text(sentence)
+        assert said.locator("script").count() == 0
+        page.locator("#recipe-file").get_by_role("button", name=re.compile("Clear|Remove")).click()
+        expect(said).to_have_text("")
+    expect(page.get_by_role("slider", name="Motion")).to_have_value("127")
+
+
+def test_the_good_recipe_of_these_tests_is_good(page: Page, tmp_path: Path) -> None:
+    """And one whose model does not run here says so."""
+    recipe = json.dumps(GOOD | {"model": "<b>other</b>"})
+    _drop(page, write_mp4(moving(), tmp_path / "video.mp4", 7, comment=recipe))
+    expect(page.locator("#recipe-said")).to_contain_text("<b>other</b>, which does not run here")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("1")
+
+
+def test_what_is_no_video(page: Page, served: Served, tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes(b"just text")
+    _drop(page, path)
+    expect(page.locator("#recipe-said")).to_contain_text("not a video that can be read")
+    generate(page)
+    done(page)
+
+
+def test_two_gigabytes(page: Page, tmp_path: Path) -> None:
+    """They are not even sent."""
+    path = tmp_path / "video.mp4"
+    with path.open("wb") as file:
+        file.truncate(2 * 2**30)
+    page.get_by_role("button", name="Settings from a video").click()
+    page.get_by_role("button", name="Remove Image").click()
+    page.locator("#recipe-file input[type=file]").set_input_files(path)
+    expect(page.locator("#recipe").get_by_role("alert")).to_contain_text("larger than the 20 MB")
+    page.locator("#photos input[type=file], #photo input[type=file]").first.set_input_files(path)
+    expect(page.locator("#pictures").get_by_role("alert")).to_contain_text("larger than the 20 MB")
+    page.locator("#photo input[type=file]").set_input_files(colourful(tmp_path))
+    expect(page.locator("#pictures").get_by_role("alert")).to_have_count(0)
+    generate(page)
+    done(page)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("seed", "4294967296", "seed must be a whole number from 0 to 4294967295"),
+        ("num_inference_steps", "many", "num_inference_steps must be a whole number from 1 to 100"),
+        ("num_frames", "1", "num_frames must be a whole number from 2 to 50"),
+        ("max_guidance_scale", "-1", "max_guidance_scale must be a number from 0 to 20"),
+    ],
+)
+def test_a_wrong_number_is_said_beside_its_field(
+    page: Page, field: str, value: str, sentence: str
+) -> None:
+    page.get_by_label("New one each time").uncheck()
+    page.get_by_role("button", name="Fine control").click()
+    box = page.locator(f"#{field}").get_by_role("textbox")
+    box.fill(value)
+    generate(page)
+    expect(page.locator("#progress").get_by_role("alert")).to_contain_text(sentence)
+    expect(page.locator(f"#{field}.svd-wrong, .svd-wrong:has(#{field})")).to_contain_text(sentence)
+    box.fill("")
+    page.get_by_label("New one each time").check()
+    generate(page)
+    done(page)
+    expect(page.locator(".svd-wrong")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("motion_bucket_id=999", "motion_bucket_id must be a whole number from 1 to 255"),
+        ("seed=1&seed=2", "The link gives seed more than once"),
+        ("fit=<script>alert(1)</script>", "fit must be 'crop' or 'pad'"),
+        (f"fps={'9' * 5000}", "too long"),
+    ],
+)
+def test_a_link_with_broken_settings(
+    browser: Browser, served: Served, query: str, sentence: str
+) -> None:
+    with visitor(browser, f"{served.url}/?{query}", home=served.url) as page:
+        expect(page.locator("#link-said").get_by_role("alert")).to_contain_text(sentence)
+        generate(page)
+        done(page)
+
+
+def test_no_photo(page: Page) -> None:
+    page.get_by_role("button", name="Remove Image").click()
+    expect(page.locator("#framing figure")).to_have_count(0)
+    generate(page)
+    expect(page.locator("#progress").get_by_role("alert")).to_contain_text("no photo yet")
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+
+
+def _drop(page: Page, path: Path) -> str:
+    page.get_by_role("button", name="Settings from a video").click()
+    page.locator("#recipe-file input[type=file]").set_input_files(path)
+    return page.locator("#recipe-said").inner_text()

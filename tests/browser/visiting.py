@@ -1,0 +1,98 @@
+"""What a visitor does on the page, and what tests look for there.
+
+Pictures of what they see are written to `shots/` in this folder.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, ViewportSize, expect
+
+from tests.fake_work import moving
+from tests.fakes import photo
+
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 360, "height": 780}
+
+PATIENCE_MS = 30_000
+"""Two busy cores take seconds to open a page; an idle machine never waits for this."""
+
+SHOTS = Path(__file__).with_name("shots")
+
+
+@contextmanager
+def visitor(browser: Browser, url: str, home: str = "", **options: Any) -> Iterator[Page]:
+    """A tab of somebody who has not been here before. No request may leave the page's own origin,
+    and nothing may go wrong in the console."""
+    context = browser.new_context(**{"viewport": DESKTOP} | options)
+    context.set_default_timeout(PATIENCE_MS)
+    asked: list[str] = []
+    said: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    context.on("console", lambda entry: said.append(f"{entry.type}: {entry.text}"))
+    context.on("weberror", lambda error: said.append(f"error: {error.error}"))
+    page = context.new_page()
+    open_page(page, url)
+    try:
+        yield page
+    finally:
+        context.close()
+    assert [
+        address for address in asked if not address.startswith(("data:", "blob:", home or url))
+    ] == []
+    assert [entry for entry in said if entry.startswith("error")] == []
+
+
+def small_film() -> bytes:
+    """An animation as the core sends it while it works."""
+    pictures = [Image.fromarray(frame) for frame in moving()]
+    file = io.BytesIO()
+    pictures[0].save(file, "WEBP", save_all=True, append_images=pictures[1:], duration=100, loop=0)
+    return file.getvalue()
+
+
+def open_page(page: Page, url: str) -> None:
+    page.goto(url)
+    expect(page.locator("#device")).to_contain_text("svd-nano")
+    expect(page.locator("#framing figure")).to_be_visible()
+
+
+def upload(page: Page, path: Path) -> None:
+    page.locator("#photo").get_by_role("button", name=re.compile("Remove|Clear|Entfernen")).click()
+    expect(page.locator("#framing figure")).to_have_count(0)
+    page.locator("#photo input[type=file]").set_input_files(path)
+    expect(page.locator("#photo img")).to_be_visible()
+
+
+def colourful(folder: Path, size: tuple[int, int] = (320, 180)) -> Path:
+    return photo(folder / f"mine-{size[0]}x{size[1]}.png", size)
+
+
+def generate(page: Page) -> None:
+    page.get_by_role("button", name="Generate").click()
+
+
+def done(page: Page) -> None:
+    expect(page.locator("#progress")).to_contain_text("Done in")
+
+
+def plays(page: Page, selector: str = "#video video") -> None:
+    """The video is one that this browser plays, over and over."""
+    page.wait_for_function(
+        """(selector) => {
+            const video = document.querySelector(selector);
+            return video && video.readyState === 4 && !video.error && video.videoWidth > 0
+                && video.loop && !video.paused && video.currentTime > 0;
+        }""",
+        arg=selector,
+    )
+
+
+def shot(page: Page, name: str) -> None:
+    """A picture for people to look at."""
+    page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
