@@ -30,7 +30,7 @@ from svd_core.params import VideoParams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(argv)
+    asked = parser().parse_args(argv)
     try:
         return _hold(asked)
     except SvdError as error:
@@ -38,16 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m svd_core.bench contest", description=__doc__)
-    parser.add_argument("--model", default="svd-nano", help="svd-nano, tiny, svd-xt or a folder")
-    parser.add_argument("--random-weights", action="store_true", help="for svd-xt at full size")
-    parser.add_argument("--rounds", type=int, default=3, help="clips of each contestant, after one")
-    parser.add_argument("--steps", type=int, help="denoising steps; the model's if left out")
-    parser.add_argument("--frames", type=int, help="frames; the model's if left out")
-    parser.add_argument("--each", action="store_true", help="every rewrite alone as well")
-    parser.add_argument("--no-compile", action="store_true", help="leave stock uncompiled only")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(prog="python -m svd_core.bench contest", description=__doc__)
+    found.add_argument("--model", default="svd-nano", help="svd-nano, tiny, svd-xt or a folder")
+    found.add_argument("--random-weights", action="store_true", help="for svd-xt at full size")
+    found.add_argument("--rounds", type=int, default=3, help="clips of each contestant, after one")
+    found.add_argument("--steps", type=int, help="denoising steps; the model's if left out")
+    found.add_argument("--frames", type=int, help="frames; the model's if left out")
+    found.add_argument("--each", action="store_true", help="every rewrite alone as well")
+    found.add_argument("--no-compile", action="store_true", help="leave stock uncompiled only")
+    return found
 
 
 def _hold(asked: argparse.Namespace) -> int:
