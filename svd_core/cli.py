@@ -53,7 +53,7 @@ def _make_videos(asked: argparse.Namespace, engine_factory: EngineFactory) -> in
     """One video per photo. A photo that cannot be used is reported, and the next one taken."""
     if not asked.photos:
         raise InvalidCommand("There is no photo; --help shows how to name one.")
-    recipe = None if asked.from_recipe is None else Recipe.read(asked.from_recipe)
+    recipe = None if asked.from_recipe is None else _first(Recipe.read(asked.from_recipe))
     params = _params(asked, recipe)
     model = _model(asked.model, recipe)
     outlet = Outlet.of(asked.output, len(asked.photos))
@@ -75,6 +75,13 @@ def _make_videos(asked: argparse.Namespace, engine_factory: EngineFactory) -> in
     if engine.status.notice is not None:
         _say(engine.status.notice)
     return code
+
+
+def _first(recipe: Recipe) -> Recipe:
+    """That of the clip made from a photo; the others were made from frames."""
+    if len(recipe.clips) > 1:
+        _say(f"The video was joined of {len(recipe.clips)} clips; the first of them is made.")
+    return recipe.clips[0]
 
 
 def _params(asked: argparse.Namespace, recipe: Recipe | None) -> VideoParams:

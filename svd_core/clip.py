@@ -13,8 +13,10 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Clip:
-    """`params`: as asked for, every None replaced by the value used. `notes`: see `Video.notes`."""
+    """`params`: as asked for, every None replaced by the value used. `notes`, `peak_memory`: as in
+    `Video`."""
 
     frames: Frames
     params: VideoParams
     notes: tuple[str, ...] = ()
+    peak_memory: int | None = None

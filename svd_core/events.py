@@ -1,7 +1,7 @@
 """What a job reports while it runs: `Progress*`, then exactly one of Succeeded, Failed, Stopped."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -27,7 +27,8 @@ class Progress:
     `step` of `total`: denoising steps done, bytes loaded, or 0 of 0 where nothing is counted; for
     QUEUED `step` is the number of jobs ahead. `elapsed_s`: seconds since work on the job began.
     `remaining_s`: expected seconds to the end, None while unknown. `note`: something the user
-    should know, e.g. that memory ran out and a smaller plan is tried.
+    should know, e.g. that memory ran out and a smaller plan is tried. `preview`: now and then, how
+    all frames look so far: a small moving WebP of at most 150 kB; it is in memory only.
     """
 
     stage: Stage
@@ -36,6 +37,7 @@ class Progress:
     elapsed_s: float = 0.0
     remaining_s: float | None = None
     note: str | None = None
+    preview: bytes | None = field(default=None, repr=False)
 
     @property
     def share(self) -> float | None:
@@ -51,7 +53,9 @@ class Progress:
 class Video:
     """A finished video on disk. `width`, `height` in pixels; `fps` is the playback rate.
 
-    `notes`: what was changed on the way (held fps, smaller memory plan), in sentences.
+    `notes`: what was changed on the way (held fps, smaller memory plan), in sentences. `motion`:
+    see `motion.Level`; empty where it was not measured. `peak_memory`: most bytes held while it was
+    made, of the GPU if there is one, else of the process since its start; None where not known.
     """
 
     path: Path
@@ -63,6 +67,8 @@ class Video:
     model: str
     elapsed_s: float
     notes: tuple[str, ...] = ()
+    motion: str = ""
+    peak_memory: int | None = None
 
     @property
     def duration_s(self) -> float:

@@ -1,4 +1,7 @@
-"""From the bytes of a picture file to what the model sees: safe upright RGB, framed to size."""
+"""From the bytes of a picture file to what the model sees: safe upright RGB, framed to size.
+
+Somewhat long: there are many kinds of files, and each has its sentence.
+"""
 
 import io
 import math
@@ -11,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFilter, ImageOps, UnidentifiedImageError
 from PIL.Image import Resampling
 
-from svd_core.errors import InvalidImage
-from svd_core.params import Fit, VideoParams
+from svd_core.errors import InvalidImage, InvalidRequest
+from svd_core.params import Fit, Orientation, VideoParams
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -72,17 +75,35 @@ def open_photo(data: bytes) -> Image.Image:
 
 
 def frame_photo(photo: Image.Image, sizes: Sequence[Size], params: VideoParams) -> Framed:
-    """`photo` at that one of `sizes` whose shape is nearest, the earlier one of equals.
+    """`photo` at that one of `sizes` that `size_for` chooses. Raises what it raises.
 
     `params.fit` "crop" fills the size and cuts what stands over, `focus_x` and `focus_y` choosing
     what stays; "pad" keeps the whole photo before a blurred copy of itself.
     """
-    size = nearest_size(photo.size, sizes)
+    size = size_for(photo.size, sizes, params.orientation)
+    box = shown_box(photo.size, size, params)
     if params.fit == "pad":
-        whole = (0.0, 0.0, float(photo.width), float(photo.height))
-        return Framed(_padded(photo, size), size, "pad", whole)
-    box = crop_box(photo.size, size, params.focus_x, params.focus_y)
+        return Framed(_padded(photo, size), size, "pad", box)
     return Framed(photo.resize(size, Resampling.LANCZOS, box=box), size, "crop", box)
+
+
+def size_for(photo: Size, sizes: Sequence[Size], orientation: Orientation) -> Size:
+    """The one of `sizes` nearest in shape, among those of `orientation`, the earlier one of equals.
+
+    Raises `InvalidRequest` where the checkpoint has none of that orientation.
+    """
+    there = [size for size in sizes if orientation in ("auto", orientation_of(size))]
+    if not there:
+        known = ", ".join(dict.fromkeys(map(orientation_of, sizes)))
+        raise InvalidRequest(
+            "orientation", f"This model makes no {orientation} videos, only {known}."
+        )
+    return nearest_size(photo, there)
+
+
+def orientation_of(size: Size) -> Orientation:
+    width, height = size
+    return "landscape" if width > height else "portrait" if width < height else "square"
 
 
 def nearest_size(photo: Size, sizes: Sequence[Size]) -> Size:
@@ -93,6 +114,13 @@ def nearest_size(photo: Size, sizes: Sequence[Size]) -> Size:
         return round(abs(math.log(size[0] * photo[1] / (size[1] * photo[0]))), 2)
 
     return min(sizes, key=distance)
+
+
+def shown_box(photo: Size, size: Size, params: VideoParams) -> Box:
+    """The part of `photo` that a frame of `size` shows."""
+    if params.fit == "pad":
+        return 0.0, 0.0, float(photo[0]), float(photo[1])
+    return crop_box(photo, size, params.focus_x, params.focus_y)
 
 
 def crop_box(photo: Size, size: Size, focus_x: float = 0.5, focus_y: float = 0.5) -> Box:

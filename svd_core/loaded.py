@@ -11,7 +11,15 @@ from svd_core.diffusion import make_frames
 from svd_core.download import OnBytes, Snapshot, fetch
 from svd_core.errors import GenerationFailed, InvalidRequest, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
-from svd_core.loading import free, is_out_of_memory, open_folder, parts_of, place
+from svd_core.loading import (
+    forget_peak,
+    free,
+    is_out_of_memory,
+    open_folder,
+    parts_of,
+    peak_memory,
+    place,
+)
 from svd_core.memory import Device, MemoryPlan, Offload, Setting, plan
 from svd_core.models import Checkpoint, settled
 from svd_core.pace import Pace
@@ -69,6 +77,7 @@ class LoadedModel:
         """See `Engine.generate`."""
         asked = filled(params, self.checkpoint, self._plan.decode_chunk_size)
         notes = held_notes(asked, self.checkpoint)
+        forget_peak()
         frames = self._try(self._plan, image, asked, None, on_progress)
         if frames is None:
             smaller = self._plan.smaller()
@@ -83,7 +92,7 @@ class LoadedModel:
                 raise OutOfMemory(_too_small(asked, image))
             if self._ordinary(params):
                 self._plan = smaller
-        return Clip(frames, asked, notes)
+        return Clip(frames, asked, notes, peak_memory())
 
     def _try(
         self,
@@ -111,7 +120,8 @@ class LoadedModel:
                 place(self._pipeline, chosen)
                 self._placed = chosen
             fps = held_fps(params.fps)
-            frames = make_frames(self._pipeline, image, params, fps, pace, on_progress)
+            whole = chosen.whole_clip
+            frames = make_frames(self._pipeline, image, params, fps, pace, on_progress, whole)
             if pace.decode_s is not None:
                 self._decode_s[pixels] = pace.decode_s
             return frames

@@ -4,11 +4,11 @@ import argparse
 import os
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import NoReturn
 
 from svd_core import __version__
 from svd_core.errors import InvalidRequest
-from svd_core.params import LIMITS, Fit, VideoParams
+from svd_core.params import CHOICES, LIMITS, VideoParams
 
 EXAMPLES = """examples:
   python -m svd_core photo.jpg -o out.mp4
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(group: "argparse._ArgumentGroup") -> None:
-    """One option for each field of `VideoParams`, its help and range out of the shared table."""
+    """One option for each field of `VideoParams`, its help and range out of the shared tables."""
     for name, limit in LIMITS.items():
         default = VideoParams.default(name)
         group.add_argument(
@@ -69,11 +69,13 @@ def _add_settings(group: "argparse._ArgumentGroup") -> None:
             metavar=f"{limit.minimum:.10g}..{limit.maximum:.10g}",
             help=limit.help if default is None else f"{limit.help} (default: {default})",
         )
-    group.add_argument(
-        option("fit"), default=argparse.SUPPRESS, metavar="|".join(get_args(Fit)),
-        help="cut the photo to the shape of the video, or add borders "
-        f"(default: {VideoParams.default('fit')})",
-    )  # fmt: skip
+    for name, choice in CHOICES.items():
+        group.add_argument(
+            option(name),
+            default=argparse.SUPPRESS,
+            metavar="|".join(choice.words),
+            help=f"{choice.help} (default: {VideoParams.default(name)})",
+        )
 
 
 def option(name: str) -> str:

@@ -48,7 +48,7 @@ class Outlet:
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         with folder as path:
-            yield ResultStore(Path(path))
+            yield ResultStore(Path(path), keep_frames=False)
 
     def keep(self, made: Path, photo: Path) -> Path:
         """Move `made` to its place, in one go, and return it. A name that was asked for replaces

@@ -1,13 +1,18 @@
-"""What a user may ask for: `VideoRequest(image, VideoParams)`, checked against one table."""
+"""What a user may ask for: `VideoRequest(image, VideoParams)`, checked against one table.
+
+Somewhat long: the settings, their limits and the ways they are written down are one contract.
+"""
 
 import random
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
+from urllib.parse import parse_qsl, urlencode
 
 from svd_core.errors import InvalidRequest
 
 Fit = Literal["crop", "pad"]
+Orientation = Literal["auto", "landscape", "portrait", "square"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,27 @@ LIMITS: Mapping[str, Limit] = {
 }
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a setting that is a word may be, and a line of help as in `Limit`."""
+
+    words: tuple[str, ...]
+    help: str
+
+
+CHOICES: Mapping[str, Choice] = {
+    "orientation": Choice(
+        get_args(Orientation), "shape of the video; auto takes the one nearest to the photo's"
+    ),
+    "fit": Choice(
+        get_args(Fit), "cut the photo to the shape of the video, or add blurred borders"
+    ),
+}
+
+MAX_QUERY = 4096
+"""Characters of a link's settings; all of them take some 400."""
+
+
 def draw_seed() -> int:
     """A fresh seed from the operating system's entropy, in 0..2^32-1."""
     return random.SystemRandom().randrange(2**32)
@@ -58,7 +84,7 @@ def draw_seed() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoParams:
-    """Every setting of one video, in diffusers' names; see `LIMITS` for ranges and meaning.
+    """Every setting of one video, in diffusers' names; `LIMITS` and `CHOICES` say what they mean.
 
     None means: take the model's own value. Numbers may come as text ("127") or as whole floats
     (127.0), since forms and JSON send them so. Raises `InvalidRequest` with the field's name.
@@ -74,6 +100,7 @@ class VideoParams:
     min_guidance_scale: float | None = None
     max_guidance_scale: float | None = None
     decode_chunk_size: int | None = None
+    orientation: Orientation = "auto"
     fit: Fit = "crop"
     focus_x: float = 0.5
     focus_y: float = 0.5
@@ -81,8 +108,10 @@ class VideoParams:
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
             object.__setattr__(self, name, checked(name, limit, getattr(self, name)))
-        if self.fit not in get_args(Fit):
-            raise InvalidRequest("fit", f"fit must be 'crop' or 'pad', not {_shown(self.fit)}.")
+        for name, choice in CHOICES.items():
+            if (word := getattr(self, name)) not in choice.words:
+                known = " or ".join(map(repr, choice.words))
+                raise InvalidRequest(name, f"{name} must be {known}, not {_shown(word)}.")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> "VideoParams":
@@ -99,6 +128,28 @@ class VideoParams:
     def to_mapping(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_query(cls, text: str) -> "VideoParams":
+        """What `to_query` gave, out of the query of a link, whose other names are left to others.
+
+        Raises `InvalidRequest` with the field's name, for settings given twice too.
+        """
+        if len(text) > MAX_QUERY:
+            raise InvalidRequest("link", "The link is too long to be one of this program's.")
+        known = {f.name for f in fields(cls)}
+        pairs = parse_qsl(text.removeprefix("?"), keep_blank_values=True)
+        found = [(name, value) for name, value in pairs if name in known]
+        names = [name for name, _ in found]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidRequest(name, f"The link gives {name} more than once.")
+        return cls.from_mapping(dict(found))
+
+    def to_query(self) -> str:
+        """The settings as the query of a link, less those that are as usual; the seed is in it."""
+        values = self.to_mapping()
+        return urlencode({name: v for name, v in values.items() if v != self.default(name)})
+
     @property
     def rate(self) -> int:
         """Playback rate in frames per second."""
@@ -113,10 +164,12 @@ class VideoParams:
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """`image`: the bytes of a picture file, as uploaded."""
+    """`image`: the bytes of a picture file, as uploaded. `continues`: the job whose video the new
+    clip is joined to, `image` being its last frame; see `extend.continuing`."""
 
     image: bytes
     params: VideoParams
+    continues: str | None = None
 
 
 def checked(name: str, limit: Limit, value: object) -> int | float | None:

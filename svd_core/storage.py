@@ -1,4 +1,7 @@
-"""Files that outlive a request: finished videos by their job, photos that wait by their content."""
+"""Files that outlive a request: finished videos by their job, photos that wait by their content.
+
+Somewhat long: both kinds are made, aged and swept by the same few functions.
+"""
 
 import errno
 import hashlib
@@ -12,8 +15,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from svd_core.errors import GenerationFailed, InvalidSettings, StorageFull, UnknownJob
-from svd_core.video import PART
+from svd_core.clip import Frames
+from svd_core.errors import (
+    GenerationFailed,
+    InvalidRequest,
+    InvalidSettings,
+    StorageFull,
+    SvdError,
+    UnknownJob,
+)
+from svd_core.ffmpeg import PART
+from svd_core.video import read_frames, read_lossless, write_lossless
+
+VIDEO, FRAMES = ".mp4", ".mkv"
+"""How the names of a video, and of its frames without loss, end."""
 
 JOB_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -27,12 +42,14 @@ ON_ITS_WAY_S = 60.0
 
 @dataclass(frozen=True)
 class ResultStore:
-    """Videos in `folder`, which is made if it is missing, one file for each job.
+    """Videos in `folder`, which is made if it is missing, one for each job, and beside each its
+    frames without loss, unless they are not to be kept (`keep_frames`).
 
     Raises `InvalidSettings` for a folder that cannot be written, `StorageFull` for a full disk.
     """
 
     folder: Path
+    keep_frames: bool = True
 
     def __post_init__(self) -> None:
         _make(self.folder)
@@ -41,12 +58,34 @@ class ResultStore:
         """Where the video of `job_id` is or will be. Raises `UnknownJob` for what can be no id."""
         if not JOB_ID.fullmatch(job_id):
             raise UnknownJob("There is no job of that id; check the id you were given.")
-        return self.folder / f"{job_id}.mp4"
+        return self.folder / f"{job_id}{VIDEO}"
+
+    def frames_path(self, job_id: str) -> Path:
+        """Where the frames of `job_id` are or will be. Raises `UnknownJob` as `path` does."""
+        return frames_beside(self.path(job_id))
+
+    def put_frames(self, job_id: str, frames: Frames) -> None:
+        """Keep `frames`, if frames are kept and there is room: a video is one without them too."""
+        if self.keep_frames:
+            with suppress(SvdError):
+                write_lossless(frames, self.frames_path(job_id))
+
+    def frames(self, job_id: str) -> Frames:
+        """The frames of `job_id` as they were made; where those are gone, as its video shows them.
+        Raises `UnknownJob` if that is gone too."""
+        for read, path in (
+            (read_lossless, self.frames_path(job_id)),
+            (read_frames, self.path(job_id)),
+        ):
+            with suppress(InvalidRequest):  # it is not there, or damaged
+                return read(path)
+        raise UnknownJob("The video is not kept here any more; please make it again.")
 
     def remove(self, ids: Collection[str]) -> None:
         """Remove the videos of these jobs, as far as there are any."""
         for job_id in ids:
             self.path(job_id).unlink(missing_ok=True)
+            self.frames_path(job_id).unlink(missing_ok=True)
 
     def sweep(
         self, known: Callable[[Collection[str]], Collection[str]], keep_hours: float
@@ -54,12 +93,25 @@ class ResultStore:
         """Remove what dead processes left, and videos older than `keep_hours` that no job knows;
         returns those files. `known`: which of some ids are those of jobs."""
         gone = [path for path, age in _aged(self.folder, PART) if age > STALE_S]
-        old = {p.stem: p for p, age in _aged(self.folder, ".mp4") if age > keep_hours * 3600}
-        stems = list(old)
+        files = [*_aged(self.folder, VIDEO), *_aged(self.folder, FRAMES)]
+        old = [path for path, age in files if age > keep_hours * 3600]
+        stems = list({path.stem for path in old})
+        strays: set[str] = set()
         for start in range(0, len(stems), 500):
             batch = stems[start : start + 500]
-            gone += [old[stem] for stem in set(batch) - set(known(batch))]
-        return _removed(gone)
+            strays |= set(batch) - set(known(batch))
+        return _removed(gone + [path for path in old if path.stem in strays])
+
+
+def frames_beside(video: Path) -> Path:
+    """Where the frames of a stored video lie."""
+    return video.with_suffix(FRAMES)
+
+
+def bytes_of(video: Path) -> int:
+    """Bytes on disk of a stored video and its frames."""
+    files = (video, frames_beside(video))
+    return sum(path.stat().st_size for path in files if path.exists())
 
 
 @dataclass(frozen=True)

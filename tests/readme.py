@@ -10,7 +10,7 @@ from pathlib import Path
 
 from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
 from svd_core.options import option
-from svd_core.params import LIMITS, VideoParams
+from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.settings import PREFIX, Settings
 from svd_core.web.fal.snippets import snippets
 from tests.test_layers import ROWS
@@ -75,8 +75,10 @@ def parameters() -> str:
             shown = "planned"
         span = f"{limit.minimum:.10g} to {limit.maximum:.10g}"
         rows.append((f"`{name}`", f"`{option(name)}`", span, shown, limit.help))
-    fit = ("`fit`", "`--fit`", "crop, pad", VideoParams.default("fit"))
-    rows.append((*fit, "cut the photo to the shape of the video, or add borders"))
+    for name, choice in CHOICES.items():
+        words = ", ".join(choice.words)
+        default = VideoParams.default(name)
+        rows.append((f"`{name}`", f"`{option(name)}`", words, default, choice.help))
     return table(("name", "option", "range", "default", "what it does"), rows)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from svd_core.bench import extras
 from svd_core.bench.stopwatch import Run, Stopwatch, medians
 from svd_core.bench.video import main, measured_run
 from svd_core.clip import Clip
@@ -104,3 +105,17 @@ def test_the_last_line_is_json(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert 0 < found["step_s"] < found["seconds"] < found["first_video_s"]
     assert {"encoding", "denoising", "decoding", "writing"} <= set(found["stages"])
     assert any(f"{found['seconds']:.3f} s" in line for line in table)
+
+
+def test_what_a_page_asks_for_beside_videos_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("RUNS", 1), ("SIZE", (128, 72)), ("NUM_FRAMES", 3)):
+        monkeypatch.setattr(extras, name, value)
+    assert extras.main() == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    found = json.loads(last)
+    assert (found["frames"], found["size"]) == (3, [128, 72])
+    assert {f"export {kind}" for kind in ("mp4", "gif", "webp", "png")} < set(found)
+    assert len(table) == 1 + len(found) - 3
+    assert all(found[line[:32].strip()] > 0 for line in table[1:])

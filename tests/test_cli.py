@@ -26,7 +26,7 @@ from svd_core.params import LIMITS, VideoParams
 from svd_core.progress_bar import progress_bar, words
 from svd_core.recipe import Recipe
 from svd_core.settings import Settings
-from svd_core.video import read_frames
+from svd_core.video import read_frames, write_mp4
 
 ROOT = Path(__file__).parent.parent
 
@@ -278,6 +278,24 @@ def test_a_recipe_makes_the_video_again(
     first, again = (Recipe.read(tmp_path / name) for name in ("out.mp4", "again.mp4"))
     assert again.params == first.params
     assert np.array_equal(read_frames(tmp_path / "out.mp4"), read_frames(tmp_path / "again.mp4"))
+
+
+def test_of_a_joined_video_the_first_clip_is_made_again(
+    run: Callable[..., int],
+    recorder: Recorder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run("photo.jpg", "-o", "out.mp4", "--seed", "9", "--orientation", "portrait")
+    first = Recipe.read(tmp_path / "out.mp4")
+    later = replace(first, params=replace(first.params, seed=5), continues=first)
+    frames = read_frames(tmp_path / "out.mp4")
+    write_mp4(frames, tmp_path / "joined.mp4", 7, later.to_json())
+    capsys.readouterr()
+    assert run("--from-recipe", "joined.mp4", "photo.jpg", "-o", "again.mp4") == 0
+    assert "joined of 2 clips; the first" in capsys.readouterr().err
+    assert recorder.asked[1] == first.params
+    assert recorder.asked[1].orientation == "portrait"
 
 
 def test_a_recipe_says_what_is_different_now(

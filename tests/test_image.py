@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw
 
-from svd_core.errors import InvalidImage
+from svd_core.errors import InvalidImage, InvalidRequest
+from svd_core.framer import Framer
 from svd_core.image import (
     MAX_BYTES,
     MAX_RATIO,
@@ -474,6 +475,63 @@ def test_padding_is_a_blurred_copy_and_not_black() -> None:
     steps = np.abs(np.diff(found[10], axis=0)).max()
     assert 0 < steps < 30  # soft, where the photo has a step of 190
     assert np.abs(np.diff(found[128], axis=0)).max() > 60
+
+
+WIDE_FIRST = [(512, 288), (288, 512), (384, 384)]
+
+
+@pytest.mark.parametrize("photo", [(300, 200), (200, 300), (200, 200)])
+@pytest.mark.parametrize(
+    ("orientation", "size"),
+    [("landscape", (512, 288)), ("portrait", (288, 512)), ("square", (384, 384))],
+)
+def test_the_shape_can_be_chosen(photo: Size, orientation: str, size: Size) -> None:
+    params = VideoParams.from_mapping({"orientation": orientation})
+    framed = frame_photo(photo_like(*photo), WIDE_FIRST, params)
+    assert (framed.size, framed.image.size) == (size, size)
+
+
+def test_of_several_sizes_of_a_shape_the_nearest_is_taken() -> None:
+    sizes = [(512, 256), (512, 384), (256, 512)]
+    params = VideoParams(orientation="landscape")
+    assert frame_photo(photo_like(100, 300), sizes, params).size == (512, 384)
+
+
+def test_a_shape_that_a_model_does_not_make_is_told() -> None:
+    with pytest.raises(InvalidRequest, match="no square videos, only landscape, port") as caught:
+        frame_photo(photo_like(), [(512, 288), (288, 512)], VideoParams(orientation="square"))
+    assert caught.value.field == "orientation"
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+@pytest.mark.parametrize("orientation", ["auto", "portrait"])
+@pytest.mark.parametrize("photo", [(3001, 2003), (2500, 4400), (4096, 3072), (200, 160)])
+def test_framing_is_tried_out_with_the_picture_that_will_be_used(
+    photo: Size, orientation: str, fit: str
+) -> None:
+    data = encoded(photo_like(*photo), "JPEG", quality=90)
+    params = VideoParams.from_mapping(
+        {"fit": fit, "orientation": orientation, "focus_x": 0.2, "focus_y": 0.9}
+    )
+    real = frame_photo(open_photo(data), SIZES, params)
+    shown = Framer(data).frame(SIZES, params)
+    assert (shown.size, shown.fit) == (real.size, real.fit)
+    assert shown.box == pytest.approx(real.box)
+    difference = np.abs(np.asarray(shown.image, float) - np.asarray(real.image))
+    assert difference.mean() < 1.5
+
+
+def test_framing_is_tried_out_upright() -> None:
+    image = quarters(4000, 3000)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shown = Framer(encoded(image.rotate(90, expand=True), "JPEG", exif=exif))
+    assert shown.frame(SIZES, VideoParams()).size == (512, 288)
+
+
+def test_what_cannot_be_framed_is_refused_when_tried_out() -> None:
+    with pytest.raises(InvalidImage, match="not a picture"):
+        Framer(b"hello")
 
 
 def test_small_photos_are_enlarged() -> None:

@@ -34,7 +34,7 @@ from svd_core.jobs.schema import State
 from svd_core.jobs.ticket import STOPPING
 from svd_core.jobs.worker import NICER
 from svd_core.params import VideoParams, VideoRequest
-from tests.fake_work import inline_queue, open_table, premises, worker_queue
+from tests.fake_work import front_queue, inline_queue, open_table, premises, worker_queue
 from tests.watching import eventually
 
 
@@ -262,6 +262,48 @@ def test_notes_survive_newer_progress(tmp_path: Path) -> None:
     with worker_queue(tmp_path, noting) as queue:
         notes = [e.note for e in queue.submit(a_request()).events() if isinstance(e, Progress)]
     assert "Memory ran out; trying a smaller plan." in notes
+
+
+def test_what_a_request_continues_survives_a_restart(tmp_path: Path) -> None:
+    asked: list[VideoRequest] = []
+
+    def listening(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
+        asked.append(request)
+        return a_video(job_id)
+
+    requests = [
+        VideoRequest(b"frame", VideoParams(seed=4, num_frames=9), continues="0a" * 16),
+        VideoRequest(b"photo", VideoParams(seed=5)),
+    ]
+    with front_queue(tmp_path) as front:  # a server that dies before it begins
+        ids = [front.submit(request).id for request in requests]
+    with worker_queue(tmp_path, listening) as queue:
+        for job_id in ids:
+            list(queue.get(job_id).events())
+    assert asked == requests
+
+
+def test_a_job_that_was_stopped_keeps_its_last_preview_for_who_watches(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def forming(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
+        for step in range(1, 5):
+            on_progress(Progress(stage=Stage.DENOISING, step=step, preview=b"%d" % step))
+        go.set()
+        while True:
+            on_progress(Progress(stage=Stage.DENOISING, step=5))
+
+    with worker_queue(tmp_path, forming) as queue:
+        job = queue.submit(a_request())
+        assert go.wait(5)
+        job.cancel()
+        events = list(job.events())
+    shown = [e.preview for e in events if isinstance(e, Progress) and e.preview]
+    assert (shown, events[-1]) == ([b"4"], Stopped())
+    with open_table(tmp_path) as table:
+        row = table.row(job.id)
+    assert row is not None
+    assert not any(e.event.preview for e in row.record if isinstance(e.event, Progress))
 
 
 def test_close_lets_the_watchers_go_and_joins_the_worker(local: WorkerQueue, gate: Gate) -> None:

@@ -1,6 +1,8 @@
 """A job's record stays short and comes back from the table as it was; time only moves on."""
 
+import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +18,10 @@ from svd_core.jobs.lifeline import Lifeline
 from svd_core.jobs.protocol import Stamped
 from svd_core.jobs.record import Record, added, ended, from_json, to_json
 
+VIDEO = Video(
+    path=Path("/a.mp4"), width=8, height=8, num_frames=2, fps=7, seed=1, model="m", elapsed_s=1.0,
+    motion="lively", peak_memory=5,
+)  # fmt: skip
 counts = st.integers(0, 10**9)
 seconds = st.floats(0, 1e6)
 progress = st.builds(
@@ -38,6 +44,8 @@ videos = st.builds(
     model=st.text(st.characters(exclude_categories=["Cs"])),
     elapsed_s=seconds,
     notes=st.lists(st.text(st.characters(exclude_categories=["Cs"]))).map(tuple),
+    motion=st.sampled_from(["", "lively"]),
+    peak_memory=counts | st.none(),
 )
 endings = st.builds(Succeeded, videos) | st.just(Stopped())
 times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
@@ -66,6 +74,44 @@ def test_a_record_comes_back_from_the_table(
 ) -> None:
     record = filled([*events, (end, at)])
     assert from_json(to_json(record)) == record
+
+
+def test_videos_of_before_motion_was_measured_are_read() -> None:
+    ((number, at, values),) = json.loads(to_json(filled([(Succeeded(VIDEO), datetime.now(UTC))])))
+    del values["motion"], values["peak_memory"]
+    (entry,) = from_json(json.dumps([[number, at, values]]))
+    assert entry.event == Succeeded(replace(VIDEO, motion="", peak_memory=None))
+
+
+PREVIEW = Progress(stage=Stage.DENOISING, step=4, preview=b"a picture")
+
+
+def test_previews_stay_out_of_the_table() -> None:
+    record = filled([(PREVIEW, datetime.now(UTC))])
+    assert record[0].event == PREVIEW
+    text = to_json(record)
+    assert "preview" not in text
+    (entry,) = from_json(text)
+    assert entry.event == replace(PREVIEW, preview=None)
+
+
+@pytest.mark.parametrize(
+    ("end", "left"),
+    [
+        (None, [None, b"newer", None]),
+        (Stopped(), [None, b"newer", None]),
+        (Failed(GenerationFailed("No.")), [None, b"newer", None]),
+        (Succeeded(VIDEO), [None, None, None]),
+    ],
+)
+def test_only_the_newest_preview_is_kept(end: object, left: list[bytes | None]) -> None:
+    """A hundred steps of a job that is remembered would hold megabytes."""
+    newer = replace(PREVIEW, step=8, preview=b"newer")
+    after = Progress(stage=Stage.DENOISING, step=9)
+    events = [PREVIEW, newer, after] + ([end] if end else [])
+    record = filled([(event, datetime.now(UTC)) for event in events])
+    found = [e.event.preview for e in record if isinstance(e.event, Progress)]
+    assert found == left
 
 
 def test_newer_progress_replaces_that_of_its_stage_but_no_step_and_no_note() -> None:

@@ -14,8 +14,19 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     ("errors", "events", "params", "settings", "clip"),
-    ("image", "video", "recipe", "storage"),
-    ("models", "memory", "download", "pace", "diffusion", "fast", "loading", "loaded", "engine"),
+    ("ffmpeg", "image", "framer", "motion", "video", "export", "recipe", "storage", "extend"),
+    (
+        "models",
+        "memory",
+        "download",
+        "pace",
+        "preview",
+        "diffusion",
+        "fast",
+        "loading",
+        "loaded",
+        "engine",
+    ),  # fmt: skip
     ("generate",),
     ("jobs",),
     ("web",),
@@ -27,15 +38,37 @@ ROWS = (
 # Library: modules and packages that may import it. Whoever needs another one adds it here, and to
 # requirements.txt.
 FENCES: Mapping[str, tuple[str, ...]] = {
-    "numpy": ("clip", "image", "video", "diffusion", "bench.api_still", "nano"),
+    "numpy": (
+        "clip",
+        "image",
+        "motion",
+        "video",
+        "export",
+        "extend",
+        "preview",
+        "diffusion",
+        "bench",
+        "nano",
+    ),  # fmt: skip
     "pydantic": ("settings", "web.fal"),
     "platformdirs": ("settings",),
-    "PIL": ("image", "engine", "diffusion", "loaded", "bench.api_still", "nano"),
+    "PIL": (
+        "image",
+        "motion",
+        "export",
+        "extend",
+        "preview",
+        "engine",
+        "diffusion",
+        "loaded",
+        "bench",
+        "nano",
+    ),  # fmt: skip
     "pillow_heif": ("image",),
-    "imageio_ffmpeg": ("video",),
-    "torch": ("diffusion", "loading", "loaded", "fast", "nano"),
-    "diffusers": ("loading", "fast", "nano"),
-    "transformers": ("loading", "nano"),
+    "imageio_ffmpeg": ("ffmpeg",),
+    "torch": ("preview", "diffusion", "loading", "loaded", "fast", "bench", "nano"),
+    "diffusers": ("loading", "fast", "bench", "nano"),
+    "transformers": ("loading", "bench", "nano"),
     "safetensors": ("loading", "nano"),
     "huggingface_hub": ("download",),
     "gradio": ("web",),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svd_core.errors import InvalidRequest
-from svd_core.params import LIMITS, VideoParams, VideoRequest, draw_seed
+from svd_core.params import CHOICES, LIMITS, VideoParams, VideoRequest, draw_seed
 
 NUMBERS = sorted(LIMITS)
 WHOLE = [name for name in NUMBERS if LIMITS[name].integer]
@@ -143,9 +144,63 @@ def test_the_defaults_are_those_documented() -> None:
     assert (params.focus_x, params.focus_y) == (0.5, 0.5)
 
 
-def test_every_number_has_a_limit_and_a_help_text() -> None:
-    assert set(LIMITS) == {f.name for f in fields(VideoParams)} - {"fit"}
-    assert all(limit.help for limit in LIMITS.values())
+def test_every_setting_has_a_limit_or_a_choice_and_a_help_text() -> None:
+    assert {*LIMITS, *CHOICES} == {f.name for f in fields(VideoParams)}
+    assert all(entry.help for entry in (*LIMITS.values(), *CHOICES.values()))
+    assert all(VideoParams.default(name) in choice.words for name, choice in CHOICES.items())
+
+
+settings = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 2**32 - 1),
+        "noise_aug_strength": st.floats(0, 10),
+        "num_frames": st.integers(2, 50) | st.none(),
+        "playback_fps": st.integers(1, 100) | st.none(),
+        "min_guidance_scale": st.floats(0, 20) | st.none(),
+        "focus_x": st.floats(0, 1),
+        "fit": st.sampled_from(["crop", "pad"]),
+        "orientation": st.sampled_from(["auto", "landscape", "portrait", "square"]),
+    }
+)
+
+
+@given(settings)
+def test_a_link_restores_every_setting(values: dict[str, object]) -> None:
+    params = VideoParams.from_mapping(values)
+    assert VideoParams.from_query(params.to_query()) == params
+    assert VideoParams.from_query("?" + params.to_query()) == params
+
+
+def test_a_link_names_only_what_is_not_as_usual() -> None:
+    assert VideoParams(seed=7).to_query() == "seed=7"
+    query = VideoParams(seed=7, motion_bucket_id=40, fit="pad").to_query()
+    assert query == "seed=7&motion_bucket_id=40&fit=pad"
+    assert VideoParams.from_query("").motion_bucket_id == 127
+
+
+def test_a_link_may_carry_what_others_read() -> None:
+    assert VideoParams.from_query("__theme=dark&fps=9&utm_source=x").fps == 9
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("fps=fast", "fps"), ("fps=", "fps"), ("seed=-1", "seed"), ("seed=1e99", "seed"),
+        ("fit=<script>", "fit"), ("orientation=up", "orientation"), ("fps=7&fps=9", "fps"),
+        ("num_frames=nan", "num_frames"), ("focus_x=2", "focus_x"), ("fps=%ff", "fps"),
+        ("x=" + "y" * 5000, "link"),
+    ],
+)  # fmt: skip
+def test_a_broken_link_is_told_by_field(query: str, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        VideoParams.from_query(query)
+    assert caught.value.field == field
+
+
+@given(st.text())
+def test_any_link_is_read_or_refused(text: str) -> None:
+    with suppress(InvalidRequest):
+        VideoParams.from_query(text)
 
 
 def test_unknown_settings_are_refused_with_the_known_ones() -> None:

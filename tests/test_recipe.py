@@ -19,10 +19,11 @@ from PIL import Image
 
 from svd_core.clip import Clip, Frames
 from svd_core.errors import InvalidRecipe
+from svd_core.export import Export, Format, export
 from svd_core.image import Framed, frame_photo, open_photo
-from svd_core.models import CHECKPOINTS
+from svd_core.models import ASSETS, CHECKPOINTS
 from svd_core.params import VideoParams
-from svd_core.recipe import FORMAT, Recipe, fingerprint
+from svd_core.recipe import FORMAT, MAX_CLIPS, Recipe, fingerprint
 from svd_core.video import read_frames, write_mp4
 
 FRAMES: Frames = np.full((3, 32, 64, 3), 90, np.uint8)
@@ -175,8 +176,10 @@ def test_another_revision_of_a_hub_model_is_another_model() -> None:
         ("[1]", "carries no recipe"),
         (RECIPE.to_json()[:-9], "damaged"),
         (RECIPE.to_json().replace("format", "format\\x"), "damaged"),
-        ('{"a":' * 20_000, "damaged"),
-        (json.dumps({"format": FORMAT + 1}), "format 2.*reads up to 1.*update"),
+        ('{"a":' * 13_000, "damaged"),
+        (json.dumps({"format": FORMAT + 1}), "format 3.*reads up to 2.*update"),
+        (json.dumps({"format": 0}), "carries no recipe"),
+        (json.dumps({"format": FORMAT, "model": "x" * 2**16}), "far too long"),
         (json.dumps({"format": FORMAT}), "lacks model"),
     ],
 )
@@ -195,13 +198,18 @@ def test_other_files_are_refused_in_words(tmp_path: Path, kind: str) -> None:
         Recipe.read(tmp_path / "a.mp4")
 
 
+FITTING = [
+    ("model", "x"), ("source", "x"), ("revision", "x"), ("notes", []), ("versions", {}),
+    ("continues", None),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", [f.name for f in fields(Recipe)])
 @pytest.mark.parametrize("value", [None, 7, "x", [], {}, [[]], {"a": None}, float("nan")])
 def test_each_field_is_checked(name: str, value: object) -> None:
-    """Text stays text, whatever it says; everything else of another kind is refused."""
+    """Names stay names, whatever they say; everything of another kind is refused."""
     found = json.loads(RECIPE.to_json())
-    fitting = isinstance(value, type(found[name])) and name not in ("params", "size", "fit", "box")
-    fitting = fitting and value not in ([[]], {"a": None})
+    fitting = (name, value) in FITTING
     found[name] = value
     if fitting:
         assert Recipe.from_json(json.dumps(found))
@@ -217,6 +225,118 @@ def test_sizes_and_boxes_are_finite(name: str, edge: str) -> None:
     found[name][0] = "EDGE"
     with pytest.raises(InvalidRecipe, match="damaged or was edited"):
         Recipe.from_json(json.dumps(found).replace('"EDGE"', edge))
+
+
+HOSTILE = [
+    ("model", "../../etc/passwd"),
+    ("model", "..\\windows"),
+    ("model", "<script>alert(1)</script>"),
+    ("model", "x" * 201),
+    ("model", ""),
+    ("model", "a\nb"),
+    ("source", "/etc/passwd"),
+    ("source", "../model"),
+    ("source", "a/../b"),
+    ("source", "owner/name/more"),
+    ("source", "https://evil.example/model"),
+    ("revision", "../main"),
+    ("revision", "main; rm -rf"),
+    ("fingerprint", "x"),
+    ("fingerprint", "0" * 17),
+    ("image_sha256", "x"),
+    ("image_sha256", "../" + "0" * 61),
+    ("created", "<b>now</b>"),
+    ("notes", ["<img src=x onerror=alert(1)>"]),
+    ("notes", ["x" * 501]),
+    ("notes", ["x"] * 51),
+    ("versions", {"<b>": "1"}),
+    ("versions", {"torch": "<b>"}),
+    ("size", [10**30, 64]),
+    ("size", [2**16 + 1, 64]),
+    ("size", [0, 64]),
+    ("size", [-64, 64]),
+    ("size", [1e308, 64]),
+    ("box", [0, 0, 1e300, 5]),
+    ("box", [-1e9, 0, 5, 5]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), HOSTILE)
+def test_hostile_values_are_refused(name: str, value: object) -> None:
+    found = json.loads(RECIPE.to_json())
+    found[name] = value
+    with pytest.raises(InvalidRecipe, match="damaged or was edited"):
+        Recipe.from_json(json.dumps(found))
+
+
+@pytest.mark.parametrize("value", ["1e400", "9" * 5000, "-" + "9" * 400])
+@pytest.mark.parametrize("name", ["seed", "num_frames", "noise_aug_strength"])
+def test_huge_numbers_are_refused(name: str, value: str) -> None:
+    found = json.loads(RECIPE.to_json())
+    found["params"][name] = "NUMBER"
+    with pytest.raises(InvalidRecipe, match="damaged"):
+        Recipe.from_json(json.dumps(found).replace('"NUMBER"', value))
+
+
+def test_names_that_people_give_their_checkpoints_are_taken() -> None:
+    for name in ("Größe 2 (final)", "my.model", "a'b"):
+        assert replace(RECIPE, model=name, source=name) == Recipe.from_json(
+            replace(RECIPE, model=name, source=name).to_json()
+        )
+
+
+def as_format_1(recipe: Recipe) -> str:
+    found = json.loads(recipe.to_json()) | {"format": 1}
+    del found["continues"], found["params"]["orientation"]
+    return json.dumps(found)
+
+
+def test_recipes_of_format_1_are_read() -> None:
+    assert Recipe.from_json(as_format_1(RECIPE)) == RECIPE
+    lacking = json.loads(as_format_1(RECIPE)) | {"format": 2}
+    with pytest.raises(InvalidRecipe, match="lacks continues"):
+        Recipe.from_json(json.dumps(lacking))
+
+
+@pytest.mark.parametrize("video", sorted((ASSETS / "examples").glob("*.mp4")), ids=lambda p: p.stem)
+def test_the_examples_tell_how_they_were_made(video: Path) -> None:
+    recipe = Recipe.read(video)
+    assert recipe.model == "svd-nano"
+    assert recipe.matches(video.with_suffix(".jpg").read_bytes())
+
+
+def joined(clips: int) -> Recipe:
+    recipe = RECIPE
+    for seed in range(1, clips):
+        recipe = replace(RECIPE, params=replace(USED, seed=seed), continues=recipe)
+    return recipe
+
+
+def test_a_joined_video_tells_of_each_of_its_clips() -> None:
+    recipe = joined(3)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert [clip.params.seed for clip in recipe.clips] == [USED.seed, 1, 2]
+    assert recipe.clips[0] == RECIPE
+    assert recipe.clips[0].matches(PHOTO)
+
+
+def test_what_a_clip_continues_is_checked_as_well() -> None:
+    found = json.loads(joined(3).to_json())
+    found["continues"]["continues"]["model"] = "../../etc/passwd"
+    with pytest.raises(InvalidRecipe, match="model is none"):
+        Recipe.from_json(json.dumps(found))
+
+
+def test_only_so_many_clips_are_joined() -> None:
+    assert len(Recipe.from_json(joined(MAX_CLIPS).to_json()).clips) == MAX_CLIPS
+    with pytest.raises(InvalidRecipe, match=f"more than {MAX_CLIPS}"):
+        Recipe.from_json(joined(MAX_CLIPS + 1).to_json())
+
+
+@pytest.mark.parametrize("format", ["gif", "webp", "png"])
+def test_an_export_carries_the_recipe_too(tmp_path: Path, format: Format) -> None:
+    path = export(FRAMES, Export(format=format), tmp_path / "a.bin", RECIPE.to_json())
+    assert Recipe.read(path) == RECIPE
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(VideoParams)])

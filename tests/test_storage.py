@@ -18,10 +18,13 @@ from svd_core.errors import (
     SvdError,
     UnknownJob,
 )
-from svd_core.storage import STALE_S, PhotoStore, ResultStore
-from svd_core.video import PART, write_mp4
+from svd_core.ffmpeg import PART
+from svd_core.storage import STALE_S, PhotoStore, ResultStore, bytes_of
+from svd_core.video import write_mp4
+from tests.fake_work import moving
 
 HOUR = 3600.0
+FRAMES = moving()
 
 
 def put(store: ResultStore, name: str, size: int, age_s: float) -> Path:
@@ -102,6 +105,66 @@ def test_a_removed_job_takes_its_video_along(store: ResultStore) -> None:
     other = put(store, "b.mp4", 10, 0)
     store.remove(["a", "never-made"])
     assert list(store.folder.iterdir()) == [other]
+
+
+def test_frames_come_back_as_they_were(store: ResultStore) -> None:
+    write_mp4(FRAMES, store.path("a"), 7, "")
+    store.put_frames("a", FRAMES)
+    assert (store.frames("a") == FRAMES).all()
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_where_frames_are_gone_the_video_shows_them(store: ResultStore, damage: str) -> None:
+    write_mp4(FRAMES, store.path("a"), 7, "")
+    store.put_frames("a", FRAMES)
+    if damage == "gone":
+        store.frames_path("a").unlink()
+    else:
+        os.truncate(store.frames_path("a"), store.frames_path("a").stat().st_size // 2)
+    found = store.frames("a")
+    assert found.shape == FRAMES.shape
+    assert np.abs(found.astype(int) - FRAMES).mean() < 3
+
+
+def test_a_video_that_is_gone_is_told(store: ResultStore) -> None:
+    with pytest.raises(UnknownJob, match="not kept here any more"):
+        store.frames("a")
+
+
+def test_frames_that_are_not_to_be_kept_are_not(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path, keep_frames=False)
+    store.put_frames("a", FRAMES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_survives_a_disk_with_no_room_for_its_frames(
+    store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageFull("full")
+
+    monkeypatch.setattr("svd_core.storage.write_lossless", full)
+    path = write_mp4(FRAMES, store.path("a"), 7, "")
+    store.put_frames("a", FRAMES)
+    assert list(store.folder.iterdir()) == [path]
+    assert len(store.frames("a")) == len(FRAMES)
+
+
+def test_videos_and_their_frames_are_counted_and_removed_together(store: ResultStore) -> None:
+    path = put(store, "a.mp4", 10, 0)
+    assert bytes_of(path) == 10
+    put(store, "a.mkv", 1000, 0)
+    assert bytes_of(path) == 1010
+    store.remove(["a"])
+    assert list(store.folder.iterdir()) == []
+    assert bytes_of(path) == 0
+
+
+def test_old_frames_that_no_job_knows_go_with_their_video_or_without(store: ResultStore) -> None:
+    old = [put(store, name, 10, 25 * HOUR) for name in ("a.mp4", "a.mkv", "b.mkv")]
+    known, new = put(store, "known.mkv", 10, 25 * HOUR), put(store, "new.mkv", 10, 23 * HOUR)
+    assert set(store.sweep(lambda ids: {"known"} & set(ids), 24)) == set(old)
+    assert set(store.folder.iterdir()) == {known, new}
 
 
 def test_old_videos_that_no_job_knows_go(store: ResultStore) -> None:

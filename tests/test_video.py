@@ -11,10 +11,16 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from svd_core import video
+from svd_core import ffmpeg
 from svd_core.clip import Frames
 from svd_core.errors import GenerationFailed, InvalidRequest, StorageFull
-from svd_core.video import read_comment, read_frames, write_mp4
+from svd_core.video import (
+    read_comment,
+    read_frames,
+    read_lossless,
+    write_lossless,
+    write_mp4,
+)
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
@@ -46,6 +52,33 @@ def test_frames_survive(tmp_path: Path) -> None:
     error = np.abs(found[:, None].astype(float) - frames[None]).mean(axis=(2, 3, 4))
     assert error.argmin(axis=1).tolist() == list(range(len(frames)))
     assert error.diagonal().max() < 6  # most of it the colours at half size
+
+
+@pytest.mark.parametrize(("width", "height"), [(96, 64), (33, 35), (320, 192)])
+def test_without_loss_means_without_loss(tmp_path: Path, width: int, height: int) -> None:
+    frames = noise(width, height)
+    path = write_lossless(frames, tmp_path / "a.mkv")
+    assert (read_lossless(path) == frames).all()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_soft_frames_take_less_room_without_loss(tmp_path: Path) -> None:
+    frames = moving(320, 192)
+    assert write_lossless(frames, tmp_path / "a.mkv").stat().st_size < frames.nbytes / 3
+
+
+@pytest.mark.parametrize("at", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("kind", ["bit", "cut"])
+def test_frames_damaged_on_disk_are_not_taken_for_frames(
+    tmp_path: Path, kind: str, at: float
+) -> None:
+    path = write_lossless(noise(), tmp_path / "a.mkv")
+    data = bytearray(path.read_bytes())
+    place = int(at * len(data))
+    data[place] ^= 1
+    path.write_bytes(data if kind == "bit" else data[:place])
+    with pytest.raises(InvalidRequest, match="not a video"):
+        read_lossless(path)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +255,7 @@ def test_what_interrupts_writing_leaves_nothing(
         assert len(list(tmp_path.iterdir())) == 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(video.subprocess, "run", interrupted)
+    monkeypatch.setattr(ffmpeg.subprocess, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_mp4(moving(), tmp_path / "a.mp4", 7, "")
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,13 @@
-"""Which measurement is asked for."""
+"""Which measurement is asked for: what a video costs, or `api`, `contest`, `extras`, `plans`."""
 
 import sys
+from importlib import import_module
 
-from svd_core.bench import api, video
+OTHERS = ("api", "contest", "extras", "plans")
+"""Modules of that name, asked for with or without dashes; some bring torch, which takes seconds."""
 
 if __name__ == "__main__":
-    sys.exit(api.main() if "--api" in sys.argv else video.main())
+    name, rest = "".join(sys.argv[1:2]).removeprefix("--"), sys.argv[2:]
+    if name in OTHERS:
+        sys.exit(import_module(f"svd_core.bench.{name}").main(rest))
+    sys.exit(import_module("svd_core.bench.video").main())

@@ -1,4 +1,4 @@
-"""What the HTTP API costs: `python -m svd_core.bench --api`. A table, then a line of JSON.
+"""What the HTTP API costs: `python -m svd_core.bench api`. A table, then a line of JSON.
 
 Two servers run `app.py`, one on an empty job table and one on a table with a past. In turn each
 makes the same clip twice: left alone, and while many clients ask how it goes and one submits again
@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m svd_core.bench --api", description=__doc__)
-    parser.add_argument("--api", action="store_true", help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(prog="python -m svd_core.bench api", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of four clips each")
     parser.add_argument("--clients", type=int, default=20, help="who ask, each every 100 ms")
     parser.add_argument("--past", type=int, default=10_000, help="jobs that are over")

@@ -46,13 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m svd_core.bench", description=__doc__)
     parser.add_argument("--model", default="svd-nano", help="as for python -m svd_core")
     parser.add_argument("--runs", type=int, default=3, help="videos to take the median of")
-    parser.add_argument("--photo", type=Path, default=_example(), help="default: an example")
+    parser.add_argument("--photo", type=Path, default=example(), help="default: an example")
     parser.add_argument("--no-page", action="store_true", help="do not start app.py")
     parser.add_argument("--fresh", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
-def _example() -> Path | None:
+def example() -> Path | None:
     photos = (p for p in (ASSETS / "examples").glob("*") if p.suffix in (".jpg", ".png"))
     return min(photos, default=None)
 

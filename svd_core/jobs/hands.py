@@ -14,6 +14,7 @@ from svd_core.jobs.rows import Ending
 from svd_core.jobs.schema import Row
 from svd_core.jobs.ticket import Ticket
 from svd_core.params import VideoRequest
+from svd_core.storage import bytes_of
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Hands:
                 "The server has changed since you asked for this video; please make it again."
             )
         if row.image is not None:
-            return VideoRequest(self._photos.read(row.image), row.params)
+            return VideoRequest(self._photos.read(row.image), row.params, row.continues)
         assert row.image_url is not None
         on_progress(Progress(stage=Stage.FETCHING))
         return VideoRequest(self._fetch(row.image_url), row.params)
@@ -94,6 +95,4 @@ class Hands:
 
 def _size(ending: Ending) -> int:
     """Bytes on disk."""
-    if isinstance(ending, Succeeded) and ending.video.path.exists():
-        return ending.video.path.stat().st_size
-    return 0
+    return bytes_of(ending.video.path) if isinstance(ending, Succeeded) else 0

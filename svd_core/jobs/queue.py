@@ -95,7 +95,8 @@ class TableQueue:
     def _placed(self, request: VideoRequest | RemoteRequest) -> dict[str, str]:
         if isinstance(request, RemoteRequest):
             return {"image_url": request.image_url}
-        return {"image": self._photos.put(request.image)}
+        image = {"image": self._photos.put(request.image)}
+        return image if request.continues is None else image | {"continues": request.continues}
 
     def _cancel(self, job_id: str) -> Cancellation:
         try:

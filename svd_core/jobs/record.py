@@ -1,6 +1,7 @@
 """What a job has reported, kept short, and as the JSON in which it lies in the table."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ def ended(record: Record) -> bool:
 
 def added(record: Record, event: Event, at: datetime) -> Record:
     """`record` and then `event`, which takes the place of progress that it outdates. Nothing comes
-    after an ending, and no time before the one ahead of it."""
+    after an ending, and no time before the one ahead of it. Of previews only the newest is kept,
+    and none once there is a video."""
     if not record:
         return (Stamped(1, at, event),)
     last = record[-1]
     if ended(record):
         return record
     kept = record[:-1] if _outdates(event, last.event) else record
+    if isinstance(event, Succeeded) or (isinstance(event, Progress) and event.preview):
+        kept = tuple(_without_preview(entry) for entry in kept)
     return (*kept, Stamped(last.number + 1, max(at, last.at), event))
 
 
@@ -35,6 +39,12 @@ def _outdates(event: Event, previous: Event) -> bool:
         return False
     counted = event.stage is Stage.DENOISING and event.step != previous.step
     return (event.stage, event.note) == (previous.stage, previous.note) and not counted
+
+
+def _without_preview(entry: Stamped) -> Stamped:
+    if isinstance(entry.event, Progress) and entry.event.preview:
+        return replace(entry, event=replace(entry.event, preview=None))
+    return entry
 
 
 def to_json(record: Record) -> str:
@@ -51,7 +61,8 @@ def from_json(text: str) -> Record:
 def _packed(event: Event) -> dict[str, Any]:
     match event:
         case Progress():
-            return {"is": "progress"} | vars(event)
+            told = {name: value for name, value in vars(event).items() if name != "preview"}
+            return {"is": "progress"} | told
         case Succeeded(video):
             return {"is": "succeeded"} | vars(video) | {"path": str(video.path.absolute())}
         case Failed(error):

@@ -60,7 +60,7 @@ JOBS = Table(
     Column("rank", Integer, nullable=False),  # 0 goes first; of one rank, the lower number
     Column("owner", String(200), nullable=False),
     Column("options", Text, nullable=False),
-    Column("params", Text),
+    Column("params", Text),  # and `CONTINUES`
     Column("image", String(64)),  # name of an upload
     Column("image_url", Text),  # where the photo is to be fetched, if there is no upload
     Column("version", Integer, nullable=False),  # grows with every change, beats included
@@ -89,6 +89,9 @@ OUTBOX = Table(
     Index("svd_outbox_state", "state"),
 )
 
+CONTINUES = "continues"
+"""Beside the settings in the column `params`: what else was asked for."""
+
 RANKS = {"normal": 0, "low": 1}
 
 
@@ -101,6 +104,7 @@ class Row:
     options: JobOptions
     params: VideoParams | None
     submitted: float
+    continues: str | None = None
     number: int = 0
     state: State = State.WAITING
     image: str | None = None
@@ -120,31 +124,38 @@ class Row:
 
     def to_columns(self) -> dict[str, Any]:
         timeout = self.options.start_timeout_s
-        return vars(self) | {
+        own = {name: value for name, value in vars(self).items() if name != CONTINUES}
+        return own | {
             "rank": self.rank,
             "owner": self.options.owner,
             "options": json.dumps(vars(self.options)),
-            "params": None if self.params is None else json.dumps(self.params.to_mapping()),
+            "params": None if self.params is None else self._asked(self.params),
             "start_by": None if timeout is None else self.submitted + timeout,
             "record": to_json(self.record),
         }
 
     @classmethod
     def from_columns(cls, columns: RowMapping) -> "Row":
-        values = {name: columns[name] for name in cls.__dataclass_fields__}
+        values = {n: columns[n] for n in cls.__dataclass_fields__ if n != CONTINUES}
+        asked = json.loads(values["params"] or "{}")
         own = {
             "state": State(values["state"]),
             "options": JobOptions(**json.loads(values["options"])),
-            "params": None if values["params"] is None else _params(values["params"]),
+            CONTINUES: asked.pop(CONTINUES, None),
+            "params": _params(asked) if asked else None,
             "record": from_json(values["record"]),
         }
         return cls(**values | own)
 
+    def _asked(self, params: VideoParams) -> str:
+        more = {} if self.continues is None else {CONTINUES: self.continues}
+        return json.dumps(params.to_mapping() | more)
 
-def _params(text: str) -> VideoParams | None:
+
+def _params(asked: dict[str, Any]) -> VideoParams | None:
     """None for those that an older version took and this one does not."""
     try:
-        return VideoParams(**json.loads(text))
+        return VideoParams(**asked)
     except (InvalidRequest, TypeError):
         return None
 

@@ -47,12 +47,14 @@ class JobTable:
     def new(
         self, job_id: str, params: VideoParams | None, options: JobOptions, **photo: str
     ) -> Row:
-        """A row that is not in the table yet. `photo`: `image`, `image_url`, or neither."""
+        """A row that is not in the table yet. `photo`: `image`, `image_url`, or neither; beside
+        `image` perhaps `continues`."""
         now = self.clock.now()
         record = added((), Progress(stage=Stage.QUEUED), utc(now))
         return Row(
             id=job_id, params=params, options=options, record=record, submitted=now,
             image=photo.get("image"), image_url=photo.get("image_url"),
+            continues=photo.get("continues"),
         )  # fmt: skip
 
     def insert(

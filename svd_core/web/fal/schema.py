@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from svd_core.errors import InvalidRequest
-from svd_core.params import LIMITS, Fit, Limit, VideoParams
+from svd_core.params import CHOICES, LIMITS, Limit, VideoParams
 from svd_core.web.fal.answers import NAMES, Detail, detail
 
 ENDPOINTS = ("fal-ai/stable-video",)
@@ -67,7 +67,10 @@ VideoInput = create_model(
         for name, limit in LIMITS.items()
         if name not in _OWN
     },
-    fit=(Fit, Field("crop", description="Cut the photo to the video's shape, or add borders.")),
+    **{
+        name: (Literal[choice.words], Field(VideoParams.default(name), description=choice.help))
+        for name, choice in CHOICES.items()
+    },
 )  # type: ignore[call-overload]  # the names come from a table
 """fal's input, and the core's other parameters under their own names."""
 

@@ -23,6 +23,8 @@ LABELS = {
 USEFUL = {"noise_aug_strength": 1.0, "fps": 30}
 """Where a slider ends though the limit is higher; the API takes the whole range."""
 
+SHAPES = [("As the photo", "auto"), ("Landscape", "landscape"), ("Portrait", "portrait"),
+          ("Square", "square")]  # fmt: skip
 FITS = [("Crop to fill the frame", "crop"), ("Pad to keep it all", "pad")]
 
 
@@ -31,6 +33,8 @@ def main_dials() -> dict[str, Component]:
     dials: dict[str, Component] = {
         name: _slider(name) for name in ("motion_bucket_id", "noise_aug_strength", "fps")
     }
+    usual = VideoParams.default("orientation")
+    dials["orientation"] = Choice(SHAPES, value=usual, label="Shape", elem_id="orientation")
     dials["fit"] = Choice(FITS, value=VideoParams.default("fit"), label="Fit", elem_id="fit")
     return dials | {"seed": _entry("seed", "drawn for you", render=False)}
 

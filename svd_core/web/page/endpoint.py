@@ -28,6 +28,7 @@ def endpoint(queue: JobQueue) -> Callable[..., tuple[Path, int, str]]:
         min_guidance_scale: Any = None,
         max_guidance_scale: Any = None,
         decode_chunk_size: Any = None,
+        orientation: Any = None,
         fit: Any = None,
         focus_x: Any = None,
         focus_y: Any = None,
@@ -48,6 +49,7 @@ def endpoint(queue: JobQueue) -> Callable[..., tuple[Path, int, str]]:
             min_guidance_scale: guidance at the first frame, 0 to 20; the model's own if left out.
             max_guidance_scale: guidance at the last frame, 0 to 20; the model's own if left out.
             decode_chunk_size: frames decoded at once, 1 to 50; planned by memory if left out.
+            orientation: "landscape", "portrait" or "square"; "auto" takes the nearest to the photo.
             fit: "crop" fills the frame and cuts what is over, "pad" keeps the whole photo.
             focus_x: what a crop keeps: 0 is the left edge, 0.5 the middle, 1 the right edge.
             focus_y: what a crop keeps: 0 is the top edge, 0.5 the middle, 1 the bottom edge.
@@ -66,6 +68,7 @@ def endpoint(queue: JobQueue) -> Callable[..., tuple[Path, int, str]]:
             "min_guidance_scale": min_guidance_scale,
             "max_guidance_scale": max_guidance_scale,
             "decode_chunk_size": decode_chunk_size,
+            "orientation": orientation,
             "fit": fit,
             "focus_x": focus_x,
             "focus_y": focus_y,

@@ -1,0 +1,159 @@
+"""A video that goes on: made from its last frame, in its colours, and joined to it."""
+
+import io
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from svd_core.clip import Clip, Frames
+from svd_core.errors import InvalidRequest
+from svd_core.image import Size
+from svd_core.params import VideoParams, VideoRequest
+from svd_core.recipe import MAX_CLIPS, Recipe
+from svd_core.storage import ResultStore
+
+MAX_FRAMES = 150
+"""Six clips of SVD-XT, all it makes of one photo before it is another: some 270 MB at 1024x576."""
+
+TAKEN_BACK = 0.5
+"""How much of the drift of colours since the last frame is taken back at the end of the clip. Not
+all of it: what has come into view has colours too."""
+
+GAINS = (0.5, 2.0)
+"""Limits of how much contrast is changed, for pictures that have next to none."""
+
+SOFTER, SHIFTED = 0.6, 10.0
+"""When drift is worth a warning: gradient energy left of the first clip's, and levels of 255 by
+which a channel's mean is off."""
+
+LEVELS = np.arange(256.0)
+
+Picture = NDArray[np.uint8]
+Colours = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Of each channel the mean and the deviation, in levels."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The video that is continued."""
+
+    frames: Frames
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, request: VideoRequest, store: ResultStore) -> "Earlier | None":
+        """What `request` continues, None if it is a beginning. Raises `UnknownJob`, and
+        `InvalidRequest` for a video that is too long already."""
+        if request.continues is None:
+            return None
+        job_id = request.continues
+        earlier = cls(store.frames(job_id), Recipe.read(store.path(job_id)))
+        earlier.check_length(request.params.num_frames or 2)
+        return earlier
+
+    def check_length(self, more: int) -> None:
+        """Raises `InvalidRequest` where `more` frames, the first one doubled, are too many."""
+        clips = len(self.recipe.clips)
+        if clips >= MAX_CLIPS:
+            raise _refused(
+                f"The video consists of {clips} clips already, which is as many as are joined; "
+                "begin a new one from its last frame."
+            )
+        if (total := len(self.frames) + more - 1) > MAX_FRAMES:
+            raise _refused(
+                f"The video would have {total} frames and may have {MAX_FRAMES}; begin a new one "
+                "from its last frame, or ask for fewer frames."
+            )
+
+    def check(self, size: Size, more: int) -> None:
+        """Raises `InvalidRequest` where a clip of that size and length cannot be joined."""
+        self.check_length(more)
+        height, width = self.frames.shape[1:3]
+        if size != (width, height):
+            raise _refused(
+                f"The video is {width}x{height}, and this model goes on in {size[0]}x{size[1]}; "
+                "continue it with the model that made it."
+            )
+
+    def joined(self, clip: Clip) -> Clip:
+        """The video and `clip`, which begins with its last frame, as one. See `Video.notes`."""
+        frames = np.concatenate([self.frames, matched(clip.frames, self.frames[-1])[1:]])
+        first = self.frames[: self.recipe.clips[0].params.num_frames]
+        return replace(clip, frames=frames, notes=clip.notes + drift(first, frames[-1]))
+
+
+def continuing(store: ResultStore, job_id: str, params: VideoParams) -> VideoRequest:
+    """The request that makes the video of `job_id` longer by a clip with `params`.
+
+    The caller has to know that whoever asks may see that video. Raises `UnknownJob`,
+    `InvalidRecipe`, `InvalidRequest`.
+    """
+    plain = replace(params, orientation="auto", fit="crop")  # the frame has the size it needs
+    request = VideoRequest(b"", plain, continues=job_id)
+    earlier = Earlier.of(request, store)
+    assert earlier is not None
+    file = io.BytesIO()
+    Image.fromarray(earlier.frames[-1]).save(file, "PNG", compress_level=1)
+    return replace(request, image=file.getvalue())
+
+
+def matched(frames: Frames, to: Picture) -> Frames:
+    """`frames` in the colours of the picture `to`, of which the first one is a copy.
+
+    What the first frame is off by, all are: the model's coder does that. What the later ones are
+    off by beyond that is drift, or has come into view, and is taken back by a growing part.
+    """
+    first, last = _colours(frames[0]), _colours(to)
+    times = np.linspace(0, 1, len(frames))
+    kept = 1 - TAKEN_BACK * times * times * (3 - 2 * times)
+    return np.stack([_recoloured(*pair, first, last) for pair in zip(frames, kept, strict=True)])
+
+
+def _recoloured(frame: Picture, kept: float, first: Colours, to: Colours) -> Picture:
+    """`frame` with the change from `first` to `to`, and of its own change since `first` the part
+    that is `kept`. By a table of levels: 25 frames take a tenth of a second."""
+    middle, spread = _colours(frame)
+    gain = to[1] / spread * (spread / first[1]) ** kept
+    new_middle = to[0] + (middle - first[0]) * to[1] / first[1] * kept
+    levels = (LEVELS - middle[:, None]) * gain.clip(*GAINS)[:, None] + new_middle[:, None]
+    table = levels.round().clip(0, 255).astype(int).ravel().tolist()
+    return np.asarray(Image.fromarray(frame).point(table))
+
+
+def drift(first: Frames, last: Picture) -> tuple[str, ...]:
+    """Sentences about what the last frame has lost since the first clip."""
+    notes = []
+    left = _sharpness(last[None]) / max(_sharpness(first), 1e-6)
+    if left < SOFTER:
+        notes.append(
+            f"The end of the video has {1 - left:.0%} less detail than its first clip; going on "
+            "from here will lose more."
+        )
+    shift = np.abs(last.mean(axis=(0, 1)) - first.mean(axis=(0, 1, 2))).max()
+    if shift > SHIFTED:
+        notes.append(
+            f"The colours at the end of the video are off by {shift / 255:.0%} from its first "
+            "clip; going on from here will shift them further."
+        )
+    return tuple(notes)
+
+
+def _colours(picture: Picture) -> Colours:
+    counts = np.reshape(Image.fromarray(picture).histogram(), (3, 256))
+    share = counts / counts.sum(axis=1, keepdims=True)
+    middle = (share * LEVELS).sum(axis=1)
+    spread = np.sqrt((share * (LEVELS - middle[:, None]) ** 2).sum(axis=1))
+    return middle, np.maximum(spread, 1.0)
+
+
+def _sharpness(frames: Frames) -> float:
+    """Mean square of the steps in brightness to the right and lower neighbours."""
+    grey = frames.mean(axis=-1, dtype=np.float32)
+    across, down = np.diff(grey, axis=2), np.diff(grey, axis=1)
+    return float((across**2).mean() + (down**2).mean())
+
+
+def _refused(sentence: str) -> InvalidRequest:
+    return InvalidRequest("continues", sentence)

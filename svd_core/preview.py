@@ -1,0 +1,113 @@
+"""What a video is going to look like, shown while it is made: its latents as small pictures."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+TIMES = 8
+"""Previews of a video at most, besides the first and the last step's."""
+
+MAX_BYTES = 150_000
+"""200 kB on their way to a page, which takes them as base64."""
+
+TRIES = ((256, 75), (256, 40), (128, 40), (128, 5))
+"""(pixels of the longer side, WebP's quality), until a preview is small enough. The first is usual
+and gives 70 kB; latents have half its side, but enlarged smoothly they are easier to read."""
+
+RIDGE, TINY = 1e-3, 1e-6
+"""Weight of the wish for small factors, relative to the latents' own variance and in any case: a
+photo of one colour tells nothing about the others."""
+
+
+class Sketch:
+    """Previews of one video.
+
+    Latents to colours is a linear map, which is close to what the decoder does to a whole cell. It
+    is learnt from the photo, whose latents every video begins with: so it fits any checkpoint, and
+    these very colours, and costs nothing. `rate`: frames per second.
+    """
+
+    def __init__(self, photo: Image.Image, num_steps: int, rate: int, scaling: float) -> None:
+        self._photo = photo
+        self._num_steps = num_steps
+        self._rate = rate
+        self._scaling = scaling
+        self._factors: NDArray[np.float32] | None = None
+        self._middle: tuple[NDArray[np.float32], NDArray[np.float32]]
+        self._predicted: torch.Tensor | None = None
+
+    @contextmanager
+    def watching(self, scheduler: Any) -> Iterator[None]:
+        """Look over the shoulder of `scheduler`, an Euler one, while it works.
+
+        What it takes for the end of the way shows a form many steps before the latents, which are
+        noise until late.
+        """
+        step = scheduler.step
+
+        def seen(*args: Any, **more: Any) -> Any:
+            found = step(*args, **more)
+            self._predicted = found.pred_original_sample
+            return found
+
+        scheduler.step = seen
+        try:
+            yield
+        finally:
+            del scheduler.step  # its class has it
+
+    def learn(self, sample: torch.Tensor) -> None:
+        """Find the map. `sample`: what the UNet is given, (batch, frames, 2 * channels, height,
+        width), the photo's latents in the second half of the channels, with guidance in the last
+        of the batch."""
+        channels = sample.shape[2] // 2
+        latents = _cells(sample[-1, :1, channels:])
+        height, width = sample.shape[-2:]
+        small = self._photo.resize((width, height), Image.Resampling.BOX)
+        colours = np.asarray(small, np.float32).reshape(-1, 3)
+        self._middle = latents.mean(axis=0), colours.mean(axis=0)
+        latents, colours = latents - self._middle[0], colours - self._middle[1]
+        square = latents.T @ latents
+        square += (RIDGE * np.diag(square).mean() + TINY) * np.eye(channels, dtype=np.float32)
+        self._factors = np.linalg.solve(square, latents.T @ colours)
+
+    def after(self, step: int) -> bytes | None:
+        """The preview after so many steps, as a moving WebP; None where none is due."""
+        every = -(-self._num_steps // TIMES)
+        due = step in (1, self._num_steps) or step % every == 0
+        if not due or self._factors is None or self._predicted is None:
+            return None
+        frames = self._predicted[0] / self._scaling
+        number, _, height, width = frames.shape
+        colours = (_cells(frames) - self._middle[0]) @ self._factors + self._middle[1]
+        pictures = colours.reshape(number, height, width, 3).clip(0, 255).round().astype(np.uint8)
+        return moving(pictures, self._rate)
+
+
+def moving(pictures: NDArray[np.uint8], rate: int) -> bytes:
+    """(number, height, width, 3) as a WebP that repeats for ever, of at most `MAX_BYTES`."""
+    height, width = pictures.shape[1:3]
+    for side, quality in TRIES:
+        scale = side / max(height, width)
+        size = (round(width * scale), round(height * scale))
+        shown = [Image.fromarray(p).resize(size, Image.Resampling.BICUBIC) for p in pictures]
+        file = io.BytesIO()
+        shown[0].save(
+            file, "WEBP", save_all=True, append_images=shown[1:], duration=round(1000 / rate),
+            loop=0, quality=quality, method=0,
+        )  # fmt: skip
+        if file.tell() <= MAX_BYTES:
+            break
+    return file.getvalue()
+
+
+def _cells(latents: torch.Tensor) -> NDArray[np.float32]:
+    """(frames, channels, height, width) as a row for each cell."""
+    rows: NDArray[np.float32] = latents.float().cpu().permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    return rows
