@@ -72,7 +72,7 @@ async def _latencies(asked: argparse.Namespace, body: bytes) -> Figures:
 async def _memory(asked: argparse.Namespace, body: bytes) -> Figures:
     """Megabytes of a server before and after so many jobs."""
     with _server(*STILL) as server:
-        await many(server.port, body, WARM_UP, clients=4)
+        await many(server.port, body, min(WARM_UP, asked.jobs), clients=4)
         before = server.memory_mb()
         await many(server.port, body, asked.jobs, clients=4)
         after = server.memory_mb()
