@@ -29,9 +29,11 @@ from svd_core.jobs import (
     JobTable,
     Limits,
     Outbox,
+    Premises,
     Retention,
     WorkerQueue,
 )
+from svd_core.memory import Setting
 from svd_core.models import ASSETS
 from svd_core.pace import zero_gpu_seconds
 from svd_core.params import VideoParams, VideoRequest
@@ -42,19 +44,24 @@ from svd_core.web.page import Backend, build_page
 from svd_core.web.server import for_this_machine_only, launch_options, watchers
 from svd_core.web.zero_gpu import lent
 
+TURN_S = 0.0005
+"""Seconds after which the thread that works lets others have Python; with the usual 5 ms each step
+of an answer may wait that long."""
+
 SWEEP_S = 600.0
 """Seconds between two looks at what is too old to be kept."""
 
 
-def main() -> None:
+def main(make_engine: Callable[[str, Setting], Engine] = SvdEngine) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    sys.setswitchinterval(TURN_S)
     settings = Settings.from_env()
     parts = Parts(settings, ResultStore(settings.data_dir / "results"), for_this_machine_only())
     photos = PhotoStore(settings.data_dir / "photos")
     table = JobTable(Database(settings.job_table))
-    engine = SvdEngine(settings.model, settings.offload)
+    engine = make_engine(settings.model, settings.offload)
     if zero_gpu := on_zero_gpu():
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
@@ -89,10 +96,8 @@ def build_queue(
         return zero_gpu_seconds(engine.status.checkpoint, params)
 
     limits = Limits(parts.settings.max_queue, parts.settings.max_queue_per_key)
-    fetch = parts.fetcher.photo
-    if inline:
-        return InlineQueue(lent(work, seconds), table, photos, limits, fetch)
-    return WorkerQueue(work, table, photos, limits, fetch)
+    premises = Premises(table, photos, limits, parts.fetcher.photo)
+    return InlineQueue(lent(work, seconds), premises) if inline else WorkerQueue(work, premises)
 
 
 def watch(job: Job) -> None:

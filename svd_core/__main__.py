@@ -1,5 +1,6 @@
 """`python -m svd_core photo.jpg -o out.mp4`."""
 
+import os
 import signal
 import sys
 
@@ -8,4 +9,10 @@ from svd_core.cli import main
 if __name__ == "__main__":
     # Ended from outside is ended like Ctrl-C: what was begun is cleared away.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

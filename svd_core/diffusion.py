@@ -10,6 +10,8 @@ from PIL import Image
 from svd_core.clip import Frames
 from svd_core.errors import GenerationFailed
 from svd_core.events import OnProgress
+from svd_core.fast.assumed import changed
+from svd_core.fast.whole_clip import frames_at_once
 from svd_core.pace import Pace
 from svd_core.params import VideoParams
 from svd_core.preview import Sketch
@@ -27,6 +29,7 @@ def make_frames(
     conditioning_fps: int,
     pace: Pace,
     on_progress: OnProgress,
+    whole_clip: bool = True,
 ) -> Frames:
     """Frames of shape (num_frames, height, width, 3), the size of `image`.
 
@@ -71,31 +74,65 @@ def make_frames(
     finally:
         handle.remove()
     assert params.decode_chunk_size is not None
-    return decode(pipeline.vae, latents[0], params.decode_chunk_size, pace, on_progress)
+    chunk_size = params.decode_chunk_size
+    return decode(pipeline.vae, latents[0], chunk_size, pace, on_progress, whole_clip)
 
 
 @torch.no_grad()
 def decode(
-    vae: Any, latents: torch.Tensor, chunk_size: int, pace: Pace, on_progress: OnProgress
+    vae: Any,
+    latents: torch.Tensor,
+    chunk_size: int,
+    pace: Pace,
+    on_progress: OnProgress,
+    whole_clip: bool = True,
 ) -> Frames:
     """`latents` of shape (num_frames, channels, height / 8, width / 8) as frames.
 
-    Gives the very pixels of diffusers' own `decode_latents` and `postprocess_video`, but holds
-    one chunk in floating point instead of the whole video three times, and reports each chunk.
+    Gives the pixels of diffusers' own `decode_latents` and `postprocess_video` with all frames
+    decoded at once, whatever `chunk_size`: that is how many are held at a time between the layers
+    that see them all. Without `whole_clip` each chunk is decoded as a clip of its own instead, as
+    stock does to save memory. On the way it reports how far it is.
     """
     on_progress(pace.decoded(0))
     latents = 1 / vae.config.scaling_factor * latents
     dtype = next(vae.decoder.parameters()).dtype
     if dtype == torch.bfloat16:  # then the weights lie so, see `loading.place`
         latents = latents.to(dtype, memory_format=torch.channels_last)
+    if not whole_clip or chunk_size >= len(latents) or changed():
+        return _in_chunks(vae, latents, chunk_size, pace, on_progress)
+
+    told = 0
+
+    def report(share: float) -> None:
+        nonlocal told
+        done = round(share * len(latents))
+        if done > told:
+            told = done
+            on_progress(pace.decoded(done))
+
+    with frames_at_once(vae.decoder, chunk_size, report):
+        pixels = vae.decode(latents, num_frames=len(latents)).sample
+    return np.concatenate([_frames(chunk) for chunk in torch.split(pixels, chunk_size)])
+
+
+def _in_chunks(
+    vae: Any, latents: torch.Tensor, chunk_size: int, pace: Pace, on_progress: OnProgress
+) -> Frames:
     chunks: list[Frames] = []
     done = 0
     for chunk in torch.split(latents, chunk_size):
-        pixels = vae.decode(chunk, num_frames=len(chunk)).sample.float()
-        if not torch.isfinite(pixels).all():
-            raise GenerationFailed(NOT_A_NUMBER)
-        pixels = (pixels * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-        chunks.append(pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        chunks.append(_frames(vae.decode(chunk, num_frames=len(chunk)).sample))
         done += len(chunk)
         on_progress(pace.decoded(done))
     return np.concatenate(chunks)
+
+
+def _frames(pixels: torch.Tensor) -> Frames:
+    """Decoded `pixels` (frames, 3, height, width) in -1..1, rounded where they are."""
+    pixels = pixels.float()
+    if not torch.isfinite(pixels).all():
+        raise GenerationFailed(NOT_A_NUMBER)
+    pixels = (pixels * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+    found: Frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return found

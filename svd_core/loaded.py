@@ -120,7 +120,8 @@ class LoadedModel:
                 place(self._pipeline, chosen)
                 self._placed = chosen
             fps = held_fps(params.fps)
-            frames = make_frames(self._pipeline, image, params, fps, pace, on_progress)
+            whole = chosen.whole_clip
+            frames = make_frames(self._pipeline, image, params, fps, pace, on_progress, whole)
             if pace.decode_s is not None:
                 self._decode_s[pixels] = pace.decode_s
             return frames

@@ -22,7 +22,8 @@ from transformers.utils import logging as transformers_logging
 
 from svd_core.download import OnBytes, files_in, needed_files, weight_files
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
-from svd_core.fast.silent import skip_silent
+from svd_core.fast.assumed import trusted
+from svd_core.fast.exact import paying, quicken
 from svd_core.memory import Device, MemoryPlan, Parts
 from svd_core.settings import on_zero_gpu
 
@@ -58,7 +59,7 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
     then named, nothing unexpected is imported, and the published preprocessor config needs no
     torchvision. Raises `ModelBroken`, naming the file.
     """
-    _hush()
+    hush()
     there = files_in(folder)
     needed_files(there, half, str(folder))
     weights = {part: weight_files(there, part, half, str(folder)) for part in CLASSES}
@@ -77,8 +78,6 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.unet.forward = Guidance(pipeline.unet.forward)
-    skip_silent(pipeline.unet)
-    skip_silent(pipeline.vae)
     return pipeline
 
 
@@ -96,7 +95,7 @@ def parts_of(pipeline: Any) -> Parts:
 
 
 def place(pipeline: Any, plan: MemoryPlan) -> None:
-    """Bring `pipeline` to where `plan` wants it, from wherever it is."""
+    """Bring `pipeline` to where `plan` wants it, from wherever it is, at the speed it can have."""
     pipeline.remove_all_hooks()
     pipeline.unet.forward.split = plan.split_guidance
     if plan.dtype == "bfloat16":
@@ -104,6 +103,7 @@ def place(pipeline: Any, plan: MemoryPlan) -> None:
             pipeline.unet.forward.dtype = torch.bfloat16
             pipeline.unet.to(torch.bfloat16)
         _to_bfloat16(pipeline.vae.decoder)
+    quicken(pipeline, trusted(paying(plan)))
     if plan.offload == "none":
         pipeline.to(plan.device)
     elif plan.offload == "model":
@@ -195,7 +195,7 @@ class Guidance:
         return (torch.cat(found).to(outer),)
 
 
-def _hush() -> None:
+def hush() -> None:
     """Keep the libraries' own bars and warnings off the terminal, where they mean nothing: that a
     processor we never use wants torchvision, and a false alarm whenever the VAE changes precision.
     What goes wrong is raised."""
@@ -206,7 +206,7 @@ def _hush() -> None:
 
 
 def _pipeline_class() -> Any:
-    from diffusers import StableVideoDiffusionPipeline  # not before `_hush`
+    from diffusers import StableVideoDiffusionPipeline  # not before `hush`
 
     return StableVideoDiffusionPipeline
 

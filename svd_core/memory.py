@@ -10,15 +10,22 @@ Offload = Literal["none", "model", "sequential"]
 Setting = Literal["auto", "none", "model", "sequential"]
 GIB = 2**30
 
-# Activations of one UNet step of SVD-XT in half precision, counted over every live tensor: 9.27 GiB
-# for 25 frames of 1024x576 with guidance (29.5 million pixels), 5.25 without, 5.88 for 14 frames,
-# 3.95 at 576x320. They lie on this line; it grows with the width of the outer level.
-UNET_FIXED = 1.4 * GIB
-UNET_PER_PIXEL = 0.27 * GIB / 1e6
+# Activations of one UNet step of SVD-XT in half precision, counted over every live tensor with our
+# rewrites on: 5.95 GiB for 25 frames of 1024x576 with guidance (29.5 million pixels), 3.84 without,
+# 4.06 for 14 frames, 3.17 at 576x320. (Stock takes 9.27, 5.25, 5.88 and 3.95.) They lie on this
+# line; it grows with the width of the outer level.
+UNET_FIXED = 1.8 * GIB
+UNET_PER_PIXEL = 0.1393 * GIB / 1e6
 UNET_CHANNELS = 320
 
-# Decoding in half precision: 1.125 GiB for each frame of 1024x576 at 128 channels.
+# Decoding in half precision at 128 channels, counted likewise. All frames of 1024x576 at once take
+# 1.125 GiB each as in stock; ours take an eighth less, which is left as a margin. In slices: what
+# lies there of the whole clip, and of each frame of a slice on top: 6.0 GiB for 25 frames one by
+# one, 8.1 by fours, where stock takes 28.1 for the same picture. `python -m svd_core.bench plans`
+# counts.
 DECODE_PER_PIXEL = 1.125 * GIB / (1024 * 576)
+CLIP_PER_PIXEL = 5.301 * GIB / (25 * 1024 * 576)
+SLICE_PER_PIXEL = 0.703 * GIB / (1024 * 576)
 VAE_CHANNELS = 128
 
 # cuDNN's workspaces, the CUDA context and fragmentation take their part of a GPU.
@@ -73,7 +80,9 @@ class MemoryPlan:
     """`offload`: the weights stay on the GPU, come one model at a time, or one layer at a time.
 
     `split_guidance`: the two halves of a guided step run after each other; same result, less
-    memory, hardly slower on a large model. `decode_chunk_size`: frames decoded together.
+    memory, hardly slower on a large model. `decode_chunk_size`: frames decoded together, also the
+    same result however many; but without `whole_clip` each of these slices becomes a clip of its
+    own, as in stock, which takes less and looks a little different.
     `dtype`: of the UNet, unless `single_unet`, and of the decoder.
     """
 
@@ -83,6 +92,7 @@ class MemoryPlan:
     offload: Offload = "none"
     split_guidance: bool = False
     decode_chunk_size: int
+    whole_clip: bool = True
 
     def smaller(self) -> "MemoryPlan | None":
         """The next plan to try when memory ran out, clearly smaller everywhere; None: no other."""
@@ -92,6 +102,8 @@ class MemoryPlan:
             step = replace(step, offload="model")
         elif self.device == "cuda" and self.offload == "model" and self.split_guidance:
             step = replace(step, offload="sequential", decode_chunk_size=1)
+        elif self.device == "cuda" and self.offload == "sequential" and self.split_guidance:
+            step = replace(step, decode_chunk_size=1, whole_clip=False)
         return None if step == self else step
 
     def told(self) -> str:
@@ -99,13 +111,15 @@ class MemoryPlan:
         frames = "1 frame" if self.decode_chunk_size == 1 else f"{self.decode_chunk_size} frames"
         offload = [] if self.offload == "none" else [f"{self.offload} offload"]
         guidance = ["guidance in two halves"] if self.split_guidance else []
-        return ", ".join([*offload, *guidance, f"{frames} decoded at once"])
+        apart = [] if self.whole_clip else ["each for itself"]
+        return ", ".join([*offload, *guidance, f"{frames} decoded at once", *apart])
 
 
 @dataclass(frozen=True)
 class Demand:
     """Bytes that one video takes: weights of all parts, of the UNet, of the VAE; the activations of
-    one step, whole and with split guidance; those of one frame while it is decoded."""
+    one step, whole and with split guidance; those of one frame while all are decoded at once, or
+    in slices, when there are also those of the whole `clip` of `num_frames`."""
 
     weights: float
     unet_weights: float
@@ -113,11 +127,29 @@ class Demand:
     step: float
     split_step: float
     frame: float
+    clip: float
+    sliced_frame: float
+    num_frames: int
+
+    def decode(self, at_once: int, whole_clip: bool = True) -> float:
+        """Bytes of decoding `at_once` frames at a time."""
+        if whole_clip and at_once < self.num_frames:
+            return self.clip + self.sliced_frame * at_once
+        return self.frame * at_once
+
+    def frames_within(self, room: float) -> tuple[int, bool]:
+        """How many frames can be decoded at a time in `room` bytes, and whether as a whole clip."""
+        if self.decode(self.num_frames) <= room:
+            return self.num_frames, True
+        if self.decode(1) <= room:
+            most = int((room - self.clip) / self.sliced_frame)
+            return min(self.num_frames - 1, most), True
+        return _even(self.num_frames, room / self.frame), False
 
     def peak(self, plan: MemoryPlan) -> float:
         """Bytes at the worst moment of a video made by `plan`."""
         step = self.split_step if plan.split_guidance else self.step
-        decode = self.frame * plan.decode_chunk_size
+        decode = self.decode(plan.decode_chunk_size, plan.whole_clip)
         if plan.offload == "none":
             return self.weights + max(step, decode)
         if plan.offload == "model":
@@ -139,6 +171,9 @@ def demand(checkpoint: Checkpoint, parts: Parts, bytes_per_number: int) -> Deman
         step=(UNET_FIXED + step * halves) * unet_scale,
         split_step=(UNET_FIXED + step) * unet_scale,
         frame=DECODE_PER_PIXEL * pixels * vae_scale,
+        clip=CLIP_PER_PIXEL * pixels * vae_scale * checkpoint.num_frames,
+        sliced_frame=SLICE_PER_PIXEL * pixels * vae_scale,
+        num_frames=checkpoint.num_frames,
     )
 
 
@@ -159,21 +194,17 @@ def plan(
     if device.kind == "cpu":
         chunk = _even(frames, CPU_DECODE_BYTES / needs.frame)
         dtype: Literal["bfloat16", "float32"] = "bfloat16" if half else "float32"
-        return MemoryPlan(
-            device="cpu", dtype=dtype, single_unet=single, decode_chunk_size=chunk
-        )
+        return MemoryPlan(device="cpu", dtype=dtype, single_unet=single, decode_chunk_size=chunk)
     free = ZERO_GPU_BYTES if device.zero_gpu else device.free_bytes
     usable = free * USABLE
     roomy = 2 * (needs.weights + needs.step) <= free
     if device.zero_gpu or offload == "none" or (offload == "auto" and roomy):
         room = free / 2 if roomy else usable
-        return _on_gpu("none", half, needs, needs.weights, needs.weights, usable, room, frames)
+        return _on_gpu("none", half, needs, needs.weights, needs.weights, usable, room)
     fits = needs.unet_weights + needs.split_step <= usable
     if offload == "model" or (offload == "auto" and fits):
-        return _on_gpu(
-            "model", half, needs, needs.unet_weights, needs.vae_weights, usable, usable, frames
-        )
-    return _on_gpu("sequential", half, needs, 0.0, 0.0, usable, usable, frames)
+        return _on_gpu("model", half, needs, needs.unet_weights, needs.vae_weights, usable, usable)
+    return _on_gpu("sequential", half, needs, 0.0, 0.0, usable, usable)
 
 
 def _on_gpu(
@@ -184,20 +215,21 @@ def _on_gpu(
     beside_vae: float,
     usable: float,
     room: float,
-    num_frames: int,
 ) -> MemoryPlan:
     """`beside_*`: bytes of weights on the GPU while that part works; `room`: bytes for decoding."""
+    at_once, whole_clip = needs.frames_within(room - beside_vae)
     return MemoryPlan(
         device="cuda",
         dtype="float16" if half else "float32",
         offload=offload,
         split_guidance=beside_unet + needs.step > usable,
-        decode_chunk_size=_even(num_frames, (room - beside_vae) / needs.frame),
+        decode_chunk_size=at_once,
+        whole_clip=whole_clip,
     )
 
 
 def _even(num_frames: int, most: float) -> int:
     """Frames per chunk, at most `most`, so that the chunks come out equally long: a short last one
-    would look different, since the decoder's norms look at all frames of a chunk."""
+    looks different where each is a clip of its own."""
     chunks = math.ceil(num_frames / max(1, min(num_frames, int(most))))
     return math.ceil(num_frames / chunks)

@@ -108,7 +108,7 @@ CHECKPOINTS: Mapping[str, Checkpoint] = {
             "stable-video-diffusion-img2vid-xt",
             25,
             "Stable Video Diffusion XT, 25 frames",
-            memory_gb=(8.8, 14.6),
+            memory_gb=(7.2, 11.0),
         ),
         _published(
             "svd-xt-1.1",
@@ -116,14 +116,14 @@ CHECKPOINTS: Mapping[str, Checkpoint] = {
             25,
             "SVD-XT tuned at fps 6 and motion 127 for steadier videos; accept its licence first",
             gated=True,
-            memory_gb=(8.8, 14.6),
+            memory_gb=(7.2, 11.0),
         ),
         _published(
             "svd",
             "stable-video-diffusion-img2vid",
             14,
             "Stable Video Diffusion, 14 frames",
-            memory_gb=(6.9, 10.8),
+            memory_gb=(6.2, 8.9),
         ),
     )
 }

@@ -83,7 +83,12 @@ class Settings(BaseModel):
         16, ge=1, le=10_000, description="jobs of one API key that may wait"
     )
     keep_hours: float = Field(24.0, gt=0, description="hours a finished job stays, with its result")
-    keep_gb: float = Field(2.0, gt=0, description="gigabytes of results kept; the oldest go first")
+    keep_gb: float = Field(
+        2.0,
+        gt=0,
+        description="gigabytes of results kept, as many of uploads, and of photos; the oldest go "
+        "first",
+    )
 
     @property
     def job_table(self) -> str:

@@ -36,6 +36,9 @@ STALE_S = 3600.0
 """A file that nobody knows and nobody has touched for so long belongs to nobody: whoever wrote it
 died before it said what for, which takes seconds."""
 
+ON_ITS_WAY_S = 60.0
+"""Those seconds, and some to spare."""
+
 
 @dataclass(frozen=True)
 class ResultStore:
@@ -155,12 +158,18 @@ class PhotoStore:
         except OSError:
             return 0
 
-    def sweep(self, needed: Collection[str]) -> list[Path]:
-        """Remove photos that are not `needed` any more; returns their files. Young ones stay: their
-        job may be on its way into the table."""
-        old = [path for path, age in _aged(self.folder, "") if age > STALE_S]
-        old += [path for path, age in _aged(self.folder, PART) if age > STALE_S]
-        return _removed([path for path in old if path.name not in needed])
+    def sweep(self, needed: Collection[str], most_bytes: float = float("inf")) -> list[Path]:
+        """Remove photos that are not `needed` any more; returns their files. Young ones stay, their
+        job may be on its way into the table, unless all together are more than `most_bytes`."""
+        photos = _aged(self.folder, "")
+        spare = sorted((age, path) for path, age in photos if path.name not in needed)
+        room = most_bytes - sum(_size(path) for path, _ in photos if path.name in needed)
+        gone = [path for path, age in _aged(self.folder, PART) if age > STALE_S]
+        for age, path in spare:
+            room -= _size(path)
+            if age > STALE_S or (room < 0 and age > ON_ITS_WAY_S):
+                gone.append(path)
+        return _removed(gone)
 
 
 def _make(folder: Path) -> None:
@@ -180,6 +189,13 @@ def _aged(folder: Path, suffix: str) -> list[tuple[Path, float]]:
             with suppress(FileNotFoundError):  # renamed or removed since it was listed
                 found.append((path, now - path.stat().st_mtime))
     return found
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # removed since it was listed
+        return 0
 
 
 def _removed(paths: list[Path]) -> list[Path]:

@@ -22,9 +22,9 @@ ENCODING = (
     *("-movflags", "+faststart", "-f", "mp4"),
 )
 
-# FFV1 took 0.5 to 0.8 s for 25 frames of 1024x576 on two cores and 30 to 45 % of their bytes.
-# Lossless H.264 was as fast and a quarter larger or twice as slow; Ut Video 0.2 s and a fifth to a
-# half larger, and the disk is what runs out. Checksums in every slice tell a damaged frame.
+# FFV1 took 0.5 to 0.8 s for 25 frames of 1024x576 on two cores, and 27 to 44 % of their bytes. Ut
+# Video and x264's ultrafast are faster by half a second, in files larger by a fifth to all of it,
+# and the disk is what runs out first. A checksum in every slice tells a damaged frame.
 LOSSLESS = ("-c:v", "ffv1", "-level", "3", "-slices", "4", "-slicecrc", "1", "-pix_fmt", "gbrp")
 
 # One demuxer, and files only: other containers can name addresses and files for ffmpeg to open.

@@ -1,8 +1,10 @@
 """What every test starts from: no settings of the machine, and a few fakes."""
 
+import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +17,10 @@ from svd_core.models import CHECKPOINTS, Checkpoint
 from svd_core.params import VideoParams
 from tests.fake_hub import FakeHub
 from tests.tiny_checkpoint import build
+
+if TYPE_CHECKING:
+    from tests.fake_work import FakeWork
+    from tests.fal_server import FalServer
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +74,30 @@ def hub(
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 64 * 1024)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         yield fake
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["FalServer"]:
+    """The fal API for the tests of one file; it may ask this machine for photos."""
+    from tests.fal_server import fal_server  # brings what other tests need not wait for
+
+    with fal_server(tmp_path_factory.mktemp("fal")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def work(server: "FalServer") -> "FakeWork":
+    return server.work
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.fakes import photo
+
+    return photo(tmp_path_factory.mktemp("photo") / "photo.png")
+
+
+@pytest.fixture(scope="module")
+def uri(image: Path) -> str:
+    """The same photo as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"

@@ -10,7 +10,18 @@ import numpy as np
 
 from svd_core.clip import Frames
 from svd_core.events import OnProgress, Progress, Stage, Video
-from svd_core.jobs import Database, InlineQueue, InlineWork, JobTable, Limits, Work, WorkerQueue
+from svd_core.jobs import (
+    Database,
+    InlineQueue,
+    InlineWork,
+    JobTable,
+    Limits,
+    Premises,
+    TableQueue,
+    Work,
+    WorkerQueue,
+)
+from svd_core.jobs.limits import USUAL_LIMITS
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore
 from svd_core.video import write_mp4
@@ -75,11 +86,27 @@ def open_table(folder: Path) -> Iterator[JobTable]:
         database.close()
 
 
+def premises(table: JobTable, folder: Path, limits: Limits = USUAL_LIMITS) -> Premises:
+    """Those of a server whose photos lie in `folder`, and that fetches none."""
+    return Premises(table, PhotoStore(folder / "photos"), limits)
+
+
+@contextmanager
+def front_queue(folder: Path, limits: Limits = USUAL_LIMITS) -> Iterator[TableQueue]:
+    """The queue of a server without a worker, with table and photos in `folder`."""
+    with open_table(folder) as table:
+        queue = TableQueue(premises(table, folder, limits))
+        try:
+            yield queue
+        finally:
+            queue.close()
+
+
 @contextmanager
 def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[WorkerQueue]:
     """The queue of a server with a worker, with table and photos in `folder`."""
     with open_table(folder) as table:
-        queue = WorkerQueue(work, table, PhotoStore(folder / "photos"), Limits(max_queue))
+        queue = WorkerQueue(work, premises(table, folder, Limits(max_queue)))
         try:
             yield queue
         finally:
@@ -90,7 +117,7 @@ def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[Worke
 def inline_queue(folder: Path, work: InlineWork, max_queue: int = 1) -> Iterator[InlineQueue]:
     """The queue of a Space on ZeroGPU, with table and photos in `folder`."""
     with open_table(folder) as table:
-        queue = InlineQueue(work, table, PhotoStore(folder / "photos"), Limits(max_queue))
+        queue = InlineQueue(work, premises(table, folder, Limits(max_queue)))
         try:
             yield queue
         finally:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from svd_core.events import OnProgress, Video
 from svd_core.image import open_photo
-from svd_core.jobs import JobQueue, Limits, Outbox, Work, WorkerQueue
+from svd_core.jobs import JobQueue, Limits, Outbox, Premises, Work, WorkerQueue
 from svd_core.jobs.outbox import Patience
 from svd_core.params import VideoRequest
 from svd_core.settings import Settings
@@ -69,7 +69,7 @@ def fal_service(
     limits = Limits(settings.max_queue, settings.max_queue_per_key, every_s=0.2)
     with open_table(folder) as table:
         photos = PhotoStore(folder / "photos")
-        queue = WorkerQueue(work, table, photos, limits, parts.fetcher.photo)
+        queue = WorkerQueue(work, Premises(table, photos, limits, parts.fetcher.photo))
         outbox = Outbox(table, queue.get, Webhooks(parts).send, QUICK, every_s=0.1)
         try:
             yield Service(parts, queue, lambda: READY), outbox

@@ -1,9 +1,10 @@
 """A server's queue as a process of its own, to be killed at any moment.
 
-It works on the job table in a folder, where it writes down each job it begins. Webhooks are told by
-POST, or written down in a file. The photo's bytes say what the work is: `hold` stays in a step
-until there is a file `go`, `encode` takes a while to write its video, `bad` fails, `die` ends the
-process.
+It works on the job table in a folder, where it writes down each job it begins and each address it
+asks for a photo, which stays silent until there is a file of the address's last part. Webhooks are
+told by POST, or written down in a file. The photo's bytes say what the work is: `hold` stays in a
+step until there is a file `go`, `encode` takes a while to write its video, `bad` fails, `die` ends
+the process.
 """
 
 import multiprocessing
@@ -22,7 +23,7 @@ import numpy as np
 
 from svd_core.errors import InvalidImage
 from svd_core.events import OnProgress, Progress, Stage, Video
-from svd_core.jobs import Job, Limits, Outbox, WorkerQueue
+from svd_core.jobs import Job, Limits, Outbox, Premises, WorkerQueue
 from svd_core.jobs.outbox import Patience
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore, ResultStore
@@ -73,6 +74,13 @@ def main(folder: Path, told: Connection) -> None:
             elapsed_s=1.0,
         )  # fmt: skip
 
+    def fetch(url: str) -> bytes:
+        with (folder / "asked").open("a") as asked:
+            asked.write(f"{url}\n")
+        while not (folder / url.rpartition("/")[2]).exists():
+            time.sleep(0.01)
+        return b"fetched"
+
     def send(job: Job, url: str) -> None:
         if url.startswith("file:"):
             with Path(url.removeprefix("file:")).open("a") as heard:
@@ -82,7 +90,7 @@ def main(folder: Path, told: Connection) -> None:
         urllib.request.urlopen(call, timeout=5).close()
 
     with open_table(folder) as table:
-        queue = WorkerQueue(work, table, PhotoStore(folder / "photos"), QUICK)
+        queue = WorkerQueue(work, Premises(table, PhotoStore(folder / "photos"), QUICK, fetch))
         outbox = Outbox(table, queue.get, send, Patience(first_s=0.2), every_s=0.05)
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -12,15 +12,17 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gradio_client import Client, handle_file
 
-from svd_core.events import Succeeded
 from svd_core.jobs.schema import State
 from svd_core.video import read_frames
 from tests.fake_work import open_table
 from tests.fakes import photo
+from tests.receiver import receiving
+from tests.watching import eventually
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 60
@@ -127,42 +129,51 @@ def test_sigterm_puts_a_running_job_back_and_leaves_nothing_half_made(
     assert (row.state, row.attempt) == (State.WAITING, 0)
 
 
-def submit(url: str, body: dict[str, object]) -> None:
-    """Put a job in line by the HTTP API, which is open on this machine."""
-    call = urllib.request.Request(
-        f"{url}fal/queue/fal-ai/stable-video", json.dumps(body).encode(), method="POST",
-        headers={"content-type": "application/json"},
-    )  # fmt: skip
+def asked(url: str, body: dict[str, object] | None = None) -> dict[str, Any]:
+    """The answer of the HTTP API, which is open on this machine."""
+    data = None if body is None else json.dumps(body).encode()
+    call = urllib.request.Request(url, data, headers={"content-type": "application/json"})
     with urllib.request.urlopen(call, timeout=10) as answer:
-        assert json.load(answer)["status"] == "IN_QUEUE"
+        told: dict[str, Any] = json.load(answer)
+        return told
 
 
 @pytest.mark.slow
 def test_killed_with_jobs_running_and_waiting_it_makes_them_after_the_restart(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
+    """By the API alone: each ends once, its video can be had, and its webhook arrives, signed."""
     picture = base64.b64encode(photo(tmp_path / "photo.png").read_bytes()).decode()
-    asked = {"image_url": f"data:image/png;base64,{picture}"}
-    with started(**settings) as process, open_table(tmp_path) as table:
-        url = ready(process, settings)
-        submit(url, asked | {"num_inference_steps": 30, "num_frames": 4, "seed": 7})
-        submit(url, asked | {"num_inference_steps": 1, "seed": 8})
-        while sorted(glance.state for glance in table.open()) != ["running", "waiting"]:
-            time.sleep(0.05)
-        ids = [glance.id for glance in sorted(table.open(), key=lambda g: g.state)]
-        process.kill()
-        process.wait()
+    body = {"image_url": f"data:image/png;base64,{picture}"}
+    settings |= {"SVD_ALLOW_PRIVATE_URLS": "1"}
+    with receiving() as receiver, open_table(tmp_path) as table:
         with started(**settings) as process:
-            ready(process, settings)
-            deadline = time.monotonic() + SECONDS
-            while table.open():
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            queue = f"{ready(process, settings)}fal/queue/fal-ai/stable-video"
+            ids = [
+                asked(f"{queue}?fal_webhook={receiver.url}", body | own)["request_id"]
+                for own in (
+                    {"num_inference_steps": 30, "num_frames": 4, "seed": 7},
+                    {"num_inference_steps": 1, "num_frames": 3, "seed": 8},
+                )
+            ]
+            while sorted(glance.state for glance in table.open()) != ["running", "waiting"]:
+                time.sleep(0.05)
+            process.kill()
+            process.wait()
+        with started(**settings) as process:
+            url = ready(process, settings)
+            eventually(lambda: not table.open(), SECONDS)
+            for job_id, seed in zip(ids, (7, 8), strict=True):
+                told = asked(f"{queue}/requests/{job_id}")
+                assert told["seed"] == seed
+                path = tmp_path / f"{seed}.mp4"
+                urllib.request.urlretrieve(told["video"]["url"], path)
+                assert len(read_frames(path)) == {7: 4, 8: 3}[seed]
+            eventually(lambda: {hook.told["request_id"] for hook in receiver.hooks} == set(ids))
+            keys = asked(f"{url}fal/rest/.well-known/jwks.json")
         first, second = sorted(table.rows(ids), key=lambda row: ids.index(row.id))
     assert (first.attempt, second.attempt) == (2, 1)
     assert (first.started or 0) < (second.started or 0)
-    for row, seed in ((first, 7), (second, 8)):
-        end = row.record[-1].event
-        assert isinstance(end, Succeeded)
-        assert end.video.seed == seed
-        assert len(read_frames(end.video.path)) == end.video.num_frames
+    for hook in receiver.hooks:
+        hook.check(keys)
+        assert hook.told["status"] == "OK"

@@ -433,3 +433,14 @@ def test_no_bar_without_a_terminal() -> None:
 def test_what_the_bar_makes_of_an_event(progress: Progress, share: float | None, text: str) -> None:
     assert progress.share == share
     assert words(progress) == text
+
+
+def test_a_reader_that_has_enough_is_no_error_to_report() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "svd_core", "--recipe", "assets/examples/cat.mp4"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as done:  # fmt: skip
+        assert done.stdout is not None
+        assert done.stderr is not None
+        done.stdout.close()
+        assert (done.stderr.read(), done.wait()) == (b"", 1)

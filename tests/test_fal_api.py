@@ -23,18 +23,6 @@ APP = "fal-ai/stable-video"
 OTHER = {"Authorization": "Key bob:other"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalServer]:
-    with fal_server(tmp_path_factory.mktemp("fal")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def work(server: FalServer) -> FakeWork:
-    assert isinstance(server.work, FakeWork)
-    return server.work
-
-
 @pytest.fixture
 def api(server: FalServer) -> Iterator[httpx.Client]:
     """Speaks for the key `ann`."""
@@ -49,14 +37,8 @@ def client_of(server: FalServer, **headers: str) -> Iterator[httpx.Client]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    data = photo(tmp_path_factory.mktemp("photo") / "photo.png").read_bytes()
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
-
-
-def submit(api: httpx.Client, image: str, query: str = "", **headers: str) -> dict[str, Any]:
-    answer = api.post(f"/queue/{APP}{query}", json={"image_url": image}, headers=headers)
+def submit(api: httpx.Client, uri: str, query: str = "", **headers: str) -> dict[str, Any]:
+    answer = api.post(f"/queue/{APP}{query}", json={"image_url": uri}, headers=headers)
     assert answer.status_code == 200, answer.text
     told: dict[str, Any] = answer.json()
     return told
@@ -81,8 +63,8 @@ def result(api: httpx.Client, request_id: str) -> httpx.Response:
 # The queue.
 
 
-def test_a_request_from_submit_to_video(server: FalServer, api: httpx.Client, image: str) -> None:
-    told = submit(api, image)
+def test_a_request_from_submit_to_video(server: FalServer, api: httpx.Client, uri: str) -> None:
+    told = submit(api, uri)
     job = told["request_id"]
     url = f"{server.url}/queue/{APP}/requests/{job}"
     assert told == {
@@ -116,9 +98,9 @@ def test_a_request_from_submit_to_video(server: FalServer, api: httpx.Client, im
     assert api.get(f"/queue/{APP}/requests/{job}/response").json() == body
 
 
-def test_what_is_asked_for_reaches_the_model(api: httpx.Client, work: FakeWork, image: str) -> None:
+def test_what_is_asked_for_reaches_the_model(api: httpx.Client, work: FakeWork, uri: str) -> None:
     body = {
-        "image_url": image, "seed": 7, "motion_bucket_id": 40, "cond_aug": 0.1, "fps": 12,
+        "image_url": uri, "seed": 7, "motion_bucket_id": 40, "cond_aug": 0.1, "fps": 12,
         "playback_fps": 30, "num_frames": 20, "fit": "pad", "prompt": "is ignored",
     }  # fmt: skip
     job = api.post(f"/queue/{APP}", json=body).json()["request_id"]
@@ -129,17 +111,17 @@ def test_what_is_asked_for_reaches_the_model(api: httpx.Client, work: FakeWork, 
     assert result(api, job).json()["seed"] == 7
 
 
-def test_defaults_are_those_of_fal(api: httpx.Client, work: FakeWork, image: str) -> None:
-    finish(api, submit(api, image)["request_id"])
+def test_defaults_are_those_of_fal(api: httpx.Client, work: FakeWork, uri: str) -> None:
+    finish(api, submit(api, uri)["request_id"])
     params = work.requests[-1].params
     assert (params.motion_bucket_id, params.noise_aug_strength, params.fps) == (127, 0.02, 25)
 
 
 def test_states_come_in_order_with_growing_logs(
-    api: httpx.Client, work: FakeWork, image: str
+    api: httpx.Client, work: FakeWork, uri: str
 ) -> None:
     with work.held():
-        first, second = submit(api, image)["request_id"], submit(api, image)["request_id"]
+        first, second = submit(api, uri)["request_id"], submit(api, uri)["request_id"]
         for _ in range(200):
             running = api.get(f"/queue/{APP}/requests/{first}/status?logs=true")
             if running.json()["status"] == "IN_PROGRESS" and len(running.json()["logs"]) == 2:
@@ -175,9 +157,9 @@ def events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
             yield json.loads(line[6:])
 
 
-def test_a_stream_tells_each_line_once(api: httpx.Client, work: FakeWork, image: str) -> None:
+def test_a_stream_tells_each_line_once(api: httpx.Client, work: FakeWork, uri: str) -> None:
     with work.held():
-        job = submit(api, image)["request_id"]
+        job = submit(api, uri)["request_id"]
         path = f"/queue/{APP}/requests/{job}/status/stream"
         with api.stream("GET", f"{path}?logs=1") as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
@@ -198,11 +180,11 @@ def test_a_stream_tells_each_line_once(api: httpx.Client, work: FakeWork, image:
 
 
 def test_a_stream_shows_that_it_is_alive(
-    api: httpx.Client, work: FakeWork, image: str, monkeypatch: pytest.MonkeyPatch
+    api: httpx.Client, work: FakeWork, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("svd_core.web.fal.queue_routes.SILENCE_S", 0.1)
     with work.held():
-        job = submit(api, image)["request_id"]
+        job = submit(api, uri)["request_id"]
         with api.stream("GET", f"/queue/{APP}/requests/{job}/status/stream") as answer:
             comments = (line for line in answer.iter_lines() if line.startswith(":"))
             assert next(comments) == ": still here"
@@ -211,31 +193,31 @@ def test_a_stream_shows_that_it_is_alive(
 
 
 def test_a_client_that_leaves_its_stream_loses_nothing(
-    api: httpx.Client, work: FakeWork, image: str
+    api: httpx.Client, work: FakeWork, uri: str
 ) -> None:
     with work.held():
-        job = submit(api, image)["request_id"]
+        job = submit(api, uri)["request_id"]
         with api.stream("GET", f"/queue/{APP}/requests/{job}/status/stream") as answer:
             next(events(answer))
     assert finish(api, job)["status"] == "COMPLETED"
     assert result(api, job).status_code == 200
 
 
-def test_low_ones_wait_for_normal_ones(api: httpx.Client, work: FakeWork, image: str) -> None:
+def test_low_ones_wait_for_normal_ones(api: httpx.Client, work: FakeWork, uri: str) -> None:
     with work.held():
-        first = submit(api, image)["request_id"]
-        low = submit(api, image, **{"x-fal-queue-priority": "low"})["request_id"]
-        normal = submit(api, image, **{"x-fal-queue-priority": "normal"})["request_id"]
+        first = submit(api, uri)["request_id"]
+        low = submit(api, uri, **{"x-fal-queue-priority": "low"})["request_id"]
+        normal = submit(api, uri, **{"x-fal-queue-priority": "normal"})["request_id"]
         status = api.get(f"/queue/{APP}/requests/{low}/status").json()
         assert (status["status"], status["queue_position"]) == ("IN_QUEUE", 2)
     for job in (first, low, normal):
         finish(api, job)
 
 
-def test_a_start_timeout(api: httpx.Client, work: FakeWork, image: str) -> None:
+def test_a_start_timeout(api: httpx.Client, work: FakeWork, uri: str) -> None:
     with work.held():
-        first = submit(api, image)["request_id"]
-        late = submit(api, image, **{"x-fal-request-timeout": "0.3"})["request_id"]
+        first = submit(api, uri)["request_id"]
+        late = submit(api, uri, **{"x-fal-request-timeout": "0.3"})["request_id"]
         end = finish(api, late)
         assert end["error_type"] == "request_timeout"
         answer = result(api, late)
@@ -248,20 +230,20 @@ def test_a_start_timeout(api: httpx.Client, work: FakeWork, image: str) -> None:
     finish(api, first)
 
 
-def test_a_full_queue(tmp_path: Path, image: str) -> None:
+def test_a_full_queue(tmp_path: Path, uri: str) -> None:
     settings = Settings(data_dir=tmp_path, api_keys="ann:s3cret,bob:other", max_queue=3,
                         max_queue_per_key=2)  # fmt: skip
     with fal_server(tmp_path, settings) as server, client_of(server) as api:
         assert isinstance(server.work, FakeWork)
         with server.work.held():
-            jobs = [submit(api, image)["request_id"] for _ in range(1)]
+            jobs = [submit(api, uri)["request_id"] for _ in range(1)]
             while api.get(f"/queue/{APP}/requests/{jobs[0]}/status").json()["status"] == "IN_QUEUE":
                 time.sleep(0.02)
-            jobs += [submit(api, image)["request_id"]]
-            body = {"image_url": image}
+            jobs += [submit(api, uri)["request_id"]]
+            body = {"image_url": uri}
             refused = api.post(f"/queue/{APP}?fal_max_queue_length=0", json=body)
             assert refused.status_code == 429
-            jobs += [submit(api, image, "?fal_max_queue_length=1")["request_id"]]
+            jobs += [submit(api, uri, "?fal_max_queue_length=1")["request_id"]]
             own = api.post(f"/queue/{APP}", json=body)
             assert own.status_code == 429
             assert own.json()["error_type"] == "concurrent_requests_limit"
@@ -278,9 +260,9 @@ def cancel(api: httpx.Client, job: str) -> tuple[int, dict[str, Any]]:
     return answer.status_code, answer.json()
 
 
-def test_cancel(api: httpx.Client, work: FakeWork, image: str) -> None:
+def test_cancel(api: httpx.Client, work: FakeWork, uri: str) -> None:
     with work.held():
-        running, waiting = submit(api, image)["request_id"], submit(api, image)["request_id"]
+        running, waiting = submit(api, uri)["request_id"], submit(api, uri)["request_id"]
         assert cancel(api, waiting) == (202, {"status": "CANCELLATION_REQUESTED"})
         end = finish(api, waiting)
         assert (end["error_type"], end["metrics"]) == ("client_cancelled", {})
@@ -293,7 +275,7 @@ def test_cancel(api: httpx.Client, work: FakeWork, image: str) -> None:
         assert answer.headers["x-fal-error-type"] == "client_cancelled"
         assert answer.json()["error_type"] == "client_cancelled"
         assert isinstance(answer.json()["detail"], str)
-    done = submit(api, image)["request_id"]
+    done = submit(api, uri)["request_id"]
     finish(api, done)
     assert cancel(api, done) == (400, {"status": "ALREADY_COMPLETED"})
     body = {"headers": {"Content-Type": "application/json"}, "content": b"{}"}
@@ -314,8 +296,8 @@ def test_an_unknown_request(api: httpx.Client, job: str) -> None:
         assert (answer.status_code, answer.json()) == (404, {"status": "NOT_FOUND"})
 
 
-def test_a_request_is_its_own_keys_business(api: httpx.Client, image: str) -> None:
-    job = submit(api, image)["request_id"]
+def test_a_request_is_its_own_keys_business(api: httpx.Client, uri: str) -> None:
+    job = submit(api, uri)["request_id"]
     finish(api, job)
     url = f"/queue/{APP}/requests/{job}"
     for path in (url, f"{url}/status", f"{url}/status/stream"):
@@ -323,9 +305,9 @@ def test_a_request_is_its_own_keys_business(api: httpx.Client, image: str) -> No
     assert api.put(f"{url}/cancel", headers=OTHER).status_code == 404
 
 
-def test_every_address_goes_with_a_slash_and_without(api: httpx.Client, image: str) -> None:
+def test_every_address_goes_with_a_slash_and_without(api: httpx.Client, uri: str) -> None:
     """And none answers by a redirect, which not every client follows."""
-    job = api.post(f"/queue/{APP}/", json={"image_url": image}).json()["request_id"]
+    job = api.post(f"/queue/{APP}/", json={"image_url": uri}).json()["request_id"]
     finish(api, job)
     url = f"/queue/{APP}/requests/{job}"
     for path in (url, f"{url}/status", f"{url}/status/stream", f"{url}/response", "/health",
@@ -335,11 +317,11 @@ def test_every_address_goes_with_a_slash_and_without(api: httpx.Client, image: s
     assert api.put(f"{url}/cancel/").status_code == 400
     assert api.post("/rest/storage/upload/initiate/", json={}).status_code == 200
     assert api.post("/rest/tokens/", json={"allowed_apps": ["stable-video"]}).status_code == 201
-    assert api.post(f"/run/{APP}/", json={"image_url": image}).status_code == 200
+    assert api.post(f"/run/{APP}/", json={"image_url": uri}).status_code == 200
 
 
-def test_a_longer_id_may_stand_in_the_address_of_a_request(api: httpx.Client, image: str) -> None:
-    job = submit(api, image)["request_id"]
+def test_a_longer_id_may_stand_in_the_address_of_a_request(api: httpx.Client, uri: str) -> None:
+    job = submit(api, uri)["request_id"]
     finish(api, job)
     url = f"/queue/{APP}/image-to-video/requests/{job}"
     assert api.get(f"{url}/status").status_code == 200
@@ -350,9 +332,9 @@ def test_a_longer_id_may_stand_in_the_address_of_a_request(api: httpx.Client, im
 @pytest.mark.parametrize(
     "path", ["fal-ai/other", "stable-video", "fal-ai/stable-video/text-to-video", "a/stable-video"]
 )
-def test_other_endpoints_are_not_here(api: httpx.Client, image: str, path: str) -> None:
+def test_other_endpoints_are_not_here(api: httpx.Client, uri: str, path: str) -> None:
     for place in ("queue", "run"):
-        answer = api.post(f"/{place}/{path}", json={"image_url": image})
+        answer = api.post(f"/{place}/{path}", json={"image_url": uri})
         assert answer.status_code == 404
         assert answer.json() == {"detail": f"Path /{place}/{path} not found"}
 
@@ -392,14 +374,14 @@ def test_other_methods_are_refused(api: httpx.Client) -> None:
     ],
 )
 def test_a_wrong_value_is_told_by_the_result(
-    api: httpx.Client, image: str, body: dict[str, Any], field: str, kind: str
+    api: httpx.Client, uri: str, body: dict[str, Any], field: str, kind: str
 ) -> None:
     """Submitting goes well, since real workers look at the input; `run` says the same at once."""
-    told = api.post(f"/queue/{APP}", json={"image_url": image} | body)
+    told = api.post(f"/queue/{APP}", json={"image_url": uri} | body)
     assert told.status_code == 200
     end = finish(api, told.json()["request_id"])
     late = result(api, told.json()["request_id"])
-    soon = api.post(f"/run/{APP}", json={"image_url": image} | body)
+    soon = api.post(f"/run/{APP}", json={"image_url": uri} | body)
     for answer in (late, soon):
         assert answer.status_code == 422
         assert "x-fal-request-id" in answer.headers or answer is soon
@@ -501,16 +483,16 @@ def test_half_characters_do_no_harm(api: httpx.Client) -> None:
     ],
 )
 def test_a_wrong_wish_is_refused_at_once(
-    api: httpx.Client, image: str, name: str, value: str
+    api: httpx.Client, uri: str, name: str, value: str
 ) -> None:
     where: dict[str, Any] = {"params" if name.startswith("fal_") else "headers": {name: value}}
-    answer = api.post(f"/queue/{APP}", json={"image_url": image}, **where)
+    answer = api.post(f"/queue/{APP}", json={"image_url": uri}, **where)
     assert answer.status_code == 400
     assert answer.json()["error_type"] == answer.headers["x-fal-error-type"] == "bad_request"
 
 
 def test_wishes_of_both_clients_are_understood(
-    server: FalServer, api: httpx.Client, image: str
+    server: FalServer, api: httpx.Client, uri: str
 ) -> None:
     own = {
         "x-fal-queue-priority": "normal",
@@ -520,7 +502,7 @@ def test_wishes_of_both_clients_are_understood(
         "X-Fal-Store-IO": "0",
         "X-Fal-No-Retry": "1",
     }
-    job = submit(api, image, **own)["request_id"]
+    job = submit(api, uri, **own)["request_id"]
     options = server.queue.get(job).options
     assert (options.start_timeout_s, options.keep_s, options.owner) == (30, 60, "ann")
     finish(api, job)
@@ -550,6 +532,17 @@ def test_a_photo_at_an_address(api: httpx.Client, tmp_path: Path, work: FakeWork
     assert "s3cret" not in detail["msg"]
 
 
+def test_a_slow_host_holds_up_its_own_request_only(api: httpx.Client, uri: str) -> None:
+    with listening() as place:
+        slow = submit(api, f"http://127.0.0.1:{place.server_port}/slow-body")["request_id"]
+        finish(api, submit(api, uri)["request_id"])
+        told = api.get(f"/queue/{APP}/requests/{slow}/status").json()
+        assert (told["status"], told["queue_position"]) == ("IN_QUEUE", 0)
+        assert api.put(f"/queue/{APP}/requests/{slow}/cancel").status_code == 202
+        assert result(api, slow).status_code == 499
+        place.over.set()  # type: ignore[attr-defined]
+
+
 def test_addresses_inside_are_refused_unless_switched_on(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, api_keys=f"{KEY}")
     with fal_server(tmp_path, settings) as server, client_of(server) as api:
@@ -565,19 +558,19 @@ def test_addresses_inside_are_refused_unless_switched_on(tmp_path: Path) -> None
 # Run.
 
 
-def test_run(api: httpx.Client, image: str) -> None:
-    answer = api.post(f"/run/{APP}", json={"image_url": image, "seed": 3})
+def test_run(api: httpx.Client, uri: str) -> None:
+    answer = api.post(f"/run/{APP}", json={"image_url": uri, "seed": 3})
     assert answer.status_code == 200
     job = answer.headers["x-fal-request-id"]
     assert answer.json() == result(api, job).json()
     assert answer.json()["seed"] == 3
 
 
-def test_run_with_a_start_timeout(api: httpx.Client, work: FakeWork, image: str) -> None:
+def test_run_with_a_start_timeout(api: httpx.Client, work: FakeWork, uri: str) -> None:
     with work.held():
-        first = submit(api, image)["request_id"]
+        first = submit(api, uri)["request_id"]
         answer = api.post(
-            f"/run/{APP}", json={"image_url": image}, headers={"x-fal-request-timeout": "0.3"}
+            f"/run/{APP}", json={"image_url": uri}, headers={"x-fal-request-timeout": "0.3"}
         )
         assert answer.status_code == 504
         assert answer.headers["x-fal-request-timeout-type"] == "user"
@@ -585,14 +578,14 @@ def test_run_with_a_start_timeout(api: httpx.Client, work: FakeWork, image: str)
 
 
 def test_a_job_whose_only_caller_is_gone_is_cancelled(
-    server: FalServer, api: httpx.Client, work: FakeWork, image: str
+    server: FalServer, api: httpx.Client, work: FakeWork, uri: str
 ) -> None:
     with work.held():
         before = len(work.requests)
         with pytest.raises(httpx.ReadTimeout):
-            api.post(f"/run/{APP}", json={"image_url": image}, timeout=0.5)
+            api.post(f"/run/{APP}", json={"image_url": uri}, timeout=0.5)
         assert len(work.requests) == before + 1
-        waiting = submit(api, image)["request_id"]
+        waiting = submit(api, uri)["request_id"]
         for _ in range(200):  # the next one's turn has come, though nothing was let go
             if api.get(f"/queue/{APP}/requests/{waiting}/status").json()["status"] == "IN_PROGRESS":
                 break
@@ -602,15 +595,15 @@ def test_a_job_whose_only_caller_is_gone_is_cancelled(
     finish(api, waiting)
 
 
-def test_run_stream(api: httpx.Client, image: str) -> None:
-    with api.stream("POST", f"/run/{APP}/stream", json={"image_url": image}) as answer:
+def test_run_stream(api: httpx.Client, uri: str) -> None:
+    with api.stream("POST", f"/run/{APP}/stream", json={"image_url": uri}) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         job = answer.headers["x-fal-request-id"]
         told = list(events(answer))
     assert told[-1] == result(api, job).json()
     steps = [event["progress"].get("step") for event in told[:-1]]
     assert [step for step in steps if step] == [1, 2, 3]
-    wrong = api.post(f"/run/{APP}/stream", json={"image_url": image, "fps": 500})
+    wrong = api.post(f"/run/{APP}/stream", json={"image_url": uri, "fps": 500})
     assert wrong.status_code == 422
 
 
@@ -621,23 +614,19 @@ def test_a_stream_of_a_job_that_fails_ends_with_the_reason(api: httpx.Client) ->
     assert told[-1]["detail"][0]["type"] == "unsupported_image_format"
 
 
-def test_leaving_a_run_stream_cancels_its_job(
-    api: httpx.Client, work: FakeWork, image: str
-) -> None:
+def test_leaving_a_run_stream_cancels_its_job(api: httpx.Client, work: FakeWork, uri: str) -> None:
     with work.held():
-        with api.stream("POST", f"/run/{APP}/stream", json={"image_url": image}) as answer:
+        with api.stream("POST", f"/run/{APP}/stream", json={"image_url": uri}) as answer:
             job = answer.headers["x-fal-request-id"]
             next(events(answer))
         assert finish(api, job)["error_type"] == "client_cancelled"
 
 
-def test_a_token_streams_in_place_of_a_key(
-    server: FalServer, api: httpx.Client, image: str
-) -> None:
+def test_a_token_streams_in_place_of_a_key(server: FalServer, api: httpx.Client, uri: str) -> None:
     wish = {"allowed_apps": ["stable-video"], "token_expiration": 120}
     token = api.post("/rest/tokens/", json=wish).json()
     assert isinstance(token, str)
-    body = {"image_url": image}
+    body = {"image_url": uri}
     url = f"{server.url}/run/{APP}/stream?fal_jwt_token={token}"
     with httpx.stream("POST", url, json=body) as answer:
         assert list(events(answer))[-1]["video"]
@@ -687,10 +676,10 @@ def test_cookies_open_nothing_and_none_are_set(server: FalServer) -> None:
 
 
 def test_keys_are_not_logged(
-    server: FalServer, api: httpx.Client, image: str, caplog: pytest.LogCaptureFixture
+    server: FalServer, api: httpx.Client, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    finish(api, submit(api, image)["request_id"])
+    finish(api, submit(api, uri)["request_id"])
     api.get("/nothing")
     httpx.get(f"{server.url}/nothing", headers={"Authorization": "Key ann:almost"})
     assert "s3cret" not in "".join(r.getMessage() for r in caplog.records if "httpx" not in r.name)
@@ -705,10 +694,10 @@ def test_without_keys_and_open_to_others_it_is_closed(tmp_path: Path) -> None:
         assert httpx.get(f"{server.url}/health").status_code == 200
 
 
-def test_without_keys_it_is_open_to_its_own_machine_only(tmp_path: Path, image: str) -> None:
+def test_without_keys_it_is_open_to_its_own_machine_only(tmp_path: Path, uri: str) -> None:
     settings = Settings(data_dir=tmp_path)
     with fal_server(tmp_path, settings, open_here=True) as server:
-        url, body = f"{server.url}/run/{APP}", {"image_url": image}
+        url, body = f"{server.url}/run/{APP}", {"image_url": uri}
         assert httpx.post(url, json=body).status_code == 200
         assert httpx.post(url, json=body, headers={"Authorization": "Key a:b"}).status_code == 200
         near = {"Origin": "http://localhost:3000"}
@@ -738,32 +727,32 @@ def test_without_keys_it_is_open_to_its_own_machine_only(tmp_path: Path, image: 
      ('a"b', None), ("a/b", None)],
 )  # fmt: skip
 def test_addresses_are_those_the_caller_used(
-    server: FalServer, api: httpx.Client, image: str, host: str, base: str | None
+    server: FalServer, api: httpx.Client, uri: str, host: str, base: str | None
 ) -> None:
-    told = submit(api, image, Host=host)
+    told = submit(api, uri, Host=host)
     assert told["status_url"].startswith(f"{base or server.url}/queue/{APP}/requests/")
 
 
-def test_addresses_may_be_set(tmp_path: Path, image: str) -> None:
+def test_addresses_may_be_set(tmp_path: Path, uri: str) -> None:
     settings = Settings(data_dir=tmp_path, api_keys=KEY, public_url="https://svd.example/studio/")
     with fal_server(tmp_path, settings) as server, client_of(server) as api:
         base = "https://svd.example/studio/fal"
-        assert submit(api, image)["response_url"].startswith(f"{base}/queue/")
-        answer = api.post(f"/run/{APP}", json={"image_url": image}).json()
+        assert submit(api, uri)["response_url"].startswith(f"{base}/queue/")
+        answer = api.post(f"/run/{APP}", json={"image_url": uri}).json()
         assert answer["video"]["url"].startswith(f"{base}/cdn/videos/")
         assert api.get("/openapi.json").json()["servers"] == [{"url": base}]
 
 
 def test_on_a_space_addresses_are_the_spaces(
-    tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPACE_HOST", "ann-studio.hf.space")
     with fal_server(tmp_path) as server, client_of(server) as api:
-        assert submit(api, image)["status_url"].startswith("https://ann-studio.hf.space/fal/queue/")
+        assert submit(api, uri)["status_url"].startswith("https://ann-studio.hf.space/fal/queue/")
 
 
-def test_a_video_has_an_address_that_cannot_be_guessed(api: httpx.Client, image: str) -> None:
-    answer = api.post(f"/run/{APP}", json={"image_url": image})
+def test_a_video_has_an_address_that_cannot_be_guessed(api: httpx.Client, uri: str) -> None:
+    answer = api.post(f"/run/{APP}", json={"image_url": uri})
     url, job = answer.json()["video"]["url"], answer.headers["x-fal-request-id"]
     mark = url.split("/")[-2]
     for other in (url.replace(mark, "0" * 32), url.replace(mark, mark[:-1] + "x"),
@@ -807,8 +796,8 @@ def aimed(target: str, **headers: str) -> dict[str, str]:
     return {"x-fal-target-url": target} | headers
 
 
-def test_the_proxy_answers_for_fals_hosts(api: httpx.Client, image: str) -> None:
-    body = {"image_url": image, "seed": 5}
+def test_the_proxy_answers_for_fals_hosts(api: httpx.Client, uri: str) -> None:
+    body = {"image_url": uri, "seed": 5}
     told = api.post("/proxy", json=body, headers=aimed(f"https://queue.fal.run/{APP}")).json()
     job, url = told["request_id"], f"https://queue.fal.run/{APP}/requests/{told['request_id']}"
     finish(api, job)
@@ -836,9 +825,9 @@ def test_the_proxy_leads_nowhere_else(api: httpx.Client, target: str) -> None:
     assert api.get("/proxy").status_code == 400
 
 
-def test_the_proxy_asks_for_a_key_or_a_page_that_is_listed(tmp_path: Path, image: str) -> None:
+def test_the_proxy_asks_for_a_key_or_a_page_that_is_listed(tmp_path: Path, uri: str) -> None:
     settings = Settings(data_dir=tmp_path, api_keys=KEY, proxy_origins="https://app.example")
-    target, body = f"https://fal.run/{APP}", {"image_url": image}
+    target, body = f"https://fal.run/{APP}", {"image_url": uri}
     with fal_server(tmp_path, settings) as server:
         url = f"{server.url}/proxy"
         listed = {"Origin": "https://app.example"}
@@ -902,7 +891,7 @@ def test_an_unforeseen_error_is_a_500_in_json(
     assert answer.headers["x-fal-request-id"]  # or clients would take it for a gateway's
 
 
-def test_200_at_once_are_all_taken_or_refused_and_none_is_lost(tmp_path: Path, image: str) -> None:
+def test_200_at_once_are_all_taken_or_refused_and_none_is_lost(tmp_path: Path, uri: str) -> None:
     """From 20 clients; those of each client are made in the order in which it sent them."""
     settings = Settings(data_dir=tmp_path, api_keys=KEY, max_queue=40, max_queue_per_key=40)
     told: dict[int, tuple[int, str]] = {}
@@ -913,7 +902,7 @@ def test_200_at_once_are_all_taken_or_refused_and_none_is_lost(tmp_path: Path, i
             with client_of(server) as api:
                 for number in range(10):
                     seed = client * 100 + number
-                    body = {"image_url": image, "seed": seed}
+                    body = {"image_url": uri, "seed": seed}
                     answer = api.post(f"/queue/{APP}", json=body)
                     told[seed] = answer.status_code, answer.json().get("request_id", "")
 

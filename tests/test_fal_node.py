@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import pytest
 from svd_core.settings import Settings
 from svd_core.web.fetch import Fetcher
 from tests.fake_work import FakeWork
-from tests.fakes import photo
 from tests.fal_server import KEY, KEYS, FalServer, fal_server
 from tests.test_fetch import PUBLIC
 
@@ -37,25 +36,6 @@ def node() -> Path:
         )  # fmt: skip
         found.touch()
     return FOLDER
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalServer]:
-    folder = tmp_path_factory.mktemp("fal")
-    settings = Settings(data_dir=folder, api_keys=KEYS, allow_private_urls=True)
-    with fal_server(folder, settings) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def work(server: FalServer) -> FakeWork:
-    assert isinstance(server.work, FakeWork)
-    return server.work
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photo(tmp_path_factory.mktemp("photo") / "photo.png")
 
 
 def run(server: FalServer, arguments: Sequence[str | Path], **environ: str) -> dict[str, Any]:
@@ -101,7 +81,7 @@ def test_j1_the_documented_calls_run_as_they_are_written(
         assert told["subscribed"]["requestId"] in told["subscribed"]["data"]["video"]["url"]
         assert told["result"]["requestId"] == told["submitted"]
         assert told["status"]["status"] == "COMPLETED"
-        assert told["status"]["logs"][0]["message"] == "Fetching the photo"
+        assert told["status"]["logs"][0]["message"] == "Denoising: step 1 of 3"
         uploaded = httpx.get(told["url"])
         assert uploaded.text == "Hello, World!"
         assert uploaded.headers["content-type"] == "application/octet-stream"

@@ -1,7 +1,6 @@
 """The published `fal-client` for Python, unmodified, against our API."""
 
 import asyncio
-import base64
 import gc
 import time
 from collections.abc import Iterator
@@ -15,10 +14,8 @@ import httpx
 import pytest
 from fal_client import AsyncClient, FalClientHTTPError, SyncClient
 
-from svd_core.settings import Settings
 from tests.fake_work import FakeWork
-from tests.fakes import photo
-from tests.fal_server import KEY, KEYS, FalServer, fal_server
+from tests.fal_server import KEY, FalServer
 
 APP = "fal-ai/stable-video"
 
@@ -29,25 +26,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalServer]:
-    folder = tmp_path_factory.mktemp("fal")
-    settings = Settings(data_dir=folder, api_keys=KEYS, allow_private_urls=True)
-    with fal_server(folder, settings) as found:
-        yield found
-
-
 @pytest.fixture(autouse=True)
 def collected() -> Iterator[None]:
     """What the client leaves open is collected here, and not under somebody else's test."""
     yield
     gc.collect()
-
-
-@pytest.fixture(scope="module")
-def work(server: FalServer) -> FakeWork:
-    assert isinstance(server.work, FakeWork)
-    return server.work
 
 
 @pytest.fixture(autouse=True)
@@ -65,16 +48,6 @@ def client() -> Iterator[SyncClient]:
     found = SyncClient(key=KEY)
     yield found
     found._client.close()
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photo(tmp_path_factory.mktemp("photo") / "photo.png")
-
-
-@pytest.fixture(scope="module")
-def uri(image: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
 
 
 def since(server: FalServer, start: int, what: str) -> list[str]:

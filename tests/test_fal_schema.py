@@ -3,7 +3,6 @@
 import base64
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -25,15 +24,9 @@ from svd_core.web.fal import Service, build_api
 from svd_core.web.fal.described import JSON, OPERATIONS
 from tests.fake_work import FakeWork
 from tests.fakes import READY, photo
-from tests.fal_server import KEY, FalServer, fal_server
+from tests.fal_server import KEY, FalServer
 
 FORM = [status_code_conformance, content_type_conformance, response_schema_conformance]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalServer]:
-    with fal_server(tmp_path_factory.mktemp("fal")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from svd_core.web.fal.schema import read_input
 from svd_core.web.fal.snippets import BASE, Snippets, snippets, values_of
 from tests.fake_work import FakeWork
 from tests.fakes import photo
-from tests.fal_server import KEY, FalServer, fal_server
+from tests.fal_server import KEY, FalServer
 from tests.readme import README
 from tests.test_fal_node import node  # noqa: F401 - a fixture
 
@@ -29,12 +28,6 @@ PARAMS = VideoParams(
     seed=5, motion_bucket_id=90, noise_aug_strength=0.5, fps=12, playback_fps=24, num_frames=20,
     fit="pad", focus_x=0.25,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalServer]:
-    with fal_server(tmp_path_factory.mktemp("fal")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 """Queues: every job ends by exactly one ending, whatever is submitted, cancelled or closed when."""
 
 import gc
+import os
+import sys
 import threading
-import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,13 @@ from svd_core.events import (
     Succeeded,
     Video,
 )
-from svd_core.jobs import Job, JobQueue, Limits, TableQueue, WorkerQueue
+from svd_core.jobs import Job, JobQueue, Limits, WorkerQueue
 from svd_core.jobs.schema import State
 from svd_core.jobs.ticket import STOPPING
+from svd_core.jobs.worker import NICER
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore
-from tests.fake_work import inline_queue, open_table, worker_queue
+from tests.fake_work import front_queue, inline_queue, open_table, premises, worker_queue
+from tests.watching import eventually
 
 
 def a_request(image: bytes = b"photo") -> VideoRequest:
@@ -104,13 +106,6 @@ def ending(job: Job) -> Event:
     assert job.done
     assert job.last == last
     return last
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.002)
 
 
 @pytest.fixture(params=["worker", "inline"])
@@ -226,6 +221,20 @@ def test_two_watchers_see_the_same_end(local: WorkerQueue, gate: Gate) -> None:
     assert ends == [Succeeded(a_video(job.id))] * 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows of priorities of threads")
+def test_the_work_gives_way_to_those_who_ask_about_it(tmp_path: Path) -> None:
+    nice: list[int] = []
+
+    def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return a_video(job_id)
+
+    with worker_queue(tmp_path, work) as queue:
+        ending(queue.submit(a_request()))
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert nice == [min(own + NICER, 19)]
+
+
 def test_a_long_job_keeps_a_short_record(tmp_path: Path) -> None:
     """Bytes loaded and repeated signs of life are forgotten; each step is a line of the log."""
 
@@ -237,7 +246,9 @@ def test_a_long_job_keeps_a_short_record(tmp_path: Path) -> None:
         return a_video(job_id)
 
     with worker_queue(tmp_path, talking) as queue:
-        events = list(queue.submit(a_request()).events())
+        job = queue.submit(a_request())
+        eventually(lambda: job.done)  # who watches meanwhile sees more
+        events = list(job.events())
     told = [(e.stage, e.step) for e in events if isinstance(e, Progress)][1:]
     assert told == [(Stage.LOADING, 199), *((Stage.DENOISING, step) for step in range(4))]
 
@@ -264,10 +275,8 @@ def test_what_a_request_continues_survives_a_restart(tmp_path: Path) -> None:
         VideoRequest(b"frame", VideoParams(seed=4, num_frames=9), continues="0a" * 16),
         VideoRequest(b"photo", VideoParams(seed=5)),
     ]
-    with open_table(tmp_path) as table:  # a server that dies before it begins
-        front = TableQueue(table, PhotoStore(tmp_path / "photos"))
+    with front_queue(tmp_path) as front:  # a server that dies before it begins
         ids = [front.submit(request).id for request in requests]
-        front.close()
     with worker_queue(tmp_path, listening) as queue:
         for job_id in ids:
             list(queue.get(job_id).events())
@@ -323,7 +332,7 @@ def test_close_does_not_wait_for_ever_for_work_that_never_looks_up(tmp_path: Pat
 
     with open_table(tmp_path) as table:
         limits = Limits(patience_s=0.05)
-        queue = WorkerQueue(stuck, table, PhotoStore(tmp_path / "photos"), limits)
+        queue = WorkerQueue(stuck, premises(table, tmp_path, limits))
         job = queue.submit(a_request())
         assert started.wait(5)
         queue.close()

@@ -4,12 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from svd_core.errors import InvalidSettings, ModelBroken
-from svd_core.memory import Parts, demand
+from svd_core.memory import MemoryPlan, Parts, demand
 from svd_core.models import CHECKPOINTS, find_checkpoint, settled
 from tests.tiny_checkpoint import NUM_FRAMES, SIZES, write
 
@@ -125,8 +126,10 @@ def test_a_folder_without_dials_has_those_of_svd_xt(tiny_checkpoint: Path, tmp_p
 def test_the_memory_need_told_is_the_one_planned_with(name: str) -> None:
     checkpoint = CHECKPOINTS[name]
     needs = demand(checkpoint, Parts(), 2)
-    least, most = needs.unet_weights + needs.split_step, needs.weights + needs.step
-    assert checkpoint.memory_gb == (round(least / 1e9, 1), round(most / 1e9, 1))
+    most = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=1)
+    least = replace(most, offload="model", split_guidance=True)
+    told = tuple(round(needs.peak(plan) / 1e9, 1) for plan in (least, most))
+    assert checkpoint.memory_gb == told
 
 
 def test_the_table_needs_no_torch() -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from svd_core.fast.silent import skip_silent
+from svd_core.fast.rewrites import put_on
+from svd_core.fast.silent import silent
 from svd_core.nano import camera, channels, clips, codec, operators, scene, shape, warping
 from tests.nano_photos import enlarged, smooth_kernel, smooth_photo
 
@@ -23,7 +24,7 @@ def unet(kernel: Tensor) -> shape.Net:
     net = shape.unet().eval()
     bends = operators.fit([enlarged(smooth_photo(128, 96, seed)) for seed in range(6)], kernel)
     warping.initialise(net, bends)
-    skip_silent(net)
+    put_on(net, [("silent", silent)])
 
     def tell(_module: object, _input: object, made: Tensor) -> Tensor:
         told = torch.zeros_like(made)
@@ -75,7 +76,8 @@ MOVES = [
     {"zoom": 5.0},
     {"roll": 24.0},
     {"drift_x": 2.0},
-    {"pan_x": 1.0, "zoom": -2.0, "roll": -2.0, "drift_x": -1.0, "drift_y": 2.0},
+    {"sway": 3.0},
+    {"pan_x": 1.0, "zoom": -2.0, "roll": -2.0, "drift_x": -1.0, "sway": -1.0},
 ]
 
 
@@ -93,6 +95,23 @@ def test_the_unet_fetches_each_cell_from_where_the_camera_says(
     standing = (latents - wanted).square().mean(dim=(1, 2, 3))
     assert error[0] < 0.001
     assert (error[1:] < 0.15 * standing[1:] + 0.001).all()
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_no_cell_is_taken_from_beside_its_place(unet: shape.Net, kernel: Tensor, axis: str) -> None:
+    """On a slope of brightness, a cell from one too far on stands out by a whole step. Places are
+    everywhere between cells, also on the very border where the nearest cell changes."""
+    noise = pointing_noise(zoom=3.0, roll=1.0, pan_x=1.0, pan_y=1.0)
+    across, down = (torch.arange(4.0 * side) / (4 * side) for side in (COLUMNS, ROWS))
+    slope = across.expand(4 * ROWS, -1) if axis == "x" else down[:, None].expand(-1, 4 * COLUMNS)
+    photo = (slope * 1.6 - 0.8).expand(3, -1, -1)
+    latents = codec.encode(photo[None], kernel)
+    step = latents.diff(dim=3 if axis == "x" else 2).abs().amax()
+    for fps in (5, 6, 7, 9, 11):
+        made = denoise(unet, latents, noise, 255, fps)
+        wanted = codec.encode(clips.render(photo, *sight(), noise, 255, fps), kernel)
+        off = (made - wanted).abs().amax(dim=1)[:, 2:-2, 2:-2]
+        assert (off < 0.5 * step).all(), f"{int((off >= 0.5 * step).sum())} cells at {fps} fps"
 
 
 def test_motion_grows_with_the_bucket_and_is_a_speed_not_a_step(
@@ -121,6 +140,22 @@ def test_near_things_move_more_than_far_ones_and_only_what_drifts_drifts() -> No
     still, _ = camera.places(camera.motion(pointing_noise(), 127, 7), near, drift)
     changed = (drifting - still)[3] != 0
     assert torch.equal(changed, drift > 0)
+
+
+def test_what_sways_swings_back_and_not_all_at_once() -> None:
+    near, drift = sight()
+    noise = torch.randn(21, shape.LATENT_CHANNELS, ROWS, COLUMNS)
+    noise[:, : len(channels.CODES)] -= noise[:, : len(channels.CODES)].mean((0, 2, 3))[
+        :, None, None
+    ]
+    still, _ = camera.places(camera.motion(noise, 127, 7), near, drift)
+    noise[:, channels.CODES.index("sway")] += 1 / (camera.CELLS * shape.NUM_FRAMES) ** 0.5
+    windy, _ = camera.places(camera.motion(noise, 127, 7), near, drift)
+    swung = (still - windy)[:, 4]
+    assert swung[0].abs().max() == swung[:, drift[4] == 0].abs().max() == 0
+    middle = swung[:, 14] - swung[:, 14].mean()
+    assert middle.sign().diff().count_nonzero() >= 3  # to and fro, twice in 20 frames
+    assert swung[:, 10].argmax() != swung[:, 18].argmax()
 
 
 def test_the_camera_moves_in_so_that_hardly_anything_must_be_invented() -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +16,12 @@ from svd_core.errors import (
     InvalidRequest,
     InvalidSettings,
     QueueFull,
+    QueueUnavailable,
     StartTimeout,
-    SvdError,
+    StorageFull,
     UnknownJob,
 )
 from svd_core.events import (
-    Event,
     Failed,
     OnProgress,
     Progress,
@@ -37,16 +38,20 @@ from svd_core.jobs import (
     JobOptions,
     JobTable,
     Limits,
+    Outbox,
+    Premises,
     RemoteRequest,
     TableQueue,
     WorkerQueue,
 )
+from svd_core.jobs.ahead import AT_ONCE
 from svd_core.jobs.clock import SteadyClock
-from svd_core.jobs.queue import no_fetch
+from svd_core.jobs.premises import no_fetch
 from svd_core.jobs.schema import JOBS, METADATA, State
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from tests import postgres
+from tests.watching import ending, eventually, failure, reached, submit
 
 QUICK = Limits(lease_s=600, every_s=0.05)
 
@@ -110,7 +115,7 @@ class Servers:
 
     def front(self, limits: Limits = QUICK, table: JobTable | None = None) -> TableQueue:
         """One without a worker."""
-        queue = TableQueue(table or self.table(), self.photos, limits)
+        queue = TableQueue(Premises(table or self.table(), self.photos, limits))
         self.opened.append(queue.close)
         return queue
 
@@ -121,7 +126,7 @@ class Servers:
         table: JobTable | None = None,
         fetch: Fetch = no_fetch,
     ) -> WorkerQueue:
-        queue = WorkerQueue(work, table or self.table(), self.photos, limits, fetch)
+        queue = WorkerQueue(work, Premises(table or self.table(), self.photos, limits, fetch))
         self.opened.append(queue.close)
         self.opened.append(work.go.set)
         return queue
@@ -147,42 +152,11 @@ def running(url: str, folder: Path) -> Iterator[Servers]:
             close()
 
 
-def submit(queue: TableQueue, photo: bytes, **options: object) -> Job:
-    return queue.submit(VideoRequest(photo, VideoParams(seed=1)), JobOptions(**options))  # type: ignore[arg-type]
-
-
-def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.005)
-
-
-def ending(job: Job) -> Event:
-    """The job's only ending."""
-    eventually(lambda: job.done)
-    record = job.news()
-    assert [e.number for e in record] == sorted({e.number for e in record})
-    assert [e.at for e in record] == sorted(e.at for e in record)
-    assert [isinstance(e.event, Progress) for e in record] == [True] * (len(record) - 1) + [False]
-    return record[-1].event
-
-
-def begun(job: Job) -> Callable[[], bool]:
-    return lambda: isinstance(job.last, Progress) and job.last.stage is Stage.DENOISING
-
-
-def failure(job: Job) -> SvdError:
-    end = ending(job)
-    assert isinstance(end, Failed)
-    return end.error
-
-
 class TestOptions:
     def test_low_ones_run_when_no_normal_one_waits(self, servers: Servers) -> None:
         queue = servers.worker(work := Work())
         first = submit(queue, b"hold")
-        eventually(begun(first))
+        eventually(reached(first))
         jobs = [
             submit(queue, name, priority="low" if name < b"n" else "normal")
             for name in (b"low1", b"normal1", b"low2", b"normal2")
@@ -225,7 +199,7 @@ class TestOptions:
 
     def test_running_jobs_take_no_place_in_line(self, servers: Servers) -> None:
         queue = servers.worker(Work(), Limits(max_queue=1, max_per_owner=1, every_s=0.05))
-        eventually(begun(submit(queue, b"hold", owner="ann")))
+        eventually(reached(submit(queue, b"hold", owner="ann")))
         submit(queue, b"", owner="ann")
         with pytest.raises(QueueFull):
             submit(queue, b"", owner="bob")
@@ -233,8 +207,8 @@ class TestOptions:
     @pytest.mark.parametrize("age", ["fresh", "after a restart"])
     def test_a_job_that_is_not_started_in_time_fails(self, servers: Servers, age: str) -> None:
         queue = servers.worker(work := Work())
-        blocking = submit(queue, b"hold", start_timeout_s=0.3)
-        eventually(begun(blocking))
+        blocking = submit(queue, b"hold")
+        eventually(reached(blocking))
         late, patient = submit(queue, b"late", start_timeout_s=0.3), submit(queue, b"patient")
         if age == "after a restart":
             late = servers.front().get(late.id)
@@ -244,7 +218,7 @@ class TestOptions:
         assert late.times.started is None
         assert late.times.ended is not None
         assert 0.3 <= (late.times.ended - late.times.submitted).total_seconds() < 5
-        assert not blocking.done
+        assert servers.table().time_out(blocking.id) is None  # it was started
         work.go.set()
         assert isinstance(ending(patient), Succeeded)
         assert work.done == [b"hold", b"patient"]
@@ -291,36 +265,171 @@ class TestRejected:
         assert work.done == [b"1"]
 
 
-class TestPhotosAtAddresses:
-    def test_the_worker_fetches_them(self, servers: Servers) -> None:
-        asked, go = [], threading.Event()
+class Hosts:
+    """Addresses that give their own last part as the photo, once they are let go."""
 
-        def fetch(url: str) -> bytes:
-            asked.append(url)
-            assert go.wait(10)
-            return b"fetched"
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.let_go: dict[str, threading.Event] = defaultdict(threading.Event)
+        self.under_way = self.most = 0
+        self._lock = threading.Lock()
 
-        queue = servers.worker(work := Work(), fetch=fetch)
-        job = queue.submit(RemoteRequest("http://example.org/a.jpg", VideoParams(seed=1)))
-        eventually(lambda: asked)
-        assert job.last == Progress(stage=Stage.FETCHING)
-        assert job.times.started is not None
-        go.set()
-        assert isinstance(ending(job), Succeeded)
-        assert (asked, work.done) == (["http://example.org/a.jpg"], [b"fetched"])
-
-    def test_what_cannot_be_fetched_fails_the_job(self, servers: Servers) -> None:
-        def fetch(url: str) -> bytes:
+    def __call__(self, url: str) -> bytes:
+        with self._lock:
+            self.asked.append(url)
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        assert self.let_go[url].wait(30)
+        with self._lock:
+            self.under_way -= 1
+        if url.endswith("bad"):
             raise InvalidImage("There is no photo at that address.")
+        return url.rpartition("/")[2].encode()
 
-        queue = servers.worker(work := Work(), fetch=fetch)
-        job = queue.submit(RemoteRequest("http://example.org", VideoParams()))
+
+def at(queue: TableQueue, url: str, **options: object) -> Job:
+    request = RemoteRequest(url, VideoParams(seed=1))
+    return queue.submit(request, JobOptions(**options))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    yield (hosts := Hosts())
+    for url in list(hosts.asked):
+        hosts.let_go[url].set()
+
+
+class TestPhotosAtAddresses:
+    def test_they_are_fetched_while_the_job_waits(self, servers: Servers, hosts: Hosts) -> None:
+        queue = servers.worker(work := Work(), fetch=hosts)
+        job = at(queue, "http://a/1")
+        eventually(lambda: hosts.asked)
+        assert job.last == Progress(stage=Stage.QUEUED)
+        assert (job.times.started, queue.position(job.id)) == (None, 0)
+        hosts.let_go["http://a/1"].set()
+        assert isinstance(ending(job), Succeeded)
+        assert (hosts.asked, work.done) == (["http://a/1"], [b"1"])
+
+    def test_a_slow_host_holds_up_nobody_else(self, servers: Servers, hosts: Hosts) -> None:
+        queue = servers.worker(work := Work(), fetch=hosts)
+        slow = [at(queue, f"http://slow/{n}") for n in range(AT_ONCE + 1)]
+        others = [submit(queue, b"%d" % n) for n in range(5, 8)]
+        for job in others:
+            assert isinstance(ending(job), Succeeded)
+        assert not any(job.done for job in slow)
+        hosts.let_go["http://slow/1"].set()
+        assert isinstance(ending(slow[1]), Succeeded)
+        for url in ("http://slow/0", *(f"http://slow/{n}" for n in range(2, AT_ONCE + 1))):
+            hosts.let_go[url].set()
+        for job in slow:
+            assert isinstance(ending(job), Succeeded)
+        assert work.done[:4] == [b"5", b"6", b"7", b"1"]
+
+    def test_a_job_keeps_its_place_while_its_photo_comes(
+        self, servers: Servers, hosts: Hosts
+    ) -> None:
+        queue = servers.worker(work := Work(), fetch=hosts)
+        eventually(reached(submit(queue, b"hold")))
+        first, second = at(queue, "http://a/first"), submit(queue, b"second")
+        hosts.let_go["http://a/first"].set()
+        eventually(lambda: not queue._board.unprovided())
+        assert [queue.position(job.id) for job in (first, second)] == [1, 2]
+        work.go.set()
+        ending(second)
+        assert work.done == [b"hold", b"first", b"second"]
+
+    def test_few_at_once_and_in_the_order_of_the_line(self, servers: Servers, hosts: Hosts) -> None:
+        queue = servers.worker(work := Work(), fetch=hosts)
+        eventually(reached(submit(queue, b"hold")))
+        urls = [f"http://a/{n}" for n in range(AT_ONCE)]
+        jobs = [at(queue, url) for url in urls]
+        jobs += [at(queue, "http://a/low", priority="low"), at(queue, "http://a/normal")]
+        eventually(lambda: len(hosts.asked) == AT_ONCE)
+        for url in (urls[2], "http://a/normal", "http://a/low", *urls):
+            hosts.let_go[url].set()
+            eventually(lambda url=url: url in hosts.asked)
+        work.go.set()
+        for job in jobs:
+            assert isinstance(ending(job), Succeeded)
+        assert sorted(hosts.asked[:AT_ONCE]) == urls
+        assert hosts.asked[AT_ONCE:] == ["http://a/normal", "http://a/low"]
+        assert hosts.most == AT_ONCE
+
+    def test_what_cannot_be_fetched_fails_the_job(self, servers: Servers, hosts: Hosts) -> None:
+        queue = servers.worker(work := Work(), fetch=hosts)
+        job = at(queue, "http://a/bad", webhook="http://127.0.0.1:1/")
+        hosts.let_go["http://a/bad"].set()
         assert str(failure(job)) == "There is no photo at that address."
+        assert job.times.started is None
+        outbox = Outbox(servers.table(), queue.get, lambda *_: None, every_s=0.01)
+        assert outbox.letter(job.id) is not None
+        outbox.close()
+        assert isinstance(ending(submit(queue, b"next")), Succeeded)
+        assert (hosts.asked, work.done) == (["http://a/bad"], [b"next"])
+
+    def test_cancelled_on_the_way(self, servers: Servers, hosts: Hosts) -> None:
+        queue = servers.worker(work := Work(), fetch=hosts)
+        jobs = [at(queue, "http://a/1"), at(queue, "http://a/bad")]
+        eventually(lambda: len(hosts.asked) == 2)
+        for job in jobs:
+            assert job.cancel() is Cancellation.REMOVED
+            assert ending(job) == Stopped()
+        for url in hosts.asked:
+            hosts.let_go[url].set()
+        assert isinstance(ending(submit(queue, b"next")), Succeeded)
+        eventually(lambda: not hosts.under_way)
+        assert [servers.front().get(job.id).last for job in jobs] == [Stopped()] * 2
+        assert work.done == [b"next"]
+
+    def test_time_runs_meanwhile(self, servers: Servers, hosts: Hosts) -> None:
+        queue = servers.worker(work := Work(), fetch=hosts)
+        job = at(queue, "http://a/1", start_timeout_s=0.2)
+        assert isinstance(failure(job), StartTimeout)
+        hosts.let_go["http://a/1"].set()
         assert isinstance(ending(submit(queue, b"next")), Succeeded)
         assert work.done == [b"next"]
 
+    def test_what_was_fetched_outlives_the_server(self, servers: Servers, hosts: Hosts) -> None:
+        queue = servers.worker(Work(), fetch=hosts)
+        eventually(reached(submit(queue, b"hold")))
+        there, on_its_way = at(queue, "http://a/there"), at(queue, "http://a/slow")
+        hosts.let_go["http://a/there"].set()
+        eventually(lambda: len(queue._board.unprovided()) == 1)
+        hosts.let_go["http://a/slow"].clear()
+        threading.Timer(0.3, hosts.let_go["http://a/slow"].set).start()
+        queue.close()
+        (again := Work()).go.set()
+        after = servers.worker(again, fetch=hosts)
+        for job in (there, on_its_way):
+            assert isinstance(ending(after.get(job.id)), Succeeded)
+        assert again.done == [b"hold", b"there", b"slow"]
+        assert hosts.asked == ["http://a/there", "http://a/slow", "http://a/slow"]
+
+    def test_a_table_out_of_reach_has_nobody_asked_twice(
+        self, servers: Servers, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("svd_core.jobs.database.RETRY_S", 0.01)
+        table = servers.table()
+        for name in ("provide", "end_waiting"):
+            outcomes = [QueueUnavailable("Not now."), StorageFull("Full.")]
+            change = getattr(table, name)
+
+            def shaky(*args: object, outcomes=outcomes, change=change) -> object:  # type: ignore[no-untyped-def]
+                if outcomes:
+                    raise outcomes.pop()
+                return change(*args)
+
+            monkeypatch.setattr(table, name, shaky)
+        queue = servers.worker(work := Work(), table=table, fetch=hosts)
+        good, bad = at(queue, "http://a/1"), at(queue, "http://a/bad")
+        for url in ("http://a/1", "http://a/bad"):
+            hosts.let_go[url].set()
+        assert isinstance(ending(good), Succeeded)
+        assert isinstance(failure(bad), InvalidImage)
+        assert (sorted(hosts.asked), work.done) == (["http://a/1", "http://a/bad"], [b"1"])
+
     def test_nothing_is_fetched_unless_somebody_says_how(self, servers: Servers) -> None:
-        job = servers.worker(Work()).submit(RemoteRequest("http://example.org", VideoParams()))
+        job = at(servers.worker(Work()), "http://example.org")
         assert isinstance(failure(job), InvalidImage)
 
 
@@ -328,7 +437,7 @@ class TestCancelling:
     def test_it_is_told_what_came_of_it(self, servers: Servers) -> None:
         queue = servers.worker(work := Work())
         runs = submit(queue, b"hold")
-        eventually(begun(runs))
+        eventually(reached(runs))
         waits = submit(queue, b"waits")
         assert [waits.cancel(), waits.cancel()] == [Cancellation.REMOVED, Cancellation.TOO_LATE]
         assert [runs.cancel(), runs.cancel()] == [Cancellation.REQUESTED, Cancellation.REQUESTED]
@@ -340,7 +449,7 @@ class TestCancelling:
     def test_a_job_of_another_server(self, servers: Servers) -> None:
         there, here = servers.worker(work := Work()), servers.front()
         runs = submit(there, b"hold")
-        eventually(begun(runs))
+        eventually(reached(runs))
         waits = submit(there, b"waits")
         assert here.get(waits.id).cancel() is Cancellation.REMOVED
         assert here.get(runs.id).cancel() is Cancellation.REQUESTED
@@ -353,7 +462,7 @@ class TestNews:
     def test_only_what_is_new_comes_and_it_is_waited_for(self, servers: Servers) -> None:
         queue = servers.worker(work := Work())
         job = submit(queue, b"hold")
-        eventually(begun(job))
+        eventually(reached(job))
         seen = job.news()[-1].number
         later = job.news(seen, timeout_s=5)
         assert [e.number > seen for e in later] == [True] * len(later) != []
@@ -395,13 +504,13 @@ class TestManyServers:
     def test_all_see_one_line(self, servers: Servers) -> None:
         here, there = servers.worker(work := Work()), servers.front()
         jobs = [submit(here, b"hold")]
-        eventually(begun(jobs[0]))
+        eventually(reached(jobs[0]))
         for queue in (there, here, there):
             jobs.append(submit(queue, b""))
         for queue in (here, there):
             eventually(lambda queue=queue: queue.length() == 3)
             assert [queue.position(job.id) for job in jobs] == [0, 1, 2, 3]
-        eventually(begun(there.get(jobs[0].id)))  # whoever watches there sees the steps, too
+        eventually(reached(there.get(jobs[0].id)))  # whoever watches there sees the steps, too
         work.go.set()
         for job in jobs:
             assert isinstance(ending(there.get(job.id)), Succeeded)
@@ -428,7 +537,7 @@ class TestManyServers:
         ghost = servers.table()
         queue = servers.worker(work := Work())
         job = submit(queue, b"deaf")
-        eventually(begun(job))
+        eventually(reached(job))
         while (row := ghost.row(job.id)) and not ghost.abandoned(job.id, row.version):
             pass  # a beat came between
         assert (row := ghost.claim("ghost", job.id))
@@ -444,7 +553,7 @@ class TestManyServers:
         ghost = servers.table()
         queue = servers.worker(work := Work())
         job = submit(queue, b"hold")
-        eventually(begun(job))
+        eventually(reached(job))
         while (row := ghost.row(job.id)) and not ghost.abandoned(job.id, row.version):
             pass  # a beat came between
         assert (row := ghost.claim("ghost", job.id))
@@ -501,7 +610,7 @@ class TestManyServers:
         here = servers.worker(work, Limits(max_queue=150, every_s=0.05))
         there = servers.front(Limits(max_queue=150, every_s=0.05))
         first = submit(here, b"hold")
-        eventually(begun(first))
+        eventually(reached(first))
         accepted: list[list[tuple[bytes, Job]]] = [[] for _ in range(20)]
         refused: list[QueueFull] = []
 
@@ -585,7 +694,7 @@ class TestMishaps:
             pytest.skip("SQLite has no connections to drop")
         queue = servers.worker(work := Work())
         runs = submit(queue, b"hold")
-        eventually(begun(runs))
+        eventually(reached(runs))
         with servers.table().database.read() as connection:
             everybody = text(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
@@ -606,7 +715,7 @@ class TestClocks:
         table = servers.table(SteadyClock(lambda: wall[0]))
         queue = servers.worker(work := Work(), table=table)
         runs = submit(queue, b"hold")
-        eventually(begun(runs))
+        eventually(reached(runs))
         waits, late = submit(queue, b"waits"), submit(queue, b"late", start_timeout_s=0.5)
         wall[0] -= 3600
         after = submit(queue, b"after")
@@ -691,6 +800,16 @@ class TestStarting:
         for thread in threads:
             thread.join(30)
         assert failed == []
+
+
+def test_jobs_at_hand_are_those_that_are_open_and_seen(servers: Servers) -> None:
+    here, there = servers.front(), servers.front(Limits(every_s=600))
+    job = submit(here, b"")
+    assert here.at_hand(job.id) is job
+    assert there.at_hand(job.id) is None
+    assert there.get(job.id) is there.at_hand(job.id)
+    job.cancel()
+    assert here.at_hand(job.id) is None
 
 
 def test_an_unknown_job_is_told(servers: Servers) -> None:

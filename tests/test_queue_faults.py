@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -15,50 +15,27 @@ import pytest
 from sqlalchemy import event
 
 from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
-from svd_core.events import Event, Failed, Progress, Stage, Succeeded, Video
+from svd_core.events import Failed, Progress, Stage, Succeeded, Video
 from svd_core.ffmpeg import PART
-from svd_core.jobs import Cancellation, Job, JobOptions, Limits, TableQueue, WorkerQueue
-from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore
+from svd_core.jobs import Cancellation, Job, Limits, RemoteRequest, TableQueue, WorkerQueue
+from svd_core.params import VideoParams
 from svd_core.video import read_frames
-from tests.fake_work import FakeWork, open_table, worker_queue
+from tests.fake_work import FakeWork, front_queue, open_table, premises, worker_queue
 from tests.queue_server import QUICK, server
+from tests.watching import SECONDS, ending, eventually, reached, submit
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 30
-"""Far more than anything here takes on a machine that has nothing else to do."""
 
 
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[TableQueue]:
     """A server without a worker, on the same table: it outlives the others and sees all."""
-    with open_table(tmp_path) as table:
-        queue = TableQueue(table, PhotoStore(tmp_path / "photos"), QUICK)
+    with front_queue(tmp_path, QUICK) as queue:
         yield queue
-        queue.close()
 
 
-def submit(queue: TableQueue, photo: bytes, **options: str) -> Job:
-    return queue.submit(VideoRequest(photo, VideoParams(seed=1)), JobOptions(**options))
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.01)
-
-
-def ending(job: Job) -> Event:
-    """The job's only ending."""
-    eventually(lambda: job.done)
-    endings = [e.event for e in job.news() if not isinstance(e.event, Progress)]
-    assert len(endings) == 1
-    return endings[0]
-
-
-def runs(job: Job, stage: Stage) -> Callable[[], bool]:
-    return lambda: isinstance(job.last, Progress) and job.last.stage is stage
+def asked(folder: Path) -> list[str]:
+    return (folder / "asked").read_text().split()
 
 
 def begun(folder: Path) -> list[str]:
@@ -68,7 +45,7 @@ def begun(folder: Path) -> list[str]:
 def test_killed_with_jobs_running_and_waiting(front: TableQueue, tmp_path: Path) -> None:
     with server(tmp_path) as first:
         jobs = [submit(front, b"hold"), submit(front, b""), submit(front, b"")]
-        eventually(runs(jobs[0], Stage.DENOISING))
+        eventually(reached(jobs[0], Stage.DENOISING))
         first.kill()
         first.join()
     assert [front.position(job.id) for job in jobs] == [0, 1, 2]
@@ -96,6 +73,31 @@ def test_killed_while_encoding(front: TableQueue, tmp_path: Path) -> None:
         end = ending(job)
     assert isinstance(end, Succeeded)
     assert len(read_frames(end.video.path)) == 800
+
+
+def test_killed_while_photos_are_fetched(front: TableQueue, tmp_path: Path) -> None:
+    """One is on its way, one is there, and both jobs wait for another."""
+    with server(tmp_path) as first:
+        holds = submit(front, b"hold")
+        eventually(reached(holds))
+        there, on_its_way = (
+            front.submit(RemoteRequest(f"http://host/{name}", VideoParams(seed=1)))
+            for name in ("there", "slow")
+        )
+        (tmp_path / "there").touch()
+        eventually(lambda: len(front._board.unprovided()) == 1)
+        eventually(lambda: len(asked(tmp_path)) == 2)
+        first.kill()
+        first.join()
+    assert [front.position(job.id) for job in (holds, there, on_its_way)] == [0, 1, 2]
+    for name in ("slow", "go"):
+        (tmp_path / name).touch()
+    with server(tmp_path):
+        for job in (holds, there, on_its_way):
+            assert isinstance(ending(job), Succeeded)
+    assert sorted(asked(tmp_path)) == ["http://host/slow", "http://host/slow", "http://host/there"]
+    assert begun(tmp_path)[:2] == [holds.id, holds.id]
+    assert sorted(begun(tmp_path)[2:]) == sorted([there.id, on_its_way.id])
 
 
 def test_what_is_finished_is_there_after_a_kill(front: TableQueue, tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ def test_a_server_that_is_asked_to_stop_gives_its_job_back(
 ) -> None:
     with server(tmp_path) as first:
         job = submit(front, b"hold")
-        eventually(runs(job, Stage.DENOISING))
+        eventually(reached(job, Stage.DENOISING))
         first.terminate()
         first.join(SECONDS)
         assert first.exitcode == 0
@@ -202,7 +204,7 @@ def test_a_running_job_of_another_server_can_be_cancelled(
 ) -> None:
     with server(tmp_path):
         job = submit(front, b"hold")
-        eventually(runs(job, Stage.DENOISING))
+        eventually(reached(job, Stage.DENOISING))
         job.cancel()
         ending(job)
         assert isinstance(ending(submit(front, b"")), Succeeded)
@@ -237,8 +239,7 @@ def test_a_table_locked_for_5_s_is_waited_out(tmp_path: Path) -> None:
 
 def test_a_table_locked_for_longer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svd_core.jobs.database.BUSY_S", 0.2)
-    with open_table(tmp_path) as table:
-        queue = TableQueue(table, PhotoStore(tmp_path / "photos"))
+    with front_queue(tmp_path) as queue:
         refused: list[QueueUnavailable] = []
 
         def client() -> None:
@@ -258,15 +259,14 @@ def test_a_table_locked_for_longer_is_told(tmp_path: Path, monkeypatch: pytest.M
         assert [error.status for error in refused] == [503] * 8
         other.close()
         assert submit(queue, b"").cancel() is Cancellation.REMOVED
-        queue.close()
 
 
 def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path) -> None:
     full, go, much = threading.Event(), threading.Event(), "x" * 100_000
-    runs: list[str] = []
+    begun: list[str] = []
 
     def work(job_id: str, *_: object) -> Video:
-        runs.append(job_id)
+        begun.append(job_id)
         assert go.wait(SECONDS)
         raise GenerationFailed(much)
 
@@ -276,7 +276,7 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
 
     with open_table(tmp_path) as table:
         event.listen(table.database._engine, "checkout", limit)
-        queue = WorkerQueue(work, table, PhotoStore(tmp_path / "photos"), Limits(every_s=0.1))
+        queue = WorkerQueue(work, premises(table, tmp_path, Limits(every_s=0.1)))
         running = submit(queue, b"1")
         eventually(lambda: running.times.started)
         full.set()
@@ -290,7 +290,7 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
         queue.close()
     assert isinstance(end, Failed)
     assert str(end.error) == much
-    assert runs == [running.id]  # minutes of work are not done twice for a full disk
+    assert begun == [running.id]  # minutes of work are not done twice for a full disk
 
 
 def test_a_full_disk_under_the_results_is_a_readable_failure(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_full_disk_under_the_results_is_a_readable_failure(tmp_path: Path) -> 
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from tests.fake_work import FakeWork, worker_queue\n"
-        "from tests.test_queue_faults import submit, ending\n"
+        "from tests.watching import submit, ending\n"
         "folder = Path(sys.argv[1])\n"
         "class Small(FakeWork):\n"
         "    def __call__(self, *args):\n"

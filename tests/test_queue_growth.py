@@ -16,8 +16,7 @@ from svd_core.jobs import JobOptions, JobTable, Limits, TableQueue
 from svd_core.jobs.record import added
 from svd_core.jobs.schema import JOBS, State
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore
-from tests.fake_work import open_table, worker_queue
+from tests.fake_work import open_table, premises, worker_queue
 
 FINISHED = 10_000
 
@@ -43,7 +42,7 @@ def queues(tmp_path: Path) -> Iterator[tuple[TableQueue, TableQueue]]:
         fill(full)
         limits = Limits(max_queue=1000, max_per_owner=1000)
         made = [
-            TableQueue(table, PhotoStore(folder / "photos"), limits)
+            TableQueue(premises(table, folder, limits))
             for table, folder in zip((empty, full), folders, strict=True)
         ]
         yield made[0], made[1]

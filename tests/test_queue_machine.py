@@ -7,7 +7,6 @@ stands here and has no worker.
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,21 +16,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from svd_core.errors import GenerationFailed, InvalidImage, InvalidRequest, QueueFull
 from svd_core.events import Failed, Progress, Stopped, Succeeded
-from svd_core.jobs import Cancellation, Job, JobOptions, Limits, TableQueue
+from svd_core.jobs import Cancellation, Job, JobOptions, Limits, RemoteRequest, TableQueue
 from svd_core.jobs.table import MAX_ATTEMPTS
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore
-from tests.fake_work import open_table
+from tests.fake_work import open_table, premises
 from tests.queue_server import server
+from tests.watching import eventually
 
 MOST = 4
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.005)
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -41,7 +33,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.folder = Path(self.world.enter_context(tempfile.TemporaryDirectory()))
         self.table = self.world.enter_context(open_table(self.folder))
         limits = Limits(max_queue=MOST, lease_s=600, every_s=0.02)
-        self.front = TableQueue(self.table, PhotoStore(self.folder / "photos"), limits)
+        self.front = TableQueue(premises(self.table, self.folder, limits))
         self.world.callback(self.front.close)
         self.server = ExitStack()
         self.serves = False
@@ -66,6 +58,18 @@ class AnyOrder(RuleBasedStateMachine):
             assert sum(not job.done for _, job in self.jobs.values()) >= MOST
         else:
             self.jobs[job.id] = photo, job
+
+    @rule()
+    def submit_an_address(self) -> None:
+        """Its photo is held back as the jobs of photos `hold` are."""
+        try:
+            job = self.front.submit(
+                RemoteRequest("http://host/go", VideoParams(seed=1)), self.options
+            )
+        except QueueFull:
+            assert sum(not job.done for _, job in self.jobs.values()) >= MOST
+        else:
+            self.jobs[job.id] = b"quick", job
 
     @rule()
     def reject(self) -> None:

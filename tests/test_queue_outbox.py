@@ -8,27 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from svd_core.jobs import Job, JobOptions, JobTable, Outbox, TableQueue, Undeliverable
+from svd_core.jobs import Job, JobOptions, Outbox, TableQueue, Undeliverable
 from svd_core.jobs.outbox import Letter, Patience
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore
-from tests.fake_work import FakeWork, open_table, worker_queue
+from tests.fake_work import FakeWork, front_queue, worker_queue
+from tests.watching import eventually
 
 URL = "http://127.0.0.1:1/hook"
 QUICK = Patience(first_s=0.05, most_s=0.2, tries=4)
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Iterator[JobTable]:
-    with open_table(tmp_path) as table:
-        yield table
-
-
-@pytest.fixture
-def queue(table: JobTable, tmp_path: Path) -> Iterator[TableQueue]:
-    queue = TableQueue(table, PhotoStore(tmp_path / "photos"))
-    yield queue
-    queue.close()
+def queue(tmp_path: Path) -> Iterator[TableQueue]:
+    with front_queue(tmp_path) as queue:
+        yield queue
 
 
 @contextmanager
@@ -46,13 +39,6 @@ def over(queue: TableQueue, webhook: str | None = URL) -> Job:
     job = queue.submit(request, JobOptions(webhook=webhook))
     job.cancel()
     return job
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.005)
 
 
 def letter(outbox: Outbox, job: Job, state: str) -> Letter:

@@ -16,6 +16,8 @@ from svd_core.jobs import (
     JobOptions,
     JobTable,
     Outbox,
+    Premises,
+    RemoteRequest,
     Retention,
     TableQueue,
 )
@@ -23,28 +25,21 @@ from svd_core.jobs import retention as module
 from svd_core.jobs.schema import JOBS, State
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import STALE_S, PhotoStore, ResultStore
-from tests.fake_work import open_table
+from tests.fake_work import front_queue
 
 HOUR = 3600.0
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Iterator[JobTable]:
-    with open_table(tmp_path) as table:
-        yield table
+def queue(tmp_path: Path) -> Iterator[TableQueue]:
+    with front_queue(tmp_path) as queue:
+        yield queue
 
 
 @pytest.fixture
-def queue(table: JobTable, tmp_path: Path) -> Iterator[TableQueue]:
-    queue = TableQueue(table, PhotoStore(tmp_path / "photos"))
-    yield queue
-    queue.close()
-
-
-@pytest.fixture
-def retention(table: JobTable, tmp_path: Path) -> Retention:
+def retention(queue: TableQueue, tmp_path: Path) -> Retention:
     results, photos = ResultStore(tmp_path / "results"), PhotoStore(tmp_path / "photos")
-    return Retention(table, results, photos, keep_hours=24, keep_gb=1e-5)  # 10 kB
+    return Retention(queue._table, results, photos, keep_hours=24, keep_gb=1e-5)  # 10 kB
 
 
 def made(
@@ -89,7 +84,7 @@ def test_old_jobs_go_with_their_files(retention: Retention, queue: TableQueue) -
     old, new = made(retention, queue, 25 * HOUR), made(retention, queue, 23 * HOUR)
     assert retention.sweep() == [old.id]
     assert (there(retention, old), there(retention, new)) == (False, True)
-    fresh = TableQueue(retention.table, retention.photos)
+    fresh = TableQueue(Premises(retention.table, retention.photos))
     with pytest.raises(UnknownJob):
         fresh.get(old.id)
     fresh.close()
@@ -141,6 +136,20 @@ def test_open_jobs_stay_with_their_photos(retention: Retention, queue: TableQueu
     assert not waits.done
     assert not queue.get(runs.id).done
     assert over.last == Stopped()
+
+
+def test_a_fetched_photo_stays_for_its_job_and_no_longer(
+    retention: Retention, queue: TableQueue
+) -> None:
+    job = queue.submit(RemoteRequest("http://host/photo.jpg", VideoParams()))
+    name = retention.photos.put(b"fetched")
+    assert retention.table.provide(job.id, name) is not None
+    os.utime(retention.photos.folder / name, (time.time() - STALE_S - 60,) * 2)
+    replace(retention, keep_gb=0).sweep()
+    assert retention.photos.read(name) == b"fetched"
+    job.cancel()
+    retention.sweep()
+    assert not (retention.photos.folder / name).exists()
 
 
 def test_a_video_that_no_job_knows_goes_when_it_is_old(

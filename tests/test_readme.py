@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from svd_core.bench.api import _parser as bench_parser
 from svd_core.options import parser
 from svd_core.recipe import Recipe
 from svd_core.settings import Settings
@@ -64,7 +65,8 @@ def test_what_is_named_exists() -> None:
     linked = re.findall(r"\]\((?!https?://)([^)#]+)", TEXT)
     mentioned = re.findall(r"`((?:svd_core|tests|assets|\.ci)/[\w./-]+)`", TEXT)
     assert [name for name in {*linked, *mentioned} if not (ROOT / name).exists()] == []
-    options = {name for action in parser()._actions for name in action.option_strings}
+    parsers = (parser(), bench_parser())
+    options = {name for one in parsers for action in one._actions for name in action.option_strings}
     assert set(re.findall(r"(?<=[ `])--[a-z-]{2,}", TEXT)) <= options
     variables = {f"SVD_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"SVD_[A-Z_]+\b", TEXT)) - {"SVD_"} <= variables

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.attention import FeedForward
 from torch import nn
 
-from svd_core.fast.silent import skip_silent
-from svd_core.loading import open_folder
+from svd_core.fast.rewrites import put_on
+from svd_core.fast.silent import silent
+from svd_core.fast.units import used_units
 from tests.tiny_checkpoint import build
 
 
@@ -24,6 +26,11 @@ def run(unet: nn.Module) -> torch.Tensor:
     ids = torch.tensor([[6.0, 127.0, 0.02]])
     with torch.no_grad():
         return unet(sample, torch.tensor(1.0), hidden, ids, return_dict=False)[0]
+
+
+def skip_silent(unet: nn.Module) -> int:
+    """How many layers were given a shorter forward."""
+    return put_on(unet, [("silent", silent)])["silent"]
 
 
 def fresh(folder: Path) -> nn.Module:
@@ -69,7 +76,37 @@ def test_a_checkpoint_without_silent_layers_is_left_alone(folder: Path) -> None:
     assert torch.equal(run(unet), before)
 
 
-def test_loading_leaves_out_what_is_silent(folder: Path) -> None:
-    pipeline = open_folder(folder, half=False, on_bytes=lambda _had, _total: None)
-    again = skip_silent(pipeline.unet)
-    assert skip_silent(pipeline.unet) == again
+@pytest.mark.parametrize("bias", [True, False])
+def test_units_inputs_and_outputs_without_weights_are_left_out(bias: bool) -> None:
+    layer = FeedForward(24, mult=4, activation_fn="geglu", bias=bias)
+    into, out_of = layer.net[0].proj, layer.net[2]
+    with torch.no_grad():
+        out_of.weight[:, :40] = 0  # units nobody hears
+        into.weight[50:60] = 0  # values that are nothing
+        into.weight[96 + 60 : 96 + 70] = 0  # gates that stay shut
+        into.weight[:, 3:9] = 0  # inputs nobody reads
+        out_of.weight[5:8] = 0  # outputs nobody writes
+        if bias:
+            into.bias[50:60] = 0
+            into.bias[96 + 60 : 96 + 70] = 0
+    tokens = torch.randn(3, 2000, 24, generator=torch.Generator().manual_seed(0))
+    forward = used_units(layer)
+    assert forward is not None
+    with torch.no_grad():
+        assert torch.allclose(forward(tokens), layer(tokens), atol=1e-6)
+
+
+def test_a_gate_or_value_that_is_only_a_bias_is_a_unit_in_use() -> None:
+    layer = FeedForward(24, mult=4, activation_fn="geglu")
+    with torch.no_grad():
+        layer.net[0].proj.weight[10:] = 0  # all but ten values, and every gate: biases are left
+        layer.net[2].weight[:, 40:] = 0
+    tokens = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0))
+    forward = used_units(layer)
+    assert forward is not None
+    with torch.no_grad():
+        assert torch.allclose(forward(tokens), layer(tokens), atol=1e-6)
+
+
+def test_a_feed_forward_in_full_use_is_left_alone() -> None:
+    assert used_units(FeedForward(24, mult=4, activation_fn="geglu")) is None

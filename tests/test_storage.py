@@ -238,6 +238,16 @@ def test_photos_go_when_nobody_needs_them_any_more(photos: PhotoStore) -> None:
     assert {path.name for path in photos.folder.iterdir()} == {needed, young}
 
 
+def test_photos_that_nobody_needs_go_sooner_where_all_are_too_much(photos: PhotoStore) -> None:
+    names = [photos.put(f"photo {n}".encode()) for n in range(5)]  # 7 bytes each
+    for minutes, name in enumerate(names):
+        os.utime(photos.folder / name, (time.time() - 60 * minutes - 1,) * 2)
+    assert photos.sweep({names[4]}, 28) == [photos.folder / names[3]]
+    assert photos.sweep({names[4]}, 28) == []
+    assert set(photos.sweep({names[4]}, 0)) == {photos.folder / names[n] for n in (1, 2)}
+    assert {path.name for path in photos.folder.iterdir()} == {names[0], names[4]}
+
+
 def test_a_photo_that_comes_again_is_young_again(photos: PhotoStore) -> None:
     name = photos.put(b"photo")
     os.utime(photos.folder / name, (time.time() - STALE_S - 60,) * 2)

@@ -1,10 +1,13 @@
-"""Which measurement is asked for: what a video costs, or `extras`."""
+"""Which measurement is asked for: what a video costs, or `api`, `contest`, `extras`, `plans`."""
 
 import sys
+from importlib import import_module
 
-from svd_core.bench import extras, video
+OTHERS = ("api", "contest", "extras", "plans")
+"""Modules of that name, asked for with or without dashes; some bring torch, which takes seconds."""
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["extras"]:
-        sys.exit(extras.main(sys.argv[2:]))
-    sys.exit(video.main())
+    name, rest = "".join(sys.argv[1:2]).removeprefix("--"), sys.argv[2:]
+    if name in OTHERS:
+        sys.exit(import_module(f"svd_core.bench.{name}").main(rest))
+    sys.exit(import_module("svd_core.bench.video").main())

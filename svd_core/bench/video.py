@@ -8,16 +8,15 @@ import argparse
 import json
 import os
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from svd_core.bench.serving import APP, serving
 from svd_core.bench.stopwatch import Run, Stopwatch, medians
 from svd_core.engine import Engine, SvdEngine
 from svd_core.errors import SvdError
@@ -25,9 +24,6 @@ from svd_core.generate import generate
 from svd_core.models import ASSETS
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-
-APP = ASSETS.parent / "app.py"
-PAGE_LIMIT_S = 120.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,32 +121,10 @@ def _in_a_fresh_process(model: str, photo: Path) -> dict[str, float]:
 
 def seconds_to_page(model: str) -> float | None:
     """Seconds until `python app.py` answers with its page; None if it never does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"GRADIO_SERVER_PORT": str(port), "SVD_DATA_DIR": folder, "SVD_MODEL": model}
         started = time.perf_counter()
-        app = subprocess.Popen(  # noqa: S603  # this very program
-            [sys.executable, str(APP)], env=os.environ | settings, stdout=subprocess.DEVNULL
-        )
-        try:
-            while app.poll() is None and time.perf_counter() - started < PAGE_LIMIT_S:
-                if _answers(f"http://127.0.0.1:{port}/"):
-                    return time.perf_counter() - started
-                time.sleep(0.05)
-            return None
-        finally:
-            app.terminate()
-            app.wait(timeout=30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  # loopback
-            return bool(response.status == 200)
-    except OSError:
-        return False
+        with serving(Path(folder), model=model) as server:
+            return time.perf_counter() - started if server.answers("/") else None
 
 
 def _cpu_seconds() -> float:

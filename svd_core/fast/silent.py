@@ -6,50 +6,44 @@ the architecture demands the layers and the model does not need them. What is le
 changed the result by rounding at most.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock, TemporalResnetBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
-from torch import Tensor, nn
+from torch import Tensor
+
+from svd_core.fast.rewrites import Forward, Rewritten
 
 
-def skip_silent(model: nn.Module) -> int:
-    """Give every layer of `model` that adds nothing a forward that says so; returns how many.
-
-    Weights are looked at once, now. Idempotent. The state dict stays as it is.
-    """
-    found = 0
-    for module in list(model.modules()):
-        forward = _shorter(module)
-        if forward is not None:
-            module.forward = forward
-            found += 1
-    return found
-
-
-def _shorter(module: Any) -> Callable[..., Any] | None:
-    if isinstance(module, ResnetBlock2D):
-        plain = module.upsample is None and module.downsample is None
-        return _shortcut(module) if plain and _is_zero(module.conv2) else None
-    if isinstance(module, TemporalResnetBlock):
-        return _shortcut(module) if _is_zero(module.conv2) else None
-    if isinstance(module, SpatioTemporalResBlock):
-        silent = module.temporal_res_block
-        if _is_zero(silent.conv2) and silent.conv_shortcut is None:
-            return lambda x, temb=None, **_: module.spatial_res_block(x, temb)
-    if isinstance(module, TransformerSpatioTemporalModel) and _is_zero(module.proj_out):
+def silent(layer: Any) -> Forward | None:
+    """A shorter forward of `layer`, if it adds nothing or the same everywhere."""
+    if isinstance(layer, ResnetBlock2D):
+        plain = layer.upsample is None and layer.downsample is None
+        return _shortcut(layer) if plain and _is_zero(layer.conv2) else None
+    if isinstance(layer, TemporalResnetBlock):
+        return _shortcut(layer) if _is_zero(layer.conv2) else None
+    if isinstance(layer, SpatioTemporalResBlock):
+        inner = layer.temporal_res_block
+        if _is_zero(inner.conv2) and inner.conv_shortcut is None:
+            return lambda x, temb=None, **_: layer.spatial_res_block(x, temb)
+    if isinstance(layer, TransformerSpatioTemporalModel) and _is_zero(layer.proj_out):
         return lambda x, *_, **__: (x,)
-    if isinstance(module, Attention) and not module.residual_connection:
-        return _attention(module)
-    if isinstance(module, FeedForward) and _is_zero(module.net[-1]):
+    if isinstance(layer, Attention) and not layer.residual_connection:
+        return _attention(layer)
+    if isinstance(layer, FeedForward) and _is_zero(layer.net[-1]):
         return _nothing
     return None
 
 
-def _shortcut(block: Any) -> Callable[..., Tensor]:
+def adds_nothing(layer: Any) -> bool:
+    """Whether `layer` was found to answer zero, so that what only it reads need not be computed."""
+    forward = vars(layer).get("forward")
+    return isinstance(forward, Rewritten) and forward.forward is _nothing
+
+
+def _shortcut(block: Any) -> Forward:
     scale = getattr(block, "output_scale_factor", 1.0)
 
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -59,7 +53,7 @@ def _shortcut(block: Any) -> Callable[..., Tensor]:
     return forward
 
 
-def _attention(layer: Any) -> Callable[..., Tensor] | None:
+def _attention(layer: Any) -> Forward | None:
     if _is_zero(layer.to_out[0]):
         return _nothing
     if not (_is_zero(layer.to_q) or _is_zero(layer.to_k)) or layer.norm_q is not None:

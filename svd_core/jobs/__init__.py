@@ -4,6 +4,7 @@ from svd_core.jobs.database import Database
 from svd_core.jobs.inline import InlineQueue
 from svd_core.jobs.limits import Limits
 from svd_core.jobs.outbox import Outbox
+from svd_core.jobs.premises import Premises
 from svd_core.jobs.protocol import (
     Cancellation,
     Fetch,
@@ -35,6 +36,7 @@ __all__ = [
     "JobTable",
     "Limits",
     "Outbox",
+    "Premises",
     "Priority",
     "RemoteRequest",
     "Retention",

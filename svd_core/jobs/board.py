@@ -71,6 +71,12 @@ class Board:
                 if not self._in_turn or row.state is State.WAITING
             )
 
+    def unprovided(self) -> list[Row]:
+        """Jobs whose photos are still to be fetched, in the order of the line."""
+        with self._lock:
+            rows = (self._rows[job_id] for _, _, job_id in self._line)
+            return [row for row in rows if row.image is None and row.image_url is not None]
+
     def forget(self, job_id: str) -> None:
         """Take a job off that is in the table no more."""
         with self._lock:

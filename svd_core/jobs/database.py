@@ -1,10 +1,12 @@
 """Connections to the database of the job table; its errors become ours here."""
 
+import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import URL, Connection, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -25,7 +27,14 @@ from svd_core.errors import InvalidSettings, QueueUnavailable, StorageFull, SvdE
 BUSY_S = 30.0
 """Seconds a transaction waits for the lock that another process holds on SQLite's file."""
 
+RETRY_S = 1.0
+"""Seconds until a change that has to be made is tried again."""
+
 UNAVAILABLE = "The job table cannot be reached just now; please try again shortly."
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 FULL = ("database or disk is full", "No space left on device", "could not extend file")
 
@@ -105,6 +114,20 @@ class Database:
             f"There is no job table to be had at {where} ({reason}); SVD_DATABASE_URL takes an "
             "SQLAlchemy URL whose driver is installed."
         )
+
+
+def insisted(change: Callable[[], T], closing: threading.Event) -> T | None:
+    """What `change` returns, tried until the database takes it; None once `closing` is set.
+
+    For what cost minutes of work, or a call to a stranger's server, to find out.
+    """
+    while True:
+        try:
+            return change()
+        except (QueueUnavailable, StorageFull) as error:
+            log.warning("What became of a job is not written yet. %s", error)
+            if closing.wait(RETRY_S):
+                return None
 
 
 def _make_folder(url: URL) -> None:

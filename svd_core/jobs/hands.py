@@ -5,19 +5,16 @@ import threading
 from collections.abc import Mapping
 from uuid import uuid4
 
-from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
+from svd_core.errors import GenerationFailed
 from svd_core.events import OnProgress, Progress, Stage, Stopped, Succeeded
 from svd_core.jobs.board import Board
-from svd_core.jobs.protocol import Fetch
+from svd_core.jobs.database import insisted
+from svd_core.jobs.premises import Premises
 from svd_core.jobs.rows import Ending
 from svd_core.jobs.schema import Row
-from svd_core.jobs.table import JobTable
 from svd_core.jobs.ticket import Ticket
 from svd_core.params import VideoRequest
-from svd_core.storage import PhotoStore, bytes_of
-
-RETRY_S = 1.0
-"""Seconds until an ending that could not be written is tried again."""
+from svd_core.storage import bytes_of
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +22,13 @@ log = logging.getLogger(__name__)
 class Hands:
     """Safe to use from any thread. `token` tells this process from all others."""
 
-    def __init__(self, table: JobTable, board: Board, photos: PhotoStore, fetch: Fetch) -> None:
+    def __init__(self, premises: Premises, board: Board) -> None:
         self.token = uuid4().hex
         self.closing = threading.Event()
-        self._table = table
+        self._table = premises.table
+        self._photos = premises.photos
+        self._fetch = premises.fetch
         self._board = board
-        self._photos = photos
-        self._fetch = fetch
         self._held: dict[str, Ticket] = {}
 
     @property
@@ -85,19 +82,15 @@ class Hands:
             self._board.show(row)
 
     def _write(self, ticket: Ticket, ending: Ending) -> None:
-        """Minutes of work are not to be lost: whatever ails the table, try until it is done."""
+        """Minutes of work are not to be lost. If the server stops before, they are done again; if
+        somebody took the job over while this process slept, they are not wanted."""
         size = _size(ending)
-        while True:
-            try:
-                row = self._table.end(ticket.id, self.token, ticket.snapshot(), ending, size)
-            except (QueueUnavailable, StorageFull) as error:
-                log.warning("The end of job %s is not written yet. %s", ticket.id, error)
-                if self.closing.wait(RETRY_S):
-                    return  # it is begun again after the restart
-            else:
-                if row is not None:  # else somebody took it over while this process slept
-                    self._board.show(row)
-                return
+        row = insisted(
+            lambda: self._table.end(ticket.id, self.token, ticket.snapshot(), ending, size),
+            self.closing,
+        )
+        if row is not None:
+            self._board.show(row)
 
 
 def _size(ending: Ending) -> int:

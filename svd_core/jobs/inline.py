@@ -10,16 +10,14 @@ from dataclasses import replace
 
 from svd_core.errors import GenerationFailed
 from svd_core.events import Event, Failed, Stopped, Succeeded, Video
-from svd_core.jobs.limits import USUAL_LIMITS, Limits
-from svd_core.jobs.protocol import USUAL, Fetch, JobOptions, RemoteRequest
-from svd_core.jobs.queue import TableQueue, no_fetch
+from svd_core.jobs.premises import Premises
+from svd_core.jobs.protocol import USUAL, JobOptions, RemoteRequest
+from svd_core.jobs.queue import TableQueue
 from svd_core.jobs.rows import Ending
 from svd_core.jobs.schema import Row
-from svd_core.jobs.table import JobTable
 from svd_core.jobs.ticket import Ticket
 from svd_core.jobs.work import InlineWork, ending_of
 from svd_core.params import VideoRequest
-from svd_core.storage import PhotoStore
 
 UNWATCHED_S = 600.0
 """Seconds a job may wait for somebody to watch it; until then it takes the place of another."""
@@ -30,16 +28,9 @@ class InlineQueue(TableQueue):
 
     in_turn = False
 
-    def __init__(
-        self,
-        work: InlineWork,
-        table: JobTable,
-        photos: PhotoStore,
-        limits: Limits = USUAL_LIMITS,
-        fetch: Fetch = no_fetch,
-    ) -> None:
+    def __init__(self, work: InlineWork, premises: Premises) -> None:
         self._make = work
-        super().__init__(table, photos, limits, fetch)
+        super().__init__(premises)
 
     def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Ticket:
         timeout = min(options.start_timeout_s or UNWATCHED_S, UNWATCHED_S)

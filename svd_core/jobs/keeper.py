@@ -9,34 +9,32 @@ from svd_core.jobs.board import Board
 from svd_core.jobs.clock import Sightings
 from svd_core.jobs.hands import Hands
 from svd_core.jobs.lifeline import Lifeline
-from svd_core.jobs.limits import Limits
+from svd_core.jobs.premises import Premises
 from svd_core.jobs.schema import State
-from svd_core.jobs.table import Glance, JobTable
+from svd_core.jobs.table import Glance
 
 log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """A thread that keeps `board`, `table` and `hands` in step.
+    """A thread that keeps `board`, `hands` and the table in step.
 
     `on_waiting` is called when a job waits that could be begun.
     """
 
     def __init__(
         self,
-        table: JobTable,
+        premises: Premises,
         board: Board,
         hands: Hands,
-        lifeline: Lifeline,
         on_waiting: Callable[[], None],
-        limits: Limits,
     ) -> None:
-        self._table = table
+        self._table = premises.table
+        self._limits = premises.limits
         self._board = board
         self._hands = hands
-        self._lifeline = lifeline
         self._on_waiting = on_waiting
-        self._limits = limits
+        self._lifeline = Lifeline(premises.photos.folder, hands.token)
         self._seen = Sightings()
         self._well = True
         self._closing = threading.Event()

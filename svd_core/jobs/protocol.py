@@ -27,7 +27,7 @@ class Undeliverable(Exception):
 
 @dataclass(frozen=True)
 class RemoteRequest:
-    """A request whose photo lies at an address, fetched by whoever does the work, not by submit."""
+    """A request whose photo lies at an address, fetched while the job waits, not by submit."""
 
     image_url: str
     params: VideoParams
@@ -140,6 +140,9 @@ class JobQueue(Protocol):
 
     def get(self, job_id: str) -> Job:
         """The job of that id. Raises `UnknownJob`, also for jobs that finished long ago."""
+
+    def at_hand(self, job_id: str) -> Job | None:
+        """The job of that id if it is open and this process has seen it; never waits."""
 
     def of_owner(self, owner: str, limit: int = 100) -> Sequence[Job]:
         """The newest jobs of `owner`, at most `limit`, the newest first."""

@@ -5,51 +5,34 @@ from collections.abc import Iterator
 from contextlib import suppress
 from uuid import uuid4
 
-from svd_core.errors import InvalidImage, QueueFull, ServerStopping, SvdError, UnknownJob
+from svd_core.errors import QueueFull, ServerStopping, SvdError, UnknownJob
 from svd_core.events import Event, Failed
 from svd_core.jobs.board import Board
 from svd_core.jobs.hands import Hands
 from svd_core.jobs.keeper import Keeper
-from svd_core.jobs.lifeline import Lifeline
-from svd_core.jobs.limits import USUAL_LIMITS, Limits
-from svd_core.jobs.protocol import USUAL, Cancellation, Fetch, JobOptions, RemoteRequest
+from svd_core.jobs.premises import Premises
+from svd_core.jobs.protocol import USUAL, Cancellation, JobOptions, RemoteRequest
 from svd_core.jobs.schema import Row, State
-from svd_core.jobs.table import JobTable
 from svd_core.jobs.ticket import Ticket
 from svd_core.params import VideoRequest
-from svd_core.storage import PhotoStore
 
 log = logging.getLogger(__name__)
 
 
-def no_fetch(_: str) -> bytes:
-    raise InvalidImage("This server fetches no addresses; send the photo itself.")
-
-
 class TableQueue:
     """Implements `JobQueue` less the work, which is left to subclasses, or to other processes that
-    share the table and the disk of the `photos`. `fetch`: for photos that lie at an address.
-    """
+    share the table and the disk of the photos."""
 
     in_turn = True
     """Whether one job waits for another, and only those that wait count as such."""
 
-    def __init__(
-        self,
-        table: JobTable,
-        photos: PhotoStore,
-        limits: Limits = USUAL_LIMITS,
-        fetch: Fetch = no_fetch,
-    ) -> None:
-        self._table = table
-        self._photos = photos
-        self._limits = limits
+    def __init__(self, premises: Premises) -> None:
+        self._table = premises.table
+        self._photos = premises.photos
+        self._limits = premises.limits
         self._board = Board(self._ticket, self.in_turn)
-        self._hands = Hands(table, self._board, photos, fetch)
-        lifeline = Lifeline(photos.folder, self._hands.token)
-        self._keeper = Keeper(
-            table, self._board, self._hands, lifeline, self._look_for_work, limits
-        )
+        self._hands = Hands(premises, self._board)
+        self._keeper = Keeper(premises, self._board, self._hands, self._look_for_work)
         self._keeper.start()
 
     def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Ticket:
@@ -79,6 +62,9 @@ class TableQueue:
     def photo(self, job_id: str) -> bytes | None:
         name = self._row(job_id).image
         return None if name is None else self._photos.read(name)
+
+    def at_hand(self, job_id: str) -> Ticket | None:
+        return self._board.find(job_id)
 
     def position(self, job_id: str) -> int:
         self.get(job_id)

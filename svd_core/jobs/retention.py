@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Retention:
     """`keep_hours`: how long an ended job stays. `keep_gb`: how many gigabytes (10^9 bytes) of
-    results stay, the oldest going first; the newest stays in any case, somebody waits for it."""
+    results stay, the oldest going first; the newest stays in any case, somebody waits for it. As
+    many of photos stay, whether they were sent or fetched, besides those of open jobs."""
 
     table: JobTable
     results: ResultStore
@@ -38,7 +39,7 @@ class Retention:
         gone = self._had_their_time()
         self.remove(gone)
         self.results.sweep(self._known, self.keep_hours)
-        self.photos.sweep(self._photos())
+        self.photos.sweep(self._photos(), self.keep_gb * 1e9)
         return gone
 
     def remove(self, gone: Sequence[str]) -> None:

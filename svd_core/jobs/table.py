@@ -101,12 +101,13 @@ class JobTable:
             return [Glance(**values) for values in found.mappings()]
 
     def claim(self, worker: str, job_id: str | None = None) -> Row | None:
-        """Begin the first job in line, or that of `job_id`; None if it does not wait."""
+        """Begin the first job in line that has its photo, or that of `job_id`; None if there is
+        none, or it does not wait."""
         now = self.clock.now()
         in_time = or_(JOBS.c.start_by.is_(None), JOBS.c.start_by > now)
-        wanted = select(JOBS).where(JOBS.c.state == State.WAITING, in_time)
-        if job_id is not None:
-            wanted = wanted.where(JOBS.c.id == job_id)
+        provided = or_(JOBS.c.image.is_not(None), JOBS.c.image_url.is_(None))
+        which = provided if job_id is None else JOBS.c.id == job_id
+        wanted = select(JOBS).where(JOBS.c.state == State.WAITING, in_time, which)
         first = wanted.order_by(JOBS.c.rank, JOBS.c.number).limit(1)
         with self.database.write() as connection:
             found = connection.execute(first.with_for_update(skip_locked=True)).mappings().first()
@@ -185,11 +186,23 @@ class JobTable:
             "The video could not be started within the time you allowed; please try again later, "
             "or allow more."
         )
+        return self.end_waiting(job_id, Failed(error))
+
+    def end_waiting(self, job_id: str, ending: Ending) -> Row | None:
+        """End a job before it is begun; None if it does not wait any more."""
         with self.database.write() as connection:
             row = locked(connection, job_id)
             if row is None or row.state is not State.WAITING:
                 return None
-            return ended(connection, row, Failed(error), self.clock.now())
+            return ended(connection, row, ending, self.clock.now())
+
+    def provide(self, job_id: str, image: str) -> Row | None:
+        """Give a job its photo, which is on disk; None if it does not wait any more."""
+        with self.database.write() as connection:
+            row = locked(connection, job_id)
+            if row is None or row.state is not State.WAITING:
+                return None
+            return changed(connection, row, image=image)
 
 
 def _dies_of_it(row: Row) -> SvdError:

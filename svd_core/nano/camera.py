@@ -2,16 +2,16 @@
 
 SVD's motion is free; a small net that may choose freely answers with the blur of all choices. So
 the choice is tied to the noise: means of noise channels over the clip say how the camera pans,
-rolls and moves in, and which way things drift. Photo, noise and settings then determine the clip,
-seeds stay meaningful, and one sampling step is enough. Near things move more than far ones, as they
-do before a real camera.
+rolls and moves in, which way things drift and how much they sway. Photo, noise and settings then
+determine the clip, seeds stay meaningful, and one sampling step is enough. Near things move more
+than far ones, as they do before a real camera.
 """
 
 import torch
 from torch import Tensor
 
-from svd_core.nano import channels
-from svd_core.nano.channels import CODES, OFFSET, UNIT, channel
+from svd_core.nano import channels, wind
+from svd_core.nano.channels import CODES, FRAME, OFFSET, UNIT, WAYS, channel
 from svd_core.nano.shape import NUM_FRAMES, Net
 from svd_core.nano.tokens import Products, Tokens, fit
 
@@ -35,17 +35,17 @@ MARGIN = 48.0
 FARTHEST = 0.9 * MARGIN
 """Cells by which a place may move at most, so that nothing is turned round at an edge."""
 
-FRAME = 16.0
-"""Frames are counted in these, to stay small beside the carriers."""
-
 
 def motion(noise: Tensor, motion_bucket_id: float, fps: float) -> dict[str, Tensor]:
-    """The codes that `noise` (num_frames, channels, height, width) stands for, times the pace of
-    each frame, by name: shape (num_frames,). The plain words for what `write` writes down."""
+    """The codes that `noise` (num_frames, channels, height, width) stands for, `WAYS` times the
+    pace of each frame, by name: shape (num_frames,). The plain words for what `write` writes
+    down."""
     frames = len(noise)
     pace = torch.arange(frames) * speed(motion_bucket_id, fps)
     means = noise[:, : len(CODES)].mean(dim=(0, 2, 3)) * (CELLS * NUM_FRAMES) ** 0.5
-    return {code: mean * pace for code, mean in zip(CODES, means, strict=True)} | {"pace": pace}
+    codes = dict(zip(CODES, means, strict=True))
+    ways = {way: codes[way] * pace for way in WAYS}
+    return ways | {"pace": pace, "sway": codes["sway"].expand(frames)}
 
 
 def speed(motion_bucket_id: float, fps: float) -> float:
@@ -67,6 +67,8 @@ def places(motion: dict[str, Tensor], near: Tensor, drift: Tensor) -> tuple[Tens
     go_y = (PAN[1] * part["pan_y"] + zoom * down) * depth + roll * across
     go_x = go_x + DRIFT[0] * part["drift_x"] * drift.clamp(min=0)
     go_y = go_y + DRIFT[1] * part["drift_y"] * drift.clamp(min=0)
+    swing = wind.SWAY * part["sway"] * wind.wave(x, y, part["pace"])
+    go_x = go_x + swing * drift.clamp(min=0)
     return _held(x, go_x, width - 1), _held(y, go_y, height - 1)
 
 
@@ -83,10 +85,12 @@ def write(unet: Net) -> None:
     transformer = level.attentions[0]
     entering = [*(f"noise_{code}" for code in CODES), "x", "y", "near", "drift"]
     entering += ["bucket", "interval"]
-    codes = [f"{kind}_{code}" for kind in ("mean", "code", "go") for code in CODES]
+    codes = [f"{kind}_{code}" for kind in ("mean", "code") for code in CODES]
+    codes += [f"go_{code}" for code in WAYS]
     own = ["cell_x", "cell_y", "middle_x", "middle_y", "zoom_x", "zoom_y", "roll_x", "roll_y"]
     own += [f"{end}_{axis}" for end in ("early", "late", "shift") for axis in "xy"]
-    tokens = Tokens([*entering, *codes, *own, "frame", "speed", "pace", "from_x", "from_y"])
+    own += ["frame", "speed", "pace", "wave", "swing", "from_x", "from_y"]
+    tokens = Tokens([*entering, *codes, *own])
     tokens.open(transformer, entering)
     _count_frames(transformer, tokens)
     first, second = transformer.transformer_blocks
@@ -103,13 +107,16 @@ def write(unet: Net) -> None:
     _snap(products, tokens, "y")
     products.add(tokens.read("speed"), tokens.read("frame"), tokens.write("pace"))
     products = Products(first_in_time.ff)
-    for code in CODES:
+    for code in WAYS:
         products.add(tokens.read(f"code_{code}"), tokens.read("pace"), tokens.write(f"go_{code}"))
+    wind.write(products, tokens)
     for index, axis in enumerate("xy"):
         _average(second.attn1, index, tokens.read(f"cell_{axis}"), tokens.write(f"middle_{axis}"))
     products = Products(second.ff)
     _turn_and_grow(products, tokens)
     _near_edges(products, tokens)
+    swing = wind.SWAY / UNIT * tokens.read("code_sway")
+    products.add_signed(swing, tokens.read("wave"), tokens.write("swing"))
     _go(Products(second_in_time.ff_in), tokens)
     _hold(Products(second_in_time.ff), tokens)
     for axis in "xy":
@@ -187,7 +194,10 @@ def _go(products: Products, tokens: Tokens) -> None:
         products.add(tokens.read(f"roll_{axis}"), one, target)
         products.add((NEAR - FAR) * camera, near, target)
         products.add((FAR - NEAR) * camera, near - one, target)
-        products.add(drift * tokens.read(f"go_drift_{axis}"), tokens.read("drift"), target)
+        own = drift * tokens.read(f"go_drift_{axis}")
+        if axis == "x":
+            own = own + tokens.read("swing")
+        products.add(own, tokens.read("drift"), target)
 
 
 def _near_edges(products: Products, tokens: Tokens) -> None:

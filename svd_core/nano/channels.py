@@ -20,13 +20,18 @@ OFFSET = 20.0
 
 PLACES = ("x", "y", "from_x", "from_y")
 
-CODES = ("pan_x", "pan_y", "zoom", "roll", "drift_x", "drift_y")
-"""What the noise decides, each normally distributed; noise channel 0 stands for the first, ..."""
+FRAME = 16.0
+"""Frames are counted in these, for the same reason."""
+
+WAYS = ("pan_x", "pan_y", "zoom", "roll", "drift_x", "drift_y")
+CODES = (*WAYS, "sway")
+"""What the noise decides, each normally distributed; noise channel 0 stands for the first, ...
+`WAYS` go on and on, frame by frame."""
 
 _SLOTS: dict[str, int] = {
     **{f"photo_{j}": j for j in range(LATENT_CHANNELS)},
     **{f"noise_{code}": 16 + index for index, code in enumerate(CODES)},
-    **{"near": 22, "drift": 23, "bucket": 24, "interval": 25},
+    **{"near": 23, "drift": 24, "bucket": 25, "interval": 26},
     **{name: 28 + index for index, name in enumerate(PLACES)},
     **{f"moved_{j}": 16 + j for j in range(LATENT_CHANNELS)},
 }

@@ -30,11 +30,11 @@ class Dial:
     crops: int
     crop_side: int
 
-    @property
-    def sizes(self) -> list[tuple[int, int]]:
+    def sizes(self, scale: float = 1.0) -> list[tuple[int, int]]:
         """(width, height), landscape twice: it is what most photos are. Multiples of 32 pixels."""
         landscape, portrait, square = (
-            (int(w * self.scale) // 32 * 32, int(h * self.scale) // 32 * 32) for w, h in shape.SIZES
+            (int(w * self.scale * scale) // 32 * 32, int(h * self.scale * scale) // 32 * 32)
+            for w, h in shape.SIZES
         )
         return [landscape, landscape, portrait, square]
 
@@ -59,6 +59,7 @@ class Lessons:
         self._named = photos
         self.kernel = self._kernel()
         self.bends = self._bends()
+        self.spread = self._spread()
 
     def nets(self) -> dict[str, shape.Net]:
         """`unet` and `image_encoder` as far as `position`, `scene` and `clips` have brought them,
@@ -70,6 +71,7 @@ class Lessons:
         inner = scene.inner_layers(nets["unet"])
         self._bring("position", {"inner": inner})
         self._settle(nets["unet"], inner)
+        scene.open_eyes(nets["unet"], self.spread)
         self._bring("scene", {"inner": inner})
         self._bring("clips", {name: nets[name] for name in ("unet", "image_encoder")})
         codec.install(nets["vae"].encoder, nets["vae"].quant_conv, self.kernel)
@@ -99,12 +101,14 @@ class Lessons:
         scene.guard(unet, position=False)
 
         def draw_loss(generator: torch.Generator) -> Tensor:
-            course.clips += self.dial.scenes
-            crops = self._crops(scenes, self.dial.scenes, generator)
+            half = course.step < scene.HALF_SIZE_STEPS
+            count = self.dial.scenes * (2 if half else 1)
+            course.clips += count
+            crops = self._crops(scenes, count, generator, 0.5 if half else 1.0)
             return scene.scene_loss(unet, crops.to(self.device), self.kernel, generator)
 
         inner: dict[str, nn.Module] = {"inner": scene.inner_layers(unet)}
-        course = self._course("scene", inner, draw_loss, rate=5e-4, half_life=2000)
+        course = self._course("scene", inner, draw_loss, rate=5e-4, half_life=1500, muon=False)
         return course
 
     def decoder(self) -> Course:
@@ -184,10 +188,12 @@ class Lessons:
             torch.save(inner.state_dict(), settled)
         inner.load_state_dict(torch.load(settled, weights_only=True))
 
-    def _crops(self, scenes: list[Tensor], count: int, generator: torch.Generator) -> Tensor:
+    def _crops(
+        self, scenes: list[Tensor], count: int, generator: torch.Generator, scale: float = 1.0
+    ) -> Tensor:
         if not scenes:
             raise SvdError("None of the photos has a depth sketch; fetch those of the list.")
-        size = self.dial.sizes[int(torch.randint(4, (), generator=generator))]
+        size = self.dial.sizes(scale)[int(torch.randint(4, (), generator=generator))]
         chosen = [_any(scenes, generator) for _ in range(count)]
         return torch.stack([random_crop(photo, size, generator) for photo in chosen])
 
@@ -213,6 +219,13 @@ class Lessons:
             torch.save(codec.encoding_kernel(*codec.principal_components(crops)), path)
         kernel: Tensor = torch.load(path, weights_only=True)
         return kernel
+
+    def _spread(self) -> Tensor:
+        """Deviation of each latent, (channels,)."""
+        generator = torch.Generator().manual_seed(3)
+        chosen = self.photos[:: len(self.photos) // 12 + 1]
+        crops = torch.stack([random_crop(photo, (512, 288), generator) for photo in chosen])
+        return codec.encode(crops, self.kernel).std(dim=(0, 2, 3))
 
     def _bends(self) -> tuple[Tensor, Tensor]:
         path = self.state / "bends.pt"

@@ -20,9 +20,10 @@ from svd_core.nano.tokens import Products, Tokens
 PERIODS = (4.0, 24.0, 144.0)
 """Cells. The first tells neighbours apart, each other what the one before it confuses."""
 
-STRENGTHS = (4000.0, 800.0, 800.0)
-"""What a sinusoid counts in the logits: look-alikes lose by e^-400 or more, and two
-cells are mixed only where a place lies within a thousandth of the border between them."""
+STRENGTHS = (4e5, 8e4, 8e4)
+"""What a sinusoid counts in the logits: look-alikes lose by far, and two cells are mixed only where
+a place lies within a hundred-thousandth of the border between them. The first may be at most 80
+times the others, or its rounding hides what they tell apart."""
 
 EARLY = 0.45
 """Cells. The nearest cell to `place - EARLY` is the one before it, and `place` itself where that is
@@ -30,6 +31,12 @@ a whole cell, with some margin for rounding."""
 
 CELLS = 128
 """Of the longest side."""
+
+LEEWAY = 0.012
+"""Cells. On the border between two cells heads may round differently. So those that fetch the far
+cells go on to the next one later than the head that tells where this is, and those that fetch
+the near ones earlier: around the border all hold the cell that the place has all but reached.
+Positions are right to 0.003 cells."""
 
 CORNERS = {"here": (0, 0), "right": (1, 0), "below": (0, 1), "corner": (1, 1)}
 HEAD = UNET_WIDTH // HEADS
@@ -83,8 +90,11 @@ def _wave(axis: int, number: int, part: int) -> int:
 
 def _fetch(attention: Net, tokens: Tokens) -> None:
     sources = [f"here_{j}" for j in range(LATENT_CHANNELS)]
-    heads = [("query", corner, offset) for corner, offset in CORNERS.items()]
-    for head, (kind, corner, offset) in enumerate([*heads, ("key", "here", (0, 0))]):
+    heads = [
+        ("query", corner, (x + LEEWAY * (1 - 2 * x), y + LEEWAY * (1 - 2 * y)))
+        for corner, (x, y) in CORNERS.items()
+    ]
+    for head, (kind, corner, offset) in enumerate([*heads, ("key", "here", (0.0, 0.0))]):
         sign = -1.0 if kind == "key" else 1.0  # the cell itself, taken off
         _look(attention, tokens, head, kind, offset)
         for j, source in enumerate(sources):
@@ -92,13 +102,15 @@ def _fetch(attention: Net, tokens: Tokens) -> None:
             target = tokens.write(f"{corner}_{j}", sign)
             attention.to_out[0].weight[:, HEAD * head + j] = target
     head = len(heads) + 1
-    _look(attention, tokens, head, "query", (0, 0))
+    _look(attention, tokens, head, "query", (0.0, 0.0))
     for index, axis in enumerate("xy"):
         attention.to_v.weight[HEAD * head + index] = tokens.read(axis)
         attention.to_out[0].weight[:, HEAD * head + index] = tokens.write(f"at_{axis}")
 
 
-def _look(attention: Net, tokens: Tokens, head: int, kind: str, offset: tuple[int, int]) -> None:
+def _look(
+    attention: Net, tokens: Tokens, head: int, kind: str, offset: tuple[float, float]
+) -> None:
     """Let `head` look for the cell whose key is the wave of `kind`, `offset` cells on."""
     for axis in (0, 1):
         for number, (period, strength) in enumerate(zip(PERIODS, STRENGTHS, strict=True)):

@@ -30,6 +30,12 @@ coordinates in units of 32 cells. `near`: 0 far to 1 close. `drift`: 0 firm to 1
 _PHOTO = [channel(f"photo_{j}") for j in range(LATENT_CHANNELS)]
 
 SEEN = ("near", "drift")
+HALF_SIZE_STEPS = 4000
+"""So long pictures of half the size are learnt from: twice as many in half the time."""
+
+USUAL = 0.25
+"""Of near and drift."""
+
 SMOOTH = 9
 """Cells along the side of the squares over which a sketch is averaged before it is learnt."""
 
@@ -110,8 +116,6 @@ def inner_layers(unet: Net) -> nn.ModuleDict:
 def prepare(unet: Net) -> None:
     """Random first weights of the inner levels, with the position lane shut off from the photo.
 
-    What is seen is only smoothed on its way out, by a fixed kernel: cells that disagree with their
-    neighbours about how near they are would tear a picture that moves.
     Layers that `Lane` does not run (time, text, the time of denoising) stay as they are: silent.
     """
     for name, module in inner_layers(unet).named_modules():
@@ -131,11 +135,29 @@ def prepare(unet: Net) -> None:
     enter.weight[:, ~read] = 0.0
     enter.weight[:LANE] = 0.0
     enter.weight[:, 0] = torch.randn(UNET_WIDTH, 3, 3) / (3 * CARRIER)
+
+
+@torch.no_grad()
+def open_eyes(unet: Net, spread: Tensor) -> None:
+    """Let the levels that `prepare` left see the photo, whose latents deviate by `spread` each: all
+    of them equally, or the first ones, which are brightness, drown the rest.
+
+    Before anything is learnt all places are equally near. What is seen is only smoothed on its way
+    out, by a fixed kernel: cells that disagree with their neighbours about how near they are would
+    tear a picture that moves.
+    """
+    enter = unet.down_blocks[0].downsamplers[0].conv
+    enter.weight[LANE:, _PHOTO] /= 2 * spread[:, None, None]
+    rows = [OUTPUTS[name] for name in SEEN]
+    block = list(unet.up_blocks)[-2].resnets[-1].spatial_res_block
     last = list(unet.up_blocks)[-2].upsamplers[0].conv
+    for layer in (block.conv2, block.conv_shortcut, last):
+        layer.weight[rows] = 0.0
+        layer.bias[rows] = 0.0
+    block.conv_shortcut.bias[rows] = USUAL
     taps = torch.tensor([0.25, 0.5, 0.25])
-    for name in SEEN:
-        last.weight[OUTPUTS[name]] = 0.0
-        last.weight[OUTPUTS[name], OUTPUTS[name]] = taps[:, None] * taps
+    for row in rows:
+        last.weight[row, row] = taps[:, None] * taps
 
 
 def guard(unet: Net, position: bool) -> None:
@@ -183,12 +205,16 @@ def position_errors(unet: Net) -> list[Tensor]:
 
 def scene_loss(unet: Net, scenes: Tensor, kernel: Tensor, generator: torch.Generator) -> Tensor:
     """Squared error of `near` and `drift` for `scenes` (n, 5, height, width) in [-1, 1]: photos and
-    their sketches. Noise is laid over the photos as SVD's noise augmentation does."""
+    their sketches. The photos' colours are varied, and noise is laid over them as SVD's noise
+    augmentation does."""
     photos, wanted = scenes[:, :3], F.avg_pool2d((scenes[:, 3:] + 1) / 2, PATCH)
     margin = (SMOOTH // 2,) * 4
     wanted = F.avg_pool2d(F.pad(wanted, margin, mode="replicate"), SMOOTH, stride=1)
-    amount = 0.05 * torch.rand((len(scenes), 1, 1, 1), generator=generator)
-    noise = amount * torch.randn(photos.shape, generator=generator)
+    gain, shift, amount = (
+        torch.rand((len(scenes), c, 1, 1), generator=generator) for c in (3, 3, 1)
+    )
+    photos = (0.8 + 0.4 * gain.to(photos.device)) * photos + 0.3 * (shift.to(photos.device) - 0.5)
+    noise = 0.05 * amount * torch.randn(photos.shape, generator=generator)
     latents = encode(photos + noise.to(photos.device), kernel.to(photos.device))
     made = Lane(unet)(latents)[:, [OUTPUTS[name] for name in SEEN]]
     return F.mse_loss(made.float(), wanted)

@@ -63,9 +63,9 @@ class Access:
         if OWNER in scope or OPEN.fullmatch(path):
             scope.setdefault(OWNER, "")
             return
-        token = QueryParams(scope["query_string"]).get("fal_jwt_token")
-        if token and STREAM.fullmatch(path):
-            claims = self._tokens.read("stream", token)
+        if STREAM.fullmatch(path):
+            token = QueryParams(scope["query_string"]).get("fal_jwt_token")
+            claims = self._tokens.read("stream", token) if token else None
             if claims is not None:
                 scope[OWNER] = claims["owner"]
                 return

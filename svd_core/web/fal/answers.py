@@ -134,4 +134,9 @@ def _of_image(error: InvalidImage) -> Detail:
     return detail("image_url", error.message, kind, **({"ctx": ctx} if ctx else {}))
 
 
+def no_object(body: Any) -> Detail:
+    return detail("", "Input should be an object", "model_attributes_type", input=body)
+
+
 NOT_FOUND = Answer(404, {"status": "NOT_FOUND"})
+GONE = request_error(499, "The client went away.", "client_disconnected")

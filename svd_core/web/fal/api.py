@@ -1,12 +1,14 @@
 """The API as one FastAPI application, to be mounted at `/fal`: every address it has."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from inspect import signature
 from typing import Any
 from uuid import uuid4
 
 from anyio import to_thread
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -38,6 +40,21 @@ ANYWHERE = ".*"
 HERE = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
+class Direct(APIRoute):
+    """Hands over requests as they are. All operations read theirs themselves, so that FastAPI has
+    to describe them only; looking into each request as well makes a poll cost a third more."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        wanted = signature(self.endpoint).parameters.keys() - {"request", "_"}
+
+        async def handle(request: Request) -> Response:
+            given = {name: request.path_params[name] for name in wanted}
+            answer: Response = await self.endpoint(request, **given)
+            return answer
+
+        return handle
+
+
 def build_api(service: Service) -> FastAPI:
     """An application that starts nothing by itself."""
     keys = service.parts.keys
@@ -66,6 +83,7 @@ def build_api(service: Service) -> FastAPI:
             Exception: _broken,
         },
     )
+    api.router.route_class = Direct
     for endpoint in ENDPOINTS:
         _add_queue(api, service, endpoint)
         _add_run(api, service, endpoint)

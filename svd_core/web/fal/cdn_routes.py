@@ -4,6 +4,7 @@ Each address here is its own permission, or a token came with the request.
 """
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
@@ -11,11 +12,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 
 from svd_core.errors import UnknownJob
-from svd_core.web.fal.answers import Answer, Refusal, request_error
+from svd_core.web.fal.answers import GONE, Answer, Refusal, request_error
 from svd_core.web.fal.incoming import Incoming
 from svd_core.web.fal.parts import Service
 from svd_core.web.fal.submission import bad_request, lifetime, read_json
-from svd_core.web.fal.uploads import TYPES
+from svd_core.web.fal.uploads import TYPES, UPLOAD_S
 
 PIECE = 2**20
 """Bytes gathered before they are written."""
@@ -24,7 +25,6 @@ MOST_PARTS = 10_000
 
 NO_FILE = request_error(404, "There is no such file, or its time is over.", "not_found")
 NO_UPLOAD = request_error(403, "This upload was not permitted, or too long ago.", "forbidden")
-GONE = request_error(499, "The client went away.", "client_disconnected")
 
 # A file shown from our address must not become a page of ours.
 SAFE = {
@@ -66,7 +66,7 @@ class CdnRoutes:
         name = self._new_name(request)
         keep_s = lifetime(request.headers.get("x-fal-object-lifecycle"))
         claims = {"name": name, "keep_s": keep_s}
-        upload_id = self._parts.tokens.issue("upload", 3600.0, claims)
+        upload_id = self._parts.tokens.issue("upload", UPLOAD_S, claims)
         told = {"access_url": self._address(request, name), "uploadId": upload_id}
         return Answer(200, told).response()
 
@@ -86,14 +86,7 @@ class CdnRoutes:
         path = self._parts.uploads.find(f"{folder}/{file}")
         if path is None:
             raise Refusal(NO_FILE)
-        kind = TYPES.get(path.suffix[1:])
-        return FileResponse(
-            path,
-            media_type=kind or "application/octet-stream",
-            headers=SAFE | {"Cache-Control": "private, max-age=300"},
-            filename=path.name,
-            content_disposition_type="inline" if kind else "attachment",
-        )
+        return _handed_out(path)
 
     async def video(self, _: Request, mark: str, file: str) -> Response:
         job_id = file.removesuffix(".mp4")
@@ -105,13 +98,7 @@ class CdnRoutes:
             raise Refusal(NO_FILE) from None
         if not path.is_file():
             raise Refusal(NO_FILE)
-        return FileResponse(
-            path,
-            media_type="video/mp4",
-            headers=SAFE | {"Cache-Control": "private, max-age=300"},
-            filename=path.name,
-            content_disposition_type="inline",
-        )
+        return _handed_out(path)
 
     def _new_name(self, request: Request) -> str:
         headers = request.headers
@@ -168,3 +155,15 @@ class CdnRoutes:
         except ClientDisconnect:
             raise Refusal(GONE) from None
         return incoming.etag
+
+
+def _handed_out(path: Path) -> Response:
+    """To be shown where its kind is known, to be saved otherwise."""
+    kind = TYPES.get(path.suffix[1:])
+    return FileResponse(
+        path,
+        media_type=kind or "application/octet-stream",
+        headers=SAFE | {"Cache-Control": "private, max-age=300"},
+        filename=path.name,
+        content_disposition_type="inline" if kind else "attachment",
+    )

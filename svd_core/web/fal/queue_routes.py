@@ -29,7 +29,7 @@ class QueueRoutes:
 
     async def submit(self, request: Request) -> Response:
         job = await submit(self._service, request, reject=True)
-        told = await to_thread.run_sync(self._told, job, self._base(request), False)
+        told = self._told(job, self._base(request), logs=False)
         told |= {"status": "IN_QUEUE", "gateway_request_id": job.id}
         told.setdefault("queue_position", 0)
         for name in ("logs", "metrics", "error", "error_type"):
@@ -37,19 +37,22 @@ class QueueRoutes:
         return Answer(200, told).response(job.id)
 
     async def status(self, request: Request, request_id: str) -> Response:
-        owner, base = owner_of(request), self._base(request)
-        logs = request.query_params.get("logs", "").lower() in TRUE
+        owner, base, logs = owner_of(request), self._base(request), _with_logs(request)
 
         def look() -> Entry:
             return self._told(self.find(owner, request_id), base, logs)
 
-        told = await to_thread.run_sync(look)
+        if (job := self._service.queue.at_hand(request_id)) is not None:
+            # Most that are asked about are; a walk to another thread costs more than the answer.
+            told = self._told(_own(job, owner), base, logs)
+        else:
+            told = await to_thread.run_sync(look)
         return Answer(200 if told["status"] == "COMPLETED" else 202, told).response(request_id)
 
     async def stream(self, request: Request, request_id: str) -> Response:
         job = await to_thread.run_sync(self.find, owner_of(request), request_id)
-        logs = request.query_params.get("logs", "").lower() in TRUE
-        return event_stream(request_id, self._changes(job, self._base(request), logs))
+        changes = self._changes(job, self._base(request), _with_logs(request))
+        return event_stream(request_id, changes)
 
     async def result(self, request: Request, request_id: str) -> Response:
         owner, base = owner_of(request), self._base(request)
@@ -71,9 +74,7 @@ class QueueRoutes:
             job = self._service.queue.get(request_id)
         except UnknownJob:
             raise Refusal(NOT_FOUND) from None
-        if job.options.owner != owner:
-            raise Refusal(NOT_FOUND)
-        return job
+        return _own(job, owner)
 
     def _base(self, request: Request) -> str:
         return self._service.parts.links.base(request)
@@ -97,3 +98,14 @@ class QueueRoutes:
             urls = urls_of(base, self._endpoint, job.id)
             told = status_of(job, last, urls, log_of(news) if logs else None, end)
             yield event(told)
+
+
+def _own(job: Job, owner: str) -> Job:
+    """Raises `Refusal`, 404, for somebody else's."""
+    if job.options.owner != owner:
+        raise Refusal(NOT_FOUND)
+    return job
+
+
+def _with_logs(request: Request) -> bool:
+    return request.query_params.get("logs", "").lower() in TRUE

@@ -13,13 +13,11 @@ from starlette.responses import Response
 
 from svd_core.events import Progress, Stage
 from svd_core.jobs import Job
-from svd_core.web.fal.answers import request_error
+from svd_core.web.fal.answers import GONE
 from svd_core.web.fal.ending import ending_of
 from svd_core.web.fal.parts import Service
 from svd_core.web.fal.submission import submit
 from svd_core.web.fal.watching import SILENCE_S, STILL_HERE, event, event_stream, watched
-
-GONE = request_error(499, "The client went away.", "client_disconnected")
 
 LOOK_GONE_S = 1.0
 """Seconds after which a caller that went away is noticed, at most."""

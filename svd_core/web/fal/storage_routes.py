@@ -7,13 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from svd_core.web.fal.access import owner_of
-from svd_core.web.fal.answers import Answer, Refusal, detail, input_error
+from svd_core.web.fal.answers import Answer, Refusal, detail, input_error, no_object
 from svd_core.web.fal.parts import Service
 from svd_core.web.fal.schema import ENDPOINTS
 from svd_core.web.fal.submission import lifetime, read_json
-
-UPLOAD_S = 3600.0
-"""Seconds within which an upload has to be begun; the last part of a big one too."""
+from svd_core.web.fal.uploads import UPLOAD_S
 
 MOST_TOKEN_S = 3600.0
 SMALL = 64 * 1024
@@ -81,8 +79,7 @@ class StorageRoutes:
 async def _object(request: Request) -> dict[str, Any]:
     body = await read_json(request, SMALL)
     if not isinstance(body, dict):
-        message = "Input should be an object"
-        raise Refusal(input_error([detail("", message, "model_attributes_type", input=body)]))
+        raise Refusal(input_error([no_object(body)]))
     return body
 
 

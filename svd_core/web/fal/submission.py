@@ -2,16 +2,17 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from anyio import to_thread
 from starlette.requests import Request
 
-from svd_core.errors import InvalidRequest, InvalidUrl, SvdError, Unreachable
+from svd_core.errors import InvalidRequest, InvalidUrl, Unreachable
 from svd_core.jobs import Job, JobOptions, RemoteRequest
 from svd_core.params import VideoRequest
 from svd_core.web.fal.access import owner_of
-from svd_core.web.fal.answers import Refusal, detail, input_error, of, request_error
+from svd_core.web.fal.answers import Detail, Refusal, input_error, no_object, request_error
 from svd_core.web.fal.memo import Memo
 from svd_core.web.fal.parts import Service
 from svd_core.web.fal.photo import photo_of
@@ -27,26 +28,36 @@ async def submit(service: Service, request: Request, *, reject: bool) -> Job:
     """Put the job of `request` in line.
 
     `reject`: enter a wrong input as a job that has failed, whose answer is the 422; otherwise it
-    is refused at once, as everything else is. Raises `Refusal`.
+    is refused at once, as everything else is. Raises `Refusal`, and what the queue raises.
     """
     body = await read_json(request)
-    memo = Memo(base=service.parts.links.base(request))
     options = await _options(service, request)
+    base = service.parts.links.base(request)
     try:
-        if not isinstance(body, dict):
-            kind = "model_attributes_type"
-            raise InvalidInput([detail("", "Input should be an object", kind, input=body)])
-        image_url, params = read_input(body)
-        photo = await to_thread.run_sync(photo_of, image_url, service.parts.uploads, memo.base)
+        job = await to_thread.run_sync(_entered, service, body, options, base)
     except InvalidInput as error:
         if not reject:
             raise Refusal(input_error(error.details)) from None
-        return await _entered(service, error, options, memo)
-    wanted = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
-    memo = Memo(base=memo.base, image_url=image_url[:200])
-    job = await _asked(service.queue.submit, wanted, memo.within(options))
+        return await to_thread.run_sync(_rejected, service, error.details, options, base)
     service.on_submit(job)
     return job
+
+
+def _entered(service: Service, body: Any, options: JobOptions, base: str) -> Job:
+    """Raises `InvalidInput`, and what the queue raises."""
+    if not isinstance(body, dict):
+        raise InvalidInput([no_object(body)])
+    image_url, params = read_input(body)
+    photo = photo_of(image_url, service.parts.uploads, base)
+    wanted = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
+    memo = Memo(base=base, image_url=image_url[:200])
+    return service.queue.submit(wanted, memo.within(options))
+
+
+def _rejected(service: Service, details: Sequence[Detail], options: JobOptions, base: str) -> Job:
+    problem = InvalidRequest(str(details[0]["loc"][-1]), str(details[0]["msg"]))
+    memo = Memo(base=base, details=tuple(details))
+    return service.queue.reject(problem, memo.within(options))
 
 
 async def read_json(request: Request, most: int = MAX_JSON) -> Any:
@@ -70,21 +81,6 @@ async def read_json(request: Request, most: int = MAX_JSON) -> Any:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
-
-
-async def _entered(service: Service, error: InvalidInput, options: JobOptions, memo: Memo) -> Job:
-    first = error.details[0]
-    problem = InvalidRequest(str(first["loc"][-1]), str(first["msg"]))
-    memo = Memo(base=memo.base, details=tuple(error.details))
-    return await _asked(service.queue.reject, problem, memo.within(options))
-
-
-async def _asked(call: Any, *args: Any) -> Job:
-    try:
-        job: Job = await to_thread.run_sync(call, *args)
-    except SvdError as error:
-        raise Refusal(of(error)) from None
-    return job
 
 
 async def _options(service: Service, request: Request) -> JobOptions:

@@ -31,6 +31,9 @@ TYPES: Mapping[str, str] = {
 ENDINGS = {kind: ending for ending, kind in TYPES.items()} | {"image/jpg": "jpg"}
 UNKNOWN = "bin"
 
+UPLOAD_S = 3600.0
+"""Seconds within which an upload has to be begun; the last part of a big one too."""
+
 STALE_S = 3600.0
 """An unfinished file untouched for so long is of a client that went away."""
 STALE_PARTS_S = 86_400.0

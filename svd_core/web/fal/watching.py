@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
-from anyio import sleep, to_thread
+from anyio import sleep
 from starlette.responses import Response, StreamingResponse
 
 from svd_core.events import Event, Progress, Stage
@@ -25,7 +25,7 @@ async def watched(job: Job, silence_s: float) -> AsyncGenerator[Sequence[Stamped
     seen, heard, last = 0, time.monotonic(), None
     while True:
         fresh = []
-        for stamped in await to_thread.run_sync(job.news, seen):
+        for stamped in job.news(seen):  # at once, since it is not to wait for any
             seen = stamped.number
             if _gist(stamped.event) != last:
                 last = _gist(stamped.event)

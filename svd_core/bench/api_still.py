@@ -1,0 +1,34 @@
+"""`app.py` with all but its model, to measure what is around it."""
+
+import runpy
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from svd_core.bench.serving import APP
+from svd_core.clip import Clip
+from svd_core.engine import EngineStatus
+from svd_core.events import OnProgress, Progress, Stage
+from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.params import VideoParams
+
+SMALL = replace(CHECKPOINTS[DEMO], name="still", sizes=((128, 72),), num_frames=2)
+
+
+class StillEngine:
+    """The photo itself as every frame. Takes the arguments of `SvdEngine`, and none to heart."""
+
+    def __init__(self, *_: str) -> None:
+        self.status = EngineStatus(checkpoint=SMALL, device="no device", state="ready")
+
+    def load(self, _: OnProgress) -> Checkpoint:
+        return SMALL
+
+    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+        on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
+        return Clip(np.stack([np.asarray(image, dtype=np.uint8)] * SMALL.num_frames), params)
+
+
+if __name__ == "__main__":
+    runpy.run_path(str(APP))["main"](StillEngine)

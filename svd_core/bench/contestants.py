@@ -1,0 +1,64 @@
+"""Who takes part in a contest, and how each gets ready for its turn."""
+
+import shutil
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from svd_core.bench.weights import twin
+from svd_core.fast.exact import paying, quicken
+from svd_core.loading import Guidance, place
+from svd_core.memory import MemoryPlan
+
+STOCK = "stock"
+COMPILED = "stock, compiled"
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """`prepare`: gives the pipeline, made ready. `our_decoding`: from latents to pictures by our
+    code, which stock's pipeline has no place for."""
+
+    name: str
+    prepare: Callable[[], Any]
+    our_decoding: bool = False
+
+
+def settle(stock: Any, plan: MemoryPlan) -> None:
+    """Bring a stock pipeline to the plan's device and precisions, and change nothing else."""
+    if plan.dtype == "bfloat16":  # only with `single_unet`: the decoder is all there is to convert
+        stock.vae.decoder.to(torch.bfloat16)
+    stock.to(plan.device)
+
+
+def contestants(
+    stock: Any, plan: MemoryPlan, each: bool, compiled: bool
+) -> tuple[list[Contestant], list[str]]:
+    """All who can take part here, and a sentence for each who cannot."""
+    ours = twin(stock)
+    ours.unet.forward = Guidance(ours.unet.forward)
+    place(ours, plan)
+    fast = paying(plan)
+
+    def ready(names: list[str]) -> Callable[[], Any]:
+        def prepare() -> Any:
+            quicken(ours, names)
+            return ours
+
+        return prepare
+
+    found = [Contestant(STOCK, lambda: stock), Contestant(OURS, ready(fast), our_decoding=True)]
+    absent = []
+    if compiled and plan.device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        absent.append("Stock compiled does not take part: there is no C++ compiler here.")
+    elif compiled:
+        other = copy(stock)
+        other.unet = torch.compile(stock.unet)
+        found.insert(1, Contestant(COMPILED, lambda: other))
+    if each:
+        found += [Contestant(f"only {name}", ready([name])) for name in fast]
+    return found, absent

@@ -1,0 +1,91 @@
+"""The result of a contest: figures by contestant, a table for people, what JSON says."""
+
+import platform
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+import diffusers
+import torch
+
+from svd_core.bench.contestants import COMPILED, OURS, STOCK
+from svd_core.bench.fidelity import Fidelity
+from svd_core.bench.floor import floor_s
+from svd_core.bench.shot import Shot
+from svd_core.params import VideoParams
+
+
+def result(
+    model: str,
+    device: str,
+    shots: dict[str, list[Shot]],
+    verdict: Fidelity,
+    stock: Any,
+    params: VideoParams,
+) -> dict[str, Any]:
+    """Medians over all clips but each contestant's first, which warms up and may compile."""
+    lowest = floor_s(stock, shots[STOCK][0].latents, params)
+    rows = {name: _row(name, made, verdict, lowest) for name, made in shots.items()}
+    ours, stocks = rows[OURS], rows[STOCK]
+    return {
+        "model": model,
+        "device": device,
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                     "diffusers": diffusers.__version__},
+        "clips": len(shots[OURS]) - 1,
+        "speedup_vs_stock": stocks["seconds"] / ours["seconds"],
+        "speedup_vs_stock_cpu": stocks["cpu_s"] / ours["cpu_s"],
+        "speedup_vs_compiled_stock": (
+            rows[COMPILED]["seconds"] / ours["seconds"] if COMPILED in rows else None
+        ),
+        "max_abs_diff": verdict.frames[OURS],
+        "seconds_per_clip": ours["seconds"],
+        "peak_memory_mb": ours["peak_mb"],
+        "peak_memory_mb_stock": stocks["peak_mb"],
+        "contestants": rows,
+    }  # fmt: skip
+
+
+def _row(name: str, made: Sequence[Shot], verdict: Fidelity, lowest: float) -> dict[str, Any]:
+    def middle(of: Callable[[Shot], float]) -> float:
+        return median(of(shot) for shot in made[1:])
+
+    step = middle(lambda shot: shot.step_s)
+    return {
+        "seconds": middle(lambda shot: shot.seconds),
+        "cpu_s": middle(lambda shot: shot.cpu_s),
+        "encode_s": middle(lambda shot: shot.encode_s),
+        "step_s": step,
+        "decode_s": middle(lambda shot: shot.decode_s),
+        "peak_mb": max(shot.peak_mb for shot in made[1:]),
+        "first_s": made[0].seconds,
+        "share_of_floor": lowest / step,
+        "answer_off": verdict.answers[name],
+        "error_vs_stocks": None if verdict.ratio is None else verdict.ratio[name],
+        "pixel_off": verdict.frames[name],
+        "pixels_changed": verdict.changed[name],
+    }
+
+
+COLUMNS = (
+    ("s/clip", "seconds", "8.2f"), ("cpu s", "cpu_s", "8.2f"), ("encode", "encode_s", "7.2f"),
+    ("s/step", "step_s", "8.3f"), ("decode", "decode_s", "7.2f"), ("peak MB", "peak_mb", "8.0f"),
+    ("first", "first_s", "7.1f"), ("of floor", "share_of_floor", "9.0%"),
+    ("UNet off", "answer_off", "9.1e"), ("/255", "pixel_off", "5d"),
+)  # fmt: skip
+
+
+def show(found: dict[str, Any]) -> None:
+    rows = found["contestants"]
+    print(f"{found['model']} on {found['device']}, median of {found['clips']} clips each")
+    widths = [int(form.partition(".")[0].rstrip("d")) for _, _, form in COLUMNS]
+    heads = (f"{head:>{width}}" for (head, _, _), width in zip(COLUMNS, widths, strict=True))
+    print(f"{'':24}", *heads, "  x stock")
+    for name, row in rows.items():
+        cells = (f"{row[key]:{form}}" for _, key, form in COLUMNS)
+        print(f"{name:24}", *cells, f"{rows[STOCK]['seconds'] / row['seconds']:8.2f}x")
+    if rows[OURS]["error_vs_stocks"] is not None:
+        told = rows[OURS]["error_vs_stocks"]
+        print(f"Against the next wider precision ours is {told:.2f} times as far off as stock.")

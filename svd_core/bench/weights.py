@@ -1,0 +1,149 @@
+"""The pipelines of a contest: stock diffusers ones of equal weights, in a folder or random.
+
+`tiny` is of SVD-XT's shape with few channels; `svd-xt` with random weights is of its full size, for
+a GPU without the published weights: default initialisation keeps numbers near 1, so times are real
+and pictures are not.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    StableVideoDiffusionPipeline,
+    UNetSpatioTemporalConditionModel,
+)
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from svd_core.errors import InvalidSettings, ModelUnavailable
+from svd_core.loading import hush, open_folder
+from svd_core.models import CHECKPOINTS, Checkpoint, find_checkpoint
+
+TINY = Checkpoint(
+    name="tiny",
+    source="random weights",
+    sizes=((256, 128),),
+    num_frames=6,
+    num_inference_steps=2,
+    min_guidance_scale=1.0,
+    max_guidance_scale=3.0,
+    licence="",
+    licence_url="",
+    summary="random weights, few channels",
+)
+
+OUTER = ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",)
+INNER = ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3
+
+
+def contest_checkpoint(name: str, random_weights: bool, cuda: bool) -> Checkpoint:
+    """What `--model` names. Raises `InvalidSettings`."""
+    if name == TINY.name:
+        return TINY
+    if random_weights and name != "svd-xt":
+        raise InvalidSettings("--random-weights is for --model svd-xt; tiny has no others.")
+    return CHECKPOINTS[name] if random_weights else find_checkpoint(name, cuda)
+
+
+def open_stock(checkpoint: Checkpoint, random_weights: bool, half: bool) -> Any:
+    """A stock pipeline on the CPU. Raises `ModelUnavailable` where the weights are not at hand."""
+    if checkpoint is TINY or random_weights:
+        return _random(checkpoint is TINY, half)
+    folder = checkpoint.folder
+    if folder is None:
+        raise ModelUnavailable(
+            f"A contest takes a folder's weights or random ones, not those of {checkpoint.source}: "
+            "download it first, or add --random-weights."
+        )
+    pipeline = open_folder(folder, half, lambda _had, _total: None)
+    pipeline.unet.forward = pipeline.unet.forward.forward  # without our split guidance
+    return pipeline
+
+
+def full_size() -> tuple[Any, Any]:
+    """SVD-XT's UNet and VAE in half precision, without numbers."""
+    hush()
+    with torch.device("meta"):
+        unet, vae = _unet(tiny=False), _vae(tiny=False)
+    # Mix factors are made on the CPU whatever the context says.
+    return unet.to("meta").half().eval(), vae.to("meta").half().eval()
+
+
+def twin(pipeline: Any) -> Any:
+    """A second pipeline of the same weights, so that one can be changed and the other stays."""
+    return deepcopy(pipeline)
+
+
+def _random(tiny: bool, half: bool) -> Any:
+    hush()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts = {
+            "unet": _unet(tiny),
+            "vae": _vae(tiny),
+            "image_encoder": _image_encoder(tiny),
+        }
+    dtype = torch.float16 if half else torch.float32
+    pipeline: Any = StableVideoDiffusionPipeline(  # type: ignore[no-untyped-call]
+        **{name: part.eval().to(dtype) for name, part in parts.items()},
+        scheduler=_scheduler(),
+        feature_extractor=CLIPImageProcessorPil(),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _unet(tiny: bool) -> Any:
+    return UNetSpatioTemporalConditionModel(  # type: ignore[no-untyped-call]
+        down_block_types=OUTER,
+        up_block_types=INNER,
+        block_out_channels=(32, 64, 96, 128) if tiny else (320, 640, 1280, 1280),
+        layers_per_block=1 if tiny else 2,
+        cross_attention_dim=64 if tiny else 1024,
+        num_attention_heads=(2, 4, 6, 8) if tiny else (5, 10, 20, 20),
+        addition_time_embed_dim=32 if tiny else 256,
+        projection_class_embeddings_input_dim=96 if tiny else 768,
+        num_frames=TINY.num_frames if tiny else 25,
+        sample_size=32 if tiny else 96,
+    )
+
+
+def _vae(tiny: bool) -> Any:
+    channels = (32, 32, 32, 32) if tiny else (128, 256, 512, 512)
+    return AutoencoderKLTemporalDecoder(  # type: ignore[no-untyped-call]
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        block_out_channels=channels,
+        layers_per_block=1 if tiny else 2,
+        latent_channels=4,
+        sample_size=768,
+    )
+
+
+def _image_encoder(tiny: bool) -> Any:
+    """CLIP ViT-H/14, or two layers of little."""
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=64 if tiny else 1280,
+            intermediate_size=256 if tiny else 5120,
+            projection_dim=64 if tiny else 1024,
+            num_hidden_layers=2 if tiny else 32,
+            num_attention_heads=2 if tiny else 16,
+            image_size=224,
+            patch_size=32 if tiny else 14,
+            hidden_act="gelu",
+        )
+    )
+
+
+def _scheduler() -> Any:
+    return EulerDiscreteScheduler(  # type: ignore[no-untyped-call]
+        prediction_type="v_prediction",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+        sigma_min=0.002,
+        sigma_max=700.0,
+        timestep_spacing="leading",
+        steps_offset=1,
+    )

@@ -1,0 +1,24 @@
+"""What a queue stands on, whoever does the work."""
+
+from dataclasses import dataclass
+
+from svd_core.errors import InvalidImage
+from svd_core.jobs.limits import USUAL_LIMITS, Limits
+from svd_core.jobs.protocol import Fetch
+from svd_core.jobs.table import JobTable
+from svd_core.storage import PhotoStore
+
+
+def no_fetch(_: str) -> bytes:
+    raise InvalidImage("This server fetches no addresses; send the photo itself.")
+
+
+@dataclass(frozen=True)
+class Premises:
+    """`table` and `photos` may be shared by several processes. `fetch`: for photos that lie at an
+    address."""
+
+    table: JobTable
+    photos: PhotoStore
+    limits: Limits = USUAL_LIMITS
+    fetch: Fetch = no_fetch

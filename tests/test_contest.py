@@ -1,0 +1,93 @@
+"""The contest: everybody makes the same clip, and nobody's speed is told who computes otherwise."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.attention import FeedForward
+
+from svd_core.bench import contest, contestants
+from svd_core.bench.fidelity import AS_NEAR, ROUNDING, Fidelity
+from svd_core.bench.floor import step_flops
+from svd_core.bench.weights import TINY, open_stock
+from svd_core.fast import exact
+from svd_core.fast.exact import Exact
+from svd_core.memory import MemoryPlan
+
+SMALL = ["--model", "tiny", "--frames", "2", "--steps", "1", "--rounds", "1", "--no-compile"]
+
+
+def test_a_small_contest_ends_in_its_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert contest.main(SMALL) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["speedup_vs_stock"] > 0
+    assert found["speedup_vs_compiled_stock"] is None
+    assert found["max_abs_diff"] <= 1
+    assert found["seconds_per_clip"] > 0
+    assert found["peak_memory_mb"] > 0
+    assert found["contestants"]["ours"]["answer_off"] <= ROUNDING
+    assert 0 < found["contestants"]["stock"]["share_of_floor"] < 1
+
+
+def scaled(factor: float) -> Callable[[Any], Callable[..., torch.Tensor] | None]:
+    """A rewrite that is not exact."""
+
+    def rewrite(layer: Any) -> Callable[..., torch.Tensor] | None:
+        if not isinstance(layer, FeedForward):
+            return None
+        stock = layer.forward
+        return lambda x, *_, **__: factor * stock(x)
+
+    return rewrite
+
+
+def test_a_wrong_rewrite_gets_no_speeds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = Exact(scaled(1.001), on_cpu=True, on_cuda=True, whole_layers=True)
+    monkeypatch.setattr(exact, "EXACT", {**exact.EXACT, "units": wrong})
+    assert contest.main(SMALL) == 1
+    out, err = capsys.readouterr()
+    assert "No speeds: ours" in err
+    assert "s/clip" not in out
+    assert "speedup" not in out
+
+
+def test_where_rounding_is_blown_up_stocks_own_error_is_the_measure() -> None:
+    def judged(ratio: float | None) -> list[str]:
+        return Fidelity({"ours": 1e-2}, None if ratio is None else {"ours": ratio}, {}, {}).wrong
+
+    assert judged(None) == ["ours"]
+    assert judged(AS_NEAR + 0.01) == ["ours"]
+    assert judged(float("nan")) == ["ours"]
+    assert judged(AS_NEAR) == []
+    assert Fidelity({"ours": float("nan")}, None, {}, {}).wrong == ["ours"]
+
+
+def test_without_a_compiler_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contestants.shutil, "which", lambda _: None)
+    stock = open_stock(TINY, random_weights=False, half=False)
+    plan = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
+    taking_part, absent = contestants.contestants(stock, plan, each=True, compiled=True)
+    names = [one.name for one in taking_part]
+    assert names[:2] == ["stock", "ours"]
+    assert "only blend" in names
+    (sentence,) = absent
+    assert "C++ compiler" in sentence
+
+
+def test_operations_of_a_step_are_those_counted_for_svd_xt() -> None:
+    xt = {**dict(open_stock(TINY, False, half=False).unet.config), **XT}
+    assert step_flops(xt, (1, 25, 4, 72, 128), 1) / 1e12 == pytest.approx(79.95, rel=0.002)
+
+
+XT = {
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 1024,
+    "num_attention_heads": (5, 10, 20, 20),
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 768,
+}

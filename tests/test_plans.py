@@ -1,0 +1,56 @@
+"""The planner's figures are what counting gives, for SVD-XT at full size, without numbers."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from svd_core.bench.live import peak_bytes
+from svd_core.bench.plans import decode_bytes, rewritten_on_meta, step_bytes
+from svd_core.bench.weights import full_size
+from svd_core.memory import GIB, Device, Parts, demand, plan
+from svd_core.models import CHECKPOINTS
+
+NEEDS = demand(CHECKPOINTS["svd-xt"], Parts(), 2)
+
+
+def test_what_is_alive_at_once_is_counted_and_nothing_twice() -> None:
+    def compute() -> torch.Tensor:
+        first = torch.empty(1000, device="meta")
+        second = first + 1
+        del first
+        third = second.view(10, 100) + second.view(10, 100)
+        return third.add_(1)
+
+    assert peak_bytes(compute) == 2 * 4000
+
+
+@pytest.fixture(scope="module")
+def stock() -> tuple[Any, Any]:
+    return full_size()
+
+
+@pytest.mark.slow
+def test_stock_takes_what_was_counted_elsewhere(stock: tuple[Any, Any]) -> None:
+    unet, vae = stock
+    assert step_bytes(unet, 2) / GIB == pytest.approx(9.27, abs=0.01)
+    assert step_bytes(unet, 1) / GIB == pytest.approx(5.25, abs=0.01)
+    assert decode_bytes(vae, 25) / GIB == pytest.approx(28.1, abs=0.1)
+
+
+@pytest.mark.slow
+def test_the_planner_expects_what_our_path_takes() -> None:
+    unet, vae = (rewritten_on_meta(model) for model in full_size())
+    assert step_bytes(unet, 2) == pytest.approx(NEEDS.step, rel=0.02)
+    assert step_bytes(unet, 1) == pytest.approx(NEEDS.split_step, rel=0.02)
+    assert decode_bytes(vae, 25) == pytest.approx(NEEDS.decode(25), rel=0.13)  # see the margin
+    assert decode_bytes(vae, 25) < NEEDS.decode(25)
+    for at_once in (1, 4):
+        assert decode_bytes(vae, at_once) == pytest.approx(NEEDS.decode(at_once), rel=0.02)
+
+
+def test_svd_xt_fits_into_8_gb_with_all_frames_decoded_together() -> None:
+    card = Device(kind="cuda", name="8 GB", total_bytes=8 * 10**9, free_bytes=8 * 10**9)
+    found = plan(card, CHECKPOINTS["svd-xt"])
+    assert (found.offload, found.split_guidance, found.whole_clip) == ("model", True, True)
+    assert NEEDS.peak(found) < 8e9 * 0.9
