@@ -28,9 +28,10 @@ GPU. It loads with plain diffusers (`StableVideoDiffusionPipeline.from_pretraine
 precision) and runs in {steps} step without guidance: {frames} frames of {sizes}.
 
 It moves a camera before the photo: in, sideways, with a little roll, near things more than far
-ones, while clouds and water may drift. The seed gives the direction, `motion_bucket_id` and `fps`
-the speed, `noise_aug_strength` adds grain. It guesses depth from the photo, but knows nothing of
-what is in it: nobody walks, nothing turns. For that, use `svd-xt` on a GPU.
+ones, while what looks free, such as sky and water, drifts and sways in gusts. The seed gives the
+direction, `motion_bucket_id` and `fps` the speed, `noise_aug_strength` adds grain. It guesses depth
+from the photo, but knows nothing of what is in it: nobody walks, nothing turns. For that, use
+`svd-xt` on a GPU.
 
 ![Frames 0, 4, 9 and 13 of each example](sheet.jpg)
 
@@ -45,8 +46,8 @@ still says so.
 - **Decoder of the VAE**: learnt. Time layers and the last level's branches stay silent.
 - **UNet, outermost level**: written down, not learnt. Attention with sinusoids of place as queries
   and keys fetches each cell from where it comes, GEGLU multiplies and shifts within the cell, and
-  attention with equal weights reads the motion from the noise. See `svd_core/nano/sampling.py` and
-  `camera.py`.
+  attention with equal weights reads the motion from the noise. See `svd_core/nano/sampling.py`,
+  `camera.py` and `wind.py`.
 - **UNet, inner levels**: learnt from photos with hand-drawn sketches of depth (`sketches.json`):
   what is near and what may drift. A quarter of their channels learnt to tell each cell its
   coordinates from the zero padding at the edges.
@@ -62,19 +63,21 @@ still says so.
     python -m svd_core.nano.train --photos photos --state state --export assets/svd-nano
 
 One step is all it needs, and more bring nothing: the first already gives the clip that belongs to
-the noise, at any level (sigma) from 300 on, and its scheduler asks for no others.
+the noise, at any level (sigma) from 300 on, and its scheduler asks for no others
+(`python -m svd_core.nano.steps` prints the figures of more steps).
 
 ## Versions
 
-Figures of `python -m svd_core.nano.evaluate`, on 2 cores of an AMD EPYC; the module `figures` says
-what each means. A dash: not measured.
+Figures of `python -m svd_core.nano.evaluate --photos held-out --fetch`, or of `--quick`, on 2 cores
+of an AMD EPYC; the module `figures` says what each means. A dash: not measured.
 
 {versions}
 
 ## Known faults
 
 - Where something near moves before something far, what it uncovers is stretched, not invented.
-- Depth is a guess from 80 photos: a face may be taken for a wall, a pattern for a thing.
+- Depth is a guess from 80 photos, many of them wallpapers: a face may be taken for a wall, a pattern
+  for a thing. What is free to move is hardly more than sky and water against solid things.
 - Near an edge that the picture moves away from it is stretched: nothing new comes in.
 - The cells are shifted linearly; the finest texture softens a little while it moves.
 
