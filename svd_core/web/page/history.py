@@ -60,7 +60,7 @@ class Gallery:
                 )
             waiting = gr.HTML("", elem_id="waiting", js_on_load=GALLERY)
             tiles = gr.HTML("", elem_id="tiles", js_on_load=GALLERY)
-        return cls(waiting, tiles, gr.Timer(1.5, active=False), download, box)
+        return cls(waiting, tiles, gr.Timer(3.0, active=False), download, box)
 
     @property
     def outputs(self) -> list[Any]:

@@ -19,7 +19,7 @@ from svd_core.web.page.components import Clip
 from svd_core.web.page.dials import Changes, Dials, marked
 from svd_core.web.page.texts import Texts, fixed
 
-EVERY_S = 0.25
+EVERY_S = 0.4
 """Seconds between two signs of progress, at least."""
 
 PICK = """
