@@ -76,8 +76,8 @@ of an AMD EPYC; the module `figures` says what each means. A dash: not measured.
 ## Known faults
 
 - Where something near moves before something far, what it uncovers is stretched, not invented.
-- Depth is a guess from 80 photos, many of them wallpapers: a face may be taken for a wall, a pattern
-  for a thing. What is free to move is hardly more than sky and water against solid things.
+- Depth is a guess from 80 pictures, many of them wallpapers: a face may be taken for a wall, a
+  pattern for a thing. What is free to move is told from what is not only roughly.
 - Near an edge that the picture moves away from it is stretched: nothing new comes in.
 - The cells are shifted linearly; the finest texture softens a little while it moves.
 
