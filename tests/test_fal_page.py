@@ -15,7 +15,7 @@ from gradio_client import Client, handle_file
 
 from svd_core.settings import Settings
 from svd_core.web.fal import build_api
-from svd_core.web.page import build_page
+from svd_core.web.page import Backend, build_page
 from svd_core.web.server import MAX_BODY, for_this_machine_only, launch_options, watchers
 from tests.fakes import photo
 from tests.fal_server import KEY, KEYS, PhotoWork, fal_service
@@ -30,7 +30,8 @@ def page_and_api(settings: Settings) -> Iterator[tuple[str, PhotoWork]]:
     folder = settings.data_dir
     work = PhotoWork(folder / "results", steps=3)
     with fal_service(settings, work) as (service, _), socket.socket() as free:
-        page = build_page(service.queue, service.status, folder / "none", watchers(settings))
+        backend = Backend(service.queue, service.status, service.parts.results, lambda _: None)
+        page = build_page(backend, folder / "none", watchers(settings))
         page.queue(max_size=settings.max_queue)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
