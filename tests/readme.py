@@ -6,6 +6,7 @@ A part stands between `<!-- name -->` and `<!-- end name -->`.
 import ast
 import json
 import re
+from itertools import takewhile
 from pathlib import Path
 
 from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
@@ -17,7 +18,7 @@ from tests.test_layers import ROWS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-SOURCES = (".py", ".css", ".tsv", ".json")
+SOURCES = (".py", ".css", ".tsv", ".json", ".toml")
 
 
 def parts() -> dict[str, str]:
@@ -112,7 +113,8 @@ def files() -> str:
 
 def first_line(path: Path) -> str:
     """What a source says of itself: the first sentence of a module's docstring or of a style
-    sheet's comment, without full stop; the columns of a table, the keys of a list."""
+    sheet's or a TOML file's comment, without full stop; the columns of a table, the keys of a
+    list."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".tsv":
         text = f"Table of {', '.join(source.splitlines()[0].split())}"
@@ -121,6 +123,9 @@ def first_line(path: Path) -> str:
         text = f"Lists of {', '.join(next(iter(lists.values()))[0])} under {len(lists)} names"
     elif path.suffix == ".css":
         text = source.partition("/*")[2].partition("*/")[0]
+    elif path.suffix == ".toml":
+        comment = takewhile(lambda line: line.startswith("#"), source.splitlines())
+        text = " ".join(line.lstrip("# ") for line in comment)
     else:
         text = ast.get_docstring(ast.parse(source)) or ""
     paragraph = " ".join(text.split("\n\n")[0].split())

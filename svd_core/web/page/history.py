@@ -1,5 +1,6 @@
-"""What this visitor made: a gallery that plays, with the settings of each video, and what to do
-with it. It is read from the job table, so it survives reloads and restarts."""
+"""What this visitor made: a gallery that plays, with each video's settings and what to do with it.
+
+It is read from the job table, so it survives reloads and restarts."""
 
 import zipfile
 from collections.abc import Sequence
