@@ -24,8 +24,12 @@ ZOOM_MEAN, ZOOM = 0.0045, 0.0035
 """Share by which the picture grows each frame. Mostly inwards: no edge has to be invented then."""
 ROLL = 0.0008
 """Radians a frame."""
-DRIFT = (0.30, 0.06)
+DRIFT = (0.15, 0.03)
 """Cells a frame of what drifts by itself, beside the camera's motion."""
+
+FIRM, FREE = 0.22, 3.0
+"""What is as free as `FIRM` still stands fast, and what is freer moves so many times as much: the
+scene net is seldom sure."""
 
 FAR, NEAR = 0.35, 1.65
 """What the camera's pan and zoom are multiplied by at depth 0 (the horizon) and 1 (close by)."""
@@ -65,10 +69,10 @@ def places(motion: dict[str, Tensor], near: Tensor, drift: Tensor) -> tuple[Tens
     roll = ROLL * part["roll"]
     go_x = (PAN[0] * part["pan_x"] + zoom * across) * depth - roll * down
     go_y = (PAN[1] * part["pan_y"] + zoom * down) * depth + roll * across
-    go_x = go_x + DRIFT[0] * part["drift_x"] * drift.clamp(min=0)
-    go_y = go_y + DRIFT[1] * part["drift_y"] * drift.clamp(min=0)
+    free = (FREE * (drift - FIRM)).clamp(min=0)
     swing = wind.SWAY * part["sway"] * wind.wave(x, y, part["pace"])
-    go_x = go_x + swing * drift.clamp(min=0)
+    go_x = go_x + (DRIFT[0] * part["drift_x"] + swing) * free
+    go_y = go_y + DRIFT[1] * part["drift_y"] * free
     return _held(x, go_x, width - 1), _held(y, go_y, height - 1)
 
 
@@ -197,7 +201,7 @@ def _go(products: Products, tokens: Tokens) -> None:
         own = drift * tokens.read(f"go_drift_{axis}")
         if axis == "x":
             own = own + tokens.read("swing")
-        products.add(own, tokens.read("drift"), target)
+        products.add(FREE * own, tokens.read("drift") - FIRM * one, target)
 
 
 def _near_edges(products: Products, tokens: Tokens) -> None:

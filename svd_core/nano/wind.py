@@ -8,7 +8,7 @@ from torch import Tensor
 from svd_core.nano.channels import FRAME, UNIT
 from svd_core.nano.tokens import Products, Tokens
 
-SWAY = 0.8
+SWAY = 0.4
 """Cells to either side of what is quite free, for noise one deviation off."""
 
 PACE = 10.0
