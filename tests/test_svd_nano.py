@@ -14,9 +14,10 @@ from svd_core.engine import SvdEngine
 from svd_core.generate import generate
 from svd_core.image import frame_photo, open_photo
 from svd_core.models import ASSETS
-from svd_core.nano import scene
+from svd_core.nano import scene, shape, warping
 from svd_core.nano.export import FARTHEST_OFF
 from svd_core.nano.flow import OpticalFlow
+from svd_core.nano.operators import KNOTS
 from svd_core.nano.photos import sources
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
@@ -147,3 +148,19 @@ def test_example_videos_play_and_were_made_by_svd_nano(path: Path) -> None:
     recipe = Recipe.read(path.with_suffix(".mp4"))
     assert recipe.model == "svd-nano"
     assert recipe.matches(path.read_bytes())
+
+
+def test_the_written_layers_are_those_of_the_code() -> None:
+    shipped = UNetSpatioTemporalConditionModel.from_pretrained(FOLDER / "unet")
+    written = shape.unet()
+    nothing = torch.zeros(len(KNOTS), shape.LATENT_CHANNELS, 2 * shape.LATENT_CHANNELS)
+    warping.initialise(written, (nothing, nothing))
+    nets = (written, shipped)
+    ours, theirs = (dict(net.up_blocks[-1].attentions.named_parameters()) for net in nets)
+    learnt = ("1.transformer_blocks.1.ff.", "1.temporal_transformer_blocks.1.ff_in.")  # the bends
+    compared = [
+        name for name in ours if "transformer_blocks" in name and not name.startswith(learnt)
+    ]
+    assert len(compared) > 100
+    for name in compared:
+        assert torch.allclose(theirs[name], ours[name], rtol=1e-5), name
