@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from svd_core.bench import extras
+from svd_core.bench.serving import serving
 from svd_core.bench.stopwatch import Run, Stopwatch, medians
 from svd_core.bench.video import main, measured_run
 from svd_core.clip import Clip
@@ -119,3 +120,8 @@ def test_what_a_page_asks_for_beside_videos_is_measured(
     assert {f"export {kind}" for kind in ("mp4", "gif", "webp", "png")} < set(found)
     assert len(table) == 1 + len(found) - 3
     assert all(found[line[:32].strip()] > 0 for line in table[1:])
+
+
+def test_a_server_that_ends_without_a_word_has_not_answered(tmp_path: Path) -> None:
+    with serving(tmp_path, "-c", "import time; time.sleep(0.2)") as server:
+        assert not server.answers("/")

@@ -28,7 +28,8 @@ class Server:
         """Whether it gives what has `having` in it at `path`, within `START_S`."""
         until = time.monotonic() + START_S
         while self.process.poll() is None and time.monotonic() < until:
-            if having in (self._got(path) or b""):
+            body = self._got(path)
+            if body is not None and having in body:
                 return True
             time.sleep(0.05)
         return False
