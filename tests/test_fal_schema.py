@@ -55,7 +55,8 @@ def checked(schema: Any, name: str, mode: GenerationMode) -> None:
     @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     def check(case: Any) -> None:
         # An address of two lines does not get past what is in front of the API, here and in Gradio.
-        assume(len(unquote(case.formatted_path).splitlines()) == 1)
+        address = unquote(case.formatted_path)
+        assume(address.splitlines() == [address])
         case.call_and_validate(
             checks=[not_a_server_error, *FORM], headers={"Authorization": f"Key {KEY}"}, timeout=20
         )
