@@ -1,4 +1,7 @@
-"""A checkpoint in memory: how it gets there, and clips made with it, also when memory is short."""
+"""A checkpoint in memory: how it gets there, and clips made with it, also when memory is short.
+
+Somewhat long: what is filled in, held and noted for a clip is what the retry has to know too.
+"""
 
 import time
 from dataclasses import replace

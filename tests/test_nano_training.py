@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from svd_core.errors import SvdError
-from svd_core.nano import decoder, denoising, operators, scene, shape, warping
+from svd_core.nano import decoder, denoising, operators, position, scene, shape, warping
 from svd_core.nano.codec import encode
 from svd_core.nano.course import Course
 from svd_core.nano.courses import DIALS, Lessons
@@ -91,12 +91,12 @@ def test_guard_keeps_one_lane_from_changing(
 def test_settling_fits_coordinates_and_then_the_worst_of_them(unet: shape.Net) -> None:
     def worst() -> float:
         with torch.no_grad():
-            return max(float(found.abs().max()) for found in scene.position_errors(unet))
+            return max(float(found.abs().max()) for found in position.errors(unet))
 
     blank = worst()
-    scene.settle(unet, rounds=1)
+    position.settle(unet, rounds=1)
     once = worst()
-    scene.settle(unet, rounds=25)
+    position.settle(unet, rounds=25)
     assert worst() < 0.8 * once < 0.8 * blank
 
 
@@ -275,7 +275,7 @@ def test_command_trains_every_course_and_exports_a_stock_checkpoint(
 ) -> None:  # fmt: skip
     listed(photo_folder, monkeypatch)
     monkeypatch.setattr("svd_core.nano.train.REPORT_EVERY", 1)
-    monkeypatch.setattr("svd_core.nano.scene.settle", lambda _unet: None)
+    monkeypatch.setattr("svd_core.nano.position.settle", lambda _unet: None)
     state, folder = tmp_path / "state", tmp_path / "svd-toy"
     common = ["--photos", str(photo_folder), "--state", str(state), "--device", "cpu"]
     for course in ("position", "scene", "decoder", "clips"):

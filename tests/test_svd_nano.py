@@ -14,7 +14,7 @@ from svd_core.engine import SvdEngine
 from svd_core.generate import generate
 from svd_core.image import frame_photo, open_photo
 from svd_core.models import ASSETS
-from svd_core.nano import scene, shape, warping
+from svd_core.nano import position, shape, warping
 from svd_core.nano.export import FARTHEST_OFF
 from svd_core.nano.flow import OpticalFlow
 from svd_core.nano.operators import KNOTS
@@ -111,7 +111,7 @@ def test_plain_diffusers_makes_the_same_frames(engine: SvdEngine) -> None:
 def test_coordinates_are_right_in_every_cell_of_every_size() -> None:
     unet = UNetSpatioTemporalConditionModel.from_pretrained(FOLDER / "unet")
     with torch.no_grad():
-        worst = max(float(error.abs().max()) for error in scene.position_errors(unet))
+        worst = max(float(error.abs().max()) for error in position.errors(unet))
     assert worst < FARTHEST_OFF
 
 

@@ -64,10 +64,11 @@ def write(path: Path, content: object) -> None:
 def _parts():
     from diffusers import (
         AutoencoderKLTemporalDecoder,
-        EulerDiscreteScheduler,
         UNetSpatioTemporalConditionModel,
     )
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from svd_core.bench.weights import scheduler
 
     return {
         "unet": UNetSpatioTemporalConditionModel(
@@ -102,14 +103,5 @@ def _parts():
                 patch_size=32,
             )
         ),
-        "scheduler": EulerDiscreteScheduler(
-            prediction_type="v_prediction",
-            timestep_type="continuous",
-            use_karras_sigmas=True,
-            sigma_min=0.002,
-            sigma_max=700.0,
-            timestep_spacing="leading",
-            steps_offset=1,
-            interpolation_type="linear",
-        ),
+        "scheduler": scheduler(),
     }

@@ -88,7 +88,7 @@ def _random(tiny: bool, half: bool) -> Any:
     dtype = torch.float16 if half else torch.float32
     pipeline: Any = StableVideoDiffusionPipeline(  # type: ignore[no-untyped-call]
         **{name: part.eval().to(dtype) for name, part in parts.items()},
-        scheduler=_scheduler(),
+        scheduler=scheduler(),
         feature_extractor=CLIPImageProcessorPil(),
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -137,7 +137,8 @@ def _image_encoder(tiny: bool) -> Any:
     )
 
 
-def _scheduler() -> Any:
+def scheduler() -> Any:
+    """As SVD-XT's, in its own file of settings."""
     return EulerDiscreteScheduler(  # type: ignore[no-untyped-call]
         prediction_type="v_prediction",
         timestep_type="continuous",

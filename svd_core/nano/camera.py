@@ -5,6 +5,8 @@ the choice is tied to the noise: means of noise channels over the clip say how t
 rolls and moves in, which way things drift and how much they sway. Photo, noise and settings then
 determine the clip, seeds stay meaningful, and one sampling step is enough. Near things move more
 than far ones, as they do before a real camera.
+
+Somewhat long: the motion in plain words and what is written down of it are to be read together.
 """
 
 import torch

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from svd_core.errors import SvdError
-from svd_core.nano import codec, decoder, denoising, operators, scene, shape, warping
+from svd_core.nano import codec, decoder, denoising, operators, position, scene, shape, warping
 from svd_core.nano.course import Course
 from svd_core.nano.photos import random_crop, with_sketches
 
@@ -86,7 +86,7 @@ class Lessons:
         return self._course(
             "position",
             {"inner": scene.inner_layers(unet)},
-            lambda _: scene.position_loss(unet),
+            lambda _: position.loss(unet),
             rate=2e-3,
             half_life=900,
             half_precision=False,
@@ -184,7 +184,7 @@ class Lessons:
         if not learnt.exists():
             return
         if not settled.exists() or settled.stat().st_mtime < learnt.stat().st_mtime:
-            scene.settle(unet)
+            position.settle(unet)
             torch.save(inner.state_dict(), settled)
         inner.load_state_dict(torch.load(settled, weights_only=True))
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from svd_core.errors import SvdError
-from svd_core.nano import scene, shape
+from svd_core.nano import position, shape
 from svd_core.nano.card import model_card
 from svd_core.nano.courses import Lessons
 
@@ -36,7 +36,7 @@ def export(lessons: Lessons, folder: Path) -> None:
             raise SvdError(f"{course}.pt is missing in {lessons.state}: train that course first.")
     nets = lessons.nets()
     with torch.no_grad():
-        worst = max(float(error.abs().max()) for error in scene.position_errors(nets["unet"]))
+        worst = max(float(error.abs().max()) for error in position.errors(nets["unet"]))
     if worst > FARTHEST_OFF:
         raise SvdError(
             f"A coordinate is off by {worst:.2f} cells, more than {FARTHEST_OFF}: "

@@ -3,9 +3,7 @@
 They are an ordinary convolutional U-Net inside the stock one, learnt from hand-drawn sketches of
 depth. A quarter of its channels, the position lane, never sees the photo: zero padding at the edges
 is all it has to find coordinates from, so they are the same for every photo and can be checked for
-every size once and for all. The other channels see both.
-
-Somewhat long: how the levels run, start and learn rests on one layout of their channels.
+every size once and for all (`position`). The other channels see both.
 """
 
 from dataclasses import dataclass
@@ -15,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.nano.channels import CARRIER, UNIT, channel
+from svd_core.nano.channels import CARRIER, channel
 from svd_core.nano.codec import encode
-from svd_core.nano.shape import LATENT_CHANNELS, LEVELS, PATCH, SIZES, UNET_WIDTH, Net
+from svd_core.nano.shape import LATENT_CHANNELS, LEVELS, PATCH, UNET_WIDTH, Net
 
 LANE = 24
 """Channels of the position lane, whole norm groups."""
@@ -184,25 +182,6 @@ def _of_lane(length: int) -> Tensor:
     return (place < LANE).float()
 
 
-def position_loss(unet: Net) -> Tensor:
-    """Squared error of the coordinates, in cells, summed over the sizes; the sixth power is added
-    so that the worst cells count most."""
-    total = torch.zeros(())
-    for error in position_errors(unet):
-        total = total + error.square().mean() + 0.02 * error.abs().pow(6).mean().clamp(max=50.0)
-    return total
-
-
-def position_errors(unet: Net) -> list[Tensor]:
-    """How far off the coordinates of each size are, (2, height, width), in cells."""
-    found = []
-    for width, height in SIZES:
-        shape = (LATENT_CHANNELS, height // PATCH, width // PATCH)
-        made = Lane(unet, LANE)(torch.zeros(1, *shape))[0, :2]
-        found.append(made * UNIT - _coordinates(shape[2], shape[1]))
-    return found
-
-
 def scene_loss(unet: Net, scenes: Tensor, kernel: Tensor, generator: torch.Generator) -> Tensor:
     """Squared error of `near` and `drift` for `scenes` (n, 5, height, width) in [-1, 1]: photos and
     their sketches. The photos' colours are varied, and noise is laid over them as SVD's noise
@@ -218,41 +197,3 @@ def scene_loss(unet: Net, scenes: Tensor, kernel: Tensor, generator: torch.Gener
     latents = encode(photos + noise.to(photos.device), kernel.to(photos.device))
     made = Lane(unet)(latents)[:, [OUTPUTS[name] for name in SEEN]]
     return F.mse_loss(made.float(), wanted)
-
-
-@torch.no_grad()
-def settle(unet: Net, rounds: int = 150) -> None:
-    """Fit the layer that gives the coordinates so that the worst cell is as good as can be.
-
-    Lawson's algorithm: least squares again and again, each cell weighed by how wrong it has been.
-    """
-    conv = list(unet.up_blocks)[-2].upsamplers[0].conv
-    rows, targets = [], []
-    for width, height in SIZES:
-        shape = (1, LATENT_CHANNELS, height // PATCH, width // PATCH)
-        patches = F.unfold(Lane(unet, LANE).features(torch.zeros(shape)).double(), 3, padding=1)[
-            0
-        ].T
-        rows.append(torch.cat([patches, torch.ones(len(patches), 1)], dim=1))
-        targets.append(_coordinates(width // PATCH, height // PATCH).flatten(1).T.double() / UNIT)
-    features, wanted = torch.cat(rows), torch.cat(targets)
-    for axis in (0, 1):
-        weight = torch.ones(len(features), 1, dtype=torch.float64)
-        best = float("inf")
-        for _ in range(rounds):
-            gram = features.T @ (weight * features)
-            gram += 1e-10 * gram.diagonal().mean() * torch.eye(len(gram))
-            found = torch.linalg.solve(gram, features.T @ (weight[:, 0] * wanted[:, axis]))
-            error = (features @ found - wanted[:, axis]).abs()
-            if float(error.max()) < best:
-                best = float(error.max())
-                conv.weight[axis, :LANE] = found[:-1].reshape(LANE, 3, 3).float()
-                conv.bias[axis] = found[-1].float()
-            weight = weight * (error[:, None] / error.max() + 0.05)
-            weight = weight / weight.mean()
-
-
-def _coordinates(columns: int, rows: int) -> Tensor:
-    """x and y of every cell, (2, rows, columns)."""
-    grids = torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy")
-    return torch.stack(grids).float()
