@@ -105,7 +105,7 @@ def test_plain_diffusers_makes_the_same_frames(engine: SvdEngine) -> None:
         generator=torch.Generator().manual_seed(5),
         output_type="np",
     ).frames[0]
-    assert psnr(ours, stock * 255) > 40
+    assert np.abs(ours - stock * 255).max() < 4
 
 
 def test_coordinates_are_right_in_every_cell_of_every_size() -> None:

@@ -36,6 +36,9 @@ scene net is seldom sure."""
 FAR, NEAR = 0.35, 1.65
 """What the camera's pan and zoom are multiplied by at depth 0 (the horizon) and 1 (close by)."""
 
+MIDDLE = 64
+"""Cell from which whole cells are counted."""
+
 MARGIN = 48.0
 """Cells from an edge over which the picture is stretched rather than drawn in from beyond it."""
 FARTHEST = 0.9 * MARGIN
@@ -95,17 +98,17 @@ def write(unet: Net) -> None:
     codes += [f"go_{code}" for code in WAYS]
     own = ["cell_x", "cell_y", "middle_x", "middle_y", "zoom_x", "zoom_y", "roll_x", "roll_y"]
     own += [f"{end}_{axis}" for end in ("early", "late", "shift") for axis in "xy"]
-    own += ["frame", "speed", "pace", "wave", "swing", "from_x", "from_y"]
+    own += ["frame", "speed", "pace", "wave", "swing", "held_x", "held_y"]
     tokens = Tokens([*entering, *codes, *own])
-    tokens.open(transformer, entering)
+    tokens.open(transformer, entering, fine=True)
     _count_frames(transformer, tokens)
     first, second = transformer.transformer_blocks
     first_in_time, second_in_time = transformer.temporal_transformer_blocks
     for index, code in enumerate(CODES):
-        _average(first.attn1, index, tokens.read(f"noise_{code}"), tokens.write(f"mean_{code}"))
-        many = (CELLS * NUM_FRAMES) ** 0.5
-        target = tokens.write(f"code_{code}", many)
-        _average(first_in_time.attn1, index, tokens.read(f"mean_{code}"), target)
+        mean = tokens.write(f"mean_{code}", CELLS**0.5)
+        _average(first.attn1, index, tokens.read(f"noise_{code}"), mean)
+        mean = tokens.write(f"code_{code}", NUM_FRAMES**0.5)
+        _average(first_in_time.attn1, index, tokens.read(f"mean_{code}"), mean)
     products = Products(first.ff)
     _snap(products, tokens, "x")
     products.add(tokens.read("bucket"), tokens.read("interval"), tokens.write("speed"))
@@ -127,7 +130,8 @@ def write(unet: Net) -> None:
     _hold(Products(second_in_time.ff), tokens)
     for axis in "xy":
         tokens.close(transformer, f"cell_{axis}", axis, less=axis)
-        tokens.close(transformer, f"from_{axis}", f"from_{axis}")
+        tokens.close(transformer, f"cell_{axis}", f"from_{axis}")
+        tokens.close(transformer, f"held_{axis}", f"from_{axis}")
 
 
 def _write_request(unet: Net, block: Net) -> None:
@@ -143,7 +147,8 @@ def _write_request(unet: Net, block: Net) -> None:
     channels.set_carriers(block.conv1.bias)
     channels.undo(block.norm2)
     for index, (name, value) in enumerate((("bucket", bucket / 127), ("interval", 7 / fps))):
-        fit(embedding.linear_2, index, features, value + OFFSET)
+        column = torch.eye(len(embedding.linear_2.bias))[index]
+        fit(embedding.linear_2, column, features, value + OFFSET)
         # Two groups of three hold the value and its negative, which tells what the norm took off:
         # a third of what is even everywhere.
         for place, sign in ((6 * index + 2, 1.0), (6 * index + 5, -1.0)):
@@ -161,7 +166,7 @@ def _count_frames(transformer: Net, tokens: Tokens) -> None:
     weight = torch.ones(50)
     weight[:NUM_FRAMES] = 10.0
     weight[0] = 1e4
-    fit(embed.linear_2, tokens.place("frame"), features, frames / FRAME, weight)
+    fit(embed.linear_2, tokens.write("frame"), features, frames / FRAME, weight)
 
 
 def _average(attention: Net, index: int, row: Tensor, column: Tensor) -> None:
@@ -172,12 +177,21 @@ def _average(attention: Net, index: int, row: Tensor, column: Tensor) -> None:
 
 def _snap(products: Products, tokens: Tokens, axis: str) -> None:
     """What the position net says, to the nearest whole cell: a staircase with steps so steep that
-    coordinates may be wrong by 0.4 cells."""
-    knots, slopes = [], []
-    for cell in range(1, 128):
-        knots += [(cell - 0.5625) / UNIT, (cell - 0.4375) / UNIT]
-        slopes += [tokens.write(f"cell_{axis}", 8.0), tokens.write(f"cell_{axis}", -8.0)]
-    products.bend(tokens.one(), tokens.read(axis), knots, torch.stack(slopes), steepness=4096.0)
+    coordinates may be wrong by 0.4 cells.
+
+    It goes up and down from the middle, and the two ends of a step, which all but cancel, stand in
+    the order of the Thue-Morse sequence: so every part of the sum stays small, however a processor
+    divides it, and with it the rounding.
+    """
+    target, one = tokens.write(f"cell_{axis}"), tokens.one()
+    products.add(tokens.one(MIDDLE / UNIT), one, target)
+    for step in range(1, MIDDLE + 1):
+        ends = [(step - 0.5625, 8.0), (step - 0.4375, -8.0)]
+        for end, slope in ends if step.bit_count() % 2 else reversed(ends):
+            for sign in (1.0, -1.0):
+                beyond = sign * (tokens.read(axis) - tokens.one(MIDDLE / UNIT))
+                gate = beyond - tokens.one(end / UNIT)
+                products.add(one, gate, sign * slope * target, steepness=4096.0)
 
 
 def _turn_and_grow(products: Products, tokens: Tokens) -> None:
@@ -218,10 +232,9 @@ def _near_edges(products: Products, tokens: Tokens) -> None:
 
 
 def _hold(products: Products, tokens: Tokens) -> None:
-    """Where each cell comes from, in plain words: `_held`."""
+    """How far from itself each cell comes from, in plain words: `_held` less `place`."""
     for axis in "xy":
-        shift, target = tokens.read(f"shift_{axis}"), tokens.write(f"from_{axis}")
-        products.add(tokens.read(f"cell_{axis}"), tokens.one(), target)
+        shift, target = tokens.read(f"shift_{axis}"), tokens.write(f"held_{axis}")
         for end, away in (("early", shift), ("late", -shift)):
             held = tokens.read(f"{end}_{axis}") * (-1.0 if end == "early" else 1.0)
             products.add(held, away, target)

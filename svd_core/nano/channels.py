@@ -11,6 +11,10 @@ from torch import Tensor
 from svd_core.nano.shape import LATENT_CHANNELS, UNET_WIDTH, Net
 
 CARRIER = 256.0
+FINE = 16.0
+"""Carriers of the noise, until it has been read: its mean over the clip is wanted, which beside
+larger ones would lose its last digits."""
+
 GROUP = 3
 UNIT = 32.0
 """Cells."""
@@ -57,13 +61,23 @@ def row(name: str) -> Tensor:
     return weights
 
 
+def carriers(fine: bool = False) -> Tensor:
+    """How large the carriers are, for each channel; `fine`: of a net that still holds the noise."""
+    sizes = torch.full((UNET_WIDTH,), CARRIER)
+    if fine:
+        for code in CODES:
+            place = channel(f"noise_{code}")
+            sizes[place + 1 - GROUP : place + 1] = FINE
+    return sizes
+
+
 @torch.no_grad()
-def undo(norm: Net) -> None:
+def undo(norm: Net, fine: bool = False) -> None:
     """Make a group norm the identity, but for what `row` corrects."""
-    norm.weight.fill_(CARRIER * (2 / GROUP) ** 0.5)
+    norm.weight.copy_(carriers(fine) * (2 / GROUP) ** 0.5)
     norm.bias.zero_()
 
 
-def set_carriers(bias: Tensor) -> None:
-    bias[0::GROUP] = CARRIER
-    bias[1::GROUP] = -CARRIER
+def set_carriers(bias: Tensor, fine: bool = False) -> None:
+    bias[0::GROUP] = carriers(fine)[0::GROUP]
+    bias[1::GROUP] = -carriers(fine)[1::GROUP]

@@ -20,14 +20,19 @@ from svd_core.nano.tokens import Products, Tokens
 PERIODS = (4.0, 24.0, 144.0)
 """Cells. The first tells neighbours apart, each other what the one before it confuses."""
 
-STRENGTHS = (4e5, 8e4, 8e4)
-"""What a sinusoid counts in the logits: look-alikes lose by far, and two cells are mixed only where
-a place lies within a hundred-thousandth of the border between them. The first may be at most 80
-times the others, or its rounding hides what they tell apart."""
+STRENGTHS = (4e8, 8e7, 8e7)
+"""What a sinusoid counts in the logits: so much that two cells are mixed only where a place lies
+within a ten-millionth of the border between them, which is about what single precision can tell.
+The first may be at most 80 times the others, or its rounding hides what they tell apart."""
 
-EARLY = 0.45
+EARLY = 0.475
 """Cells. The nearest cell to `place - EARLY` is the one before it, and `place` itself where that is
 a whole cell, with some margin for rounding."""
+
+REST = (0.01, 0.95)
+"""Parts of a cell, between which the content slides. Before and beyond them it stands on the one
+cell or the other, so that it makes no difference on which side of the border between two cells
+rounding puts a place: the answer follows the place without a jump."""
 
 CELLS = 128
 """Of the longest side."""
@@ -35,8 +40,8 @@ CELLS = 128
 LEEWAY = 0.012
 """Cells. On the border between two cells heads may round differently. So those that fetch the far
 cells go on to the next one later than the head that tells where this is, and those that fetch
-the near ones earlier: around the border all hold the cell that the place has all but reached.
-Positions are right to 0.003 cells."""
+the near ones earlier: around the border, where `REST` has the far cell shown and then the near one,
+both are the cell that the place has all but reached. Positions are right to 0.003 cells."""
 
 CORNERS = {"here": (0, 0), "right": (1, 0), "below": (0, 1), "corner": (1, 1)}
 HEAD = UNET_WIDTH // HEADS
@@ -55,9 +60,7 @@ def write(transformer: Net, bends: tuple[Tensor, Tensor]) -> None:
     _write_waves(Products(first.ff), tokens, "key", "", 0.0)
     _write_waves(Products(first_in_time.ff_in), tokens, "query", "from_", EARLY)
     _fetch(second.attn1, tokens)
-    across, down = (
-        PATCH * UNIT * (tokens.read(f"from_{a}") - tokens.read(f"at_{a}")) for a in "xy"
-    )
+    across, down = (_slid(tokens, axis) for axis in "xy")
     products = Products(second.ff)
     _slide(products, tokens, bends[0], across, "here", "right")
     _slide(products, tokens, bends[0], across, "below", "corner")
@@ -65,6 +68,13 @@ def write(transformer: Net, bends: tuple[Tensor, Tensor]) -> None:
     overlaid = dict(enumerate(PLACES, start=LATENT_CHANNELS - len(PLACES)))
     for j in range(LATENT_CHANNELS):
         tokens.close(transformer, f"here_{j}", f"moved_{j}", less=overlaid.get(j))
+
+
+def _slid(tokens: Tokens, axis: str) -> Tensor:
+    """Row of the pixels, 0..PATCH, by which the content of a cell has slid along `axis`."""
+    start, end = REST
+    cells = UNIT * (tokens.read(f"from_{axis}") - tokens.read(f"at_{axis}"))
+    return PATCH / (end - start) * (cells - tokens.one(start))
 
 
 def _write_waves(products: Products, tokens: Tokens, kind: str, source: str, early: float) -> None:

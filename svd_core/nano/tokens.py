@@ -1,7 +1,9 @@
 """Weights of a stock transformer block written by hand: named values, products, constant norms.
 
-Two large constants fix the deviation a LayerNorm divides by, and half their sum tells the mean it
-took off. GEGLU multiplies: value * gelu(gate) is value * max(gate, 0) where the gate is steep.
+Two large constants, the carriers, fix the deviation that a LayerNorm divides by. Whatever is added
+to a value is taken from them, so that the mean is always zero and nothing has to be told apart
+from it: a difference of large numbers would cost the last digits of places. GEGLU multiplies:
+value * gelu(gate) is value * max(gate, 0) where the gate is steep.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +31,6 @@ class Tokens:
         """Row of a linear layer that gives value `name` behind a norm of the block."""
         row = torch.zeros(UNET_WIDTH)
         row[self._places[name]] = 1.0
-        row[:2] = -0.5
         return row
 
     def one(self, factor: float = 1.0) -> Tensor:
@@ -42,14 +43,13 @@ class Tokens:
         """Column of a linear layer that adds to value `name`."""
         column = torch.zeros(UNET_WIDTH)
         column[self._places[name]] = factor
+        column[:2] = -factor / 2
         return column
 
-    def place(self, name: str) -> int:
-        return self._places[name]
-
-    def open(self, transformer: Net, names: Iterable[str]) -> None:
-        """Make every norm harmless; bring `names` in from the channels of the same name."""
-        channels.undo(transformer.norm)
+    def open(self, transformer: Net, names: Iterable[str], fine: bool = False) -> None:
+        """Make every norm harmless; bring `names` in from the channels of the same name, which
+        have `fine` carriers or not."""
+        channels.undo(transformer.norm, fine)
         transformer.proj_in.bias[0], transformer.proj_in.bias[1] = CARRIER, -CARRIER
         self.enter(transformer, {name: name for name in names})
         for module in transformer.modules():
@@ -60,7 +60,7 @@ class Tokens:
     def enter(self, transformer: Net, names: Mapping[str, str]) -> None:
         """Fill values from channels: names of channels by those of values."""
         for name, channel in names.items():
-            transformer.proj_in.weight[self._places[name]] = channels.row(channel)
+            transformer.proj_in.weight += torch.outer(self.write(name), channels.row(channel))
 
     def close(self, transformer: Net, name: str, channel: str, less: str | None = None) -> None:
         """Add value `name`, less value `less`, to `channel`. No norm stands before this layer."""
@@ -123,15 +123,15 @@ def silence(unet: Net) -> None:
 
 
 def fit(
-    linear: Net, row: int, features: Tensor, target: Tensor, weight: Tensor | None = None
+    linear: Net, column: Tensor, features: Tensor, target: Tensor, weight: Tensor | None = None
 ) -> None:
-    """Set `row` of `linear` so that it gives `target` (n,) for `features` (n, k): ridge regression,
-    by `weight` (n,) where some count more."""
+    """Let `linear` give `target` (n,) times `column` for `features` (n, k): ridge regression, by
+    `weight` (n,) where some count more."""
     weight = torch.ones(len(features)) if weight is None else weight
     weight = (weight / weight.sum()).double()[:, None]
     mean, middle = (weight * features).sum(dim=0), (weight[:, 0] * target).sum()
     centred = features - mean
     gram = centred.T @ (weight * centred) + 1e-7 * torch.eye(features.shape[1]).double()
     found = torch.linalg.solve(gram, centred.T @ (weight[:, 0] * (target - middle)))
-    linear.weight[row] = found.float()
-    linear.bias[row] = (middle - mean @ found).float()
+    linear.weight += torch.outer(column, found.float())
+    linear.bias += column * (middle - mean @ found).float()

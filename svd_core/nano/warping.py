@@ -25,10 +25,11 @@ def initialise(unet: Net, bends: tuple[Tensor, Tensor]) -> None:
     _enter(unet.conv_in)
     first, second = (r.spatial_res_block.conv_shortcut for r in unet.up_blocks[-1].resnets)
     skip = UNET_WIDTH  # what the inner levels say comes first, then what came in
+    coarsen = channels.carriers() / channels.carriers(fine=True)
     for place in range(UNET_WIDTH):
         if place % GROUP != 2:
             first.weight[place, skip + place] = 1.0
-            second.weight[place, place] = 1.0
+            second.weight[place, place] = coarsen[place]
     for name in [*_photo(), *(f"noise_{code}" for code in CODES)]:
         first.weight[channel(name), skip + channel(name)] = 1.0
     for name, place in OUTPUTS.items():
@@ -46,7 +47,7 @@ def _photo() -> list[str]:
 
 def _enter(conv: nn.Conv2d) -> None:
     assert conv.bias is not None
-    channels.set_carriers(conv.bias)
+    channels.set_carriers(conv.bias, fine=True)
     for latent, name in enumerate(_photo()):
         conv.weight[channel(name), LATENT_CHANNELS + latent, 1, 1] = 1.0
     for source, code in enumerate(CODES):
