@@ -33,7 +33,6 @@ from svd_core.jobs import (
     Retention,
     WorkerQueue,
 )
-from svd_core.memory import Setting
 from svd_core.models import ASSETS
 from svd_core.pace import zero_gpu_seconds
 from svd_core.params import VideoParams, VideoRequest
@@ -52,7 +51,11 @@ SWEEP_S = 600.0
 """Seconds between two looks at what is too old to be kept."""
 
 
-def main(make_engine: Callable[[str, Setting], Engine] = SvdEngine) -> None:
+def open_engine(settings: Settings) -> Engine:
+    return SvdEngine(settings.model, settings.offload, turbo=settings.turbo)
+
+
+def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -61,7 +64,7 @@ def main(make_engine: Callable[[str, Setting], Engine] = SvdEngine) -> None:
     parts = Parts(settings, ResultStore(settings.data_dir / "results"), for_this_machine_only())
     photos = PhotoStore(settings.data_dir / "photos")
     table = JobTable(Database(settings.job_table))
-    engine = make_engine(settings.model, settings.offload)
+    engine = make_engine(settings)
     if zero_gpu := on_zero_gpu():
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)

@@ -30,7 +30,7 @@ EngineFactory = Callable[[Settings], Engine]
 
 def open_engine(settings: Settings) -> Engine:
     """Without a fall-back: who names a checkpoint on the command line wants that one or none."""
-    return SvdEngine(settings.model, settings.offload, fall_back=False)
+    return SvdEngine(settings.model, settings.offload, fall_back=False, turbo=settings.turbo)
 
 
 def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open_engine) -> int:

@@ -11,6 +11,7 @@ from svd_core.clip import Frames
 from svd_core.errors import GenerationFailed
 from svd_core.events import OnProgress
 from svd_core.fast.assumed import changed
+from svd_core.fast.samplers import sampling
 from svd_core.fast.whole_clip import frames_at_once
 from svd_core.pace import Pace
 from svd_core.params import VideoParams
@@ -54,7 +55,7 @@ def make_frames(
 
     handle = pipeline.unet.register_forward_pre_hook(encoded)
     try:
-        with sketch.watching(pipeline.scheduler):
+        with sampling(pipeline, params), sketch.watching(pipeline.scheduler):
             latents = pipeline(
                 image,
                 width=image.width,

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from PIL import Image
@@ -65,16 +66,23 @@ class SvdEngine:
     """Stable Video Diffusion on this machine, one video at a time.
 
     `model`: see `find_checkpoint`. `fall_back`: run svd-nano, and say so in `status.notice`, when
-    the wanted checkpoint cannot be had; a folder given by path never falls back. Torch is
-    imported by the first `load`. Raises `InvalidSettings` or `ModelBroken` for a wrong `model`.
+    the wanted checkpoint cannot be had; a folder given by path never falls back. `turbo`: file of
+    the UNet's weights for that speed. Torch is imported by the first `load`. Raises
+    `InvalidSettings` or `ModelBroken` for a wrong `model`.
     """
 
     def __init__(
-        self, model: str = "auto", offload: Setting = "auto", *, fall_back: bool = True
+        self,
+        model: str = "auto",
+        offload: Setting = "auto",
+        *,
+        fall_back: bool = True,
+        turbo: Path | None = None,
     ) -> None:
         named = find_checkpoint(model, cuda=False)
         self._model = model
         self._offload = offload
+        self._turbo = turbo
         self._fall_back = fall_back and (model == "auto" or named.folder is None)
         self._lock = threading.Lock()
         self._loaded: LoadedModel | None = None
@@ -143,7 +151,7 @@ class SvdEngine:
 
         self._tell(wanted, device.name, "loading", notice)
         try:
-            loaded = LoadedModel.open(wanted, device, self._offload, report)
+            loaded = LoadedModel.open(wanted, device, self._offload, self._turbo, report)
         except (ModelUnavailable, OutOfMemory) as error:
             self._tell(wanted, device.name, "failed", error.message)
             raise

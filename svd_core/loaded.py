@@ -5,6 +5,7 @@ Somewhat long: what is filled in, held and noted for a clip is what the retry ha
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -27,6 +28,8 @@ from svd_core.memory import Device, MemoryPlan, Offload, Setting, plan
 from svd_core.models import Checkpoint, settled
 from svd_core.pace import Pace
 from svd_core.params import VideoParams
+from svd_core.speed import at_speed
+from svd_core.turbo import TurboWeights
 
 TRAINED_FPS = (5, 30)
 """Outside of it, SVD's own sampling script warns that the result may be poor."""
@@ -38,18 +41,26 @@ REPORT_S = 0.1
 class LoadedModel:
     """A checkpoint ready to make clips, one at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, pipeline: Any, chosen: MemoryPlan) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, pipeline: Any, chosen: MemoryPlan, turbo: Path | None = None
+    ) -> None:
         self.checkpoint = checkpoint
         self._pipeline = pipeline
         self._plan = chosen
         self._placed: MemoryPlan | None = chosen  # None: placing it broke off
+        self._turbo = TurboWeights(turbo)
         self._decode_s: dict[int, float] = {}  # seconds per frame, by pixels per frame
 
     @classmethod
     def open(
-        cls, wanted: Checkpoint, device: Device, offload: Setting, on_progress: OnProgress
+        cls,
+        wanted: Checkpoint,
+        device: Device,
+        offload: Setting,
+        turbo: Path | None,
+        on_progress: OnProgress,
     ) -> "LoadedModel":
-        """`wanted` downloaded, read and placed on `device`.
+        """`wanted` downloaded, read and placed on `device`. `turbo`: see `TurboWeights`.
 
         Its `checkpoint` has the dials of the files. Raises `ModelUnavailable`, `OutOfMemory`.
         """
@@ -68,7 +79,7 @@ class LoadedModel:
                     raise
                 chosen = chosen.smaller()
             else:
-                return cls(checkpoint, pipeline, chosen)
+                return cls(checkpoint, pipeline, chosen, turbo)
         raise OutOfMemory(f"{device.name} has too little free memory for {checkpoint.name}.")
 
     @property
@@ -79,7 +90,7 @@ class LoadedModel:
     def make_clip(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
         """See `Engine.generate`."""
         asked = filled(params, self.checkpoint, self._plan.decode_chunk_size)
-        notes = held_notes(asked, self.checkpoint)
+        notes = held_notes(asked, self.checkpoint) + self._turbo.check(asked.speed)
         forget_peak()
         frames = self._try(self._plan, image, asked, None, on_progress)
         if frames is None:
@@ -118,6 +129,10 @@ class LoadedModel:
         )
         try:
             on_progress(replace(pace.encoding(), note=note))
+            if not self._turbo.belong(params.speed):
+                self._placed = None
+                self._pipeline.remove_all_hooks()
+                self._turbo.exchange(self._pipeline.unet)
             if chosen != self._placed:
                 self._placed = None
                 place(self._pipeline, chosen)
@@ -153,6 +168,7 @@ def filled(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> Vide
             "max_guidance_scale",
             f"max_guidance_scale must not be below min_guidance_scale ({low:g}), not {high:g}.",
         )
+    checkpoint = at_speed(checkpoint, params.speed)
     if low is None:
         low = min(
             checkpoint.min_guidance_scale, checkpoint.max_guidance_scale if high is None else high

@@ -3,6 +3,7 @@
 Somewhat long: everything that knows how a diffusers pipeline is put together stands here only.
 """
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -170,12 +171,15 @@ class Guidance:
     The halves, without and with the photo, do not look at each other, so the result is the same
     but for rounding, and the activations of one half (4 GiB for SVD-XT) need not be held.
     `dtype`: that of the UNet where the pipeline around it keeps another; None where it is the same.
+    `guided`: levels of noise between which the half without the photo is asked at all; elsewhere
+    the other one's answer stands for both, which is guidance of 1. None: everywhere.
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         self.forward = forward
         self.split = False
         self.dtype: torch.dtype | None = None
+        self.guided: tuple[float, float] | None = None
 
     def __call__(
         self,
@@ -188,11 +192,23 @@ class Guidance:
         dtype, outer = self.dtype or sample.dtype, sample.dtype
         sample, encoder_hidden_states = sample.to(dtype), encoder_hidden_states.to(dtype)
         calls = [(sample, encoder_hidden_states, added_time_ids)]
-        if self.split:
+        asked = len(sample)
+        unguided = asked > 1 and self.guided is not None and not self._within(timestep)
+        if self.split or unguided:
             halves = zip(sample, encoder_hidden_states, added_time_ids, strict=True)
             calls = [(x[None], h[None], a[None]) for x, h, a in halves]
+        if unguided:
+            calls = calls[-1:]
         found = [self.forward(x, timestep, h, a, return_dict)[0] for x, h, a in calls]
+        if unguided:
+            found *= asked
         return (torch.cat(found).to(outer),)
+
+    def _within(self, timestep: Any) -> bool:
+        """SVD's timestep is a quarter of the logarithm of the level of noise."""
+        assert self.guided is not None
+        low, high = self.guided
+        return low <= math.exp(4 * float(timestep)) <= high
 
 
 def hush() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from svd_core.events import Progress, Stage
 from svd_core.models import Checkpoint
 from svd_core.params import VideoParams
+from svd_core.speed import at_speed
 
 # First guesses, until a decoded video has been timed. On a CPU, decoding a frame costs about three
 # times encoding the photo (svd-nano 3.3, SVD-XT 2.7, counted in operations). On a GPU the encoding
@@ -89,6 +90,7 @@ def zero_gpu_seconds(checkpoint: Checkpoint, params: VideoParams) -> int:
 
     In proportion to steps, frames and pixels; a step without guidance is half as long.
     """
+    checkpoint = at_speed(checkpoint, params.speed)
     megapixels = max(width * height for width, height in checkpoint.sizes) / 1e6
     megapixels *= params.num_frames or checkpoint.num_frames
     high = params.max_guidance_scale

@@ -44,7 +44,7 @@ class Sketch:
 
     @contextmanager
     def watching(self, scheduler: Any) -> Iterator[None]:
-        """Look over the shoulder of `scheduler`, an Euler one, while it works.
+        """Look over the shoulder of `scheduler`, one that answers as Euler's, while it works.
 
         What it takes for the end of the way shows a form many steps before the latents, which are
         noise until late.

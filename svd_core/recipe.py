@@ -22,9 +22,9 @@ from svd_core.export import read_comment
 from svd_core.image import Box, Framed, Size
 from svd_core.params import Fit, VideoParams
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a reader of the old format would misunderstand the new one. Format 1 knew neither
-`orientation`, which was "auto", nor videos that continue others."""
+`orientation`, which was "auto", nor videos that continue others; up to 2 `speed` was "exact"."""
 
 MAX_CLIPS = 6
 """Clips of which one video may be joined."""
@@ -240,6 +240,8 @@ def _checked(found: dict[str, Any], number: int, clips: int = 1) -> Recipe:
     _check_kinds(found)
     if number < 2:
         found["params"]["orientation"] = "auto"
+    if number < 3:
+        found["params"]["speed"] = "exact"
     _check_complete(VideoParams, found["params"])
     if clips > MAX_CLIPS:
         raise ValueError(f"more than {MAX_CLIPS} clips are joined")

@@ -31,6 +31,11 @@ class Settings(BaseModel):
     offload: Literal["auto", "none", "model", "sequential"] = Field(
         "auto", description="where weights wait on CUDA; auto plans it from the free memory"
     )
+    turbo: Path | None = Field(
+        None,
+        description="file of UNet weights for the speed turbo, such as "
+        "AnimateLCM-SVD-xt-1.1.safetensors; empty: turbo is not to be had",
+    )
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=lambda: platformdirs.user_data_path("svd-studio", appauthor=False),
         description="folder for the job table, results, and photos that wait",

@@ -93,7 +93,9 @@ def settings() -> str:
         default = field.get_default()
         if name == "data_dir":
             default = "the user's data folder"
-        shown = "" if default == "" else f"{default:g}" if isinstance(default, float) else default
+        if default is None:
+            default = ""
+        shown = f"{default:g}" if isinstance(default, float) else default
         rows.append((f"`{PREFIX}{name.upper()}`", f"{shown}", field.description or ""))
     return table(("variable", "default", "what it sets"), rows)
 

@@ -29,6 +29,8 @@ def test_a_small_contest_ends_in_its_line_of_json(capsys: pytest.CaptureFixture[
     assert found["peak_memory_mb"] >= 0  # what was freed before may be enough
     assert found["contestants"]["ours"]["answer_off"] <= ROUNDING
     assert 0 < found["contestants"]["stock"]["share_of_floor"] < 1
+    assert found["contestants"]["ours, fast"]["answer_off"] is None
+    assert found["contestants"]["ours, fast"]["pixel_off"] > 1
 
 
 def scaled(factor: float) -> Callable[[Any], Callable[..., torch.Tensor] | None]:

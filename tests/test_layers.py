@@ -17,6 +17,7 @@ ROWS = (
     ("ffmpeg", "image", "framer", "motion", "video", "export", "recipe", "storage", "extend"),
     (
         "models",
+        "speed",
         "memory",
         "download",
         "pace",
@@ -24,6 +25,7 @@ ROWS = (
         "diffusion",
         "fast",
         "loading",
+        "turbo",
         "loaded",
         "engine",
     ),  # fmt: skip
@@ -66,10 +68,10 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     ),  # fmt: skip
     "pillow_heif": ("image",),
     "imageio_ffmpeg": ("ffmpeg",),
-    "torch": ("preview", "diffusion", "loading", "loaded", "fast", "bench", "nano"),
+    "torch": ("preview", "diffusion", "loading", "loaded", "turbo", "fast", "bench", "nano"),
     "diffusers": ("loading", "fast", "bench", "nano"),
     "transformers": ("loading", "bench", "nano"),
-    "safetensors": ("loading", "nano"),
+    "safetensors": ("loading", "turbo", "nano"),
     "huggingface_hub": ("download",),
     "gradio": ("web",),
     "spaces": ("web.zero_gpu",),

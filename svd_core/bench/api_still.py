@@ -12,14 +12,15 @@ from svd_core.engine import EngineStatus
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
 from svd_core.params import VideoParams
+from svd_core.settings import Settings
 
 SMALL = replace(CHECKPOINTS[DEMO], name="still", sizes=((128, 72),), num_frames=2)
 
 
 class StillEngine:
-    """The photo itself as every frame. Takes the arguments of `SvdEngine`, and none to heart."""
+    """The photo itself as every frame. No setting matters to it."""
 
-    def __init__(self, *_: str) -> None:
+    def __init__(self, _: Settings) -> None:
         self.status = EngineStatus(checkpoint=SMALL, device="no device", state="ready")
 
     def load(self, _: OnProgress) -> Checkpoint:

@@ -12,6 +12,8 @@ from svd_core.bench.weights import twin
 from svd_core.fast.exact import paying, quicken
 from svd_core.loading import Guidance, place
 from svd_core.memory import MemoryPlan
+from svd_core.params import Speed
+from svd_core.speed import GUIDED
 
 STOCK = "stock"
 COMPILED = "stock, compiled"
@@ -21,11 +23,13 @@ OURS = "ours"
 @dataclass(frozen=True)
 class Contestant:
     """`prepare`: gives the pipeline, made ready. `our_decoding`: from latents to pictures by our
-    code, which stock's pipeline has no place for."""
+    code, which stock's pipeline has no place for. `speed`: other than exact it changes the picture
+    and need not agree with stock."""
 
     name: str
     prepare: Callable[[], Any]
     our_decoding: bool = False
+    speed: Speed = "exact"
 
 
 def settle(stock: Any, plan: MemoryPlan) -> None:
@@ -59,6 +63,8 @@ def contestants(
         other = copy(stock)
         other.unet = torch.compile(stock.unet)
         found.insert(1, Contestant(COMPILED, lambda: other))
+    if stock.scheduler.config.sigma_min < GUIDED[0]:
+        found.append(Contestant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
     if each:
         found += [Contestant(f"only {name}", ready([name])) for name in fast]
     return found, absent

@@ -5,6 +5,7 @@ is stock in the next wider precision: a net may blow rounding up, as svd-nano do
 digit decides between two cells. Then stock's own distance from the truth is the measure.
 """
 
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -31,9 +32,10 @@ WIDER = {
 
 @dataclass(frozen=True)
 class Fidelity:
-    """By contestant: `answers`, largest difference from stock over the largest number; `ratio`,
-    distance from the truth over stock's, None where nobody had to ask; `frames`, largest difference
-    of a pixel from stock's, of 255; `changed`, share of pixels that differ by more than 1."""
+    """By contestant who must be right: `answers`, largest difference from stock over the largest
+    number; `ratio`, distance from the truth over stock's, None where nobody had to ask. By each:
+    `frames`, largest difference of a pixel from stock's, of 255; `changed`, share of pixels that
+    differ by more than 1."""
 
     answers: dict[str, float]
     ratio: dict[str, float] | None
@@ -58,14 +60,15 @@ class Fidelity:
         return f"No speeds: {', '.join(told)} does not compute what stock computes."
 
 
-def judge(stock: Any, shots: dict[str, list[Shot]]) -> Fidelity:
-    """Each contestant's first clip; all its others are the same."""
+def judge(stock: Any, shots: dict[str, list[Shot]], exact: Collection[str]) -> Fidelity:
+    """Each contestant's first clip; all its others are the same. `exact`: who must be right."""
     first = {name: made[0] for name, made in shots.items()}
     base = first[STOCK]
     largest = base.answer.abs().max()
     answers = {
         name: float((shot.answer - base.answer).abs().max() / largest)
         for name, shot in first.items()
+        if name in exact
     }
     differences = {
         name: np.abs(shot.frames.astype(np.int16) - base.frames) for name, shot in first.items()
@@ -73,7 +76,7 @@ def judge(stock: Any, shots: dict[str, list[Shot]]) -> Fidelity:
     ratio = None
     if not all(difference <= ROUNDING for difference in answers.values()):
         truth = _truth(stock.unet, base.question)
-        off = {name: float((s.answer - truth).square().mean().sqrt()) for name, s in first.items()}
+        off = {name: float((first[name].answer - truth).square().mean().sqrt()) for name in answers}
         ratio = {name: value / off[STOCK] for name, value in off.items()}
     return Fidelity(
         answers=answers,

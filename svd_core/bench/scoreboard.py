@@ -62,11 +62,19 @@ def _row(name: str, made: Sequence[Shot], verdict: Fidelity, lowest: float) -> d
         "peak_mb": max(shot.peak_mb for shot in made[1:]),
         "first_s": made[0].seconds,
         "share_of_floor": lowest / step,
-        "answer_off": verdict.answers[name],
-        "error_vs_stocks": None if verdict.ratio is None else verdict.ratio[name],
+        "answer_off": verdict.answers.get(name),
+        "error_vs_stocks": (verdict.ratio or {}).get(name),
         "pixel_off": verdict.frames[name],
         "pixels_changed": verdict.changed[name],
     }
+
+
+def _cell(value: float | None, form: str) -> str:
+    return f"{'-':>{_width(form)}}" if value is None else f"{value:{form}}"
+
+
+def _width(form: str) -> int:
+    return int(form.partition(".")[0].rstrip("d"))
 
 
 COLUMNS = (
@@ -80,11 +88,10 @@ COLUMNS = (
 def show(found: dict[str, Any]) -> None:
     rows = found["contestants"]
     print(f"{found['model']} on {found['device']}, median of {found['clips']} clips each")
-    widths = [int(form.partition(".")[0].rstrip("d")) for _, _, form in COLUMNS]
-    heads = (f"{head:>{width}}" for (head, _, _), width in zip(COLUMNS, widths, strict=True))
+    heads = (f"{head:>{_width(form)}}" for head, _, form in COLUMNS)
     print(f"{'':24}", *heads, "  x stock")
     for name, row in rows.items():
-        cells = (f"{row[key]:{form}}" for _, key, form in COLUMNS)
+        cells = (_cell(row[key], form) for _, key, form in COLUMNS)
         print(f"{name:24}", *cells, f"{rows[STOCK]['seconds'] / row['seconds']:8.2f}x")
     if rows[OURS]["error_vs_stocks"] is not None:
         told = rows[OURS]["error_vs_stocks"]

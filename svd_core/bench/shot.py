@@ -3,6 +3,7 @@
 import gc
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from svd_core.clip import Frames
 from svd_core.diffusion import decode
+from svd_core.fast.samplers import sampling
 from svd_core.pace import Pace
 from svd_core.params import VideoParams
 
@@ -66,16 +68,18 @@ def shoot(pipeline: Any, ours: bool, image: Image.Image, params: VideoParams, de
         pipeline.unet.register_forward_pre_hook(encoded),
         pipeline.unet.register_forward_hook(answered, with_kwargs=True),
     ]
+    at_speed = nullcontext() if params.speed == "exact" else sampling(pipeline, params)
     try:
-        latents = pipeline(
-            image, width=image.width, height=image.height, fps=FPS,
-            num_frames=params.num_frames, num_inference_steps=params.num_inference_steps,
-            min_guidance_scale=params.min_guidance_scale,
-            max_guidance_scale=params.max_guidance_scale,
-            decode_chunk_size=params.decode_chunk_size,
-            generator=torch.Generator("cpu").manual_seed(params.seed),
-            callback_on_step_end=stepped, output_type="latent",
-        ).frames  # fmt: skip
+        with at_speed:
+            latents = pipeline(
+                image, width=image.width, height=image.height, fps=FPS,
+                num_frames=params.num_frames, num_inference_steps=params.num_inference_steps,
+                min_guidance_scale=params.min_guidance_scale,
+                max_guidance_scale=params.max_guidance_scale,
+                decode_chunk_size=params.decode_chunk_size,
+                generator=torch.Generator("cpu").manual_seed(params.seed),
+                callback_on_step_end=stepped, output_type="latent",
+            ).frames  # fmt: skip
     finally:
         for hook in hooks:
             hook.remove()

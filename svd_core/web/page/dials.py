@@ -23,7 +23,7 @@ Changes = dict[Block, Any]
 
 
 def framing_dials() -> dict[str, Component]:
-    dials: dict[str, Component] = {name: choice(name) for name in CHOICES}
+    dials: dict[str, Component] = {name: choice(name) for name in ("orientation", "fit")}
     with gr.Row(elem_id="focus"):
         return dials | {name: slider(name) for name in ("focus_x", "focus_y")}
 
@@ -43,7 +43,7 @@ def fine_dials() -> dict[str, Component]:
     ):
         with gr.Row():
             dials |= {name: entry(name, "automatic") for name in pair}
-    return dials
+    return dials | {"speed": choice("speed")}
 
 
 def choice(name: str) -> Choice:
@@ -51,6 +51,7 @@ def choice(name: str) -> Choice:
         [(str(fixed(f"{name}_{word}")), word) for word in CHOICES[name].words],
         value=VideoParams.default(name),
         label=fixed(name),
+        info=hint(name),
         elem_id=name,
         elem_classes=["svd-segments"],
     )

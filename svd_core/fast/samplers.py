@@ -1,0 +1,93 @@
+"""The samplers of the speeds that change the picture; see `speed` for when they are used.
+
+SVD is trained with the preconditioning of EDM (arXiv 2206.00364) for data of deviation 1, so that
+any sampler written for that fits it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import EDMDPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedulerOutput
+from torch import Tensor
+
+from svd_core.params import VideoParams
+from svd_core.speed import GUIDED
+
+TRAINED_LEVELS = 40
+"""Levels of noise at which AnimateLCM-SVD was distilled; steps are taken at some of them."""
+
+_EULER: Any = EulerDiscreteScheduler
+_EDM: Any = EDMDPMSolverMultistepScheduler
+
+OWN_NOISE = 2**32
+"""Added to a seed, for noise other than what the clip starts from."""
+
+
+@contextmanager
+def sampling(pipeline: Any, params: VideoParams) -> Iterator[None]:
+    """Let `pipeline` sample at the speed of `params`. Its UNet's forward is a `Guidance`."""
+    own, guidance = pipeline.scheduler, pipeline.unet.forward
+    if params.speed == "fast":
+        pipeline.scheduler, guidance.guided = SecondOrder.like(own), GUIDED
+    elif params.speed == "turbo":
+        pipeline.scheduler = Consistency.like(own, params.seed)
+    try:
+        yield
+    finally:
+        pipeline.scheduler, guidance.guided = own, None
+
+
+class SecondOrder(_EDM):  # type: ignore[misc]
+    """DPM-Solver++ of second order (arXiv 2211.01095), in single precision, as Euler's is."""
+
+    @classmethod
+    def like(cls, own: Any) -> "SecondOrder":
+        """For what `own` samples, from the same levels of noise."""
+        low, high = own.config.sigma_min, own.config.sigma_max
+        return cls(low, high, sigma_data=1.0, prediction_type="v_prediction")
+
+    def step(
+        self, model_output: Tensor, timestep: Any, sample: Tensor, *_: Any, **__: Any
+    ) -> EulerDiscreteSchedulerOutput:
+        """Answers as Euler's does, with what it takes for the end of the way."""
+        found = super().step(model_output.float(), timestep, sample.float()).prev_sample
+        prediction = self.model_outputs[-1]
+        return EulerDiscreteSchedulerOutput(found.to(model_output.dtype), prediction)
+
+
+class Consistency(_EULER):  # type: ignore[misc]
+    """Sampling with a consistency model (arXiv 2303.01469, algorithm 1): each step goes to the end
+    of the way, and fresh noise, the same for the same seed, leads part of it back."""
+
+    generator: torch.Generator
+
+    @classmethod
+    def like(cls, own: Any, seed: int) -> "Consistency":
+        made: Consistency = cls.from_config(own.config)
+        made.generator = torch.Generator().manual_seed(OWN_NOISE + seed)
+        return made
+
+    def set_timesteps(
+        self, num_inference_steps: int, device: torch.device | str | None = None, **_: Any
+    ) -> None:
+        """At most `TRAINED_LEVELS` steps; the levels lie as in Karras et al., equation 5."""
+        count = min(num_inference_steps, TRAINED_LEVELS)
+        ramp = torch.arange(count) * (TRAINED_LEVELS // count) / (TRAINED_LEVELS - 1)
+        low, high = (s ** (1 / 7) for s in (self.config.sigma_min, self.config.sigma_max))
+        sigmas = (high + ramp * (low - high)) ** 7
+        self.num_inference_steps = count
+        self.timesteps = (sigmas.log() / 4).to(device)
+        self.sigmas = torch.cat([sigmas, torch.zeros(1)])
+        self._step_index = self._begin_index = None
+
+    def step(
+        self, model_output: Tensor, timestep: Any, sample: Tensor, *_: Any, **__: Any
+    ) -> EulerDiscreteSchedulerOutput:
+        end = super().step(model_output, timestep, sample).pred_original_sample
+        after = self.sigmas[self.step_index]
+        back = (after**2 - self.config.sigma_min**2).clamp(min=0).sqrt()
+        noise = torch.randn(end.shape, generator=self.generator).to(end.device)
+        return EulerDiscreteSchedulerOutput((end + back * noise).to(model_output.dtype), end)
