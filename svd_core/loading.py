@@ -104,6 +104,8 @@ def place(pipeline: Any, plan: MemoryPlan) -> None:
             pipeline.unet.forward.dtype = torch.bfloat16
             pipeline.unet.to(torch.bfloat16)
         _to_bfloat16(pipeline.vae.decoder)
+    if plan.dtype == "float16" and pipeline.vae.config.force_upcast:
+        _encode_singly(pipeline.vae)
     quicken(pipeline, trusted(paying(plan)))
     if plan.offload == "none":
         pipeline.to(plan.device)
@@ -123,12 +125,15 @@ def _to_bfloat16(module: Any) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
+def _encode_singly(vae: Any) -> None:
+    """Keep what encodes in float32. Stock raises all of the VAE to it for each clip, and lowers it
+    again, which it does only while the encoder, the first part, is in float16."""
+    for part in (vae.encoder, vae.quant_conv):
+        part.to(torch.float32)
+
+
 def free(pipeline: Any) -> None:
     """Make `pipeline` ready for the next video after one that ended in the middle."""
-    dtype = pipeline.unet.dtype
-    # In bfloat16 the encoder always stays in float32; in float16, only while it encodes.
-    if dtype != torch.bfloat16 and pipeline.vae.dtype != dtype:
-        pipeline.vae.to(dtype)
     pipeline.maybe_free_model_hooks()
     release()
 

@@ -540,25 +540,6 @@ def test_hooks_of_model_offload_are_ready_again_after_a_cancel(engine: SvdEngine
     assert np.array_equal(whole.frames, make(engine).frames)
 
 
-def test_an_end_within_the_encoding_leaves_the_precision_as_it_was(
-    engine: SvdEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Published VAEs are raised to float32 to encode, and lowered again only if that ends well."""
-    before = make(engine)
-    pipeline = pipeline_of(engine)
-
-    def encode(*_: Any) -> Any:
-        pipeline.vae.to(torch.float64)
-        raise Cancelled
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline.vae, "encode", encode)
-        with pytest.raises(Cancelled):
-            make(engine)
-    assert pipeline.vae.dtype == torch.float32
-    assert np.array_equal(before.frames, make(engine).frames)
-
-
 def test_bfloat16_changes_hardly_a_pixel_and_repeats_itself(
     shared: SvdEngine, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from svd_core.errors import ModelBroken
@@ -190,6 +191,26 @@ def test_bfloat16_is_for_what_takes_long(tiny_checkpoint: Path) -> None:
     assert pipeline.image_encoder.dtype == torch.float32
     kernels = [p for p in pipeline.vae.decoder.parameters() if p.dim() == 4]
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
+def test_what_encodes_stays_in_single_precision_and_gives_stocks_latents(
+    tiny_checkpoint: Path,
+) -> None:
+    """Stock raises the whole VAE for each clip and lowers it again."""
+    photo = Image.effect_mandelbrot((64, 32), (-2, -1, 1, 1), 50).convert("RGB")
+    stock, ours = (open_folder(tiny_checkpoint, True, ignore) for _ in range(2))
+    place(ours, MemoryPlan(device="cpu", dtype="float16", decode_chunk_size=2))
+    assert {p.dtype for p in ours.vae.encoder.parameters()} == {torch.float32}
+    assert {p.dtype for p in ours.vae.decoder.parameters()} == {torch.float16}
+    seen: list[torch.Tensor] = []
+    for pipeline in (stock, ours):
+        pipeline.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0][:, :, 4:]))
+        noise = torch.Generator().manual_seed(1)
+        options = {"num_inference_steps": 1, "generator": noise, "output_type": "latent"}
+        pipeline(photo, width=64, height=32, num_frames=2, **options)
+        assert {p.dtype for p in pipeline.vae.decoder.parameters()} == {torch.float16}
+    assert seen[1].any()
+    assert torch.equal(seen[0], seen[1])
 
 
 def test_zero_gpu_is_known_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
