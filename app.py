@@ -37,6 +37,7 @@ from svd_core.models import ASSETS
 from svd_core.pace import zero_gpu_seconds
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings, on_zero_gpu
+from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.web.fal import Parts, Service, Webhooks, build_api
 from svd_core.web.page import Backend, build_page
@@ -52,7 +53,7 @@ SWEEP_S = 600.0
 
 
 def open_engine(settings: Settings) -> Engine:
-    return SvdEngine(settings.model, settings.offload, turbo=settings.turbo)
+    return SvdEngine(settings.model, settings.offload, speed_ups=SpeedUps.of(settings))
 
 
 def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:

@@ -24,13 +24,16 @@ from svd_core.params import VideoParams, VideoRequest
 from svd_core.progress_bar import progress_bar
 from svd_core.recipe import Recipe
 from svd_core.settings import Settings
+from svd_core.speed import SpeedUps
 
 EngineFactory = Callable[[Settings], Engine]
 
 
 def open_engine(settings: Settings) -> Engine:
     """Without a fall-back: who names a checkpoint on the command line wants that one or none."""
-    return SvdEngine(settings.model, settings.offload, fall_back=False, turbo=settings.turbo)
+    return SvdEngine(
+        settings.model, settings.offload, fall_back=False, speed_ups=SpeedUps.of(settings)
+    )
 
 
 def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open_engine) -> int:

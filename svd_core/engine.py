@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from PIL import Image
@@ -16,6 +15,7 @@ from svd_core.events import OnProgress, Progress, Stage
 from svd_core.memory import Device, Setting
 from svd_core.models import DEMO, Checkpoint, find_checkpoint
 from svd_core.params import VideoParams
+from svd_core.speed import SpeedUps
 
 if TYPE_CHECKING:
     from svd_core.loaded import LoadedModel
@@ -66,9 +66,8 @@ class SvdEngine:
     """Stable Video Diffusion on this machine, one video at a time.
 
     `model`: see `find_checkpoint`. `fall_back`: run svd-nano, and say so in `status.notice`, when
-    the wanted checkpoint cannot be had; a folder given by path never falls back. `turbo`: file of
-    the UNet's weights for that speed. Torch is imported by the first `load`. Raises
-    `InvalidSettings` or `ModelBroken` for a wrong `model`.
+    the wanted checkpoint cannot be had; a folder given by path never falls back. Torch is
+    imported by the first `load`. Raises `InvalidSettings` or `ModelBroken` for a wrong `model`.
     """
 
     def __init__(
@@ -77,12 +76,12 @@ class SvdEngine:
         offload: Setting = "auto",
         *,
         fall_back: bool = True,
-        turbo: Path | None = None,
+        speed_ups: SpeedUps | None = None,
     ) -> None:
         named = find_checkpoint(model, cuda=False)
         self._model = model
         self._offload = offload
-        self._turbo = turbo
+        self._speed_ups = speed_ups or SpeedUps()
         self._fall_back = fall_back and (model == "auto" or named.folder is None)
         self._lock = threading.Lock()
         self._loaded: LoadedModel | None = None
@@ -151,7 +150,7 @@ class SvdEngine:
 
         self._tell(wanted, device.name, "loading", notice)
         try:
-            loaded = LoadedModel.open(wanted, device, self._offload, self._turbo, report)
+            loaded = LoadedModel.open(wanted, device, self._offload, self._speed_ups, report)
         except (ModelUnavailable, OutOfMemory) as error:
             self._tell(wanted, device.name, "failed", error.message)
             raise

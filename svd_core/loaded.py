@@ -5,7 +5,6 @@ Somewhat long: what is filled in, held and noted for a clip is what the retry ha
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -15,6 +14,7 @@ from svd_core.diffusion import make_frames
 from svd_core.download import OnBytes, Snapshot, fetch
 from svd_core.errors import GenerationFailed, InvalidRequest, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
+from svd_core.fast.compiled import Compiled, Kind
 from svd_core.loading import (
     forget_peak,
     free,
@@ -28,7 +28,7 @@ from svd_core.memory import Device, MemoryPlan, Offload, Setting, plan
 from svd_core.models import Checkpoint, settled
 from svd_core.pace import Pace
 from svd_core.params import VideoParams
-from svd_core.speed import at_speed
+from svd_core.speed import SpeedUps, at_speed
 from svd_core.turbo import TurboWeights
 
 TRAINED_FPS = (5, 30)
@@ -42,13 +42,14 @@ class LoadedModel:
     """A checkpoint ready to make clips, one at a time."""
 
     def __init__(
-        self, checkpoint: Checkpoint, pipeline: Any, chosen: MemoryPlan, turbo: Path | None = None
+        self, checkpoint: Checkpoint, pipeline: Any, chosen: MemoryPlan, speed_ups: SpeedUps
     ) -> None:
         self.checkpoint = checkpoint
         self._pipeline = pipeline
         self._plan = chosen
-        self._placed: MemoryPlan | None = chosen  # None: placing it broke off
-        self._turbo = TurboWeights(turbo)
+        self._placed: tuple[MemoryPlan, bool] | None = (chosen, False)  # None: placing it broke off
+        self._turbo = TurboWeights(speed_ups.turbo)
+        self._compiled = Compiled(speed_ups)
         self._decode_s: dict[int, float] = {}  # seconds per frame, by pixels per frame
 
     @classmethod
@@ -57,10 +58,10 @@ class LoadedModel:
         wanted: Checkpoint,
         device: Device,
         offload: Setting,
-        turbo: Path | None,
+        speed_ups: SpeedUps,
         on_progress: OnProgress,
     ) -> "LoadedModel":
-        """`wanted` downloaded, read and placed on `device`. `turbo`: see `TurboWeights`.
+        """`wanted` downloaded, read and placed on `device`.
 
         Its `checkpoint` has the dials of the files. Raises `ModelUnavailable`, `OutOfMemory`.
         """
@@ -79,7 +80,7 @@ class LoadedModel:
                     raise
                 chosen = chosen.smaller()
             else:
-                return cls(checkpoint, pipeline, chosen, turbo)
+                return cls(checkpoint, pipeline, chosen, speed_ups)
         raise OutOfMemory(f"{device.name} has too little free memory for {checkpoint.name}.")
 
     @property
@@ -133,13 +134,17 @@ class LoadedModel:
                 self._placed = None
                 self._pipeline.remove_all_hooks()
                 self._turbo.exchange(self._pipeline.unet)
-            if chosen != self._placed:
+            kind = self._kind(chosen, image, params)
+            compiled = self._compiled.wanted(kind)
+            if (chosen, compiled) != self._placed:
                 self._placed = None
-                place(self._pipeline, chosen)
-                self._placed = chosen
+                place(self._pipeline, chosen, compiled)
+                self._placed = chosen, compiled
             fps = held_fps(params.fps)
             whole = chosen.whole_clip
             frames = make_frames(self._pipeline, image, params, fps, pace, on_progress, whole)
+            if compiled:
+                self._compiled.note(kind)
             if pace.decode_s is not None:
                 self._decode_s[pixels] = pace.decode_s
             return frames
@@ -149,6 +154,13 @@ class LoadedModel:
             raise GenerationFailed(f"The model failed: {_first_line(error)}") from error
         finally:
             free(self._pipeline)
+
+    def _kind(self, chosen: MemoryPlan, image: Image.Image, params: VideoParams) -> Kind:
+        """All that decides what is compiled for a clip."""
+        guided = (params.max_guidance_scale or 0.0) > 1.0
+        halves = guided, chosen.split_guidance, params.speed
+        model = self.checkpoint.name, self.checkpoint.revision, chosen.device, chosen.dtype
+        return *model, image.size, params.num_frames, *halves
 
     def _ordinary(self, params: VideoParams) -> bool:
         """Whether a request asks for no more than the plan was made for."""

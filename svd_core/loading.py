@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from svd_core.download import OnBytes, files_in, needed_files, weight_files
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 from svd_core.fast.assumed import trusted
+from svd_core.fast.compiled import compile_blocks
 from svd_core.fast.exact import paying, quicken
 from svd_core.memory import Device, MemoryPlan, Parts
 from svd_core.settings import on_zero_gpu
@@ -95,8 +96,11 @@ def parts_of(pipeline: Any) -> Parts:
     )
 
 
-def place(pipeline: Any, plan: MemoryPlan) -> None:
-    """Bring `pipeline` to where `plan` wants it, from wherever it is, at the speed it can have."""
+def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
+    """Bring `pipeline` to where `plan` wants it, from wherever it is, at the speed it can have.
+
+    `compiled`: its blocks will be when they are next used, unless layers come one by one.
+    """
     pipeline.remove_all_hooks()
     pipeline.unet.forward.split = plan.split_guidance
     if plan.dtype == "bfloat16":
@@ -107,6 +111,8 @@ def place(pipeline: Any, plan: MemoryPlan) -> None:
     if plan.dtype == "float16" and pipeline.vae.config.force_upcast:
         _encode_singly(pipeline.vae)
     quicken(pipeline, trusted(paying(plan)))
+    if compiled and plan.offload != "sequential":
+        compile_blocks(pipeline.unet)
     if plan.offload == "none":
         pipeline.to(plan.device)
     elif plan.offload == "model":

@@ -36,6 +36,11 @@ class Settings(BaseModel):
         description="file of UNet weights for the speed turbo, such as "
         "AnimateLCM-SVD-xt-1.1.safetensors; empty: turbo is not to be had",
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="whether the UNet is compiled: on does, which takes minutes once for each size "
+        "and length of video; auto does where that has been done before",
+    )
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=lambda: platformdirs.user_data_path("svd-studio", appauthor=False),
         description="folder for the job table, results, and photos that wait",

@@ -1,15 +1,37 @@
-"""The speeds a user may choose by name: `exact`, and two that change the picture.
+"""What makes videos sooner: speeds that a user chooses by name, and what an operator adds.
 
-`fast` takes about half the steps with a solver of second order, and guides only in the middle,
-where it tells (arXiv 2404.07724). `turbo` takes four steps without guidance, with weights
-that were distilled for it, such as AnimateLCM-SVD (arXiv 2402.00769). What they do to the sampler
-is in `fast.samplers`.
+`exact` is the usual speed, two others change the picture. `fast` takes about half the steps with a
+solver of second order, and guides only in the middle, where it tells (arXiv 2404.07724). `turbo`
+takes four steps without guidance, with weights that were distilled for it, such as AnimateLCM-SVD
+(arXiv 2402.00769). What they do to the sampler is in `fast.samplers`.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from svd_core.models import Checkpoint
 from svd_core.params import Speed
+from svd_core.settings import Settings
+
+Compile = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedUps:
+    """`turbo`: file of the UNet's weights for that speed, see `TurboWeights`. `compile`: whether
+    blocks of the UNet are compiled; `auto` does where it has been done before, so that it costs
+    nothing. `folder`: where what was compiled is kept; without one, nothing is compiled."""
+
+    turbo: Path | None = None
+    compile: Compile = "off"
+    folder: Path | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> "SpeedUps":
+        folder = settings.data_dir / "compiled"
+        return cls(turbo=settings.turbo, compile=settings.compile, folder=folder)
+
 
 FAST_SHARE = 0.56
 """Of the model's own steps: 14 instead of 25."""

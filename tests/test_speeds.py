@@ -20,7 +20,7 @@ from svd_core.loaded import filled
 from svd_core.loading import Guidance
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams
-from svd_core.speed import GUIDED
+from svd_core.speed import GUIDED, SpeedUps
 
 PHOTO = Image.effect_mandelbrot((64, 32), (-2, -1, 1, 1), 50).convert("RGB")
 
@@ -148,7 +148,9 @@ def make(tiny_checkpoint: Path) -> Callable[..., Clip]:
     engines: dict[Path | None, SvdEngine] = {}
 
     def make(speed: str, turbo: Path | None = None, **params: Any) -> Clip:
-        engine = engines.setdefault(turbo, SvdEngine(str(tiny_checkpoint), turbo=turbo))
+        engine = engines.setdefault(
+            turbo, SvdEngine(str(tiny_checkpoint), speed_ups=SpeedUps(turbo=turbo))
+        )
         asked = VideoParams(**{"seed": 1, "num_inference_steps": 4, **params}, speed=speed)
         return engine.generate(PHOTO, asked, lambda _: None)
 

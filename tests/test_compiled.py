@@ -1,0 +1,81 @@
+"""Compiled blocks compute the same, and `auto` compiles only what was compiled before."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from svd_core.clip import Clip
+from svd_core.engine import SvdEngine
+from svd_core.fast import compiled
+from svd_core.fast.compiled import Compiled, compile_blocks
+from svd_core.fast.exact import EXACT
+from svd_core.fast.rewrites import put_on, rewritten_by, take_off
+from svd_core.params import VideoParams
+from svd_core.speed import SpeedUps
+from tests.random_checkpoint import denoise, random_models
+from tests.test_speeds import PHOTO
+
+KIND = ("svd-xt", "commit", (1024, 576), 25)
+
+
+def test_compiled_blocks_change_rounding_only_and_can_be_taken_off() -> None:
+    unet = random_models()["unet"]
+    put_on(unet, [(name, exact.rewrite) for name, exact in EXACT.items()])
+    usual = denoise(unet, halves=2)
+    assert compile_blocks(unet, backend="eager") > 4
+    found = denoise(unet, halves=2)
+    assert (found - usual).abs().max() <= 3e-6 * usual.abs().max()
+    assert compile_blocks(unet, backend="eager") == 0  # once is enough
+    take_off(unet)
+    assert all(rewritten_by(layer) is None for layer in unet.modules())
+
+
+@pytest.mark.parametrize(("setting", "first"), [("off", False), ("auto", False), ("on", True)])
+def test_who_wants_to_pay_for_compiling_says_so(tmp_path: Path, setting: Any, first: bool) -> None:
+    asked = Compiled(SpeedUps(compile=setting, folder=tmp_path / "compiled"))
+    assert asked.wanted(KIND) == first
+    if first:
+        asked.note(KIND)
+    later = Compiled(SpeedUps(compile="auto", folder=tmp_path / "compiled"))
+    assert later.wanted(KIND) == first  # what was paid for is used
+    assert not later.wanted((*KIND[:-1], 14))
+
+
+def test_without_a_folder_or_a_compiler_nothing_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not Compiled(SpeedUps(compile="on")).wanted(KIND)
+    monkeypatch.setattr(compiled.shutil, "which", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not Compiled(SpeedUps(compile="on", folder=tmp_path)).wanted(KIND)
+
+
+def test_the_engine_compiles_what_it_is_told_to_and_remembers(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def compile_and_count(unet: Any) -> int:
+        calls.append(compile_blocks(unet, backend="eager"))
+        return calls[-1]
+
+    monkeypatch.setattr("svd_core.loading.compile_blocks", compile_and_count)
+
+    def make(setting: Any, frames: int) -> Clip:
+        ups = SpeedUps(compile=setting, folder=tmp_path)
+        engine = SvdEngine(str(tiny_checkpoint), speed_ups=ups)
+        params = VideoParams(seed=1, num_inference_steps=1, num_frames=frames)
+        return engine.generate(PHOTO, params, lambda _: None)
+
+    usual = make("auto", 2).frames
+    assert calls == []
+    made = make("on", 2).frames
+    assert len(calls) == 1
+    assert calls[0] > 4
+    assert abs(made.astype(int) - usual.astype(int)).max() <= 1
+    make("auto", 2)
+    assert len(calls) == 2
+    make("auto", 3)
+    assert len(calls) == 2
