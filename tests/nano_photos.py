@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from svd_core.nano import codec
+from svd_core.nano import codec, operators
 
 
 def smooth_photo(width: int, height: int, seed: int = 0) -> Tensor:
@@ -19,7 +19,8 @@ def smooth_photo(width: int, height: int, seed: int = 0) -> Tensor:
 
 def enlarged(photo: Tensor) -> Tensor:
     """`photo` in the size that `operators.fit` wants."""
-    return torch.nn.functional.interpolate(photo[None], scale_factor=2.0, mode="bicubic")[0]
+    times = float(operators.FINE)
+    return torch.nn.functional.interpolate(photo[None], scale_factor=times, mode="bicubic")[0]
 
 
 def smooth_kernel() -> Tensor:

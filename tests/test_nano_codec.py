@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.nano import codec, decoder, operators, shape
 from tests.nano_photos import enlarged, smooth_kernel, smooth_photo
@@ -44,6 +45,19 @@ def test_latents_slide_as_the_photo_does(kernel: torch.Tensor, x: int, y: int) -
     still = codec.encode(photo[:, :, :92, :124], kernel)
     error = (slid - wanted).square().mean()
     assert error < 1e-6 + 0.05 * (still - wanted).square().mean()
+
+
+@pytest.mark.parametrize("shift", [0.25, 0.5, 1.5, 2.0])
+def test_texture_stays_as_strong_while_it_slides(kernel: torch.Tensor, shift: float) -> None:
+    """Of leaves and grain nobody can tell what half a pixel further on looks like; a mean over all
+    that it may be is nearly nothing."""
+    generator = torch.Generator().manual_seed(5)
+    grain = [0.5 * torch.randn(3, 256, 384, generator=generator) for _ in range(4)]
+    photos = [F.avg_pool2d(one, 3, stride=1, padding=1) for one in grain]
+    bends = operators.fit(photos[:3], kernel)
+    latents = codec.encode(F.avg_pool2d(photos[3][None], operators.FINE), kernel)
+    slid = operators.slide(latents, bends, shift, 0.0)
+    assert float(slid.std() / latents.std()) > 0.9
 
 
 def test_decoder_starts_as_a_straight_path_and_what_training_skips_is_silent() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.errors import SvdError
 from svd_core.nano import codec, decoder, denoising, operators, position, scene, shape, warping
@@ -198,18 +199,19 @@ class Lessons:
         return torch.stack([random_crop(photo, size, generator) for photo in chosen])
 
     def _slid_crop(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Latents as the UNet would make them of a photo that has slid by whole pixels, with a
+        """Latents as the UNet would make them of a photo that has slid by half pixels, with a
         little noise, and the true pixels."""
-        side, patch = self.dial.crop_side, shape.PATCH
+        side, patch = 2 * self.dial.crop_side, 2 * shape.PATCH  # of the photo at twice the size
         photo = _any(self.photos, generator)
-        crop = random_crop(photo, (side + patch, side + patch), generator, smallest=0.2)
+        large = random_crop(photo, (side + patch, side + patch), generator, smallest=0.2)[None]
         x, y = (int(torch.randint(patch, (), generator=generator)) for _ in range(2))
         if torch.rand((), generator=generator) < 0.4:
             x = y = 0
-        latents = operators.slide(codec.encode(crop[None], self.kernel), self.bends, x, y)
+        latents = codec.encode(F.avg_pool2d(large, 2), self.kernel)
+        latents = operators.slide(latents, self.bends, x / 2, y / 2)
         amount = decoder.LATENT_NOISE * torch.rand((), generator=generator)
         latents = latents + amount * torch.randn(latents.shape, generator=generator)
-        return latents, crop[None, :, y : y + side, x : x + side]
+        return latents, F.avg_pool2d(large[..., y : y + side, x : x + side], 2)
 
     def _kernel(self) -> Tensor:
         path = self.state / "codec.pt"
@@ -232,7 +234,8 @@ class Lessons:
         if not path.exists():
             generator = torch.Generator().manual_seed(2)
             chosen = self.photos[:: len(self.photos) // 12 + 1]
-            crops = [random_crop(photo, (512, 288), generator) for photo in chosen]
+            size = (256 * operators.FINE, 144 * operators.FINE)
+            crops = [random_crop(photo, size, generator) for photo in chosen]
             torch.save(operators.fit(crops, self.kernel), path)
         along_x, along_y = torch.load(path, weights_only=True)
         return along_x, along_y

@@ -14,6 +14,10 @@ LATENT_NOISE = 0.03
 LINEAR_STEPS = 600
 """So long only the linear path is learnt, which is most of the picture and quick to compute."""
 
+EDGES, ROUGHNESS = 0.05, 1.0
+"""Weights in the loss, beside the squared error, of differences between neighbours and of their
+strength. Where what is rough weighs less, leaves and grain come out soft."""
+
 WINDOW = 7
 """Pixels along the side of the squares whose sharpness is compared."""
 
@@ -79,8 +83,8 @@ def loss(decoded: Tensor, pixels: Tensor) -> Tensor:
     loss = F.mse_loss(decoded, pixels)
     for axis in (-1, -2):
         made, wanted = decoded.diff(dim=axis), pixels.diff(dim=axis)
-        loss = loss + 0.1 * (made - wanted).abs().mean()
-        loss = loss + 0.1 * (_strength(made) - _strength(wanted)).abs().mean()
+        loss = loss + EDGES * (made - wanted).abs().mean()
+        loss = loss + ROUGHNESS * (_strength(made) - _strength(wanted)).abs().mean()
     return loss
 
 

@@ -50,7 +50,7 @@ class Extent:
     def asked(cls, quick: bool, folder: Path | None) -> "Extent":
         if quick:
             return cls(spread(examples(), 2), seeds=(1,), vae_only=1, untrained=1)
-        return cls(examples() + listed(folder), seeds=(1, 2), vae_only=3, untrained=2)
+        return cls(examples() + listed(folder), seeds=(1, 2), vae_only=3, untrained=1)
 
     @property
     def settings(self) -> list[VideoParams]:

@@ -61,10 +61,9 @@ def write(transformer: Net, bends: tuple[Tensor, Tensor]) -> None:
     _write_waves(Products(first_in_time.ff_in), tokens, "query", "from_", EARLY)
     _fetch(second.attn1, tokens)
     across, down = (_slid(tokens, axis) for axis in "xy")
-    products = Products(second.ff)
-    _slide(products, tokens, bends[0], across, "here", "right")
-    _slide(products, tokens, bends[0], across, "below", "corner")
-    _slide(Products(second_in_time.ff_in), tokens, bends[1], down, "here", "below")
+    _slide(Products(second.ff), tokens, bends[0], across, "here", "right")
+    _slide(Products(second_in_time.ff_in), tokens, bends[0], across, "below", "corner")
+    _slide(Products(second_in_time.ff), tokens, bends[1], down, "here", "below")
     overlaid = dict(enumerate(PLACES, start=LATENT_CHANNELS - len(PLACES)))
     for j in range(LATENT_CHANNELS):
         tokens.close(transformer, f"here_{j}", f"moved_{j}", less=overlaid.get(j))
