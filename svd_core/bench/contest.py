@@ -1,10 +1,10 @@
 """Whether we are faster than stock, and still right: `python -m svd_core.bench contest`.
 
-Stock diffusers, stock compiled as its documentation says, our default path, the speed `fast`, and
-on request each rewrite alone make the same clip in turn, in one process, from the same weights and
-noise. Speeds are printed only if the UNet of everybody but `fast`, which says how far off it is, is
-right: within `ROUNDING` of stock, or as near to stock in the next wider precision as stock itself
-is. Ends in one line of JSON.
+Stock diffusers and our default path, each also compiled, stock's as its documentation says, the
+speed `fast`, and on request each rewrite alone make the same clip in turn, in one process, from the
+same weights and noise. Speeds are printed only if everybody's UNet is right: within `ROUNDING` of
+stock, or as near to stock in the next wider precision as stock itself is. `fast` need not be; how
+far off it is stands in the table. Ends in one line of JSON.
 """
 
 import argparse

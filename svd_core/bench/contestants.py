@@ -43,9 +43,7 @@ def contestants(
     stock: Any, plan: MemoryPlan, each: bool, compiled: bool
 ) -> tuple[list[Contestant], list[str]]:
     """All who can take part here, and a sentence for each who cannot."""
-    ours = twin(stock)
-    ours.unet.forward = Guidance(ours.unet.forward)
-    place(ours, plan)
+    ours = _ours(stock, plan)
     fast = paying(plan)
 
     def ready(names: list[str]) -> Callable[[], Any]:
@@ -63,8 +61,18 @@ def contestants(
         other = copy(stock)
         other.unet = torch.compile(stock.unet)
         found.insert(1, Contestant(COMPILED, lambda: other))
+        blocks = _ours(stock, plan, compiled=True)
+        found.append(Contestant(f"{OURS}, compiled", lambda: blocks, our_decoding=True))
     if stock.scheduler.config.sigma_min < GUIDED[0]:
         found.append(Contestant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
     if each:
         found += [Contestant(f"only {name}", ready([name])) for name in fast]
     return found, absent
+
+
+def _ours(stock: Any, plan: MemoryPlan, compiled: bool = False) -> Any:
+    """Our pipeline of the same weights."""
+    ours = twin(stock)
+    ours.unet.forward = Guidance(ours.unet.forward)
+    place(ours, plan, compiled)
+    return ours
