@@ -27,12 +27,14 @@ from svd_core.loading import (
 from svd_core.memory import Device, MemoryPlan, Offload, Setting, plan
 from svd_core.models import Checkpoint, settled
 from svd_core.pace import Pace
-from svd_core.params import VideoParams
+from svd_core.params import Speed, VideoParams
 from svd_core.speed import SpeedUps, at_speed
 from svd_core.turbo import TurboWeights
 
 TRAINED_FPS = (5, 30)
 """Outside of it, SVD's own sampling script warns that the result may be poor."""
+
+COMPILING = "The UNet is compiled for this size first, which takes minutes."
 
 REPORT_S = 0.1
 """Seconds between two reports of bytes."""
@@ -129,17 +131,12 @@ class LoadedModel:
             decode_s=self._decode_s.get(pixels),
         )
         try:
-            on_progress(replace(pace.encoding(), note=note))
-            if not self._turbo.belong(params.speed):
-                self._placed = None
-                self._pipeline.remove_all_hooks()
-                self._turbo.exchange(self._pipeline.unet)
             kind = self._kind(chosen, image, params)
             compiled = self._compiled.wanted(kind)
-            if (chosen, compiled) != self._placed:
-                self._placed = None
-                place(self._pipeline, chosen, compiled)
-                self._placed = chosen, compiled
+            if compiled and not self._compiled.had(kind):
+                note = COMPILING if note is None else f"{note} {COMPILING}"
+            on_progress(replace(pace.encoding(), note=note))
+            self._settle(chosen, params.speed, compiled)
             fps = held_fps(params.fps)
             whole = chosen.whole_clip
             frames = make_frames(self._pipeline, image, params, fps, pace, on_progress, whole)
@@ -154,6 +151,17 @@ class LoadedModel:
             raise GenerationFailed(f"The model failed: {_first_line(error)}") from error
         finally:
             free(self._pipeline)
+
+    def _settle(self, chosen: MemoryPlan, speed: Speed, compiled: bool) -> None:
+        """Bring the weights for `speed` to where they are wanted, unless they are there."""
+        if not self._turbo.belong(speed):
+            self._placed = None
+            self._pipeline.remove_all_hooks()
+            self._turbo.exchange(self._pipeline.unet)
+        if (chosen, compiled) != self._placed:
+            self._placed = None
+            place(self._pipeline, chosen, compiled)
+            self._placed = chosen, compiled
 
     def _kind(self, chosen: MemoryPlan, image: Image.Image, params: VideoParams) -> Kind:
         """All that decides what is compiled for a clip."""

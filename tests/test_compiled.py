@@ -63,11 +63,13 @@ def test_the_engine_compiles_what_it_is_told_to_and_remembers(
 
     monkeypatch.setattr("svd_core.loading.compile_blocks", compile_and_count)
 
+    notes: list[str] = []
+
     def make(setting: Any, frames: int) -> Clip:
         ups = SpeedUps(compile=setting, folder=tmp_path)
         engine = SvdEngine(str(tiny_checkpoint), speed_ups=ups)
         params = VideoParams(seed=1, num_inference_steps=1, num_frames=frames)
-        return engine.generate(PHOTO, params, lambda _: None)
+        return engine.generate(PHOTO, params, lambda event: notes.append(event.note or ""))
 
     usual = make("auto", 2).frames
     assert calls == []
@@ -75,7 +77,9 @@ def test_the_engine_compiles_what_it_is_told_to_and_remembers(
     assert len(calls) == 1
     assert calls[0] > 4
     assert abs(made.astype(int) - usual.astype(int)).max() <= 1
+    assert sum("takes minutes" in note for note in notes) == 1
     make("auto", 2)
+    assert sum("takes minutes" in note for note in notes) == 1
     assert len(calls) == 2
     make("auto", 3)
     assert len(calls) == 2

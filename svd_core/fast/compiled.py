@@ -32,12 +32,14 @@ NAME = "compiled"
 
 
 def compile_blocks(unet: Any, backend: str = "inductor") -> int:
-    """Compile every block of `unet` that is not silent. Returns how many.
+    """Compile every block of `unet` that is not silent, when it is first used. Returns how many.
 
-    `rewrites.take_off` undoes it, and every other rewrite.
+    What cannot be compiled runs as it is, with torch's warning. `rewrites.take_off` undoes it, and
+    every other rewrite.
     """
     dynamo: Any = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS)
+    dynamo.suppress_errors = True
     found: list[Any] = [
         layer
         for layer in unet.modules()
@@ -63,7 +65,11 @@ class Compiled:
         """Whether blocks are to be compiled for clips of that kind."""
         if self._folder is None or self._setting == "off":
             return False
-        return self._setting == "on" or self._mark(self._folder, kind).exists()
+        return self._setting == "on" or self.had(kind)
+
+    def had(self, kind: Kind) -> bool:
+        """Whether such a clip was made before, here or by an earlier process."""
+        return self._folder is not None and self._mark(self._folder, kind).exists()
 
     def note(self, kind: Kind) -> None:
         """Such a clip has been made: the next one finds all compiled."""
