@@ -88,10 +88,15 @@ def _first(recipe: Recipe) -> Recipe:
 
 
 def _params(asked: argparse.Namespace, recipe: Recipe | None) -> VideoParams:
-    """The settings of the recipe, if there is one, changed by those given as options."""
+    """The settings of the recipe, if there is one, changed by those given as options. Another speed
+    has steps and guidance of its own."""
     names = {field.name for field in fields(VideoParams)}
     given = {name: value for name, value in vars(asked).items() if name in names}
-    return VideoParams.from_mapping(({} if recipe is None else recipe.params.to_mapping()) | given)
+    known = {} if recipe is None else recipe.params.to_mapping()
+    if given.get("speed", known.get("speed")) != known.get("speed"):
+        for name in ("num_inference_steps", "min_guidance_scale", "max_guidance_scale"):
+            known.pop(name, None)
+    return VideoParams.from_mapping(known | given)
 
 
 def _model(asked: str | None, recipe: Recipe | None) -> str | None:

@@ -28,7 +28,8 @@ from svd_core.memory import Device, MemoryPlan, Offload, Setting, plan
 from svd_core.models import Checkpoint, settled
 from svd_core.pace import Pace
 from svd_core.params import Speed, VideoParams
-from svd_core.speed import SpeedUps, at_speed
+from svd_core.recipe import fingerprint
+from svd_core.speed import MOST_TURBO_STEPS, SpeedUps, at_speed
 from svd_core.turbo import TurboWeights
 
 TRAINED_FPS = (5, 30)
@@ -133,9 +134,9 @@ class LoadedModel:
         try:
             kind = self._kind(chosen, image, params)
             compiled = self._compiled.wanted(kind)
-            if compiled and not self._compiled.had(kind):
-                note = COMPILING if note is None else f"{note} {COMPILING}"
-            on_progress(replace(pace.encoding(), note=note))
+            new = compiled and not self._compiled.had(kind)
+            notes = [*([note] if note else []), *([COMPILING] if new else [])]
+            on_progress(replace(pace.encoding(), note=" ".join(notes) or None))
             self._settle(chosen, params.speed, compiled)
             fps = held_fps(params.fps)
             whole = chosen.whole_clip
@@ -164,11 +165,16 @@ class LoadedModel:
             self._placed = chosen, compiled
 
     def _kind(self, chosen: MemoryPlan, image: Image.Image, params: VideoParams) -> Kind:
-        """All that decides what is compiled for a clip."""
-        guided = (params.max_guidance_scale or 0.0) > 1.0
-        halves = guided, chosen.split_guidance, params.speed
-        model = self.checkpoint.name, self.checkpoint.revision, chosen.device, chosen.dtype
-        return *model, image.size, params.num_frames, *halves
+        checkpoint = self.checkpoint
+        weights = fingerprint(checkpoint.folder) if checkpoint.folder else checkpoint.revision
+        return Kind(
+            model=f"{checkpoint.name} {weights}",
+            plan=chosen,
+            size=image.size,
+            num_frames=params.num_frames or 0,
+            guided=(params.max_guidance_scale or 0.0) > 1.0,
+            speed=params.speed,
+        )
 
     def _ordinary(self, params: VideoParams) -> bool:
         """Whether a request asks for no more than the plan was made for."""
@@ -187,6 +193,10 @@ def filled(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> Vide
         raise InvalidRequest(
             "max_guidance_scale",
             f"max_guidance_scale must not be below min_guidance_scale ({low:g}), not {high:g}.",
+        )
+    if params.speed == "turbo" and (params.num_inference_steps or 0) > MOST_TURBO_STEPS:
+        raise InvalidRequest(
+            "num_inference_steps", f"Turbo takes at most {MOST_TURBO_STEPS} steps; usual are 4."
         )
     checkpoint = at_speed(checkpoint, params.speed)
     if low is None:

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    ValidationError,
+)
 
 from svd_core.errors import InvalidSettings
 
@@ -31,7 +39,7 @@ class Settings(BaseModel):
     offload: Literal["auto", "none", "model", "sequential"] = Field(
         "auto", description="where weights wait on CUDA; auto plans it from the free memory"
     )
-    turbo: Path | None = Field(
+    turbo: Annotated[FilePath, BeforeValidator(os.path.expanduser)] | None = Field(
         None,
         description="file of UNet weights for the speed turbo, such as "
         "AnimateLCM-SVD-xt-1.1.safetensors; empty: turbo is not to be had",

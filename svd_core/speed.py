@@ -12,7 +12,7 @@ from typing import Literal
 
 from svd_core.models import Checkpoint
 from svd_core.params import Speed
-from svd_core.settings import Settings
+from svd_core.settings import Settings, on_zero_gpu
 
 Compile = Literal["auto", "on", "off"]
 
@@ -20,8 +20,8 @@ Compile = Literal["auto", "on", "off"]
 @dataclass(frozen=True, kw_only=True)
 class SpeedUps:
     """`turbo`: file of the UNet's weights for that speed, see `TurboWeights`. `compile`: whether
-    blocks of the UNet are compiled; `auto` does where it has been done before, so that it costs
-    nothing. `folder`: where what was compiled is kept; without one, nothing is compiled."""
+    blocks of the UNet are compiled; `auto` does where it has been done before, which leaves some
+    seconds of it. `folder`: where what was compiled is kept; without one, nothing is compiled."""
 
     turbo: Path | None = None
     compile: Compile = "off"
@@ -29,6 +29,10 @@ class SpeedUps:
 
     @classmethod
     def of(cls, settings: Settings) -> "SpeedUps":
+        """Those of this program's user. On a lent GPU there is none: in a process of its own for
+        each video, other weights and compiling would take more of its time than they save."""
+        if on_zero_gpu():
+            return cls()
         folder = settings.data_dir / "compiled"
         return cls(turbo=settings.turbo, compile=settings.compile, folder=folder)
 
@@ -37,6 +41,8 @@ FAST_SHARE = 0.56
 """Of the model's own steps: 14 instead of 25."""
 
 TURBO_STEPS = 4
+MOST_TURBO_STEPS = 40
+"""Levels of noise at which AnimateLCM-SVD was distilled; steps are taken at some of them."""
 
 GUIDED = (0.03, 30.0)
 """Levels of noise (sigma) between which `fast` guides: 11 of SVD's 25 are higher, 3 are lower."""

@@ -1,5 +1,6 @@
 """The weights of the UNet that only the speed `turbo` uses: they change places with its own."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from svd_core.errors import InvalidRequest, ModelBroken
 from svd_core.params import Speed
+from svd_core.recipe import EDGE
 
 
 class TurboWeights:
@@ -31,7 +33,19 @@ class TurboWeights:
                 "Turbo needs weights of its own, which this server was not given (SVD_TURBO); "
                 "choose exact or fast.",
             )
-        return (f"Made at speed turbo with the weights of {self._path.name}.",)
+        return (f"Made at speed turbo with the weights of {self._path.name}{self._hash()}.",)
+
+    def _hash(self) -> str:
+        """Both ends of the file in short, as `recipe.fingerprint` has it of a folder."""
+        assert self._path is not None
+        try:
+            with self._path.open("rb") as file:
+                found = hashlib.sha256(file.read(EDGE))
+                file.seek(max(0, self._path.stat().st_size - EDGE))
+                found.update(file.read(EDGE))
+        except OSError:
+            return ""
+        return f" ({found.hexdigest()[:16]})"
 
     def belong(self, speed: Speed) -> bool:
         """Whether the UNet holds the weights for `speed`."""
@@ -48,14 +62,17 @@ class TurboWeights:
             assert self._path is not None
             self._waiting = _read(self._path, inside)
         waiting = {name: weight.to("cpu", copy=True) for name, weight in inside.items()}
-        for name, weight in inside.items():
-            weight.copy_(self._waiting[name])
+        try:
+            _fill(inside, self._waiting)
+        except BaseException:
+            _fill(inside, waiting)
+            raise
         self._waiting, self._inside = waiting, not self._inside
 
 
 def _read(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
     try:
-        found = load_file(path.expanduser())
+        found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelBroken(f"{path} (SVD_TURBO) cannot be read: {error}.") from error
     wrong = [name for name, weight in like.items() if _shape(found.get(name)) != weight.shape]
@@ -65,6 +82,11 @@ def _read(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
             f"missing or of another size, such as {wrong[0]}."
         )
     return found
+
+
+def _fill(places: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    for name, place in places.items():
+        place.copy_(weights[name])
 
 
 def _shape(weight: Tensor | None) -> torch.Size | None:

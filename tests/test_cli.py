@@ -298,6 +298,17 @@ def test_of_a_joined_video_the_first_clip_is_made_again(
     assert recorder.asked[1].orientation == "portrait"
 
 
+def test_another_speed_has_steps_and_guidance_of_its_own(
+    run: Callable[..., int], recorder: Recorder
+) -> None:
+    run("photo.jpg", "-o", "out.mp4", "--num-inference-steps", "9", "--max-guidance-scale", "2")
+    for number, speed in enumerate(("fast", "exact")):
+        run("--from-recipe", "out.mp4", "photo.jpg", "-o", f"{number}.mp4", "--speed", speed)
+    _, fast, exact = recorder.asked
+    assert (fast.speed, fast.num_inference_steps, fast.max_guidance_scale) == ("fast", None, None)
+    assert (exact.speed, exact.num_inference_steps, exact.max_guidance_scale) == ("exact", 9, 2)
+
+
 def test_a_recipe_says_what_is_different_now(
     run: Callable[..., int],
     recorder: Recorder,

@@ -1,33 +1,53 @@
 """Compiled blocks compute the same, and `auto` compiles only what was compiled before."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from svd_core.clip import Clip
 from svd_core.engine import SvdEngine
-from svd_core.fast import compiled
-from svd_core.fast.compiled import Compiled, compile_blocks
+from svd_core.fast.compiled import Compiled, Kind, compile_blocks
 from svd_core.fast.exact import EXACT
 from svd_core.fast.rewrites import put_on, rewritten_by, take_off
+from svd_core.memory import MemoryPlan
 from svd_core.params import VideoParams
 from svd_core.speed import SpeedUps
 from tests.random_checkpoint import denoise, random_models
 from tests.test_speeds import PHOTO
 
-KIND = ("svd-xt", "commit", (1024, 576), 25)
+PLAN = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
+KIND = Kind(
+    model="svd-xt", plan=PLAN, size=(1024, 576), num_frames=25, guided=True, speed="exact"
+)  # fmt: skip
+
+
+class Counting:
+    """A backend that compiles nothing and counts its runs, each of a graph of a block."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def __call__(self, graph: Any, _: Any) -> Any:
+        def run(*inputs: Any) -> Any:
+            self.runs += 1
+            return graph(*inputs)
+
+        return run
 
 
 def test_compiled_blocks_change_rounding_only_and_can_be_taken_off() -> None:
     unet = random_models()["unet"]
     put_on(unet, [(name, exact.rewrite) for name, exact in EXACT.items()])
     usual = denoise(unet, halves=2)
-    assert compile_blocks(unet, backend="eager") > 4
+    backend = Counting()
+    blocks = compile_blocks(unet, backend=backend, strict=True)
     found = denoise(unet, halves=2)
+    assert backend.runs >= blocks > 4
     assert (found - usual).abs().max() <= 3e-6 * usual.abs().max()
-    assert compile_blocks(unet, backend="eager") == 0  # once is enough
+    assert compile_blocks(unet, backend=backend) == 0  # once is enough
     take_off(unet)
     assert all(rewritten_by(layer) is None for layer in unet.modules())
 
@@ -40,25 +60,35 @@ def test_who_wants_to_pay_for_compiling_says_so(tmp_path: Path, setting: Any, fi
         asked.note(KIND)
     later = Compiled(SpeedUps(compile="auto", folder=tmp_path / "compiled"))
     assert later.wanted(KIND) == first  # what was paid for is used
-    assert not later.wanted((*KIND[:-1], 14))
+    assert not later.wanted(replace(KIND, num_frames=14))
+    assert not asked.wanted(replace(KIND, plan=replace(PLAN, offload="sequential")))
+
+
+def test_a_mark_that_cannot_be_written_costs_no_clip(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    asked = Compiled(SpeedUps(compile="on", folder=tmp_path / "file"))
+    asked.note(KIND)
+    assert not asked.had(KIND)
 
 
 def test_without_a_folder_or_a_compiler_nothing_is_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not Compiled(SpeedUps(compile="on")).wanted(KIND)
-    monkeypatch.setattr(compiled.shutil, "which", lambda _: None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert not Compiled(SpeedUps(compile="on", folder=tmp_path)).wanted(KIND)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with caplog.at_level(logging.WARNING):
+        assert not Compiled(SpeedUps(compile="on", folder=tmp_path)).wanted(KIND)
+    assert "no effect" in caplog.text
 
 
 def test_the_engine_compiles_what_it_is_told_to_and_remembers(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
+    backend = Counting()
 
     def compile_and_count(unet: Any) -> int:
-        calls.append(compile_blocks(unet, backend="eager"))
+        calls.append(compile_blocks(unet, backend=backend))
         return calls[-1]
 
     monkeypatch.setattr("svd_core.loading.compile_blocks", compile_and_count)
@@ -75,7 +105,7 @@ def test_the_engine_compiles_what_it_is_told_to_and_remembers(
     assert calls == []
     made = make("on", 2).frames
     assert len(calls) == 1
-    assert calls[0] > 4
+    assert backend.runs >= calls[0] > 4
     assert abs(made.astype(int) - usual.astype(int)).max() <= 1
     assert sum("takes minutes" in note for note in notes) == 1
     make("auto", 2)

@@ -26,10 +26,10 @@ def test_a_small_contest_ends_in_its_line_of_json(capsys: pytest.CaptureFixture[
     assert found["speedup_vs_compiled_stock"] is None
     assert found["max_abs_diff"] <= 1
     assert found["seconds_per_clip"] > 0
-    assert found["peak_memory_mb"] >= 0  # what was freed before may be enough
     assert found["contestants"]["ours"]["answer_off"] <= ROUNDING
     assert 0 < found["contestants"]["stock"]["share_of_floor"] < 1
     assert found["contestants"]["ours, fast"]["answer_off"] is None
+    assert found["contestants"]["ours, fast"]["share_of_floor"] is None
     assert found["contestants"]["ours, fast"]["pixel_off"] > 1
 
 
@@ -84,7 +84,7 @@ def test_where_rounding_is_blown_up_stocks_own_error_is_the_measure() -> None:
 
 
 def test_without_a_compiler_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contestants.shutil, "which", lambda _: None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
     stock = open_stock(TINY, random_weights=False, half=False)
     plan = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
     taking_part, absent = contestants.contestants(stock, plan, each=True, compiled=True)

@@ -164,7 +164,7 @@ def test_what_a_client_asks_for_reaches_the_core(
         "seed": 4294967295, "motion_bucket_id": 40, "noise_aug_strength": 2.5, "fps": 12,
         "playback_fps": 24, "num_frames": 9, "num_inference_steps": 3, "min_guidance_scale": 1.5,
         "max_guidance_scale": 2.5, "decode_chunk_size": 2, "orientation": "square", "fit": "pad",
-        "focus_x": 0.25, "focus_y": 1,
+        "focus_x": 0.25, "focus_y": 1, "speed": "fast",
     }  # fmt: skip
     video, seed, summary = client.predict(image=handle_file(a_photo), **asked, api_name="/generate")
     assert served.work.requests[-1].params == VideoParams(**asked)

@@ -304,6 +304,13 @@ def test_recipes_of_format_1_are_read() -> None:
         Recipe.from_json(json.dumps(lacking))
 
 
+def test_recipes_of_format_2_are_read_with_what_they_continue() -> None:
+    found = json.loads(replace(RECIPE, continues=RECIPE).to_json()) | {"format": 2}
+    for recipe in (found, found["continues"]):
+        del recipe["params"]["speed"]
+    assert Recipe.from_json(json.dumps(found)) == replace(RECIPE, continues=RECIPE)
+
+
 @pytest.mark.parametrize("video", sorted((ASSETS / "examples").glob("*.mp4")), ids=lambda p: p.stem)
 def test_the_examples_tell_how_they_were_made(video: Path) -> None:
     recipe = Recipe.read(video)

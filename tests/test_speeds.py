@@ -1,5 +1,6 @@
 """The speeds by name: what they ask of the model, and what they may change."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from svd_core.loaded import filled
 from svd_core.loading import Guidance
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams
+from svd_core.recipe import EDGE
 from svd_core.speed import GUIDED, SpeedUps
 
 PHOTO = Image.effect_mandelbrot((64, 32), (-2, -1, 1, 1), 50).convert("RGB")
@@ -91,6 +93,15 @@ def test_fast_leaves_two_fifths_of_the_work_and_turbo_less_than_a_tenth() -> Non
     halves = sum(2 if GUIDED[0] <= sigma <= GUIDED[1] else 1 for sigma in sigmas)
     assert halves / (2 * 25) == pytest.approx(0.4)
     assert own_dials("turbo")[0] / (2 * 25) == pytest.approx(0.08)
+
+
+def test_turbos_fresh_noise_is_not_what_the_clip_started_from() -> None:
+    pipeline = SimpleNamespace(scheduler=SVD, unet=SimpleNamespace(forward=Guidance(print)))
+    for seed in (0, 1, 2**32 - 1):
+        with sampling(pipeline, VideoParams(seed=seed, speed="turbo")):
+            own = torch.randn(8, generator=pipeline.scheduler.generator)
+        start = torch.randn(8, generator=torch.Generator().manual_seed(seed))
+        assert not torch.allclose(own, start)
 
 
 @pytest.mark.parametrize("steps", [2, 4, 8, 40])
@@ -175,16 +186,27 @@ def test_turbo_uses_its_own_weights_and_gives_them_back(
     save_file(_shaken(own), other)
     exact = make("exact", other).frames
     turbo = make("turbo", other)
-    assert turbo.notes == ("Made at speed turbo with the weights of other.safetensors.",)
+    weights = f"other.safetensors ({_short(other)})"
+    assert turbo.notes == (f"Made at speed turbo with the weights of {weights}.",)
     assert not np.array_equal(turbo.frames, make("turbo", same).frames)
     assert np.array_equal(turbo.frames, make("turbo", other).frames)
     assert np.array_equal(exact, make("exact", other).frames)
+
+
+def _short(path: Path) -> str:
+    data = path.read_bytes()
+    return hashlib.sha256(data[:EDGE] + data[-EDGE:]).hexdigest()[:16]
 
 
 def _shaken(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return {name: weight * 1.1 for name, weight in load_file(path).items()}
+
+
+def test_turbo_has_no_more_steps_than_it_was_distilled_at(make: Callable[..., Clip]) -> None:
+    with pytest.raises(InvalidRequest, match="at most 40 steps"):
+        make("turbo", Path("some.safetensors"), num_inference_steps=41)
 
 
 def test_turbo_without_weights_is_refused_in_one_sentence(make: Callable[..., Clip]) -> None:

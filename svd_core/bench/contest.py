@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--steps", type=int, help="denoising steps; the model's if left out")
     found.add_argument("--frames", type=int, help="frames; the model's if left out")
     found.add_argument("--each", action="store_true", help="every rewrite alone as well")
-    found.add_argument("--no-compile", action="store_true", help="leave stock uncompiled only")
+    found.add_argument("--no-compile", action="store_true", help="leave out who is compiled")
     return found
 
 

@@ -1,6 +1,5 @@
 """Who takes part in a contest, and how each gets ready for its turn."""
 
-import shutil
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from svd_core.bench.weights import twin
+from svd_core.fast.compiled import can_compile, compile_blocks
 from svd_core.fast.exact import paying, quicken
 from svd_core.loading import Guidance, place
 from svd_core.memory import MemoryPlan
@@ -55,8 +55,8 @@ def contestants(
 
     found = [Contestant(STOCK, lambda: stock), Contestant(OURS, ready(fast), our_decoding=True)]
     absent = []
-    if compiled and plan.device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-        absent.append("Stock compiled does not take part: there is no C++ compiler here.")
+    if compiled and not can_compile():
+        absent.append("Nobody takes part compiled: there is no C++ compiler (g++) here.")
     elif compiled:
         other = copy(stock)
         other.unet = torch.compile(stock.unet)
@@ -74,5 +74,7 @@ def _ours(stock: Any, plan: MemoryPlan, compiled: bool = False) -> Any:
     """Our pipeline of the same weights."""
     ours = twin(stock)
     ours.unet.forward = Guidance(ours.unet.forward)
-    place(ours, plan, compiled)
+    place(ours, plan)
+    if compiled:
+        compile_blocks(ours.unet, strict=True)  # who falls back on what is not compiled gets none
     return ours

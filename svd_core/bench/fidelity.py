@@ -1,8 +1,8 @@
 """Whether contestants are right: what their UNet answers at the first step, to the same question.
 
 If an answer is further from stock's than rounding explains, all are held against the truth, which
-is stock in the next wider precision: a net may blow rounding up, as svd-nano does, where a last
-digit decides between two cells. Then stock's own distance from the truth is the measure.
+is stock in the next wider precision: a net may blow rounding up, as svd-nano does, whose places are
+differences of large numbers. Then stock's own distance from the truth is the measure.
 """
 
 from collections.abc import Collection

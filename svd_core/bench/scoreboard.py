@@ -61,7 +61,7 @@ def _row(name: str, made: Sequence[Shot], verdict: Fidelity, lowest: float) -> d
         "decode_s": middle(lambda shot: shot.decode_s),
         "peak_mb": max(shot.peak_mb for shot in made[1:]),
         "first_s": made[0].seconds,
-        "share_of_floor": lowest / step,
+        "share_of_floor": lowest / step if name in verdict.answers else None,
         "answer_off": verdict.answers.get(name),
         "error_vs_stocks": (verdict.ratio or {}).get(name),
         "pixel_off": verdict.frames[name],

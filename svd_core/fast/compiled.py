@@ -6,9 +6,12 @@ video pays for itself. What was compiled is kept on disk by torch, for the next 
 """
 
 import hashlib
+import logging
 import os
+import platform
 import shutil
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import diffusers
@@ -16,11 +19,12 @@ import torch
 from diffusers.models.resnet import SpatioTemporalResBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 
+from svd_core import __version__
 from svd_core.fast.rewrites import Rewritten, rewritten_by
+from svd_core.memory import MemoryPlan
+from svd_core.models import Size
+from svd_core.params import Speed
 from svd_core.speed import SpeedUps
-
-Kind = tuple[object, ...]
-"""Of clips, for which the same is compiled."""
 
 BLOCKS = (SpatioTemporalResBlock, TransformerSpatioTemporalModel)
 
@@ -30,16 +34,39 @@ half of a guided step or both. Beyond its own limit of 8 it would give up withou
 
 NAME = "compiled"
 
+log = logging.getLogger(__name__)
 
-def compile_blocks(unet: Any, backend: str = "inductor") -> int:
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Of clips, for which the same is compiled. `model`: name and weights, as what is silent
+    depends on them."""
+
+    model: str
+    plan: MemoryPlan
+    size: Size
+    num_frames: int
+    guided: bool
+    speed: Speed
+
+    def mark(self) -> str:
+        """Short hash of it, and of all on this machine that it depends on."""
+        here = torch.cuda.get_device_name() if self.plan.device == "cuda" else platform.machine()
+        made_by = torch.__version__, diffusers.__version__, __version__, here
+        return hashlib.sha256(repr((self, *made_by)).encode()).hexdigest()[:16]
+
+
+def compile_blocks(unet: Any, backend: Any = "inductor", strict: bool = False) -> int:
     """Compile every block of `unet` that is not silent, when it is first used. Returns how many.
 
-    What cannot be compiled runs as it is, with torch's warning. `rewrites.take_off` undoes it, and
-    every other rewrite.
+    What cannot be compiled runs as it is, with torch's warning, unless `strict`. What was compiled
+    before, on this or any other model, is forgotten, but for what torch keeps on disk.
+    `rewrites.take_off` undoes it, and every other rewrite.
     """
+    torch._dynamo.reset()
     dynamo: Any = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS)
-    dynamo.suppress_errors = True
+    dynamo.suppress_errors = not strict
     found: list[Any] = [
         layer
         for layer in unet.modules()
@@ -55,34 +82,36 @@ class Compiled:
     """What has been compiled on this machine, as the operator wants it; see `SpeedUps`."""
 
     def __init__(self, wanted: SpeedUps) -> None:
-        self._setting = wanted.compile if _can_compile() else "off"
+        self._setting = wanted.compile
         self._folder = wanted.folder
-        if self._folder is not None and self._setting != "off":
-            # Torch reads it before it compiles for the first time.
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(self._folder / "torch")
+        if self._folder is None or self._setting == "off":
+            return
+        if not can_compile():
+            self._setting = "off"
+            if wanted.compile == "on":
+                log.warning("SVD_COMPILE=on has no effect: there is no C++ compiler (g++) here.")
+            return
+        # Torch reads it before it compiles for the first time.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(self._folder / "torch"))
 
     def wanted(self, kind: Kind) -> bool:
         """Whether blocks are to be compiled for clips of that kind."""
-        if self._folder is None or self._setting == "off":
+        if self._folder is None or self._setting == "off" or kind.plan.offload == "sequential":
             return False
         return self._setting == "on" or self.had(kind)
 
     def had(self, kind: Kind) -> bool:
         """Whether such a clip was made before, here or by an earlier process."""
-        return self._folder is not None and self._mark(self._folder, kind).exists()
+        return self._folder is not None and (self._folder / kind.mark()).exists()
 
     def note(self, kind: Kind) -> None:
         """Such a clip has been made: the next one finds all compiled."""
         assert self._folder is not None
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._mark(self._folder, kind).touch()
-
-    @staticmethod
-    def _mark(folder: Path, kind: Kind) -> Path:
-        known = repr((torch.__version__, diffusers.__version__, *kind))
-        return folder / f"{hashlib.sha256(known.encode()).hexdigest()[:16]}.done"
+        with suppress(OSError):  # then it is compiled once more
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / kind.mark()).touch()
 
 
-def _can_compile() -> bool:
-    """On a GPU torch brings its compiler; for a processor it wants one of the system's."""
-    return torch.cuda.is_available() or any(map(shutil.which, ("g++", "clang++", "c++")))
+def can_compile() -> bool:
+    """Whether the compiler that torch's own asks for is here, on a GPU for the code around it."""
+    return shutil.which(os.environ.get("CXX") or "g++") is not None

@@ -14,16 +14,17 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from torch import Tensor
 
 from svd_core.params import VideoParams
-from svd_core.speed import GUIDED
-
-TRAINED_LEVELS = 40
-"""Levels of noise at which AnimateLCM-SVD was distilled; steps are taken at some of them."""
+from svd_core.speed import GUIDED, MOST_TURBO_STEPS
 
 _EULER: Any = EulerDiscreteScheduler
 _EDM: Any = EDMDPMSolverMultistepScheduler
 
-OWN_NOISE = 2**32
-"""Added to a seed, for noise other than what the clip starts from."""
+OWN_NOISE = 0x9E3779B9
+"""Bits of a seed that are turned round for noise other than what the clip starts from. Torch's
+generator on a CPU looks at 32 of them only."""
+
+LOWEST, HIGHEST = 0.002, 700.0
+"""SVD's levels of noise, where a checkpoint's scheduler names none."""
 
 
 @contextmanager
@@ -46,8 +47,7 @@ class SecondOrder(_EDM):  # type: ignore[misc]
     @classmethod
     def like(cls, own: Any) -> "SecondOrder":
         """For what `own` samples, from the same levels of noise."""
-        low, high = own.config.sigma_min, own.config.sigma_max
-        return cls(low, high, sigma_data=1.0, prediction_type="v_prediction")
+        return cls(*_levels(own), sigma_data=1.0, prediction_type="v_prediction")
 
     def step(
         self, model_output: Tensor, timestep: Any, sample: Tensor, *_: Any, **__: Any
@@ -67,16 +67,16 @@ class Consistency(_EULER):  # type: ignore[misc]
     @classmethod
     def like(cls, own: Any, seed: int) -> "Consistency":
         made: Consistency = cls.from_config(own.config)
-        made.generator = torch.Generator().manual_seed(OWN_NOISE + seed)
+        made.generator = torch.Generator().manual_seed(OWN_NOISE ^ seed)
         return made
 
     def set_timesteps(
         self, num_inference_steps: int, device: torch.device | str | None = None, **_: Any
     ) -> None:
-        """At most `TRAINED_LEVELS` steps; the levels lie as in Karras et al., equation 5."""
-        count = min(num_inference_steps, TRAINED_LEVELS)
-        ramp = torch.arange(count) * (TRAINED_LEVELS // count) / (TRAINED_LEVELS - 1)
-        low, high = (s ** (1 / 7) for s in (self.config.sigma_min, self.config.sigma_max))
+        """At most `MOST_TURBO_STEPS`; the levels lie as in Karras et al., equation 5."""
+        count = num_inference_steps
+        ramp = torch.arange(count) * (MOST_TURBO_STEPS // count) / (MOST_TURBO_STEPS - 1)
+        low, high = (level ** (1 / 7) for level in _levels(self))
         sigmas = (high + ramp * (low - high)) ** 7
         self.num_inference_steps = count
         self.timesteps = (sigmas.log() / 4).to(device)
@@ -88,6 +88,11 @@ class Consistency(_EULER):  # type: ignore[misc]
     ) -> EulerDiscreteSchedulerOutput:
         end = super().step(model_output, timestep, sample).pred_original_sample
         after = self.sigmas[self.step_index]
-        back = (after**2 - self.config.sigma_min**2).clamp(min=0).sqrt()
+        back = (after**2 - _levels(self)[0] ** 2).clamp(min=0).sqrt()
         noise = torch.randn(end.shape, generator=self.generator).to(end.device)
         return EulerDiscreteSchedulerOutput((end + back * noise).to(model_output.dtype), end)
+
+
+def _levels(scheduler: Any) -> tuple[float, float]:
+    """The lowest and the highest level of noise that `scheduler` is made for."""
+    return scheduler.config.sigma_min or LOWEST, scheduler.config.sigma_max or HIGHEST

@@ -36,9 +36,9 @@ from the photo, but knows nothing of what is in it: nobody walks, nothing turns.
 ![Frames 0, 4, 9 and 13 of each example](sheet.jpg)
 
 The example videos, at bucket 160 (`python -m svd_core.nano.sheets`). Good: the cat, the cup and the
-portraits, where depth is guessed right and the picture stays sharp. Bad: the temple, whose leaves
-soften, and whose far shore moves with the tree; the galaxies, where nothing is near and the guess
-still says so.
+portraits, where depth is guessed right and the picture stays sharp. Bad: the temple, whose far
+shore moves with the tree, and whose leaves are as rough as in the photo, but not quite the same
+from frame to frame; the galaxies, where nothing is near and the guess still says so.
 
 ## How it was made
 
@@ -79,7 +79,8 @@ of an AMD EPYC; the module `figures` says what each means. A dash: not measured.
 - Depth is a guess from 80 pictures, many of them wallpapers: a face may be taken for a wall, a
   pattern for a thing. What is free to move is told from what is not only roughly.
 - Near an edge that the picture moves away from it is stretched: nothing new comes in.
-- The cells are shifted linearly; the finest texture softens a little while it moves.
+- The cells are shifted linearly. What that cannot foretell of the finest texture is made up for by
+  strength: it stays as rough, and crawls a little.
 
 ## Photos
 

@@ -230,7 +230,7 @@ class Lessons:
         return codec.encode(crops, self.kernel).std(dim=(0, 2, 3))
 
     def _bends(self) -> tuple[Tensor, Tensor]:
-        path = self.state / "bends.pt"
+        path = self.state / f"bends-{operators.FINE}-{operators.GAIN:g}.pt"
         if not path.exists():
             generator = torch.Generator().manual_seed(2)
             chosen = self.photos[:: len(self.photos) // 12 + 1]

@@ -41,7 +41,8 @@ LEEWAY = 0.012
 """Cells. On the border between two cells heads may round differently. So those that fetch the far
 cells go on to the next one later than the head that tells where this is, and those that fetch
 the near ones earlier: around the border, where `REST` has the far cell shown and then the near one,
-both are the cell that the place has all but reached. Positions are right to 0.003 cells."""
+both are the cell that the place has all but reached. Places are right to 0.003 cells, most of them
+to a tenth of that."""
 
 CORNERS = {"here": (0, 0), "right": (1, 0), "below": (0, 1), "corner": (1, 1)}
 HEAD = UNET_WIDTH // HEADS

@@ -32,6 +32,7 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
         fit: Any = None,
         focus_x: Any = None,
         focus_y: Any = None,
+        speed: Any = None,
         request: gr.Request = None,  # type: ignore[assignment]  # how Gradio asks for it
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio asks for it
     ) -> tuple[Path, int, str]:
@@ -54,6 +55,7 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
             fit: "crop" fills the frame and cuts what is over, "pad" keeps the whole photo.
             focus_x: what a crop keeps: 0 is the left edge, 0.5 the middle, 1 the right edge.
             focus_y: what a crop keeps: 0 is the top edge, 0.5 the middle, 1 the bottom edge.
+            speed: "exact", or "fast" and "turbo", which take fewer steps and change the picture.
 
         Returns:
             The video as mp4, the seed that made it, and a sentence about it.
@@ -73,6 +75,7 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
             "fit": fit,
             "focus_x": focus_x,
             "focus_y": focus_y,
+            "speed": speed,
         }
         say = texts_for(request)
         try:

@@ -13,7 +13,8 @@ import gradio as gr
 
 from svd_core.errors import QueueFull, SvdError
 from svd_core.jobs import Job
-from svd_core.params import draw_seed
+from svd_core.params import Speed, draw_seed
+from svd_core.speed import at_speed
 from svd_core.web.page import words
 from svd_core.web.page.dials import Changes, shown
 from svd_core.web.page.memo import memo, note
@@ -26,16 +27,19 @@ SHARE = 0.4
 """Of the steps, for a draft: 10 of 25."""
 
 
-def draft_steps(steps: int) -> int:
-    return max(1, round(steps * SHARE))
+def draft_steps(steps: int, speed: Speed = "exact") -> int:
+    """Turbo's few steps cannot be fewer: each draws noise of its own."""
+    return steps if speed == "turbo" else max(1, round(steps * SHARE))
 
 
 def wire_sheet(studio: Studio) -> None:
     screen, backend = studio.screen, studio.backend
 
     def ask(photo: bytes | None, values: dict[str, Any], visitor: str) -> list[Job]:
-        steps = values["num_inference_steps"] or backend.status().checkpoint.num_inference_steps
-        few = draft_steps(int(steps)) if str(steps).isdigit() else steps  # the core will complain
+        own = at_speed(backend.status().checkpoint, values["speed"]).num_inference_steps
+        steps = values["num_inference_steps"] or own
+        valid = str(steps).isdigit()
+        few = draft_steps(int(steps), values["speed"]) if valid else steps  # the core complains
         memo = note(sheet=token_hex(8), steps=values["num_inference_steps"])
         drafts = [values | {"num_inference_steps": few, "seed": draw_seed()} for _ in range(SEEDS)]
         jobs = [backend.submit(photo, drafts[0], visitor, memo)]
