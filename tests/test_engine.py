@@ -483,7 +483,7 @@ def test_a_placing_that_broke_off_is_done_again(
     vae = pipeline_of(engine).vae
     placed: list[MemoryPlan] = []
 
-    def place(pipeline: Any, chosen: MemoryPlan) -> None:
+    def place(pipeline: Any, chosen: MemoryPlan, *_: bool) -> None:
         placed.append(chosen)
         if len(placed) == 1:
             raise FULL[0]
@@ -501,7 +501,7 @@ def test_weights_that_do_not_fit_are_placed_by_a_smaller_plan(
 ) -> None:
     placed: list[MemoryPlan] = []
 
-    def place(pipeline: Any, chosen: MemoryPlan) -> None:
+    def place(pipeline: Any, chosen: MemoryPlan, *_: bool) -> None:
         placed.append(chosen)
         if len(placed) < 3:
             raise FULL[0]

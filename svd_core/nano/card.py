@@ -53,7 +53,7 @@ from frame to frame; the galaxies, where nothing is near and the guess still say
   coordinates from the zero padding at the edges.
 - **Image encoder**: random; the UNet does not listen to it.
 
-| course | steps | pictures | minutes of one CPU core |
+| course | steps | pictures | minutes on one or two CPU cores |
 |---|---|---|---|
 {courses}
 
