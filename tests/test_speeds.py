@@ -177,6 +177,20 @@ def test_a_fast_video_is_another_and_leaves_the_exact_ones_as_they_were(
     assert np.array_equal(exact, make("exact").frames)
 
 
+def test_fast_guides_in_the_middle_only_also_behind_the_hooks_of_offload(
+    tiny_checkpoint: Path,
+) -> None:
+    engine = SvdEngine(str(tiny_checkpoint))
+    asked = VideoParams(seed=1, num_inference_steps=4, speed="fast")
+    usual = engine.generate(PHOTO, asked, lambda _: None).frames
+    assert engine._loaded is not None
+    pipeline = engine._loaded._pipeline
+    pipeline.enable_model_cpu_offload(device="cpu")
+    assert np.array_equal(usual, engine.generate(PHOTO, asked, lambda _: None).frames)
+    pipeline.remove_all_hooks()
+    assert pipeline.unet.forward.guided is None
+
+
 def test_turbo_uses_its_own_weights_and_gives_them_back(
     make: Callable[..., Clip], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

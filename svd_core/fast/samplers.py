@@ -6,6 +6,7 @@ any sampler written for that fits it.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -29,8 +30,9 @@ LOWEST, HIGHEST = 0.002, 700.0
 
 @contextmanager
 def sampling(pipeline: Any, params: VideoParams) -> Iterator[None]:
-    """Let `pipeline` sample at the speed of `params`. Its UNet's forward is a `Guidance`."""
-    own, guidance = pipeline.scheduler, pipeline.unet.forward
+    """Let `pipeline` sample at the speed of `params`. Its UNet's forward is a `Guidance`, perhaps
+    behind the hooks of offload."""
+    own, guidance = pipeline.scheduler, unwrap(pipeline.unet.forward)
     if params.speed == "fast":
         pipeline.scheduler, guidance.guided = SecondOrder.like(own), GUIDED
     elif params.speed == "turbo":
