@@ -1,7 +1,4 @@
-"""A checkpoint in memory: how it gets there, and clips made with it, also when memory is short.
-
-Somewhat long: what is filled in, held and noted for a clip is what the retry has to know too.
-"""
+"""A checkpoint in memory: how it gets there, and clips made with it, also when memory is short."""
 
 import time
 from dataclasses import replace
@@ -12,7 +9,7 @@ from PIL import Image
 from svd_core.clip import Clip, Frames
 from svd_core.diffusion import make_frames
 from svd_core.download import OnBytes, Snapshot, fetch
-from svd_core.errors import GenerationFailed, InvalidRequest, OutOfMemory
+from svd_core.errors import GenerationFailed, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.fast.compiled import Compiled, Kind
 from svd_core.loading import (
@@ -29,11 +26,9 @@ from svd_core.models import Checkpoint, settled
 from svd_core.pace import Pace
 from svd_core.params import Speed, VideoParams
 from svd_core.recipe import fingerprint
-from svd_core.speed import MOST_TURBO_STEPS, SpeedUps, at_speed
+from svd_core.resolved import filled, held_fps, held_notes
+from svd_core.speed import SpeedUps
 from svd_core.turbo import TurboWeights
-
-TRAINED_FPS = (5, 30)
-"""Outside of it, SVD's own sampling script warns that the result may be poor."""
 
 COMPILING = "The UNet is compiled for this size first, which takes minutes."
 
@@ -53,6 +48,8 @@ class LoadedModel:
         self._placed: tuple[MemoryPlan, bool] | None = (chosen, False)  # None: placing it broke off
         self._turbo = TurboWeights(speed_ups.turbo)
         self._compiled = Compiled(speed_ups)
+        folder = checkpoint.folder
+        self._weights = fingerprint(folder) if folder else checkpoint.revision
         self._decode_s: dict[int, float] = {}  # seconds per frame, by pixels per frame
 
     @classmethod
@@ -165,10 +162,8 @@ class LoadedModel:
             self._placed = chosen, compiled
 
     def _kind(self, chosen: MemoryPlan, image: Image.Image, params: VideoParams) -> Kind:
-        checkpoint = self.checkpoint
-        weights = fingerprint(checkpoint.folder) if checkpoint.folder else checkpoint.revision
         return Kind(
-            model=f"{checkpoint.name} {weights}",
+            model=f"{self.checkpoint.name} {self._weights}",
             plan=chosen,
             size=image.size,
             num_frames=params.num_frames or 0,
@@ -181,61 +176,6 @@ class LoadedModel:
         return (params.num_frames or 0) <= self.checkpoint.num_frames and (
             params.decode_chunk_size or 0
         ) <= self._plan.decode_chunk_size
-
-
-def filled(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> VideoParams:
-    """`params` with every None replaced by the checkpoint's own value, or the plan's.
-
-    Raises `InvalidRequest` for guidance that falls: diffusers then mixes up its batches.
-    """
-    low, high = params.min_guidance_scale, params.max_guidance_scale
-    if low is not None and high is not None and low > high:
-        raise InvalidRequest(
-            "max_guidance_scale",
-            f"max_guidance_scale must not be below min_guidance_scale ({low:g}), not {high:g}.",
-        )
-    if params.speed == "turbo" and (params.num_inference_steps or 0) > MOST_TURBO_STEPS:
-        raise InvalidRequest(
-            "num_inference_steps", f"Turbo takes at most {MOST_TURBO_STEPS} steps; usual are 4."
-        )
-    checkpoint = at_speed(checkpoint, params.speed)
-    if low is None:
-        low = min(
-            checkpoint.min_guidance_scale, checkpoint.max_guidance_scale if high is None else high
-        )
-    if high is None:
-        high = max(checkpoint.max_guidance_scale, low)
-    num_frames = params.num_frames or checkpoint.num_frames
-    return replace(
-        params,
-        num_frames=num_frames,
-        num_inference_steps=params.num_inference_steps or checkpoint.num_inference_steps,
-        min_guidance_scale=low,
-        max_guidance_scale=high,
-        decode_chunk_size=min(params.decode_chunk_size or chunk_size, num_frames),
-        playback_fps=params.rate,
-    )
-
-
-def held_fps(fps: int) -> int:
-    """`fps` as the model is told it, held to what it was trained for."""
-    return max(TRAINED_FPS[0], min(fps, TRAINED_FPS[1]))
-
-
-def held_notes(params: VideoParams, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Sentences about what the model cannot do as asked."""
-    notes = []
-    held = held_fps(params.fps)
-    if held != params.fps:
-        notes.append(
-            f"The model knows {TRAINED_FPS[0]} to {TRAINED_FPS[1]} fps, so the motion was made for "
-            f"{held}; the video plays at {params.rate}."
-        )
-    if (params.num_frames or 0) > checkpoint.num_frames:
-        notes.append(
-            f"{checkpoint.name} was trained on {checkpoint.num_frames} frames; more look worse."
-        )
-    return tuple(notes)
 
 
 def _too_small(params: VideoParams, image: Image.Image) -> str:

@@ -99,7 +99,7 @@ def parts_of(pipeline: Any) -> Parts:
 def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     """Bring `pipeline` to where `plan` wants it, from wherever it is, at the speed it can have.
 
-    `compiled`: its blocks will be when they are next used, unless layers come one by one.
+    `compiled`: its blocks will be, when they are next used; not for layers that come one by one.
     """
     pipeline.remove_all_hooks()
     pipeline.unet.forward.split = plan.split_guidance
@@ -111,7 +111,7 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     if plan.dtype == "float16" and pipeline.vae.config.force_upcast:
         _encode_singly(pipeline.vae)
     quicken(pipeline, trusted(paying(plan)))
-    if compiled and plan.offload != "sequential":
+    if compiled:
         compile_blocks(pipeline.unet)
     if plan.offload == "none":
         pipeline.to(plan.device)

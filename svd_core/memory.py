@@ -1,4 +1,7 @@
-"""Where a model's parts wait and how many frames are decoded at once, planned from the memory."""
+"""Where a model's parts wait and how many frames are decoded at once, planned from the memory.
+
+Somewhat long: the bytes that were counted and the plans made from them are to be read together.
+"""
 
 import math
 from dataclasses import dataclass, replace

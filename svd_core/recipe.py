@@ -174,14 +174,17 @@ def _identity(checkpoint: Weights) -> tuple[str, str, str]:
     return folder.name, "", fingerprint(folder)
 
 
-def fingerprint(folder: Path) -> str:
-    """Short hash of the weights in `folder` and how they are wired: 16 hexadecimal digits.
+def fingerprint(place: Path) -> str:
+    """Short hash of the weights in a folder and how they are wired, or of one file of weights: 16
+    hexadecimal digits.
 
     Of each file of weights its name, its size and both ends are hashed, not the gigabytes between:
     training moves all of them, and this takes milliseconds.
     """
     found = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")):
+    folder = place.parent if place.is_file() else place
+    inside = (p for p in place.rglob("*") if p.suffix in (".safetensors", ".json"))
+    for path in [place] if place.is_file() else sorted(inside):
         with path.open("rb") as file:
             size = path.stat().st_size
             found.update(f"{path.relative_to(folder).as_posix()} {size} ".encode())

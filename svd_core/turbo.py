@@ -1,6 +1,5 @@
 """The weights of the UNet that only the speed `turbo` uses: they change places with its own."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from svd_core.errors import InvalidRequest, ModelBroken
 from svd_core.params import Speed
-from svd_core.recipe import EDGE
+from svd_core.recipe import fingerprint
 
 
 class TurboWeights:
@@ -33,19 +32,8 @@ class TurboWeights:
                 "Turbo needs weights of its own, which this server was not given (SVD_TURBO); "
                 "choose exact or fast.",
             )
-        return (f"Made at speed turbo with the weights of {self._path.name}{self._hash()}.",)
-
-    def _hash(self) -> str:
-        """Both ends of the file in short, as `recipe.fingerprint` has it of a folder."""
-        assert self._path is not None
-        try:
-            with self._path.open("rb") as file:
-                found = hashlib.sha256(file.read(EDGE))
-                file.seek(max(0, self._path.stat().st_size - EDGE))
-                found.update(file.read(EDGE))
-        except OSError:
-            return ""
-        return f" ({found.hexdigest()[:16]})"
+        weights = f"{self._path.name} ({fingerprint(self._path)})"
+        return (f"Made at speed turbo with the weights of {weights}.",)
 
     def belong(self, speed: Speed) -> bool:
         """Whether the UNet holds the weights for `speed`."""
@@ -64,7 +52,7 @@ class TurboWeights:
         waiting = {name: weight.to("cpu", copy=True) for name, weight in inside.items()}
         try:
             _fill(inside, self._waiting)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: a UNet of two halves would go on making pictures
             _fill(inside, waiting)
             raise
         self._waiting, self._inside = waiting, not self._inside

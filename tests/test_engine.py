@@ -35,10 +35,10 @@ from svd_core.errors import (
 )
 from svd_core.events import Progress, Stage
 from svd_core.fast.rewrites import take_off
-from svd_core.loaded import filled
 from svd_core.memory import Device, MemoryPlan
 from svd_core.models import CHECKPOINTS, find_checkpoint, read_json
 from svd_core.params import VideoParams
+from svd_core.resolved import filled
 from tests.fake_hub import COMMIT, OPEN, SVD_XT, FakeHub
 from tests.tiny_checkpoint import NUM_FRAMES, write
 

@@ -18,6 +18,7 @@ ROWS = (
     (
         "models",
         "speed",
+        "resolved",
         "memory",
         "download",
         "pace",

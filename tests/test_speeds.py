@@ -1,6 +1,5 @@
 """The speeds by name: what they ask of the model, and what they may change."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +16,11 @@ from svd_core.clip import Clip
 from svd_core.engine import SvdEngine
 from svd_core.errors import InvalidRequest, ModelBroken
 from svd_core.fast.samplers import sampling
-from svd_core.loaded import filled
 from svd_core.loading import Guidance
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams
-from svd_core.recipe import EDGE
+from svd_core.recipe import fingerprint
+from svd_core.resolved import filled
 from svd_core.speed import GUIDED, SpeedUps
 
 PHOTO = Image.effect_mandelbrot((64, 32), (-2, -1, 1, 1), 50).convert("RGB")
@@ -200,16 +199,11 @@ def test_turbo_uses_its_own_weights_and_gives_them_back(
     save_file(_shaken(own), other)
     exact = make("exact", other).frames
     turbo = make("turbo", other)
-    weights = f"other.safetensors ({_short(other)})"
+    weights = f"other.safetensors ({fingerprint(other)})"
     assert turbo.notes == (f"Made at speed turbo with the weights of {weights}.",)
     assert not np.array_equal(turbo.frames, make("turbo", same).frames)
     assert np.array_equal(turbo.frames, make("turbo", other).frames)
     assert np.array_equal(exact, make("exact", other).frames)
-
-
-def _short(path: Path) -> str:
-    data = path.read_bytes()
-    return hashlib.sha256(data[:EDGE] + data[-EDGE:]).hexdigest()[:16]
 
 
 def _shaken(path: Path) -> dict[str, torch.Tensor]:

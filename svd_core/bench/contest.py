@@ -23,11 +23,11 @@ from svd_core.bench.shot import Shot, shoot
 from svd_core.bench.weights import contest_checkpoint, open_stock
 from svd_core.errors import SvdError
 from svd_core.image import frame_photo
-from svd_core.loaded import filled
 from svd_core.loading import find_device, parts_of
 from svd_core.memory import plan
 from svd_core.models import ASSETS
 from svd_core.params import Speed, VideoParams
+from svd_core.resolved import filled
 
 
 def main(argv: Sequence[str] | None = None) -> int:

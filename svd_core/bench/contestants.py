@@ -10,6 +10,7 @@ import torch
 from svd_core.bench.weights import twin
 from svd_core.fast.compiled import can_compile, compile_blocks
 from svd_core.fast.exact import paying, quicken
+from svd_core.fast.samplers import levels
 from svd_core.loading import Guidance, place
 from svd_core.memory import MemoryPlan
 from svd_core.params import Speed
@@ -63,7 +64,7 @@ def contestants(
         found.insert(1, Contestant(COMPILED, lambda: other))
         blocks = _ours(stock, plan, compiled=True)
         found.append(Contestant(f"{OURS}, compiled", lambda: blocks, our_decoding=True))
-    if stock.scheduler.config.sigma_min < GUIDED[0]:
+    if levels(stock.scheduler)[0] < GUIDED[0]:
         found.append(Contestant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
     if each:
         found += [Contestant(f"only {name}", ready([name])) for name in fast]

@@ -49,7 +49,7 @@ class SecondOrder(_EDM):  # type: ignore[misc]
     @classmethod
     def like(cls, own: Any) -> "SecondOrder":
         """For what `own` samples, from the same levels of noise."""
-        return cls(*_levels(own), sigma_data=1.0, prediction_type="v_prediction")
+        return cls(*levels(own), sigma_data=1.0, prediction_type="v_prediction")
 
     def step(
         self, model_output: Tensor, timestep: Any, sample: Tensor, *_: Any, **__: Any
@@ -78,7 +78,7 @@ class Consistency(_EULER):  # type: ignore[misc]
         """At most `MOST_TURBO_STEPS`; the levels lie as in Karras et al., equation 5."""
         count = num_inference_steps
         ramp = torch.arange(count) * (MOST_TURBO_STEPS // count) / (MOST_TURBO_STEPS - 1)
-        low, high = (level ** (1 / 7) for level in _levels(self))
+        low, high = (level ** (1 / 7) for level in levels(self))
         sigmas = (high + ramp * (low - high)) ** 7
         self.num_inference_steps = count
         self.timesteps = (sigmas.log() / 4).to(device)
@@ -90,11 +90,11 @@ class Consistency(_EULER):  # type: ignore[misc]
     ) -> EulerDiscreteSchedulerOutput:
         end = super().step(model_output, timestep, sample).pred_original_sample
         after = self.sigmas[self.step_index]
-        back = (after**2 - _levels(self)[0] ** 2).clamp(min=0).sqrt()
+        back = (after**2 - levels(self)[0] ** 2).clamp(min=0).sqrt()
         noise = torch.randn(end.shape, generator=self.generator).to(end.device)
         return EulerDiscreteSchedulerOutput((end + back * noise).to(model_output.dtype), end)
 
 
-def _levels(scheduler: Any) -> tuple[float, float]:
+def levels(scheduler: Any) -> tuple[float, float]:
     """The lowest and the highest level of noise that `scheduler` is made for."""
     return scheduler.config.sigma_min or LOWEST, scheduler.config.sigma_max or HIGHEST
