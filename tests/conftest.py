@@ -101,3 +101,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uri(image: Path) -> str:
     """The same photo as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """So that sums are added up in one order, and small ones are quicker."""
+    import torch  # takes a second, which other tests need not wait for
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

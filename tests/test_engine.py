@@ -59,12 +59,7 @@ class Events(list[Progress]):
 
 
 @pytest.fixture(scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def shared(tiny_checkpoint: Path, _one_thread: None) -> SvdEngine:
+def shared(tiny_checkpoint: Path, one_thread: None) -> SvdEngine:
     """Loaded once. Tests that change it take `engine`."""
     engine = SvdEngine(str(tiny_checkpoint))
     engine.load(Events())
@@ -72,7 +67,7 @@ def shared(tiny_checkpoint: Path, _one_thread: None) -> SvdEngine:
 
 
 @pytest.fixture
-def engine(tiny_checkpoint: Path, _one_thread: None) -> SvdEngine:
+def engine(tiny_checkpoint: Path, one_thread: None) -> SvdEngine:
     engine = SvdEngine(str(tiny_checkpoint))
     engine.load(Events())
     return engine

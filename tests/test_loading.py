@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from svd_core.errors import ModelBroken
-from svd_core.loading import find_device, open_folder, parts_of, place
+from svd_core.loading import ALIGNMENT, find_device, open_folder, parts_of, place
 from svd_core.memory import MemoryPlan
 from tests.tiny_checkpoint import write
 
@@ -178,6 +178,16 @@ def test_a_cpu_says_whether_it_multiplies_in_bfloat16(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: there)
     assert find_device().bfloat16 == there
+
+
+def test_weights_lie_as_torch_lays_them_whatever_their_file(tiny_checkpoint: Path) -> None:
+    pipeline = open_folder(tiny_checkpoint, False, ignore)
+    before = {name: weight.clone() for name, weight in pipeline.unet.state_dict().items()}
+    place(pipeline, ON_CPU)
+    parts = (pipeline.unet, pipeline.vae, pipeline.image_encoder)
+    odd = [w for part in parts for w in part.parameters() if w.data_ptr() % ALIGNMENT]
+    assert not odd
+    assert all(torch.equal(w, before[name]) for name, w in pipeline.unet.state_dict().items())
 
 
 def test_bfloat16_is_for_what_takes_long(tiny_checkpoint: Path) -> None:

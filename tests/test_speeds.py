@@ -177,7 +177,7 @@ def test_a_fast_video_is_another_and_leaves_the_exact_ones_as_they_were(
 
 
 def test_fast_guides_in_the_middle_only_also_behind_the_hooks_of_offload(
-    tiny_checkpoint: Path,
+    tiny_checkpoint: Path, one_thread: None
 ) -> None:
     engine = SvdEngine(str(tiny_checkpoint))
     asked = VideoParams(seed=1, num_inference_steps=4, speed="fast")
