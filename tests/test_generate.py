@@ -42,7 +42,6 @@ class PanEngine(StillEngine):
         return Clip(np.stack(moved), params, peak_memory=self.peak_memory)
 
 
-
 def silent(_: Progress) -> None:
     pass
 
