@@ -10,7 +10,7 @@ import gradio as gr
 from svd_core.errors import SvdError
 from svd_core.recipe import Recipe
 from svd_core.web.page.components import Files
-from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.dials import Changes
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, fixed, texts_for
@@ -45,7 +45,7 @@ def wire_dropped(studio: Studio, dropped: Dropped) -> None:
         except SvdError as error:
             return {dropped.said: error_html(str(error))}
         say = texts_for(request)
-        changes = shown(recipe.params, studio.dials) | {studio.random: False}
+        changes = studio.shown(recipe.params, say) | {studio.random: False}
         told = [say("recipe_read", model=recipe.model, seed=recipe.params.seed)]
         if photo is not None and recipe.matches(photo):
             told.append(say("recipe_photo_same"))
@@ -54,7 +54,7 @@ def wire_dropped(studio: Studio, dropped: Dropped) -> None:
             told.append(say("recipe_photo_found"))
         else:
             told.append(say("recipe_photo_missing"))
-        told += _model(studio, recipe, say)
+        told += _model(studio, recipe, say) + studio.lacking(recipe.params, say)
         return changes | {dropped.said: status_html(" ".join(told))}
 
     dropped.video.change(

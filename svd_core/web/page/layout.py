@@ -1,5 +1,6 @@
 """What is on the page, in reading order. What each part does is wired in the part's own module."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                     motion = motion_choice()
                     dials |= motion_dials()
                 generate, sheet, stop, random, seed = _buttons()
-                dials |= {"seed": seed} | _fine()
+                dials |= {"seed": seed} | _fine(backend.speed_ups.speeds)
                 batch, dropped = Batch.build(), Dropped.build()
             with gr.Column(elem_id="answer", scale=8, min_width=300):
                 line = gr.HTML(fixed("hint"), elem_id="progress", padding=False)
@@ -145,9 +146,9 @@ def _buttons() -> tuple[gr.Button, gr.Button, gr.Button, Tick, Component]:
     return generate, sheet, stop, random, seed
 
 
-def _fine() -> dict[str, Component]:
+def _fine(speeds: Sequence[str]) -> dict[str, Component]:
     with gr.Accordion(fixed("fine"), open=False, elem_id="fine"):
-        dials = fine_dials()
+        dials = fine_dials(speeds)
         gr.HTML(fixed("checkpoint"), elem_id="checkpoint", padding=False)
     return dials
 

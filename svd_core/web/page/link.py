@@ -7,7 +7,7 @@ import gradio as gr
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, VideoParams
-from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.dials import Changes
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import texts_for
@@ -29,9 +29,11 @@ def wire_link(page: gr.Blocks, studio: Studio, said: gr.HTML) -> None:
             params = VideoParams.from_query(urlencode(given))
         except InvalidRequest as error:
             return {said: error_html(str(error))}
-        told: Changes = {said: status_html(texts_for(request)("link_read"))}
+        say = texts_for(request)
+        line = " ".join([say("link_read"), *studio.lacking(params, say)])
+        told: Changes = {said: status_html(line)}
         told[studio.random] = all(name != "seed" for name, _ in given)
-        return told | shown(params, studio.dials)
+        return told | studio.shown(params, say)
 
     page.load(on_open, None, [said, studio.random, *studio.dials.values()], **QUICK)
 

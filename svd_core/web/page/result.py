@@ -11,7 +11,7 @@ from svd_core.jobs import Job
 from svd_core.params import VideoRequest
 from svd_core.web.page import motion
 from svd_core.web.page.backend import Backend, with_new_seed
-from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.dials import Changes
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
@@ -54,7 +54,7 @@ def wire_result(studio: Studio, buttons: dict[str, gr.Button]) -> None:
             except SvdError as error:
                 return studio.screen.refused(error)
             begun = studio.begin(lambda visitor: [studio.backend.put(again, visitor)], card, say)
-            return shown(again.params, studio.dials, begun)
+            return studio.shown(again.params, say, begun)
 
         inputs = [studio.screen.current, studio.visitor]
         then_watch(studio, buttons[name].click, ask, inputs)
