@@ -10,6 +10,7 @@ from gradio.components import Component
 
 from svd_core.params import VideoParams
 from svd_core.web.page import words
+from svd_core.web.page.anywhere import anywhere
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.batch import Batch, wire_batch
 from svd_core.web.page.components import Clip, Photo, Tick
@@ -73,6 +74,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                 strip = example_strip(found) if found else []
                 panel, code = code_panel()
         demo_stage(found)
+        anywhere()
         too_large()
         current, wanted = gr.State([]), gr.State([])
         screen = Screen(
