@@ -136,8 +136,8 @@ class TestWords:
         assert "demonstration" not in html
 
     def test_a_notice_is_escaped_and_nothing_is_shown_without(self) -> None:
-        assert "&lt;b&gt;" in words.notice_html(replace(READY, notice="<b>"))
-        assert words.notice_html(READY) == ""
+        assert "&lt;b&gt;" in words.notice_html(replace(READY, notice="<b>"), SAY)
+        assert words.notice_html(READY, SAY) == ""
 
 
 def test_examples_are_the_photos_that_have_a_video(tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ class TestWatching:
         assert job.last == Stopped()
 
     def test_a_refusal_is_said_on_top_and_beside_its_field(self, screen: Screen) -> None:
-        changes = screen.refused(InvalidRequest("fps", "fps must be a whole number."))
+        changes = screen.refused(InvalidRequest("fps", "fps must be a whole number."), SAY)
         assert "fps must be a whole number" in changes[screen.line]
         assert changes[screen.dials["fps"]]["info"] == "fps must be a whole number."
         assert changes[screen.generate].interactive

@@ -117,6 +117,28 @@ def test_a_wrong_number_is_said_beside_its_field(
     expect(page.locator(".svd-wrong")).to_have_count(0)
 
 
+def test_what_is_wrong_is_said_in_the_visitors_language(
+    browser: Browser, served: Served, tmp_path: Path
+) -> None:
+    link = f"{served.url}/?motion_bucket_id=999"
+    with visitor(browser, link, home=served.url, locale="de-DE") as page:
+        said = page.locator("#link-said").get_by_role("alert")
+        expect(said).to_contain_text("motion_bucket_id muss eine ganze Zahl von 1 bis 255 sein")
+        page.get_by_role("button", name="Feineinstellung").click()
+        page.locator("#num_frames").get_by_role("textbox").fill("1")
+        page.get_by_role("button", name="Erzeugen").click()
+        sentence = "num_frames muss eine ganze Zahl von 2 bis 50 sein, nicht '1'."
+        expect(page.locator("#progress").get_by_role("alert")).to_have_text(sentence)
+        wrong = page.locator("#num_frames.svd-wrong, .svd-wrong:has(#num_frames)")
+        expect(wrong).to_contain_text(sentence)
+        path = write_mp4(moving(), tmp_path / "video.mp4", 7, comment=changed(fps=0))
+        page.get_by_role("button", name="Einstellungen aus einem Video").click()
+        page.locator("#recipe-file input[type=file]").set_input_files(path)
+        said = page.locator("#recipe-said").get_by_role("alert")
+        expect(said).to_contain_text("verändert (fps muss eine ganze Zahl von 1 bis 100 sein")
+        shot(page, "german-errors")
+
+
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [

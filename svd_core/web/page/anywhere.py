@@ -1,5 +1,6 @@
-"""A file may be dropped anywhere on the page: a video goes to the panel for its settings, a photo
-to the photo, several photos to theirs; a hint says so while the file is over the page.
+"""Files dropped anywhere on the page: a video brings its settings, a photo becomes the photo.
+
+Several photos go to the panel for them; a hint says what will be while a file is over the page.
 
 On a field that takes files it is what that field takes: a GIF or a WebP on the photo is a photo.
 Elsewhere a GIF is a video, as hardly any photo is one, and a WebP is if it moves. Stock fields lose

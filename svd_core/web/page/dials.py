@@ -10,7 +10,8 @@ from gradio.components import Component
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.web.page.components import Choice, Dial, Entry
-from svd_core.web.page.texts import fixed
+from svd_core.web.page.core_texts import core
+from svd_core.web.page.texts import Texts, fixed
 
 USEFUL = {"noise_aug_strength": 1.0, "fps": 30}
 """Where a slider ends though the limit is higher; the API takes the whole range."""
@@ -97,10 +98,10 @@ def shown(params: VideoParams, dials: Dials, changes: Changes | None = None) -> 
     return told
 
 
-def marked(error: InvalidRequest, dials: Dials) -> Changes:
+def marked(error: InvalidRequest, dials: Dials, say: Texts) -> Changes:
     """The field that is wrong says so itself."""
     wrong = dials.get(error.field)
-    return {} if wrong is None else {wrong: wrong_with(wrong, str(error))}
+    return {} if wrong is None else {wrong: wrong_with(wrong, core(error.message, say))}
 
 
 def wrong_with(dial: Component, sentence: str) -> Any:

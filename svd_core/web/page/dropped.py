@@ -14,7 +14,7 @@ from svd_core.web.page.dials import Changes
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, fixed, texts_for
-from svd_core.web.page.words import error_html, status_html
+from svd_core.web.page.words import refused_html, status_html
 
 KINDS = [".mp4", ".gif", ".webp", ".zip"]
 
@@ -40,11 +40,11 @@ def wire_dropped(studio: Studio, dropped: Dropped) -> None:
     def on_drop(path: str | None, photo: bytes | None, card: Any, request: gr.Request) -> Changes:
         if path is None:
             return {dropped.said: ""}
+        say = texts_for(request)
         try:
             recipe = Recipe.read(Path(path))
         except SvdError as error:
-            return {dropped.said: error_html(str(error))}
-        say = texts_for(request)
+            return {dropped.said: refused_html(error, say)}
         changes = studio.shown(recipe.params, say) | {studio.random: False}
         told = [say("recipe_read", model=recipe.model, seed=recipe.params.seed)]
         if photo is not None and recipe.matches(photo):

@@ -110,13 +110,9 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
     timer = gr.Timer(2.0)
 
     def refresh(request: gr.Request) -> tuple[str, gr.HTML, gr.Timer]:
-        now = backend.status()
-        banner = gr.HTML(words.notice_html(now), visible=bool(now.notice))
-        return (
-            words.device_html(now, texts_for(request)),
-            banner,
-            gr.Timer(active=now.state == "loading"),
-        )
+        now, say = backend.status(), texts_for(request)
+        banner = gr.HTML(words.notice_html(now, say), visible=bool(now.notice))
+        return words.device_html(now, say), banner, gr.Timer(active=now.state == "loading")
 
     gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **QUICK)
 

@@ -60,7 +60,7 @@ def wire_sheet(studio: Studio) -> None:
         try:
             full = backend.again(job, lambda params: replace(params, num_inference_steps=steps))
         except SvdError as error:
-            return screen.refused(error)
+            return screen.refused(error, say)
         begun = studio.begin(lambda visitor: [backend.put(full, visitor)], card, say)
         return studio.shown(full.params, say, begun)
 

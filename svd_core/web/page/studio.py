@@ -90,7 +90,7 @@ class Studio:
         try:
             jobs = ask(visitor)
         except SvdError as error:
-            return self.screen.refused(error)
+            return self.screen.refused(error, say)
         return {self.visitor: visitor} | self.turn_to(jobs, visitor, say, still)
 
     def turn_to(self, jobs: Sequence[Job], visitor: str, say: Texts, still: str = "") -> Changes:
