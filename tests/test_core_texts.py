@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from svd_core import errors
-from svd_core.engine import EngineStatus
 from svd_core.errors import InvalidRequest, SvdError
 from svd_core.events import Failed, Progress, Stage
 from svd_core.export import Export
@@ -303,9 +302,8 @@ def test_what_is_unknown_stays_as_it_is(text: str) -> None:
 def test_device_and_checkpoint_are_told_in_german() -> None:
     for checkpoint in CHECKPOINTS.values():
         assert core_part("summary", checkpoint.summary, DE) != checkpoint.summary
-    gpu = EngineStatus(
-        checkpoint=CHECKPOINTS["svd-xt"], device="NVIDIA L4, 24 GB, model offload", state="ready"
-    )
+    device = "NVIDIA L4, 24 GB, model offload"
+    gpu = replace(READY, checkpoint=CHECKPOINTS["svd-xt"], device=device)
     told = words.device_html(gpu, DE)
     assert "auf NVIDIA L4, 24 GB, Auslagerung „model“" in told
     assert "Stable Video Diffusion XT, 25 Bilder. Lizenz:" in told
