@@ -72,7 +72,9 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     outbox = Outbox(table, queue.get, Webhooks(parts).send)
     service = Service(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
     retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
-    backend = Backend(queue, lambda: engine.status, parts.results, retention.remove)
+    backend = Backend(
+        queue, lambda: engine.status, parts.results, retention.remove, SpeedUps.of(settings)
+    )
     page = build_page(backend, ASSETS / "examples", watchers(settings))
     page.queue(max_size=settings.max_queue)
     options = launch_options(settings, parts.results.folder, build_api(service))

@@ -8,10 +8,11 @@ takes four steps without guidance, with weights that were distilled for it, such
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from svd_core.errors import InvalidRequest
 from svd_core.models import Checkpoint
-from svd_core.params import Speed
+from svd_core.params import Speed, VideoParams
 from svd_core.settings import Settings, on_zero_gpu
 
 Compile = Literal["auto", "on", "off"]
@@ -35,6 +36,20 @@ class SpeedUps:
             return cls()
         folder = settings.data_dir / "compiled"
         return cls(turbo=settings.turbo, compile=settings.compile, folder=folder)
+
+    @property
+    def speeds(self) -> tuple[Speed, ...]:
+        """Those that can be had."""
+        return tuple(each for each in get_args(Speed) if each != "turbo" or self.turbo)
+
+    def check(self, speed: Speed) -> None:
+        """Raises `InvalidRequest` for a speed that cannot be had."""
+        if speed not in self.speeds:
+            raise InvalidRequest(
+                "speed",
+                "Turbo needs weights of its own, which this server was not given (SVD_TURBO); "
+                "choose exact or fast.",
+            )
 
 
 FAST_SHARE = 0.56
@@ -61,3 +76,14 @@ def at_speed(checkpoint: Checkpoint, speed: Speed) -> Checkpoint:
             max_guidance_scale=1.0,
         )
     return checkpoint
+
+
+def exactly(params: VideoParams) -> VideoParams:
+    """`params` at the usual speed; another speed's steps and guidance were its own."""
+    return replace(
+        params,
+        speed="exact",
+        num_inference_steps=None,
+        min_guidance_scale=None,
+        max_guidance_scale=None,
+    )

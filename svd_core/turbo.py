@@ -8,9 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from svd_core.errors import InvalidRequest, ModelBroken
+from svd_core.errors import ModelBroken
 from svd_core.params import Speed
 from svd_core.recipe import fingerprint
+from svd_core.speed import SpeedUps
 
 
 class TurboWeights:
@@ -26,12 +27,8 @@ class TurboWeights:
         """A note of what is used beside the checkpoint. Raises `InvalidRequest` where it cannot."""
         if speed != "turbo":
             return ()
-        if self._path is None:
-            raise InvalidRequest(
-                "speed",
-                "Turbo needs weights of its own, which this server was not given (SVD_TURBO); "
-                "choose exact or fast.",
-            )
+        SpeedUps(turbo=self._path).check(speed)
+        assert self._path is not None
         weights = f"{self._path.name} ({fingerprint(self._path)})"
         return (f"Made at speed turbo with the weights of {weights}.",)
 

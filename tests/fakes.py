@@ -18,6 +18,7 @@ from svd_core.jobs import JobQueue, Retention, TableQueue
 from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
+from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.video import write_mp4
 from svd_core.web.page import Backend, build_page
@@ -78,13 +79,14 @@ def serve(
     status: Callable[[], EngineStatus] = lambda: READY,
     settings: Settings | None = None,
     port: int | None = None,
+    speed_ups: SpeedUps | None = None,
 ) -> Iterator[Served]:
     """The page on `port` or a free one of this machine, with `folder/examples` as its examples."""
     settings = settings or Settings(data_dir=folder, max_queue=4)
     work = work or FakeWork(folder)
     with worker_queue(folder, work, settings.max_queue) as queue:
         keep = retention(queue, folder)
-        backend = Backend(queue, status, keep.results, keep.remove)
+        backend = Backend(queue, status, keep.results, keep.remove, speed_ups or SpeedUps())
         page = build_page(backend, folder / "examples", watchers(settings))
         page.queue(max_size=settings.max_queue)
         port = port or _free_port()

@@ -28,19 +28,22 @@ from svd_core.jobs import JobQueue
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
+from svd_core.speed import SpeedUps
 from svd_core.storage import ResultStore
 from svd_core.web import server
-from svd_core.web.page import Backend, words
+from svd_core.web.page import Backend, build_page, words
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import find_examples
 from svd_core.web.page.screen import Screen
 from svd_core.web.page.texts import texts_for
 from svd_core.web.page.visitor import known
-from tests.fake_work import FakeWork, inline_queue, worker_queue
+from tests.fake_work import FakeWork, front_queue, inline_queue, worker_queue
 from tests.fakes import READY, Served, examples, photo, retention, serve
 
 SAY = texts_for()
+
+WITH_TURBO = SpeedUps(turbo=Path("turbo.safetensors"))
 
 VIDEO = Video(
     path=Path("x.mp4"), width=512, height=288, num_frames=14, fps=7, seed=3, model="svd-nano",
@@ -133,8 +136,8 @@ class TestWords:
         assert "demonstration" not in html
 
     def test_a_notice_is_escaped_and_nothing_is_shown_without(self) -> None:
-        assert "&lt;b&gt;" in words.notice_html(replace(READY, notice="<b>"))
-        assert words.notice_html(READY) == ""
+        assert "&lt;b&gt;" in words.notice_html(replace(READY, notice="<b>"), SAY)
+        assert words.notice_html(READY, SAY) == ""
 
 
 def test_examples_are_the_photos_that_have_a_video(tmp_path: Path) -> None:
@@ -440,7 +443,7 @@ class TestWatching:
         assert job.last == Stopped()
 
     def test_a_refusal_is_said_on_top_and_beside_its_field(self, screen: Screen) -> None:
-        changes = screen.refused(InvalidRequest("fps", "fps must be a whole number."))
+        changes = screen.refused(InvalidRequest("fps", "fps must be a whole number."), SAY)
         assert "fps must be a whole number" in changes[screen.line]
         assert changes[screen.dials["fps"]]["info"] == "fps must be a whole number."
         assert changes[screen.generate].interactive
@@ -470,6 +473,35 @@ class TestWatching:
             *_, last = screen.watch(job, SAY)
             assert last[screen.player]["value"] == video.path
             assert queue.get(job.id).last == Succeeded(video)
+
+
+class TestSpeeds:
+    """Which speeds there are is up to the server."""
+
+    def test_turbo_without_weights_is_refused_before_it_waits(
+        self, tmp_path: Path, a_photo: Path
+    ) -> None:
+        with worker_queue(tmp_path, FakeWork(tmp_path)) as queue:
+            with pytest.raises(InvalidRequest, match="SVD_TURBO") as refused:
+                plain_backend(queue, tmp_path).submit(a_photo.read_bytes(), {"speed": "turbo"})
+            assert refused.value.field == "speed"
+            able = replace(plain_backend(queue, tmp_path), speed_ups=WITH_TURBO)
+            assert able.submit(a_photo.read_bytes(), {"speed": "turbo"}).params
+
+    @pytest.mark.parametrize(
+        ("speed_ups", "words"),
+        [(SpeedUps(), ["exact", "fast"]), (WITH_TURBO, ["exact", "fast", "turbo"])],
+    )
+    def test_the_page_offers_what_can_be_done(
+        self, tmp_path: Path, speed_ups: SpeedUps, words: list[str]
+    ) -> None:
+        with front_queue(tmp_path) as queue:
+            backend = replace(plain_backend(queue, tmp_path), speed_ups=speed_ups)
+            page = build_page(backend, tmp_path, 1)
+        (dial,) = (block for block in page.blocks.values() if block.elem_id == "speed")
+        assert [word for _, word in dial.choices] == words  # type: ignore[attr-defined]
+        (hint,) = (h for h in ("speed_hint", "speed_two_hint") if f"svd_{h}" in dial.info)  # type: ignore[attr-defined]
+        assert ("turbo" in SAY(hint)) == ("turbo" in words)
 
 
 def plain_backend(queue: JobQueue, folder: Path) -> Backend:

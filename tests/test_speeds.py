@@ -21,7 +21,7 @@ from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams
 from svd_core.recipe import fingerprint
 from svd_core.resolved import filled
-from svd_core.speed import GUIDED, SpeedUps
+from svd_core.speed import GUIDED, SpeedUps, exactly
 
 PHOTO = Image.effect_mandelbrot((64, 32), (-2, -1, 1, 1), 50).convert("RGB")
 
@@ -46,6 +46,18 @@ def test_what_is_not_asked_for_comes_from_the_speed() -> None:
     assert own_dials("turbo") == (4, 1.0, 1.0)
     assert own_dials("fast", num_inference_steps=20) == (20, 1.0, 3.0)
     assert own_dials("turbo", max_guidance_scale=1.5) == (4, 1.0, 1.5)
+
+
+def test_without_weights_there_is_no_turbo() -> None:
+    assert SpeedUps().speeds == ("exact", "fast")
+    assert SpeedUps(turbo=Path("some.safetensors")).speeds == ("exact", "fast", "turbo")
+    with pytest.raises(InvalidRequest, match="SVD_TURBO"):
+        SpeedUps().check("turbo")
+
+
+def test_back_from_another_speed_its_steps_and_guidance_go_too() -> None:
+    turbo = VideoParams(seed=1, fps=9, speed="turbo", num_inference_steps=4, max_guidance_scale=1)
+    assert exactly(turbo) == VideoParams(seed=1, fps=9)
 
 
 def sampled(params: VideoParams, steps: int) -> torch.Tensor:

@@ -4,16 +4,18 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from svd_core.params import VideoParams
 from svd_core.recipe import FORMAT
+from svd_core.speed import SpeedUps
 from svd_core.video import write_mp4
-from tests.browser.visiting import colourful, done, generate, visitor
-from tests.fake_work import moving
-from tests.fakes import Served
+from tests.browser.visiting import colourful, done, generate, shot, visitor
+from tests.fake_work import FakeWork, moving
+from tests.fakes import Served, examples, serve
 
 GOOD: dict[str, Any] = {
     "format": FORMAT, "model": "svd-nano", "source": "svd-nano", "revision": "", "size": [512, 288],
@@ -115,6 +117,28 @@ def test_a_wrong_number_is_said_beside_its_field(
     expect(page.locator(".svd-wrong")).to_have_count(0)
 
 
+def test_what_is_wrong_is_said_in_the_visitors_language(
+    browser: Browser, served: Served, tmp_path: Path
+) -> None:
+    link = f"{served.url}/?motion_bucket_id=999"
+    with visitor(browser, link, home=served.url, locale="de-DE") as page:
+        said = page.locator("#link-said").get_by_role("alert")
+        expect(said).to_contain_text("motion_bucket_id muss eine ganze Zahl von 1 bis 255 sein")
+        page.get_by_role("button", name="Feineinstellung").click()
+        page.locator("#num_frames").get_by_role("textbox").fill("1")
+        page.get_by_role("button", name="Erzeugen").click()
+        sentence = "num_frames muss eine ganze Zahl von 2 bis 50 sein, nicht '1'."
+        expect(page.locator("#progress").get_by_role("alert")).to_have_text(sentence)
+        wrong = page.locator("#num_frames.svd-wrong, .svd-wrong:has(#num_frames)")
+        expect(wrong).to_contain_text(sentence)
+        path = write_mp4(moving(), tmp_path / "video.mp4", 7, comment=changed(fps=0))
+        page.get_by_role("button", name="Einstellungen aus einem Video").click()
+        page.locator("#recipe-file input[type=file]").set_input_files(path)
+        said = page.locator("#recipe-said").get_by_role("alert")
+        expect(said).to_contain_text("verändert (fps muss eine ganze Zahl von 1 bis 100 sein")
+        shot(page, "german-errors")
+
+
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
@@ -131,6 +155,59 @@ def test_a_link_with_broken_settings(
         expect(page.locator("#link-said").get_by_role("alert")).to_contain_text(sentence)
         generate(page)
         done(page)
+
+
+TURBO = {"speed": "turbo", "num_inference_steps": 4}
+
+
+def test_a_link_to_a_speed_that_is_not_to_be_had(browser: Browser, served: Served) -> None:
+    """It is said where the link is told and beside its dial, which stands as usual instead."""
+    with visitor(browser, f"{served.url}/?{urlencode(TURBO)}", home=served.url) as page:
+        expect(page.locator("#link-said")).to_contain_text("does not have; “Exact” is set instead")
+        _expect_exact(page)
+        shot(page, "no-turbo")
+        generate(page)
+        done(page)
+        assert _last_asked(served) == ("exact", None)
+        expect(page.locator(".svd-wrong")).to_have_count(0)
+
+
+def test_a_recipe_of_a_speed_that_is_not_to_be_had(
+    page: Page, served: Served, tmp_path: Path
+) -> None:
+    _drop(page, write_mp4(moving(), tmp_path / "video.mp4", 7, comment=changed(**TURBO)))
+    expect(page.locator("#recipe-said")).to_contain_text("does not have; “Exact” is set instead")
+    _expect_exact(page)
+    generate(page)
+    done(page)
+    assert _last_asked(served) == ("exact", None)
+
+
+def test_turbo_where_it_is_to_be_had(browser: Browser, tmp_path: Path) -> None:
+    examples(tmp_path)
+    speed_ups = SpeedUps(turbo=tmp_path / "turbo.safetensors")
+    with serve(tmp_path, FakeWork(tmp_path), speed_ups=speed_ups) as able:
+        link = f"{able.url}/?{urlencode(TURBO)}"
+        with visitor(browser, link, home=able.url) as page:
+            expect(page.locator("#link-said")).to_have_text("The settings came with the link.")
+            page.get_by_role("button", name="Fine control").click()
+            expect(page.get_by_label("Turbo")).to_be_checked()
+            generate(page)
+            done(page)
+            assert _last_asked(able) == ("turbo", 4)
+
+
+def _expect_exact(page: Page) -> None:
+    page.get_by_role("button", name="Fine control").click()
+    expect(page.get_by_label("Exact")).to_be_checked()
+    expect(page.get_by_label("Turbo")).to_have_count(0)
+    expect(page.get_by_label("Steps")).to_have_value("")
+    expect(page.locator(".svd-wrong")).to_contain_text("does not have; “Exact” is set instead")
+
+
+def _last_asked(served: Served) -> tuple[str, int | None]:
+    params = served.work.requests[-1].params
+    return params.speed, params.num_inference_steps
 
 
 def test_no_photo(page: Page) -> None:

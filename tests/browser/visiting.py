@@ -73,6 +73,26 @@ def colourful(folder: Path, size: tuple[int, int] = (320, 180)) -> Path:
     return photo(folder / f"mine-{size[0]}x{size[1]}.png", size)
 
 
+def hover(page: Page, point: tuple[float, float], *paths: Path) -> None:
+    """Files out of the system, held over the page."""
+    # What comes to lie under them is told that they came, and only then that they are there.
+    _drag(page, point, paths, "dragEnter", "dragOver", "dragOver")
+
+
+def drop(page: Page, point: tuple[float, float], *paths: Path) -> None:
+    _drag(page, point, paths, "dragEnter", "dragOver", "dragOver", "drop")
+
+
+def _drag(page: Page, point: tuple[float, float], paths: tuple[Path, ...], *steps: str) -> None:
+    """As the browser itself does it."""
+    files = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for step in steps:
+        about = {"type": step, "x": point[0], "y": point[1], "data": files}
+        session.send("Input.dispatchDragEvent", about)
+    session.detach()
+
+
 def generate(page: Page) -> None:
     page.get_by_role("button", name="Generate").click()
 

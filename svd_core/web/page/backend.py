@@ -9,6 +9,7 @@ from svd_core.extend import continuing
 from svd_core.image import open_photo
 from svd_core.jobs import Job, JobOptions, JobQueue
 from svd_core.params import VideoParams, VideoRequest
+from svd_core.speed import SpeedUps
 from svd_core.storage import ResultStore
 from svd_core.web.page.memo import memo, note
 from svd_core.web.page.visitor import owner_of
@@ -19,12 +20,13 @@ NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the c
 @dataclass(frozen=True)
 class Backend:
     """`status`: asked whenever somebody opens the page, and while the model loads. `remove`: takes
-    ended jobs away, with their results."""
+    ended jobs away, with their results. `speed_ups`: which speeds can be had."""
 
     queue: JobQueue
     status: Callable[[], EngineStatus]
     results: ResultStore
     remove: Callable[[Sequence[str]], None]
+    speed_ups: SpeedUps = SpeedUps()  # noqa: RUF009 - frozen
 
     def submit(
         self,
@@ -45,7 +47,9 @@ class Backend:
         return self.put(VideoRequest(image, VideoParams.from_mapping(given)), visitor, kept)
 
     def put(self, request: VideoRequest, visitor: object, kept: str = "") -> Job:
-        """Raises `QueueFull`, `ServerStopping`."""
+        """Raises `QueueFull`, `ServerStopping`, and `InvalidRequest` for a speed that is not to be
+        had, which else would be said only when its turn has come."""
+        self.speed_ups.check(request.params.speed)
         owner = owner_of(visitor)
         kept = kept or (note(continues=request.continues) if request.continues else "")
         return self.queue.submit(

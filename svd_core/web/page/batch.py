@@ -11,6 +11,7 @@ from svd_core.errors import SvdError
 from svd_core.image import MAX_BYTES
 from svd_core.jobs import Job
 from svd_core.web.page.components import Files
+from svd_core.web.page.core_texts import core
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
@@ -55,7 +56,7 @@ def wire_batch(studio: Studio, batch: Batch) -> None:
             try:
                 jobs.append(studio.backend.submit(_read(Path(name)), values, visitor))
             except SvdError as error:
-                lines.append(error_html(f"{Path(name).name}: {error}"))
+                lines.append(error_html(f"{Path(name).name}: {core(error.message, say)}"))
         if jobs:
             lines.insert(0, status_html(say("batch_taken", count=len(jobs))))
         if not lines:

@@ -1,6 +1,6 @@
 """The controls of a video's parameters, by the core's names; ranges come from `LIMITS`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,7 +10,8 @@ from gradio.components import Component
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.web.page.components import Choice, Dial, Entry
-from svd_core.web.page.texts import fixed
+from svd_core.web.page.core_texts import core
+from svd_core.web.page.texts import Texts, fixed
 
 USEFUL = {"noise_aug_strength": 1.0, "fps": 30}
 """Where a slider ends though the limit is higher; the API takes the whole range."""
@@ -33,8 +34,8 @@ def motion_dials() -> dict[str, Component]:
         return {name: slider(name) for name in ("motion_bucket_id", "noise_aug_strength")}
 
 
-def fine_dials() -> dict[str, Component]:
-    """The rest. An empty field means: the model's own value."""
+def fine_dials(speeds: Sequence[str]) -> dict[str, Component]:
+    """The rest. An empty field means: the model's own value. `speeds`: those to choose from."""
     dials: dict[str, Component] = {"fps": slider("fps")}
     for pair in (
         ("num_inference_steps", "num_frames"),
@@ -43,15 +44,17 @@ def fine_dials() -> dict[str, Component]:
     ):
         with gr.Row():
             dials |= {name: entry(name, "automatic") for name in pair}
-    return dials | {"speed": choice("speed")}
+    told = "speed" if "turbo" in speeds else "speed_two"
+    return dials | {"speed": choice("speed", speeds, told)}
 
 
-def choice(name: str) -> Choice:
+def choice(name: str, words: Sequence[str] = (), told: str = "") -> Choice:
+    """`words`: those that this server can do, if not all. `told`: whose hint is theirs."""
     return Choice(
-        [(str(fixed(f"{name}_{word}")), word) for word in CHOICES[name].words],
+        [(str(fixed(f"{name}_{word}")), word) for word in words or CHOICES[name].words],
         value=VideoParams.default(name),
         label=fixed(name),
-        info=hint(name),
+        info=hint(told or name),
         elem_id=name,
         elem_classes=["svd-segments"],
     )
@@ -95,19 +98,20 @@ def shown(params: VideoParams, dials: Dials, changes: Changes | None = None) -> 
     return told
 
 
-def marked(error: InvalidRequest, dials: Dials) -> Changes:
+def marked(error: InvalidRequest, dials: Dials, say: Texts) -> Changes:
     """The field that is wrong says so itself."""
     wrong = dials.get(error.field)
-    if wrong is None:
-        return {}
-    return {wrong: gr.update(info=str(error), elem_classes=["svd-wrong"])}
+    return {} if wrong is None else {wrong: wrong_with(wrong, core(error.message, say))}
+
+
+def wrong_with(dial: Component, sentence: str) -> Any:
+    return gr.update(info=sentence, elem_classes=[*_looks(dial), "svd-wrong"])
 
 
 def unmarked(dials: Dials) -> Changes:
     """Nothing is wrong any more."""
-    return {
-        dial: gr.update(
-            info=hint(name), elem_classes=["svd-segments"] if isinstance(dial, Choice) else []
-        )
-        for name, dial in dials.items()
-    }
+    return {dial: gr.update(info=dial.info, elem_classes=_looks(dial)) for dial in dials.values()}
+
+
+def _looks(dial: Component) -> list[str]:
+    return ["svd-segments"] if isinstance(dial, Choice) else []

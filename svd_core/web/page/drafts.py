@@ -7,6 +7,7 @@ from svd_core.errors import SvdError
 from svd_core.events import Failed, Progress, Succeeded
 from svd_core.jobs import Job
 from svd_core.web.page import words
+from svd_core.web.page.core_texts import core
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.history import file_url
 from svd_core.web.page.screen import Screen
@@ -23,7 +24,7 @@ def watch_drafts(screen: Screen, jobs: Sequence[Job], say: Texts) -> Iterator[Ch
                     yield {screen.line: _line(number, len(jobs), event, say)}
             yield {screen.forming: sheet_html(jobs, say)}
     except SvdError as error:  # the server stops first; the jobs are kept
-        yield screen.end(words.error_html(str(error)))
+        yield screen.end(words.refused_html(error, say))
         return
     good = any(isinstance(job.last, Succeeded) for job in jobs)
     yield screen.end(words.status_html(say("sheet_done") if good else say("stopped")))
@@ -42,7 +43,7 @@ def _tile(job: Job, say: Texts) -> str:
                 f'tabindex="-1"></video><span>{say("sheet_pick", seed=video.seed)}</span></button>'
             )
         case Failed(error):
-            return f'<p class="svd-error">{escape(str(error))}</p>'
+            return f'<p class="svd-error">{escape(core(error.message, say))}</p>'
         case _:
             return f"<p>{say('sheet_waits')}</p>"
 

@@ -10,11 +10,11 @@ import gradio as gr
 from svd_core.errors import SvdError
 from svd_core.recipe import Recipe
 from svd_core.web.page.components import Files
-from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.dials import Changes
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, fixed, texts_for
-from svd_core.web.page.words import error_html, status_html
+from svd_core.web.page.words import refused_html, status_html
 
 KINDS = [".mp4", ".gif", ".webp", ".zip"]
 
@@ -40,12 +40,12 @@ def wire_dropped(studio: Studio, dropped: Dropped) -> None:
     def on_drop(path: str | None, photo: bytes | None, card: Any, request: gr.Request) -> Changes:
         if path is None:
             return {dropped.said: ""}
+        say = texts_for(request)
         try:
             recipe = Recipe.read(Path(path))
         except SvdError as error:
-            return {dropped.said: error_html(str(error))}
-        say = texts_for(request)
-        changes = shown(recipe.params, studio.dials) | {studio.random: False}
+            return {dropped.said: refused_html(error, say)}
+        changes = studio.shown(recipe.params, say) | {studio.random: False}
         told = [say("recipe_read", model=recipe.model, seed=recipe.params.seed)]
         if photo is not None and recipe.matches(photo):
             told.append(say("recipe_photo_same"))
@@ -54,7 +54,7 @@ def wire_dropped(studio: Studio, dropped: Dropped) -> None:
             told.append(say("recipe_photo_found"))
         else:
             told.append(say("recipe_photo_missing"))
-        told += _model(studio, recipe, say)
+        told += _model(studio, recipe, say) + studio.lacking(recipe.params, say)
         return changes | {dropped.said: status_html(" ".join(told))}
 
     dropped.video.change(

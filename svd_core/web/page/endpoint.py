@@ -9,6 +9,7 @@ import gradio as gr
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
 from svd_core.web.page.backend import Backend
+from svd_core.web.page.core_texts import core
 from svd_core.web.page.texts import Texts, texts_for
 from svd_core.web.page.words import progress_text, summary
 
@@ -85,7 +86,7 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
                 else:
                     video = _video(event)
         except SvdError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(core(error.message, say), print_exception=False) from None
         return video.path, video.seed, summary(video, say)
 
     return generate

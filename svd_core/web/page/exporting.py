@@ -15,7 +15,7 @@ from svd_core.web.page.dials import Changes
 from svd_core.web.page.handed import Handed
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
-from svd_core.web.page.words import duration, error_html, size_text, status_html
+from svd_core.web.page.words import duration, error_html, refused_html, size_text, status_html
 
 MOST_FPS = 60
 """Where the slider ends; screens show no more."""
@@ -60,7 +60,7 @@ def wire_exporting(studio: Studio, parts: Exporting) -> None:
             frames = studio.backend.results.frames(job.id)
             export(frames, wanted, path, read_comment(video.path) or "")
         except SvdError as error:
-            return {parts.said: error_html(str(error)), parts.handed.file: None}
+            return {parts.said: refused_html(error, say), parts.handed.file: None}
         told = say(
             "exported",
             name=path.name,

@@ -19,7 +19,7 @@ from svd_core.image import Framed, Size, crop_box
 from svd_core.params import VideoParams
 from svd_core.web.page.dials import Changes, Dials
 from svd_core.web.page.texts import Texts, fixed
-from svd_core.web.page.words import error_html
+from svd_core.web.page.words import refused_html
 
 SIDE = 600
 """Longer side of the preview in pixels: as wide as its place, on screens of two pixels a point."""
@@ -78,14 +78,14 @@ class Framing:
         figure = gr.HTML(fixed("framing_empty"), elem_id="framing", js_on_load=DRAG)
         return cls(figure, gr.State(None, time_to_live=FORGET_S))
 
-    def opened(self, image: bytes | None) -> Changes:
+    def opened(self, image: bytes | None, say: Texts) -> Changes:
         """A photo has come, or gone."""
         if image is None:
             return {self.framer: None, self.figure: str(fixed("framing_empty"))}
         try:
             return {self.framer: Framer(image)}
         except SvdError as error:
-            return {self.framer: None, self.figure: error_html(str(error))}
+            return {self.framer: None, self.figure: refused_html(error, say)}
 
     def framed(
         self, framer: Framer, values: Mapping[str, object], sizes: Sequence[Size], dials: Dials,
@@ -96,7 +96,7 @@ class Framing:
             params = VideoParams.from_mapping(values)
             framed = framer.frame(sizes, params)
         except InvalidRequest as error:
-            return {self.figure: error_html(str(error))}
+            return {self.figure: refused_html(error, say)}
         wide, high = _over(framer.size, framed)
         return {
             self.figure: figure_html(framer, framed, params, say),

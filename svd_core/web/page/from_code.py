@@ -14,7 +14,7 @@ from svd_core.web.page.link import query_of
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, fixed, texts_for
-from svd_core.web.page.words import error_html
+from svd_core.web.page.words import refused_html
 
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
 
@@ -49,7 +49,7 @@ def wire_code(studio: Studio, panel: gr.Accordion, code: gr.HTML) -> None:
         try:
             params = VideoParams.from_mapping(values)
         except InvalidRequest as error:
-            return error_html(str(error))
+            return refused_html(error, say)
         told = {n: v for n, v in values_of(params).items() if n != "seed" or "seed" in values}
         link = f"{page_of(request)}/?{query_of(params, 'seed' in values)}"
         return code_html(told, link, page_of(request) + MOUNT, say)

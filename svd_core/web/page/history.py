@@ -16,6 +16,7 @@ from svd_core.events import Failed, Progress, Stopped, Succeeded
 from svd_core.jobs import Job
 from svd_core.params import VideoParams
 from svd_core.web.page import words
+from svd_core.web.page.core_texts import core
 from svd_core.web.page.handed import Handed
 from svd_core.web.page.memo import is_draft
 from svd_core.web.page.texts import Texts, fixed
@@ -97,7 +98,7 @@ def tile_html(job: Job, say: Texts) -> str:
             )
             buttons = _button("show", job, say("show")) + _button("restore", job, say("restore"))
         case Failed(error):
-            seen = f'<p class="svd-error">{escape(str(error))}</p>'
+            seen = f'<p class="svd-error">{escape(core(error.message, say))}</p>'
             buttons = ""
         case Progress():
             seen = f'<div class="svd-wait">{words.event_html(last, say)}</div>'

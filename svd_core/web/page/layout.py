@@ -1,5 +1,6 @@
 """What is on the page, in reading order. What each part does is wired in the part's own module."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from gradio.components import Component
 
 from svd_core.params import VideoParams
 from svd_core.web.page import words
+from svd_core.web.page.anywhere import anywhere
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.batch import Batch, wire_batch
 from svd_core.web.page.components import Clip, Photo, Tick
@@ -58,7 +60,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                     motion = motion_choice()
                     dials |= motion_dials()
                 generate, sheet, stop, random, seed = _buttons()
-                dials |= {"seed": seed} | _fine()
+                dials |= {"seed": seed} | _fine(backend.speed_ups.speeds)
                 batch, dropped = Batch.build(), Dropped.build()
             with gr.Column(elem_id="answer", scale=8, min_width=300):
                 line = gr.HTML(fixed("hint"), elem_id="progress", padding=False)
@@ -72,6 +74,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                 strip = example_strip(found) if found else []
                 panel, code = code_panel()
         demo_stage(found)
+        anywhere()
         too_large()
         current, wanted = gr.State([]), gr.State([])
         screen = Screen(
@@ -107,13 +110,9 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
     timer = gr.Timer(2.0)
 
     def refresh(request: gr.Request) -> tuple[str, gr.HTML, gr.Timer]:
-        now = backend.status()
-        banner = gr.HTML(words.notice_html(now), visible=bool(now.notice))
-        return (
-            words.device_html(now, texts_for(request)),
-            banner,
-            gr.Timer(active=now.state == "loading"),
-        )
+        now, say = backend.status(), texts_for(request)
+        banner = gr.HTML(words.notice_html(now, say), visible=bool(now.notice))
+        return words.device_html(now, say), banner, gr.Timer(active=now.state == "loading")
 
     gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **QUICK)
 
@@ -145,9 +144,9 @@ def _buttons() -> tuple[gr.Button, gr.Button, gr.Button, Tick, Component]:
     return generate, sheet, stop, random, seed
 
 
-def _fine() -> dict[str, Component]:
+def _fine(speeds: Sequence[str]) -> dict[str, Component]:
     with gr.Accordion(fixed("fine"), open=False, elem_id="fine"):
-        dials = fine_dials()
+        dials = fine_dials(speeds)
         gr.HTML(fixed("checkpoint"), elem_id="checkpoint", padding=False)
     return dials
 

@@ -7,11 +7,11 @@ import gradio as gr
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, VideoParams
-from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.dials import Changes
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import texts_for
-from svd_core.web.page.words import error_html, status_html
+from svd_core.web.page.words import refused_html, status_html
 
 NAMES = {*LIMITS, *CHOICES}
 
@@ -25,13 +25,15 @@ def wire_link(page: gr.Blocks, studio: Studio, said: gr.HTML) -> None:
         given: list[tuple[str, Any]] = list(request.query_params.multi_items())
         if not any(name in NAMES for name, _ in given):
             return {said: ""}
+        say = texts_for(request)
         try:
             params = VideoParams.from_query(urlencode(given))
         except InvalidRequest as error:
-            return {said: error_html(str(error))}
-        told: Changes = {said: status_html(texts_for(request)("link_read"))}
+            return {said: refused_html(error, say)}
+        line = " ".join([say("link_read"), *studio.lacking(params, say)])
+        told: Changes = {said: status_html(line)}
         told[studio.random] = all(name != "seed" for name, _ in given)
-        return told | shown(params, studio.dials)
+        return told | studio.shown(params, say)
 
     page.load(on_open, None, [said, studio.random, *studio.dials.values()], **QUICK)
 

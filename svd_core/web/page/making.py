@@ -80,7 +80,7 @@ def _wire_framing(page: gr.Blocks, studio: Studio) -> None:
         return framing.framed(framer, values, studio.sizes, dials, texts_for(request))
 
     def on_photo(given: Given, request: gr.Request) -> Changes:
-        changes = framing.opened(given[studio.photo])
+        changes = framing.opened(given[studio.photo], texts_for(request))
         return changes | framed(given, changes[framing.framer], request)
 
     def on_turn(given: Given, request: gr.Request) -> Changes:

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from svd_core.jobs import Job
-from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.dials import Changes
 from svd_core.web.page.history import archive
 from svd_core.web.page.memo import is_draft, memo
 from svd_core.web.page.occasions import QUICK
@@ -71,7 +71,9 @@ def restored(studio: Studio, job: Job, say: Texts) -> Changes:
     if job.params is None:
         return {studio.screen.line: status_html(say("nothing_there"))}
     photo = studio.backend.queue.photo(job.id)
-    changes = shown(job.params, studio.dials) | {studio.random: False}
-    if photo is None:
-        return changes | {studio.screen.line: status_html(say("restored_without"))}
-    return changes | {studio.photo: photo, studio.screen.line: status_html(say("restored"))}
+    changes = studio.shown(job.params, say) | {studio.random: False}
+    if photo is not None:
+        changes[studio.photo] = photo
+    told = [say("restored_without" if photo is None else "restored")]
+    line = " ".join(told + studio.lacking(job.params, say))
+    return changes | {studio.screen.line: status_html(line)}

@@ -11,12 +11,12 @@ from svd_core.jobs import Job
 from svd_core.params import VideoRequest
 from svd_core.web.page import motion
 from svd_core.web.page.backend import Backend, with_new_seed
-from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.dials import Changes
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
 from svd_core.web.page.watching import then_watch
-from svd_core.web.page.words import error_html, status_html
+from svd_core.web.page.words import error_html, refused_html, status_html
 
 Make = Callable[[Backend, Job], VideoRequest]
 
@@ -52,9 +52,9 @@ def wire_result(studio: Studio, buttons: dict[str, gr.Button]) -> None:
             try:
                 again = make(studio.backend, job)
             except SvdError as error:
-                return studio.screen.refused(error)
+                return studio.screen.refused(error, say)
             begun = studio.begin(lambda visitor: [studio.backend.put(again, visitor)], card, say)
-            return shown(again.params, studio.dials, begun)
+            return studio.shown(again.params, say, begun)
 
         inputs = [studio.screen.current, studio.visitor]
         then_watch(studio, buttons[name].click, ask, inputs)
@@ -64,7 +64,7 @@ def wire_result(studio: Studio, buttons: dict[str, gr.Button]) -> None:
         try:
             frames = None if job is None else studio.backend.results.frames(job.id)
         except SvdError as error:
-            return {studio.screen.line: error_html(str(error))}
+            return {studio.screen.line: refused_html(error, say)}
         if frames is None:
             return {studio.screen.line: error_html(say("nothing_there"))}
         line = status_html(say("used_last_frame"))

@@ -98,11 +98,11 @@ class Screen:
             self.line: line,
         }
 
-    def refused(self, error: SvdError) -> Changes:
+    def refused(self, error: SvdError, say: Texts) -> Changes:
         """What was asked for cannot be: said here, and beside the field that is to blame."""
-        changes = self.end(words.error_html(str(error)))
+        changes = self.end(words.refused_html(error, say))
         if isinstance(error, InvalidRequest):
-            changes |= marked(error, self.dials)
+            changes |= marked(error, self.dials, say)
         return changes
 
     def watch(self, job: Job, say: Texts) -> Iterator[Changes]:
@@ -118,7 +118,7 @@ class Screen:
                 if isinstance(event, Progress):
                     last = event
         except SvdError as error:  # the server stops first; the job is kept
-            yield self.end(words.error_html(str(error)))
+            yield self.end(words.refused_html(error, say))
 
     def cleared(self) -> Changes:
         """Nothing on the screen but how to begin."""

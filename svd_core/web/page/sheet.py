@@ -16,7 +16,7 @@ from svd_core.jobs import Job
 from svd_core.params import Speed, draw_seed
 from svd_core.speed import at_speed
 from svd_core.web.page import words
-from svd_core.web.page.dials import Changes, shown
+from svd_core.web.page.dials import Changes
 from svd_core.web.page.memo import memo, note
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import texts_for
@@ -60,9 +60,9 @@ def wire_sheet(studio: Studio) -> None:
         try:
             full = backend.again(job, lambda params: replace(params, num_inference_steps=steps))
         except SvdError as error:
-            return screen.refused(error)
+            return screen.refused(error, say)
         begun = studio.begin(lambda visitor: [backend.put(full, visitor)], card, say)
-        return shown(full.params, studio.dials, begun)
+        return studio.shown(full.params, say, begun)
 
     then_watch(studio, screen.sheet.click, on_sheet, studio.asked)
     then_watch(studio, screen.forming.picked, on_picked, studio.visitor)

@@ -10,9 +10,11 @@ from gradio.components import Component
 from svd_core.errors import SvdError
 from svd_core.image import Size
 from svd_core.jobs import Job
+from svd_core.params import VideoParams
+from svd_core.speed import exactly
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.components import Kept, Photo, Tick
-from svd_core.web.page.dials import Changes, Dials, unmarked
+from svd_core.web.page.dials import Changes, Dials, shown, unmarked, wrong_with
 from svd_core.web.page.framing import Framing
 from svd_core.web.page.history import Gallery
 from svd_core.web.page.screen import Screen
@@ -69,6 +71,17 @@ class Studio:
         values = {name: given[dial] for name, dial in self.dials.items()}
         return values | {"seed": None} if given[self.random] else values
 
+    def shown(self, params: VideoParams, say: Texts, changes: Changes | None = None) -> Changes:
+        """The dials as `params` say, besides other `changes`; one that cannot be so says it."""
+        if not (lacking := self.lacking(params, say)):
+            return shown(params, self.dials, changes)
+        told, speed = shown(exactly(params), self.dials, changes), self.dials["speed"]
+        return told | {speed: told[speed] | wrong_with(speed, *lacking)}
+
+    def lacking(self, params: VideoParams, say: Texts) -> list[str]:
+        """The sentence about what of `params` is not to be had here, if there is such."""
+        return [] if params.speed in self.backend.speed_ups.speeds else [say("speed_instead")]
+
     def begin(
         self, ask: Callable[[str], Sequence[Job]], card: object, say: Texts, still: str = ""
     ) -> Changes:
@@ -77,7 +90,7 @@ class Studio:
         try:
             jobs = ask(visitor)
         except SvdError as error:
-            return self.screen.refused(error)
+            return self.screen.refused(error, say)
         return {self.visitor: visitor} | self.turn_to(jobs, visitor, say, still)
 
     def turn_to(self, jobs: Sequence[Job], visitor: str, say: Texts, still: str = "") -> Changes:

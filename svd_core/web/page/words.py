@@ -6,8 +6,10 @@ Functions that return HTML escape what they are given.
 from html import escape
 
 from svd_core.engine import EngineStatus
+from svd_core.errors import SvdError
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Video
 from svd_core.models import DEMO
+from svd_core.web.page.core_texts import core, core_part
 from svd_core.web.page.texts import Texts
 
 LEVELS = ("still", "gentle", "lively", "unstable")
@@ -33,10 +35,11 @@ def event_html(event: Event, say: Texts, last: Progress | None = None) -> str:
     `last`: how far a job had come that was stopped.
     """
     if isinstance(event, Progress):
-        note = f'<p class="svd-note">{escape(event.note)}</p>' if event.note else ""
+        note = core(event.note, say) if event.note else ""
+        note = f'<p class="svd-note">{escape(note)}</p>' if note else ""
         return f"{status_html(progress_text(event, say))}{bar_html(event, say)}{note}"
     if isinstance(event, Failed):
-        return error_html(str(event.error))
+        return refused_html(event.error, say)
     if isinstance(event, Stopped):
         if last is None or last.stage is not Stage.DENOISING:
             return status_html(say("stopped"))
@@ -58,6 +61,10 @@ def error_html(sentence: str) -> str:
     return f'<p role="alert" class="svd-error">{escape(sentence)}</p>'
 
 
+def refused_html(error: SvdError, say: Texts) -> str:
+    return error_html(core(error.message, say))
+
+
 def summary(video: Video, say: Texts) -> str:
     """One line about a finished video, and its notes as further sentences."""
     line = say(
@@ -73,7 +80,7 @@ def summary(video: Video, say: Texts) -> str:
     more = []
     if video.peak_memory is not None:
         more.append(say("memory", size=say.number(video.peak_memory / 1e9)))
-    return " ".join((line, *more, *video.notes))
+    return " ".join((line, *more, *(core(note, say) for note in video.notes)))
 
 
 def summary_html(video: Video, say: Texts) -> str:
@@ -93,21 +100,21 @@ def device_html(status: EngineStatus, say: Texts) -> str:
     """Which model runs where, what it is, and under which licence."""
     model = status.checkpoint
     name = f"<b>{escape(model.name)}</b>"
-    where = escape(status.device)
+    where = escape(core_part("device", status.device, say))
     what = say("model_where", model=name, device=where) if where else name
     state = "" if status.state == "ready" else f" · {say(f'model_{status.state}')}"
     if model.name == DEMO:
         about = say("model_demo")
     else:
         licence = say("model_licence", licence=_link(model.licence, model.licence_url))
-        about = f"{escape(model.summary)}. {licence}"
+        about = f"{escape(core_part('summary', model.summary, say))}. {licence}"
     return (
         f'<p class="svd-model svd-{status.state}">{what}{state}</p><p class="svd-about">{about}</p>'
     )
 
 
-def notice_html(status: EngineStatus) -> str:
-    return status_html(status.notice) if status.notice else ""
+def notice_html(status: EngineStatus, say: Texts) -> str:
+    return status_html(core(status.notice, say)) if status.notice else ""
 
 
 def duration(seconds: float, say: Texts) -> str:
