@@ -16,6 +16,7 @@ from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.generate import generate
 from svd_core.jobs import JobQueue, Retention, TableQueue
 from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.offer import Offer
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import PhotoStore, ResultStore
@@ -24,7 +25,12 @@ from svd_core.web.page import Backend, build_page
 from svd_core.web.server import launch_options, watchers
 from tests.fake_work import FakeWork, moving, worker_queue
 
-READY = EngineStatus(checkpoint=CHECKPOINTS[DEMO], device="CPU, 2 cores", state="ready")
+READY = EngineStatus(
+    checkpoint=CHECKPOINTS[DEMO],
+    device="CPU, 2 cores",
+    state="ready",
+    offer=Offer((CHECKPOINTS[DEMO],)),
+)
 
 
 def photo(path: Path, size: tuple[int, int] = (320, 180)) -> Path:
@@ -40,8 +46,8 @@ def photo(path: Path, size: tuple[int, int] = (320, 180)) -> Path:
 class DriftingEngine:
     """The photo, sliding sideways: an engine without a model whose videos have real recipes."""
 
-    def load(self, on_progress: OnProgress) -> Checkpoint:
-        return READY.checkpoint
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+        return READY.offer.named(model)
 
     def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
         on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
