@@ -45,7 +45,9 @@ class Backend:
         return self.put(VideoRequest(image, VideoParams.from_mapping(given)), visitor, kept)
 
     def put(self, request: VideoRequest, visitor: object, kept: str = "") -> Job:
-        """Raises `QueueFull`, `ServerStopping`."""
+        """Raises `InvalidRequest` for a checkpoint that is not on offer, `QueueFull`,
+        `ServerStopping`."""
+        self.status().offer.named(request.params.model)
         owner = owner_of(visitor)
         kept = kept or (note(continues=request.continues) if request.continues else "")
         return self.queue.submit(

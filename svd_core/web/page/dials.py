@@ -1,6 +1,6 @@
 """The controls of a video's parameters, by the core's names; ranges come from `LIMITS`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -9,7 +9,7 @@ from gradio.components import Component
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, VideoParams
-from svd_core.web.page.components import Choice, Dial, Entry
+from svd_core.web.page.components import Choice, Dial, Entry, Pick
 from svd_core.web.page.texts import fixed
 
 USEFUL = {"noise_aug_strength": 1.0, "fps": 30}
@@ -33,9 +33,10 @@ def motion_dials() -> dict[str, Component]:
         return {name: slider(name) for name in ("motion_bucket_id", "noise_aug_strength")}
 
 
-def fine_dials() -> dict[str, Component]:
-    """The rest. An empty field means: the model's own value."""
-    dials: dict[str, Component] = {"fps": slider("fps")}
+def fine_dials(models: Sequence[str]) -> dict[str, Component]:
+    """The rest. An empty field means: the model's own value. `models`: what there is to choose
+    from, the usual one first."""
+    dials: dict[str, Component] = {"model": pick("model", models), "fps": slider("fps")}
     for pair in (
         ("num_inference_steps", "num_frames"),
         ("min_guidance_scale", "max_guidance_scale"),
@@ -52,6 +53,20 @@ def choice(name: str) -> Choice:
         value=VideoParams.default(name),
         label=fixed(name),
         info=hint(name),
+        elem_id=name,
+        elem_classes=["svd-segments"],
+    )
+
+
+def pick(name: str, names: Sequence[str]) -> Pick:
+    """Not to be seen where there is one alone, which may turn out to be called otherwise."""
+    several = len(names) > 1
+    return Pick(
+        list(names) if several else [],
+        value=names[0] if several else None,
+        label=fixed(name),
+        info=hint(name),
+        visible=several,
         elem_id=name,
         elem_classes=["svd-segments"],
     )
@@ -107,7 +122,7 @@ def unmarked(dials: Dials) -> Changes:
     """Nothing is wrong any more."""
     return {
         dial: gr.update(
-            info=hint(name), elem_classes=["svd-segments"] if isinstance(dial, Choice) else []
+            info=hint(name), elem_classes=["svd-segments"] if isinstance(dial, gr.Radio) else []
         )
         for name, dial in dials.items()
     }

@@ -1,5 +1,6 @@
 """What is on the page, in reading order. What each part does is wired in the part's own module."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from svd_core.web.page.texts import fixed, languages, texts_for
 from svd_core.web.page.too_large import too_large
 from svd_core.web.page.visitor import visitor_card
 
+REFRESH_S = 2.0
+"""Between two looks at what runs, while that may change."""
+
 
 def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
     """The page, not launched yet.
@@ -58,7 +62,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                     motion = motion_choice()
                     dials |= motion_dials()
                 generate, sheet, stop, random, seed = _buttons()
-                dials |= {"seed": seed} | _fine()
+                dials |= {"seed": seed} | _fine(backend.status().offer.names)
                 batch, dropped = Batch.build(), Dropped.build()
             with gr.Column(elem_id="answer", scale=8, min_width=300):
                 line = gr.HTML(fixed("hint"), elem_id="progress", padding=False)
@@ -81,7 +85,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
         studio = Studio(backend, photo, framing, dials, screen, gallery, card, random, watchers)
         wire_motion(motion, dials)
         wire_examples(found, strip, photo, screen)
-        wire_making(page, studio)
+        wire_making(wire_link(page, studio, link), studio)
         wire_sheet(studio)
         wire_batch(studio, batch)
         wire_dropped(studio, dropped)
@@ -89,7 +93,6 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
         wire_result(studio, buttons)
         wire_exporting(studio, exporting)
         wire_past(page, studio)
-        wire_link(page, studio, link)
         _publish(studio)
     return page  # type: ignore[no-any-return]  # entering Blocks is untyped
 
@@ -104,7 +107,7 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
         device = gr.HTML(elem_id="device", padding=False)
         demo_switch()
     notice = gr.HTML(elem_id="notice", padding=False, visible=False)
-    timer = gr.Timer(2.0)
+    timer = gr.Timer(REFRESH_S)
 
     def refresh(request: gr.Request) -> tuple[str, gr.HTML, gr.Timer]:
         now = backend.status()
@@ -112,7 +115,7 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
         return (
             words.device_html(now, texts_for(request)),
             banner,
-            gr.Timer(active=now.state == "loading"),
+            gr.Timer(active=now.state == "loading" or len(now.offer.names) > 1),
         )
 
     gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **QUICK)
@@ -145,9 +148,9 @@ def _buttons() -> tuple[gr.Button, gr.Button, gr.Button, Tick, Component]:
     return generate, sheet, stop, random, seed
 
 
-def _fine() -> dict[str, Component]:
+def _fine(models: Sequence[str]) -> dict[str, Component]:
     with gr.Accordion(fixed("fine"), open=False, elem_id="fine"):
-        dials = fine_dials()
+        dials = fine_dials(models)
         gr.HTML(fixed("checkpoint"), elem_id="checkpoint", padding=False)
     return dials
 

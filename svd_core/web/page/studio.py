@@ -10,6 +10,7 @@ from gradio.components import Component
 from svd_core.errors import SvdError
 from svd_core.image import Size
 from svd_core.jobs import Job
+from svd_core.offer import Offer
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.components import Kept, Photo, Tick
 from svd_core.web.page.dials import Changes, Dials, unmarked
@@ -55,9 +56,12 @@ class Studio:
         return [*self.screen.watched, *self.gallery.outputs]
 
     @property
-    def sizes(self) -> Sequence[Size]:
-        """What the model that runs was trained for."""
-        return self.backend.status().checkpoint.sizes
+    def offer(self) -> Offer:
+        return self.backend.status().offer
+
+    def sizes(self, given: dict[Component, Any]) -> Sequence[Size]:
+        """What the checkpoint on the dial was trained for. Raises `InvalidRequest`."""
+        return self.offer.named(given[self.dials["model"]]).sizes
 
     @property
     def asked(self) -> set[Block]:
