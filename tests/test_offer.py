@@ -1,9 +1,13 @@
 """Several checkpoints on one server: which, and one of them in memory at a time."""
 
 import gc
+import io
+import json
 import shutil
+import sqlite3
 import threading
 import weakref
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +30,15 @@ from svd_core.errors import (
     ModelUnreachable,
     OutOfMemory,
 )
-from svd_core.events import Progress, Stage
+from svd_core.events import Failed, Progress, Stage, Succeeded
 from svd_core.jobs.work import ending_of
 from svd_core.models import CHECKPOINTS
 from svd_core.offer import Offer
-from svd_core.params import VideoParams
+from svd_core.params import VideoParams, VideoRequest
 from svd_core.speed import SpeedUps
 from tests.fake_hub import COMMIT, OPEN, FakeHub
+from tests.fake_work import front_queue, worker_queue
+from tests.fakes import READY, RealWork
 from tests.tiny_checkpoint import NUM_FRAMES, SIZES, write
 
 PHOTO = Image.effect_noise((64, 32), 80).convert("RGB")
@@ -247,6 +253,55 @@ def test_what_is_not_on_offer_fails_and_changes_nothing(
     assert engine.status.state == "ready"
     make(engine)
     assert opened == ["wide"]
+
+
+# --- jobs of other times
+
+
+def test_a_job_of_before_there_was_a_choice_takes_the_usual_one(tmp_path: Path) -> None:
+    with front_queue(tmp_path) as queue:
+        job = queue.submit(VideoRequest(png(), VideoParams(seed=3)))
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as table, table:
+        kept = json.loads(table.execute("SELECT params FROM svd_jobs").fetchone()[0])
+        assert kept.pop("model", "missing") is None
+        table.execute("UPDATE svd_jobs SET params = ?", (json.dumps(kept),))
+    work = RealWork(tmp_path)
+    with worker_queue(tmp_path, work) as queue:
+        *_, last = queue.get(job.id).events()
+        assert isinstance(last, Succeeded)
+        assert last.video.model == READY.checkpoint.name
+        assert queue.get(job.id).params == VideoParams(seed=3)
+
+
+def test_a_job_for_what_is_not_on_offer_any_more_fails_with_what_is(tmp_path: Path) -> None:
+    with front_queue(tmp_path) as queue:
+        job = queue.submit(VideoRequest(png(), VideoParams(seed=3, model="square")))
+    with worker_queue(tmp_path, RealWork(tmp_path)) as queue:
+        *_, last = queue.get(job.id).events()
+    assert isinstance(last, Failed)
+    assert str(last.error) == "This server has no checkpoint 'square', only svd-nano."
+
+
+def test_a_link_and_a_row_carry_the_name(tmp_path: Path) -> None:
+    params = VideoParams(seed=1, model="svd-xt-1.1")
+    assert VideoParams.from_query(params.to_query()) == params
+    assert "model" not in VideoParams(seed=1).to_query()
+    with front_queue(tmp_path) as queue:
+        job = queue.submit(VideoRequest(png(), params))
+        assert queue.of_owner("")[0].params == job.params == params
+
+
+@pytest.mark.parametrize("model", ["", "x" * 201, "a\nb", 3, ["svd"], True])
+def test_what_cannot_be_a_name_is_refused_before_anybody_looks(model: Any) -> None:
+    with pytest.raises(InvalidRequest, match="name of a checkpoint") as caught:
+        VideoParams(model=model)
+    assert caught.value.field == "model"
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    PHOTO.save(file, "PNG")
+    return file.getvalue()
 
 
 # --- when the other one cannot be had

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from svd_core.image import frame_photo, open_photo
 from svd_core.offer import Offer
@@ -18,6 +18,7 @@ from tests.browser.visiting import PHONE, colourful, done, generate, shot, uploa
 from tests.fakes import READY, SQUARE, DriftingEngine, RealWork, Served, examples, serve
 
 TWO = replace(READY, offer=Offer((READY.checkpoint, SQUARE)))
+LONG = replace(SQUARE, name="stable-video-diffusion-img2vid-xt-1-1-of-somebody-else", source="a/b")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ def page(browser: Browser, two: Two) -> Iterator[Page]:
         yield page
 
 
+def empty(page: Page, name: str) -> Locator:
+    return page.locator(f"#{name}").get_by_role("textbox")
+
+
 def choose(page: Page, name: str) -> None:
     page.locator("#model").get_by_label(name).check()
 
@@ -60,7 +65,13 @@ def test_the_choice_is_framed_made_and_shown(page: Page, two: Two, tmp_path: Pat
     expect(choice).to_contain_text("loaded first")
     expect(choice.get_by_label("svd-nano")).to_be_checked()
     expect(page.locator("#framing figcaption")).to_contain_text("512 × 288")
+    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "automatic: 1")
     choose(page, "square")
+    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "automatic: 25")
+    expect(empty(page, "num_frames")).to_have_attribute("placeholder", "automatic: 5")
+    page.get_by_label("Fast").check()
+    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "automatic: 14")
+    page.get_by_label("Exact").check()
     expect(page.locator("#framing figcaption")).to_contain_text("96 × 96")
     expect(page.get_by_role("slider", name="Crop, left to right")).to_be_visible()
     shot(page, "checkpoints")
@@ -120,7 +131,7 @@ def test_a_video_of_a_checkpoint_that_is_not_here_says_so(
     expect(page.locator("#model").get_by_label("svd-nano")).to_be_checked()
 
 
-def test_links_and_code_carry_what_is_not_usual(page: Page, two: Two) -> None:
+def test_links_and_code_carry_what_is_not_usual(browser: Browser, page: Page, two: Two) -> None:
     page.get_by_role("button", name="Share it").click()
     code = page.locator("#snippets")
     expect(code).to_contain_text("fal-ai/stable-video")
@@ -129,14 +140,18 @@ def test_links_and_code_carry_what_is_not_usual(page: Page, two: Two) -> None:
     expect(code).to_contain_text('"model": "square"')
     link = page.locator("#snippets details").first.locator("code").inner_text()
     assert parse_qs(urlsplit(link).query) == {"model": ["square"]}
-    page.goto(link)
-    page.get_by_role("button", name="Fine control").click()
-    expect(page.locator("#model").get_by_label("square")).to_be_checked()
-    expect(page.locator("#framing figcaption")).to_contain_text("96 × 96")
-    page.goto(f"{two.served.url}/?model=svd-xt&fps=9")
-    expect(page.locator("#link-said").get_by_role("alert")).to_contain_text(
-        "no checkpoint 'svd-xt', only svd-nano and square"
-    )
+    with visitor(browser, link, two.served.url) as other:
+        other.get_by_role("button", name="Fine control").click()
+        expect(other.locator("#model").get_by_label("square")).to_be_checked()
+        expect(other.locator("#framing figcaption")).to_contain_text("96 × 96")
+        expect(empty(other, "num_inference_steps")).to_have_attribute(
+            "placeholder", "automatic: 25"
+        )
+    elsewhere = f"{two.served.url}/?model=svd-xt&fps=9"
+    with visitor(browser, elsewhere, two.served.url) as other:
+        expect(other.locator("#link-said").get_by_role("alert")).to_contain_text(
+            "no checkpoint 'svd-xt', only svd-nano and square"
+        )
 
 
 def test_drafts_are_made_by_it_too(page: Page, two: Two) -> None:
@@ -148,14 +163,22 @@ def test_drafts_are_made_by_it_too(page: Page, two: Two) -> None:
     assert {(draft.model, draft.num_inference_steps) for draft in drafts} == {("square", 10)}
 
 
-def test_on_a_phone_and_in_german(browser: Browser, two: Two) -> None:
-    two.engine.status = TWO
-    with visitor(browser, two.served.url, viewport=PHONE, locale="de-DE") as page:
+def test_on_a_phone_in_german_with_long_names(browser: Browser, tmp_path: Path) -> None:
+    examples(tmp_path)
+    three = replace(TWO, offer=Offer((*TWO.offer.checkpoints, LONG)))
+    with (
+        serve(tmp_path, status=lambda: three) as served,
+        visitor(browser, served.url, viewport=PHONE, locale="de-DE") as page,
+    ):
         page.get_by_role("button", name="Feineinstellung").click()
-        for said in ("Modell", "erst geladen", "square"):
+        for said in ("Modell", "erst geladen", "square", LONG.name):
             expect(page.locator("#model")).to_contain_text(said)
-        page.locator("#model").scroll_into_view_if_needed()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        label = page.locator("#model label").last.bounding_box()
+        name = page.locator("#model label span").last.bounding_box()
+        assert label is not None
+        assert name is not None
+        assert label["x"] <= name["x"] <= name["x"] + name["width"] <= label["x"] + label["width"]
         shot(page, "checkpoints-phone")
 
 

@@ -10,6 +10,7 @@ from gradio.components import Component
 
 from svd_core.params import VideoParams
 from svd_core.web.page import words
+from svd_core.web.page.automatic import wire_automatic
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.batch import Batch, wire_batch
 from svd_core.web.page.components import Clip, Photo, Tick
@@ -85,7 +86,9 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
         studio = Studio(backend, photo, framing, dials, screen, gallery, card, random, watchers)
         wire_motion(motion, dials)
         wire_examples(found, strip, photo, screen)
-        wire_making(wire_link(page, studio, link), studio)
+        opened = wire_link(page, studio, link)
+        wire_making(opened, studio)
+        wire_automatic(opened, studio)
         wire_sheet(studio)
         wire_batch(studio, batch)
         wire_dropped(studio, dropped)
