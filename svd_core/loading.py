@@ -59,7 +59,7 @@ def find_device() -> Device:
 
 
 def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
-    """The `StableVideoDiffusionPipeline` in `folder`, on the CPU; float16 if `half`, else float32.
+    """The pipeline in `folder`, on the CPU; float16 if `half`, else float32.
 
     Each part is read by its own class rather than as `model_index.json` says: a damaged file is
     then named, nothing unexpected is imported, and the published preprocessor config needs no
@@ -77,7 +77,9 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
         parts[part] = _open_part(folder, part, weights[part], half)
         had += sizes[part]
     on_bytes(had, total)
-    pipeline = _pipeline_class()(
+    from svd_core.fast.pipeline import pipeline_class  # not before `hush`: its imports say much
+
+    pipeline = pipeline_class()(
         **parts,
         scheduler=_open_small(EulerDiscreteScheduler, folder / "scheduler"),
         feature_extractor=_open_small(CLIPImageProcessorPil, folder / "feature_extractor"),
@@ -258,12 +260,6 @@ def hush() -> None:
     for logging in libraries:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-
-
-def _pipeline_class() -> Any:
-    from diffusers import StableVideoDiffusionPipeline  # not before `hush`
-
-    return StableVideoDiffusionPipeline
 
 
 def _open_part(folder: Path, part: str, files: list[str], half: bool) -> Any:

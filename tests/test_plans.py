@@ -1,12 +1,21 @@
 """The planner's figures are what counting gives, for SVD-XT at full size, without numbers."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from svd_core.bench.live import peak_bytes
-from svd_core.bench.plans import decode_bytes, rewritten_on_meta, step_bytes
+from svd_core.bench.plans import (
+    START,
+    STEPS,
+    clip_flops,
+    decode_bytes,
+    moved_bytes,
+    rewritten_on_meta,
+    step_bytes,
+)
 from svd_core.bench.weights import full_size
 from svd_core.memory import GIB, Device, Parts, demand, plan
 from svd_core.models import CHECKPOINTS
@@ -41,12 +50,24 @@ def test_stock_takes_what_was_counted_elsewhere(stock: tuple[Any, Any]) -> None:
 @pytest.mark.slow
 def test_the_planner_expects_what_our_path_takes() -> None:
     unet, vae = (rewritten_on_meta(model) for model in full_size())
+    assert clip_flops(unet, vae, 25) < clip_flops(unet, vae, 1) < 1.005 * clip_flops(unet, vae, 25)
     assert step_bytes(unet, 2) == pytest.approx(NEEDS.step, rel=0.02)
     assert step_bytes(unet, 1) == pytest.approx(NEEDS.split_step, rel=0.02)
     assert decode_bytes(vae, 25) == pytest.approx(NEEDS.decode(25), rel=0.13)  # see the margin
     assert decode_bytes(vae, 25) < NEEDS.decode(25)
     for at_once in (1, 4):
         assert decode_bytes(vae, at_once) == pytest.approx(NEEDS.decode(at_once), rel=0.02)
+
+
+def test_weights_cross_the_bus_as_often_as_they_are_used() -> None:
+    parts = Parts(unet=100, vae=10, image_encoder=1)
+    model = replace(START, offload="model", decode_chunk_size=1)
+    layers = replace(model, offload="sequential")
+    assert moved_bytes(START, parts) == 0
+    assert moved_bytes(model, parts) == 2 * 222  # in half precision, there and back
+    assert moved_bytes(layers, parts) == 2 * (1 + STEPS * 100 + 25 * 10)
+    split = replace(layers, split_guidance=True, decode_chunk_size=4)
+    assert moved_bytes(split, parts) == 2 * (1 + 2 * STEPS * 100 + 7 * 10)
 
 
 def test_svd_xt_fits_into_8_gb_with_all_frames_decoded_together() -> None:

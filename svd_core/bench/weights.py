@@ -18,6 +18,7 @@ from diffusers import (
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from svd_core.errors import InvalidSettings, ModelUnavailable
+from svd_core.fast.pipeline import pipeline_class
 from svd_core.loading import hush, open_folder
 from svd_core.models import CHECKPOINTS, Checkpoint, find_checkpoint
 
@@ -57,9 +58,9 @@ def open_stock(checkpoint: Checkpoint, random_weights: bool, half: bool) -> Any:
             f"A contest takes a folder's weights or random ones, not those of {checkpoint.source}: "
             "download it first, or add --random-weights."
         )
-    pipeline = open_folder(folder, half, lambda _had, _total: None)
-    pipeline.unet.forward = pipeline.unet.forward.forward  # without our split guidance
-    return pipeline
+    ours = open_folder(folder, half, lambda _had, _total: None)
+    ours.unet.forward = ours.unet.forward.forward  # without our split guidance
+    return _stock(**ours.components)
 
 
 def full_size() -> tuple[Any, Any]:
@@ -71,9 +72,9 @@ def full_size() -> tuple[Any, Any]:
     return unet.to("meta").half().eval(), vae.to("meta").half().eval()
 
 
-def twin(pipeline: Any) -> Any:
-    """A second pipeline of the same weights, so that one can be changed and the other stays."""
-    return deepcopy(pipeline)
+def twin(stock: Any) -> Any:
+    """Our pipeline of the same weights, which can be changed while `stock` stays."""
+    return _quiet(pipeline_class()(**deepcopy(stock.components)))
 
 
 def _random(tiny: bool, half: bool) -> Any:
@@ -86,11 +87,18 @@ def _random(tiny: bool, half: bool) -> Any:
             "image_encoder": _image_encoder(tiny),
         }
     dtype = torch.float16 if half else torch.float32
-    pipeline: Any = StableVideoDiffusionPipeline(  # type: ignore[no-untyped-call]
+    return _stock(
         **{name: part.eval().to(dtype) for name, part in parts.items()},
         scheduler=scheduler(),
         feature_extractor=CLIPImageProcessorPil(),
     )
+
+
+def _stock(**parts: Any) -> Any:
+    return _quiet(StableVideoDiffusionPipeline(**parts))  # type: ignore[no-untyped-call]
+
+
+def _quiet(pipeline: Any) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -26,6 +26,7 @@ from diffusers.models.resnet import (
     TemporalResnetBlock,
 )
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from diffusers.models.upsampling import Upsample2D
 
 COMPARED_WITH = "0.42.1"
 
@@ -43,6 +44,7 @@ STOCK: Mapping[Callable[..., Any], str] = {
     TemporalBasicTransformerBlock.forward: "7eafa694dd59e03e",
     TransformerSpatioTemporalModel.forward: "d8df8cea5b87eadc",
     TemporalDecoder.forward: "102c15f136cfeccb",
+    Upsample2D.forward: "3c0e13df5e4ac796",
 }
 """Functions the rewrites stand for or rely on, and the start of the SHA-256 of their source."""
 

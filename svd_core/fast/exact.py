@@ -2,6 +2,10 @@
 
 Each computes the function of the stock layers from the same weights and differs by rounding only;
 each can be put on alone (`quicken(..., only=...)`), which is how they are tested and measured.
+
+Embeddings of the time and of the frames' positions are made at every step though they are the same
+for a clip or for every clip: a ten-thousandth of SVD-XT's operations, which is not worth numbers
+kept beside the weights they come from.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,6 +22,7 @@ from svd_core.fast.silent import silent
 from svd_core.fast.slices import sliced
 from svd_core.fast.tokens import still_tokens
 from svd_core.fast.units import used_units
+from svd_core.fast.upsample import folded
 from svd_core.memory import MemoryPlan
 
 PARTS = ("unet", "vae")
@@ -44,6 +49,7 @@ EXACT: Mapping[str, Exact] = {
     "joined attention": Exact(joined_self_attention, on_cpu=True, on_cuda=True, whole_layers=False),
     "flat temporal": Exact(flat_temporal_half, on_cpu=True, on_cuda=True, whole_layers=False),
     "undivided": Exact(undivided, on_cpu=True, on_cuda=True, whole_layers=True),
+    "upsample": Exact(folded, on_cpu=True, on_cuda=False, whole_layers=False),
     "still tokens": Exact(still_tokens, on_cpu=True, on_cuda=True, whole_layers=True),
     "units": Exact(used_units, on_cpu=True, on_cuda=False, whole_layers=False),
     "slices": Exact(sliced, on_cpu=True, on_cuda=True, whole_layers=True),

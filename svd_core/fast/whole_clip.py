@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.fast.resblock import over_frames
 from svd_core.fast.rewrites import Forward, rewritten_by
+from svd_core.fast.upsample import empty_as
 
 FrameLayer = Callable[[Tensor], Tensor]
 OnShare = Callable[[float], None]
@@ -105,18 +106,11 @@ def _frame_by_frame(layers: list[FrameLayer], x: Tensor, count: int, on_part: On
         for layer in layers:
             part = layer(part)
         if out is None:
-            out = x if part.shape[1:] == x.shape[1:] else _like(part, len(x))
+            out = x if part.shape[1:] == x.shape[1:] else empty_as(part, (len(x), *part.shape[1:]))
         out[start : start + count] = part
         on_part(min(start + count, len(x)) / len(x))
     assert out is not None
     return out
-
-
-def _like(part: Tensor, frames: int) -> Tensor:
-    inside = part.is_contiguous(memory_format=torch.channels_last) and not part.is_contiguous()
-    order = torch.channels_last if inside else torch.contiguous_format
-    shape = (frames, *part.shape[1:])
-    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=order)
 
 
 def _over_the_clip(layer: Any, x: Tensor) -> None:
