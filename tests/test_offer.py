@@ -228,6 +228,7 @@ def test_an_error_that_is_kept_keeps_nothing_else(engine: SvdEngine) -> None:
 def test_the_turn_of_another_between_loading_and_making(engine: SvdEngine) -> None:
     """Two who ask for different ones at once each get their own."""
     wanted = {"wide": make(engine, "wide"), "square": make(engine, "square")}
+    assert len(wanted["wide"].frames) != len(wanted["square"].frames)
     made: dict[str, list[Clip]] = {"wide": [], "square": []}
 
     def run(model: str) -> None:
