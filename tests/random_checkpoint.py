@@ -20,17 +20,23 @@ def random_models(seed: int = 0) -> dict[str, nn.Module]:
     return {part: model.eval() for part, model in models.items()}
 
 
-def denoise(
-    unet: nn.Module, halves: int = 1, frames: int = 3, height: int = 8, width: int = 8
-) -> torch.Tensor:
-    """One step of a clip, always the same; `halves`: 2 with guidance."""
-    draw = torch.Generator().manual_seed(1)
+def denoise(unet: nn.Module, halves: int = 1, **shape: int) -> torch.Tensor:
+    """One step of a clip, always the same."""
+    (sample, time, *more), options = question(halves, **shape)
     dtype = next(unet.parameters()).dtype
-    sample = torch.randn(halves, frames, 8, height, width, generator=draw).to(dtype)
-    token = torch.randn(halves, 1, 16, generator=draw).to(dtype)
-    ids = torch.tensor([[6.0, 127.0, 0.02]] * halves, dtype=dtype)
     with torch.no_grad():
-        return unet(sample, torch.tensor(1.0), token, ids, return_dict=False)[0]
+        return unet(sample.to(dtype), time, *(told.to(dtype) for told in more), **options)[0]
+
+
+def question(
+    halves: int = 1, frames: int = 3, height: int = 8, width: int = 8
+) -> tuple[tuple[torch.Tensor, ...], dict[str, bool]]:
+    """What a UNet is given for one step; `halves`: 2 with guidance."""
+    draw = torch.Generator().manual_seed(1)
+    sample = torch.randn(halves, frames, 8, height, width, generator=draw)
+    token = torch.randn(halves, 1, 16, generator=draw)
+    ids = torch.tensor([[6.0, 127.0, 0.02]] * halves)
+    return (sample, torch.tensor(1.0), token, ids), {"return_dict": False}
 
 
 def decode(vae: nn.Module, frames: int = 3, height: int = 4, width: int = 4) -> torch.Tensor:
