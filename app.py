@@ -66,6 +66,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     photos = PhotoStore(settings.data_dir / "photos")
     table = JobTable(Database(settings.job_table))
     engine = make_engine(settings)
+    waiting = table.open()
     if zero_gpu := on_zero_gpu():
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
@@ -80,7 +81,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     options = launch_options(settings, parts.results.folder, build_api(service))
     page.launch(prevent_thread_lock=True, **options)
     print(f"Serving {page.local_url}", flush=True)
-    if not zero_gpu:
+    if not zero_gpu and not waiting:  # else the first of them has what it asks for loaded
         args = (engine, stop)
         threading.Thread(target=warm_up, args=args, name="svd-warm-up", daemon=True).start()
     keep_house(stop, retention.sweep, parts.uploads.sweep)

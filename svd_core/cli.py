@@ -89,8 +89,8 @@ def _first(recipe: Recipe) -> Recipe:
 
 def _params(asked: argparse.Namespace, recipe: Recipe | None) -> VideoParams:
     """The settings of the recipe, if there is one, changed by those given as options. Another speed
-    has steps and guidance of its own."""
-    names = {field.name for field in fields(VideoParams)}
+    has steps and guidance of its own; the checkpoint is the one that the engine is opened with."""
+    names = {field.name for field in fields(VideoParams)} - {"model"}
     given = {name: value for name, value in vars(asked).items() if name in names}
     known = {} if recipe is None else recipe.params.to_mapping()
     if given.get("speed", known.get("speed")) != known.get("speed"):

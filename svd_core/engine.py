@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from PIL import Image
 
@@ -14,6 +14,7 @@ from svd_core.errors import InvalidImage, ModelUnavailable, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.memory import Device, Setting
 from svd_core.models import DEMO, Checkpoint, find_checkpoint
+from svd_core.offer import Offer
 from svd_core.params import VideoParams
 from svd_core.speed import SpeedUps
 
@@ -29,24 +30,28 @@ POLL_S = 0.5
 @dataclass(frozen=True, kw_only=True)
 class EngineStatus:
     """What runs where, for people. While `loading`, the checkpoint is the one that is expected.
+    `ready` is also one that had to make room for another which then could not be loaded.
 
     `device`: in words, e.g. "CPU, 2 cores" or "NVIDIA L4, 24 GB, model offload"; empty until
-    known. `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead.
+    known. `offer`: what requests may ask for; of those on the hub more is known once they have been
+    loaded. `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead.
     """
 
     checkpoint: Checkpoint
     device: str
     state: State
+    offer: Offer
     notice: str | None = None
 
 
 class Engine(Protocol):
     """Turns framed photos into frames. Methods may be called from any thread."""
 
-    def load(self, on_progress: OnProgress) -> Checkpoint:
-        """Make ready what `generate` needs; returns at once after the first time.
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+        """Make ready what `generate` needs for `VideoParams.model`; returns at once where it is.
 
-        The checkpoint is the one that runs. Raises `ModelUnavailable`, `OutOfMemory`.
+        The checkpoint is the one that runs. Raises `InvalidRequest` for a model that is not on
+        offer, `ModelUnavailable`, `OutOfMemory`.
         """
         ...
 
@@ -54,7 +59,7 @@ class Engine(Protocol):
         """The clip of `image`, an RGB picture framed to one of the checkpoint's sizes.
 
         Whatever `on_progress` raises comes out, and the engine stays ready for the next call.
-        Raises `GenerationFailed`, `OutOfMemory`.
+        Raises what `load` raises, and `GenerationFailed`.
         """
         ...
 
@@ -63,11 +68,12 @@ class Engine(Protocol):
 
 
 class SvdEngine:
-    """Stable Video Diffusion on this machine, one video at a time.
+    """Stable Video Diffusion on this machine: one video at a time, one checkpoint in memory.
 
-    `model`: see `find_checkpoint`. `fall_back`: run svd-nano, and say so in `status.notice`, when
-    the wanted checkpoint cannot be had; a folder given by path never falls back. Torch is
-    imported by the first `load`. Raises `InvalidSettings` or `ModelBroken` for a wrong `model`.
+    `model`: see `Offer.of`. `fall_back`: run svd-nano, and say so in `status.notice`, when the
+    usual checkpoint cannot be had. A folder given by path never falls back, nor does what a request
+    asks for by name. Torch is imported by the first `load`. Raises `InvalidSettings` or
+    `ModelBroken` for a wrong `model`.
     """
 
     def __init__(
@@ -78,41 +84,42 @@ class SvdEngine:
         fall_back: bool = True,
         speed_ups: SpeedUps | None = None,
     ) -> None:
-        named = find_checkpoint(model, cuda=False)
+        offer = Offer.of(model, cuda=False)
         self._model = model
         self._offload = offload
         self._speed_ups = speed_ups or SpeedUps()
-        self._fall_back = fall_back and (model == "auto" or named.folder is None)
+        self._fall_back = fall_back and (model == "auto" or offer.usual.folder is None)
         self._lock = threading.Lock()
         self._loaded: LoadedModel | None = None
         self._loading = Progress(stage=Stage.LOADING)
-        self._status = EngineStatus(checkpoint=named, device="", state="loading")
+        self._status = EngineStatus(checkpoint=offer.usual, device="", state="loading", offer=offer)
 
     @property
     def status(self) -> EngineStatus:
-        offload = "" if self._loaded is None else self._loaded.offload
+        loaded = self._loaded
+        offload = "" if loaded is None else loaded.offload
         device = f"{self._status.device}, {offload} offload" if offload else self._status.device
         return replace(self._status, device=device)
 
-    def load(self, on_progress: OnProgress) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
         """See `Engine.load`. A load that failed or was stopped is tried afresh by the next call."""
-        if self._loaded is None:
+        found = self._at_hand(model)
+        if found is None:
             on_progress(self._loading)
             with self._turn(on_progress, lambda: self._loading):
-                if self._loaded is None:
-                    self._loaded = self._open(on_progress)
-        return self._loaded.checkpoint
+                found = self._wanted(model, on_progress)
+        return found.checkpoint
 
     def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
         """See `Engine.generate`. The same model, image, parameters and machine: the same frames."""
-        self.load(on_progress)
+        self.load(on_progress, params.model)
         if image.width % 8 or image.height % 8:
             raise InvalidImage(
                 f"The picture must be framed to multiples of 8, not {image.width}x{image.height}."
             )
         with self._turn(on_progress, lambda: Progress(stage=Stage.ENCODING)):
-            assert self._loaded is not None
-            return self._loaded.make_clip(image, params, on_progress)
+            wanted = self._wanted(params.model, on_progress)  # another call may have had a turn
+            return wanted.make_clip(image, params, on_progress)
 
     @contextmanager
     def _turn(self, on_progress: OnProgress, sign: Callable[[], Progress]) -> Iterator[None]:
@@ -124,40 +131,73 @@ class SvdEngine:
         finally:
             self._lock.release()
 
-    def _open(self, on_progress: OnProgress) -> "LoadedModel":
+    def _at_hand(self, model: str | None) -> "LoadedModel | None":
+        """What is in memory, if that is what is asked for. Raises `InvalidRequest`."""
+        found = self._loaded
+        if found is None or found.checkpoint.source != self._status.offer.named(model).source:
+            return None
+        return found
+
+    def _wanted(self, model: str | None, on_progress: OnProgress) -> "LoadedModel":
+        """What is asked for, in memory."""
+        if (found := self._at_hand(model)) is not None:
+            return found
         # Huge pages halve the processor time of decoding on a CPU. Torch reads this once, early.
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         from svd_core.loading import find_device  # brings torch, which takes seconds
 
         device = find_device()
-        wanted = find_checkpoint(self._model, cuda=device.kind == "cuda")
+        if not self._status.device:  # from now on it is known what `auto` stands for
+            self._tell(offer=Offer.of(self._model, cuda=device.kind == "cuda"))
+        wanted = self._status.offer.named(model)
         try:
-            return self._bring(wanted, device, on_progress, None)
+            return self._bring(wanted, device, on_progress)
         except ModelUnavailable as error:
-            if not self._fall_back or wanted.name == DEMO:
+            if not self._fall_back or model is not None or wanted.name == DEMO:
                 raise
-            notice = f"{error.message} Until then {DEMO}, a small demonstration model, runs here."
-        return self._bring(find_checkpoint(DEMO, cuda=False), device, on_progress, notice)
+            why = f"{error.message} Until then {DEMO}, a small demonstration model, runs here."
+        return self._bring(find_checkpoint(DEMO, cuda=False), device, on_progress, why)
 
     def _bring(
-        self, wanted: Checkpoint, device: Device, on_progress: OnProgress, notice: str | None
+        self, wanted: Checkpoint, device: Device, on_progress: OnProgress, why: str | None = None
     ) -> "LoadedModel":
+        """`why`: it stands in for the usual one, for this reason."""
         from svd_core.loaded import LoadedModel
 
         def report(progress: Progress) -> None:
             self._loading = progress
             on_progress(progress)
 
-        self._tell(wanted, device.name, "loading", notice)
+        before = self._status
+        notice = before.notice if before.offer.stand_in else why
+        self._tell(checkpoint=wanted, device=device.name, state="loading", notice=notice)
         try:
-            loaded = LoadedModel.open(wanted, device, self._offload, self._speed_ups, report)
-        except (ModelUnavailable, OutOfMemory) as error:
-            self._tell(wanted, device.name, "failed", error.message)
+            self._loaded = found = LoadedModel.open(
+                wanted, device, self._offload, self._speed_ups, report, self._make_room
+            )
+        except BaseException as error:
+            if before.state == "ready":  # the next call has what it asks for loaded again
+                self._status = before
+            elif isinstance(error, ModelUnavailable | OutOfMemory):
+                self._tell(state="failed", notice=error.message)
             raise
-        self._tell(loaded.checkpoint, device.name, "ready", notice)
-        return loaded
+        finally:
+            self._loading = Progress(stage=Stage.LOADING)
+        offer = before.offer.seen(found.checkpoint)
+        if why is not None:
+            offer = replace(offer, stand_in=found.checkpoint)
+        notice = notice if offer.stand_in else None
+        self._tell(checkpoint=found.checkpoint, state="ready", offer=offer, notice=notice)
+        return found
 
-    def _tell(self, checkpoint: Checkpoint, device: str, state: State, notice: str | None) -> None:
-        self._status = EngineStatus(
-            checkpoint=checkpoint, device=device, state=state, notice=notice
-        )
+    def _make_room(self) -> Device:
+        """Have nothing in memory. Returns the device, with what is free on it then."""
+        from svd_core.loading import find_device
+
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None
+        return find_device()
+
+    def _tell(self, **changes: Any) -> None:
+        self._status = replace(self._status, **changes)

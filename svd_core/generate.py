@@ -23,7 +23,7 @@ def generate(
     started = time.monotonic()
     photo = open_photo(request.image)
     earlier = Earlier.of(request, store)
-    checkpoint = engine.load(on_progress)
+    checkpoint = engine.load(on_progress, request.params.model)
     framed = frame_photo(photo, checkpoint.sizes, request.params)
     if earlier is not None:
         earlier.check(framed.size, request.params.num_frames or checkpoint.num_frames)

@@ -1,6 +1,7 @@
 """A checkpoint in memory: how it gets there, and clips made with it, also when memory is short."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,13 +9,14 @@ from PIL import Image
 
 from svd_core.clip import Clip, Frames
 from svd_core.diffusion import make_frames
-from svd_core.download import OnBytes, Snapshot, fetch
+from svd_core.download import OnBytes, Snapshot, fetch, files_in, needed_files
 from svd_core.errors import GenerationFailed, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.fast.compiled import Compiled, Kind
 from svd_core.loading import (
     forget_peak,
     free,
+    give_up,
     is_out_of_memory,
     open_folder,
     parts_of,
@@ -60,16 +62,20 @@ class LoadedModel:
         offload: Setting,
         speed_ups: SpeedUps,
         on_progress: OnProgress,
+        make_room: Callable[[], Device],
     ) -> "LoadedModel":
         """`wanted` downloaded, read and placed on `device`.
 
-        Its `checkpoint` has the dials of the files. Raises `ModelUnavailable`, `OutOfMemory`.
+        `make_room`: called once the files are there, so that nothing makes room for what cannot be
+        had. Its `checkpoint` has the dials of the files. Raises `ModelUnavailable`, `OutOfMemory`.
         """
         on_bytes = _byte_reports(on_progress)
         half = device.kind == "cuda" and not wanted.single_precision_unet
         folder = wanted.folder
         found = Snapshot(folder, "") if folder else fetch(wanted, half, on_bytes)
         checkpoint = settled(replace(wanted, revision=found.revision), found.folder)
+        needed_files(files_in(found.folder), half, str(found.folder))
+        device = make_room()
         pipeline = open_folder(found.folder, half, on_bytes)
         chosen: MemoryPlan | None = plan(device, checkpoint, parts_of(pipeline), offload)
         while chosen is not None:
@@ -81,7 +87,13 @@ class LoadedModel:
                 chosen = chosen.smaller()
             else:
                 return cls(checkpoint, pipeline, chosen, speed_ups)
+        give_up(pipeline)
         raise OutOfMemory(f"{device.name} has too little free memory for {checkpoint.name}.")
+
+    def close(self) -> None:
+        """Give its memory back, whoever may still hold on to it. It makes no more clips."""
+        self._turbo = TurboWeights(None)
+        give_up(self._pipeline)
 
     @property
     def offload(self) -> Offload | None:

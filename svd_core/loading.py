@@ -3,6 +3,7 @@
 Somewhat long: everything that knows how a diffusers pipeline is put together stands here only.
 """
 
+import gc
 import math
 import os
 import sys
@@ -24,8 +25,9 @@ from transformers.utils import logging as transformers_logging
 from svd_core.download import OnBytes, files_in, needed_files, weight_files
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 from svd_core.fast.assumed import trusted
-from svd_core.fast.compiled import compile_blocks
+from svd_core.fast.compiled import compile_blocks, forget_blocks
 from svd_core.fast.exact import paying, quicken
+from svd_core.fast.rewrites import take_off
 from svd_core.memory import Device, MemoryPlan, Parts
 from svd_core.settings import on_zero_gpu
 
@@ -156,6 +158,19 @@ def _encode_singly(vae: Any) -> None:
 def free(pipeline: Any) -> None:
     """Make `pipeline` ready for the next video after one that ended in the middle."""
     pipeline.maybe_free_model_hooks()
+    release()
+
+
+def give_up(pipeline: Any) -> None:
+    """Take the weights out of `pipeline`, so that its memory is free even while the trace of an
+    error, or a circle of hooks, holds on to its layers."""
+    pipeline.remove_all_hooks()
+    for part in CLASSES:
+        model = getattr(pipeline, part)
+        take_off(model)
+        model.to("meta")
+    forget_blocks()
+    gc.collect()
     release()
 
 

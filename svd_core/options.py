@@ -46,7 +46,10 @@ def parser() -> argparse.ArgumentParser:
     add("photos", nargs="*", type=Path, metavar="photo", help="the photo, or several")
     add("-o", "--output", metavar="OUT", default=f".{os.sep}",
         help="the mp4 to write, or a folder (default: here, under the photo's name)")  # fmt: skip
-    add("--model", help="a name of the README's table, a hub id or a folder (default: SVD_MODEL)")
+    add(
+        "--model",
+        help="a name of the README's table, a hub id or a folder (default: the first of SVD_MODEL)",
+    )
     add("--json", action="store_true", help="one line of JSON per video on stdout")
     add("--version", action="version", version=__version__)
     _add_settings(top.add_argument_group("the video"))

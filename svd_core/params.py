@@ -76,6 +76,9 @@ CHOICES: Mapping[str, Choice] = {
     ),
 }
 
+MAX_NAME = 200
+"""Characters of a checkpoint's name."""
+
 MAX_QUERY = 4096
 """Characters of a link's settings; all of them take some 400."""
 
@@ -90,7 +93,9 @@ class VideoParams:
     """Every setting of one video, in diffusers' names; `LIMITS` and `CHOICES` say what they mean.
 
     None means: take the model's own value. Numbers may come as text ("127") or as whole floats
-    (127.0), since forms and JSON send them so. Raises `InvalidRequest` with the field's name.
+    (127.0), since forms and JSON send them so. `model`: the checkpoint by the name that the server
+    offers it by, which only the server can check; None: its usual one. Raises `InvalidRequest` with
+    the field's name.
     """
 
     seed: int = field(default_factory=draw_seed)
@@ -108,6 +113,7 @@ class VideoParams:
     focus_x: float = 0.5
     focus_y: float = 0.5
     speed: Speed = "exact"
+    model: str | None = None
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
@@ -116,6 +122,10 @@ class VideoParams:
             if (word := getattr(self, name)) not in choice.words:
                 known = " or ".join(map(repr, choice.words))
                 raise InvalidRequest(name, f"{name} must be {known}, not {_shown(word)}.")
+        if self.model is not None and not _is_name(self.model):
+            raise InvalidRequest(
+                "model", f"model must be the name of a checkpoint, not {_shown(self.model)}."
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> "VideoParams":
@@ -192,6 +202,10 @@ def checked(name: str, limit: Limit, value: object) -> int | float | None:
         f"{name} must be {kind} from {limit.minimum:.10g} to {limit.maximum:.10g}, "
         f"not {_shown(value)}.",
     )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
 def _number(value: object) -> float | None:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -76,7 +76,8 @@ class Weights(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """`params`: as used, nothing left to the model. `size`, `fit`, `box`: see `image.Framed`.
+    """`params`: as used, nothing left to the model, whose name `model` tells. `size`, `fit`, `box`:
+    see `image.Framed`.
 
     `continues`: the recipe of the video to whose end the clip was joined, whose last frame was its
     photo. `source`: hub id, or the name of a local folder; `revision` says which state of a hub id,
@@ -113,7 +114,7 @@ class Recipe:
             source=source,
             revision=revision,
             fingerprint=fingerprint,
-            params=clip.params,
+            params=replace(clip.params, model=None),
             size=framed.size,
             fit=framed.fit,
             box=framed.box,
@@ -155,7 +156,7 @@ class Recipe:
 
     def to_json(self) -> str:
         """One line of JSON, small enough for a tag: about 1 kB."""
-        return json.dumps({"format": FORMAT} | asdict(self), ensure_ascii=False)
+        return json.dumps({"format": FORMAT} | _told(self), ensure_ascii=False)
 
     def matches(self, image_bytes: bytes) -> bool:
         """Whether this is the very photo file the video was made from."""
@@ -212,6 +213,16 @@ def _no_recipe() -> InvalidRecipe:
     )
 
 
+def _told(recipe: Recipe) -> dict[str, Any]:
+    """What is written. Which model made a clip is said once, beside its settings."""
+    told = asdict(recipe)
+    clip: dict[str, Any] | None = told
+    while clip is not None:
+        del clip["params"]["model"]
+        clip = clip["continues"]
+    return told
+
+
 def _parsed(text: str) -> tuple[dict[str, Any], int]:
     """The JSON object in `text`, and its format, a known one."""
     if len(text) > MAX_JSON:
@@ -245,6 +256,8 @@ def _checked(found: dict[str, Any], number: int, clips: int = 1) -> Recipe:
         found["params"]["orientation"] = "auto"
     if number < 3:
         found["params"]["speed"] = "exact"
+    if found["params"].setdefault("model", None) is not None:
+        raise ValueError("its settings name a model of their own")
     _check_complete(VideoParams, found["params"])
     if clips > MAX_CLIPS:
         raise ValueError(f"more than {MAX_CLIPS} clips are joined")

@@ -42,6 +42,7 @@ def filled(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> Vide
         max_guidance_scale=high,
         decode_chunk_size=min(params.decode_chunk_size or chunk_size, num_frames),
         playback_fps=params.rate,
+        model=checkpoint.name,
     )
 
 

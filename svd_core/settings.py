@@ -34,7 +34,8 @@ class Settings(BaseModel):
     model: str = Field(
         "auto",
         description="checkpoint: a name of the table, a hub id or a folder; "
-        "auto takes svd-xt on CUDA and svd-nano elsewhere",
+        "auto takes svd-xt on CUDA and svd-nano elsewhere; of several, comma separated, each video "
+        "may choose, and the first is the usual one",
     )
     offload: Literal["auto", "none", "model", "sequential"] = Field(
         "auto", description="where weights wait on CUDA; auto plans it from the free memory"

@@ -14,6 +14,7 @@ from svd_core.clip import Clip
 from svd_core.engine import Engine, EngineStatus
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.models import CHECKPOINTS, Checkpoint
+from svd_core.offer import Offer
 from svd_core.params import VideoParams
 from tests.fake_hub import FakeHub
 from tests.tiny_checkpoint import build
@@ -34,7 +35,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 class StillEngine:
     """The photo itself as every frame: an engine without a model, quick and exact."""
 
-    def load(self, on_progress: OnProgress) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
         return CHECKPOINTS["svd-nano"]
 
     def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
@@ -44,7 +45,8 @@ class StillEngine:
 
     @property
     def status(self) -> EngineStatus:
-        return EngineStatus(model="still", device="no device", state="ready")
+        nano = CHECKPOINTS["svd-nano"]
+        return EngineStatus(checkpoint=nano, device="none", state="ready", offer=Offer((nano,)))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import gradio as gr
@@ -16,6 +16,7 @@ from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.generate import generate
 from svd_core.jobs import JobQueue, Retention, TableQueue
 from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.offer import Offer
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 from svd_core.speed import SpeedUps
@@ -25,7 +26,12 @@ from svd_core.web.page import Backend, build_page
 from svd_core.web.server import launch_options, watchers
 from tests.fake_work import FakeWork, moving, worker_queue
 
-READY = EngineStatus(checkpoint=CHECKPOINTS[DEMO], device="CPU, 2 cores", state="ready")
+READY = EngineStatus(
+    checkpoint=CHECKPOINTS[DEMO],
+    device="CPU, 2 cores",
+    state="ready",
+    offer=Offer((CHECKPOINTS[DEMO],)),
+)
 
 
 def photo(path: Path, size: tuple[int, int] = (320, 180)) -> Path:
@@ -38,29 +44,47 @@ def photo(path: Path, size: tuple[int, int] = (320, 180)) -> Path:
     return path
 
 
+SQUARE = replace(
+    CHECKPOINTS["svd"],
+    name="square",
+    source="somebody/square",
+    sizes=((96, 96),),
+    num_frames=5,
+    summary="Squares only",
+)
+"""Another checkpoint than `READY`'s, to choose on the page."""
+
+
+@dataclass
 class DriftingEngine:
     """The photo, sliding sideways: an engine without a model whose videos have real recipes."""
 
-    def load(self, on_progress: OnProgress) -> Checkpoint:
-        return READY.checkpoint
+    status: EngineStatus = READY
+
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+        found = self.status.offer.named(model)
+        if found != self.status.checkpoint:
+            on_progress(Progress(stage=Stage.LOADING, step=1, total=2))
+        self.status = replace(self.status, checkpoint=found)
+        return found
 
     def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+        self.load(on_progress, params.model)
         on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
         frames = [np.roll(np.asarray(image), 6 * n, axis=1) for n in range(params.num_frames or 8)]
         return Clip(np.stack(frames), params)
 
-    @property
-    def status(self) -> EngineStatus:
-        return READY
 
-
+@dataclass
 class RealWork(FakeWork):
     """The whole path of the core, around `DriftingEngine`."""
+
+    engine: DriftingEngine = field(default_factory=DriftingEngine)
 
     def __call__(self, job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         self.requests.append(request)
         store = ResultStore(self.folder)
-        return generate(request, DriftingEngine(), store, job_id, on_progress)
+        return generate(request, self.engine, store, job_id, on_progress)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from svd_core.engine import EngineStatus
 from svd_core.events import OnProgress, Video
 from svd_core.image import open_photo
 from svd_core.jobs import JobQueue, Limits, Outbox, Premises, Work, WorkerQueue
@@ -59,6 +60,7 @@ def fal_service(
     *,
     open_here: bool = False,
     fetcher: Fetcher | None = None,
+    status: EngineStatus = READY,
 ) -> Iterator[tuple[Service, Outbox]]:
     """What the program puts behind the API: queue, table and outbox on disk."""
     folder = settings.data_dir
@@ -72,7 +74,7 @@ def fal_service(
         queue = WorkerQueue(work, Premises(table, photos, limits, parts.fetcher.photo))
         outbox = Outbox(table, queue.get, Webhooks(parts).send, QUICK, every_s=0.1)
         try:
-            yield Service(parts, queue, lambda: READY), outbox
+            yield Service(parts, queue, lambda: status), outbox
         finally:
             outbox.close()
             queue.close()
@@ -85,12 +87,13 @@ def fal_server(
     *,
     open_here: bool = False,
     fetcher: Fetcher | None = None,
+    status: EngineStatus = READY,
     **options: str,
 ) -> Iterator[FalServer]:
     """The API served by itself. `options`: of uvicorn."""
     settings = settings or Settings(data_dir=folder, api_keys=KEYS, allow_private_urls=True)
     work = PhotoWork(settings.data_dir / "results", steps=3)
-    served = fal_service(settings, work, open_here=open_here, fetcher=fetcher)
+    served = fal_service(settings, work, open_here=open_here, fetcher=fetcher, status=status)
     with served as (service, outbox):
         noted = Noting(Starlette(routes=[Mount(MOUNT, app=build_api(service))]))
         with listening(noted, **options) as url:

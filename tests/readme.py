@@ -84,6 +84,8 @@ def parameters() -> str:
         words = ", ".join(choice.words)
         default = VideoParams.default(name)
         rows.append((f"`{name}`", f"`{option(name)}`", words, default, choice.help))
+    span = "what `SVD_MODEL` names"
+    rows.append(("`model`", "`--model`", span, "the first of them", "checkpoint that makes it"))
     return table(("name", "option", "range", "default", "what it does"), rows)
 
 

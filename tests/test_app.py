@@ -18,8 +18,9 @@ import pytest
 from gradio_client import Client, handle_file
 
 from svd_core.jobs.schema import State
+from svd_core.params import VideoParams, VideoRequest
 from svd_core.video import read_frames
-from tests.fake_work import open_table
+from tests.fake_work import front_queue, open_table
 from tests.fakes import photo
 from tests.receiver import receiving
 from tests.watching import eventually
@@ -30,9 +31,9 @@ SECONDS = 60
 
 
 @contextmanager
-def started(**environ: str) -> Iterator[subprocess.Popen[str]]:
+def started(*code: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=ROOT, env=os.environ | environ, text=True,
+        [sys.executable, *(code or ("app.py",))], cwd=ROOT, env=os.environ | environ, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -127,6 +128,42 @@ def test_sigterm_puts_a_running_job_back_and_leaves_nothing_half_made(
         row = table.row(waits.id)
     assert row is not None
     assert (row.state, row.attempt) == (State.WAITING, 0)
+
+
+TELLS_WHAT_IT_LOADS = """
+import runpy
+from dataclasses import replace
+from svd_core.offer import Offer
+from tests.fakes import READY, SQUARE, DriftingEngine
+
+class Telling(DriftingEngine):
+    def load(self, on_progress, model=None):
+        print("load", model, flush=True)
+        return super().load(on_progress, model)
+
+two = replace(READY, offer=Offer((READY.checkpoint, SQUARE)))
+runpy.run_path("app.py")["main"](lambda settings: Telling(two))
+"""
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_the_usual_one_is_loaded_at_the_start_unless_somebody_waits_for_another(
+    settings: dict[str, str], tmp_path: Path, waits: bool
+) -> None:
+    if waits:
+        image = photo(tmp_path / "photo.png").read_bytes()
+        with front_queue(tmp_path) as queue:
+            queue.submit(VideoRequest(image, VideoParams(seed=1, model="square")))
+    with started("-c", TELLS_WHAT_IT_LOADS, **settings) as process, open_table(tmp_path) as table:
+        url = ready(process, settings)
+        eventually(lambda: not table.open(), SECONDS)
+        time.sleep(0.5)  # what is loaded at the start would be by now
+        model = asked(f"{url}fal/health")["model"]
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=SECONDS)
+    loaded = {line.partition(" ")[2] for line in out.splitlines() if line.startswith("load ")}
+    assert loaded == ({"square"} if waits else {"None"})
+    assert model == ("square" if waits else "svd-nano")
 
 
 def asked(url: str, body: dict[str, object] | None = None) -> dict[str, Any]:

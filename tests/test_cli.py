@@ -21,6 +21,7 @@ from svd_core.engine import Engine, EngineStatus
 from svd_core.errors import Cancelled, GenerationFailed, ModelGated, StorageFull
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.models import CHECKPOINTS, Checkpoint
+from svd_core.offer import Offer
 from svd_core.options import option, parser
 from svd_core.params import LIMITS, VideoParams
 from svd_core.progress_bar import progress_bar, words
@@ -45,7 +46,8 @@ class Recorder:
         self.settings.append(settings)
         return self
 
-    def load(self, on_progress: OnProgress) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+        assert model is None, "what --model names is all that the engine has"
         on_progress(Progress(stage=Stage.LOADING))
         return self.checkpoint
 
@@ -60,7 +62,8 @@ class Recorder:
 
     @property
     def status(self) -> EngineStatus:
-        return EngineStatus(checkpoint=self.checkpoint, device="no device", state="ready")
+        offer = Offer((self.checkpoint,))
+        return EngineStatus(checkpoint=self.checkpoint, device="none", state="ready", offer=offer)
 
 
 @pytest.fixture

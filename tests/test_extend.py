@@ -29,7 +29,7 @@ class Off(PanEngine):
 
     gain, shift, drift, asked = 1.0, 0.0, 0.0, 0
 
-    def load(self, on_progress: OnProgress) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
         return replace(super().load(on_progress), sizes=((128, 72), (72, 128)))
 
     def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
@@ -182,7 +182,7 @@ def test_only_so_many_clips_are_joined(store: ResultStore) -> None:
 
 def test_another_models_size_is_told_before_anything_is_made(store: ResultStore) -> None:
     class Larger(Off):
-        def load(self, on_progress: OnProgress) -> Checkpoint:
+        def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
             return replace(super().load(on_progress), sizes=((1024, 576),))
 
     begun(store)

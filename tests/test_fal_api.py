@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import httpx
 import pytest
 from PIL import Image
 
+from svd_core.offer import Offer
 from svd_core.settings import Settings
 from tests.fake_work import FakeWork
-from tests.fakes import photo
+from tests.fakes import READY, SQUARE, photo
 from tests.fal_server import KEY, FalServer, fal_server
 from tests.test_fetch import listening
 
@@ -863,9 +865,33 @@ def test_health(api: httpx.Client) -> None:
         "status": "ok",
         "queue_length": 0,
         "model": "svd-nano",
+        "models": ["svd-nano"],
         "device": "CPU, 2 cores",
         "version": __version__,
     }
+
+
+def test_a_request_may_ask_for_one_of_several_checkpoints(tmp_path: Path, uri: str) -> None:
+    two = replace(READY, offer=Offer((READY.checkpoint, SQUARE)))
+    with fal_server(tmp_path, status=two) as server, client_of(server) as api:
+        assert api.get("/health").json()["models"] == ["svd-nano", "square"]
+        for model in ("square", "svd-nano", None):
+            answer = api.post(f"/run/{APP}", json={"image_url": uri, "model": model})
+            assert answer.status_code == 200, answer.text
+            assert server.work.requests[-1].params.model == model
+        made = len(server.work.requests)
+        for model in ("svd-xt", "", "../square", "x" * 300):
+            refused = api.post(f"/run/{APP}", json={"image_url": uri, "model": model})
+            assert refused.status_code == 422
+            assert refused.json()["detail"][0]["loc"] == ["body", "model"]
+        told = api.post(f"/queue/{APP}", json={"image_url": uri, "model": "svd-xt"}).json()
+        finish(api, told["request_id"])
+        (entry,) = result(api, told["request_id"]).json()["detail"]
+        assert entry["msg"] == "This server has no checkpoint 'svd-xt'; it offers svd-nano, square."
+        assert len(server.work.requests) == made
+        described = api.get("/openapi.json").json()["paths"][f"/run/{APP}"]["post"]
+        asked = described["requestBody"]["content"]["application/json"]["schema"]["properties"]
+        assert "/health" in asked["model"]["description"]
 
 
 def test_the_docs_load_nothing_from_elsewhere(server: FalServer, api: httpx.Client) -> None:

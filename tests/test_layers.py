@@ -17,6 +17,7 @@ ROWS = (
     ("ffmpeg", "image", "framer", "motion", "video", "export", "recipe", "storage", "extend"),
     (
         "models",
+        "offer",
         "speed",
         "resolved",
         "memory",

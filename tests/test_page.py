@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import gradio as gr
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
@@ -167,13 +168,22 @@ def test_what_a_client_asks_for_reaches_the_core(
         "seed": 4294967295, "motion_bucket_id": 40, "noise_aug_strength": 2.5, "fps": 12,
         "playback_fps": 24, "num_frames": 9, "num_inference_steps": 3, "min_guidance_scale": 1.5,
         "max_guidance_scale": 2.5, "decode_chunk_size": 2, "orientation": "square", "fit": "pad",
-        "focus_x": 0.25, "focus_y": 1, "speed": "fast",
+        "focus_x": 0.25, "focus_y": 1, "speed": "fast", "model": "svd-nano",
     }  # fmt: skip
     video, seed, summary = client.predict(image=handle_file(a_photo), **asked, api_name="/generate")
     assert served.work.requests[-1].params == VideoParams(**asked)
     assert seed == 4294967295
     assert Path(video).read_bytes()[4:8] == b"ftyp"
     assert "8 frames" in summary
+
+
+def test_a_client_that_asks_for_another_checkpoint_is_told_what_there_is(
+    client: Client, served: Served, a_photo: Path
+) -> None:
+    made = len(served.work.requests)
+    with pytest.raises(AppError, match="no checkpoint 'svd-xt', only svd-nano"):
+        client.predict(image=handle_file(a_photo), model="svd-xt", api_name="/generate")
+    assert len(served.work.requests) == made
 
 
 def test_what_a_client_leaves_out_takes_the_defaults_and_a_fresh_seed(

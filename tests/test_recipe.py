@@ -352,7 +352,7 @@ def test_an_export_carries_the_recipe_too(tmp_path: Path, format: Format) -> Non
     assert Recipe.read(path) == RECIPE
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(VideoParams)])
+@pytest.mark.parametrize("name", [f.name for f in fields(VideoParams) if f.name != "model"])
 def test_no_setting_may_be_lost_or_wrong(name: str) -> None:
     """A lost seed would otherwise be drawn anew, and the video be another one."""
     found = json.loads(RECIPE.to_json())
@@ -362,6 +362,15 @@ def test_no_setting_may_be_lost_or_wrong(name: str) -> None:
     del found["params"][name]
     with pytest.raises(InvalidRecipe, match=f"lacks {name}"):
         Recipe.from_json(json.dumps(found))
+
+
+def test_the_model_is_told_once_beside_the_settings() -> None:
+    """So recipes of before the model could be chosen read the same, and no two names disagree."""
+    for clip in (json.loads(RECIPE.to_json()), json.loads(joined(2).to_json())["continues"]):
+        assert "model" not in clip["params"]
+        clip["params"]["model"] = "svd"
+        with pytest.raises(InvalidRecipe, match="name a model of their own"):
+            Recipe.from_json(json.dumps(clip | {"format": 3}))
 
 
 JSON = st.recursive(

@@ -11,6 +11,7 @@ from svd_core.clip import Clip
 from svd_core.engine import EngineStatus
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.offer import Offer
 from svd_core.params import VideoParams
 from svd_core.settings import Settings
 
@@ -21,9 +22,11 @@ class StillEngine:
     """The photo itself as every frame. No setting matters to it."""
 
     def __init__(self, _: Settings) -> None:
-        self.status = EngineStatus(checkpoint=SMALL, device="no device", state="ready")
+        self.status = EngineStatus(
+            checkpoint=SMALL, device="no device", state="ready", offer=Offer((SMALL,))
+        )
 
-    def load(self, _: OnProgress) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:  # noqa: ARG002
         return SMALL
 
     def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:

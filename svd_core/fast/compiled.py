@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,12 @@ def compile_blocks(unet: Any, backend: Any = "inductor", strict: bool = False) -
         forward = torch.compile(layer.forward, dynamic=False, backend=backend)
         layer.forward = Rewritten(NAME, forward)
     return len(found)
+
+
+def forget_blocks() -> None:
+    """Let go of what was compiled, which may hold on to weights; what torch keeps on disk stays."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
 
 
 class Compiled:

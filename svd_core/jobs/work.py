@@ -22,7 +22,7 @@ def ending_of(job_id: str, error: Exception) -> Failed | Stopped:
     if isinstance(error, Cancelled):
         return Stopped()
     if isinstance(error, SvdError):
-        return Failed(error)
+        return Failed(_without_trace(error))
     log.error("Job %s ended by an unforeseen error.", job_id, exc_info=error)
     return Failed(
         GenerationFailed(
@@ -30,3 +30,9 @@ def ending_of(job_id: str, error: Exception) -> Failed | Stopped:
             f"If it happens again, tell whoever runs this server the job number {job_id[:8]}."
         )
     )
+
+
+def _without_trace(error: SvdError) -> SvdError:
+    """The error of a job is kept for hours, and its trace would keep all that was in memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

@@ -186,6 +186,7 @@ def _health(service: Service) -> Mapping[str, Any]:
         "status": "ok" if status.state == "ready" else status.state,
         "queue_length": service.queue.length(),
         "model": status.checkpoint.name,
+        "models": status.offer.names,
         "device": status.device,
         "version": __version__,
     }

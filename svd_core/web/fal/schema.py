@@ -16,6 +16,8 @@ FPS = 25
 FPS_RANGE = (10, 100)
 """fal's own default and range of fps; the core's are wider."""
 
+MODEL = "checkpoint that makes the video, one that `/health` lists; the first of them if left out"
+
 EXAMPLE = "https://example.com/photo.jpg"
 
 
@@ -71,6 +73,7 @@ VideoInput = create_model(
         name: (Literal[choice.words], Field(VideoParams.default(name), description=choice.help))
         for name, choice in CHOICES.items()
     },
+    model=(str | None, Field(None, description=MODEL)),
 )  # type: ignore[call-overload]  # the names come from a table
 """fal's input, and the core's other parameters under their own names."""
 
@@ -99,8 +102,7 @@ def read_input(body: Mapping[str, Any]) -> tuple[str, VideoParams]:
     try:
         return image_url, VideoParams.from_mapping(values)
     except InvalidRequest as error:  # what no field alone can tell
-        name = NAMES.get(error.field, error.field)
-        raise InvalidInput([detail(name, error.message, "value_error")]) from None
+        raise InvalidInput.of(error) from None
 
 
 class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like the core's
@@ -109,6 +111,11 @@ class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like
     def __init__(self, details: list[Detail]) -> None:
         super().__init__(str(details[0]["msg"]))
         self.details = details
+
+    @classmethod
+    def of(cls, error: InvalidRequest) -> "InvalidInput":
+        name = NAMES.get(error.field, error.field)
+        return cls([detail(name, error.message, "value_error")])
 
 
 def _told(entry: Any) -> Detail:

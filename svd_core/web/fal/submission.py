@@ -48,6 +48,10 @@ def _entered(service: Service, body: Any, options: JobOptions, base: str) -> Job
     if not isinstance(body, dict):
         raise InvalidInput([no_object(body)])
     image_url, params = read_input(body)
+    try:
+        service.status().offer.named(params.model)
+    except InvalidRequest as error:
+        raise InvalidInput.of(error) from None
     photo = photo_of(image_url, service.parts.uploads, base)
     wanted = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
     memo = Memo(base=base, image_url=image_url[:200])

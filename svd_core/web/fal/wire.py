@@ -128,6 +128,7 @@ class KeySet(BaseModel):
 class Health(BaseModel):
     status: Literal["ok", "loading", "failed"]
     queue_length: int = Field(description="Jobs that wait.")
-    model: str
+    model: str = Field(description="The checkpoint in memory, or on its way there.")
+    models: list[str] = Field(description="Checkpoints to choose from; the first is the usual one.")
     device: str
     version: str

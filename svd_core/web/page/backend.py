@@ -47,9 +47,10 @@ class Backend:
         return self.put(VideoRequest(image, VideoParams.from_mapping(given)), visitor, kept)
 
     def put(self, request: VideoRequest, visitor: object, kept: str = "") -> Job:
-        """Raises `QueueFull`, `ServerStopping`, and `InvalidRequest` for a speed that is not to be
-        had, which else would be said only when its turn has come."""
+        """Raises `QueueFull`, `ServerStopping`, and `InvalidRequest` for a speed or a checkpoint
+        that is not to be had, which else would be said only when its turn has come."""
         self.speed_ups.check(request.params.speed)
+        self.status().offer.named(request.params.model)
         owner = owner_of(visitor)
         kept = kept or (note(continues=request.continues) if request.continues else "")
         return self.queue.submit(

@@ -92,6 +92,27 @@ class Choice(gr.Radio):
         return payload
 
 
+class Pick(gr.Radio):
+    """One of some names, of which the first is what is taken where nothing is asked for."""
+
+    is_template = True
+    async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
+
+    def preprocess(self, payload: Any) -> Any:
+        return None if payload == self._first else payload
+
+    def postprocess(self, value: Any) -> Any:
+        return self._first if value is None else value
+
+    def api_info(self) -> dict[str, Any]:
+        names = [value for _, value in self.choices]
+        return {"type": "string"} | ({"enum": names} if names else {})
+
+    @property
+    def _first(self) -> Any:
+        return self.choices[0][1] if self.choices else None
+
+
 class Tick(gr.Checkbox):
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]

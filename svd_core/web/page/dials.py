@@ -9,7 +9,7 @@ from gradio.components import Component
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, VideoParams
-from svd_core.web.page.components import Choice, Dial, Entry
+from svd_core.web.page.components import Choice, Dial, Entry, Pick
 from svd_core.web.page.core_texts import core
 from svd_core.web.page.texts import Texts, fixed
 
@@ -34,9 +34,10 @@ def motion_dials() -> dict[str, Component]:
         return {name: slider(name) for name in ("motion_bucket_id", "noise_aug_strength")}
 
 
-def fine_dials(speeds: Sequence[str]) -> dict[str, Component]:
-    """The rest. An empty field means: the model's own value. `speeds`: those to choose from."""
-    dials: dict[str, Component] = {"fps": slider("fps")}
+def fine_dials(models: Sequence[str], speeds: Sequence[str]) -> dict[str, Component]:
+    """The rest. An empty field means: the model's own value. `models`, `speeds`: what there is to
+    choose from, the usual one first."""
+    dials: dict[str, Component] = {"model": pick("model", models), "fps": slider("fps")}
     for pair in (
         ("num_inference_steps", "num_frames"),
         ("min_guidance_scale", "max_guidance_scale"),
@@ -55,6 +56,20 @@ def choice(name: str, words: Sequence[str] = (), told: str = "") -> Choice:
         value=VideoParams.default(name),
         label=fixed(name),
         info=hint(told or name),
+        elem_id=name,
+        elem_classes=["svd-segments"],
+    )
+
+
+def pick(name: str, names: Sequence[str]) -> Pick:
+    """Not to be seen where there is one alone, which may turn out to be called otherwise."""
+    several = len(names) > 1
+    return Pick(
+        list(names) if several else [],
+        value=names[0] if several else None,
+        label=fixed(name),
+        info=hint(name),
+        visible=several,
         elem_id=name,
         elem_classes=["svd-segments"],
     )
@@ -114,4 +129,4 @@ def unmarked(dials: Dials) -> Changes:
 
 
 def _looks(dial: Component) -> list[str]:
-    return ["svd-segments"] if isinstance(dial, Choice) else []
+    return ["svd-segments"] if isinstance(dial, gr.Radio) else []

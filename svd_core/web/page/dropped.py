@@ -1,13 +1,16 @@
 """Back from a video to its settings: what is in its recipe, and what is missing here."""
 
 import hashlib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from svd_core.errors import SvdError
+from svd_core.models import Checkpoint
+from svd_core.offer import Offer
 from svd_core.recipe import Recipe
 from svd_core.web.page.components import Files
 from svd_core.web.page.dials import Changes
@@ -17,6 +20,8 @@ from svd_core.web.page.texts import Texts, fixed, texts_for
 from svd_core.web.page.words import refused_html, status_html
 
 KINDS = [".mp4", ".gif", ".webp", ".zip"]
+
+COMMIT = re.compile("[0-9a-f]{40}")
 
 NEWEST = 30
 """Of this visitor's jobs are looked through for the photo."""
@@ -45,7 +50,9 @@ def wire_dropped(studio: Studio, dropped: Dropped) -> None:
             recipe = Recipe.read(Path(path))
         except SvdError as error:
             return {dropped.said: refused_html(error, say)}
-        changes = studio.shown(recipe.params, say) | {studio.random: False}
+        model, missing = _model(studio.offer, recipe, say)
+        params = replace(recipe.params, model=model)
+        changes = studio.shown(params, say) | {studio.random: False}
         told = [say("recipe_read", model=recipe.model, seed=recipe.params.seed)]
         if photo is not None and recipe.matches(photo):
             told.append(say("recipe_photo_same"))
@@ -54,7 +61,7 @@ def wire_dropped(studio: Studio, dropped: Dropped) -> None:
             told.append(say("recipe_photo_found"))
         else:
             told.append(say("recipe_photo_missing"))
-        told += _model(studio, recipe, say) + studio.lacking(recipe.params, say)
+        told += missing + studio.lacking(recipe.params, say)
         return changes | {dropped.said: status_html(" ".join(told))}
 
     dropped.video.change(
@@ -72,8 +79,18 @@ def _kept(studio: Studio, sha256: str, card: Any) -> bytes | None:
     return None
 
 
-def _model(studio: Studio, recipe: Recipe, say: Texts) -> list[str]:
-    here = studio.backend.status().checkpoint
-    if recipe.made_with(here):
-        return []
-    return [say("recipe_model_missing", other=recipe.model, model=here.name)]
+def _model(offer: Offer, recipe: Recipe, say: Texts) -> tuple[str | None, list[str]]:
+    """The checkpoint to choose, None for the usual one, and what is to be said if it is another."""
+    if recipe.made_with(offer.usual):
+        return None, []
+    for checkpoint in offer.checkpoints:
+        if recipe.made_with(checkpoint) or _may_be(recipe, checkpoint):
+            return checkpoint.name, []
+    return None, [say("recipe_model_missing", other=recipe.model, model=offer.usual.name)]
+
+
+def _may_be(recipe: Recipe, checkpoint: Checkpoint) -> bool:
+    """Of a checkpoint on the hub the commit is not known before it has been loaded."""
+    if checkpoint.folder is not None or COMMIT.fullmatch(checkpoint.revision):
+        return False
+    return checkpoint.source == recipe.source

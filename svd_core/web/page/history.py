@@ -38,7 +38,7 @@ wake();
 """
 
 NAMES = (
-    "motion_bucket_id", "noise_aug_strength", "fps", "num_inference_steps", "num_frames",
+    "model", "motion_bucket_id", "noise_aug_strength", "fps", "num_inference_steps", "num_frames",
     "min_guidance_scale", "max_guidance_scale",
 )  # fmt: skip
 """Settings that a tile tells, where they are not left to the model."""

@@ -1,6 +1,5 @@
 """What is on the page, in reading order. What each part does is wired in the part's own module."""
 
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from gradio.components import Component
 from svd_core.params import VideoParams
 from svd_core.web.page import words
 from svd_core.web.page.anywhere import anywhere
+from svd_core.web.page.automatic import wire_automatic
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.batch import Batch, wire_batch
 from svd_core.web.page.components import Clip, Photo, Tick
@@ -36,6 +36,9 @@ from svd_core.web.page.texts import fixed, languages, texts_for
 from svd_core.web.page.too_large import too_large
 from svd_core.web.page.visitor import visitor_card
 
+REFRESH_S = 2.0
+"""Between two looks at what runs, while that may change."""
+
 
 def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
     """The page, not launched yet.
@@ -60,7 +63,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                     motion = motion_choice()
                     dials |= motion_dials()
                 generate, sheet, stop, random, seed = _buttons()
-                dials |= {"seed": seed} | _fine(backend.speed_ups.speeds)
+                dials |= {"seed": seed} | _fine(backend)
                 batch, dropped = Batch.build(), Dropped.build()
             with gr.Column(elem_id="answer", scale=8, min_width=300):
                 line = gr.HTML(fixed("hint"), elem_id="progress", padding=False)
@@ -84,7 +87,9 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
         studio = Studio(backend, photo, framing, dials, screen, gallery, card, random, watchers)
         wire_motion(motion, dials)
         wire_examples(found, strip, photo, screen)
-        wire_making(page, studio)
+        opened = wire_link(page, studio, link)
+        wire_making(opened, studio)
+        wire_automatic(opened, studio)
         wire_sheet(studio)
         wire_batch(studio, batch)
         wire_dropped(studio, dropped)
@@ -92,7 +97,6 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
         wire_result(studio, buttons)
         wire_exporting(studio, exporting)
         wire_past(page, studio)
-        wire_link(page, studio, link)
         _publish(studio)
     return page  # type: ignore[no-any-return]  # entering Blocks is untyped
 
@@ -107,12 +111,13 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
         device = gr.HTML(elem_id="device", padding=False)
         demo_switch()
     notice = gr.HTML(elem_id="notice", padding=False, visible=False)
-    timer = gr.Timer(2.0)
+    timer = gr.Timer(REFRESH_S)
 
     def refresh(request: gr.Request) -> tuple[str, gr.HTML, gr.Timer]:
         now, say = backend.status(), texts_for(request)
         banner = gr.HTML(words.notice_html(now, say), visible=bool(now.notice))
-        return words.device_html(now, say), banner, gr.Timer(active=now.state == "loading")
+        changing = now.state == "loading" or len(now.offer.names) > 1
+        return words.device_html(now, say), banner, gr.Timer(active=changing)
 
     gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **QUICK)
 
@@ -144,9 +149,9 @@ def _buttons() -> tuple[gr.Button, gr.Button, gr.Button, Tick, Component]:
     return generate, sheet, stop, random, seed
 
 
-def _fine(speeds: Sequence[str]) -> dict[str, Component]:
+def _fine(backend: Backend) -> dict[str, Component]:
     with gr.Accordion(fixed("fine"), open=False, elem_id="fine"):
-        dials = fine_dials(speeds)
+        dials = fine_dials(backend.status().offer.names, backend.speed_ups.speeds)
         gr.HTML(fixed("checkpoint"), elem_id="checkpoint", padding=False)
     return dials
 

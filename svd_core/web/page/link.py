@@ -4,6 +4,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
+from gradio.events import Dependency
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, VideoParams
@@ -13,14 +14,16 @@ from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import texts_for
 from svd_core.web.page.words import refused_html, status_html
 
-NAMES = {*LIMITS, *CHOICES}
+NAMES = {*LIMITS, *CHOICES, "model"}
 
 
 def link_line() -> gr.HTML:
     return gr.HTML("", elem_id="link-said", padding=False)
 
 
-def wire_link(page: gr.Blocks, studio: Studio, said: gr.HTML) -> None:
+def wire_link(page: gr.Blocks, studio: Studio, said: gr.HTML) -> Dependency:
+    """Returns the event, for what has to come after it when the page is opened."""
+
     def on_open(request: gr.Request) -> Changes:
         given: list[tuple[str, Any]] = list(request.query_params.multi_items())
         if not any(name in NAMES for name, _ in given):
@@ -28,6 +31,7 @@ def wire_link(page: gr.Blocks, studio: Studio, said: gr.HTML) -> None:
         say = texts_for(request)
         try:
             params = VideoParams.from_query(urlencode(given))
+            studio.offer.named(params.model)
         except InvalidRequest as error:
             return {said: refused_html(error, say)}
         line = " ".join([say("link_read"), *studio.lacking(params, say)])
@@ -35,7 +39,7 @@ def wire_link(page: gr.Blocks, studio: Studio, said: gr.HTML) -> None:
         told[studio.random] = all(name != "seed" for name, _ in given)
         return told | studio.shown(params, say)
 
-    page.load(on_open, None, [said, studio.random, *studio.dials.values()], **QUICK)
+    return page.load(on_open, None, [said, studio.random, *studio.dials.values()], **QUICK)
 
 
 def query_of(params: VideoParams, with_seed: bool) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from svd_core.errors import SvdError
 from svd_core.framer import Framer
@@ -15,6 +16,7 @@ from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, texts_for
 from svd_core.web.page.watching import then_watch
+from svd_core.web.page.words import refused_html
 
 SHOW_PROGRESS = """() => {
     document.getElementById("progress").scrollIntoView({block: "nearest"});
@@ -22,14 +24,17 @@ SHOW_PROGRESS = """() => {
 
 STILL_SIDE = 640
 
+SKIP: Changes = gr.skip()
+
 Given = dict[Component, Any]
 """What is on the page when an event begins."""
 
-FRAMING = ("orientation", "fit", "focus_x", "focus_y")
+FRAMING = ("orientation", "fit", "focus_x", "focus_y", "model")
 
 
-def wire_making(page: gr.Blocks, studio: Studio) -> None:
-    _wire_framing(page, studio)
+def wire_making(opened: Dependency, studio: Studio) -> None:
+    """`opened`: the page is, and its dials say what the link to it says."""
+    _wire_framing(opened, studio)
     screen = studio.screen
 
     def on_generate(given: Given, request: gr.Request) -> Changes:
@@ -60,14 +65,14 @@ def still_html(studio: Studio, given: Given, say: Texts) -> str:
         return ""
     values = {name: given[studio.dials[name]] for name in FRAMING}
     try:
-        framed = framer.frame(studio.sizes, VideoParams.from_mapping(values))
+        framed = framer.frame(studio.sizes(given), VideoParams.from_mapping(values))
     except SvdError:
         return ""  # it is said when the job is submitted
     source = picture(framed.image, STILL_SIDE)
     return f'<img class="svd-still" alt="{say("screen_alt")}" src="{source}">'
 
 
-def _wire_framing(page: gr.Blocks, studio: Studio) -> None:
+def _wire_framing(opened: Dependency, studio: Studio) -> None:
     framing, dials = studio.framing, studio.dials
     turned = {dials[name] for name in FRAMING}
     focus = [dials["focus_x"], dials["focus_y"]]
@@ -77,27 +82,31 @@ def _wire_framing(page: gr.Blocks, studio: Studio) -> None:
         if framer is None:
             return {}
         values = {name: given[dials[name]] for name in FRAMING}
-        return framing.framed(framer, values, studio.sizes, dials, texts_for(request))
+        try:
+            sizes = studio.sizes(given)
+        except SvdError as error:
+            return {framing.figure: refused_html(error, texts_for(request))}
+        return framing.framed(framer, values, sizes, dials, texts_for(request))
 
     def on_photo(given: Given, request: gr.Request) -> Changes:
         changes = framing.opened(given[studio.photo], texts_for(request))
         return changes | framed(given, changes[framing.framer], request)
 
     def on_turn(given: Given, request: gr.Request) -> Changes:
-        framer = given[framing.framer]
-        return framed(given, framer, request) or {framing.framer: framer}
+        return framed(given, given[framing.framer], request) or SKIP
 
     def on_click(given: Given, event: gr.SelectData) -> Changes:
         framer, orientation = given[framing.framer], given[dials["orientation"]]
         if framer is None:
-            return {framing.framer: None}
-        size = size_for(framer.size, studio.sizes, orientation)
+            return SKIP
+        size = size_for(framer.size, studio.sizes(given), orientation)
         return dict(zip(focus, focus_at(framer.size, size, event.index), strict=True))
 
     def on_drag(event: gr.EventData) -> tuple[float, float]:
         return round(event.x, 3), round(event.y, 3)
 
-    gr.on([page.load, studio.photo.change], on_photo, {studio.photo, *turned}, outputs, **QUICK)
+    for event in (opened.then, studio.photo.change):
+        event(on_photo, {studio.photo, *turned}, outputs, **QUICK)
     gr.on(
         [dial.change for dial in turned],  # type: ignore[attr-defined]
         on_turn, {framing.framer, *turned}, outputs, trigger_mode="always_last", **QUICK,

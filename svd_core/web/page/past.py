@@ -1,11 +1,15 @@
 """What a visitor finds again: jobs under way after a reload, and the gallery's buttons."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
+from svd_core.events import Succeeded
 from svd_core.jobs import Job
+from svd_core.offer import Offer
+from svd_core.params import VideoParams
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.history import archive
 from svd_core.web.page.memo import is_draft, memo
@@ -71,9 +75,24 @@ def restored(studio: Studio, job: Job, say: Texts) -> Changes:
     if job.params is None:
         return {studio.screen.line: status_html(say("nothing_there"))}
     photo = studio.backend.queue.photo(job.id)
-    changes = studio.shown(job.params, say) | {studio.random: False}
+    params, missing = _as_here(job, job.params, studio.offer, say)
+    changes = studio.shown(params, say) | {studio.random: False}
     if photo is not None:
         changes[studio.photo] = photo
     told = [say("restored_without" if photo is None else "restored")]
-    line = " ".join(told + studio.lacking(job.params, say))
+    line = " ".join(told + missing + studio.lacking(params, say))
     return changes | {studio.screen.line: status_html(line)}
+
+
+def _as_here(
+    job: Job, params: VideoParams, offer: Offer, say: Texts
+) -> tuple[VideoParams, list[str]]:
+    """The settings of `job` with the checkpoint that made it, or would have, if it is on offer. The
+    usual one of then may be another now."""
+    made_by = job.last.video.model if isinstance(job.last, Succeeded) else params.model
+    if made_by in offer.names:
+        return replace(params, model=None if made_by == offer.usual.name else made_by), []
+    if params.model is None:
+        return params, []
+    usual = offer.usual.name
+    return replace(params, model=None), [say("recipe_model_missing", other=made_by, model=usual)]

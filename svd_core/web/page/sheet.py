@@ -36,7 +36,8 @@ def wire_sheet(studio: Studio) -> None:
     screen, backend = studio.screen, studio.backend
 
     def ask(photo: bytes | None, values: dict[str, Any], visitor: str) -> list[Job]:
-        own = at_speed(backend.status().checkpoint, values["speed"]).num_inference_steps
+        checkpoint = studio.offer.named(values["model"])
+        own = at_speed(checkpoint, values["speed"]).num_inference_steps
         steps = values["num_inference_steps"] or own
         valid = str(steps).isdigit()
         few = draft_steps(int(steps), values["speed"]) if valid else steps  # the core complains

@@ -10,6 +10,7 @@ from gradio.components import Component
 from svd_core.errors import SvdError
 from svd_core.image import Size
 from svd_core.jobs import Job
+from svd_core.offer import Offer
 from svd_core.params import VideoParams
 from svd_core.speed import exactly
 from svd_core.web.page.backend import Backend
@@ -57,9 +58,12 @@ class Studio:
         return [*self.screen.watched, *self.gallery.outputs]
 
     @property
-    def sizes(self) -> Sequence[Size]:
-        """What the model that runs was trained for."""
-        return self.backend.status().checkpoint.sizes
+    def offer(self) -> Offer:
+        return self.backend.status().offer
+
+    def sizes(self, given: dict[Component, Any]) -> Sequence[Size]:
+        """What the checkpoint on the dial was trained for. Raises `InvalidRequest`."""
+        return self.offer.named(given[self.dials["model"]]).sizes
 
     @property
     def asked(self) -> set[Block]:

@@ -1,0 +1,197 @@
+"""Two checkpoints on one page: what is chosen is what is framed, made, kept and found again."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from svd_core.image import frame_photo, open_photo
+from svd_core.offer import Offer
+from svd_core.params import VideoParams
+from svd_core.recipe import Recipe
+from svd_core.video import read_frames, write_mp4
+from tests.browser.visiting import PHONE, colourful, done, generate, shot, upload, visitor
+from tests.fakes import READY, SQUARE, DriftingEngine, RealWork, Served, examples, serve
+
+TWO = replace(READY, offer=Offer((READY.checkpoint, SQUARE)))
+LONG = replace(SQUARE, name="stable-video-diffusion-img2vid-xt-1-1-of-somebody-else", source="a/b")
+
+
+@dataclass(frozen=True)
+class Two:
+    served: Served
+    engine: DriftingEngine
+
+    def video(self, page: Page) -> Path:
+        """The file of the newest one in this visitor's gallery."""
+        source = page.locator("#tiles video").first.get_attribute("src") or ""
+        return Path(source.partition("file=")[2])
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+    folder = tmp_path_factory.mktemp("two")
+    examples(folder)
+    engine = DriftingEngine(TWO)
+    work = RealWork(folder, engine=engine)
+    with serve(folder, work, status=lambda: engine.status) as served:
+        yield Two(served, engine)
+
+
+@pytest.fixture
+def page(browser: Browser, two: Two) -> Iterator[Page]:
+    two.engine.status = TWO
+    with visitor(browser, two.served.url) as page:
+        page.get_by_role("button", name="Fine control").click()
+        yield page
+
+
+def empty(page: Page, name: str) -> Locator:
+    return page.locator(f"#{name}").get_by_role("textbox")
+
+
+def choose(page: Page, name: str) -> None:
+    page.locator("#model").get_by_label(name).check()
+
+
+def test_the_choice_is_framed_made_and_shown(page: Page, two: Two, tmp_path: Path) -> None:
+    path = colourful(tmp_path, (400, 300))
+    upload(page, path)
+    choice = page.locator("#model")
+    expect(choice).to_contain_text("loaded first")
+    expect(choice.get_by_label("svd-nano")).to_be_checked()
+    expect(page.locator("#framing figcaption")).to_contain_text("512 × 288")
+    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "automatic: 1")
+    choose(page, "square")
+    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "automatic: 25")
+    expect(empty(page, "num_frames")).to_have_attribute("placeholder", "automatic: 5")
+    page.get_by_label("Fast").check()
+    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "automatic: 14")
+    page.get_by_label("Exact").check()
+    expect(page.locator("#framing figcaption")).to_contain_text("96 × 96")
+    expect(page.get_by_role("slider", name="Crop, left to right")).to_be_visible()
+    shot(page, "checkpoints")
+    expect(page.locator("#device")).to_contain_text("svd-nano")
+    generate(page)
+    done(page)
+    expect(page.locator("#summary")).to_contain_text("96 × 96 pixels")
+    expect(page.locator("#summary")).to_contain_text("made by square")
+    expect(page.locator("#device")).to_contain_text("Squares only")
+    expect(page.locator("#tiles")).to_contain_text("Checkpoint square")
+    made = two.video(page)
+    framed = frame_photo(open_photo(path.read_bytes()), SQUARE.sizes, VideoParams())
+    assert (Recipe.read(made).size, Recipe.read(made).model) == (framed.size, "square")
+    choose(page, "svd-nano")
+    expect(page.locator("#framing figcaption")).to_contain_text("512 × 288")
+    generate(page)
+    expect(page.locator("#summary")).to_contain_text("made by svd-nano")
+    assert [r.params.model for r in two.served.work.requests[-2:]] == ["square", None]
+    expect(page.locator("#tiles li").first).not_to_contain_text("Checkpoint")
+
+
+def test_videos_give_their_checkpoint_back(page: Page, two: Two, tmp_path: Path) -> None:
+    """From the gallery, as the file itself, and by the ways to go on."""
+    choose(page, "square")
+    generate(page)
+    done(page)
+    made = two.video(page)
+    choose(page, "svd-nano")
+    page.locator("#tiles").get_by_role("button", name="Use settings").click()
+    expect(page.locator("#model").get_by_label("square")).to_be_checked()
+    expect(page.locator("#framing figcaption")).to_contain_text("96 × 96")
+    choose(page, "svd-nano")
+    page.get_by_role("button", name="More motion").click()
+    done(page)
+    expect(page.locator("#model").get_by_label("square")).to_be_checked()
+    assert two.served.work.requests[-1].params.model == "square"
+    expect(page.locator("#tiles video")).to_have_count(2)
+    choose(page, "svd-nano")
+    drop(page, made)
+    said = page.locator("#recipe-said")
+    expect(said).to_contain_text("made by square")
+    expect(said).not_to_contain_text("does not run here")
+    expect(page.locator("#model").get_by_label("square")).to_be_checked()
+
+
+def test_a_video_of_a_checkpoint_that_is_not_here_says_so(
+    page: Page, two: Two, tmp_path: Path
+) -> None:
+    generate(page)
+    done(page)
+    made = two.video(page)
+    other = json.loads(Recipe.read(made).to_json()) | {"model": "tall", "source": "somebody/tall"}
+    choose(page, "square")
+    drop(page, write_mp4(read_frames(made), tmp_path / "x.mp4", 7, comment=json.dumps(other)))
+    said = page.locator("#recipe-said")
+    expect(said).to_contain_text("made by tall, which does not run here; svd-nano will make")
+    expect(page.locator("#model").get_by_label("svd-nano")).to_be_checked()
+
+
+def test_links_and_code_carry_what_is_not_usual(browser: Browser, page: Page, two: Two) -> None:
+    page.get_by_role("button", name="Share it").click()
+    code = page.locator("#snippets")
+    expect(code).to_contain_text("fal-ai/stable-video")
+    expect(code).not_to_contain_text("model=")
+    choose(page, "square")
+    expect(code).to_contain_text('"model": "square"')
+    link = page.locator("#snippets details").first.locator("code").inner_text()
+    assert parse_qs(urlsplit(link).query) == {"model": ["square"]}
+    with visitor(browser, link, two.served.url) as other:
+        other.get_by_role("button", name="Fine control").click()
+        expect(other.locator("#model").get_by_label("square")).to_be_checked()
+        expect(other.locator("#framing figcaption")).to_contain_text("96 × 96")
+        expect(empty(other, "num_inference_steps")).to_have_attribute(
+            "placeholder", "automatic: 25"
+        )
+    elsewhere = f"{two.served.url}/?model=svd-xt&fps=9"
+    with visitor(browser, elsewhere, two.served.url) as other:
+        expect(other.locator("#link-said").get_by_role("alert")).to_contain_text(
+            "no checkpoint 'svd-xt', only svd-nano and square"
+        )
+
+
+def test_drafts_are_made_by_it_too(page: Page, two: Two) -> None:
+    """With steps of its own: 40 % of 25."""
+    choose(page, "square")
+    page.get_by_role("button", name="Four seeds").click()
+    expect(page.locator("#tiles video")).to_have_count(4)
+    drafts = [request.params for request in two.served.work.requests[-4:]]
+    assert {(draft.model, draft.num_inference_steps) for draft in drafts} == {("square", 10)}
+
+
+def test_on_a_phone_in_german_with_long_names(browser: Browser, tmp_path: Path) -> None:
+    examples(tmp_path)
+    three = replace(TWO, offer=Offer((*TWO.offer.checkpoints, LONG)))
+    with (
+        serve(tmp_path, status=lambda: three) as served,
+        visitor(browser, served.url, viewport=PHONE, locale="de-DE") as page,
+    ):
+        page.get_by_role("button", name="Feineinstellung").click()
+        for said in ("Modell", "erst geladen", "square", LONG.name):
+            expect(page.locator("#model")).to_contain_text(said)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        label = page.locator("#model label").last.bounding_box()
+        name = page.locator("#model label span").last.bounding_box()
+        assert label is not None
+        assert name is not None
+        assert label["x"] <= name["x"] <= name["x"] + name["width"] <= label["x"] + label["width"]
+        shot(page, "checkpoints-phone")
+
+
+def test_there_is_no_choice_where_there_is_one(browser: Browser, served: Served) -> None:
+    with visitor(browser, served.url) as page:
+        page.get_by_role("button", name="Fine control").click()
+        expect(page.get_by_role("radio", name="Exact")).to_be_visible()
+        expect(page.locator("#model")).to_have_count(0)
+        generate(page)
+        done(page)
+    assert served.work.requests[-1].params.model is None
+
+
+def drop(page: Page, path: Path) -> None:
+    page.get_by_role("button", name="Settings from a video").click()
+    page.locator("#recipe-file input[type=file]").set_input_files(path)
