@@ -12,6 +12,9 @@ from svd_core.nano.photos import sources
 VERSIONS = Path(__file__).with_name("versions.tsv")
 """Every shipped version: date, compute spent, and what `evaluate` said."""
 
+STEPS = Path(__file__).with_name("steps.tsv")
+"""What `steps` said of the last version, but for seconds: each step takes as long as the first."""
+
 COURSES = ("position", "scene", "decoder", "clips")
 
 TEXT = """---
@@ -62,9 +65,12 @@ from frame to frame; the galaxies, where nothing is near and the guess still say
     python -m svd_core.nano.train --photos photos --state state --course decoder
     python -m svd_core.nano.train --photos photos --state state --export assets/svd-nano
 
-One step is all it needs, and more bring nothing: the first already gives the clip that belongs to
-the noise, at any level (sigma) from 300 on, and its scheduler asks for no others
-(`python -m svd_core.nano.steps` prints the figures of more steps).
+One step is all it needs: the first already gives a whole clip, at any level (sigma) from 300 on, and
+its scheduler asks for no others. More make the picture no better and the motion slower, since the
+next step takes some of the clip that is there already for noise, from which it reads the motion.
+`python -m svd_core.nano.steps`, of two example photos at bucket 127:
+
+{least}
 
 ## Versions
 
@@ -108,7 +114,8 @@ def model_card(state: Path) -> str:
         frames=shape.NUM_FRAMES,
         sizes=", ".join(f"{width}x{height}" for width, height in shape.SIZES),
         courses="\n".join(_course(state, name) for name in COURSES if _path(state, name).exists()),
-        versions=_versions(),
+        versions=_table(VERSIONS),
+        least=_table(STEPS),
         count=sum(1 for _ in sources("training")),
         kept=sum(1 for _ in sources("evaluation")),
         photos="\n".join(photos),
@@ -125,10 +132,9 @@ def _course(state: Path, name: str) -> str:
     return f"| {name} | {steps:,} | {pictures or '-'} | {seconds / 60:.0f} |"
 
 
-def _versions() -> str:
-    """A column for each version, a row for each figure."""
-    with VERSIONS.open(newline="") as table:
-        rows = list(csv.reader(table, delimiter="\t"))
-    head, *figures = rows
+def _table(path: Path) -> str:
+    """Tab-separated values, the first line being the head, as Markdown."""
+    with path.open(newline="") as table:
+        head, *rows = csv.reader(table, delimiter="\t")
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in figures)])
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
