@@ -107,7 +107,7 @@ def test_several_are_named_and_the_first_is_the_usual_one(two: tuple[Path, Path]
 
 @pytest.mark.parametrize("name", ["svd", "SVD-NANO", "", "../wide", "svd-xt,svd-nano"])
 def test_what_is_not_on_offer_is_refused_with_what_is(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="only svd-xt and svd-nano") as caught:
+    with pytest.raises(InvalidRequest, match="offers svd-xt, svd-nano") as caught:
         Offer.of("svd-xt,svd-nano", cuda=False).named(name)
     assert caught.value.field == "model"
 
@@ -249,7 +249,7 @@ def test_what_is_not_on_offer_fails_and_changes_nothing(
     engine: SvdEngine, opened: list[str]
 ) -> None:
     make(engine)
-    with pytest.raises(InvalidRequest, match="no checkpoint 'svd-xt', only wide and square"):
+    with pytest.raises(InvalidRequest, match="no checkpoint 'svd-xt'; it offers wide, square"):
         make(engine, "svd-xt")
     assert engine.status.state == "ready"
     make(engine)

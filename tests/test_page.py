@@ -181,7 +181,7 @@ def test_a_client_that_asks_for_another_checkpoint_is_told_what_there_is(
     client: Client, served: Served, a_photo: Path
 ) -> None:
     made = len(served.work.requests)
-    with pytest.raises(AppError, match="no checkpoint 'svd-xt', only svd-nano"):
+    with pytest.raises(AppError, match="no checkpoint 'svd-xt'; it offers svd-nano"):
         client.predict(image=handle_file(a_photo), model="svd-xt", api_name="/generate")
     assert len(served.work.requests) == made
 

@@ -150,7 +150,7 @@ def test_links_and_code_carry_what_is_not_usual(browser: Browser, page: Page, tw
     elsewhere = f"{two.served.url}/?model=svd-xt&fps=9"
     with visitor(browser, elsewhere, two.served.url) as other:
         expect(other.locator("#link-said").get_by_role("alert")).to_contain_text(
-            "no checkpoint 'svd-xt', only svd-nano and square"
+            "no checkpoint 'svd-xt'; it offers svd-nano, square"
         )
 
 
