@@ -65,9 +65,9 @@ from frame to frame; the galaxies, where nothing is near and the guess still say
     python -m svd_core.nano.train --photos photos --state state --course decoder
     python -m svd_core.nano.train --photos photos --state state --export assets/svd-nano
 
-One step is all it needs: the first already gives a whole clip, at any level (sigma) from 300 on, and
-its scheduler asks for no others. More make the picture no better and the motion slower, since the
-next step takes some of the clip that is there already for noise, from which it reads the motion.
+One step is all it needs: the first already gives a whole clip, at any level (sigma) from 300 on,
+and its scheduler asks for no others. More make the picture no better, and the clip another one,
+which moves more slowly, whatever their number.
 `python -m svd_core.nano.steps`, of two example photos at bucket 127:
 
 {least}
