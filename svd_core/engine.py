@@ -175,7 +175,7 @@ class SvdEngine:
             self._loaded = found = LoadedModel.open(
                 wanted, device, self._offload, self._speed_ups, report, self._make_room
             )
-        except BaseException as error:
+        except BaseException as error:  # a stop and Ctrl-C too: no status may stay at loading
             if before.state == "ready":  # the next call has what it asks for loaded again
                 self._status = before
             elif isinstance(error, ModelUnavailable | OutOfMemory):

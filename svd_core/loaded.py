@@ -1,6 +1,5 @@
 """A checkpoint in memory: how it gets there, and clips made with it, also when memory is short."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,10 +8,11 @@ from PIL import Image
 
 from svd_core.clip import Clip, Frames
 from svd_core.diffusion import make_frames
-from svd_core.download import OnBytes, Snapshot, fetch, files_in, needed_files
+from svd_core.download import Snapshot, fetch, files_in, needed_files
 from svd_core.errors import GenerationFailed, OutOfMemory
-from svd_core.events import OnProgress, Progress, Stage
+from svd_core.events import OnProgress
 from svd_core.fast.compiled import Compiled, Kind
+from svd_core.fingerprint import fingerprint
 from svd_core.loading import (
     forget_peak,
     free,
@@ -25,17 +25,13 @@ from svd_core.loading import (
 )
 from svd_core.memory import Device, MemoryPlan, Offload, Setting, plan
 from svd_core.models import Checkpoint, settled
-from svd_core.pace import Pace
+from svd_core.pace import Pace, byte_reports
 from svd_core.params import Speed, VideoParams
-from svd_core.recipe import fingerprint
 from svd_core.resolved import filled, held_fps, held_notes
 from svd_core.speed import SpeedUps
 from svd_core.turbo import TurboWeights
 
 COMPILING = "The UNet is compiled for this size first, which takes minutes."
-
-REPORT_S = 0.1
-"""Seconds between two reports of bytes."""
 
 
 class LoadedModel:
@@ -69,7 +65,7 @@ class LoadedModel:
         `make_room`: called once the files are there, so that nothing makes room for what cannot be
         had. Its `checkpoint` has the dials of the files. Raises `ModelUnavailable`, `OutOfMemory`.
         """
-        on_bytes = _byte_reports(on_progress)
+        on_bytes = byte_reports(on_progress)
         half = device.kind == "cuda" and not wanted.single_precision_unet
         folder = wanted.folder
         found = Snapshot(folder, "") if folder else fetch(wanted, half, on_bytes)
@@ -196,27 +192,6 @@ def _too_small(params: VideoParams, image: Image.Image) -> str:
         f"{image.height}, also with the smaller plan. Ask for fewer frames, or close other "
         "programs that use it."
     )
-
-
-def _byte_reports(on_progress: OnProgress) -> OnBytes:
-    """Bytes had as `Progress` of loading, not too often."""
-    started = time.monotonic()
-    told = -REPORT_S
-
-    def on_bytes(had: int, total: int) -> None:
-        nonlocal told
-        elapsed = time.monotonic() - started
-        if had < total and elapsed - told < REPORT_S:
-            return
-        told = elapsed
-        left = elapsed / had * (total - had) if had else None
-        on_progress(
-            Progress(
-                stage=Stage.LOADING, step=had, total=total, elapsed_s=elapsed, remaining_s=left
-            )
-        )
-
-    return on_bytes
 
 
 def _first_line(error: Exception) -> str:

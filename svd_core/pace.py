@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from svd_core.events import Progress, Stage
+from svd_core.events import OnProgress, Progress, Stage
 from svd_core.models import Checkpoint
 from svd_core.params import VideoParams
 from svd_core.speed import at_speed
@@ -26,6 +26,9 @@ ZERO_GPU_FIXED_S = 8.0
 
 # The GPU is taken back when the time is over, and a quota pays for all that is asked.
 ZERO_GPU_MARGIN = 1.4
+
+REPORT_S = 0.1
+"""Seconds between two reports of bytes."""
 
 
 @dataclass
@@ -99,3 +102,24 @@ def zero_gpu_seconds(checkpoint: Checkpoint, params: VideoParams) -> int:
     steps = params.num_inference_steps or checkpoint.num_inference_steps
     work = megapixels * (steps * halves * ZERO_GPU_STEP_S + ZERO_GPU_DECODE_S)
     return math.ceil(ZERO_GPU_MARGIN * (work + ZERO_GPU_FIXED_S))
+
+
+def byte_reports(on_progress: OnProgress) -> Callable[[int, int], None]:
+    """Bytes had as `Progress` of loading, not too often."""
+    started = time.monotonic()
+    told = -REPORT_S
+
+    def on_bytes(had: int, total: int) -> None:
+        nonlocal told
+        elapsed = time.monotonic() - started
+        if had < total and elapsed - told < REPORT_S:
+            return
+        told = elapsed
+        left = elapsed / had * (total - had) if had else None
+        on_progress(
+            Progress(
+                stage=Stage.LOADING, step=had, total=total, elapsed_s=elapsed, remaining_s=left
+            )
+        )
+
+    return on_bytes

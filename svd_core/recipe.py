@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import NoneType
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from svd_core import __version__
 from svd_core.clip import Clip
 from svd_core.errors import InvalidRecipe, InvalidRequest
 from svd_core.export import read_comment
+from svd_core.fingerprint import Weights, identity
 from svd_core.image import Box, Framed, Size
 from svd_core.params import Fit, VideoParams
 
@@ -57,22 +58,6 @@ MAX_NOTES = 50
 MAX_SIDE = 2**16
 """Pixels; of photos and of videos."""
 
-EDGE = 2**16
-"""Bytes at each end of a file of weights that the fingerprint reads."""
-
-
-class Weights(Protocol):
-    """What a recipe keeps of a checkpoint; `models.Checkpoint` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def revision(self) -> str: ...
-    @property
-    def folder(self) -> Path | None: ...
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -108,7 +93,7 @@ class Recipe:
         continues: "Recipe | None" = None,
     ) -> "Recipe":
         """The recipe of `clip`, made by `checkpoint` from `framed`, the photo in `image_bytes`."""
-        source, revision, fingerprint = _identity(checkpoint)
+        source, revision, fingerprint = identity(checkpoint)
         return cls(
             model=checkpoint.name,
             source=source,
@@ -164,35 +149,7 @@ class Recipe:
 
     def made_with(self, checkpoint: Weights) -> bool:
         """Whether `checkpoint` is the one used, same weights included, whatever it is called."""
-        return (self.source, self.revision, self.fingerprint) == _identity(checkpoint)
-
-
-def _identity(checkpoint: Weights) -> tuple[str, str, str]:
-    """Source, revision, fingerprint. Of a folder only the name is told: its path is private."""
-    folder = checkpoint.folder
-    if folder is None:
-        return checkpoint.source, checkpoint.revision, ""
-    return folder.name, "", fingerprint(folder)
-
-
-def fingerprint(place: Path) -> str:
-    """Short hash of the weights in a folder and how they are wired, or of one file of weights: 16
-    hexadecimal digits.
-
-    Of each file of weights its name, its size and both ends are hashed, not the gigabytes between:
-    training moves all of them, and this takes milliseconds.
-    """
-    found = hashlib.sha256()
-    folder = place.parent if place.is_file() else place
-    inside = (p for p in place.rglob("*") if p.suffix in (".safetensors", ".json"))
-    for path in [place] if place.is_file() else sorted(inside):
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            found.update(f"{path.relative_to(folder).as_posix()} {size} ".encode())
-            found.update(file.read(EDGE))
-            file.seek(max(0, size - EDGE))
-            found.update(file.read(EDGE))
-    return found.hexdigest()[:16]
+        return (self.source, self.revision, self.fingerprint) == identity(checkpoint)
 
 
 def _versions() -> dict[str, str]:

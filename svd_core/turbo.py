@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from svd_core.errors import ModelBroken
+from svd_core.fingerprint import fingerprint
 from svd_core.params import Speed
-from svd_core.recipe import fingerprint
 from svd_core.speed import SpeedUps
 
 

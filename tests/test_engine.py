@@ -40,9 +40,7 @@ from svd_core.models import CHECKPOINTS, find_checkpoint, read_json
 from svd_core.params import VideoParams
 from svd_core.resolved import filled
 from tests.fake_hub import COMMIT, OPEN, SVD_XT, FakeHub
-from tests.tiny_checkpoint import NUM_FRAMES, write
-
-PHOTO = Image.effect_noise((64, 32), 80).convert("RGB")
+from tests.tiny_checkpoint import NUM_FRAMES, PHOTO, write
 
 
 class Events(list[Progress]):

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     ("errors", "events", "params", "settings", "clip"),
-    ("ffmpeg", "image", "framer", "motion", "video", "export", "recipe", "storage", "extend"),
+    ("ffmpeg", "image", "framer", "motion", "video", "export"),
+    ("fingerprint", "recipe", "storage", "extend"),
     (
         "models",
         "offer",

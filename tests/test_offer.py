@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from svd_core import loaded, loading
 from svd_core.clip import Clip
@@ -39,9 +38,7 @@ from svd_core.speed import SpeedUps
 from tests.fake_hub import COMMIT, OPEN, FakeHub
 from tests.fake_work import front_queue, worker_queue
 from tests.fakes import READY, RealWork
-from tests.tiny_checkpoint import NUM_FRAMES, SIZES, write
-
-PHOTO = Image.effect_noise((64, 32), 80).convert("RGB")
+from tests.tiny_checkpoint import NUM_FRAMES, PHOTO, SIZES, write
 
 
 @pytest.fixture(scope="module")

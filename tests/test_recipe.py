@@ -20,10 +20,11 @@ from PIL import Image
 from svd_core.clip import Clip, Frames
 from svd_core.errors import InvalidRecipe
 from svd_core.export import Export, Format, export
+from svd_core.fingerprint import fingerprint
 from svd_core.image import Framed, frame_photo, open_photo
 from svd_core.models import ASSETS, CHECKPOINTS
 from svd_core.params import VideoParams
-from svd_core.recipe import FORMAT, MAX_CLIPS, Recipe, fingerprint
+from svd_core.recipe import FORMAT, MAX_CLIPS, Recipe
 from svd_core.video import read_frames, write_mp4
 
 FRAMES: Frames = np.full((3, 32, 64, 3), 90, np.uint8)

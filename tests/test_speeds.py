@@ -16,10 +16,10 @@ from svd_core.clip import Clip
 from svd_core.engine import SvdEngine
 from svd_core.errors import InvalidRequest, ModelBroken
 from svd_core.fast.samplers import sampling
+from svd_core.fingerprint import fingerprint
 from svd_core.loading import Guidance
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams
-from svd_core.recipe import fingerprint
 from svd_core.resolved import filled
 from svd_core.speed import GUIDED, SpeedUps, exactly
 

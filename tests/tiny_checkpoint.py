@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+from PIL import Image
+
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 NUM_FRAMES = 3
 SIZES = ((64, 32), (32, 64))
+PHOTO = Image.effect_noise(SIZES[0], 80).convert("RGB")
 
 PREPROCESSOR = {
     "crop_size": {"height": 224, "width": 224},

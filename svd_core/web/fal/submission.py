@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from anyio import to_thread
@@ -106,9 +107,8 @@ async def _options(service: Service, request: Request) -> JobOptions:
 
 async def _check_webhook(service: Service, url: str) -> None:
     try:
-        await service.parts.fetcher.check(url, service.lookups)
-    except Unreachable:
-        pass  # a receiver that is down now may be up when there is something to tell
+        with suppress(Unreachable):  # a receiver that is down now may be up when it is told
+            await service.parts.fetcher.check(url, service.lookups)
     except InvalidUrl as error:
         raise bad_request(f"fal_webhook: {error.message}") from None
 
