@@ -237,6 +237,17 @@ def test_a_table_locked_for_5_s_is_waited_out(tmp_path: Path) -> None:
         assert isinstance(ending(late[0]), Succeeded)
 
 
+def test_a_new_table_that_another_server_makes_ready_is_waited_for(tmp_path: Path) -> None:
+    """SQLite refuses at once to change the mode of a file that somebody is about to write to."""
+    other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    leaving = threading.Timer(0.5, other.close)
+    leaving.start()
+    with front_queue(tmp_path) as queue:
+        assert queue.length() == 0
+    leaving.join()
+
+
 def test_a_table_locked_for_longer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svd_core.jobs.database.BUSY_S", 0.2)
     with front_queue(tmp_path) as queue:

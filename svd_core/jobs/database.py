@@ -3,13 +3,14 @@
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -26,6 +27,9 @@ from svd_core.errors import InvalidSettings, QueueUnavailable, StorageFull, SvdE
 
 BUSY_S = 30.0
 """Seconds a transaction waits for the lock that another process holds on SQLite's file."""
+
+WAL_RETRY_S = 0.05
+"""Seconds until a new file is tried again that other processes make ready too."""
 
 RETRY_S = 1.0
 """Seconds until a change that has to be made is tried again."""
@@ -139,9 +143,24 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
     """Transactions begin where we say so; the driver would begin them late, and then deadlock."""
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _into_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")  # what was accepted outlives a power cut, too
     cursor.close()
+
+
+def _into_wal(cursor: DBAPICursor) -> None:
+    """SQLite does not wait to change a new file to WAL while another connection is about to write,
+    as where several servers start on one at once."""
+    begun = time.monotonic()
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() - begun > BUSY_S:
+                raise
+            time.sleep(WAL_RETRY_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
