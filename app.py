@@ -14,11 +14,20 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: sys.exit(0))
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+from svd_core.errors import Cancelled, SvdError
+from svd_core.offer import Offer
+from svd_core.settings import Settings, on_zero_gpu
+
+if __name__ == "__main__":  # what is set wrongly is told now, not after the imports that follow
+    try:
+        Offer.of(Settings.from_env().model, cuda=False)
+    except SvdError as error:
+        sys.exit(str(error))
+
 with suppress(ImportError):
     import spaces  # noqa: F401 - ZeroGPU wants it before torch; elsewhere it does nothing
 
 from svd_core.engine import Engine, SvdEngine
-from svd_core.errors import Cancelled, SvdError
 from svd_core.events import OnProgress, Progress, Video
 from svd_core.generate import generate
 from svd_core.jobs import (
@@ -36,7 +45,6 @@ from svd_core.jobs import (
 from svd_core.models import ASSETS
 from svd_core.pace import zero_gpu_seconds
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.settings import Settings, on_zero_gpu
 from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.web.fal import Parts, Service, Webhooks, build_api

@@ -91,6 +91,18 @@ def test_a_wrong_setting_stops_the_start_with_one_sentence(
     assert "Serving" not in out
 
 
+def test_a_wrong_setting_is_told_before_anything_slow_is_imported(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    for library in ("gradio", "torch", "spaces"):
+        (tmp_path / f"{library}.py").write_text("raise AssertionError('imported')")
+    wrong = {"SVD_MODEL": "no-such-model", "PYTHONPATH": str(tmp_path)}
+    with started(**settings | wrong) as process:
+        _, err = process.communicate(timeout=SECONDS)
+    assert err.startswith("There is no model 'no-such-model'")
+    assert err.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_ctrl_c_while_the_model_loads_ends_it_cleanly(settings: dict[str, str]) -> None:
     with started(**settings) as process:
