@@ -33,6 +33,7 @@ def test_a_small_contest_ends_in_its_line_of_json(capsys: pytest.CaptureFixture[
     assert found["contestants"]["ours, fast"]["pixel_off"] > 1
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_svd_nano_is_as_right_as_stock_and_clearly_sooner(
     capsys: pytest.CaptureFixture[str],

@@ -570,6 +570,7 @@ def test_loading_tells_the_checkpoint_that_runs(tiny_checkpoint: Path) -> None:
     assert events[-1].step == events[-1].total > 0
 
 
+@pytest.mark.alone
 def test_the_first_sign_comes_before_anything_slow(tiny_checkpoint: Path) -> None:
     events = Events(lambda event: True)
     engine = SvdEngine(str(tiny_checkpoint))
@@ -580,6 +581,7 @@ def test_the_first_sign_comes_before_anything_slow(tiny_checkpoint: Path) -> Non
     assert (events[0].stage, events[0].total) == (Stage.LOADING, 0)
 
 
+@pytest.mark.alone
 def test_loading_again_is_silent_and_quick(shared: SvdEngine) -> None:
     events = Events()
     started = time.monotonic()

@@ -459,6 +459,7 @@ class TestCancelling:
 
 
 class TestNews:
+    @pytest.mark.alone
     def test_only_what_is_new_comes_and_it_is_waited_for(self, servers: Servers) -> None:
         queue = servers.worker(work := Work())
         job = submit(queue, b"hold")

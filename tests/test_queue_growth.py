@@ -57,6 +57,7 @@ def timed(do: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+@pytest.mark.alone
 def test_jobs_that_are_over_slow_nothing(queues: tuple[TableQueue, TableQueue]) -> None:
     request, options = VideoRequest(b"photo", VideoParams(seed=1)), JobOptions(owner="ann")
     submits: tuple[list[float], list[float]] = ([], [])

@@ -19,6 +19,8 @@ from tests.browser.visiting import done, generate, open_page, small_film, upload
 from tests.fake_work import FakeWork
 from tests.fakes import Served, examples, serve
 
+pytestmark = pytest.mark.alone
+
 USABLE_S, TURN_MS, SENT = 3.0, 300, 200_000
 
 STEPS, PREVIEWS, STEP_S = 25, 8, 0.2
