@@ -1,5 +1,6 @@
 """The published clients for JavaScript, unmodified, against our API: recipes J1 to J5."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -29,12 +30,14 @@ def node() -> Path:
     if not shutil.which("node") or not shutil.which("npm"):
         assert not os.environ.get("REQUIRE_NODE"), "node and npm must be there"
         pytest.skip("no node and npm, which these clients need")
-    if not found.is_file() or found.stat().st_mtime < wanted.stat().st_mtime:
-        subprocess.run(
-            ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"],
-            cwd=FOLDER, check=True, timeout=300,
-        )  # fmt: skip
-        found.touch()
+    with wanted.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # tests of several files run at once, and only one installs
+        if not found.is_file() or found.stat().st_mtime < wanted.stat().st_mtime:
+            subprocess.run(
+                ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"],
+                cwd=FOLDER, check=True, timeout=300,
+            )  # fmt: skip
+            found.touch()
     return FOLDER
 
 
