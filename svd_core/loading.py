@@ -27,6 +27,7 @@ from svd_core.fast.assumed import trusted
 from svd_core.fast.compiled import compile_blocks, forget_blocks
 from svd_core.fast.exact import paying, quicken
 from svd_core.fast.guidance import Guidance
+from svd_core.fast.packaged import drop_package
 from svd_core.fast.rewrites import take_off
 from svd_core.memory import Device, MemoryPlan, Parts
 from svd_core.settings import on_zero_gpu
@@ -108,6 +109,7 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     `compiled`: its blocks will be, when they are next used; not for layers that come one by one.
     """
     pipeline.remove_all_hooks()
+    drop_package(pipeline.unet)
     pipeline.unet.forward.split = plan.split_guidance
     if plan.dtype == "bfloat16":
         if not plan.single_unet:
@@ -165,6 +167,7 @@ def give_up(pipeline: Any) -> None:
     """Take the weights out of `pipeline`, so that its memory is free even while the trace of an
     error, or a circle of hooks, holds on to its layers."""
     pipeline.remove_all_hooks()
+    drop_package(pipeline.unet)
     for part in CLASSES:
         model = getattr(pipeline, part)
         take_off(model)
