@@ -48,7 +48,7 @@ def use_package(unet: Any, kind: Kind, wanted: SpeedUps) -> None:
         if package.exists():
             _attach(unet, kind, tools, package)
     except Exception as error:  # noqa: BLE001 - a platform's tools raise anything
-        log.warning("The UNet is not compiled ahead of time: %s", told(error))
+        log.warning("The UNet is not compiled ahead of time: %s", _told(error))
 
 
 def drop_package(unet: Any) -> None:
@@ -107,7 +107,7 @@ class Packaged:
         try:
             return self._package(*given, as_dict)
         except Exception as error:  # noqa: BLE001 - the video goes on
-            why = told(error)  # not the error, which holds on to every tensor of the call
+            why = _told(error)  # not the error, which holds on to every tensor of the call
         found = self.usual(*asked)
         log.warning("A UNet compiled ahead of time failed and is removed: %s", why)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -154,7 +154,7 @@ def _attach(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
     guidance.forward = Packaged(guidance.forward, compiled, like, package)
 
 
-def told(error: Exception) -> str:
+def _told(error: Exception) -> str:
     """Kind and first line of `error`."""
     lines = str(error).strip().splitlines()
     return ": ".join([type(error).__name__, *lines[:1]])
