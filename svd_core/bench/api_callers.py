@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from svd_core.bench.serving import Server
 from svd_core.errors import GenerationFailed
 
 QUEUE = "/fal/queue/fal-ai/stable-video"
+ENDED = 200
+"""By which a job that is over is told, and others by 202."""
+
+LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 POLL_S = 0.1
 SUBMIT_S = 1.0
 LOOK_S = 0.5
@@ -21,8 +26,14 @@ LOOK_S = 0.5
 
 
 class Reply(NamedTuple):
-    body: Mapping[str, Any]
+    status: int
+    body: bytes
     seconds: float
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        told: Mapping[str, Any] = json.loads(self.body)
+        return told
 
 
 @dataclass
@@ -36,22 +47,37 @@ class Clip:
     submits: list[float] = field(default_factory=list)
 
 
-class Caller:
-    """One connection that is kept, as clients keep theirs; little more than a socket, since it
-    shares the processors with what it measures."""
+class Caller(asyncio.Protocol):
+    """One connection that is kept, as clients keep theirs, with one question at a time; little more
+    than a socket, since it shares the processors with what it measures."""
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self._got = b""
 
     async def __aenter__(self) -> "Caller":
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
         return self
 
     async def __aexit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        self._writer.close()
-        await self._writer.wait_closed()
+        self._transport.close()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        head, end, body = self._got.partition(b"\r\n\r\n")
+        length = LENGTH.search(head) if end else None
+        if length is not None and len(body) == int(length[1]) and not self._answer.done():
+            self._got = b""
+            self._answer.set_result((int(head.split(b" ", 2)[1]), body))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(error or ConnectionError("The server hung up."))
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> Reply:
         """Raises `GenerationFailed` for an answer that tells of an error."""
@@ -60,26 +86,24 @@ class Caller:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         begun = time.perf_counter()
-        self._writer.write(head.encode("ascii") + body)
-        status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
-        headers = dict(line.lower().split(": ", 1) for line in lines if line)
-        answer = await self._reader.readexactly(int(headers["content-length"]))
-        seconds = time.perf_counter() - begun
-        if int(status.split()[1]) >= 400:
-            raise GenerationFailed(f"{method} {path} was answered by {answer.decode()}")
-        return Reply(json.loads(answer), seconds)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(head.encode("ascii") + body)
+        status, told = await self._answer
+        if status >= 400:
+            raise GenerationFailed(f"{method} {path} was answered by {told.decode()}")
+        return Reply(status, told, time.perf_counter() - begun)
 
     async def submit(self, body: bytes) -> tuple[str, float]:
         """(id of the job, seconds)"""
         reply = await self.ask("POST", "", body)
-        return reply.body["request_id"], reply.seconds
+        return reply.told["request_id"], reply.seconds
 
     async def ended(self, job: str, every_s: float) -> float:
         """Wait for the end of a job. Returns the seconds of its work."""
         while True:
-            told = (await self.ask("GET", f"/requests/{job}/status")).body
-            if told["status"] == "COMPLETED":
-                seconds: float = told["metrics"]["inference_time"]
+            reply = await self.ask("GET", f"/requests/{job}/status")
+            if reply.status == ENDED:
+                seconds: float = reply.told["metrics"]["inference_time"]
                 return seconds
             await asyncio.sleep(every_s)
 
@@ -133,7 +157,7 @@ async def _poll(port: int, job: str, seconds: list[float], after_s: float) -> No
         while True:
             reply = await caller.ask("GET", f"/requests/{job}/status?logs=1")
             seconds.append(reply.seconds)
-            if reply.body["status"] == "COMPLETED":
+            if reply.status == ENDED:
                 return
             due = max(due + POLL_S, time.monotonic())  # no burst makes up for what was slow
             await asyncio.sleep(due - time.monotonic())

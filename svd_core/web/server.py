@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svd_core.settings import Settings
@@ -59,8 +59,7 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
         "css_paths": CSS,
         "i18n": all_languages(),
         "app_kwargs": {
-            "middleware": [Middleware(Gate)],
-            "routes": [] if api is None else [Mount(MOUNT, app=api)],
+            "middleware": [Middleware(Gate, api=api)],
         },
     }
 
@@ -70,16 +69,23 @@ class Gate:
 
     `/file=https://...` makes the server fetch any URL, without limit: 403. Bodies beyond `MAX_BODY`
     would be read into memory whole: 413, or the end of the connection where no length was said.
-    The API has limits of its own.
+    What is meant for the API, which has limits of its own, goes there and not through Gradio: most
+    requests are polls, and they are many.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, api: ASGIApp | None = None) -> None:
         self.app = app
+        self._api = None if api is None else Mount(MOUNT, app=api)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(f"{MOUNT}/"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self._api is not None:
+            match, inner = self._api.matches(scope)
+            if match is not Match.NONE:
+                await self._api.app({**scope, **inner}, receive, send)
+                return
         refusal = _refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, send)

@@ -27,6 +27,8 @@ NAMES: Mapping[str, str] = {"image": "image_url", "noise_aug_strength": "cond_au
 ECHOED = 100
 """Characters of a wrong value that go back with the refusal; a data URI may have millions."""
 
+JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
 Detail = Mapping[str, Any]
 """One entry of a 422: where, what, which kind."""
 
@@ -54,7 +56,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, raised
 
 def as_json(body: Any) -> bytes:
     """In ASCII, since what a caller sent may hold halves of characters that UTF-8 cannot carry."""
-    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return JSON.encode(body).encode("ascii")
 
 
 def request_error(

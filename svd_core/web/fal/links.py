@@ -25,11 +25,12 @@ class Links:
         """What every address of the API begins with, without a slash at the end."""
         if self._public_url:
             return f"{self._public_url}{MOUNT}"
-        netloc = request.url.netloc
+        scope, netloc = request.scope, request.headers.get("host", "")
         if not NETLOC.fullmatch(netloc):
-            host, port = request.scope.get("server") or ("127.0.0.1", None)
+            host, port = scope.get("server") or ("127.0.0.1", None)
+            host = f"[{host}]" if ":" in host else host
             netloc = f"{host}:{port}" if port else host
-        return f"{request.url.scheme}://{netloc}{request.scope.get('root_path', '')}"
+        return f"{scope['scheme']}://{netloc}{scope.get('root_path', '')}"
 
     def video(self, base: str, job_id: str) -> str:
         """Address of a finished video, which everybody may open who knows it."""
