@@ -28,6 +28,10 @@ SCALE = 8
 TIME_IDS = 3
 """Numbers told besides the photo: fps, motion and noise."""
 
+ALIKE = 0.02
+"""Share of the largest number by which a package's answer may be off: far more than rounding, also
+in half precision. It is there for code that computes something else."""
+
 log = logging.getLogger(__name__)
 
 Question = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -59,15 +63,19 @@ def drop_package(unet: Any) -> None:
 
 
 def question(unet: Any, kind: Kind, device: Any) -> Question:
-    """One that is asked for clips of `kind`: its shapes and dtypes count, not its numbers."""
+    """One of the shapes and dtypes that are asked for clips of `kind`, of random numbers."""
     halves = 2 if kind.guided and not kind.plan.split_guidance else 1
     width, height = (side // SCALE for side in kind.size)
-    options: Any = {"dtype": unet.dtype, "device": device}
+    draw = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(halves, *shape, generator=draw).to(device, unet.dtype)
+
     return (
-        torch.zeros(halves, kind.num_frames, unet.config.in_channels, height, width, **options),
+        drawn(kind.num_frames, unet.config.in_channels, height, width),
         torch.ones((), device=device),
-        torch.zeros(halves, 1, unet.config.cross_attention_dim, **options),
-        torch.ones(halves, TIME_IDS, **options),
+        drawn(1, unet.config.cross_attention_dim),
+        drawn(TIME_IDS),
     )
 
 
@@ -128,7 +136,7 @@ class Packaged:
 
 
 def _make(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
-    """Write the package, whole or not at all."""
+    """Write the package, whole or not at all, and not if it computes something else."""
 
     def write() -> None:
         program = exported(unet, kind)
@@ -136,6 +144,7 @@ def _make(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
             made = Path(folder) / package.name
             with sdpa_kernel(BACKENDS, set_priority=True):  # the choice that a graph leaves open
                 tools.compile(made, program)
+            _check(unet, kind, tools, made)
             made.rename(package)
 
     package.parent.mkdir(parents=True, exist_ok=True)
@@ -143,15 +152,32 @@ def _make(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
     tools.borrow(write)
 
 
+@torch.no_grad()
+def _check(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
+    asked = question(unet, kind, unet.device)
+    (usual,), (found,) = (
+        forward(*asked, False) for forward in (unet.forward.forward, _loaded(unet, tools, package))
+    )
+    off = float((found - usual).abs().max() / usual.abs().max())
+    if not off <= ALIKE:  # so that NaN is noticed too
+        raise ArithmeticError(f"compiled, it answers otherwise ({off:.1%} off)")
+
+
 def _attach(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
-    guidance = unet.forward
-    try:
-        tools.load(unet, package)
-        compiled = unet.forward
-    finally:
-        unet.forward = guidance
+    compiled, guidance = _loaded(unet, tools, package), unet.forward
     like = question(unet, kind, "meta")
     guidance.forward = Packaged(guidance.forward, compiled, like, package)
+
+
+def _loaded(unet: Any, tools: AheadOfTime, package: Path) -> Callable[..., Any]:
+    """The forward in `package`; that of `unet` stays."""
+    own = unet.forward
+    try:
+        tools.load(unet, package)
+        found: Callable[..., Any] = unet.forward
+        return found
+    finally:
+        unet.forward = own
 
 
 def _told(error: Exception) -> str:

@@ -55,8 +55,9 @@ def ahead_of_time() -> AheadOfTime:
 
     return AheadOfTime(
         borrow=borrow,
-        compile=spaces.aoti_compile_and_save,
-        load=spaces.aoti_load_from_package_dir,
+        # Looked up when they are called: the platform's version decides whether they are there.
+        compile=lambda folder, program: spaces.aoti_compile_and_save(folder, program),
+        load=lambda unet, folder: spaces.aoti_load_from_package_dir(unet, folder),
     )
 
 
