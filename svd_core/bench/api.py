@@ -7,7 +7,6 @@ Memory is watched on a third server, which has no model.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import sys
@@ -33,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(argv)
     body = asking_for(min((ASSETS / "examples").glob("*.jpg")))
     try:
-        with asyncio.Runner(loop_factory=_loop) as loop:
-            found = {**loop.run(_latencies(asked, body)), **loop.run(_memory(asked, body))}
+        found = {**_latencies(asked, body), **_memory(asked, body)}
     except SvdError as error:
         print(error.message, file=sys.stderr)
         return 1
@@ -42,15 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     told = {name: vars(asked)[name] for name in ("rounds", "clients", "past", "jobs")}
     print(json.dumps({**found, **told, "load_average": os.getloadavg()[0]}))
     return 0
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    """The quickest there is: callers share the processors with what they measure."""
-    try:
-        import uvloop
-    except ImportError:  # Windows
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,11 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _latencies(asked: argparse.Namespace, body: bytes) -> Figures:
+def _latencies(asked: argparse.Namespace, body: bytes) -> Figures:
     program = STILL if asked.still else ()
     with _server(*program) as new, _server(*program) as old:
         for server in (new, old):
-            await clip(server, body)  # the first one pays for what all share
+            clip(server, body)  # the first one pays for what all share
         lengthen(old.folder / "jobs.sqlite", asked.past)
         fresh, aged = Rounds(), Rounds()
         for number in range(asked.rounds):
@@ -75,16 +64,16 @@ async def _latencies(asked: argparse.Namespace, body: bytes) -> Figures:
             for server, rounds in pair if number % 2 else reversed(pair):
                 both = [(0, rounds.quiet), (asked.clients, rounds.asked)]
                 for clients, clips in both if number % 2 else reversed(both):
-                    clips.append(await clip(server, body, clients))
+                    clips.append(clip(server, body, clients))
     return {"model": "still" if asked.still else DEMO, **latencies(fresh, aged)}
 
 
-async def _memory(asked: argparse.Namespace, body: bytes) -> Figures:
+def _memory(asked: argparse.Namespace, body: bytes) -> Figures:
     """Megabytes of a server before and after so many jobs."""
     with _server(*STILL) as server:
-        await many(server.port, body, min(WARM_UP, asked.jobs), clients=4)
+        many(server.port, body, min(WARM_UP, asked.jobs), clients=4)
         before = server.memory_mb()
-        await many(server.port, body, asked.jobs, clients=4)
+        many(server.port, body, asked.jobs, clients=4)
         after = server.memory_mb()
     growth = 100 * (after / before - 1)
     return {"memory_mb": before, "memory_after_mb": after, "memory_percent": growth}

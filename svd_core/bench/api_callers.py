@@ -1,11 +1,14 @@
-"""Callers of the API on one event loop: what they ask, and how long each waits for its answer."""
+"""Callers of the API, each in a thread: what they ask, and how long they wait for the answers."""
 
-import asyncio
 import base64
 import json
 import re
+import socket
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +21,9 @@ QUEUE = "/fal/queue/fal-ai/stable-video"
 ENDED = 200
 """By which a job that is over is told, and others by 202."""
 
-LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
+CHUNK = 64 * 1024
+PATIENCE_S = 60.0
 POLL_S = 0.1
 SUBMIT_S = 1.0
 LOOK_S = 0.5
@@ -28,7 +33,6 @@ LOOK_S = 0.5
 class Reply(NamedTuple):
     status: int
     body: bytes
-    seconds: float
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -47,65 +51,52 @@ class Clip:
     submits: list[float] = field(default_factory=list)
 
 
-class Caller(asyncio.Protocol):
+class Caller:
     """One connection that is kept, as clients keep theirs, with one question at a time; little more
     than a socket, since it shares the processors with what it measures."""
 
     def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = port
-        self._got = b""
 
-    async def __aenter__(self) -> "Caller":
-        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
+    def __enter__(self) -> "Caller":
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        self._transport.close()
+        self._socket.close()
 
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._got += data
-        head, end, body = self._got.partition(b"\r\n\r\n")
-        length = LENGTH.search(head) if end else None
-        if length is not None and len(body) == int(length[1]) and not self._answer.done():
-            self._got = b""
-            self._answer.set_result((int(head.split(b" ", 2)[1]), body))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(error or ConnectionError("The server hung up."))
-
-    async def ask(self, method: str, path: str, body: bytes = b"") -> Reply:
+    def ask(self, method: str, path: str, body: bytes = b"") -> Reply:
         """Raises `GenerationFailed` for an answer that tells of an error."""
         head = (
             f"{method} {QUEUE}{path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        begun = time.perf_counter()
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(head.encode("ascii") + body)
-        status, told = await self._answer
-        if status >= 400:
-            raise GenerationFailed(f"{method} {path} was answered by {told.decode()}")
-        return Reply(status, told, time.perf_counter() - begun)
+        self._socket.sendall(head.encode("ascii") + body)
+        got, reply = b"", None
+        while reply is None:
+            more = self._socket.recv(CHUNK)
+            if not more:
+                raise GenerationFailed(f"The server hung up on {method} {path}.")
+            got += more
+            reply = _whole(got)
+        if reply.status >= 400:
+            raise GenerationFailed(f"{method} {path} was answered by {reply.body.decode()}")
+        return reply
 
-    async def submit(self, body: bytes) -> tuple[str, float]:
-        """(id of the job, seconds)"""
-        reply = await self.ask("POST", "", body)
-        return reply.told["request_id"], reply.seconds
+    def submit(self, body: bytes) -> str:
+        """The id of the job."""
+        job: str = self.ask("POST", "", body).told["request_id"]
+        return job
 
-    async def ended(self, job: str, every_s: float) -> float:
+    def ended(self, job: str, every_s: float) -> float:
         """Wait for the end of a job. Returns the seconds of its work."""
-        while True:
-            reply = await self.ask("GET", f"/requests/{job}/status")
-            if reply.status == ENDED:
-                seconds: float = reply.told["metrics"]["inference_time"]
-                return seconds
-            await asyncio.sleep(every_s)
+        while (reply := self.ask("GET", f"/requests/{job}/status")).status != ENDED:
+            time.sleep(every_s)
+        seconds: float = reply.told["metrics"]["inference_time"]
+        return seconds
 
 
 def asking_for(photo: Path) -> bytes:
@@ -114,61 +105,74 @@ def asking_for(photo: Path) -> bytes:
     return json.dumps({"image_url": f"data:image/jpeg;base64,{data}", "seed": 0}).encode("ascii")
 
 
-async def clip(server: Server, body: bytes, clients: int = 0) -> Clip:
+def clip(server: Server, body: bytes, clients: int = 0) -> Clip:
     """Have one video made. So many clients ask all the time how it goes, if there are any, while
     somebody else submits again and again, and takes it back."""
-    made, port = Clip(cpu_s=-_cpu_s(server)), server.port
-    async with Caller(port) as caller, asyncio.TaskGroup() as group:
-        job, _ = await caller.submit(body)
-        ended = group.create_task(caller.ended(job, LOOK_S))
-        for number in range(clients):
-            after_s = number * POLL_S / clients
-            group.create_task(_poll(port, job, made.polls, after_s))
+    made, ended = Clip(cpu_s=-_cpu_s(server)), threading.Event()
+    with Caller(server.port) as caller, ThreadPoolExecutor() as threads:
+        job = caller.submit(body)
+        others = []
         if clients:
-            group.create_task(_submit(port, body, made.submits, ended))
-    made.seconds = ended.result()
+            others.append(threads.submit(_poll, server.port, job, clients, made.polls))
+            others.append(threads.submit(_submit, server.port, body, made.submits, ended))
+        try:
+            made.seconds = caller.ended(job, LOOK_S)
+        finally:
+            ended.set()
+        for other in others:
+            other.result()
     made.cpu_s += _cpu_s(server)
     return made
 
 
-async def many(port: int, body: bytes, jobs: int, clients: int) -> None:
+def many(port: int, body: bytes, jobs: int, clients: int) -> None:
     """Have so many videos made, for so many clients at a time, each to its result."""
 
-    async def client(number: int) -> None:
-        async with Caller(port) as caller:
+    def client(number: int) -> None:
+        with Caller(port) as caller:
             for _ in range(number, jobs, clients):
-                job, _ = await caller.submit(body)
-                await caller.ended(job, POLL_S)
-                await caller.ask("GET", f"/requests/{job}")
+                job = caller.submit(body)
+                caller.ended(job, POLL_S)
+                caller.ask("GET", f"/requests/{job}")
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(clients):
-            group.create_task(client(number))
+    with ThreadPoolExecutor(clients) as threads:
+        for done in [threads.submit(client, number) for number in range(clients)]:
+            done.result()
+
+
+def _whole(got: bytes) -> Reply | None:
+    """The reply, once all of it is there."""
+    head, end, body = got.partition(b"\r\n\r\n")
+    length = LENGTH.search(head) if end else None
+    if length is None or len(body) < int(length[1]):
+        return None
+    return Reply(int(head.split(b" ", 2)[1]), body)
 
 
 def _cpu_s(server: Server) -> float:
     return server.cpu_s() + time.process_time()
 
 
-async def _poll(port: int, job: str, seconds: list[float], after_s: float) -> None:
-    await asyncio.sleep(after_s)
-    async with Caller(port) as caller:
-        due = time.monotonic()
+def _poll(port: int, job: str, clients: int, seconds: list[float]) -> None:
+    """Ask for all clients in turn, each by its own connection, until the job is over. What is late
+    because the one before had to wait has waited too."""
+    with ExitStack() as stack:
+        callers = [stack.enter_context(Caller(port)) for _ in range(clients)]
+        due, each_s, turn = time.perf_counter(), POLL_S / clients, 0
         while True:
-            reply = await caller.ask("GET", f"/requests/{job}/status?logs=1")
-            seconds.append(reply.seconds)
+            time.sleep(max(0.0, due - time.perf_counter()))
+            reply = callers[turn % clients].ask("GET", f"/requests/{job}/status?logs=1")
+            seconds.append(time.perf_counter() - due)
             if reply.status == ENDED:
                 return
-            due = max(due + POLL_S, time.monotonic())  # no burst makes up for what was slow
-            await asyncio.sleep(due - time.monotonic())
+            due, turn = due + each_s, turn + 1
 
 
-async def _submit(
-    port: int, body: bytes, seconds: list[float], ended: "asyncio.Task[float]"
-) -> None:
-    async with Caller(port) as caller:
-        while not ended.done():
-            job, waited_s = await caller.submit(body)
-            seconds.append(waited_s)
-            await caller.ask("PUT", f"/requests/{job}/cancel")
-            await asyncio.wait([ended], timeout=SUBMIT_S)
+def _submit(port: int, body: bytes, seconds: list[float], ended: threading.Event) -> None:
+    with Caller(port) as caller:
+        while not ended.is_set():
+            begun = time.perf_counter()
+            job = caller.submit(body)
+            seconds.append(time.perf_counter() - begun)
+            caller.ask("PUT", f"/requests/{job}/cancel")
+            ended.wait(SUBMIT_S)
