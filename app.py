@@ -50,7 +50,7 @@ from svd_core.storage import PhotoStore, ResultStore
 from svd_core.web.fal import Parts, Service, Webhooks, build_api
 from svd_core.web.page import Backend, build_page
 from svd_core.web.server import for_this_machine_only, launch_options, watchers
-from svd_core.web.zero_gpu import lent
+from svd_core.web.zero_gpu import ahead_of_time, lent
 
 TURN_S = 0.0005
 """Seconds after which the thread that works lets others have Python; with the usual 5 ms each step
@@ -61,7 +61,8 @@ SWEEP_S = 600.0
 
 
 def open_engine(settings: Settings) -> Engine:
-    return SvdEngine(settings.model, settings.offload, speed_ups=SpeedUps.of(settings))
+    speed_ups = SpeedUps.of(settings, ahead_of_time() if on_zero_gpu() else None)
+    return SvdEngine(settings.model, settings.offload, speed_ups=speed_ups)
 
 
 def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:

@@ -12,6 +12,7 @@ from svd_core.download import Snapshot, fetch, files_in, needed_files
 from svd_core.errors import GenerationFailed, OutOfMemory
 from svd_core.events import OnProgress
 from svd_core.fast.compiled import Compiled, Kind
+from svd_core.fast.packaged import use_package
 from svd_core.fingerprint import fingerprint
 from svd_core.loading import (
     forget_peak,
@@ -47,8 +48,12 @@ class LoadedModel:
         self._turbo = TurboWeights(speed_ups.turbo)
         self._compiled = Compiled(speed_ups)
         folder = checkpoint.folder
-        self._weights = fingerprint(folder) if folder else checkpoint.revision
+        weights = fingerprint(folder) if folder else checkpoint.revision
+        self._model = f"{checkpoint.name} {weights}"
         self._decode_s: dict[int, float] = {}  # seconds per frame, by pixels per frame
+        usual = filled(VideoParams(seed=0), checkpoint, chosen.decode_chunk_size)
+        kind = Kind.of(self._model, chosen, checkpoint.sizes[0], usual)
+        use_package(pipeline.unet, kind, speed_ups)
 
     @classmethod
     def open(
@@ -137,7 +142,7 @@ class LoadedModel:
             decode_s=self._decode_s.get(pixels),
         )
         try:
-            kind = self._kind(chosen, image, params)
+            kind = Kind.of(self._model, chosen, image.size, params)
             compiled = self._compiled.wanted(kind)
             new = compiled and not self._compiled.had(kind)
             notes = [*([note] if note else []), *([COMPILING] if new else [])]
@@ -168,16 +173,6 @@ class LoadedModel:
             self._placed = None
             place(self._pipeline, chosen, compiled)
             self._placed = chosen, compiled
-
-    def _kind(self, chosen: MemoryPlan, image: Image.Image, params: VideoParams) -> Kind:
-        return Kind(
-            model=f"{self.checkpoint.name} {self._weights}",
-            plan=chosen,
-            size=image.size,
-            num_frames=params.num_frames or 0,
-            guided=(params.max_guidance_scale or 0.0) > 1.0,
-            speed=params.speed,
-        )
 
     def _ordinary(self, params: VideoParams) -> bool:
         """Whether a request asks for no more than the plan was made for."""

@@ -4,10 +4,9 @@ Somewhat long: everything that knows how a diffusers pipeline is put together st
 """
 
 import gc
-import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 from svd_core.fast.assumed import trusted
 from svd_core.fast.compiled import compile_blocks, forget_blocks
 from svd_core.fast.exact import paying, quicken
+from svd_core.fast.guidance import Guidance
+from svd_core.fast.packaged import drop_package
 from svd_core.fast.rewrites import take_off
 from svd_core.memory import Device, MemoryPlan, Parts
 from svd_core.settings import on_zero_gpu
@@ -108,6 +109,7 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     `compiled`: its blocks will be, when they are next used; not for layers that come one by one.
     """
     pipeline.remove_all_hooks()
+    drop_package(pipeline.unet)
     pipeline.unet.forward.split = plan.split_guidance
     if plan.dtype == "bfloat16":
         if not plan.single_unet:
@@ -165,6 +167,7 @@ def give_up(pipeline: Any) -> None:
     """Take the weights out of `pipeline`, so that its memory is free even while the trace of an
     error, or a circle of hooks, holds on to its layers."""
     pipeline.remove_all_hooks()
+    drop_package(pipeline.unet)
     for part in CLASSES:
         model = getattr(pipeline, part)
         take_off(model)
@@ -204,52 +207,6 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         text in str(error) for text in FULL
     )
-
-
-class Guidance:
-    """The UNet's forward, called once for both halves of a guided step or once for each.
-
-    The halves, without and with the photo, do not look at each other, so the result is the same
-    but for rounding, and the activations of one half (4 GiB for SVD-XT) need not be held.
-    `dtype`: that of the UNet where the pipeline around it keeps another; None where it is the same.
-    `guided`: levels of noise between which the half without the photo is asked at all; elsewhere
-    the other one's answer stands for both, which is guidance of 1. None: everywhere.
-    """
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
-        self.split = False
-        self.dtype: torch.dtype | None = None
-        self.guided: tuple[float, float] | None = None
-
-    def __call__(
-        self,
-        sample: torch.Tensor,
-        timestep: Any,
-        encoder_hidden_states: torch.Tensor,
-        added_time_ids: torch.Tensor,
-        return_dict: bool = True,
-    ) -> Any:
-        dtype, outer = self.dtype or sample.dtype, sample.dtype
-        sample, encoder_hidden_states = sample.to(dtype), encoder_hidden_states.to(dtype)
-        calls = [(sample, encoder_hidden_states, added_time_ids)]
-        asked = len(sample)
-        unguided = asked > 1 and self.guided is not None and not self._within(timestep)
-        if self.split or unguided:
-            halves = zip(sample, encoder_hidden_states, added_time_ids, strict=True)
-            calls = [(x[None], h[None], a[None]) for x, h, a in halves]
-        if unguided:
-            calls = calls[-1:]
-        found = [self.forward(x, timestep, h, a, return_dict)[0] for x, h, a in calls]
-        if unguided:
-            found *= asked
-        return (torch.cat(found).to(outer),)
-
-    def _within(self, timestep: Any) -> bool:
-        """SVD's timestep is a quarter of the logarithm of the level of noise."""
-        assert self.guided is not None
-        low, high = self.guided
-        return low <= math.exp(4 * float(timestep)) <= high
 
 
 def hush() -> None:

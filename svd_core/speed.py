@@ -6,9 +6,10 @@ takes four steps without guidance, with weights that were distilled for it, such
 (arXiv 2402.00769). What they do to the sampler is in `fast.samplers`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from svd_core.errors import InvalidRequest
 from svd_core.models import Checkpoint
@@ -19,22 +20,39 @@ Compile = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class AheadOfTime:
+    """How a platform that lends its GPU call by call has a UNet compiled before it is needed.
+
+    `borrow`: does what it is given with the GPU, in a process of its own, to the end. `compile`:
+    writes an exported program, compiled, to a new folder. `load`: gives a model the forward that
+    lies in such a folder, with the model's own weights. Any of them may raise anything.
+    """
+
+    borrow: Callable[[Callable[[], None]], None]
+    compile: Callable[[Path, Any], None]
+    load: Callable[[Any, Path], None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeedUps:
     """`turbo`: file of the UNet's weights for that speed, see `TurboWeights`. `compile`: whether
-    blocks of the UNet are compiled; `auto` does where it has been done before, which leaves some
-    seconds of it. `folder`: where what was compiled is kept; without one, nothing is compiled."""
+    the UNet is compiled; `auto` does where it has been done before, which leaves some seconds of
+    it. `folder`: where what was compiled is kept; without one, nothing is compiled. `ahead`: as a
+    whole, when the model is loaded (see `fast.packaged`); None: in blocks, by the first video."""
 
     turbo: Path | None = None
     compile: Compile = "off"
     folder: Path | None = None
+    ahead: AheadOfTime | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> "SpeedUps":
-        """Those of this program's user. On a lent GPU there is none: in a process of its own for
-        each video, other weights and compiling would take more of its time than they save."""
-        if on_zero_gpu():
-            return cls()
+    def of(cls, settings: Settings, ahead: AheadOfTime | None = None) -> "SpeedUps":
+        """Those of this program's user. On a lent GPU, what is not done ahead is not done: in a
+        process of its own for each video, other weights and compiling would take more of its time
+        than they save."""
         folder = settings.data_dir / "compiled"
+        if on_zero_gpu():
+            return cls(compile=settings.compile, folder=folder, ahead=ahead) if ahead else cls()
         return cls(turbo=settings.turbo, compile=settings.compile, folder=folder)
 
     @property

@@ -1,5 +1,7 @@
 """Tiny stock models whose every weight is random, mix factors and norms too, and clips for them."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -12,12 +14,37 @@ def random_models(seed: int = 0) -> dict[str, nn.Module]:
         torch.manual_seed(seed)
         models = {part: model for part, model in _parts().items() if part in ("unet", "vae")}
         for model in models.values():
-            for name, parameter in model.named_parameters():
-                if name.endswith("mix_factor"):
-                    parameter.data = torch.randn(parameter.shape)
-                elif parameter.dim() == 1:
-                    parameter.data += 0.2 * torch.randn(parameter.shape)
+            _scatter(model)
     return {part: model.eval() for part, model in models.items()}
+
+
+def smallest_unet() -> nn.Module:
+    """Has a layer of each kind, but only its first block says anything: what compiles soonest."""
+    unet: Any = random_models()["unet"]
+    config = unet.config | {
+        "down_block_types": unet.config.down_block_types[:1],
+        "up_block_types": unet.config.up_block_types[-1:],
+        "block_out_channels": unet.config.block_out_channels[:1],
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        small: Any = type(unet).from_config(config)
+        _scatter(small)
+    with torch.no_grad():
+        for part in (small.mid_block, small.up_blocks):
+            for name, parameter in part.named_parameters():
+                if "conv2" in name or "proj_out" in name:
+                    parameter.zero_()
+    return small.eval()
+
+
+def _scatter(model: nn.Module) -> None:
+    """Draw what stock starts at zero or one."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("mix_factor"):
+            parameter.data = torch.randn(parameter.shape)
+        elif parameter.dim() == 1:
+            parameter.data += 0.2 * torch.randn(parameter.shape)
 
 
 def denoise(unet: nn.Module, halves: int = 1, **shape: int) -> torch.Tensor:

@@ -56,9 +56,11 @@ def settings(tiny_checkpoint: Path, tmp_path: Path) -> dict[str, str]:
     }
 
 
-def ready(process: subprocess.Popen[str], settings: dict[str, str]) -> str:
+def ready(
+    process: subprocess.Popen[str], settings: dict[str, str], seconds: float = SECONDS
+) -> str:
     url = f"http://127.0.0.1:{settings['GRADIO_SERVER_PORT']}/"
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         try:
@@ -66,7 +68,7 @@ def ready(process: subprocess.Popen[str], settings: dict[str, str]) -> str:
                 return url
         except OSError:
             time.sleep(0.1)
-    pytest.fail(f"no page within {SECONDS} s")
+    pytest.fail(f"no page within {seconds} s")
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from svd_core.clip import Clip
 from svd_core.engine import SvdEngine
 from svd_core.fast.compiled import Compiled, Kind, compile_blocks
-from svd_core.fast.exact import EXACT, paying
+from svd_core.fast.exact import EXACT
 from svd_core.fast.rewrites import put_on, rewritten_by, take_off
 from svd_core.memory import MemoryPlan
 from svd_core.params import VideoParams
 from svd_core.speed import SpeedUps
-from tests.random_checkpoint import denoise, question, random_models
+from tests.random_checkpoint import denoise, random_models
 from tests.test_speeds import PHOTO
 
 PLAN = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
@@ -51,15 +50,6 @@ def test_compiled_blocks_change_rounding_only_and_can_be_taken_off() -> None:
     assert compile_blocks(unet, backend=backend) == 0  # once is enough
     take_off(unet)
     assert all(rewritten_by(layer) is None for layer in unet.modules())
-
-
-@pytest.mark.slow
-def test_the_whole_unet_can_be_exported_as_one_graph() -> None:
-    """What compiling ahead of time starts from, which ZeroGPU would need."""
-    unet = random_models()["unet"]
-    put_on(unet, [(name, EXACT[name].rewrite) for name in paying(replace(PLAN, device="cuda"))])
-    graph = torch.export.export(unet, *question(halves=2)).module()
-    assert torch.equal(denoise(graph, halves=2), denoise(unet, halves=2))
 
 
 @pytest.mark.parametrize(("setting", "first"), [("off", False), ("auto", False), ("on", True)])

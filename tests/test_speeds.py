@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from svd_core.clip import Clip
 from svd_core.engine import SvdEngine
 from svd_core.errors import InvalidRequest, ModelBroken
+from svd_core.fast.guidance import Guidance
 from svd_core.fast.samplers import sampling
 from svd_core.fingerprint import fingerprint
-from svd_core.loading import Guidance
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams
 from svd_core.resolved import filled

@@ -120,13 +120,19 @@ class Space:
 
 @pytest.fixture(scope="module")
 def space(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
-    folder = tmp_path_factory.mktemp("space")
+    with started(tiny_checkpoint, tmp_path_factory.mktemp("space")) as space:
+        yield space
+
+
+@contextmanager
+def started(checkpoint: Path, folder: Path, **more: str) -> Iterator[Space]:
+    """A Space with `checkpoint`, its data in `folder`, and `more` settings."""
     (folder / "cgroup").write_text("0::/space\n")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = {
-        "SVD_MODEL": str(tiny_checkpoint),
+        "SVD_MODEL": str(checkpoint),
         "SVD_DATA_DIR": str(folder),
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_SERVER_NAME": "127.0.0.1",
@@ -134,7 +140,7 @@ def space(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         "ZEROGPU_OFFLOAD_DIR": str(folder / "offloaded"),
         "ZEROGPU_PROC_SELF_CGROUP_PATH": str(folder / "cgroup"),
         "HOME": str(folder),
-    }
+    } | more
     log, devices = folder / "log", Devices()
     with answering(devices) as url, log.open("wb") as out:
         process = subprocess.Popen(
@@ -143,7 +149,8 @@ def space(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             start_new_session=True,
         )  # fmt: skip
         try:
-            client = Client(ready(process, settings), verbose=False, analytics_enabled=False)
+            url = ready(process, settings, 5 * SECONDS)
+            client = Client(url, verbose=False, analytics_enabled=False)
             yield Space(devices, process, client, photo(folder / "photo.png"), log)
         finally:
             with suppress(ProcessLookupError):

@@ -39,7 +39,11 @@ def pinned(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def on_cpu(create):
-    return lambda *args, **kwargs: create(*args, **kwargs | {"device": "cpu"})
+    def made(*args, device=None, **kwargs):
+        asked = torch.device("cpu" if device is None else device)
+        return create(*args, **kwargs, device="cpu" if asked.type == "cuda" else asked)
+
+    return made
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import torch
 from svd_core.bench.weights import twin
 from svd_core.fast.compiled import can_compile, compile_blocks
 from svd_core.fast.exact import paying, quicken
+from svd_core.fast.guidance import Guidance
 from svd_core.fast.samplers import levels
-from svd_core.loading import Guidance, place
+from svd_core.loading import place
 from svd_core.memory import MemoryPlan
 from svd_core.params import Speed
 from svd_core.speed import GUIDED

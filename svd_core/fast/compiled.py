@@ -24,7 +24,7 @@ from svd_core import __version__
 from svd_core.fast.rewrites import Rewritten, rewritten_by
 from svd_core.memory import MemoryPlan
 from svd_core.models import Size
-from svd_core.params import Speed
+from svd_core.params import Speed, VideoParams
 from svd_core.speed import SpeedUps
 
 BLOCKS = (SpatioTemporalResBlock, TransformerSpatioTemporalModel)
@@ -49,6 +49,21 @@ class Kind:
     num_frames: int
     guided: bool
     speed: Speed
+
+    @classmethod
+    def of(cls, model: str, plan: MemoryPlan, size: Size, params: VideoParams) -> "Kind":
+        """That of a clip of `params`, of which none that tell kinds apart may be None."""
+        assert params.num_frames is not None
+        assert params.max_guidance_scale is not None
+        guided = params.max_guidance_scale > 1.0
+        return cls(
+            model=model,
+            plan=plan,
+            size=size,
+            num_frames=params.num_frames,
+            guided=guided,
+            speed=params.speed,
+        )
 
     def mark(self) -> str:
         """Short hash of it, and of all on this machine that it depends on."""
@@ -90,7 +105,7 @@ class Compiled:
 
     def __init__(self, wanted: SpeedUps) -> None:
         self._setting = wanted.compile
-        self._folder = wanted.folder
+        self._folder = None if wanted.ahead else wanted.folder
         if self._folder is None or self._setting == "off":
             return
         if not can_compile():

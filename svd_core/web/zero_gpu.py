@@ -1,6 +1,7 @@
 """ZeroGPU: a Space's GPU is lent to a single call, for as long as the call asked for beforehand."""
 
 from collections.abc import Callable, Generator
+from multiprocessing import parent_process
 
 import gradio as gr
 
@@ -9,9 +10,13 @@ from svd_core.events import Event, Progress, Video
 from svd_core.jobs import InlineWork, Work
 from svd_core.jobs.stream import streamed, unpacked
 from svd_core.params import VideoParams, VideoRequest
+from svd_core.speed import AheadOfTime
 
 TAKEN_BACK = "ZeroGPU worker error"
 """Title of the platform's error when the process that had the GPU is gone."""
+
+START_S = 1500
+"""The longest time for which the platform lends a GPU while a Space starts, at nobody's expense."""
 
 
 def lent(work: Work, seconds: Callable[[VideoParams], int]) -> InlineWork:
@@ -37,6 +42,23 @@ def lent(work: Work, seconds: Callable[[VideoParams], int]) -> InlineWork:
             raise refusal(error) from error
 
     return make
+
+
+def ahead_of_time() -> AheadOfTime:
+    """The platform's tools to have a UNet compiled while the Space starts."""
+    import spaces
+
+    def borrow(task: Callable[[], None]) -> None:
+        if parent_process() is not None:
+            raise RuntimeError("a GPU that was lent for a video is not for that")
+        spaces.GPU(duration=START_S)(task)()
+
+    return AheadOfTime(
+        borrow=borrow,
+        # Looked up when they are called: the platform's version decides whether they are there.
+        compile=lambda folder, program: spaces.aoti_compile_and_save(folder, program),
+        load=lambda unet, folder: spaces.aoti_load_from_package_dir(unet, folder),
+    )
 
 
 def refusal(error: gr.Error) -> SvdError:
