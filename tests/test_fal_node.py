@@ -31,7 +31,7 @@ def node() -> Path:
         assert not os.environ.get("REQUIRE_NODE"), "node and npm must be there"
         pytest.skip("no node and npm, which these clients need")
     with wanted.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # tests of several files run at once, and only one installs
+        fcntl.flock(held, fcntl.LOCK_EX)  # two processes test, and one of them installs
         if not found.is_file() or found.stat().st_mtime < wanted.stat().st_mtime:
             subprocess.run(
                 ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"],
