@@ -53,7 +53,7 @@ def server(folder: Path) -> Iterator[ForkServerProcess]:
 
 
 def main(folder: Path, told: Connection) -> None:
-    store = ResultStore(folder / "results")
+    store, ready = ResultStore(folder / "results"), threading.Event()
 
     def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         with (folder / "begun").open("a") as begun:
@@ -65,6 +65,7 @@ def main(folder: Path, told: Connection) -> None:
         if request.image == b"bad":
             raise InvalidImage("The photo is broken; please send another one.")
         if request.image == b"die":
+            ready.wait()  # whoever started it is told so first
             os.kill(os.getpid(), signal.SIGKILL)
         on_progress(Progress(stage=Stage.WRITING))
         frames = np.tile(moving(), (100 if request.image == b"encode" else 1, 1, 1, 1))
@@ -95,6 +96,7 @@ def main(folder: Path, told: Connection) -> None:
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         told.send("ready")
+        ready.set()
         stop.wait()
         outbox.close()
         queue.close()

@@ -96,15 +96,12 @@ def run(command: list[str], folder: Path) -> str:
 
 @pytest.mark.slow
 def test_shell_examples_run(folder: Path) -> None:
-    """With two frames, as in any of them an option may be added; a whole clip is made below."""
     (code,) = [code for kind, code in SNIPPETS if kind == "sh"]
-    making, *others = map(shlex.split, code.splitlines())
-    for command in ([*making, "--num-frames", "2"], *others):
-        assert run(command, folder)
+    for line in code.splitlines():
+        assert run(shlex.split(line), folder)
     first, again = folder / "out.mp4", folder / "again.mp4"
     assert Recipe.read(first).params == Recipe.read(again).params
     assert np.array_equal(read_frames(first), read_frames(again))
-    assert len(read_frames(again)) == 2
 
 
 @pytest.mark.slow
@@ -148,10 +145,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_the_client_example_runs(folder: Path, page: str) -> None:
     (code,) = [code for kind, code in SNIPPETS if kind == "python" and "gradio_client" in code]
     code = code.replace("http://127.0.0.1:7860", page)
-    code = code.replace("motion_bucket_id=80,", "motion_bucket_id=80, num_frames=4,")
     told = run([sys.executable, "-c", code], folder).splitlines()[-1]
     path, seed, summary = told.split(maxsplit=2)
     assert Recipe.read(Path(path)).params.seed == int(seed)
     assert Recipe.read(Path(path)).params.motion_bucket_id == 80
-    assert len(read_frames(Path(path))) == 4
     assert summary
