@@ -19,7 +19,6 @@ from svd_core.memory import MemoryPlan
 SMALL = ["--model", "tiny", "--frames", "2", "--steps", "1", "--rounds", "1", "--no-compile"]
 
 
-@pytest.mark.alone  # rounding, too, is held to what the machine's usual number of threads gives
 def test_a_small_contest_ends_in_its_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert contest.main(SMALL) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

