@@ -96,6 +96,26 @@ def test_units_inputs_and_outputs_without_weights_are_left_out(bias: bool) -> No
         assert torch.allclose(forward(tokens), layer(tokens), atol=1e-6)
 
 
+def test_compiled_all_slices_are_one() -> None:
+    """As code, each would be compiled for itself, and svd-nano has two thousand."""
+    layer = FeedForward(24, mult=4, activation_fn="geglu")
+    with torch.no_grad():
+        layer.net[2].weight[:, :40] = 0
+    forward = used_units(layer)
+    assert forward is not None
+    tokens = torch.randn(8000, 24, generator=torch.Generator().manual_seed(0))
+    products = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        products.extend(node for node in graph.graph.nodes if "linear" in node.name)
+        return graph
+
+    with torch.no_grad():
+        found = torch.compile(forward, backend=backend, dynamic=False)(tokens)
+        assert torch.allclose(found, forward(tokens), atol=1e-6)
+    assert len(products) == 2
+
+
 def test_a_gate_or_value_that_is_only_a_bias_is_a_unit_in_use() -> None:
     layer = FeedForward(24, mult=4, activation_fn="geglu")
     with torch.no_grad():

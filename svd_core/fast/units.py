@@ -46,7 +46,10 @@ def used_units(layer: Any) -> Forward | None:
         back, back_bias = out_of.weight[outputs][:, units], _picked(out_of.bias, outputs)
         tokens = x.reshape(-1, x.shape[-1])
         out = x.new_zeros(len(tokens), out_of.out_features)
-        for some, there in zip(torch.split(tokens, step), torch.split(out, step), strict=True):
+        # Compiled, each slice would be code of its own: thousands, which takes hours.
+        at_once = len(tokens) if torch.compiler.is_compiling() else step
+        slices = zip(torch.split(tokens, at_once), torch.split(out, at_once), strict=True)
+        for some, there in slices:
             value, gate = F.linear(some[:, inputs], weight, bias).chunk(2, dim=-1)
             there[:, outputs] = F.linear(value * F.gelu(gate), back, back_bias)
         return out.view(*x.shape[:-1], out_of.out_features)
