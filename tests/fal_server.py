@@ -72,7 +72,7 @@ def fal_service(
     with open_table(folder) as table:
         photos = PhotoStore(folder / "photos")
         queue = WorkerQueue(work, Premises(table, photos, limits, parts.fetcher.photo))
-        outbox = Outbox(table, queue.get, Webhooks(parts).send, QUICK, every_s=0.1)
+        outbox = Outbox(table, queue.latest, Webhooks(parts).send, QUICK, every_s=0.1)
         try:
             yield Service(parts, queue, lambda: status), outbox
         finally:

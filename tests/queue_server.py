@@ -92,7 +92,7 @@ def main(folder: Path, told: Connection) -> None:
 
     with open_table(folder) as table:
         queue = WorkerQueue(work, Premises(table, PhotoStore(folder / "photos"), QUICK, fetch))
-        outbox = Outbox(table, queue.get, send, Patience(first_s=0.2), every_s=0.05)
+        outbox = Outbox(table, queue.latest, send, Patience(first_s=0.2), every_s=0.05)
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         told.send("ready")

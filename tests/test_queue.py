@@ -361,7 +361,7 @@ class TestPhotosAtAddresses:
         hosts.let_go["http://a/bad"].set()
         assert str(failure(job)) == "There is no photo at that address."
         assert job.times.started is None
-        outbox = Outbox(servers.table(), queue.get, lambda *_: None, every_s=0.01)
+        outbox = Outbox(servers.table(), queue.latest, lambda *_: None, every_s=0.01)
         assert outbox.letter(job.id) is not None
         outbox.close()
         assert isinstance(ending(submit(queue, b"next")), Succeeded)

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from svd_core.jobs import Job, JobOptions, Outbox, TableQueue, Undeliverable
+from svd_core.jobs import (
+    Cancellation,
+    Job,
+    JobOptions,
+    Limits,
+    Outbox,
+    TableQueue,
+    Undeliverable,
+)
 from svd_core.jobs.outbox import Letter, Patience
 from svd_core.params import VideoParams, VideoRequest
 from tests.fake_work import FakeWork, front_queue, worker_queue
@@ -26,7 +34,7 @@ def queue(tmp_path: Path) -> Iterator[TableQueue]:
 
 @contextmanager
 def outbox(queue: TableQueue, send: Callable[[Job, str], None], **options: int) -> Iterator[Outbox]:
-    outbox = Outbox(queue._table, queue.get, send, QUICK, every_s=0.01, **options)
+    outbox = Outbox(queue._table, queue.latest, send, QUICK, every_s=0.01, **options)
     try:
         yield outbox
     finally:
@@ -56,6 +64,17 @@ def test_the_end_is_told_once_with_the_job_as_it_ended(queue: TableQueue) -> Non
         assert letter(box, job, "delivered") == Letter(job.id, URL, "delivered", 1, "")
         time.sleep(0.2)
     assert told == [(job.id, True, URL)]
+
+
+def test_the_end_is_told_where_this_server_has_not_heard_of_it(tmp_path: Path) -> None:
+    """Another server has ended the job; here it still waits until the next look at the table."""
+    told: list[bool] = []
+    with front_queue(tmp_path, Limits(every_s=600.0)) as behind, front_queue(tmp_path) as other:
+        job = behind.submit(VideoRequest(b"", VideoParams(seed=1)), JobOptions(webhook=URL))
+        with outbox(behind, lambda job, _: told.append(job.done)) as box:
+            assert other.get(job.id).cancel() is Cancellation.REMOVED
+            letter(box, job, "delivered")
+    assert told == [True]
 
 
 def test_jobs_without_a_webhook_tell_nobody(queue: TableQueue) -> None:

@@ -48,7 +48,7 @@ class Outbox:
     """A thread that has everything delivered that the table says is due, at least once, from any
     number of processes; `at_once` at a time.
 
-    `find` gets the job of an id (`JobQueue.get`), `send` tells an address of it.
+    `find` gets the job of an id as it has ended (`JobQueue.latest`), `send` tells an address of it.
     """
 
     def __init__(

@@ -141,6 +141,10 @@ class JobQueue(Protocol):
     def get(self, job_id: str) -> Job:
         """The job of that id. Raises `UnknownJob`, also for jobs that finished long ago."""
 
+    def latest(self, job_id: str) -> Job:
+        """The same as the table has it now, of which `get` hears up to a second later where another
+        server has done something. Raises `UnknownJob`."""
+
     def at_hand(self, job_id: str) -> Job | None:
         """The job of that id if it is open and this process has seen it; never waits."""
 

@@ -54,6 +54,9 @@ class TableQueue:
     def get(self, job_id: str) -> Ticket:
         if (ticket := self._board.find(job_id)) is not None:
             return ticket
+        return self.latest(job_id)
+
+    def latest(self, job_id: str) -> Ticket:
         return self._shown(self._row(job_id))
 
     def of_owner(self, owner: str, limit: int = 100) -> list[Ticket]:
