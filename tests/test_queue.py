@@ -79,8 +79,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @dataclass
 class Work:
-    """Does what the photo says: `hold` stays until `go`, `deaf` does so without looking up, `bad`
-    fails, anything else succeeds."""
+    """Does what the photo says: `hold` stays until `go`, `busy` does so and looks up only then,
+    `deaf` never does, `bad` fails, anything else succeeds."""
 
     done: list[bytes] = field(default_factory=list)
     go: threading.Event = field(default_factory=threading.Event)
@@ -89,8 +89,10 @@ class Work:
         on_progress(Progress(stage=Stage.DENOISING, step=1, total=2))
         while request.image == b"hold" and not self.go.wait(0.005):
             on_progress(Progress(stage=Stage.DENOISING, step=2, total=2))
-        if request.image == b"deaf":
+        if request.image in (b"deaf", b"busy"):
             assert self.go.wait(10)
+        if request.image == b"busy":
+            on_progress(Progress(stage=Stage.DENOISING, step=2, total=2))
         self.done.append(request.image)
         if request.image == b"bad":
             raise InvalidImage("The photo is broken; please send another one.")
@@ -436,11 +438,12 @@ class TestPhotosAtAddresses:
 class TestCancelling:
     def test_it_is_told_what_came_of_it(self, servers: Servers) -> None:
         queue = servers.worker(work := Work())
-        runs = submit(queue, b"hold")
+        runs = submit(queue, b"busy")
         eventually(reached(runs))
         waits = submit(queue, b"waits")
         assert [waits.cancel(), waits.cancel()] == [Cancellation.REMOVED, Cancellation.TOO_LATE]
         assert [runs.cancel(), runs.cancel()] == [Cancellation.REQUESTED, Cancellation.REQUESTED]
+        work.go.set()
         assert ending(runs) == ending(waits) == Stopped()
         assert runs.cancel() is Cancellation.TOO_LATE
         assert (waits.times.started, waits.times.ended) != (None, None)
