@@ -49,7 +49,7 @@ from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.web.fal import Parts, Service, Webhooks, build_api
 from svd_core.web.page import Backend, build_page
-from svd_core.web.server import for_this_machine_only, launch_options, watchers
+from svd_core.web.server import for_this_machine_only, keep_queue, launch_options, watchers
 from svd_core.web.zero_gpu import ahead_of_time, lent
 
 TURN_S = 0.0005
@@ -86,7 +86,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
         queue, lambda: engine.status, parts.results, retention.remove, SpeedUps.of(settings)
     )
     page = build_page(backend, ASSETS / "examples", watchers(settings))
-    page.queue(max_size=settings.max_queue)
+    keep_queue(page, settings)
     options = launch_options(settings, parts.results.folder, build_api(service))
     page.launch(prevent_thread_lock=True, **options)
     print(f"Serving {page.local_url}", flush=True)

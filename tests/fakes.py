@@ -23,7 +23,7 @@ from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.video import write_mp4
 from svd_core.web.page import Backend, build_page
-from svd_core.web.server import launch_options, watchers
+from svd_core.web.server import keep_queue, launch_options, watchers
 from tests.fake_work import FakeWork, moving, worker_queue
 
 READY = EngineStatus(
@@ -112,7 +112,7 @@ def serve(
         keep = retention(queue, folder)
         backend = Backend(queue, status, keep.results, keep.remove, speed_ups or SpeedUps())
         page = build_page(backend, folder / "examples", watchers(settings))
-        page.queue(max_size=settings.max_queue)
+        keep_queue(page, settings)
         port = port or _free_port()
         options = launch_options(settings, folder)
         page.launch(prevent_thread_lock=True, server_port=port, **options)

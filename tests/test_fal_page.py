@@ -16,7 +16,13 @@ from gradio_client import Client, handle_file
 from svd_core.settings import Settings
 from svd_core.web.fal import build_api
 from svd_core.web.page import Backend, build_page
-from svd_core.web.server import MAX_BODY, for_this_machine_only, launch_options, watchers
+from svd_core.web.server import (
+    MAX_BODY,
+    for_this_machine_only,
+    keep_queue,
+    launch_options,
+    watchers,
+)
 from tests.fakes import photo
 from tests.fal_server import KEY, KEYS, PhotoWork, fal_service
 
@@ -32,7 +38,7 @@ def page_and_api(settings: Settings) -> Iterator[tuple[str, PhotoWork]]:
     with fal_service(settings, work) as (service, _), socket.socket() as free:
         backend = Backend(service.queue, service.status, service.parts.results, lambda _: None)
         page = build_page(backend, folder / "none", watchers(settings))
-        page.queue(max_size=settings.max_queue)
+        keep_queue(page, settings)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()

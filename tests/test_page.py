@@ -4,6 +4,7 @@ import asyncio
 import base64
 import inspect
 import json
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -536,3 +537,15 @@ def test_the_page_itself_is_served(served: Served) -> None:
         assert b"Stable Video Diffusion" in page.read()
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"{served.url}/no/such/path")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system counts no wake-ups of a process")
+def test_a_page_that_nobody_uses_hardly_wakes(served: Served) -> None:
+    import resource
+
+    def wakes() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+
+    begun, before = time.monotonic(), wakes()
+    time.sleep(2)
+    assert (wakes() - before) / (time.monotonic() - begun) < 300  # Gradio left alone: 1,100
