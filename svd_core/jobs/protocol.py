@@ -1,13 +1,13 @@
 """What page, API and command line may rely on, whichever queue runs behind it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
 
 from svd_core.errors import SvdError
-from svd_core.events import Event
+from svd_core.events import Event, Progress
 from svd_core.params import VideoParams, VideoRequest
 
 Priority = Literal["normal", "low"]
@@ -76,6 +76,11 @@ class Stamped:
     number: int
     at: datetime
     event: Event
+
+    def without_preview(self) -> "Stamped":
+        if isinstance(self.event, Progress) and self.event.preview:
+            return replace(self, event=replace(self.event, preview=None))
+        return self
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """What a job has reported, kept short, and as the JSON in which it lies in the table."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def added(record: Record, event: Event, at: datetime) -> Record:
         return record
     kept = record[:-1] if _outdates(event, last.event) else record
     if isinstance(event, Succeeded) or (isinstance(event, Progress) and event.preview):
-        kept = tuple(_without_preview(entry) for entry in kept)
+        kept = tuple(entry.without_preview() for entry in kept)
     return (*kept, Stamped(last.number + 1, max(at, last.at), event))
 
 
@@ -39,12 +38,6 @@ def _outdates(event: Event, previous: Event) -> bool:
         return False
     counted = event.stage is Stage.DENOISING and event.step != previous.step
     return (event.stage, event.note) == (previous.stage, previous.note) and not counted
-
-
-def _without_preview(entry: Stamped) -> Stamped:
-    if isinstance(entry.event, Progress) and entry.event.preview:
-        return replace(entry, event=replace(entry.event, preview=None))
-    return entry
 
 
 def to_json(record: Record) -> str:

@@ -1,6 +1,8 @@
 """The state of a job as fal's clients read it: three words, a place in line, lines of a log."""
 
 from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded
@@ -64,23 +66,32 @@ def log_of(news: Sequence[Stamped]) -> list[Entry]:
 
 def _entry(stamped: Stamped) -> Entry | None:
     """A line of the log; waiting is not worth one."""
-    level = "INFO"
     match stamped.event:
         case Progress(stage=Stage.QUEUED):
             return None
-        case Progress() as progress:
-            message = _line(progress)
+        case Progress():
+            return _underway(stamped.without_preview())
         case Succeeded(video):
-            message = f"Done in {video.elapsed_s:.1f} s"
+            return _logged(stamped.at, f"Done in {video.elapsed_s:.1f} s")
         case Failed(error):
-            message, level = error.message, "ERROR"
+            return _logged(stamped.at, error.message, "ERROR")
         case Stopped():
-            message = "Cancelled"
+            return _logged(stamped.at, "Cancelled")
+
+
+@lru_cache(maxsize=1024)
+def _underway(stamped: Stamped) -> Entry:
+    """Remembered, since each poll tells all lines again."""
+    assert isinstance(stamped.event, Progress)
+    return _logged(stamped.at, _line(stamped.event))
+
+
+def _logged(at: datetime, message: str, level: str = "INFO") -> Entry:
     return {
         "message": message,
         "level": level,
         "source": "USER",
-        "timestamp": stamped.at.isoformat(timespec="milliseconds"),
+        "timestamp": at.isoformat(timespec="milliseconds"),
     }
 
 
