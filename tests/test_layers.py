@@ -73,6 +73,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "imageio_ffmpeg": ("ffmpeg",),
     "torch": ("preview", "diffusion", "loading", "loaded", "turbo", "fast", "bench", "nano"),
     "diffusers": ("loading", "fast", "bench", "nano"),
+    "accelerate": ("fast",),
     "transformers": ("loading", "bench", "nano"),
     "safetensors": ("loading", "turbo", "nano"),
     "huggingface_hub": ("download",),

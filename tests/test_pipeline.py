@@ -1,5 +1,6 @@
 """The pipeline that leaves nothing to the wrong device."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,64 @@ def test_another_diffusers_means_its_own_pipeline_and_a_sentence(
     monkeypatch.setattr(assumed, "fingerprint", lambda _: "")
     assert pipeline_class() is StableVideoDiffusionPipeline
     assert "_encode_image" in caplog.messages[0]
+
+
+@pytest.fixture
+def offloaded(pipeline: Any) -> Any:
+    """By model, with tensors without numbers for a GPU: what goes there cannot come back."""
+    pipeline.enable_model_cpu_offload(device="cpu")
+    for hook in pipeline._all_hooks:
+        hook.hook.execution_device = torch.device("meta")
+    return pipeline
+
+
+def whereabouts(pipeline: Any) -> dict[str, tuple[str, int]]:
+    """Device and address of each weight and buffer."""
+    return {
+        f"{part}.{name}": (tensor.device.type, tensor.data_ptr())
+        for part in ("image_encoder", "unet", "vae")
+        for model in [getattr(pipeline, part)]
+        for name, tensor in chain(model.named_parameters(), model.named_buffers())
+    }
+
+
+def devices(pipeline: Any) -> list[str]:
+    parts = (pipeline.image_encoder, pipeline.unet, pipeline.vae)
+    return [next(part.parameters()).device.type for part in parts]
+
+
+def call_each(pipeline: Any) -> list[list[str]]:
+    """Have them called one after the other. Returns where all were when each was done."""
+    unet, were = pipeline.unet.config, []
+    with torch.no_grad():
+        pipeline.image_encoder(torch.zeros(1, 3, *SEEN))
+        were.append(devices(pipeline))
+        tokens = torch.zeros(1, 1, unet.cross_attention_dim)
+        latents = torch.zeros(1, 2, unet.in_channels, 8, 8)
+        pipeline.unet(latents, torch.tensor(1.0), tokens, torch.zeros(1, 3))
+        were.append(devices(pipeline))
+        pipeline.vae.decode(torch.zeros(2, 4, 8, 8, device="meta"), num_frames=2)
+        were.append(devices(pipeline))
+    return were
+
+
+def test_with_model_offload_one_works_and_the_others_wait(offloaded: Any) -> None:
+    """The image encoder, the UNet, the VAE."""
+    before = whereabouts(offloaded)
+    assert devices(offloaded) == ["cpu", "cpu", "cpu"]
+    assert call_each(offloaded) == [
+        ["meta", "cpu", "cpu"],
+        ["cpu", "meta", "cpu"],
+        ["cpu", "cpu", "meta"],
+    ]
+    offloaded.maybe_free_model_hooks()
+    assert whereabouts(offloaded) == before  # as it was, without anything copied back
+
+
+def test_weights_that_wait_come_back_when_the_hooks_go(offloaded: Any) -> None:
+    before = whereabouts(offloaded)
+    with torch.no_grad():
+        offloaded.image_encoder(torch.zeros(1, 3, *SEEN))
+    assert devices(offloaded)[0] == "meta"
+    offloaded.remove_all_hooks()
+    assert whereabouts(offloaded) == before

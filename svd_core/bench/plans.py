@@ -47,12 +47,12 @@ def clip_flops(unet: Any, vae: Any, at_once: int) -> float:
 
 
 def moved_bytes(plan: MemoryPlan, parts: Parts) -> int:
-    """Weights over the bus for one clip. Whole models come and go back; layers come for each use,
-    those of the decoder once for every slice."""
+    """Weights over the bus for one clip, and none back. Whole models come once; layers come for
+    each use, those of the decoder once for every slice."""
     if plan.offload == "none":
         return 0
     if plan.offload == "model":
-        return 2 * 2 * parts.all
+        return 2 * parts.all
     calls = STEPS * (2 if plan.split_guidance else 1)
     slices = -(-FRAMES // plan.decode_chunk_size)
     return 2 * (parts.image_encoder + calls * parts.unet + slices * parts.vae)
@@ -116,13 +116,13 @@ def main(_: Sequence[str] = ()) -> int:
         print(f"{name:24}{count / 2**30:8.2f} GiB")
     needs = demand(CHECKPOINTS["svd-xt"], Parts(), 2)
     plans = {}
-    print(f"\n{'plan':66}{'peak':>8}{'PFLOP':>8}{'moved':>8}")
+    print(f"\n{'plan':66}{'peak':>8}{'PFLOP':>8}{'moved':>10}")
     for offload, split, at_once in PLANS:
         plan = replace(START, offload=offload, split_guidance=split, decode_chunk_size=at_once)
         peak, moved = needs.peak(plan), moved_bytes(plan, Parts())
         flops = clip_flops(unet, vae, at_once)
         plans[plan.told()] = {"peak_bytes": peak, "flops": flops, "moved_bytes": moved}
-        print(f"{plan.told():66}{peak / 1e9:5.1f} GB{flops / 1e15:8.2f}{moved / 1e9:5.0f} GB")
+        print(f"{plan.told():66}{peak / 1e9:5.1f} GB{flops / 1e15:8.2f}{moved / 1e9:7.1f} GB")
     print("peak: what the planner expects, weights included; moved: weights over the bus, a clip")
     print(json.dumps({"counted_bytes": counts, "plans": plans}))
     return 0
