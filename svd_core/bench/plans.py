@@ -47,12 +47,12 @@ def clip_flops(unet: Any, vae: Any, at_once: int) -> float:
 
 
 def moved_bytes(plan: MemoryPlan, parts: Parts) -> int:
-    """Weights over the bus for one clip, and none back. Whole models come once; layers come for
-    each use, those of the decoder once for every slice."""
+    """Weights over the bus for one clip, and none back. Whole models come once, the VAE to encode
+    and to decode; layers come for each use, those of the decoder once for every slice."""
     if plan.offload == "none":
         return 0
     if plan.offload == "model":
-        return 2 * parts.all
+        return 2 * (parts.all + parts.vae)
     calls = STEPS * (2 if plan.split_guidance else 1)
     slices = -(-FRAMES // plan.decode_chunk_size)
     return 2 * (parts.image_encoder + calls * parts.unet + slices * parts.vae)

@@ -2,7 +2,7 @@
 
 Stock has each model come to the GPU when it is called, and go back to make room for the next. What
 goes back is what came, so here the weights themselves stay where they wait, a copy works, and going
-back is to drop it. SVD-XT's 4.5 GB in half precision are spared for every video, and nobody has to
+back is to drop it. SVD-XT's 4.7 GB in half precision are spared for every video, and nobody has to
 find memory for them again.
 """
 

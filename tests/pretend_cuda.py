@@ -1,0 +1,147 @@
+"""A GPU where there is none: its tensors are computed by the CPU, but otherwise as good as CUDA's.
+
+They say that they lie on `cuda:0`, do not mix with those of the CPU, have to be brought there and
+back, and can be offloaded from there. What torch does in C++ alone, such as streams and the choice
+of kernels, is not pretended.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+
+DEVICE, IS_CUDA = Tensor.device.__get__, Tensor.is_cuda.__get__  # type: ignore[attr-defined]
+
+MIXING = {Tensor.copy_, Tensor.__getitem__, Tensor.__setitem__}
+"""What takes tensors of two devices on CUDA, too."""
+
+LOOKS = {
+    Tensor.item,
+    Tensor.tolist,
+    Tensor.nonzero,
+    Tensor.__bool__,
+    Tensor.__int__,
+    Tensor.__float__,
+}
+"""At numbers themselves, for which the GPU must have come so far."""
+
+
+class OnGpu(Tensor):
+    """Holds its numbers where any tensor does; only its class says that it lies elsewhere."""
+
+    @staticmethod
+    def __new__(cls, numbers: Tensor, requires_grad: bool = False) -> Any:
+        """As Accelerate calls the class of a parameter when it brings another value for it."""
+        if not isinstance(numbers, OnGpu):
+            return torch.nn.Parameter(numbers, requires_grad)
+        return Tensor._make_subclass(cls, numbers, requires_grad)
+
+
+class PretendCuda(TorchFunctionMode):
+    """`brought`, `fetched`: bytes that went to the GPU and came from it. `waits`: how often the CPU
+    had to wait for what the GPU was computing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.brought = self.fetched = self.waits = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        there = bool(args) and isinstance(args[0], OnGpu)
+        if func == DEVICE:
+            return CUDA if there else func(*args)
+        if func == IS_CUDA:
+            return there
+        if func is Tensor.cpu:
+            return self._moved(args[0], {"device": CPU})
+        if func is Tensor.cuda:
+            return self._moved(args[0], {"device": CUDA})
+        if func is Tensor.to:
+            return self._moved(args[0], _target(args[1:], kwargs))
+        if func is Tensor.numpy and there:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+        self.waits += there and func in LOOKS
+        device = kwargs.get("device")
+        if device is not None and torch.device(device).type == "cuda":
+            kwargs["device"] = CPU
+            return func(*args, **kwargs).as_subclass(OnGpu)
+        if func not in MIXING and not func.__name__.startswith("_"):
+            _check(func.__name__, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _moved(self, tensor: Tensor, target: dict[str, Any]) -> Tensor:
+        """`Tensor.to`, which returns what it is given if nothing changes."""
+        numbers = _bare(tensor)
+        here = "cuda" if isinstance(tensor, OnGpu) else numbers.device.type
+        to = torch.device(target.pop("device", here)).type
+        if to == "meta":
+            return numbers.to("meta", **target) if here != to or target else tensor
+        if here == "meta":
+            raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+        found = numbers.to(**target) if target else numbers
+        if found is numbers:
+            if to == here:
+                return tensor
+            found = numbers.clone()
+        if to != here and to == "cuda":
+            self.brought += found.nbytes
+        elif to != here:
+            self.fetched += found.nbytes
+            self.waits += 1
+        return found.as_subclass(OnGpu) if to == "cuda" else found
+
+
+@contextmanager
+def pretend_cuda() -> Iterator[PretendCuda]:
+    """While it lasts there is such a GPU, for this thread."""
+    future = torch.__future__
+    before = future.get_overwrite_module_params_on_conversion()
+    future.set_overwrite_module_params_on_conversion(True)  # else a weight keeps its class
+    try:
+        with PretendCuda() as gpu:
+            yield gpu
+    finally:
+        future.set_overwrite_module_params_on_conversion(before)
+
+
+def _target(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Tensor.to` is asked for, by name."""
+    target = {name: value for name, value in kwargs.items() if value is not None}
+    flags = iter(("non_blocking", "copy"))
+    for arg in args:
+        match arg:
+            case str() | torch.device():
+                target["device"] = arg
+            case Tensor():
+                target |= {"device": CUDA if isinstance(arg, OnGpu) else CPU, "dtype": arg.dtype}
+            case torch.dtype():
+                target["dtype"] = arg
+            case bool():
+                target[next(flags)] = arg
+    target.pop("non_blocking", None)
+    return target
+
+
+def _bare(tensor: Tensor) -> Tensor:
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.as_subclass(Tensor)
+
+
+def _check(name: str, args: Any, kwargs: Any) -> None:
+    """Single numbers of the CPU go with everything."""
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    there = {isinstance(tensor, OnGpu) for tensor in tensors if tensor.dim()}
+    if len(there) > 1:
+        raise RuntimeError(f"Expected all tensors to be on the same device, in {name}.")

@@ -1,0 +1,152 @@
+"""The ways that only a GPU is taken, with a GPU that is pretended: see tests/pretend_cuda.py."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from svd_core import loading
+from svd_core.clip import Clip
+from svd_core.engine import SvdEngine
+from svd_core.errors import Cancelled
+from svd_core.events import OnProgress, Progress, Stage
+from svd_core.memory import Device
+from svd_core.params import VideoParams
+from tests.pretend_cuda import CPU, CUDA, PretendCuda, pretend_cuda
+from tests.tiny_checkpoint import PHOTO
+
+GPU = Device(kind="cuda", name="None at all", total_bytes=80 << 30, free_bytes=80 << 30)
+
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Made:
+    """A clip, and the same again after one that was cancelled. `brought`, `fetched`: bytes that the
+    second moved; `waits`: from each step to the next; `weights`: bytes of each part."""
+
+    first: Clip
+    again: Clip
+    brought: int
+    fetched: int
+    waits: list[int]
+    weights: dict[str, int]
+
+
+Making = Callable[[str], Made]
+"""By offload; each is made once."""
+
+
+def make(engine: SvdEngine, on_progress: OnProgress = lambda _: None, **params: Any) -> Clip:
+    asked = VideoParams(**{"seed": 1, "num_inference_steps": STEPS, **params})
+    return engine.generate(PHOTO, asked, on_progress)
+
+
+def levels(one: Clip, other: Clip) -> int:
+    """Largest difference of two pixels, of 255."""
+    return int(np.abs(one.frames.astype(int) - other.frames).max())
+
+
+@contextmanager
+def a_gpu() -> Iterator[PretendCuda]:
+    with pytest.MonkeyPatch.context() as patch, pretend_cuda() as gpu:
+        patch.setattr(loading, "find_device", lambda: GPU)
+        yield gpu
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tiny_checkpoint: Path) -> Callable[[str], Clip]:
+    engine = SvdEngine(str(tiny_checkpoint), "none")
+    return cache(lambda speed: make(engine, speed=speed))
+
+
+@pytest.fixture(scope="module")
+def making(tiny_checkpoint: Path) -> Making:
+    return cache(lambda offload: made(tiny_checkpoint, offload))
+
+
+def made(folder: Path, offload: Any) -> Made:
+    waited = []
+
+    def stop(event: Progress) -> None:
+        if event.step == 1:
+            raise Cancelled
+
+    def note(event: Progress) -> None:
+        if event.stage is Stage.DENOISING:
+            waited.append(gpu.waits)
+
+    with a_gpu() as gpu:
+        engine = SvdEngine(str(folder), offload)
+        first = make(engine)
+        with pytest.raises(Cancelled):
+            make(engine, stop)
+        brought, fetched = gpu.brought, gpu.fetched
+        again = make(engine, note)
+        brought, fetched = gpu.brought - brought, gpu.fetched - fetched
+        loaded = engine._loaded
+        assert loaded is not None
+        weights = {part: nbytes(getattr(loaded._pipeline, part)) for part in loading.CLASSES}
+    return Made(first, again, brought, fetched, np.diff(waited).tolist(), weights)
+
+
+def nbytes(model: torch.nn.Module) -> int:
+    return sum(part.nbytes for part in [*model.parameters(), *model.buffers()])
+
+
+def test_what_is_pretended() -> None:
+    with pretend_cuda() as gpu:
+        here = torch.ones(3)
+        there = here.to("cuda")
+        assert (here.device, there.device, (there + 1).device) == (CPU, CUDA, CUDA)
+        assert there.is_cuda
+        assert not here.is_cuda
+        assert torch.zeros(2, device=CUDA).is_cuda
+        with pytest.raises(RuntimeError, match="same device, in add"):
+            torch.add(here, there)
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+        layer = torch.nn.Linear(3, 1).to("cuda")
+        assert layer(there).is_cuda
+        with pytest.raises(RuntimeError, match="same device, in linear"):
+            layer(here)
+        assert (gpu.brought, gpu.fetched, gpu.waits) == (12 + 16, 0, 0)
+        assert there.cpu().device == CPU
+        assert float(there.sum()) == 3
+        assert (gpu.fetched, gpu.waits) == (12, 2)
+    assert not there.cpu().is_cuda
+
+
+@pytest.mark.parametrize("offload", ["none", "model", "sequential"])
+def test_wherever_weights_wait_the_frames_are_the_same(
+    making: Making, on_cpu: Callable[[str], Clip], offload: str
+) -> None:
+    found = making(offload)
+    assert levels(found.first, found.again) == 0
+    assert levels(found.first, on_cpu("exact")) <= 2  # half precision
+
+
+def test_fast_runs_there_too(tiny_checkpoint: Path, on_cpu: Callable[[str], Clip]) -> None:
+    with a_gpu():
+        clip = make(SvdEngine(str(tiny_checkpoint), "model"), speed="fast")
+    assert levels(clip, on_cpu("fast")) <= 2
+
+
+def test_models_that_are_offloaded_come_once_a_clip_and_nothing_goes_back(making: Making) -> None:
+    """The VAE twice: it encodes before all others, and decodes after them."""
+    stays, model, layers = making("none"), making("model"), making("sequential")
+    weights = stays.weights
+    assert model.brought - stays.brought == sum(weights.values()) + weights["vae"]
+    assert layers.brought - stays.brought > STEPS * weights["unet"]
+    assert stays.fetched == model.fetched == layers.fetched
+
+
+def test_a_step_waits_for_the_gpu_only_when_it_is_done(making: Making) -> None:
+    """To see whether its numbers are any, and to show them."""
+    assert making("none").waits == [2] * STEPS
