@@ -42,6 +42,11 @@ class OnGpu(Tensor):
             return torch.nn.Parameter(numbers, requires_grad)
         return Tensor._make_subclass(cls, numbers, requires_grad)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        copied._is_param = isinstance(self, torch.nn.Parameter)  # by which torch knows one
+        return memo.setdefault(id(self), copied)
+
 
 class PretendCuda(TorchFunctionMode):
     """`brought`, `fetched`: bytes that went to the GPU and came from it. `waits`: how often the CPU

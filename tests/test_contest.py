@@ -9,7 +9,7 @@ import torch
 from diffusers.models.attention import FeedForward
 
 from svd_core.bench import contest, contestants
-from svd_core.bench.fidelity import AS_NEAR, ROUNDING, Fidelity
+from svd_core.bench.fidelity import AS_NEAR, ASKED, ROUNDING, Fidelity
 from svd_core.bench.floor import step_flops
 from svd_core.bench.weights import TINY, open_stock
 from svd_core.fast import exact
@@ -74,15 +74,23 @@ def test_a_wrong_rewrite_gets_no_speeds(
     assert "speedup" not in out
 
 
-def test_where_rounding_is_blown_up_stocks_own_error_is_the_measure() -> None:
-    def judged(ratio: float | None) -> list[str]:
-        return Fidelity({"ours": 1e-2}, None if ratio is None else {"ours": ratio}, {}, {}).wrong
+def verdict(answer: float, ratio: float | None = None, asked: float = 0.0) -> list[str]:
+    ratios = None if ratio is None else {"ours": ratio}
+    return Fidelity({"ours": asked}, {"ours": answer}, ratios, {}, {}).wrong
 
-    assert judged(None) == ["ours"]
-    assert judged(AS_NEAR + 0.01) == ["ours"]
-    assert judged(float("nan")) == ["ours"]
-    assert judged(AS_NEAR) == []
-    assert Fidelity({"ours": float("nan")}, None, {}, {}).wrong == ["ours"]
+
+def test_where_rounding_is_blown_up_stocks_own_error_is_the_measure() -> None:
+    assert verdict(1e-2) == ["ours"]
+    assert verdict(1e-2, AS_NEAR + 0.01) == ["ours"]
+    assert verdict(1e-2, float("nan")) == ["ours"]
+    assert verdict(1e-2, AS_NEAR) == []
+    assert verdict(float("nan")) == ["ours"]
+
+
+def test_whoever_asks_its_unet_about_another_photo_is_wrong() -> None:
+    assert verdict(0.0, asked=ASKED) == []
+    assert verdict(0.0, asked=2 * ASKED) == ["ours"]
+    assert verdict(0.0, asked=float("nan")) == ["ours"]
 
 
 def test_without_a_compiler_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

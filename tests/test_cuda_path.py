@@ -1,8 +1,9 @@
 """The ways that only a GPU is taken, with a GPU that is pretended: see tests/pretend_cuda.py."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from svd_core import loading
+from svd_core.bench import contest, floor, weights
+from svd_core.bench.fidelity import ASKED, Fidelity
 from svd_core.clip import Clip
 from svd_core.engine import SvdEngine
 from svd_core.errors import Cancelled
@@ -150,3 +153,31 @@ def test_models_that_are_offloaded_come_once_a_clip_and_nothing_goes_back(making
 def test_a_step_waits_for_the_gpu_only_when_it_is_done(making: Making) -> None:
     """To see whether its numbers are any, and to show them."""
     assert making("none").waits == [2] * STEPS
+
+
+def test_a_contest_runs_there_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And everybody is right, though ours asks its UNet otherwise in the last digit."""
+    asked: list[dict[str, float]] = []
+    judge = contest.judge
+
+    def noted(*given: Any) -> Fidelity:
+        verdict = judge(*given)
+        asked.append(verdict.asked)
+        return verdict
+
+    monkeypatch.setattr(contest, "judge", noted)
+    monkeypatch.setitem(floor.SIDE, "cuda", 64)  # a CPU would take minutes for a GPU's product
+    monkeypatch.setattr(contest, "find_device", lambda: GPU)
+    monkeypatch.setattr(weights, "TINY", replace(weights.TINY, sizes=((64, 64),)))
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    for name in ("memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 0)
+    with pretend_cuda():
+        small = ["--model", "tiny", "--rounds", "1", "--steps", "2", "--frames", "2"]
+        assert contest.main([*small, "--no-compile"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["device"] == GPU.name
+    assert asked[0]["stock"] == 0
+    assert 0 < asked[0]["ours"] <= ASKED

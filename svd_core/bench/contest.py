@@ -74,7 +74,7 @@ def _hold(asked: argparse.Namespace) -> int:
             shots[one.name].append(_shoot(one, image, at(one.speed), chosen.device))
     for sentence in absent:
         print(sentence)
-    verdict = judge(stock, shots, [one.name for one in taking_part if one.speed == "exact"])
+    verdict = judge(stock, shots, [one for one in taking_part if one.speed == "exact"])
     if verdict.wrong:
         print(verdict.sentence(), file=sys.stderr)
         return 1
