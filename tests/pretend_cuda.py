@@ -5,6 +5,7 @@ back, and can be offloaded from there. What torch does in C++ alone, such as str
 of kernels, is not pretended.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,8 +19,11 @@ CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 
 DEVICE, IS_CUDA = Tensor.device.__get__, Tensor.is_cuda.__get__  # type: ignore[attr-defined]
 
-MIXING = {Tensor.copy_, Tensor.__getitem__, Tensor.__setitem__}
+MIXING = {Tensor.copy_, Tensor.__getitem__, Tensor.__setitem__, Tensor.__deepcopy__}
 """What takes tensors of two devices on CUDA, too."""
+
+INNER = re.compile(r"_[^_]|__[gs]et__")
+"""Names of what computes nothing: torch's own, and reading and setting an attribute."""
 
 LOOKS = {
     Tensor.item,
@@ -82,7 +86,7 @@ class PretendCuda(TorchFunctionMode):
         if device is not None and torch.device(device).type == "cuda":
             kwargs["device"] = CPU
             return func(*args, **kwargs).as_subclass(OnGpu)
-        if func not in MIXING and not func.__name__.startswith("_"):
+        if func not in MIXING and not INNER.match(func.__name__):
             _check(func.__name__, args, kwargs)
         return func(*args, **kwargs)
 

@@ -111,8 +111,10 @@ def test_what_is_pretended() -> None:
         assert there.is_cuda
         assert not here.is_cuda
         assert torch.zeros(2, device=CUDA).is_cuda
-        with pytest.raises(RuntimeError, match="same device, in add"):
-            torch.add(here, there)
+        both = [here, there]
+        for mixed in (lambda: here + there, lambda: there == here, lambda: torch.cat(both)):
+            with pytest.raises(RuntimeError, match="same device"):
+                mixed()
         with pytest.raises(TypeError, match="numpy"):
             there.numpy()
         layer = torch.nn.Linear(3, 1).to("cuda")
