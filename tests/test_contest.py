@@ -1,6 +1,7 @@
 """The contest: everybody makes the same clip, and nobody's speed is told who computes otherwise."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from diffusers.models.attention import FeedForward
 
-from svd_core.bench import contest, contestants
+from svd_core.bench import contest, contestants, fidelity
 from svd_core.bench.fidelity import AS_NEAR, ASKED, ROUNDING, Fidelity
 from svd_core.bench.floor import step_flops
 from svd_core.bench.weights import TINY, open_stock
@@ -91,6 +92,19 @@ def test_whoever_asks_its_unet_about_another_photo_is_wrong() -> None:
     assert verdict(0.0, asked=ASKED) == []
     assert verdict(0.0, asked=2 * ASKED) == ["ours"]
     assert verdict(0.0, asked=float("nan")) == ["ours"]
+
+
+def test_a_question_that_is_no_number_is_not_passed_over() -> None:
+    asked, other = [torch.ones(2), torch.tensor([1.1, float("nan")])], [torch.ones(2)] * 2
+    for order in (1, -1):
+        assert math.isnan(fidelity._apart(tuple(asked[::order]), tuple(other)))
+    assert (
+        fidelity._apart(
+            (torch.ones(2), 3, {"x": torch.tensor([2.0, 1.0])}),
+            (torch.ones(2), 3, {"x": torch.tensor([2.0, 2.0])}),
+        )
+        == 0.5
+    )
 
 
 def test_without_a_compiler_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,9 @@ class Fidelity:
 
     def sentence(self) -> str:
         told = [
-            f"{name} (differs by {self.answers[name]:.1e}, "
-            f"{(self.ratio or {}).get(name, float('nan')):.2f} times stock's error)"
+            f"{name} (asked otherwise by {self.asked[name]:.1e}, differs by "
+            f"{self.answers[name]:.1e}, {(self.ratio or {}).get(name, float('nan')):.2f} times "
+            "stock's error)"
             for name in self.wrong
         ]
         return f"No speeds: {', '.join(told)} does not compute what stock computes."
@@ -105,8 +106,9 @@ def judge(stock: Any, shots: dict[str, list[Shot]], exact: Sequence[Contestant])
 def _apart(question: Question, other: Question) -> float:
     """Largest difference of two numbers at the same place, over the largest of `other`."""
     pairs = zip(tree_leaves(question), tree_leaves(other), strict=True)
-    tensors = [(a.float(), b.float()) for a, b in pairs if torch.is_tensor(a)]
-    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-12)) for a, b in tensors)
+    tensors = [(a.float().cpu(), b.float().cpu()) for a, b in pairs if torch.is_tensor(a)]
+    apart = [(a - b).abs().max() / b.abs().max().clamp(min=1e-12) for a, b in tensors]
+    return float(torch.stack(apart).max())  # of which one that is no number is the largest
 
 
 @torch.no_grad()
