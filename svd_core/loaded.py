@@ -26,7 +26,7 @@ from svd_core.loading import (
 )
 from svd_core.memory import Device, MemoryPlan, Offload, Setting, plan
 from svd_core.models import Checkpoint, settled
-from svd_core.pace import Pace, byte_reports
+from svd_core.pace import Pace, Timing, byte_reports, first_guess
 from svd_core.params import Speed, VideoParams
 from svd_core.resolved import filled, held_fps, held_notes
 from svd_core.speed import SpeedUps
@@ -50,7 +50,7 @@ class LoadedModel:
         folder = checkpoint.folder
         weights = fingerprint(folder) if folder else checkpoint.revision
         self._model = f"{checkpoint.name} {weights}"
-        self._decode_s: dict[int, float] = {}  # seconds per frame, by pixels per frame
+        self._timings: dict[Kind, Timing] = {}  # of the last clip of that kind
         usual = filled(VideoParams(seed=0), checkpoint, chosen.decode_chunk_size)
         kind = Kind.of(self._model, chosen, checkpoint.sizes[0], usual)
         use_package(pipeline.unet, kind, speed_ups)
@@ -134,15 +134,17 @@ class LoadedModel:
         holds on to every tensor of the call.)"""
         assert params.num_inference_steps is not None
         assert params.num_frames is not None
+        on_cpu = chosen.device == "cpu"
         pixels = image.width * image.height
+        guess = first_guess(self.checkpoint, pixels, params.num_frames) if on_cpu else None
+        kind = Kind.of(self._model, chosen, image.size, params)
         pace = Pace(
             num_steps=params.num_inference_steps,
             num_frames=params.num_frames,
-            on_cpu=chosen.device == "cpu",
-            decode_s=self._decode_s.get(pixels),
+            on_cpu=on_cpu,
+            expected=self._timings.get(kind) or guess,
         )
         try:
-            kind = Kind.of(self._model, chosen, image.size, params)
             compiled = self._compiled.wanted(kind)
             new = compiled and not self._compiled.had(kind)
             notes = [*([note] if note else []), *([COMPILING] if new else [])]
@@ -153,8 +155,8 @@ class LoadedModel:
             frames = make_frames(self._pipeline, image, params, fps, pace, on_progress, whole)
             if compiled:
                 self._compiled.note(kind)
-            if pace.decode_s is not None:
-                self._decode_s[pixels] = pace.decode_s
+            if pace.timing is not None:
+                self._timings[kind] = pace.timing
             return frames
         except (RuntimeError, ValueError, MemoryError) as error:
             if is_out_of_memory(error):

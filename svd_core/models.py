@@ -45,6 +45,7 @@ class Checkpoint:
     the GPU), estimated by `memory.demand`; zeros where nobody worked it out.
     `half_precision_on_cpu`: its videos are as good in bfloat16, which some CPUs work in faster.
     `single_precision_unet`: its UNet needs float32 everywhere.
+    `cpu_core_s`: processor seconds of its default video, summed over the cores; 0: not known.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Checkpoint:
     memory_gb: tuple[float, float] = (0.0, 0.0)
     half_precision_on_cpu: bool = False
     single_precision_unet: bool = False
+    cpu_core_s: float = 0.0
     summary: str
 
     @property
@@ -101,6 +103,7 @@ CHECKPOINTS: Mapping[str, Checkpoint] = {
             max_guidance_scale=1.0,
             licence="CC BY-SA 4.0",
             licence_url="https://creativecommons.org/licenses/by-sa/4.0/",
+            cpu_core_s=18.0,  # 9 s on 2 cores
             summary="a small demonstration model that runs without a GPU",
         ),
         _published(

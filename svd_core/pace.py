@@ -1,6 +1,7 @@
-"""How long a video still takes, from the time its first parts took."""
+"""Remaining time of a video, from what its parts and those of the last video took."""
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,11 +11,14 @@ from svd_core.models import Checkpoint
 from svd_core.params import VideoParams
 from svd_core.speed import at_speed
 
-# First guesses, until a decoded video has been timed. On a CPU, decoding a frame costs about three
-# times encoding the photo (svd-nano 3.3, SVD-XT 2.7, counted in operations). On a GPU the encoding
-# is too short to time; decoding all frames costs about one guided step there (SVD-XT 1.09).
+# First guesses, until a video has been timed. On a CPU, decoding a frame costs about three times
+# encoding the photo (svd-nano 3.3, SVD-XT 2.7, counted in operations). On a GPU the encoding is too
+# short to time; decoding all frames costs about one guided step there (SVD-XT 1.09).
 FRAMES_PER_ENCODING = 3.0
 STEPS_PER_DECODING = 1.1
+
+# Shares of svd-nano's clip on two cores: 0.2 of 6.4 s, 5.2 s, 1.0 s.
+ENCODING_SHARE, STEPS_SHARE, DECODING_SHARE = 0.04, 0.8, 0.16
 
 # A ZeroGPU's share of an H200, by whose seconds the platform counts (it multiplies them for slower
 # cards). Modelled, not measured: 160 teraflop a step of SVD-XT (29.5 megapixels with both halves of
@@ -31,58 +35,101 @@ REPORT_S = 0.1
 """Seconds between two reports of bytes."""
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that the parts of a video take: encoding the photo, one step, decoding a frame."""
+
+    encode_s: float
+    step_s: float
+    decode_s: float
+
+
+def first_guess(checkpoint: Checkpoint, pixels: int, num_frames: int) -> Timing | None:
+    """Expected timing on a CPU before any video was made; None where nothing is known.
+
+    `pixels`: of a frame. The work is taken to be in proportion to pixels and frames.
+    """
+    if not checkpoint.cpu_core_s:
+        return None
+    width, height = checkpoint.sizes[0]
+    size = pixels * num_frames / (width * height * checkpoint.num_frames)
+    clip_s = checkpoint.cpu_core_s / (os.cpu_count() or 1) * size
+    return Timing(
+        encode_s=clip_s * ENCODING_SHARE,
+        step_s=clip_s * STEPS_SHARE / checkpoint.num_inference_steps,
+        decode_s=clip_s * DECODING_SHARE / num_frames,
+    )
+
+
 @dataclass
 class Pace:
-    """Clock of one video. Make it when the work begins, then tell it what is done.
+    """Clock of one video. Make it when the work begins, and report each part that is done.
 
-    `decode_s`: seconds a frame of this size took to decode last time; None: never timed.
+    `expected`: the timing of the last video of this kind, or a first guess; None: not known.
     """
 
     num_steps: int
     num_frames: int
     on_cpu: bool
-    decode_s: float | None = None
+    expected: Timing | None = None
     clock: Callable[[], float] = time.monotonic
     _begun: float = field(init=False)
     _encoded: float = field(init=False, default=0.0)
     _stepped: float = field(init=False, default=0.0)
     _steps: int = field(init=False, default=0)
     _frames: int = field(init=False, default=0)
+    _decode_s: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._begun = self.clock()
 
     def encoding(self) -> Progress:
-        return self._at(Progress(stage=Stage.ENCODING))
+        expected = self.expected
+        left = expected.encode_s + self._steps_s() + self._decoding_s() if expected else None
+        return self._at(Progress(stage=Stage.ENCODING), left)
 
     def encoded(self) -> Progress:
         """The photo is encoded; the first step begins."""
         self._encoded = self._stepped = self.clock()
-        return self._at(Progress(stage=Stage.DENOISING, total=self.num_steps))
+        left = self._steps_s() + self._decoding_s() if self.expected else None
+        return self._at(Progress(stage=Stage.DENOISING, total=self.num_steps), left)
 
     def stepped(self, steps: int) -> Progress:
         """`steps` denoising steps are done."""
         self._stepped, self._steps = self.clock(), steps
         progress = Progress(stage=Stage.DENOISING, step=steps, total=self.num_steps)
-        return self._at(progress, self._step_s() * (self.num_steps - steps) + self._decoding_s())
+        return self._at(progress, self._steps_s() + self._decoding_s())
 
     def decoded(self, frames: int) -> Progress:
         """`frames` frames are decoded, 0 when decoding begins."""
         self._frames = frames
         if frames:
-            self.decode_s = (self.clock() - self._stepped) / frames
+            self._decode_s = (self.clock() - self._stepped) / frames
         progress = Progress(stage=Stage.DECODING, step=frames, total=self.num_frames)
         return self._at(progress, self._decoding_s())
+
+    @property
+    def timing(self) -> Timing | None:
+        """What the parts took; None before any frame is decoded."""
+        if self._decode_s is None:
+            return None
+        return Timing(self._encoded - self._begun, self._step_s(), self._decode_s)
 
     def _at(self, progress: Progress, remaining: float | None = None) -> Progress:
         return replace(progress, elapsed_s=self.clock() - self._begun, remaining_s=remaining)
 
     def _step_s(self) -> float:
-        return (self._stepped - self._encoded) / max(1, self._steps)
+        if self._steps:
+            return (self._stepped - self._encoded) / self._steps
+        return self.expected.step_s if self.expected else 0.0
+
+    def _steps_s(self) -> float:
+        return self._step_s() * (self.num_steps - self._steps)
 
     def _decoding_s(self) -> float:
-        if self.decode_s is not None:
-            return self.decode_s * (self.num_frames - self._frames)
+        timed = self._decode_s or (self.expected.decode_s if self.expected else None)
+        if timed is not None:
+            return timed * (self.num_frames - self._frames)
         if self.on_cpu:
             return FRAMES_PER_ENCODING * self.num_frames * (self._encoded - self._begun)
         return STEPS_PER_DECODING * self._step_s()

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from svd_core.events import Stage
-from svd_core.pace import Pace
+from svd_core.models import CHECKPOINTS
+from svd_core.pace import Pace, Timing, first_guess
 
 
 @dataclass
@@ -16,8 +17,8 @@ class Hand:
         return self.now
 
 
-def paced(hand: Hand, on_cpu: bool = True, decode_s: float | None = None) -> Pace:
-    return Pace(num_steps=4, num_frames=10, on_cpu=on_cpu, decode_s=decode_s, clock=hand)
+def paced(hand: Hand, on_cpu: bool = True, expected: Timing | None = None) -> Pace:
+    return Pace(num_steps=4, num_frames=10, on_cpu=on_cpu, expected=expected, clock=hand)
 
 
 def test_stages_steps_and_elapsed_seconds() -> None:
@@ -40,13 +41,34 @@ def test_stages_steps_and_elapsed_seconds() -> None:
 
 def test_remaining_counts_the_steps_and_the_decoding() -> None:
     hand = Hand()
-    pace = paced(hand, decode_s=0.5)
+    pace = paced(hand, expected=Timing(encode_s=1, step_s=3, decode_s=0.5))
+    assert pace.encoding().remaining_s == pytest.approx(1 + 4 * 3 + 10 * 0.5)
     hand.now += 1
-    assert pace.encoded().remaining_s is None
+    assert pace.encoded().remaining_s == pytest.approx(4 * 3 + 10 * 0.5)
     hand.now += 2
     assert pace.stepped(1).remaining_s == pytest.approx(3 * 2 + 10 * 0.5)
     hand.now += 6
     assert pace.stepped(4).remaining_s == pytest.approx(10 * 0.5)
+    assert pace.timing is None
+    hand.now += 10
+    pace.decoded(10)
+    assert pace.timing == Timing(encode_s=1, step_s=2, decode_s=1)
+
+
+def test_nothing_is_expected_where_nothing_is_known() -> None:
+    pace = paced(Hand())
+    assert pace.encoding().remaining_s is None
+    assert pace.encoded().remaining_s is None
+
+
+def test_a_first_guess_is_in_proportion_to_pixels_and_frames() -> None:
+    nano, usual = CHECKPOINTS["svd-nano"], 512 * 288
+    whole, half = first_guess(nano, usual, 14), first_guess(nano, usual // 2, 7)
+    assert whole is not None
+    assert half is not None
+    assert half.step_s == pytest.approx(whole.step_s / 4)
+    assert half.decode_s == pytest.approx(whole.decode_s / 2)
+    assert first_guess(CHECKPOINTS["svd-xt"], usual, 14) is None
 
 
 def test_decoding_is_guessed_from_the_encoding_on_a_cpu() -> None:
@@ -77,5 +99,6 @@ def test_decoding_is_timed_as_it_goes() -> None:
     assert pace.decoded(2).remaining_s == pytest.approx(8 * 3)
     hand.now += 8
     assert pace.decoded(4).remaining_s == pytest.approx(6 * 14 / 4)
-    assert pace.decode_s == pytest.approx(14 / 4)
+    assert pace.timing is not None
+    assert pace.timing.decode_s == pytest.approx(14 / 4)
     assert pace.decoded(10).remaining_s == 0
