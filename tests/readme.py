@@ -3,10 +3,6 @@
 A part stands between `<!-- name -->` and `<!-- end name -->`.
 """
 
-import ast
-import json
-import re
-from itertools import takewhile
 from pathlib import Path
 
 from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
@@ -14,11 +10,9 @@ from svd_core.options import option
 from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.settings import PREFIX, Settings
 from svd_core.web.fal.snippets import snippets
-from tests.test_layers import ROWS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-SOURCES = (".py", ".css", ".tsv", ".json", ".toml")
 
 
 def parts() -> dict[str, str]:
@@ -29,7 +23,6 @@ def parts() -> dict[str, str]:
         "checkpoints": checkpoints(),
         "parameters": parameters(),
         "settings": settings(),
-        "files": files(),
     }
 
 
@@ -100,40 +93,6 @@ def settings() -> str:
         shown = f"{default:g}" if isinstance(default, float) else default
         rows.append((f"`{PREFIX}{name.upper()}`", f"{shown}", field.description or ""))
     return table(("variable", "default", "what it sets"), rows)
-
-
-def files() -> str:
-    """Every source file with the first line of its docstring, in the order of reading."""
-    package = ROOT / "svd_core"
-    rows = []
-    for places in ROWS:
-        for place in places:
-            single = package / f"{place}.py"
-            inside = (p for p in (package / place).rglob("*.*") if p.suffix in SOURCES)
-            found = [single] if single.is_file() else sorted(inside)
-            rows += [(f"`{p.relative_to(ROOT)}`", first_line(p)) for p in found]
-    return table(("file", "what it knows"), rows)
-
-
-def first_line(path: Path) -> str:
-    """What a source says of itself: the first sentence of a module's docstring or of a style
-    sheet's or a TOML file's comment, without full stop; the columns of a table, the keys of a
-    list."""
-    source = path.read_text(encoding="utf-8")
-    if path.suffix == ".tsv":
-        text = f"Table of {', '.join(source.splitlines()[0].split())}"
-    elif path.suffix == ".json":
-        lists = json.loads(source)
-        text = f"Lists of {', '.join(next(iter(lists.values()))[0])} under {len(lists)} names"
-    elif path.suffix == ".css":
-        text = source.partition("/*")[2].partition("*/")[0]
-    elif path.suffix == ".toml":
-        comment = takewhile(lambda line: line.startswith("#"), source.splitlines())
-        text = " ".join(line.lstrip("# ") for line in comment)
-    else:
-        text = ast.get_docstring(ast.parse(source)) or ""
-    paragraph = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<=[^.])\.(?= [A-Z`]|$)", paragraph)[0].replace("|", "\\|")
 
 
 def rewritten(text: str) -> str:

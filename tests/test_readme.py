@@ -20,7 +20,7 @@ from svd_core.options import parser
 from svd_core.recipe import Recipe
 from svd_core.settings import Settings
 from svd_core.video import read_frames
-from tests.readme import README, ROOT, SOURCES, first_line, rewritten
+from tests.readme import README, ROOT, rewritten
 
 TEXT = README.read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```(sh|python)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -35,20 +35,6 @@ def test_a_table_that_is_not_the_codes_is_seen() -> None:
     assert rewritten(TEXT.replace("1 to 255", "1 to 256")) == TEXT
     with pytest.raises(ValueError, match="no part settings"):
         rewritten(TEXT.replace("<!-- end settings -->", ""))
-
-
-def test_the_map_shows_every_file_of_the_program() -> None:
-    own = [path for path in (ROOT / "svd_core").rglob("*") if path.is_file()]
-    made = {".pyc", ".pyi"}  # by Python and by Gradio
-    names = {str(path.relative_to(ROOT)) for path in own if path.suffix not in made}
-    assert names - set(re.findall(r"^\| `(svd_core/[^`]+)` \|", TEXT, re.MULTILINE)) == {
-        "svd_core/__init__.py"
-    }
-
-
-def test_every_module_says_what_it_knows_in_one_line() -> None:
-    for path in (p for p in (ROOT / "svd_core").rglob("*.*") if p.suffix in SOURCES):
-        assert 10 < len(first_line(path)) <= 100, f"{path}: {first_line(path)!r}"
 
 
 def test_the_map_shows_every_visible_name_of_the_top_level() -> None:
