@@ -75,9 +75,9 @@ class TestWords:
     @pytest.mark.parametrize(
         ("progress", "text"),
         [
-            (Progress(stage=Stage.QUEUED), "Starting"),
-            (Progress(stage=Stage.QUEUED, step=1), "Waiting · 1 video before yours"),
-            (Progress(stage=Stage.QUEUED, step=3), "Waiting · 3 videos before yours"),
+            (Progress(stage=Stage.QUEUED), "Starting…"),
+            (Progress(stage=Stage.QUEUED, step=1), "Waiting · 1 video ahead of yours"),
+            (Progress(stage=Stage.QUEUED, step=3), "Waiting · 3 videos ahead of yours"),
             (
                 Progress(stage=Stage.LOADING, step=2_100_000_000, total=9_600_000_000),
                 "Loading the model · 2.1 of 9.6 GB",
@@ -109,8 +109,7 @@ class TestWords:
 
     def test_a_finished_video_is_summed_up_with_its_notes(self) -> None:
         assert words.summary(VIDEO, SAY) == (
-            "14 frames, 512 × 288 pixels, 7 fps, 2.0 s long; made by svd-nano in 12 s. "
-            "fps was held to 30."
+            "14 frames, 512 × 288, 7 fps, 2.0 s. Made with svd-nano in 12 s. fps was held to 30."
         )
 
     def test_errors_are_shown_in_their_own_words_and_escaped(self) -> None:
@@ -126,7 +125,7 @@ class TestWords:
         assert words.duration(seconds, SAY) == text
 
     def test_the_demonstration_model_is_called_what_it_is(self) -> None:
-        assert "small demonstration model" in words.device_html(READY, SAY)
+        assert "Small demo model" in words.device_html(READY, SAY)
         assert "svd-nano</b> on CPU, 2 cores" in words.device_html(READY, SAY)
 
     def test_other_models_name_their_licence_with_a_link(self) -> None:
@@ -135,7 +134,7 @@ class TestWords:
         assert f'href="{model.licence_url}"' in html
         assert model.licence in html
         assert "loading" in html
-        assert "demonstration" not in html
+        assert "demo model" not in html
 
     def test_a_notice_is_escaped_and_nothing_is_shown_without(self) -> None:
         assert "&lt;b&gt;" in words.notice_html(replace(READY, notice="<b>"), SAY)
@@ -394,7 +393,7 @@ class TestWatching:
         self, screen: Screen, backend: Backend, work: FakeWork, a_photo: Path
     ) -> None:
         with work.held():
-            for before in ("", "Waiting · 1 video before yours"):
+            for before in ("", "Waiting · 1 video ahead of yours"):
                 job = backend.submit(a_photo.read_bytes(), {})
                 first = screen.begin([job], SAY)
                 assert before in first[screen.line]
@@ -512,7 +511,7 @@ class TestSpeeds:
         (dial,) = (block for block in page.blocks.values() if block.elem_id == "speed")
         assert [word for _, word in dial.choices] == words  # type: ignore[attr-defined]
         (hint,) = (h for h in ("speed_hint", "speed_two_hint") if f"svd_{h}" in dial.info)  # type: ignore[attr-defined]
-        assert ("turbo" in SAY(hint)) == ("turbo" in words)
+        assert ("Turbo" in SAY(hint)) == ("turbo" in words)
 
 
 def plain_backend(queue: JobQueue, folder: Path) -> Backend:

@@ -12,7 +12,16 @@ from playwright.sync_api import Browser, Page, expect
 
 from svd_core.recipe import Recipe
 from svd_core.video import read_frames
-from tests.browser.visiting import colourful, done, generate, shot, upload, visitor
+from tests.browser.visiting import (
+    colourful,
+    done,
+    generate,
+    open_menu,
+    open_tab,
+    shot,
+    upload,
+    visitor,
+)
 from tests.fakes import Served
 
 
@@ -29,7 +38,7 @@ def made(browser: Browser, real: Served, tmp_path: Path) -> Iterator[Page]:
 def saved(page: Page, folder: Path, kind: str) -> Path:
     """The file that comes of the panel as it stands."""
     with page.expect_download() as download:
-        page.get_by_role("button", name="Save", exact=True).click()
+        page.get_by_role("button", name="Save in this format").click()
     path = folder / download.value.suggested_filename
     download.value.save_as(path)
     expect(page.locator("#export-said")).to_contain_text(kind)
@@ -40,9 +49,9 @@ def test_every_format_opens_and_says_how_long_it_took(
     made: Page, real: Served, tmp_path: Path
 ) -> None:
     before = len(real.work.requests)
-    made.get_by_role("button", name="Save it another way").click()
-    made.get_by_label("There and back").check()
-    made.get_by_role("slider", name="Playback, frames per second").fill("14")
+    open_menu(made)
+    made.get_by_label("Back and forth").check()
+    made.get_by_role("slider", name="Playback FPS").fill("14")
     assert len(read_frames(saved(made, tmp_path, ".mp4"))) == 14
     shot(made, "saving")
     for label, kind in (("GIF", "GIF"), ("WebP", "WEBP")):
@@ -64,19 +73,20 @@ def test_every_format_opens_and_says_how_long_it_took(
 def test_a_dropped_video_brings_everything_back(made: Page, real: Served, tmp_path: Path) -> None:
     first = real.work.requests[-1]
     page = made
-    page.get_by_role("button", name="Save it another way").click()
+    open_menu(page)
     path = saved(page, tmp_path, ".mp4")
     page.get_by_role("button", name="Cat").click()
     page.get_by_label("Wild").check()
     page.get_by_label("Blurred edges").check()
-    page.get_by_role("button", name="Settings from a video").click()
+    open_tab(page, "recipe")
     page.locator("#recipe-file input[type=file]").set_input_files(path)
     said = page.locator("#recipe-said")
-    expect(said).to_contain_text(f"made by svd-nano, seed {first.params.seed}")
+    expect(said).to_contain_text(f"made with svd-nano, seed {first.params.seed}")
     expect(said).to_contain_text("Its photo was still here")
     expect(page.get_by_label("Lively")).to_be_checked()
     expect(page.get_by_label("Crop", exact=True)).to_be_checked()
     shot(page, "recipe")
+    open_tab(page, "history")
     generate(page)
     expect(page.locator("#tiles video")).to_have_count(2)
     again = real.work.requests[-1]
@@ -90,18 +100,20 @@ def test_a_dropped_video_brings_everything_back(made: Page, real: Served, tmp_pa
 def test_a_strangers_video_brings_settings_and_says_what_is_missing(
     made: Page, browser: Browser, real: Served, tmp_path: Path
 ) -> None:
-    made.get_by_role("button", name="Save it another way").click()
+    open_menu(made)
     path = saved(made, tmp_path, ".mp4")
     with visitor(browser, real.url) as other:
-        other.get_by_role("button", name="Settings from a video").click()
+        open_tab(other, "recipe")
         other.locator("#recipe-file input[type=file]").set_input_files(path)
-        expect(other.locator("#recipe-said")).to_contain_text("Its photo is not inside")
+        expect(other.locator("#recipe-said")).to_contain_text("The photo isn’t stored in the file")
 
 
 def test_the_last_frame_becomes_the_photo(made: Page, real: Served) -> None:
     last = read_frames(_newest(real.work.folder))[-1]
-    made.get_by_role("button", name="Last frame as photo").click()
-    expect(made.locator("#progress")).to_contain_text("The last frame is the photo now")
+    open_menu(made)
+    made.get_by_role("button", name="Use last frame as photo").click()
+    expect(made.locator("#progress")).to_contain_text("The last frame is now your photo")
+    open_tab(made, "history")
     generate(made)
     expect(made.locator("#tiles video")).to_have_count(2)
     with Image.open(io.BytesIO(real.work.requests[-1].image)) as photo:
@@ -111,12 +123,13 @@ def test_the_last_frame_becomes_the_photo(made: Page, real: Served) -> None:
 
 
 def test_a_video_is_extended_and_joined(made: Page, real: Served) -> None:
-    made.get_by_role("button", name="Extend").click()
+    made.get_by_role("button", name="Make it longer").click()
     expect(made.locator("#summary")).to_contain_text("15 frames")
     first, second = (request.params.seed for request in real.work.requests[-2:])
     assert first != second
     assert len(read_frames(_newest(real.work.folder))) == 15
-    made.get_by_role("button", name="Again, new seed").click()
+    open_tab(made, "history")
+    made.get_by_role("button", name="New seed").click()
     expect(made.locator("#tiles video")).to_have_count(3)
     done(made)
     assert len(read_frames(_newest(real.work.folder))) == 15
@@ -126,7 +139,7 @@ def test_a_video_is_extended_and_joined(made: Page, real: Served) -> None:
 def test_code_follows_the_dials_and_is_copied_by_a_click(page: Page, served: Served) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("slider", name="Motion").fill("93")
-    page.get_by_role("button", name="Share it: link and code").click()
+    open_tab(page, "code")
     code = page.locator("#snippets code").nth(1)
     expect(code).to_contain_text('"motion_bucket_id": 93')
     expect(code).to_contain_text(f"{served.url}/fal")
@@ -145,18 +158,18 @@ def test_a_link_brings_the_settings_to_somebody_else(
     page.get_by_label("Gentle").check()
     page.get_by_label("Blurred edges").check()
     page.get_by_label("Seed", exact=True).fill("77")
-    page.get_by_label("New one each time").uncheck()
-    page.get_by_role("button", name="Share it: link and code").click()
+    page.get_by_label("New seed every time").uncheck()
+    open_tab(page, "code")
     link = page.locator("#snippets code").first
     expect(link).to_contain_text("seed=77")
     expect(link).to_contain_text("motion_bucket_id=70")
     address = link.text_content() or ""
     assert address.startswith(f"{served.url}/?")
     with visitor(browser, address, home=served.url) as other:
-        expect(other.locator("#link-said")).to_contain_text("came with the link")
+        expect(other.locator("#link-said")).to_contain_text("loaded from the link")
         expect(other.get_by_label("Gentle")).to_be_checked()
         expect(other.get_by_label("Blurred edges")).to_be_checked()
-        expect(other.get_by_label("New one each time")).not_to_be_checked()
+        expect(other.get_by_label("New seed every time")).not_to_be_checked()
         generate(other)
         done(other)
         params = served.work.requests[-1].params

@@ -13,7 +13,7 @@ from svd_core.params import VideoParams
 from svd_core.recipe import FORMAT
 from svd_core.speed import SpeedUps
 from svd_core.video import write_mp4
-from tests.browser.visiting import colourful, done, generate, shot, visitor
+from tests.browser.visiting import colourful, done, generate, open_tab, shot, visitor
 from tests.fake_work import FakeWork, moving
 from tests.fakes import Served, examples, serve
 
@@ -45,7 +45,7 @@ BAD = {
 
 
 def test_videos_without_a_usable_recipe(page: Page, tmp_path: Path) -> None:
-    page.get_by_role("button", name="Settings from a video").click()
+    open_tab(page, "recipe")
     said = page.locator("#recipe-said")
     for number, (comment, sentence) in enumerate(BAD.values()):
         path = write_mp4(moving(), tmp_path / f"{number}.mp4", 7, comment=comment)
@@ -61,7 +61,7 @@ def test_the_good_recipe_of_these_tests_is_good(page: Page, tmp_path: Path) -> N
     """And one whose model does not run here says so."""
     recipe = json.dumps(GOOD | {"model": "other"})
     _drop(page, write_mp4(moving(), tmp_path / "video.mp4", 7, comment=recipe))
-    expect(page.locator("#recipe-said")).to_contain_text("other, which does not run here")
+    expect(page.locator("#recipe-said")).to_contain_text("other, which isn’t available here")
     expect(page.get_by_label("Seed", exact=True)).to_have_value("1")
 
 
@@ -79,14 +79,14 @@ def test_two_gigabytes(page: Page, tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     with path.open("wb") as file:
         file.truncate(2 * 2**30)
-    page.get_by_role("button", name="Settings from a video").click()
-    page.get_by_role("button", name="Remove Image").click()
+    open_tab(page, "recipe")
+    page.locator("#photo").get_by_role("button", name="Remove photo").click()
     page.locator("#recipe-file input[type=file]").set_input_files(path)
-    expect(page.locator("#recipe").get_by_role("alert")).to_contain_text("larger than the 20 MB")
+    expect(page.locator("#recipe").get_by_role("alert")).to_contain_text("over the 20 MB limit")
     page.locator("#photos input[type=file], #photo input[type=file]").first.set_input_files(path)
-    expect(page.locator("#pictures").get_by_role("alert")).to_contain_text("larger than the 20 MB")
+    expect(page.locator("#photo-area").get_by_role("alert")).to_contain_text("over the 20 MB limit")
     page.locator("#photo input[type=file]").set_input_files(colourful(tmp_path))
-    expect(page.locator("#pictures").get_by_role("alert")).to_have_count(0)
+    expect(page.locator("#photo-area").get_by_role("alert")).to_have_count(0)
     generate(page)
     done(page)
 
@@ -103,15 +103,14 @@ def test_two_gigabytes(page: Page, tmp_path: Path) -> None:
 def test_a_wrong_number_is_said_beside_its_field(
     page: Page, field: str, value: str, sentence: str
 ) -> None:
-    page.get_by_label("New one each time").uncheck()
-    page.get_by_role("button", name="Fine control").click()
+    page.get_by_label("New seed every time").uncheck()
     box = page.locator(f"#{field}").get_by_role("textbox")
     box.fill(value)
     generate(page)
     expect(page.locator("#progress").get_by_role("alert")).to_contain_text(sentence)
     expect(page.locator(f"#{field}.svd-wrong, .svd-wrong:has(#{field})")).to_contain_text(sentence)
     box.fill("")
-    page.get_by_label("New one each time").check()
+    page.get_by_label("New seed every time").check()
     generate(page)
     done(page)
     expect(page.locator(".svd-wrong")).to_have_count(0)
@@ -124,15 +123,14 @@ def test_what_is_wrong_is_said_in_the_visitors_language(
     with visitor(browser, link, home=served.url, locale="de-DE") as page:
         said = page.locator("#link-said").get_by_role("alert")
         expect(said).to_contain_text("motion_bucket_id muss eine ganze Zahl von 1 bis 255 sein")
-        page.get_by_role("button", name="Feineinstellung").click()
         page.locator("#num_frames").get_by_role("textbox").fill("1")
-        page.get_by_role("button", name="Erzeugen").click()
+        page.get_by_role("button", name="Video erstellen").click()
         sentence = "num_frames muss eine ganze Zahl von 2 bis 50 sein, nicht '1'."
         expect(page.locator("#progress").get_by_role("alert")).to_have_text(sentence)
         wrong = page.locator("#num_frames.svd-wrong, .svd-wrong:has(#num_frames)")
         expect(wrong).to_contain_text(sentence)
         path = write_mp4(moving(), tmp_path / "video.mp4", 7, comment=changed(fps=0))
-        page.get_by_role("button", name="Einstellungen aus einem Video").click()
+        open_tab(page, "recipe")
         page.locator("#recipe-file input[type=file]").set_input_files(path)
         said = page.locator("#recipe-said").get_by_role("alert")
         expect(said).to_contain_text("verändert (fps muss eine ganze Zahl von 1 bis 100 sein")
@@ -163,7 +161,7 @@ TURBO = {"speed": "turbo", "num_inference_steps": 4}
 def test_a_link_to_a_speed_that_is_not_to_be_had(browser: Browser, served: Served) -> None:
     """It is said where the link is told and beside its dial, which stands as usual instead."""
     with visitor(browser, f"{served.url}/?{urlencode(TURBO)}", home=served.url) as page:
-        expect(page.locator("#link-said")).to_contain_text("does not have; “Exact” is set instead")
+        expect(page.locator("#link-said")).to_contain_text("doesn’t have, so “Exact” is selected")
         _expect_exact(page)
         shot(page, "no-turbo")
         generate(page)
@@ -176,7 +174,7 @@ def test_a_recipe_of_a_speed_that_is_not_to_be_had(
     page: Page, served: Served, tmp_path: Path
 ) -> None:
     _drop(page, write_mp4(moving(), tmp_path / "video.mp4", 7, comment=changed(**TURBO)))
-    expect(page.locator("#recipe-said")).to_contain_text("does not have; “Exact” is set instead")
+    expect(page.locator("#recipe-said")).to_contain_text("doesn’t have, so “Exact” is selected")
     _expect_exact(page)
     generate(page)
     done(page)
@@ -189,8 +187,7 @@ def test_turbo_where_it_is_to_be_had(browser: Browser, tmp_path: Path) -> None:
     with serve(tmp_path, FakeWork(tmp_path), speed_ups=speed_ups) as able:
         link = f"{able.url}/?{urlencode(TURBO)}"
         with visitor(browser, link, home=able.url) as page:
-            expect(page.locator("#link-said")).to_have_text("The settings came with the link.")
-            page.get_by_role("button", name="Fine control").click()
+            expect(page.locator("#link-said")).to_have_text("Settings loaded from the link.")
             expect(page.get_by_label("Turbo")).to_be_checked()
             generate(page)
             done(page)
@@ -198,11 +195,10 @@ def test_turbo_where_it_is_to_be_had(browser: Browser, tmp_path: Path) -> None:
 
 
 def _expect_exact(page: Page) -> None:
-    page.get_by_role("button", name="Fine control").click()
     expect(page.get_by_label("Exact")).to_be_checked()
     expect(page.get_by_label("Turbo")).to_have_count(0)
     expect(page.get_by_label("Steps")).to_have_value("")
-    expect(page.locator(".svd-wrong")).to_contain_text("does not have; “Exact” is set instead")
+    expect(page.locator(".svd-wrong")).to_contain_text("doesn’t have, so “Exact” is selected")
 
 
 def _last_asked(served: Served) -> tuple[str, int | None]:
@@ -211,7 +207,7 @@ def _last_asked(served: Served) -> tuple[str, int | None]:
 
 
 def test_no_photo(page: Page) -> None:
-    page.get_by_role("button", name="Remove Image").click()
+    page.get_by_role("button", name="Remove photo").click()
     expect(page.locator("#framing figure")).to_have_count(0)
     generate(page)
     expect(page.locator("#progress").get_by_role("alert")).to_contain_text("no photo yet")
@@ -219,6 +215,6 @@ def test_no_photo(page: Page) -> None:
 
 
 def _drop(page: Page, path: Path) -> str:
-    page.get_by_role("button", name="Settings from a video").click()
+    open_tab(page, "recipe")
     page.locator("#recipe-file input[type=file]").set_input_files(path)
     return page.locator("#recipe-said").inner_text()

@@ -14,7 +14,7 @@ from svd_core.offer import Offer
 from svd_core.params import VideoParams
 from svd_core.recipe import Recipe
 from svd_core.video import read_frames, write_mp4
-from tests.browser.visiting import PHONE, colourful, done, generate, shot, upload, visitor
+from tests.browser.visiting import PHONE, colourful, done, generate, open_tab, shot, upload, visitor
 from tests.fakes import READY, SQUARE, DriftingEngine, RealWork, Served, examples, serve
 
 TWO = replace(READY, offer=Offer((READY.checkpoint, SQUARE)))
@@ -46,7 +46,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
 def page(browser: Browser, two: Two) -> Iterator[Page]:
     two.engine.status = TWO
     with visitor(browser, two.served.url) as page:
-        page.get_by_role("button", name="Fine control").click()
+        open_tab(page, "history")
         yield page
 
 
@@ -55,6 +55,7 @@ def empty(page: Page, name: str) -> Locator:
 
 
 def choose(page: Page, name: str) -> None:
+    open_tab(page, "fine")
     page.locator("#model").get_by_label(name).check()
 
 
@@ -62,35 +63,35 @@ def test_the_choice_is_framed_made_and_shown(page: Page, two: Two, tmp_path: Pat
     path = colourful(tmp_path, (400, 300))
     upload(page, path)
     choice = page.locator("#model")
-    expect(choice).to_contain_text("loaded first")
+    expect(choice).to_contain_text("loads the other model first")
     expect(choice.get_by_label("svd-nano")).to_be_checked()
     expect(page.locator("#framing figcaption")).to_contain_text("512 × 288")
-    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "automatic: 1")
+    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "1 (automatic)")
     choose(page, "square")
-    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "automatic: 25")
-    expect(empty(page, "num_frames")).to_have_attribute("placeholder", "automatic: 5")
+    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "25 (automatic)")
+    expect(empty(page, "num_frames")).to_have_attribute("placeholder", "5 (automatic)")
     page.get_by_label("Fast").check()
-    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "automatic: 14")
+    expect(empty(page, "num_inference_steps")).to_have_attribute("placeholder", "14 (automatic)")
     page.get_by_label("Exact").check()
     expect(page.locator("#framing figcaption")).to_contain_text("96 × 96")
-    expect(page.get_by_role("slider", name="Crop, left to right")).to_be_visible()
+    expect(page.get_by_role("slider", name="Drag to choose")).to_be_visible()
     shot(page, "checkpoints")
     expect(page.locator("#device")).to_contain_text("svd-nano")
     generate(page)
     done(page)
-    expect(page.locator("#summary")).to_contain_text("96 × 96 pixels")
-    expect(page.locator("#summary")).to_contain_text("made by square")
+    expect(page.locator("#summary")).to_contain_text("96 × 96")
+    expect(page.locator("#summary")).to_contain_text("Made with square")
     expect(page.locator("#device")).to_contain_text("Squares only")
-    expect(page.locator("#tiles")).to_contain_text("Checkpoint square")
+    expect(page.locator("#tiles")).to_contain_text("Model square")
     made = two.video(page)
     framed = frame_photo(open_photo(path.read_bytes()), SQUARE.sizes, VideoParams())
     assert (Recipe.read(made).size, Recipe.read(made).model) == (framed.size, "square")
     choose(page, "svd-nano")
     expect(page.locator("#framing figcaption")).to_contain_text("512 × 288")
     generate(page)
-    expect(page.locator("#summary")).to_contain_text("made by svd-nano")
+    expect(page.locator("#summary")).to_contain_text("Made with svd-nano")
     assert [r.params.model for r in two.served.work.requests[-2:]] == ["square", None]
-    expect(page.locator("#tiles li").first).not_to_contain_text("Checkpoint")
+    expect(page.locator("#tiles li").first).not_to_contain_text("Model")
 
 
 def test_videos_give_their_checkpoint_back(page: Page, two: Two, tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_videos_give_their_checkpoint_back(page: Page, two: Two, tmp_path: Path)
     done(page)
     made = two.video(page)
     choose(page, "svd-nano")
-    page.locator("#tiles").get_by_role("button", name="Use settings").click()
+    page.locator("#tiles").get_by_role("button", name="Reuse settings").click()
     expect(page.locator("#model").get_by_label("square")).to_be_checked()
     expect(page.locator("#framing figcaption")).to_contain_text("96 × 96")
     choose(page, "svd-nano")
@@ -112,8 +113,8 @@ def test_videos_give_their_checkpoint_back(page: Page, two: Two, tmp_path: Path)
     choose(page, "svd-nano")
     drop(page, made)
     said = page.locator("#recipe-said")
-    expect(said).to_contain_text("made by square")
-    expect(said).not_to_contain_text("does not run here")
+    expect(said).to_contain_text("made with square")
+    expect(said).not_to_contain_text("isn’t available here")
     expect(page.locator("#model").get_by_label("square")).to_be_checked()
 
 
@@ -127,12 +128,12 @@ def test_a_video_of_a_checkpoint_that_is_not_here_says_so(
     choose(page, "square")
     drop(page, write_mp4(read_frames(made), tmp_path / "x.mp4", 7, comment=json.dumps(other)))
     said = page.locator("#recipe-said")
-    expect(said).to_contain_text("made by tall, which does not run here; svd-nano will make")
+    expect(said).to_contain_text("made with tall, which isn’t available here. svd-nano will give")
     expect(page.locator("#model").get_by_label("svd-nano")).to_be_checked()
 
 
 def test_links_and_code_carry_what_is_not_usual(browser: Browser, page: Page, two: Two) -> None:
-    page.get_by_role("button", name="Share it").click()
+    open_tab(page, "code")
     code = page.locator("#snippets")
     expect(code).to_contain_text("fal-ai/stable-video")
     expect(code).not_to_contain_text("model=")
@@ -141,11 +142,10 @@ def test_links_and_code_carry_what_is_not_usual(browser: Browser, page: Page, tw
     link = page.locator("#snippets details").first.locator("code").inner_text()
     assert parse_qs(urlsplit(link).query) == {"model": ["square"]}
     with visitor(browser, link, two.served.url) as other:
-        other.get_by_role("button", name="Fine control").click()
         expect(other.locator("#model").get_by_label("square")).to_be_checked()
         expect(other.locator("#framing figcaption")).to_contain_text("96 × 96")
         expect(empty(other, "num_inference_steps")).to_have_attribute(
-            "placeholder", "automatic: 25"
+            "placeholder", "25 (automatic)"
         )
     elsewhere = f"{two.served.url}/?model=svd-xt&fps=9"
     with visitor(browser, elsewhere, two.served.url) as other:
@@ -157,7 +157,7 @@ def test_links_and_code_carry_what_is_not_usual(browser: Browser, page: Page, tw
 def test_drafts_are_made_by_it_too(page: Page, two: Two) -> None:
     """With steps of its own: 40 % of 25."""
     choose(page, "square")
-    page.get_by_role("button", name="Four seeds").click()
+    page.get_by_role("button", name="Try 4 seeds").click()
     expect(page.locator("#tiles video")).to_have_count(4)
     drafts = [request.params for request in two.served.work.requests[-4:]]
     assert {(draft.model, draft.num_inference_steps) for draft in drafts} == {("square", 10)}
@@ -170,7 +170,6 @@ def test_on_a_phone_in_german_with_long_names(browser: Browser, tmp_path: Path) 
         serve(tmp_path, status=lambda: three) as served,
         visitor(browser, served.url, viewport=PHONE, locale="de-DE") as page,
     ):
-        page.get_by_role("button", name="Feineinstellung").click()
         for said in ("Modell", "erst geladen", "square", LONG.name):
             expect(page.locator("#model")).to_contain_text(said)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -184,7 +183,6 @@ def test_on_a_phone_in_german_with_long_names(browser: Browser, tmp_path: Path) 
 
 def test_there_is_no_choice_where_there_is_one(browser: Browser, served: Served) -> None:
     with visitor(browser, served.url) as page:
-        page.get_by_role("button", name="Fine control").click()
         expect(page.get_by_role("radio", name="Exact")).to_be_visible()
         expect(page.locator("#model")).to_have_count(0)
         generate(page)
@@ -193,5 +191,5 @@ def test_there_is_no_choice_where_there_is_one(browser: Browser, served: Served)
 
 
 def drop(page: Page, path: Path) -> None:
-    page.get_by_role("button", name="Settings from a video").click()
+    open_tab(page, "recipe")
     page.locator("#recipe-file input[type=file]").set_input_files(path)

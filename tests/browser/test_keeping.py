@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.visiting import done, generate, open_page, plays, shot, visitor
+from tests.browser.visiting import done, generate, open_page, open_tab, plays, shot, visitor
 from tests.fakes import FakeWork, Served, examples, serve
 
 
@@ -19,6 +19,7 @@ def test_closing_the_tab_loses_nothing(page: Page, served: Served) -> None:
         again.goto(served.url)
         expect(again.locator("#progress")).to_contain_text("step 2 of 8")
         expect(again.get_by_role("button", name="Stop")).to_be_enabled()
+        open_tab(again, "history")
         expect(again.locator("#history li")).to_have_count(1)
     done(again)
     plays(again)
@@ -33,15 +34,18 @@ def test_the_gallery_plays_and_gives_settings_and_photo_back(page: Page, served:
     generate(page)
     done(page)
     seed = served.work.requests[-1].params.seed
+    open_tab(page, "history")
     plays(page, "#tiles video")
     shot(page, "gallery")
+    page.get_by_role("tab", name="Examples").click()
     page.get_by_role("button", name="Blue door").click()
+    open_tab(page, "history")
     page.get_by_label("Still").check()
-    page.get_by_role("button", name="Use settings").click()
+    page.get_by_role("button", name="Reuse settings").click()
     expect(page.get_by_role("slider", name="Motion")).to_have_value("200")
     expect(page.get_by_label("Wild")).to_be_checked()
     expect(page.get_by_label("Seed", exact=True)).to_have_value(str(seed))
-    expect(page.locator("#progress")).to_contain_text("and its photo")
+    expect(page.locator("#progress")).to_contain_text("and the photo")
     generate(page)
     done(page)
     again = served.work.requests[-1]
@@ -52,6 +56,7 @@ def test_the_gallery_plays_and_gives_settings_and_photo_back(page: Page, served:
 def test_made_videos_play_on_while_another_is_made(page: Page, served: Served) -> None:
     generate(page)
     done(page)
+    open_tab(page, "history")
     plays(page, "#tiles video")
     page.evaluate("document.querySelector('#tiles video').dataset.seen = 'yes'")
     with served.work.held():
@@ -64,6 +69,7 @@ def test_made_videos_play_on_while_another_is_made(page: Page, served: Served) -
 def test_deleting_asks_first_and_takes_the_file_away(page: Page, served: Served) -> None:
     generate(page)
     done(page)
+    open_tab(page, "history")
     source = page.locator("#tiles video").get_attribute("src")
     assert page.request.get(f"{served.url}/{source}").ok
     page.once("dialog", lambda dialog: dialog.dismiss())
@@ -71,11 +77,13 @@ def test_deleting_asks_first_and_takes_the_file_away(page: Page, served: Served)
     expect(page.locator("#tiles video")).to_have_count(1)
     page.once("dialog", lambda dialog: dialog.accept())
     page.locator("#tiles").get_by_role("button", name="Delete").click()
-    expect(page.locator("#history")).to_be_hidden()
+    expect(page.locator("#nothing")).to_be_visible()
+    expect(page.get_by_role("button", name="Download all")).to_be_hidden()
     assert not page.request.get(f"{served.url}/{source}").ok
 
 
 def test_all_videos_come_as_one_archive(page: Page, served: Served, tmp_path: Path) -> None:
+    open_tab(page, "history")
     for count in (1, 2):
         generate(page)
         expect(page.locator("#tiles video")).to_have_count(count)
@@ -104,6 +112,7 @@ def test_a_restarted_server_goes_on_where_it_was(browser: Browser, tmp_path: Pat
     with serve(tmp_path, FakeWork(tmp_path), port=port) as second:
         open_page(page, second.url)
         done(page)
+        open_tab(page, "history")
         expect(page.locator("#tiles video")).to_have_count(2)
         plays(page)
     page.close()
@@ -114,7 +123,8 @@ def test_a_full_queue_says_so_and_the_page_goes_on(browser: Browser, served: Ser
         generate(page)
         expect(page.locator("#progress")).to_contain_text("step 2 of 8")
         with visitor(browser, served.url) as other:
-            other.get_by_role("button", name="Four seeds").click()
+            other.get_by_role("button", name="Try 4 seeds").click()
+            open_tab(other, "history")
             expect(other.locator("#history li")).to_have_count(4)
             with visitor(browser, served.url) as third:
                 generate(third)

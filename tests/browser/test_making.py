@@ -6,7 +6,17 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.visiting import colourful, done, generate, plays, shot, upload, visitor
+from tests.browser.visiting import (
+    colourful,
+    done,
+    generate,
+    open_menu,
+    open_tab,
+    plays,
+    shot,
+    upload,
+    visitor,
+)
 from tests.fakes import READY, Served, serve
 
 
@@ -17,10 +27,10 @@ def test_a_visitor_turns_a_photo_into_a_video(page: Page, served: Served, tmp_pa
     progress = page.locator("#progress")
     with served.work.held():
         generate(page)
-        expect(progress).to_contain_text("Imagining the motion · step 2 of 8 · 2.0 s so far")
-        expect(progress).to_contain_text("about 6.0 s left")
+        expect(progress).to_contain_text("Imagining the motion · step 2 of 8")
+        expect(progress).to_contain_text(re.compile(r"[2-9] s so far · about [1-6] s left"))
         expect(progress.get_by_role("progressbar")).to_be_visible()
-        preview = page.get_by_role("img", name="Preview of the video as it forms")
+        preview = page.get_by_role("img", name="Preview of the video in progress")
         expect(preview).to_be_visible()
         assert preview.evaluate("image => image.decode().then(() => image.naturalWidth)") == 128
         expect(page.get_by_role("button", name="Generate")).to_be_disabled()
@@ -31,9 +41,9 @@ def test_a_visitor_turns_a_photo_into_a_video(page: Page, served: Served, tmp_pa
     assert request.image == path.read_bytes()
     assert request.params.motion_bucket_id == 201
     expect(page.get_by_label("Seed", exact=True)).to_have_value(str(request.params.seed))
-    expect(page.locator("#summary")).to_contain_text("8 frames, 128 × 72 pixels, 7 fps, 1.1 s long")
-    expect(page.locator("#summary")).to_contain_text("made by fake in 1.2 s. At most 1.2 GB")
-    expect(page.locator("#summary [aria-current]")).to_have_text("gentle")
+    expect(page.locator("#summary")).to_contain_text("8 frames, 128 × 72, 7 fps, 1.1 s")
+    expect(page.locator("#summary")).to_contain_text("Made with fake in 1.2 s. Peak memory: 1.2 GB")
+    expect(page.locator("#progress [aria-current]")).to_have_text("gentle")
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     shot(page, "made")
     with page.expect_download() as download:
@@ -43,9 +53,8 @@ def test_a_visitor_turns_a_photo_into_a_video(page: Page, served: Served, tmp_pa
 
 def test_a_kept_seed_and_fine_control_reach_the_core(page: Page, served: Served) -> None:
     page.get_by_label("Seed", exact=True).fill("4294967295")
-    page.get_by_label("New one each time").uncheck()
+    page.get_by_label("New seed every time").uncheck()
     page.get_by_label("Blurred edges").check()
-    page.get_by_role("button", name="Fine control").click()
     page.get_by_role("textbox", name="Steps").fill("5")
     generate(page)
     done(page)
@@ -76,7 +85,7 @@ def test_stop_ends_the_job_and_leaves_the_page_ready(page: Page, served: Served)
         generate(page)
         expect(page.locator("#progress")).to_contain_text("step 2 of 8")
         stop.click()
-        expect(page.locator("#progress")).to_contain_text("Stopped at step 2 of 8, as you asked")
+        expect(page.locator("#progress")).to_contain_text("Stopped at step 2 of 8")
         expect(page.get_by_role("img", name="Preview of the video")).to_be_visible()
         shot(page, "stopped")
     expect(stop).to_be_disabled()
@@ -88,7 +97,9 @@ def test_more_and_less_motion_and_another_seed(page: Page, served: Served) -> No
     generate(page)
     done(page)
     first = served.work.requests[-1].params
-    for name, motion in (("More motion", 203), ("Less motion", 127), ("Again, new seed", 127)):
+    for name, motion in (("More motion", 203), ("Less motion", 127), ("New seed", 127)):
+        if name == "Less motion":
+            open_menu(page)
         with served.work.held():
             page.get_by_role("button", name=name).click()
             expect(page.locator("#progress")).to_contain_text("step 2 of 8")
@@ -97,7 +108,7 @@ def test_more_and_less_motion_and_another_seed(page: Page, served: Served) -> No
         expect(page.get_by_role("button", name=name)).to_be_visible()
         params = served.work.requests[-1].params
         assert params.motion_bucket_id == motion
-        assert (params.seed == first.seed) is (name != "Again, new seed")
+        assert (params.seed == first.seed) is (name != "New seed")
 
 
 def test_a_click_on_an_example_shows_its_photo_and_video(page: Page, served: Served) -> None:
@@ -115,11 +126,10 @@ def test_a_click_on_an_example_shows_its_photo_and_video(page: Page, served: Ser
 
 
 def test_four_seeds_and_the_chosen_one_in_full(page: Page, served: Served) -> None:
-    page.get_by_role("button", name="Fine control").click()
     page.get_by_role("textbox", name="Steps").fill("20")
     before = len(served.work.requests)
-    page.get_by_role("button", name="Four seeds").click()
-    expect(page.locator("#progress")).to_contain_text("Choose one to make it in full")
+    page.get_by_role("button", name="Try 4 seeds").click()
+    expect(page.locator("#progress")).to_contain_text("Pick one to make it in full")
     shot(page, "four-seeds")
     drafts = [request.params for request in served.work.requests[before:]]
     assert len({params.seed for params in drafts}) == 4
@@ -138,12 +148,13 @@ def test_several_photos_each_become_a_video(page: Page, served: Served, tmp_path
     bad = tmp_path / "letter.png"
     bad.write_text("just text")
     before = len(served.work.requests)
-    page.get_by_role("button", name="Several photos at once").click()
+    open_tab(page, "batch")
     page.locator("#photos input[type=file]").set_input_files([*paths, bad])
     expect(page.locator("#photos")).to_contain_text("letter")
-    page.get_by_role("button", name="One video of each").click()
-    expect(page.locator("#batch-said")).to_contain_text("3 videos are in line")
+    page.get_by_role("button", name="Make a video of each").click()
+    expect(page.locator("#batch-said")).to_contain_text("3 videos are queued")
     expect(page.locator("#batch-said")).to_contain_text("letter.png: The file is not a picture")
+    open_tab(page, "history")
     expect(page.locator("#tiles video")).to_have_count(3)
     assert [r.image for r in served.work.requests[before:]] == [p.read_bytes() for p in paths]
     shot(page, "several")
@@ -173,7 +184,8 @@ def test_two_visitors_wait_for_each_other_and_never_see_the_others_work(
             generate(ann)
             expect(ann.locator("#progress")).to_contain_text("step 2 of 8")
             generate(bob)
-            expect(bob.locator("#progress")).to_contain_text("1 video before yours")
+            expect(bob.locator("#progress")).to_contain_text("1 video ahead of yours")
+            open_tab(bob, "history")
             expect(bob.locator("#history li")).to_have_count(1)
             shot(bob, "waiting")
         done(ann)
@@ -181,6 +193,7 @@ def test_two_visitors_wait_for_each_other_and_never_see_the_others_work(
         seeds = [one.get_by_label("Seed", exact=True).input_value() for one in (ann, bob)]
         for one, own, others in ((ann, *seeds), (bob, *reversed(seeds))):
             one.reload()
+            open_tab(one, "history")
             expect(one.locator("#tiles video")).to_have_count(1)
             expect(one.locator("#tiles")).to_contain_text(own)
             expect(one.locator("#tiles")).not_to_contain_text(others)

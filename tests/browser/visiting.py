@@ -93,6 +93,16 @@ def _drag(page: Page, point: tuple[float, float], paths: tuple[Path, ...], *step
     session.detach()
 
 
+def open_tab(page: Page, name: str) -> None:
+    """A tab of the panels ("fine", "batch", "recipe", "code") or of the library ("history")."""
+    page.locator(f"#{name}-button").click()
+
+
+def open_menu(page: Page) -> None:
+    """The menu below a finished video."""
+    page.get_by_role("button", name="More actions and formats").click()
+
+
 def generate(page: Page) -> None:
     page.get_by_role("button", name="Generate").click()
 

@@ -12,7 +12,7 @@ import gradio as gr
 from svd_core.web.page.texts import fixed
 
 SCRIPT = r"""
-const FIELDS = "#photo, #photos, #recipe-file";
+const FIELDS = "#photo-area, #photos, #recipe-file";
 const SURELY = /\.(mp4|zip)$/i;
 let own = false;  // what is dragged is a picture of this page
 
@@ -42,7 +42,7 @@ const until = async (find) => {
 };
 const give = async (files, field, panel) => {
     const at = (inside) => document.querySelector(`${field} ${inside}`);
-    document.querySelector(`${panel} > button.label-wrap:not(.open)`)?.click();
+    document.querySelector(`${panel}-button[aria-selected="false"]`)?.click();
     await until(() => document.querySelector(field));
     if (!at("input[type=file]")) {  // it holds a file already, or a photo may come by camera
         (at(".source-selection button") || at(".icon-button:last-of-type"))?.click();
@@ -63,7 +63,7 @@ const place = async (files, field) => {
     const at = moving.indexOf(true);
     if (at >= 0) await give([files[at]], "#recipe-file", "#recipe");
     else if (files.length > 1) await give(files, "#photos", "#batch");
-    else await give(files, "#photo", "#pictures");
+    else await give(files, "#photo", "#photo-area");
 };
 const ofFiles = (event) => !own && event.dataTransfer?.types.includes("Files");
 const occupied = () => document.querySelector("dialog[open]");

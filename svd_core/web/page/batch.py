@@ -32,7 +32,7 @@ class Batch:
 
     @classmethod
     def build(cls) -> "Batch":
-        with gr.Accordion(fixed("batch"), open=False, elem_id="batch"):
+        with gr.Tab(fixed("batch"), elem_id="batch", render_children=True):
             return cls(
                 Files(
                     label=fixed("batch_photos"),

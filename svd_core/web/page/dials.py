@@ -16,6 +16,12 @@ from svd_core.web.page.texts import Texts, fixed
 USEFUL = {"noise_aug_strength": 1.0, "fps": 30}
 """Where a slider ends though the limit is higher; the API takes the whole range."""
 
+NUMBERS = (
+    "num_inference_steps", "num_frames", "playback_fps", "min_guidance_scale",
+    "max_guidance_scale", "decode_chunk_size",
+)  # fmt: skip
+"""Fields where empty means the model's own value."""
+
 WITHOUT_HINT = ("seed", "orientation", "fit", "focus_x", "focus_y")
 
 Dials = Mapping[str, Component]
@@ -24,32 +30,34 @@ Changes = dict[Block, Any]
 
 
 def framing_dials() -> dict[str, Component]:
-    dials: dict[str, Component] = {name: choice(name) for name in ("orientation", "fit")}
-    with gr.Row(elem_id="focus"):
-        return dials | {name: slider(name) for name in ("focus_x", "focus_y")}
+    """Shape and fit in one row. The crop is moved on the photo itself, so its two sliders are
+    hidden; they stay on the page because links, recipes and the API set them."""
+    with gr.Row(elem_id="framing-row"):
+        dials: dict[str, Component] = {
+            "orientation": choice("orientation", scale=3),
+            "fit": choice("fit", scale=2),
+        }
+    return dials | {name: slider(name, visible="hidden") for name in ("focus_x", "focus_y")}
 
 
 def motion_dials() -> dict[str, Component]:
-    with gr.Row():
-        return {name: slider(name) for name in ("motion_bucket_id", "noise_aug_strength")}
+    return {name: slider(name) for name in ("motion_bucket_id", "noise_aug_strength", "fps")}
 
 
 def fine_dials(models: Sequence[str], speeds: Sequence[str]) -> dict[str, Component]:
     """The rest. An empty field means: the model's own value. `models`, `speeds`: what there is to
     choose from, the usual one first."""
-    dials: dict[str, Component] = {"model": pick("model", models), "fps": slider("fps")}
-    for pair in (
-        ("num_inference_steps", "num_frames"),
-        ("min_guidance_scale", "max_guidance_scale"),
-        ("playback_fps", "decode_chunk_size"),
-    ):
-        with gr.Row():
-            dials |= {name: entry(name, "automatic") for name in pair}
     told = "speed" if "turbo" in speeds else "speed_two"
-    return dials | {"speed": choice("speed", speeds, told)}
+    with gr.Row(elem_id="model-and-speed"):
+        dials: dict[str, Component] = {
+            "model": pick("model", models),
+            "speed": choice("speed", speeds, told),
+        }
+    with gr.Row(elem_id="numbers"):
+        return dials | {name: entry(name, "automatic") for name in NUMBERS}
 
 
-def choice(name: str, words: Sequence[str] = (), told: str = "") -> Choice:
+def choice(name: str, words: Sequence[str] = (), told: str = "", **options: Any) -> Choice:
     """`words`: those that this server can do, if not all. `told`: whose hint is theirs."""
     return Choice(
         [(str(fixed(f"{name}_{word}")), word) for word in words or CHOICES[name].words],
@@ -58,6 +66,7 @@ def choice(name: str, words: Sequence[str] = (), told: str = "") -> Choice:
         info=hint(told or name),
         elem_id=name,
         elem_classes=["svd-segments"],
+        **options,
     )
 
 
@@ -75,7 +84,7 @@ def pick(name: str, names: Sequence[str]) -> Pick:
     )
 
 
-def slider(name: str) -> Dial:
+def slider(name: str, **options: Any) -> Dial:
     limit = LIMITS[name]
     return Dial(
         limit.minimum,
@@ -85,7 +94,9 @@ def slider(name: str) -> Dial:
         label=fixed(name),
         info=hint(name),
         elem_id=name,
+        elem_classes=["svd-line"],
         buttons=["reset"],
+        **options,
     )
 
 
@@ -129,4 +140,4 @@ def unmarked(dials: Dials) -> Changes:
 
 
 def _looks(dial: Component) -> list[str]:
-    return ["svd-segments"] if isinstance(dial, gr.Radio) else []
+    return list(dial.elem_classes or [])

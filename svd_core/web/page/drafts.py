@@ -49,6 +49,6 @@ def _tile(job: Job, say: Texts) -> str:
 
 
 def _line(number: int, count: int, event: Progress, say: Texts) -> str:
-    text = words.progress_text(event, say)
-    line = words.status_html(say("sheet_line", number=number, count=count, progress=text))
-    return line + words.bar_html(event, say)
+    stage = words.stage_text(event, say)
+    sentence = say("sheet_line", number=number, count=count, progress=stage)
+    return words.progress_html(sentence, event, say)

@@ -34,11 +34,11 @@ class Dropped:
 
     @classmethod
     def build(cls) -> "Dropped":
-        with gr.Accordion(fixed("recipe"), open=False, elem_id="recipe"):
+        with gr.Tab(fixed("recipe"), elem_id="recipe", render_children=True):
             video = Files(
                 label=fixed("recipe_file"), file_types=KINDS, height=150, elem_id="recipe-file"
             )
-        return cls(video, gr.HTML("", elem_id="recipe-said"))
+            return cls(video, gr.HTML("", elem_id="recipe-said"))
 
 
 def wire_dropped(studio: Studio, dropped: Dropped) -> None:

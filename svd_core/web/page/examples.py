@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from svd_core.image import open_photo
 from svd_core.web.page.components import Photo
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.screen import Screen
@@ -29,9 +30,20 @@ def find_examples(folder: Path) -> list[Example]:
     ]
 
 
+def first_example(found: Sequence[Example]) -> Example | None:
+    """The example that the page opens with: the first in landscape, which fills photo and player;
+    else the first one; None without examples."""
+    landscape = (example for example in found if _is_landscape(example.photo))
+    return next(landscape, found[0] if found else None)
+
+
+def _is_landscape(photo: Path) -> bool:
+    image = open_photo(photo.read_bytes())
+    return image.width > image.height
+
+
 def example_strip(found: Sequence[Example]) -> list[gr.Button]:
-    gr.HTML(fixed("examples"), padding=False)
-    with gr.Row(elem_id="examples"):
+    with gr.Tab(fixed("examples"), id="examples"), gr.Row(elem_id="examples"):
         return [gr.Button(each.name, icon=str(each.photo), min_width=96) for each in found]
 
 

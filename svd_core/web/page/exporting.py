@@ -1,6 +1,7 @@
 """The video on screen as another file: other speed, order or format, without making it again."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from svd_core.params import LIMITS
 from svd_core.web.page.components import Choice, Dial
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.handed import Handed
+from svd_core.web.page.result import MENU
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
 from svd_core.web.page.words import duration, error_html, refused_html, size_text, status_html
@@ -31,8 +33,12 @@ class Exporting:
     said: gr.HTML
 
     @classmethod
-    def build(cls) -> "Exporting":
+    def build(cls, actions: Mapping[str, gr.Button]) -> "Exporting":
+        """The menu below the player. `actions`: its buttons that are not rendered yet, too."""
         with gr.Accordion(fixed("export"), open=False, elem_id="export"):
+            with gr.Row():
+                for name in MENU:
+                    actions[name].render()  # type: ignore[no-untyped-call]
             with gr.Row():
                 format = _choice("format", get_args(Format), "mp4")
                 order = _choice("order", get_args(Order), "forward")

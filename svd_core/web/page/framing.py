@@ -1,7 +1,8 @@
-"""What the model will see of the photo, shown before anything is made of it.
+"""Crop preview: a window over the photo that shows what the model will see, before anything runs.
 
-The photo is read once; after that a turn of a dial costs milliseconds. The picture comes from the
-core's own framing.
+The photo is decoded once and sent to the browser once. After that a change of framing costs
+milliseconds and a few bytes of HTML, since only the window moves. Its place comes from the core's
+own framing. Padded edges are no part of the photo, so there the framed picture covers it instead.
 """
 
 import base64
@@ -15,140 +16,116 @@ import gradio as gr
 
 from svd_core.errors import InvalidRequest, SvdError
 from svd_core.framer import Framer
-from svd_core.image import Framed, Size, crop_box
+from svd_core.image import Framed, Size
 from svd_core.params import VideoParams
-from svd_core.web.page.dials import Changes, Dials
-from svd_core.web.page.texts import Texts, fixed
+from svd_core.web.page.dials import Changes
+from svd_core.web.page.scripts import script
+from svd_core.web.page.texts import Texts
 from svd_core.web.page.words import refused_html
 
-SIDE = 600
-"""Longer side of the preview in pixels: as wide as its place, on screens of two pixels a point."""
+PREVIEW_SIDE = 1000
+"""Longer side of the photo in the browser, in pixels: its place has half of that, and twice the
+pixels on a dense screen."""
 
-WHOLE_SIDE = 400
-"""Of the whole photo, which is seen only while it is dragged."""
+FRAMER_TTL_S = 3600.0
+"""Seconds for which a session's photo stays decoded after its last use."""
 
-FORGET_S = 3600.0
-"""How long a photo is kept at hand that nobody turns any more."""
-
-DRAG = """
-let from = null;
-const figure = () => element.querySelector("figure[data-focus]");
-const clamp = (v) => Math.min(1, Math.max(0, v));
-const at = (event) => {
-    const box = from.figure.querySelector("img").getBoundingClientRect();
-    const [x, y] = from.focus, [w, h] = from.over;
-    return [
-        w ? clamp(x - (event.clientX - from.x) / (box.width * w)) : x,
-        h ? clamp(y - (event.clientY - from.y) / (box.height * h)) : y,
-    ];
-};
-element.addEventListener("pointerdown", (event) => {
-    const found = figure();
-    if (!found || !event.target.closest("figure")) return;
-    const numbers = (name) => found.dataset[name].split(",").map(Number);
-    from = { figure: found, x: event.clientX, y: event.clientY,
-             focus: numbers("focus"), over: numbers("over") };
-    found.setPointerCapture(event.pointerId);
-    event.preventDefault();
-});
-element.addEventListener("pointermove", (event) => {
-    if (!from) return;
-    const [x, y] = at(event);
-    from.figure.classList.add("svd-dragged");
-    from.figure.querySelector(".svd-whole").style.objectPosition = `${x * 100}% ${y * 100}%`;
-});
-element.addEventListener("pointerup", (event) => {
-    if (!from) return;
-    const [x, y] = at(event);
-    from = null;
-    trigger("dragged", { x, y });
-});
-"""
+WHOLE = 0.995
+"""From this part of a side on, nothing is said to be cut off: the rest is rounding."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """`framer` holds None while there is no photo that can be used."""
+    """`preview`: the photo, or what is wrong with it. `window`: the part that the model will see.
+    `framer`: the decoded photo; None while there is none that can be used."""
 
-    figure: gr.HTML
+    preview: gr.HTML
+    window: gr.HTML
     framer: gr.State
 
     @classmethod
     def build(cls) -> "Framing":
-        figure = gr.HTML(fixed("framing_empty"), elem_id="framing", js_on_load=DRAG)
-        return cls(figure, gr.State(None, time_to_live=FORGET_S))
+        preview = gr.HTML("", elem_id="photo-preview", js_on_load=script("photo.js"))
+        window = gr.HTML("", elem_id="framing", js_on_load=script("crop.js"))
+        return cls(preview, window, gr.State(None, time_to_live=FRAMER_TTL_S))
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [self.preview, self.window, self.framer]
 
     def opened(self, image: bytes | None, say: Texts) -> Changes:
-        """A photo has come, or gone."""
+        """The changes for a new photo, or for none."""
         if image is None:
-            return {self.framer: None, self.figure: str(fixed("framing_empty"))}
+            return {self.framer: None, self.preview: "", self.window: ""}
         try:
-            return {self.framer: Framer(image)}
+            framer = Framer(image)
         except SvdError as error:
-            return {self.framer: None, self.figure: refused_html(error, say)}
+            return {self.framer: None, self.preview: refused_html(error, say), self.window: ""}
+        photo = f'<img alt="{escape(say("photo"))}" src="{picture(framer.small, PREVIEW_SIDE)}">'
+        return {self.framer: framer, self.preview: _fitted(photo, framer.size)}
 
     def framed(
-        self, framer: Framer, values: Mapping[str, object], sizes: Sequence[Size], dials: Dials,
-        say: Texts,
-    ) -> Changes:  # fmt: skip
-        """The picture that the model will see, and only those dials that would change it."""
+        self, framer: Framer, values: Mapping[str, object], sizes: Sequence[Size], say: Texts
+    ) -> Changes:
+        """The changes for new framing parameters. `sizes`: what the checkpoint was trained for."""
         try:
             params = VideoParams.from_mapping(values)
             framed = framer.frame(sizes, params)
         except InvalidRequest as error:
-            return {self.figure: refused_html(error, say)}
-        wide, high = _over(framer.size, framed)
-        return {
-            self.figure: figure_html(framer, framed, params, say),
-            dials["focus_x"]: gr.update(visible=wide > 0),
-            dials["focus_y"]: gr.update(visible=high > 0),
-        }
+            return {self.window: refused_html(error, say)}
+        return {self.window: window_html(framer.size, framed, params, say)}
 
 
-def focus_at(photo: Size, size: Size, point: Sequence[float]) -> tuple[float, float]:
-    """The focus that brings `point`, in pixels of the whole photo, to the middle of the crop."""
-    left, top, right, bottom = crop_box(photo, size, 0, 0)
-    x, y = (
-        min(max((at - shown / 2) / (whole - shown), 0.0), 1.0) if whole - shown >= 1 else 0.5
-        for at, shown, whole in zip(point, (right - left, bottom - top), photo, strict=True)
+def window_html(photo: Size, framed: Framed, params: VideoParams, say: Texts) -> str:
+    """The crop window, or the padded picture, with a caption. `photo`: its (width, height).
+
+    A window that can be moved is a slider for keyboard and screen reader; see static/crop.js.
+    """
+    left, top, right, bottom = framed.box
+    width, height = (right - left) / photo[0], (bottom - top) / photo[1]
+    caption = _caption(framed.size, width * height, say)
+    if framed.fit == "pad":
+        alt, source = escape(say("framing_alt")), picture(framed.image, PREVIEW_SIDE)
+        shown = _fitted(f'<img class="svd-framed" alt="{alt}" src="{source}">', framed.size)
+        return f"<figure>{shown}{caption}</figure>"
+    place = (
+        f"left:{100 * left / photo[0]:.2f}%;top:{100 * top / photo[1]:.2f}%;"
+        f"width:{100 * width:.2f}%;height:{100 * height:.2f}%"
     )
-    return round(x, 2), round(y, 2)
-
-
-def figure_html(framer: Framer, framed: Framed, params: VideoParams, say: Texts) -> str:
-    """The whole photo lies behind, to be seen while it is dragged."""
-    wide, high = _over(framer.size, framed)
-    width, height = framed.size
-    share = 1 / (1 + wide) / (1 + high)
-    told = [say("framing_caption", width=width, height=height)]
-    told.append(
-        say("framing_whole") if share > 0.995 else say("framing_kept", percent=round(100 * share))
+    if min(width, height) > WHOLE:
+        window = f'<div class="svd-window" style="{place}"></div>'
+        return f"<figure>{_fitted(window, photo)}{caption}</figure>"
+    axis, room, focus = (
+        ("x", 1 - width, params.focus_x) if width < height else ("y", 1 - height, params.focus_y)
     )
-    movable = whole = ""
-    if wide or high:
-        told.append(say("framing_move"))
-        focus = f"{params.focus_x},{params.focus_y}"
-        movable = f' data-focus="{focus}" data-over="{wide:.4f},{high:.4f}"'
-        whole = f'<img class="svd-whole" alt="" src="{picture(framer.small, WHOLE_SIDE)}">'
-    image = f'alt="{escape(say("framing_alt"))}" src="{picture(framed.image, SIDE)}"'
-    return (
-        f'<figure{movable}><div style="aspect-ratio:{width}/{height}">'
-        f'<img class="svd-framed" draggable="false" {image}>{whole}</div>'
-        f"<figcaption>{escape(' · '.join(told))}</figcaption></figure>"
+    name = escape(say("framing_move"))
+    window = (
+        f'<div class="svd-window" tabindex="0" role="slider" style="{place}" aria-label="{name}" '
+        f'title="{name}" aria-orientation="{"horizontal" if axis == "x" else "vertical"}" '
+        f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{round(100 * focus)}">'
+        "<i></i></div>"
     )
+    data = f'data-axis="{axis}" data-room="{room:.4f}" data-focus="{focus}"'
+    return f"<figure>{_fitted(window, photo, data)}{caption}</figure>"
 
 
 def picture(image: Any, side: int) -> str:
-    """PIL's `image` as an address that holds it, at most `side` pixels long; some 50 kB."""
+    """A PIL image as a data URI of a JPEG, its longer side at most `side` pixels; about 100 kB."""
     image = image.copy()
     image.thumbnail((side, side))
     data = io.BytesIO()
-    image.save(data, "JPEG", quality=78)
+    image.save(data, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def _over(photo: Size, framed: Framed) -> tuple[float, float]:
-    """How much of the photo stands over the crop, as a part of the crop's width and height."""
-    left, top, right, bottom = framed.box
-    over = (photo[0] / (right - left) - 1, photo[1] / (bottom - top) - 1)
-    return tuple(value if value > 0.005 else 0.0 for value in over)  # type: ignore[return-value]
+def _caption(size: Size, share: float, say: Texts) -> str:
+    """The size of the video, and how much of the photo is in it."""
+    whole = share > WHOLE
+    kept = say("framing_whole") if whole else say("framing_kept", percent=round(100 * share))
+    pixels = say("framing_caption", width=size[0], height=size[1])
+    return f"<figcaption><span>{escape(pixels)} · </span>{escape(kept)}</figcaption>"
+
+
+def _fitted(inside: str, size: Size, data: str = "") -> str:
+    """A box of the proportions of `size`, as large as its place allows, as Gradio shows photos."""
+    return f'<div class="svd-fitted" style="--ratio:{size[0] / size[1]:.5f}" {data}>{inside}</div>'

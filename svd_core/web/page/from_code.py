@@ -35,12 +35,12 @@ element.addEventListener("click", async (event) => {
 """
 
 
-def code_panel() -> tuple[gr.Accordion, gr.HTML]:
-    with gr.Accordion(fixed("code"), open=False, elem_id="code") as panel:
+def code_panel() -> tuple[gr.Tab, gr.HTML]:
+    with gr.Tab(fixed("code"), elem_id="code", render_children=True) as panel:
         return panel, gr.HTML("", elem_id="snippets", js_on_load=COPY)
 
 
-def wire_code(studio: Studio, panel: gr.Accordion, code: gr.HTML) -> None:
+def wire_code(studio: Studio, panel: gr.Tab, code: gr.HTML) -> None:
     names, dials = list(studio.dials), list(studio.dials.values())
 
     def on_turn(request: gr.Request, *given: Any) -> str:
@@ -55,7 +55,7 @@ def wire_code(studio: Studio, panel: gr.Accordion, code: gr.HTML) -> None:
         return code_html(told, link, page_of(request) + MOUNT, say)
 
     changes = [dial.change for dial in dials]  # type: ignore[attr-defined]
-    gr.on([panel.expand, *changes], on_turn, dials, code, trigger_mode="always_last", **QUICK)
+    gr.on([panel.select, *changes], on_turn, dials, code, trigger_mode="always_last", **QUICK)
 
 
 def code_html(values: dict[str, object], link: str, base: str, say: Texts) -> str:

@@ -50,23 +50,25 @@ class Gallery:
     tiles: gr.HTML
     timer: gr.Timer
     download: Handed
-    box: gr.Column
+    box: gr.Row
+    nothing: gr.HTML
 
     @classmethod
     def build(cls) -> "Gallery":
-        with gr.Column(elem_id="history", visible=False) as box:
-            with gr.Row(elem_id="history-top"):
-                gr.HTML(fixed("history"), padding=False)
+        with gr.Tab(fixed("history"), elem_id="history", id="history", render_children=True):
+            with gr.Row(elem_id="history-top", visible=False) as box:
+                gr.HTML(fixed("history_kept"), padding=False)
                 download = Handed.build(
                     fixed("download_all"), "all", size="sm", scale=0, min_width=160
                 )
+            nothing = gr.HTML(fixed("history_none"), elem_id="nothing", padding=False)
             waiting = gr.HTML("", elem_id="waiting", js_on_load=GALLERY)
             tiles = gr.HTML("", elem_id="tiles", js_on_load=GALLERY)
-        return cls(waiting, tiles, gr.Timer(3.0, active=False), download, box)
+        return cls(waiting, tiles, gr.Timer(3.0, active=False), download, box, nothing)
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.waiting, self.tiles, self.timer, self.box]
+        return [self.waiting, self.tiles, self.timer, self.box, self.nothing]
 
     def of(self, jobs: Sequence[Job], say: Texts) -> dict[Any, Any]:
         """Those that are made are apart from those that are not: they change rarely, and a tile
@@ -78,6 +80,7 @@ class Gallery:
             self.tiles: made,
             self.timer: gr.Timer(active=bool(waiting)),
             self.box: gr.update(visible=bool(waiting or made)),
+            self.nothing: gr.update(visible=not (waiting or made)),
         }
 
 

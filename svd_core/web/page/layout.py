@@ -1,4 +1,4 @@
-"""What is on the page, in reading order. What each part does is wired in the part's own module."""
+"""Layout of the page, in reading order. Each part's events are wired in the part's own module."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -13,23 +13,30 @@ from svd_core.web.page.anywhere import anywhere
 from svd_core.web.page.automatic import wire_automatic
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.batch import Batch, wire_batch
-from svd_core.web.page.components import Clip, Photo, Tick
+from svd_core.web.page.components import Clip, Entry, Photo, Tick
 from svd_core.web.page.demo import demo_stage, demo_switch
 from svd_core.web.page.dials import entry, fine_dials, framing_dials, motion_dials
 from svd_core.web.page.dropped import Dropped, wire_dropped
 from svd_core.web.page.endpoint import endpoint
-from svd_core.web.page.examples import Example, example_strip, find_examples, wire_examples
+from svd_core.web.page.examples import (
+    Example,
+    example_strip,
+    find_examples,
+    first_example,
+    wire_examples,
+)
 from svd_core.web.page.exporting import Exporting, wire_exporting
 from svd_core.web.page.framing import Framing
 from svd_core.web.page.from_code import code_panel, wire_code
 from svd_core.web.page.history import Gallery
 from svd_core.web.page.link import link_line, wire_link
 from svd_core.web.page.making import wire_making
-from svd_core.web.page.motion import motion_choice, wire_motion
+from svd_core.web.page.motion import motion_choice, wire_motion, wire_seed
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.past import wire_past
-from svd_core.web.page.result import result_buttons, wire_result
-from svd_core.web.page.screen import PICK, Screen
+from svd_core.web.page.result import action_row, wire_result
+from svd_core.web.page.screen import PICK, Screen, status_line
+from svd_core.web.page.scripts import script
 from svd_core.web.page.sheet import wire_sheet
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, languages, texts_for
@@ -49,36 +56,44 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
     found = find_examples(examples)
     # Shown from where they lie, by a path that is open to everyone, instead of being copied.
     gr.set_static_paths([path for example in found for path in (example.photo, example.video)])
-    title = languages()["en"]("title")
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 86_400)) as page:
+    title, first = languages()["en"]("title"), first_example(found)
+    with gr.Blocks(
+        title=title, analytics_enabled=False, delete_cache=(3600, 86_400), fill_width=True
+    ) as page:
         _header(page, backend)
         with gr.Row(elem_id="studio"):
-            with gr.Column(elem_id="ask", scale=5, min_width=300):
+            with gr.Column(elem_id="inputs", scale=5, min_width=300):
                 link = link_line()
-                with gr.Row(elem_id="pictures"):
-                    photo, framing = _photo(found), Framing.build()
-                with gr.Group(elem_id="framing-dials"):
-                    dials = framing_dials()
-                with gr.Group(elem_id="motion-dials"):
+                with gr.Column(elem_id="photo-area"):
+                    photo, framing = _photo(first), Framing.build()
+                dials = framing_dials()
+                with gr.Column(elem_id="controls"):
                     motion = motion_choice()
                     dials |= motion_dials()
-                generate, sheet, stop, random, seed = _buttons()
-                dials |= {"seed": seed} | _fine(backend)
-                batch, dropped = Batch.build(), Dropped.build()
-            with gr.Column(elem_id="answer", scale=8, min_width=300):
-                line = gr.HTML(fixed("hint"), elem_id="progress", padding=False)
-                forming = gr.HTML("", elem_id="forming", visible=False, js_on_load=PICK)
-                player = _player(found)
-                with gr.Column(elem_id="result", visible=False) as result:
-                    summary = gr.HTML(elem_id="summary", padding=False)
-                    buttons = result_buttons()
-                    exporting = Exporting.build()
-                gallery = Gallery.build()
-                strip = example_strip(found) if found else []
-                panel, code = code_panel()
+                    seed, random = _seed_row()
+                    dials |= {"seed": seed}
+                generate, sheet, stop = _buttons()
+            with gr.Column(elem_id="output", scale=7, min_width=300):
+                with gr.Column(elem_id="stage"):
+                    forming = gr.HTML("", elem_id="forming", visible=False, js_on_load=PICK)
+                    player = _player(first)
+                with gr.Column(elem_id="status"):
+                    line = status_line()
+                    with gr.Column(elem_id="result", visible=False) as result:
+                        summary = gr.HTML(elem_id="summary", padding=False)
+                        actions = action_row()
+                        exporting = Exporting.build(actions)
+                with gr.Tabs(elem_id="library", selected="examples" if found else "history"):
+                    strip = example_strip(found) if found else []
+                    gallery = Gallery.build()
+        with gr.Tabs(elem_id="panels", overflow_behavior="wrap"):
+            dials |= _advanced(backend)
+            batch, dropped = Batch.build(), Dropped.build()
+            panel, code = code_panel()
         demo_stage(found)
         anywhere()
         too_large()
+        _control_labels()
         current, wanted = gr.State([]), gr.State([])
         screen = Screen(
             line, forming, player, result, summary, generate, sheet, stop, current, wanted, dials
@@ -86,6 +101,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
         card = visitor_card()
         studio = Studio(backend, photo, framing, dials, screen, gallery, card, random, watchers)
         wire_motion(motion, dials)
+        wire_seed(seed, random)
         wire_examples(found, strip, photo, screen)
         opened = wire_link(page, studio, link)
         wire_making(opened, studio)
@@ -94,7 +110,7 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
         wire_batch(studio, batch)
         wire_dropped(studio, dropped)
         wire_code(studio, panel, code)
-        wire_result(studio, buttons)
+        wire_result(studio, actions)
         wire_exporting(studio, exporting)
         wire_past(page, studio)
         _publish(studio)
@@ -122,43 +138,47 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
     gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **QUICK)
 
 
-def _photo(found: list[Example]) -> Photo:
+def _photo(first: Example | None) -> Photo:
     return Photo(
-        str(found[0].photo) if found else None,
+        str(first.photo) if first else None,
         label=fixed("photo"),
+        placeholder=str(fixed("photo_drop")),
         sources=["upload", "clipboard", "webcam"],
         buttons=["fullscreen"],
-        height=230,
-        min_width=180,
+        height="var(--svd-photo)",
         elem_id="photo",
     )
 
 
-def _buttons() -> tuple[gr.Button, gr.Button, gr.Button, Tick, Component]:
-    with gr.Row(elem_id="seeds"):
-        seed = entry("seed", "seed_drawn")
-        random = Tick(True, label=fixed("seed_new"), elem_id="random")
+def _seed_row() -> tuple[Entry, Tick]:
+    with gr.Row(elem_id="seed-row"):
+        return entry("seed", "seed_drawn"), Tick(True, label=fixed("seed_new"), elem_id="random")
+
+
+def _buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
     with gr.Row(elem_id="buttons"):
         large: dict[str, Any] = {"size": "lg", "min_width": 80}
         generate = gr.Button(
             fixed("generate"), variant="primary", scale=3, elem_id="generate", **large
         )
         sheet = gr.Button(fixed("sheet"), scale=2, elem_id="sheet", **large)
-        stop = gr.Button(fixed("stop"), scale=1, interactive=False, elem_id="stop", **large)
-    gr.HTML(fixed("no_prompt"), elem_id="no-prompt", padding=False)
-    return generate, sheet, stop, random, seed
+        stop = gr.Button(
+            fixed("stop"), variant="stop", scale=1, interactive=False, elem_id="stop", **large
+        )
+    return generate, sheet, stop
 
 
-def _fine(backend: Backend) -> dict[str, Component]:
-    with gr.Accordion(fixed("fine"), open=False, elem_id="fine"):
+def _advanced(backend: Backend) -> dict[str, Component]:
+    with gr.Tab(fixed("fine"), elem_id="fine", render_children=True):
         dials = fine_dials(backend.status().offer.names, backend.speed_ups.speeds)
+        gr.HTML(fixed("no_prompt"), elem_id="no-prompt", padding=False)
         gr.HTML(fixed("checkpoint"), elem_id="checkpoint", padding=False)
     return dials
 
 
-def _player(found: list[Example]) -> Clip:
+def _player(first: Example | None) -> Clip:
     return Clip(
-        str(found[0].video) if found else None,
+        str(first.video) if first else None,
         label=fixed("video"),
         autoplay=True,
         loop=True,
@@ -166,6 +186,11 @@ def _player(found: list[Example]) -> Clip:
         buttons=["download"],
         elem_id="video",
     )
+
+
+def _control_labels() -> None:
+    """Accessible names of Gradio's own controls, in the visitor's language."""
+    gr.HTML(fixed("labels"), elem_id="labels", padding=False, js_on_load=script("labels.js"))
 
 
 def _publish(studio: Studio) -> None:

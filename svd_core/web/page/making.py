@@ -8,18 +8,21 @@ from gradio.events import Dependency
 
 from svd_core.errors import SvdError
 from svd_core.framer import Framer
-from svd_core.image import size_for
 from svd_core.params import VideoParams
 from svd_core.web.page.dials import Changes
-from svd_core.web.page.framing import focus_at, picture
+from svd_core.web.page.framing import picture
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, texts_for
 from svd_core.web.page.watching import then_watch
 from svd_core.web.page.words import refused_html
 
-SHOW_PROGRESS = """() => {
-    document.getElementById("progress").scrollIntoView({block: "nearest"});
+SHOW_STAGE = """() => {
+    const { top, bottom } = document.getElementById("stage").getBoundingClientRect();
+    if (top >= 0 && bottom <= innerHeight) return;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const behavior = calm ? "auto" : "smooth";
+    document.getElementById("output").scrollIntoView({ block: "start", behavior });
 }"""
 
 STILL_SIDE = 640
@@ -53,8 +56,9 @@ def wire_making(opened: Dependency, studio: Studio) -> None:
             studio.backend.queue.get(job_id).cancel()
 
     then_watch(studio, screen.generate.click, on_generate, studio.asked)
-    # On a phone the progress is below the fold; where it is in sight already, nothing moves.
-    screen.generate.click(None, js=SHOW_PROGRESS, api_visibility="private")
+    # On a phone the stage is below the fold; where it is in sight already, nothing moves.
+    for button in (screen.generate, screen.sheet):
+        button.click(None, js=SHOW_STAGE, api_visibility="private")
     screen.stop.click(on_stop, screen.current, None, **QUICK)
 
 
@@ -76,7 +80,7 @@ def _wire_framing(opened: Dependency, studio: Studio) -> None:
     framing, dials = studio.framing, studio.dials
     turned = {dials[name] for name in FRAMING}
     focus = [dials["focus_x"], dials["focus_y"]]
-    outputs = [framing.figure, framing.framer, *focus]
+    outputs = [*framing.outputs, *focus]
 
     def framed(given: Given, framer: Framer | None, request: gr.Request) -> Changes:
         if framer is None:
@@ -85,8 +89,8 @@ def _wire_framing(opened: Dependency, studio: Studio) -> None:
         try:
             sizes = studio.sizes(given)
         except SvdError as error:
-            return {framing.figure: refused_html(error, texts_for(request))}
-        return framing.framed(framer, values, sizes, dials, texts_for(request))
+            return {framing.window: refused_html(error, texts_for(request))}
+        return framing.framed(framer, values, sizes, texts_for(request))
 
     def on_photo(given: Given, request: gr.Request) -> Changes:
         changes = framing.opened(given[studio.photo], texts_for(request))
@@ -95,15 +99,11 @@ def _wire_framing(opened: Dependency, studio: Studio) -> None:
     def on_turn(given: Given, request: gr.Request) -> Changes:
         return framed(given, given[framing.framer], request) or SKIP
 
-    def on_click(given: Given, event: gr.SelectData) -> Changes:
-        framer, orientation = given[framing.framer], given[dials["orientation"]]
-        if framer is None:
+    def on_move(event: gr.EventData) -> Changes:
+        axis, moved = getattr(event, "axis", None), getattr(event, "focus", None)
+        if axis not in ("x", "y") or not isinstance(moved, int | float) or not 0 <= moved <= 1:
             return SKIP
-        size = size_for(framer.size, studio.sizes(given), orientation)
-        return dict(zip(focus, focus_at(framer.size, size, event.index), strict=True))
-
-    def on_drag(event: gr.EventData) -> tuple[float, float]:
-        return round(event.x, 3), round(event.y, 3)
+        return {dials[f"focus_{axis}"]: round(moved, 3)}
 
     for event in (opened.then, studio.photo.change):
         event(on_photo, {studio.photo, *turned}, outputs, **QUICK)
@@ -111,7 +111,6 @@ def _wire_framing(opened: Dependency, studio: Studio) -> None:
         [dial.change for dial in turned],  # type: ignore[attr-defined]
         on_turn, {framing.framer, *turned}, outputs, trigger_mode="always_last", **QUICK,
     )  # fmt: skip
-    studio.photo.select(on_click, {framing.framer, *turned}, outputs, **QUICK)
-    framing.figure.dragged(on_drag, None, focus, **QUICK)
+    framing.window.moved(on_move, None, focus, **QUICK)
     # Another photo is framed afresh.
     studio.photo.input(lambda: (0.5, 0.5), None, focus, **QUICK)

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from svd_core.params import LIMITS, VideoParams
-from svd_core.web.page.components import Choice
+from svd_core.web.page.components import Choice, Entry, Tick
 from svd_core.web.page.texts import fixed
 
 # 127 and 0.02 are what SVD is usually run with. Users report small motion of things at buckets up
@@ -38,7 +38,7 @@ def motion_choice() -> Choice:
         value=USUAL,
         label=fixed("motion"),
         elem_id="motion",
-        elem_classes=["svd-segments"],
+        elem_classes=["svd-segments", "svd-line"],
     )
 
 
@@ -48,6 +48,11 @@ def wire_motion(words: Choice, dials: Mapping[str, Component]) -> None:
     private: dict[str, Any] = {"api_visibility": "private"}
     words.input(None, words, sliders, js=SET_SLIDERS, **private)
     gr.on([slider.change for slider in sliders], None, sliders, words, js=SET_WORD, **private)
+
+
+def wire_seed(seed: Entry, random: Tick) -> None:
+    """Who types a seed means that one."""
+    seed.input(None, None, random, js="() => [false]", api_visibility="private")
 
 
 def more(params: VideoParams) -> VideoParams:

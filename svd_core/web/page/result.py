@@ -1,4 +1,4 @@
-"""What can be done with a finished video: make it again with the obvious change, or go on."""
+"""Actions on a finished video: save it, make it again with one change, or continue it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,23 +23,33 @@ Make = Callable[[Backend, Job], VideoRequest]
 WAYS: Mapping[str, Make] = {
     "again": lambda backend, job: backend.again(job, with_new_seed),
     "more_motion": lambda backend, job: backend.again(job, motion.more),
-    "less_motion": lambda backend, job: backend.again(job, motion.less),
     "extend": Backend.longer,
+    "less_motion": lambda backend, job: backend.again(job, motion.less),
 }
-"""From one video to the request of the next."""
+"""From a finished video to the request of the next one."""
 
-OTHERS = ("last_frame",)
+ROW = ("save", "again", "more_motion", "extend")
+MENU = ("less_motion", "last_frame")
+"""Actions below the player, and those that are rarer; `Exporting` has them in its menu."""
 
-
-def result_buttons() -> dict[str, gr.Button]:
-    with gr.Row(elem_id="after"):
-        return {
-            name: gr.Button(fixed(name), size="sm", min_width=110, elem_id=name.replace("_", "-"))
-            for name in (*WAYS, *OTHERS)
-        }
+SAVE = """() => document.querySelector("#video a[download]")?.click()"""
+"""The player's own download link has the file that is playing."""
 
 
-def wire_result(studio: Studio, buttons: dict[str, gr.Button]) -> None:
+def action_row() -> dict[str, gr.Button]:
+    """The buttons of `ROW` and `MENU`; those of `MENU` are not rendered yet."""
+    with gr.Row(elem_id="actions"):
+        row = {name: _button(name) for name in ROW}
+    return row | {name: _button(name, render=False) for name in MENU}
+
+
+def _button(name: str, **options: Any) -> gr.Button:
+    look: dict[str, Any] = {"size": "sm", "min_width": 110, "elem_id": name.replace("_", "-")}
+    return gr.Button(fixed(name), **look, **options)
+
+
+def wire_result(studio: Studio, buttons: Mapping[str, gr.Button]) -> None:
+    buttons["save"].click(None, js=SAVE, api_visibility="private")
     for name, make in WAYS.items():
 
         def ask(

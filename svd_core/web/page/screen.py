@@ -4,6 +4,7 @@ The page only watches a job, so closing the tab loses nothing.
 """
 
 import base64
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,14 @@ from svd_core.jobs import Job
 from svd_core.web.page import words
 from svd_core.web.page.components import Clip
 from svd_core.web.page.dials import Changes, Dials, marked
-from svd_core.web.page.texts import Texts, fixed
+from svd_core.web.page.scripts import script
+from svd_core.web.page.texts import Texts, fixed, languages
 
 EVERY_S = 0.4
 """Seconds between two signs of progress, at least."""
+
+CLOCK_KEYS = ("elapsed", "left", "almost", "seconds", "minutes", "hours")
+"""Sentences that static/clock.js fills between two events."""
 
 PICK = """
 element.addEventListener("click", (event) => {
@@ -28,6 +33,16 @@ element.addEventListener("click", (event) => {
     if (button) trigger("picked", { job: button.dataset.job });
 });
 """
+
+
+
+def status_line() -> gr.HTML:
+    """The line below the video: how to begin, progress, the end of a job, errors."""
+    sentences = {
+        code: {key: say.sentences[key] for key in CLOCK_KEYS} for code, say in languages().items()
+    }
+    clock = script("clock.js").replace("SENTENCES = {}", f"SENTENCES = {json.dumps(sentences)}")
+    return gr.HTML(fixed("hint"), elem_id="progress", padding=False, js_on_load=clock)
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,7 @@ class Studio:
 
     @property
     def outputs(self) -> list[Block]:
-        framing = [self.framing.figure, self.framing.framer]
-        own: list[Block] = [self.photo, *framing, self.visitor, self.random]
+        own: list[Block] = [self.photo, *self.framing.outputs, self.visitor, self.random]
         return [*own, *self.screen.outputs, *self.gallery.outputs]
 
     @property

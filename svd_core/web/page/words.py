@@ -17,40 +17,65 @@ LEVELS = ("still", "gentle", "lively", "unstable")
 
 def progress_text(progress: Progress, say: Texts) -> str:
     """One line, e.g. `Imagining the motion · step 3 of 25 · 12 s so far · about 42 s left`."""
+    return " · ".join(filter(None, (stage_text(progress, say), time_text(progress, say))))
+
+
+def stage_text(progress: Progress, say: Texts) -> str:
+    """What is being done, and how much of it is done."""
     if progress.stage is Stage.QUEUED:
         return _queued(progress.step, say)
-    parts = [say(f"stage_{progress.stage}")]
-    if progress.total:
-        parts.append(_counted(progress, say))
+    stage = say(f"stage_{progress.stage}")
+    return f"{stage} · {_counted(progress, say)}" if progress.total else stage
+
+
+def time_text(progress: Progress, say: Texts) -> str:
+    """Time so far and time left, as far as they are known; empty while a job waits."""
+    if progress.stage is Stage.QUEUED:
+        return ""
+    parts = []
     if progress.elapsed_s >= 1:
-        parts.append(say("elapsed", elapsed=duration(progress.elapsed_s, say)))
+        parts.append(say("elapsed", elapsed=duration(round(progress.elapsed_s), say, 0)))
     if progress.remaining_s is not None and progress.remaining_s >= 0.5:
-        parts.append(say("left", left=duration(progress.remaining_s, say)))
+        parts.append(say("left", left=duration(round(progress.remaining_s), say, 0)))
     return " · ".join(parts)
 
 
 def event_html(event: Event, say: Texts, last: Progress | None = None) -> str:
-    """The line above the video, for a screen reader too. Small: it is sent at every step.
+    """The line below the video. Small, since it is sent at every step.
 
     `last`: how far a job had come that was stopped.
     """
     if isinstance(event, Progress):
-        note = core(event.note, say) if event.note else ""
-        note = f'<p class="svd-note">{escape(note)}</p>' if note else ""
-        return f"{status_html(progress_text(event, say))}{bar_html(event, say)}{note}"
+        note = f'<p class="svd-note">{escape(core(event.note, say))}</p>' if event.note else ""
+        return progress_html(stage_text(event, say), event, say) + note
     if isinstance(event, Failed):
         return refused_html(event.error, say)
     if isinstance(event, Stopped):
         if last is None or last.stage is not Stage.DENOISING:
             return status_html(say("stopped"))
         return status_html(say("stopped_at", step=last.step, total=last.total))
-    return status_html(say("done", elapsed=duration(event.video.elapsed_s, say)))
+    done = status_html(say("done", elapsed=duration(event.video.elapsed_s, say)))
+    return f'<div class="svd-progress">{done}{meter_html(event.video, say)}</div>'
 
 
-def bar_html(progress: Progress, say: Texts) -> str:
-    """A bar that fills up, or wanders where nothing says how far the work is."""
-    value = "" if progress.share is None else f' value="{progress.share:.3f}"'
-    return f'<progress aria-label="{say("progress")}"{value}></progress>'
+def progress_html(sentence: str, progress: Progress, say: Texts) -> str:
+    """`sentence` with the time beside it, and a bar below, which moves if nothing is known."""
+    share = progress.share
+    value = "" if share is None else f' value="{share:.3f}"'
+    bar = f'<progress aria-label="{escape(say("progress"))}"{value}></progress>'
+    line = f"{status_html(sentence)}{_clock_html(progress, say)}"
+    return f'<div class="svd-progress">{line}{bar}</div>'
+
+
+def _clock_html(progress: Progress, say: Texts) -> str:
+    """Time so far and left, which static/clock.js counts on."""
+    if progress.stage is Stage.QUEUED:
+        return ""
+    left = "" if progress.remaining_s is None else f"{progress.remaining_s:.1f}"
+    return (
+        f'<p class="svd-clock" data-elapsed="{progress.elapsed_s:.1f}" data-remaining="{left}">'
+        f"{escape(time_text(progress, say))}</p>"
+    )
 
 
 def status_html(sentence: str) -> str:
@@ -84,7 +109,7 @@ def summary(video: Video, say: Texts) -> str:
 
 
 def summary_html(video: Video, say: Texts) -> str:
-    return f"{meter_html(video, say)}<p>{escape(summary(video, say))}</p>"
+    return f"<p>{escape(summary(video, say))}</p>"
 
 
 def meter_html(video: Video, say: Texts) -> str:
@@ -117,10 +142,10 @@ def notice_html(status: EngineStatus, say: Texts) -> str:
     return status_html(core(status.notice, say)) if status.notice else ""
 
 
-def duration(seconds: float, say: Texts) -> str:
-    """E.g. `0.4 s`, `12 s`, `2 min 5 s`, `1 h 3 min`."""
+def duration(seconds: float, say: Texts, digits: int = 1) -> str:
+    """E.g. `0.4 s`, `12 s`, `2 min 5 s`, `1 h 3 min`; `digits`: of less than ten seconds."""
     if seconds < 9.95:
-        return say("seconds", seconds=say.number(seconds))
+        return say("seconds", seconds=say.number(seconds, digits))
     whole = round(seconds)
     if whole < 60:
         return say("seconds", seconds=whole)
