@@ -14,6 +14,10 @@ from svd_core.errors import InvalidRequest
 Fit = Literal["crop", "pad"]
 Orientation = Literal["auto", "landscape", "portrait", "square"]
 Speed = Literal["exact", "fast", "turbo"]
+Interpolation = Literal["off", "2x", "4x"]
+
+FACTORS: Mapping[Interpolation, int] = {"off": 1, "2x": 2, "4x": 4}
+"""By how much interpolation multiplies the playback rate."""
 
 
 @dataclass(frozen=True)
