@@ -14,7 +14,7 @@ from svd_core.clip import Frames
 from svd_core.errors import GenerationFailed
 from svd_core.ffmpeg import encode
 from svd_core.params import FACTORS, LIMITS, Interpolation
-from svd_core.video import raw
+from svd_core.video import pixels, raw
 
 PIECE = 6
 """Intervals between given frames for one run of ffmpeg. The filter uses one core, so several runs
@@ -47,18 +47,33 @@ FILTERS = (
 )
 
 
-def factor_at(
+def limit_interpolation(
     interpolation: Interpolation, fps: int, max_fps: float = LIMITS["fps"].maximum
-) -> int:
-    """By how much to multiply a playback rate of `fps`: 1, 2 or 4.
+) -> Interpolation:
+    """The highest value up to `interpolation` that does not raise `fps` above `max_fps`.
 
-    The factor is halved until the new rate is at most `max_fps`, so that no frame is computed only
-    to be dropped.
+    So no frame is computed only to be dropped. "off" if `fps` is too high for any in-between frame.
     """
-    factor = FACTORS[interpolation]
-    while factor > 1 and fps * factor > max_fps:
-        factor //= 2
-    return factor
+    fitting = (
+        value
+        for value, factor in FACTORS.items()
+        if factor <= FACTORS[interpolation] and fps * factor <= max_fps
+    )
+    return max(fitting, key=FACTORS.__getitem__, default="off")
+
+
+def interpolation_notes(asked: Interpolation, used: Interpolation, fps: int) -> tuple[str, ...]:
+    """A sentence for the user if there are fewer in-between frames than asked for.
+
+    `fps`: playback rate without in-between frames.
+    """
+    if used == asked:
+        return ()
+    rate, most = fps * FACTORS[used], LIMITS["fps"].maximum
+    return (
+        f"The video has fewer in-between frames than you asked for and plays at {rate} fps, "
+        f"because {most:.10g} fps is the limit.",
+    )
 
 
 def interpolate(
@@ -102,7 +117,7 @@ def _fill(result: Frames, frames: Frames, factor: int, start: int) -> None:
     given = np.pad(given, ((0, behind), _margins(height), _margins(width), (0, 0)), "edge")
     stream = encode(
         *raw(given, 1), "-vf", FILTERS.format(factor=factor), "-f", "rawvideo", "pipe:",
-        data=given.tobytes(),
+        data=pixels(given),
     )  # fmt: skip
     count = (end - first) * factor + 1
     if len(stream) != count * given[0].size:
