@@ -18,6 +18,7 @@ from pathlib import Path
 from svd_core.clip import Frames
 from svd_core.errors import (
     GenerationFailed,
+    InvalidRecipe,
     InvalidRequest,
     InvalidSettings,
     StorageFull,
@@ -25,7 +26,9 @@ from svd_core.errors import (
     UnknownJob,
 )
 from svd_core.ffmpeg import PART
-from svd_core.video import read_frames, read_lossless, write_lossless
+from svd_core.params import FACTORS, Interpolation
+from svd_core.recipe import Recipe
+from svd_core.video import read_comment, read_frames, read_lossless, write_lossless
 
 VIDEO, FRAMES = ".mp4", ".mkv"
 """How the names of a video, and of its frames without loss, end."""
@@ -71,15 +74,14 @@ class ResultStore:
                 write_lossless(frames, self.frames_path(job_id))
 
     def frames(self, job_id: str) -> Frames:
-        """The frames of `job_id` as they were made; where those are gone, as its video shows them.
-        Raises `UnknownJob` if that is gone too."""
-        for read, path in (
-            (read_lossless, self.frames_path(job_id)),
-            (read_frames, self.path(job_id)),
-        ):
-            with suppress(InvalidRequest):  # it is not there, or damaged
-                return read(path)
-        raise UnknownJob("The video is not kept here any more; please make it again.")
+        """The frames of `job_id` as they were made, without in-between frames. If those are gone,
+        as its video shows them. Raises `UnknownJob` if that is gone too."""
+        with suppress(InvalidRequest):  # it is not there, or damaged
+            return read_lossless(self.frames_path(job_id))
+        video = self.path(job_id)
+        with suppress(InvalidRequest):
+            return read_frames(video)[:: FACTORS[_interpolation(_comment(video))]]
+        raise _gone()
 
     def remove(self, ids: Collection[str]) -> None:
         """Remove the videos of these jobs, as far as there are any."""
@@ -112,6 +114,23 @@ def bytes_of(video: Path) -> int:
     """Bytes on disk of a stored video and its frames."""
     files = (video, frames_beside(video))
     return sum(path.stat().st_size for path in files if path.exists())
+
+
+def _comment(video: Path) -> str:
+    """The comment of a stored video, which is its recipe; empty if there is none."""
+    return read_comment(video) or ""
+
+
+def _interpolation(comment: str) -> Interpolation:
+    """The interpolation of a video with that comment; "off" if it is no recipe."""
+    try:
+        return Recipe.from_json(comment).params.interpolation
+    except InvalidRecipe:
+        return "off"
+
+
+def _gone() -> UnknownJob:
+    return UnknownJob("The video is not kept here any more; please make it again.")
 
 
 @dataclass(frozen=True)
