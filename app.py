@@ -44,7 +44,7 @@ from svd_core.jobs import (
 )
 from svd_core.models import ASSETS
 from svd_core.pace import zero_gpu_seconds
-from svd_core.params import VideoParams, VideoRequest
+from svd_core.params import VideoRequest
 from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.web.fal import Parts, Service, Webhooks, build_api
@@ -108,8 +108,9 @@ def build_queue(
     def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         return generate(request, engine, parts.results, job_id, on_progress)
 
-    def seconds(params: VideoParams) -> int:
-        return zero_gpu_seconds(engine.status.checkpoint, params)
+    def seconds(request: VideoRequest) -> int:
+        continues = request.continues is not None
+        return zero_gpu_seconds(engine.status.checkpoint, request.params, continues)
 
     limits = Limits(parts.settings.max_queue, parts.settings.max_queue_per_key)
     premises = Premises(table, photos, limits, parts.fetcher.photo)

@@ -51,7 +51,8 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """A finished video on disk. `width`, `height` in pixels; `fps` is the playback rate.
+    """A finished video on disk. `width`, `height` in pixels; `fps` is the playback rate, and
+    `num_frames` counts what plays: in-between frames too.
 
     `notes`: what was changed on the way (held fps, smaller memory plan), in sentences. `motion`:
     see `motion.Level`; empty where it was not measured. `peak_memory`: most bytes held while it was

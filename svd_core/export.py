@@ -1,5 +1,6 @@
-"""Finished frames as a file of another kind, speed or order, without making them again."""
+"""Export of finished frames: another format, rate, order or in-between frames, same video."""
 
+import math
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,8 +14,9 @@ from PIL import Image
 from svd_core.clip import Frames
 from svd_core.errors import InvalidRequest
 from svd_core.ffmpeg import encode, whole
-from svd_core.params import LIMITS, Limit, checked
-from svd_core.video import not_a_video, raw, write_mp4
+from svd_core.interpolation import interpolate, limit_interpolation
+from svd_core.params import FACTORS, LIMITS, Interpolation, Limit, checked
+from svd_core.video import not_a_video, pixels, raw, write_mp4
 from svd_core.video import read_comment as read_mp4_comment
 
 Format = Literal["mp4", "gif", "webp", "png"]
@@ -24,8 +26,16 @@ LOOPS = Limit(0, 10, "how often it plays; 0: for ever, where the format can say 
 
 SUFFIX: Mapping[Format, str] = {"mp4": ".mp4", "gif": ".gif", "webp": ".webp", "png": ".zip"}
 
-GIF_RATE = 50
-"""Frames per second. A GIF counts in hundredths of a second, and below two browsers take ten."""
+MAX_FPS: Mapping[Format, float] = {
+    "mp4": LIMITS["fps"].maximum,
+    "gif": 50,
+    "webp": 100,
+    "png": math.inf,
+}
+"""Highest playback rate in frames per second; pictures in a zip have none. A GIF counts in
+hundredths and a WebP in thousandths of a second, but browsers slow down what is shown for less than
+two hundredths in a GIF, or one in a WebP. Interpolation is reduced to what fits; a GIF whose own
+frames come faster leaves some out."""
 
 RECIPE = "recipe.json"
 MAX_RECIPE = 2**20
@@ -38,6 +48,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 class Export:
     """`order` "ping-pong" is there and back again, neither end doubled. `loops`: an mp4 holds its
     frames so many times, since players decide by themselves; a PNG is a picture for each frame.
+    `fps`: playback rate without in-between frames; `rate` is the file's.
 
     Raises `InvalidRequest` with the field's name.
     """
@@ -46,9 +57,11 @@ class Export:
     fps: int = 7
     order: Order = "forward"
     loops: int = 0
+    interpolation: Interpolation = "off"
 
     def __post_init__(self) -> None:
-        for name, kind in (("format", Format), ("order", Order)):
+        choices = (("format", Format), ("order", Order), ("interpolation", Interpolation))
+        for name, kind in choices:
             if getattr(self, name) not in get_args(kind):
                 known = ", ".join(get_args(kind))
                 raise InvalidRequest(name, f"{name} must be one of {known}.")
@@ -60,6 +73,16 @@ class Export:
         """How the file's name should end."""
         return SUFFIX[self.format]
 
+    @property
+    def effective_interpolation(self) -> Interpolation:
+        """`interpolation`, reduced to what the format can play."""
+        return limit_interpolation(self.interpolation, self.fps, MAX_FPS[self.format])
+
+    @property
+    def rate(self) -> int:
+        """Playback rate in frames per second, in-between frames included."""
+        return self.fps * FACTORS[self.effective_interpolation]
+
 
 def export(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
     """Write `frames` to `path` as `wanted`, with `comment`, their recipe, inside.
@@ -67,6 +90,7 @@ def export(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
     The file appears under its name only when it is whole; on any failure nothing is left. Raises
     `StorageFull`, `GenerationFailed`.
     """
+    frames = interpolate(frames, FACTORS[wanted.effective_interpolation])
     played = ordered(frames, wanted.order)
     match wanted.format:
         case "mp4":
@@ -114,9 +138,9 @@ def read_comment(path: Path) -> str | None:
 
 def _write_mp4(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
     if wanted.loops <= 1:
-        return write_mp4(frames, path, wanted.fps, comment)
+        return write_mp4(frames, path, wanted.rate, comment)
     with whole(path) as part:
-        write_mp4(frames, part, wanted.fps, comment)
+        write_mp4(frames, part, wanted.rate, comment)
         with whole(part) as again:
             # Copied, not encoded again: ten times take no longer than once, and look the same.
             source = ("-stream_loop", str(wanted.loops - 1), "-i", str(part))
@@ -129,14 +153,14 @@ def _write_gif(frames: Frames, wanted: Export, path: Path, comment: str) -> Path
     neighbours. 0.4 s of processor time for 25 frames of 1024x576, and 44 to 47 dB where the colours
     of 4x4 pixels are taken together, as the eye does; ffmpeg's palettegen and paletteuse took 3 to
     8 s for 39 to 41 dB, in files as large."""
-    skip = -(-wanted.fps // GIF_RATE)
+    skip = math.ceil(wanted.rate / MAX_FPS["gif"])
     shown = frames[::skip]
     seen = np.ascontiguousarray(shown[:, ::4, ::4]).reshape(-1, -(-frames.shape[2] // 4), 3)
     palette = Image.fromarray(seen).quantize(256, Image.Quantize.FASTOCTREE)
     pictures = [Image.fromarray(frame).quantize(palette=palette) for frame in shown]
     # What the file counts is how often it is repeated; without a count it plays once.
     more = {} if wanted.loops == 1 else {"loop": max(0, wanted.loops - 1)}
-    rate = wanted.fps / skip
+    rate = wanted.rate / skip
     return _write_pictures(
         pictures, path, format="GIF", comment=comment.encode(), duration=_durations(
             len(pictures), rate, 10
@@ -150,7 +174,7 @@ def _write_webp(frames: Frames, wanted: Export, path: Path, comment: str) -> Pat
     exif.get_ifd(EXIF)[USER_COMMENT] = comment.encode()
     return _write_pictures(
         [Image.fromarray(frame) for frame in frames], path, format="WEBP", exif=exif.tobytes(),
-        duration=_durations(len(frames), wanted.fps, 1), loop=wanted.loops, quality=85, method=0,
+        duration=_durations(len(frames), wanted.rate, 1), loop=wanted.loops, quality=85, method=0,
     )  # fmt: skip
 
 
@@ -168,11 +192,12 @@ def _durations(count: int, rate: float, unit_ms: int) -> list[int]:
 
 def _write_zip(frames: Frames, path: Path, comment: str) -> Path:
     options = ("-c:v", "png", "-compression_level", "1", "-pred", "sub", "-f", "image2pipe")
-    stream = encode(*raw(frames, 1), *options, "pipe:", data=frames.tobytes())
+    stream = encode(*raw(frames, 1), *options, "pipe:", data=pixels(frames))
     pictures = stream.split(PNG)[1:]  # eight bytes that stand nowhere else but by a miracle
+    digits = max(3, len(str(len(pictures))))  # so that names sort as the frames play
     with whole(path) as part, zipfile.ZipFile(part, "w") as archive:
-        for index, picture in enumerate(pictures):
-            archive.writestr(f"frame-{index + 1:03}.png", PNG + picture)
+        for number, picture in enumerate(pictures, 1):
+            archive.writestr(f"frame-{number:0{digits}}.png", PNG + picture)
         archive.writestr(RECIPE, comment)
     return path
 

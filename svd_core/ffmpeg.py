@@ -33,7 +33,7 @@ def whole(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
-def encode(*arguments: str, data: bytes = b"") -> bytes:
+def encode(*arguments: str, data: bytes | memoryview = b"") -> bytes:
     """Run ffmpeg to write something, and return what it printed. Raises as `whole` does."""
     done = ffmpeg(*arguments, data=data)
     if done.returncode != 0:
@@ -41,7 +41,7 @@ def encode(*arguments: str, data: bytes = b"") -> bytes:
     return done.stdout
 
 
-def ffmpeg(*arguments: str, data: bytes = b"") -> "CompletedProcess[bytes]":
+def ffmpeg(*arguments: str, data: bytes | memoryview = b"") -> "CompletedProcess[bytes]":
     """Run ffmpeg with `data` as its input. Raises `GenerationFailed` if it cannot be started."""
     try:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *arguments]

@@ -1,13 +1,17 @@
 """The path from a photo to a video; everything else is one noun it uses."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
+from svd_core.clip import Clip
 from svd_core.engine import Engine
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.extend import Earlier
 from svd_core.image import frame_photo, open_photo
+from svd_core.interpolation import interpolate, interpolation_notes, limit_interpolation
 from svd_core.motion import measure
-from svd_core.params import VideoRequest
+from svd_core.params import FACTORS, VideoRequest
 from svd_core.recipe import Recipe
 from svd_core.storage import ResultStore
 from svd_core.video import write_mp4
@@ -18,7 +22,9 @@ def generate(
 ) -> Video:
     """Make the video of `request` and keep it in `store` under `job_id`.
 
-    Raises `SvdError`s, and `Cancelled` if `on_progress` raised it; nothing is left on disk then.
+    The mp4 has the in-between frames that were asked for. The frames that are kept without loss,
+    from which a video is continued, are the model's own. Raises `SvdError`s, and `Cancelled` if
+    `on_progress` raised it; nothing is left on disk then.
     """
     started = time.monotonic()
     photo = open_photo(request.image)
@@ -31,17 +37,22 @@ def generate(
     motion = measure(clip.frames)
     if earlier is not None:
         clip = earlier.joined(clip)
-    on_progress(Progress(stage=Stage.WRITING, elapsed_s=time.monotonic() - started))
+    clip = _within_limits(clip)
+    factor = FACTORS[clip.params.interpolation]
+    writing = _writing_reports(on_progress, started)
+    writing(0, 0)
+    frames = interpolate(clip.frames, factor, writing)
+    fps = clip.params.rate * factor
     continues = None if earlier is None else earlier.recipe
     recipe = Recipe.of(clip, checkpoint, framed, request.image, continues)
-    path = write_mp4(clip.frames, store.path(job_id), clip.params.rate, comment=recipe.to_json())
+    path = write_mp4(frames, store.path(job_id), fps, comment=recipe.to_json())
     store.put_frames(job_id, clip.frames)
     return Video(
         path=path,
-        width=clip.frames.shape[2],
-        height=clip.frames.shape[1],
-        num_frames=clip.frames.shape[0],
-        fps=clip.params.rate,
+        width=frames.shape[2],
+        height=frames.shape[1],
+        num_frames=frames.shape[0],
+        fps=fps,
         seed=clip.params.seed,
         model=checkpoint.name,
         elapsed_s=time.monotonic() - started,
@@ -49,3 +60,23 @@ def generate(
         motion=motion.level,
         peak_memory=clip.peak_memory,
     )
+
+
+def _within_limits(clip: Clip) -> Clip:
+    """`clip` with no more interpolation than its playback rate allows, and a note about that."""
+    params = clip.params
+    used = limit_interpolation(params.interpolation, params.rate)
+    notes = interpolation_notes(params.interpolation, used, params.rate)
+    return replace(clip, params=replace(params, interpolation=used), notes=clip.notes + notes)
+
+
+def _writing_reports(on_progress: OnProgress, started: float) -> Callable[[int, int], None]:
+    """A function that reports progress of writing, `done` of `total` being interpolated."""
+    begun = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        now = time.monotonic()
+        left = (now - begun) / done * (total - done) if done else None
+        on_progress(Progress(stage=Stage.WRITING, elapsed_s=now - started, remaining_s=left))
+
+    return report

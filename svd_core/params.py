@@ -14,6 +14,10 @@ from svd_core.errors import InvalidRequest
 Fit = Literal["crop", "pad"]
 Orientation = Literal["auto", "landscape", "portrait", "square"]
 Speed = Literal["exact", "fast", "turbo"]
+Interpolation = Literal["off", "2x", "4x"]
+
+FACTORS: Mapping[Interpolation, int] = {"off": 1, "2x": 2, "4x": 4}
+"""By how much interpolation multiplies the playback rate."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,10 @@ CHOICES: Mapping[str, Choice] = {
         get_args(Speed),
         "fast takes half the steps, turbo four with weights of its own; both change the picture",
     ),
+    "interpolation": Choice(
+        get_args(Interpolation),
+        "adds in-between frames for smooth playback: two or four times the rate, up to 100 fps",
+    ),
 }
 
 MAX_NAME = 200
@@ -113,6 +121,7 @@ class VideoParams:
     focus_x: float = 0.5
     focus_y: float = 0.5
     speed: Speed = "exact"
+    interpolation: Interpolation = "off"
     model: str | None = None
 
     def __post_init__(self) -> None:
@@ -166,7 +175,7 @@ class VideoParams:
 
     @property
     def rate(self) -> int:
-        """Playback rate in frames per second."""
+        """Playback rate in frames per second, before interpolation."""
         return self.fps if self.playback_fps is None else self.playback_fps
 
     @staticmethod

@@ -21,11 +21,12 @@ from svd_core.errors import InvalidRecipe, InvalidRequest
 from svd_core.export import read_comment
 from svd_core.fingerprint import Weights, identity
 from svd_core.image import Box, Framed, Size
-from svd_core.params import Fit, VideoParams
+from svd_core.params import Fit, Interpolation, VideoParams
 
-FORMAT = 3
+FORMAT = 4
 """Raised when a reader of the old format would misunderstand the new one. Format 1 knew neither
-`orientation`, which was "auto", nor videos that continue others; up to 2 `speed` was "exact"."""
+`orientation`, which was "auto", nor videos that continue others; up to 2 `speed` was "exact", and
+up to 3 `interpolation` was "off"."""
 
 MAX_CLIPS = 6
 """Clips of which one video may be joined."""
@@ -143,6 +144,10 @@ class Recipe:
         """One line of JSON, small enough for a tag: about 1 kB."""
         return json.dumps({"format": FORMAT} | _told(self), ensure_ascii=False)
 
+    def with_interpolation(self, interpolation: Interpolation) -> "Recipe":
+        """The recipe of the same frames with those in-between frames."""
+        return replace(self, params=replace(self.params, interpolation=interpolation))
+
     def matches(self, image_bytes: bytes) -> bool:
         """Whether this is the very photo file the video was made from."""
         return self.image_sha256 == hashlib.sha256(image_bytes).hexdigest()
@@ -213,6 +218,8 @@ def _checked(found: dict[str, Any], number: int, clips: int = 1) -> Recipe:
         found["params"]["orientation"] = "auto"
     if number < 3:
         found["params"]["speed"] = "exact"
+    if number < 4:
+        found["params"]["interpolation"] = "off"
     if found["params"].setdefault("model", None) is not None:
         raise ValueError("its settings name a model of their own")
     _check_complete(VideoParams, found["params"])

@@ -8,24 +8,29 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from svd_core.clip import Frames
 from svd_core.errors import (
     GenerationFailed,
+    InvalidRecipe,
     InvalidRequest,
     InvalidSettings,
     StorageFull,
     SvdError,
     UnknownJob,
 )
+from svd_core.export import Export, export
 from svd_core.ffmpeg import PART
-from svd_core.video import read_frames, read_lossless, write_lossless
+from svd_core.params import FACTORS, Interpolation
+from svd_core.recipe import Recipe
+from svd_core.video import read_comment, read_frames, read_lossless, read_rate, write_lossless
 
 VIDEO, FRAMES = ".mp4", ".mkv"
 """How the names of a video, and of its frames without loss, end."""
@@ -43,13 +48,18 @@ ON_ITS_WAY_S = 60.0
 @dataclass(frozen=True)
 class ResultStore:
     """Videos in `folder`, which is made if it is missing, one for each job, and beside each its
-    frames without loss, unless they are not to be kept (`keep_frames`).
+    frames without loss, unless they are not to be kept (`keep_frames`). Playback files, the same
+    video with other in-between frames, lie there too once they were asked for.
 
     Raises `InvalidSettings` for a folder that cannot be written, `StorageFull` for a full disk.
     """
 
     folder: Path
     keep_frames: bool = True
+    _playback: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
+    """One playback file is made at a time, since each takes all processors."""
 
     def __post_init__(self) -> None:
         _make(self.folder)
@@ -71,21 +81,65 @@ class ResultStore:
                 write_lossless(frames, self.frames_path(job_id))
 
     def frames(self, job_id: str) -> Frames:
-        """The frames of `job_id` as they were made; where those are gone, as its video shows them.
-        Raises `UnknownJob` if that is gone too."""
-        for read, path in (
-            (read_lossless, self.frames_path(job_id)),
-            (read_frames, self.path(job_id)),
-        ):
-            with suppress(InvalidRequest):  # it is not there, or damaged
-                return read(path)
-        raise UnknownJob("The video is not kept here any more; please make it again.")
+        """The frames of `job_id` as they were made, without in-between frames. If those are gone,
+        as its video shows them. Raises `UnknownJob` if that is gone too."""
+        with suppress(InvalidRequest):  # it is not there, or damaged
+            return read_lossless(self.frames_path(job_id))
+        video = self.path(job_id)
+        with suppress(InvalidRequest):
+            return read_frames(video)[:: FACTORS[_interpolation(_comment(video))]]
+        raise _gone()
+
+    def export(self, job_id: str, wanted: Export, path: Path) -> Path:
+        """Write the video of `job_id` to `path` as `wanted`, with its recipe inside, which says
+        what interpolation the file has. Raises `UnknownJob`, and what `export.export` raises."""
+        frames, video = self.frames(job_id), self.path(job_id)
+        comment = ""
+        with suppress(InvalidRequest):  # the frames are there without their video
+            comment = _comment(video)
+        with suppress(InvalidRecipe):
+            recipe = Recipe.from_json(comment)
+            if recipe.params.interpolation != wanted.effective_interpolation:
+                comment = recipe.with_interpolation(wanted.effective_interpolation).to_json()
+        return export(frames, wanted, path, comment)
+
+    def playback(self, job_id: str, interpolation: Interpolation) -> Path:
+        """The video of `job_id` as an mp4 with that interpolation, made when first asked for.
+
+        It is the video itself if that has as many in-between frames as asked for, or as its rate
+        allows. A playback file stays until the video is removed. Raises `UnknownJob`,
+        `InvalidRequest`, `GenerationFailed`, `StorageFull`.
+        """
+        video = self.path(job_id)
+        try:
+            made, rate = _interpolation(_comment(video)), read_rate(video)
+        except InvalidRequest as error:  # it is not there, or damaged
+            raise _gone() from error
+        wanted = Export(fps=rate // FACTORS[made], interpolation=interpolation)
+        if wanted.effective_interpolation == made:
+            return video
+        path = _playback_file(video, wanted.effective_interpolation)
+        with self._playback:
+            if not path.is_file():
+                self.export(job_id, wanted, path)
+                if not video.is_file():  # removed meanwhile
+                    path.unlink(missing_ok=True)
+                    raise _gone()
+        return path
 
     def remove(self, ids: Collection[str]) -> None:
         """Remove the videos of these jobs, as far as there are any."""
         for job_id in ids:
-            self.path(job_id).unlink(missing_ok=True)
-            self.frames_path(job_id).unlink(missing_ok=True)
+            for path in _files_of(self.path(job_id)):
+                path.unlink(missing_ok=True)
+
+    def playback_bytes(self) -> Mapping[str, int]:
+        """Bytes of the playback files, by job; jobs without such files are left out."""
+        sizes: dict[str, int] = {}
+        for path in self.folder.glob(f"*.*{VIDEO}"):
+            job_id = _job_of(path)
+            sizes[job_id] = sizes.get(job_id, 0) + _size(path)
+        return sizes
 
     def sweep(
         self, known: Callable[[Collection[str]], Collection[str]], keep_hours: float
@@ -95,12 +149,12 @@ class ResultStore:
         gone = [path for path, age in _aged(self.folder, PART) if age > STALE_S]
         files = [*_aged(self.folder, VIDEO), *_aged(self.folder, FRAMES)]
         old = [path for path, age in files if age > keep_hours * 3600]
-        stems = list({path.stem for path in old})
+        ids = list({_job_of(path) for path in old})
         strays: set[str] = set()
-        for start in range(0, len(stems), 500):
-            batch = stems[start : start + 500]
+        for start in range(0, len(ids), 500):
+            batch = ids[start : start + 500]
             strays |= set(batch) - set(known(batch))
-        return _removed(gone + [path for path in old if path.stem in strays])
+        return _removed(gone + [path for path in old if _job_of(path) in strays])
 
 
 def frames_beside(video: Path) -> Path:
@@ -109,9 +163,40 @@ def frames_beside(video: Path) -> Path:
 
 
 def bytes_of(video: Path) -> int:
-    """Bytes on disk of a stored video and its frames."""
-    files = (video, frames_beside(video))
-    return sum(path.stat().st_size for path in files if path.exists())
+    """Bytes on disk of a stored video, its frames and its playback files."""
+    return sum(_size(path) for path in _files_of(video))
+
+
+def _files_of(video: Path) -> list[Path]:
+    """Every file that may belong to a stored video."""
+    return [video, frames_beside(video), *(_playback_file(video, each) for each in FACTORS)]
+
+
+def _playback_file(video: Path, interpolation: Interpolation) -> Path:
+    """Where the same video with that interpolation lies: beside it, as `JOB.2x.mp4`."""
+    return video.with_suffix(f".{interpolation}{VIDEO}")
+
+
+def _job_of(path: Path) -> str:
+    """The id of the job that a file belongs to; ids have no dots."""
+    return path.name.partition(".")[0]
+
+
+def _comment(video: Path) -> str:
+    """The comment of a stored video, which is its recipe; empty if there is none."""
+    return read_comment(video) or ""
+
+
+def _interpolation(comment: str) -> Interpolation:
+    """The interpolation of a video with that comment; "off" if it is no recipe."""
+    try:
+        return Recipe.from_json(comment).params.interpolation
+    except InvalidRecipe:
+        return "off"
+
+
+def _gone() -> UnknownJob:
+    return UnknownJob("The video is not kept here any more; please make it again.")
 
 
 @dataclass(frozen=True)

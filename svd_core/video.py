@@ -40,10 +40,11 @@ def write_mp4(frames: Frames, path: Path, fps: int, comment: str) -> Path:
     whole; on any failure nothing is left. Raises `StorageFull`, `GenerationFailed`.
     """
     height, width = frames.shape[1:3]
-    even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    if height % 2 or width % 2:
+        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     with whole(path) as part:
         tag = ("-metadata", f"comment={comment}")
-        encode(*raw(even, fps), *ENCODING, *tag, str(part), data=even.tobytes())
+        encode(*raw(frames, fps), *ENCODING, *tag, str(part), data=pixels(frames))
     return path
 
 
@@ -51,7 +52,7 @@ def write_lossless(frames: Frames, path: Path) -> Path:
     """Write `frames` to `path` so that `read_lossless` gives exactly them. Raises what
     `write_mp4` raises."""
     with whole(path) as part:
-        encode(*raw(frames, 1), *LOSSLESS, "-f", "matroska", str(part), data=frames.tobytes())
+        encode(*raw(frames, 1), *LOSSLESS, "-f", "matroska", str(part), data=pixels(frames))
     return path
 
 
@@ -59,6 +60,11 @@ def raw(frames: Frames, fps: int) -> tuple[str, ...]:
     """ffmpeg's options for `frames` as bytes on its input."""
     size = f"{frames.shape[2]}x{frames.shape[1]}"
     return "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(fps), "-i", "pipe:"
+
+
+def pixels(frames: Frames) -> memoryview:
+    """The bytes of `frames`, not copied: an interpolated video may take a gigabyte."""
+    return np.ascontiguousarray(frames).data.cast("B")
 
 
 def read_frames(path: Path) -> Frames:
@@ -77,6 +83,18 @@ def read_comment(path: Path) -> str | None:
     tags = tagged.decode("utf-8", "replace")
     found = re.search(r"^comment=((?:\\.|[^\\\n])*)", tags, re.MULTILINE | re.DOTALL)
     return re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL) if found else None
+
+
+def read_rate(path: Path) -> int:
+    """Playback rate of a video in frames per second, rounded. Raises `InvalidRequest` for other
+    files."""
+    lines = _read(path, MP4, "-map", "0:v:0", "-c", "copy", "-frames:v", "1", "-f", "framecrc", "-")
+    text = lines.decode("utf-8", "replace")
+    unit = re.search(r"^#tb 0: (\d+)/(\d+)$", text, re.MULTILINE)
+    first = re.search(r"^0, +-?\d+, +-?\d+, +(\d+),", text, re.MULTILINE)  # its duration in units
+    if unit is None or first is None or 0 in (int(unit[1]), int(first[1])):
+        raise not_a_video(path)
+    return round(int(unit[2]) / (int(unit[1]) * int(first[1])))
 
 
 def not_a_video(path: Path) -> InvalidRequest:

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.bench import extras
+from svd_core.bench import extras, interpolation
 from svd_core.bench.serving import serving
 from svd_core.bench.stopwatch import Run, Stopwatch, medians
 from svd_core.bench.video import main, measured_run
 from svd_core.clip import Clip
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
+from svd_core.video import write_mp4
 from tests.conftest import StillEngine
+from tests.test_video import moving
 
 ROOT = Path(__file__).parent.parent
 
@@ -120,6 +122,27 @@ def test_what_a_page_asks_for_beside_videos_is_measured(
     assert {f"export {kind}" for kind in ("mp4", "gif", "webp", "png")} < set(found)
     assert len(table) == 1 + len(found) - 3
     assert all(found[line[:32].strip()] > 0 for line in table[1:])
+
+
+def test_interpolation_is_compared_with_blending_clip_by_clip(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    clips = [write_mp4(moving(num_frames=n), tmp_path / f"{n}.mp4", 7, "") for n in (5, 7)]
+    assert interpolation.main([str(path) for path in clips]) == 0
+    head, *rows, average, last = capsys.readouterr().out.splitlines()
+    found = json.loads(last)
+    assert {name: clip["frames"] for name, clip in found["clips"].items()} == {"5": 2, "7": 3}
+    for row, clip in zip(rows, found["clips"].values(), strict=True):
+        assert clip["gain"] == pytest.approx(clip["interpolation"] - clip["blending"])
+        assert f"{clip['gain']:.1f} dB" in row
+    assert f"{found['gain']:.1f} dB (target: at least 6 dB)" in average
+    assert {"blending", "interpolated", "gain", "worse", "seconds"} < set(head.split())
+
+
+def test_frames_as_they_were_are_as_good_as_can_be() -> None:
+    frames = moving()
+    assert interpolation.psnr(frames, frames) == pytest.approx(98, abs=0.5)
+    assert interpolation.psnr(frames, 255 - frames) < 10
 
 
 def test_a_server_that_ends_without_a_word_has_not_answered(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from PIL import Image, ImageSequence
 from svd_core.clip import Frames
 from svd_core.errors import GenerationFailed, InvalidRequest, StorageFull
 from svd_core.export import Export, export, ordered, read_comment
-from svd_core.video import read_frames
+from svd_core.interpolation import interpolate
+from svd_core.params import FACTORS
+from svd_core.video import read_frames, read_rate
 from tests.test_video import FULL, Fake, described, fake_ffmpeg, moving
 
 __all__ = ["fake_ffmpeg"]  # a fixture
@@ -94,6 +96,77 @@ def test_a_moving_picture_takes_its_time(tmp_path: Path, format: str, fps: int) 
     assert min(found) >= (20 if format == "gif" else 10)  # what browsers take as it is
 
 
+SMOOTH = interpolate(FRAMES, 4)
+
+
+def nearest(found: Frames) -> list[int]:
+    """Which of `SMOOTH` each picture is nearest to."""
+    error = np.abs(found[:, None].astype(float) - SMOOTH[None]).mean(axis=(2, 3, 4))
+    return [int(index) for index in error.argmin(axis=1)]
+
+
+@pytest.mark.parametrize("interpolation", ["2x", "4x"])
+@pytest.mark.parametrize("format", ["mp4", "webp", "png"])
+@pytest.mark.parametrize("order", ["forward", "reverse", "ping-pong"])
+def test_in_between_frames_play_in_the_order_asked_for(
+    tmp_path: Path, format: str, order: str, interpolation: str
+) -> None:
+    step = {"2x": 2, "4x": 1}[interpolation]
+    there = list(range(0, len(SMOOTH), step))
+    back = there[::-1]
+    expected = {"forward": there, "reverse": back, "ping-pong": there + back[1:-1]}[order]
+    path = made(tmp_path, format=format, order=order, interpolation=interpolation)
+    assert nearest(shown(path)) == expected
+
+
+@pytest.mark.parametrize("interpolation", ["off", "2x", "4x"])
+def test_the_given_frames_stay_in_an_interpolated_export(
+    tmp_path: Path, interpolation: str
+) -> None:
+    factor = FACTORS[interpolation]  # type: ignore[index]
+    found = shown(made(tmp_path, format="png", interpolation=interpolation))
+    assert (found[::factor] == FRAMES).all()
+    assert len(found) == 4 * factor + 1
+
+
+@pytest.mark.parametrize(
+    ("format", "fps", "interpolation", "rate", "num_frames"),
+    [
+        ("mp4", 7, "2x", 14, 9), ("mp4", 7, "4x", 28, 17), ("mp4", 25, "4x", 100, 17),
+        ("mp4", 30, "4x", 60, 9), ("mp4", 60, "2x", 60, 5), ("mp4", 100, "4x", 100, 5),
+        ("webp", 7, "4x", 28, 17), ("webp", 30, "4x", 60, 9), ("webp", 60, "4x", 60, 5),
+        ("gif", 7, "2x", 14, 9), ("gif", 7, "4x", 28, 17), ("gif", 13, "4x", 26, 9),
+        ("gif", 25, "2x", 50, 9), ("gif", 30, "2x", 30, 5), ("gif", 100, "4x", 50, 3),
+        ("png", 100, "4x", 400, 17),
+    ],
+)  # fmt: skip
+def test_rate_and_number_of_frames_fit_the_format(
+    tmp_path: Path, format: str, fps: int, interpolation: str, rate: int, num_frames: int
+) -> None:
+    path = made(tmp_path, format=format, fps=fps, interpolation=interpolation)
+    found = shown(path)
+    assert len(found) == num_frames
+    if format == "mp4":
+        assert read_rate(path) == rate
+    elif format != "png":
+        unit = 10 if format == "gif" else 1
+        assert sum(durations(path)) == pytest.approx(1000 * num_frames / rate, abs=unit)
+
+
+def test_an_interpolated_mp4_is_repeated_with_its_in_between_frames(tmp_path: Path) -> None:
+    path = made(tmp_path, format="mp4", loops=3, interpolation="2x")
+    assert nearest(shown(path)) == list(range(0, 17, 2)) * 3
+
+
+def test_names_of_many_pngs_sort_as_they_play(tmp_path: Path) -> None:
+    frames = moving(width=16, height=16, num_frames=251)
+    path = made(tmp_path, frames, format="png", interpolation="4x", fps=1)
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".png")]
+    assert len(names) == 1001
+    assert names == sorted(names)
+
+
 def test_the_rate_of_an_mp4_is_the_one_asked_for(tmp_path: Path) -> None:
     assert " 24 fps" in described(made(tmp_path, format="mp4", fps=24))
 
@@ -153,6 +226,7 @@ def test_a_gif_has_soft_gradients(tmp_path: Path) -> None:
     ("field", "value"),
     [
         ("format", "exe"), ("format", None), ("order", "sideways"), ("fps", 0), ("fps", 101),
+        ("interpolation", "3x"), ("interpolation", 2), ("interpolation", None),
         ("fps", "x"), ("loops", -1), ("loops", 11), ("loops", 1e300), ("loops", "nan"),
     ],
 )  # fmt: skip

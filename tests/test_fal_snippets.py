@@ -11,8 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from svd_core.params import VideoParams
+from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.web.fal.schema import read_input
 from svd_core.web.fal.snippets import BASE, Snippets, snippets, values_of
 from tests.fake_work import FakeWork
@@ -93,26 +95,30 @@ def test_the_readme_shows_what_the_module_says() -> None:
     assert snippets({"motion_bucket_id": 80}) == FROM_README
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        VideoParams(seed=1),
-        PARAMS,
-        VideoParams(seed=0, fps=7),
-        VideoParams(seed=1, fps=3, playback_fps=2),
-        VideoParams(seed=1, fps=25, playback_fps=5),
-        VideoParams(seed=1, fps=10),
-        VideoParams(seed=1, min_guidance_scale=0.0, max_guidance_scale=4, decode_chunk_size=3),
-    ],
+SEEDS = st.integers(0, 2**32 - 1)
+ANY = st.fixed_dictionaries(
+    {"seed": SEEDS},
+    optional={
+        name: st.integers(int(limit.minimum), int(limit.maximum))
+        if limit.integer
+        else st.floats(limit.minimum, limit.maximum)
+        for name, limit in LIMITS.items()
+        if name != "seed"
+    }
+    | {name: st.sampled_from(choice.words) for name, choice in CHOICES.items()},
 )
-def test_the_values_shown_give_the_same_video(params: VideoParams) -> None:
-    """As far as the API's fps go: below 10, the playback rate is kept."""
-    values: dict[str, Any] = {"image_url": "https://example.com/a.png", **values_of(params)}
-    _, read = read_input(values)
-    if params.fps >= 10:
-        assert read == params
-    else:
-        assert (read.fps, read.rate) == (10, params.rate)
+"""Settings as the page may have them, each one given or left as it is."""
+
+
+@settings(deadline=None)
+@given(ANY)
+@example({"seed": 0, "fps": 7})
+@example({"seed": 1, "fps": 1, "playback_fps": 2})
+@example({"seed": 1, "fps": 25, "playback_fps": 5})
+def test_the_values_shown_give_the_same_video(values: dict[str, Any]) -> None:
+    params = VideoParams(**values)
+    body = json.loads(json.dumps({"image_url": "https://example.com/a.png", **values_of(params)}))
+    assert read_input(body)[1] == params
 
 
 def test_only_what_differs_from_the_usual_is_shown() -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     ("errors", "events", "params", "settings", "clip"),
-    ("ffmpeg", "image", "framer", "motion", "video", "export"),
+    ("ffmpeg", "image", "framer", "motion", "video", "interpolation", "export"),
     ("fingerprint", "recipe", "storage", "extend"),
     (
         "models",
@@ -48,6 +48,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
         "image",
         "motion",
         "video",
+        "interpolation",
         "export",
         "extend",
         "preview",

@@ -184,7 +184,7 @@ def test_another_revision_of_a_hub_model_is_another_model() -> None:
         (RECIPE.to_json()[:-9], "damaged"),
         (RECIPE.to_json().replace("format", "format\\x"), "damaged"),
         ('{"a":' * 13_000, "damaged"),
-        (json.dumps({"format": FORMAT + 1}), "format 4.*reads up to 3.*update"),
+        (json.dumps({"format": FORMAT + 1}), "format 5.*reads up to 4.*update"),
         (json.dumps({"format": 0}), "carries no recipe"),
         (json.dumps({"format": FORMAT, "model": "x" * 2**16}), "far too long"),
         (json.dumps({"format": FORMAT}), "lacks model"),

@@ -18,6 +18,7 @@ from svd_core.video import (
     read_comment,
     read_frames,
     read_lossless,
+    read_rate,
     write_lossless,
     write_mp4,
 )
@@ -52,6 +53,18 @@ def test_frames_survive(tmp_path: Path) -> None:
     error = np.abs(found[:, None].astype(float) - frames[None]).mean(axis=(2, 3, 4))
     assert error.argmin(axis=1).tolist() == list(range(len(frames)))
     assert error.diagonal().max() < 6  # most of it the colours at half size
+
+
+@pytest.mark.parametrize("fps", [1, 7, 24, 30, 60, 100])
+def test_the_rate_is_read_as_it_was_written(tmp_path: Path, fps: int) -> None:
+    assert read_rate(write_mp4(moving(), tmp_path / "a.mp4", fps, "")) == fps
+
+
+def test_frames_are_written_wherever_their_bytes_lie(tmp_path: Path) -> None:
+    frames = moving()
+    for index, view in enumerate((frames[::-1], frames[:, ::-1], frames[:, 1:-1, 3:])):
+        kept = write_lossless(view, tmp_path / f"{index}.mkv")
+        assert np.array_equal(read_lossless(kept), view)
 
 
 @pytest.mark.parametrize(("width", "height"), [(96, 64), (33, 35), (320, 192)])
@@ -290,7 +303,7 @@ def test_a_video_cut_off_gives_no_frames(tmp_path: Path) -> None:
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n"
 
 
-@pytest.mark.parametrize("read", [read_frames, read_comment])
+@pytest.mark.parametrize("read", [read_frames, read_comment, read_rate])
 @pytest.mark.parametrize("kind", ["text", "empty", "cut", "playlist", "list", "folder", "gone"])
 def test_other_files_are_refused(tmp_path: Path, read: Callable[[Path], object], kind: str) -> None:
     """A playlist and a concat list name files for ffmpeg to open: a reader must not follow them."""

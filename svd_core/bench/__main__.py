@@ -1,9 +1,9 @@
-"""Which measurement is asked for: what a video costs, or `api`, `contest`, `extras`, `plans`."""
+"""Run a benchmark: what a video costs, or the one that is named, such as `api` or `contest`."""
 
 import sys
 from importlib import import_module
 
-OTHERS = ("api", "contest", "extras", "plans")
+OTHERS = ("api", "contest", "extras", "interpolation", "plans")
 """Modules of that name, asked for with or without dashes; some bring torch, which takes seconds."""
 
 if __name__ == "__main__":

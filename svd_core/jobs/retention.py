@@ -60,8 +60,10 @@ class Retention:
                 columns.where(JOBS.c.state == State.ENDED).order_by(JOBS.c.ended.desc())
             ).all()
         gone, room, videos = [], self.keep_gb * 1e9, 0
+        playback = self.results.playback_bytes()  # made since the job ended
         for index, row in enumerate(ended):
             room -= row.bytes + (0 if row.image is None else self.photos.size(row.image))
+            room -= playback.get(row.id, 0)
             videos += row.bytes > 0
             too_much = room < 0 and row.bytes > 0 and videos > 1
             too_old = now - row.ended > self.keep_hours * 3600

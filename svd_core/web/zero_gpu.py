@@ -9,7 +9,7 @@ from svd_core.errors import GenerationFailed, QueueFull, SvdError
 from svd_core.events import Event, Progress, Video
 from svd_core.jobs import InlineWork, Work
 from svd_core.jobs.stream import streamed, unpacked
-from svd_core.params import VideoParams, VideoRequest
+from svd_core.params import VideoRequest
 from svd_core.speed import AheadOfTime
 
 TAKEN_BACK = "ZeroGPU worker error"
@@ -19,7 +19,7 @@ START_S = 1500
 """The longest time for which the platform lends a GPU while a Space starts, at nobody's expense."""
 
 
-def lent(work: Work, seconds: Callable[[VideoParams], int]) -> InlineWork:
+def lent(work: Work, seconds: Callable[[VideoRequest], int]) -> InlineWork:
     """`work`, done in a process that is forked from this one and has a GPU.
 
     So it sees a model that was loaded before, and only plain values come back. `seconds`: what to
@@ -29,7 +29,7 @@ def lent(work: Work, seconds: Callable[[VideoParams], int]) -> InlineWork:
     import spaces  # of the platform, and installed there only
 
     def duration(_: str, request: VideoRequest, *__: object, **___: object) -> int:
-        return seconds(request.params)
+        return seconds(request)
 
     @spaces.GPU(duration=duration)  # type: ignore[untyped-decorator]
     def on_gpu(job_id: str, request: VideoRequest) -> Generator[Event]:

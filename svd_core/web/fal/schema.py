@@ -13,8 +13,8 @@ ENDPOINTS = ("fal-ai/stable-video",)
 """Ids that lead to the model of this server."""
 
 FPS = 25
-FPS_RANGE = (10, 100)
-"""fal's own default and range of fps; the core's are wider."""
+"""Default fps of fal. Its range begins at 10; here all of the core's fps are taken, so that every
+video of the page can be made over HTTP too."""
 
 MODEL = "checkpoint that makes the video, one that `/health` lists; the first of them if left out"
 
@@ -55,7 +55,10 @@ class _Documented(BaseModel):
         description="Noise on the photo: more frees the motion and loses likeness.",
     )
     fps: int = Field(
-        FPS, ge=FPS_RANGE[0], le=FPS_RANGE[1], description="Frames per second of the video."
+        FPS,
+        ge=LIMITS["fps"].minimum,
+        le=LIMITS["fps"].maximum,
+        description="Frames per second of the video.",
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from svd_core.params import VideoParams
-from svd_core.web.fal.schema import ENDPOINTS, FPS, FPS_RANGE
+from svd_core.web.fal.schema import ENDPOINTS, FPS
 
 Values = Mapping[str, object]
 """Settings of a video by fal's names."""
@@ -83,14 +83,9 @@ def snippets(values: Values, base: str = BASE) -> Snippets:
 
 
 def values_of(params: VideoParams) -> Values:
-    """`params` as the API takes them, less what it would take by itself.
-
-    Its fps begin at 10; of slower videos the playback rate is kept.
-    """
+    """The API's input for the video of `params`; what equals a default of the API is left out."""
     values = {name: value for name, value in params.to_mapping().items() if value is not None}
     values["cond_aug"] = values.pop("noise_aug_strength")
-    if params.fps < FPS_RANGE[0]:
-        values |= {"fps": FPS_RANGE[0], "playback_fps": params.rate}
     usual = {"cond_aug": VideoParams.default("noise_aug_strength"), "fps": FPS}
     return {
         name: value
