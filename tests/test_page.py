@@ -365,8 +365,8 @@ class TestWatching:
             return Screen(
                 line=gr.HTML(), forming=gr.HTML(), player=gr.Video(), result=gr.Column(),
                 summary=gr.HTML(), generate=gr.Button(), sheet=gr.Button(), stop=gr.Button(),
-                current=gr.State([]),
-                wanted=gr.State([]), dials={"seed": gr.Textbox(), "fps": gr.Slider()},
+                current=gr.State([]), wanted=gr.State([]), playing=gr.State(None),
+                dials={"seed": gr.Textbox(), "fps": gr.Slider(), "interpolation": gr.Radio()},
             )  # fmt: skip
 
     @pytest.fixture

@@ -80,7 +80,7 @@ def test_no_sentence_is_left_over_and_none_is_missing() -> None:
 
 STARTS = (
     "stage_", "model_", "motion_", "fit_", "speed_", "shape_", "orientation_", "level_", "order_",
-    "format_", "export_",
+    "format_", "export_", "interpolation_",
 )  # fmt: skip
 
 

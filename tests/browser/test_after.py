@@ -2,8 +2,10 @@
 
 import ast
 import io
+import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,14 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from svd_core.recipe import Recipe
-from svd_core.video import read_frames
+from svd_core.video import read_frames, read_rate
 from tests.browser.visiting import (
     colourful,
     done,
     generate,
     open_menu,
     open_tab,
+    plays,
     shot,
     upload,
     visitor,
@@ -52,6 +55,7 @@ def test_every_format_opens_and_says_how_long_it_took(
     open_menu(made)
     made.get_by_label("Back and forth").check()
     made.get_by_role("slider", name="Playback FPS").fill("14")
+    made.get_by_role("group", name="Smooth playback").get_by_label("Off").check()
     assert len(read_frames(saved(made, tmp_path, ".mp4"))) == 14
     shot(made, "saving")
     for label, kind in (("GIF", "GIF"), ("WebP", "WEBP")):
@@ -93,7 +97,7 @@ def test_a_dropped_video_brings_everything_back(made: Page, real: Served, tmp_pa
     assert again.image == first.image
     assert again.params.seed == first.params.seed
     recipes = [Recipe.read(p) for p in (path, _newest(real.work.folder))]
-    assert recipes[0].params == recipes[1].params
+    assert recipes[0].params == replace(recipes[1].params, interpolation="4x")
     assert recipes[0].box == recipes[1].box
 
 
@@ -106,6 +110,71 @@ def test_a_strangers_video_brings_settings_and_says_what_is_missing(
         open_tab(other, "recipe")
         other.locator("#recipe-file input[type=file]").set_input_files(path)
         expect(other.locator("#recipe-said")).to_contain_text("The photo isn’t stored in the file")
+
+
+def test_a_slow_video_plays_smoothly_and_is_saved_so(
+    made: Page, real: Served, tmp_path: Path
+) -> None:
+    smooth = made.get_by_role("group", name="Smooth playback")
+    expect(smooth.get_by_label("4×")).to_be_checked()
+    expect(made.locator("#video video")).to_have_attribute("src", re.compile(r"\.4x\.mp4$"))
+    plays(made)
+    path = downloaded(made, tmp_path / "smooth.mp4")
+    assert (len(read_frames(path)), read_rate(path)) == (29, 28)
+    assert Recipe.read(path).params.interpolation == "4x"
+    smooth.get_by_label("Off").check()
+    expect(made.locator("#video video")).not_to_have_attribute("src", re.compile("4x"))
+    plays(made)
+    path = downloaded(made, tmp_path / "as-made.mp4")
+    assert (len(read_frames(path)), read_rate(path)) == (8, 7)
+    generate(made)
+    done(made)
+    expect(smooth.get_by_label("Off")).to_be_checked()
+    assert real.work.requests[-1].params.interpolation == "off"
+    smooth.get_by_label("2×").check()
+    expect(made.locator("#video video")).to_have_attribute("src", re.compile(r"\.2x\.mp4$"))
+    open_menu(made)
+    assert len(read_frames(saved(made, tmp_path, ".mp4"))) == 15
+    made.reload()
+    done(made)
+    expect(smooth.get_by_label("4×")).to_be_checked()
+
+
+def test_a_fast_video_plays_as_it_is(page: Page, served: Served) -> None:
+    smooth = page.get_by_role("group", name="Smooth playback")
+    expect(smooth.get_by_label("4×")).to_be_checked()  # of the example
+    page.get_by_role("slider", name="FPS").fill("20")
+    generate(page)
+    done(page)
+    expect(smooth.get_by_label("Off")).to_be_checked()
+
+
+def test_code_and_link_make_the_video_as_it_plays(
+    browser: Browser, page: Page, served: Served
+) -> None:
+    open_tab(page, "code")
+    code, link = page.locator("#snippets code").nth(1), page.locator("#snippets code").first
+    expect(code).to_contain_text('"interpolation": "4x"')
+    expect(code).to_contain_text('"fps": 7')
+    page.get_by_role("slider", name="FPS").fill("20")
+    expect(code).not_to_contain_text("interpolation")
+    page.get_by_role("group", name="Smooth playback").get_by_label("2×").check()
+    expect(code).to_contain_text('"interpolation": "2x"')
+    expect(link).to_contain_text("interpolation=2x")
+    with visitor(browser, link.text_content() or "", home=served.url) as other:
+        switch = other.get_by_role("group", name="Smooth playback")
+        expect(switch.get_by_label("2×")).to_be_checked()
+        generate(other)
+        done(other)
+        expect(switch.get_by_label("2×")).to_be_checked()
+
+
+def downloaded(page: Page, path: Path) -> Path:
+    """What "Save video" gives."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save video").click()
+    download.value.save_as(path)
+    return path
 
 
 def test_the_last_frame_becomes_the_photo(made: Page, real: Served) -> None:
@@ -177,4 +246,6 @@ def test_a_link_brings_the_settings_to_somebody_else(
 
 
 def _newest(folder: Path) -> Path:
-    return max(folder.glob("*.mp4"), key=lambda path: path.stat().st_mtime_ns)
+    """The video that was made last; playback files have a second dot in their names."""
+    videos = (path for path in folder.glob("*.mp4") if path.stem.isalnum())
+    return max(videos, key=lambda path: path.stat().st_mtime_ns)

@@ -1,5 +1,6 @@
 """How the page looks and reads: by day, by night, on a phone, in another language, by keyboard."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -132,12 +133,14 @@ def test_demo_mode_shows_examples_and_nothing_else(page: Page) -> None:
     box = stage.bounding_box()
     assert box is not None
     assert (box["width"], box["height"]) == (DESKTOP["width"], DESKTOP["height"])
-    first = stage.locator("video").get_attribute("src")
+    first = stage.locator("video").get_attribute("aria-label")
+    expect(page.locator("#demo-files i")).to_have_count(2)
     page.clock.install()
     stage.get_by_role("button", name="Cat").click()
-    expect(stage.locator("video")).not_to_have_attribute("src", first or "")
+    expect(stage.locator("video")).not_to_have_attribute("aria-label", first or "")
+    expect(stage.locator("video")).to_have_attribute("src", re.compile(r"\.4x\.mp4$"))
     page.clock.run_for(60_000)
-    expect(stage.locator("video")).to_have_attribute("src", first or "")
+    expect(stage.locator("video")).to_have_attribute("aria-label", first or "")
     page.keyboard.press("Escape")
     expect(stage).to_be_hidden()
 

@@ -43,7 +43,7 @@ def test_a_visitor_turns_a_photo_into_a_video(page: Page, served: Served, tmp_pa
     expect(page.get_by_label("Seed", exact=True)).to_have_value(str(request.params.seed))
     expect(page.locator("#summary")).to_contain_text("8 frames, 128 × 72, 7 fps, 1.1 s")
     expect(page.locator("#summary")).to_contain_text("Made with fake in 1.2 s. Peak memory: 1.2 GB")
-    expect(page.locator("#progress [aria-current]")).to_have_text("gentle")
+    expect(page.locator("#summary [aria-current]")).to_have_text("gentle")
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     shot(page, "made")
     with page.expect_download() as download:
@@ -115,7 +115,8 @@ def test_a_click_on_an_example_shows_its_photo_and_video(page: Page, served: Ser
     plays(page)
     before = len(served.work.requests)
     page.get_by_role("button", name="Cat").click()
-    expect(page.locator("#video video")).to_have_attribute("src", _ends("cat.mp4"))
+    expect(page.locator("#progress")).to_contain_text("Example: Cat")
+    expect(page.locator("#video video")).to_have_attribute("src", re.compile(r"\.4x\.mp4$"))
     expect(page.locator("#photo img")).to_have_attribute("src", _ends("cat.jpg"))
     plays(page)
     assert len(served.work.requests) == before

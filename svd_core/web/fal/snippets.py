@@ -74,12 +74,17 @@ def snippets(values: Values, base: str = BASE) -> Snippets:
     told = {"base": base, "endpoint": ENDPOINTS[0]}
     inside = "".join(f', "{name}": {json.dumps(value)}' for name, value in values.items())
     script = "".join(f", {name}: {json.dumps(value)}" for name, value in values.items())
-    python = "".join(f', "{name}": {value!r}' for name, value in values.items())
+    python = "".join(f', "{name}": {_literal(value)}' for name, value in values.items())
     return Snippets(
         curl=CURL.format(values=inside.replace("%", "%%"), **told),
         javascript=JAVASCRIPT.format(values=script, **told),
         python=PYTHON.format(values=python, **told),
     )
+
+
+def _literal(value: object) -> str:
+    """`value` in Python, text in the double quotes of the code around it."""
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def values_of(params: VideoParams) -> Values:

@@ -1,66 +1,69 @@
-"""Demo mode, for a projector: a large player and a strip of examples, and nothing else.
-
-It runs in the browser alone, so it goes on whatever the server is doing.
-"""
+"""Demo mode, for a projector: a large player and a strip of examples, and nothing else."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from urllib.parse import quote
 
 import gradio as gr
 
+from svd_core.errors import SvdError
 from svd_core.web.page.examples import Example
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.playback import of_example
+from svd_core.web.page.scripts import script
+from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed
-
-STAY_S = 8
-"""Seconds that an example plays, and thrice that after somebody chose it."""
-
-SCRIPT = """
-const dialog = element.querySelector("dialog");
-const video = dialog.querySelector("video");
-const buttons = [...dialog.querySelectorAll("[data-video]")];
-let timer = 0;
-const show = (button, seconds) => {
-    buttons.forEach((each) => each.toggleAttribute("aria-current", each === button));
-    video.src = button.dataset.video;
-    video.setAttribute("aria-label", button.textContent.trim());
-    video.play().catch(() => {});
-    button.scrollIntoView({ block: "nearest", inline: "center" });
-    clearTimeout(timer);
-    timer = setTimeout(next, 1000 * seconds);
-};
-const next = () => {
-    const at = buttons.findIndex((each) => each.hasAttribute("aria-current"));
-    show(buttons[(at + 1) % buttons.length], STAY);
-};
-const open = () => { dialog.showModal(); next(); };
-dialog.addEventListener("close", () => { clearTimeout(timer); video.pause(); });
-dialog.querySelector(".svd-leave").addEventListener("click", () => dialog.close());
-buttons.forEach((each) => each.addEventListener("click", () => show(each, 3 * STAY)));
-document.addEventListener("click", (event) => {
-    if (event.target.closest("#demo-switch")) open();
-});
-if (new URLSearchParams(location.search).has("demo")) open();
-""".replace("STAY", str(STAY_S))
 
 
 def demo_switch() -> None:
     gr.Button(fixed("demo"), size="sm", elem_id="demo-switch", min_width=110, scale=0)
 
 
-def demo_stage(found: Sequence[Example]) -> None:
-    strip = "".join(
-        f'<button type="button" data-video="{_url(each.video)}">'
-        f'<img src="{_url(each.photo)}" alt="" loading="lazy">{escape(each.name)}</button>'
-        for each in found
-    )
-    leave = f'<button type="button" class="svd-leave">{fixed("demo_leave")}</button>'
-    gr.HTML(
-        f'<dialog aria-label="Stable Video Diffusion">{leave}<video muted loop playsinline></video>'
-        f'<div class="svd-strip">{strip}</div></dialog>',
-        elem_id="demo",
-        js_on_load=SCRIPT,
-    )
+@dataclass(frozen=True)
+class Demo:
+    """`files`: addresses of the examples with in-between frames, empty until the first opening."""
+
+    stage: gr.HTML
+    files: gr.HTML
+    examples: Sequence[Example]
+
+    @classmethod
+    def build(cls, examples: Sequence[Example]) -> "Demo":
+        strip = "".join(
+            f'<button type="button" {_data(each, each.video)}><img src="{_url(each.photo)}" alt="" '
+            f'loading="lazy">{escape(each.name)}</button>'
+            for each in examples
+        )
+        leave = f'<button type="button" class="svd-leave">{fixed("demo_leave")}</button>'
+        stage = gr.HTML(
+            f'<dialog aria-label="Stable Video Diffusion">{leave}'
+            f'<video muted loop playsinline></video><div class="svd-strip">{strip}</div></dialog>',
+            elem_id="demo",
+            js_on_load=script("demo.js"),
+        )
+        return cls(stage, gr.HTML("", elem_id="demo-files", visible="hidden"), examples)
+
+
+def wire_demo(studio: Studio, demo: Demo) -> None:
+    def on_opened() -> str:
+        files = ((each, _playback_path(studio, each)) for each in demo.examples)
+        return "".join(f"<i {_data(each, path)}></i>" for each, path in files)
+
+    demo.stage.opened(on_opened, None, demo.files, **QUICK)
+
+
+def _playback_path(studio: Studio, example: Example) -> Path:
+    """The example's video with in-between frames, or as it is where these cannot be made."""
+    try:
+        return of_example(studio.backend.results, example.video, None).path
+    except SvdError:
+        return example.video
+
+
+def _data(example: Example, video: Path) -> str:
+    return f'data-name="{escape(example.name)}" data-video="{_url(video)}"'
 
 
 def _url(path: object) -> str:

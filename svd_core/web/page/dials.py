@@ -22,7 +22,7 @@ NUMBERS = (
 )  # fmt: skip
 """Fields where empty means the model's own value."""
 
-WITHOUT_HINT = ("seed", "orientation", "fit", "focus_x", "focus_y")
+WITHOUT_HINT = ("seed", "orientation", "fit", "focus_x", "focus_y", "interpolation")
 
 Dials = Mapping[str, Component]
 Changes = dict[Block, Any]
@@ -55,6 +55,11 @@ def fine_dials(models: Sequence[str], speeds: Sequence[str]) -> dict[str, Compon
         }
     with gr.Row(elem_id="numbers"):
         return dials | {name: entry(name, "automatic") for name in NUMBERS}
+
+
+def playback_dial() -> dict[str, Component]:
+    """The switch for in-between frames, which is shown with a video; see `playback`."""
+    return {"interpolation": choice("interpolation", visible="hidden")}
 
 
 def choice(name: str, words: Sequence[str] = (), told: str = "", **options: Any) -> Choice:
@@ -119,6 +124,8 @@ def shown(params: VideoParams, dials: Dials, changes: Changes | None = None) -> 
     """The dials as `params` say, besides other `changes`."""
     told = dict(changes or {})
     for name, value in params.to_mapping().items():
+        if name == "interpolation":
+            continue  # it belongs to the video in the player
         update = told.get(dials[name]) or gr.update()
         told[dials[name]] = update | {"value": str(value) if name == "seed" else value}
     return told

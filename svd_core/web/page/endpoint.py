@@ -34,6 +34,7 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
         focus_x: Any = None,
         focus_y: Any = None,
         speed: Any = None,
+        interpolation: Any = None,
         model: Any = None,
         request: gr.Request = None,  # type: ignore[assignment]  # how Gradio asks for it
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio asks for it
@@ -58,6 +59,7 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
             focus_x: what a crop keeps: 0 is the left edge, 0.5 the middle, 1 the right edge.
             focus_y: what a crop keeps: 0 is the top edge, 0.5 the middle, 1 the bottom edge.
             speed: "exact", or "fast" and "turbo", which take fewer steps and change the picture.
+            interpolation: "2x" or "4x" adds in-between frames for smooth playback; "off" adds none.
             model: the checkpoint, if this server has several; its usual one if left out.
 
         Returns:
@@ -79,6 +81,7 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
             "focus_x": focus_x,
             "focus_y": focus_y,
             "speed": speed,
+            "interpolation": interpolation,
             "model": model,
         }
         say = texts_for(request)

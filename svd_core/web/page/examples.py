@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
+from svd_core.errors import SvdError
 from svd_core.image import open_photo
-from svd_core.web.page.components import Photo
 from svd_core.web.page.dials import Changes
-from svd_core.web.page.screen import Screen
+from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
-from svd_core.web.page.words import status_html
+from svd_core.web.page.words import refused_html, status_html
 
 
 @dataclass(frozen=True)
@@ -48,24 +51,35 @@ def example_strip(found: Sequence[Example]) -> list[gr.Button]:
 
 
 def wire_examples(
-    found: Sequence[Example], buttons: Sequence[gr.Button], photo: Photo, screen: Screen
+    found: Sequence[Example], buttons: Sequence[gr.Button], studio: Studio, opened: Dependency
 ) -> None:
-    """A click shows a photo with its finished video: nothing is run, nothing is cached."""
+    """A click shows a photo with its finished video, first as it was made and then smoothly.
+
+    `opened`: the page is, with the first example in the player or with a job of the visitor.
+    """
+    screen = studio.screen
+
+    def on_shown(playing: Any, chosen: Any, card: Any, request: gr.Request) -> Changes:
+        try:
+            return studio.playback(playing, chosen, card)
+        except SvdError as error:
+            return {screen.line: refused_html(error, texts_for(request))}
+
+    def play_smoothly(shown: Dependency) -> None:
+        inputs = [screen.playing, studio.chosen, studio.visitor]
+        outputs = [screen.player, screen.playing, studio.dials["interpolation"], screen.line]
+        shown.then(on_shown, inputs, outputs, **QUICK)
+
+    play_smoothly(opened)
     for example, button in zip(found, buttons, strict=True):
 
         def show(request: gr.Request, example: Example = example) -> Changes:
             line = status_html(texts_for(request)("example", name=example.name))
             return screen.cleared() | {
-                photo: str(example.photo),
+                studio.photo: str(example.photo),
                 screen.line: line,
+                screen.playing: {"example": example.name},
                 screen.player: gr.update(value=str(example.video), visible=True),
             }
 
-        button.click(
-            show,
-            None,
-            [photo, *screen.outputs],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        play_smoothly(button.click(show, None, [studio.photo, *screen.outputs], **QUICK))

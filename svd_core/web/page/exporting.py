@@ -9,7 +9,7 @@ import gradio as gr
 
 from svd_core.errors import SvdError
 from svd_core.events import Succeeded
-from svd_core.export import LOOPS, Export, Format, Order, export, read_comment
+from svd_core.export import LOOPS, Export, Format, Order
 from svd_core.params import LIMITS
 from svd_core.web.page.components import Choice, Dial
 from svd_core.web.page.dials import Changes
@@ -53,18 +53,18 @@ class Exporting:
 def wire_exporting(studio: Studio, parts: Exporting) -> None:
     def on_go(
         ids: list[str], card: Any, format: Any, fps: Any, order: Any, loops: Any,
-        request: gr.Request,
+        interpolation: Any, request: gr.Request,
     ) -> Changes:  # fmt: skip
         say, begun = texts_for(request), time.monotonic()
         job = studio.backend.job(ids[0] if ids else None, card)
         if job is None or not isinstance(job.last, Succeeded):
             return {parts.said: error_html(say("nothing_there")), parts.handed.file: None}
         try:
-            wanted = Export(format=format, fps=fps, order=order, loops=loops)
-            video = job.last.video
-            path = parts.handed.place(f"svd-{video.seed}{wanted.suffix}")
-            frames = studio.backend.results.frames(job.id)
-            export(frames, wanted, path, read_comment(video.path) or "")
+            wanted = Export(
+                format=format, fps=fps, order=order, loops=loops, interpolation=interpolation
+            )
+            path = parts.handed.place(f"svd-{job.last.video.seed}{wanted.suffix}")
+            studio.backend.results.export(job.id, wanted, path)
         except SvdError as error:
             return {parts.said: refused_html(error, say), parts.handed.file: None}
         told = say(
@@ -75,7 +75,8 @@ def wire_exporting(studio: Studio, parts: Exporting) -> None:
         )
         return {parts.said: status_html(told), parts.handed.file: path}
 
-    inputs = [parts.format, parts.fps, parts.order, parts.loops]
+    dial = studio.dials["interpolation"]
+    inputs = [parts.format, parts.fps, parts.order, parts.loops, dial]
     parts.handed.wire(on_go, [studio.screen.current, studio.visitor, *inputs], parts.said)
 
 

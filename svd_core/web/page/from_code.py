@@ -1,10 +1,12 @@
 """The settings on screen as a link and as code for the HTTP API, one click to copy."""
 
 import re
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import VideoParams
@@ -12,6 +14,7 @@ from svd_core.web.fal import MOUNT
 from svd_core.web.fal.snippets import BASE, snippets, values_of
 from svd_core.web.page.link import query_of
 from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.playback import default_interpolation
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, fixed, texts_for
 from svd_core.web.page.words import refused_html
@@ -40,14 +43,17 @@ def code_panel() -> tuple[gr.Tab, gr.HTML]:
         return panel, gr.HTML("", elem_id="snippets", js_on_load=COPY)
 
 
-def wire_code(studio: Studio, panel: gr.Tab, code: gr.HTML) -> None:
+def wire_code(studio: Studio, panel: gr.Tab, code: gr.HTML, switched: Dependency) -> None:
+    """`switched`: the visitor has chosen in-between frames."""
     names, dials = list(studio.dials), list(studio.dials.values())
 
-    def on_turn(request: gr.Request, *given: Any) -> str:
+    def on_turn(request: gr.Request, chosen: Any, *given: Any) -> str:
         values = {n: value for n, value in zip(names, given, strict=True) if value is not None}
         say = texts_for(request)
         try:
-            params = VideoParams.from_mapping(values)
+            params = VideoParams.from_mapping(values | {"interpolation": chosen or "off"})
+            if chosen is None:
+                params = replace(params, interpolation=default_interpolation(params.rate))
         except InvalidRequest as error:
             return refused_html(error, say)
         told = {n: v for n, v in values_of(params).items() if n != "seed" or "seed" in values}
@@ -55,7 +61,9 @@ def wire_code(studio: Studio, panel: gr.Tab, code: gr.HTML) -> None:
         return code_html(told, link, page_of(request) + MOUNT, say)
 
     changes = [dial.change for dial in dials]  # type: ignore[attr-defined]
-    gr.on([panel.select, *changes], on_turn, dials, code, trigger_mode="always_last", **QUICK)
+    inputs = [studio.chosen, *dials]
+    gr.on([panel.select, *changes], on_turn, inputs, code, trigger_mode="always_last", **QUICK)
+    switched.then(on_turn, inputs, code, **QUICK)
 
 
 def code_html(values: dict[str, object], link: str, base: str, say: Texts) -> str:

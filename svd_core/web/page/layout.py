@@ -14,8 +14,14 @@ from svd_core.web.page.automatic import wire_automatic
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.batch import Batch, wire_batch
 from svd_core.web.page.components import Clip, Entry, Photo, Tick
-from svd_core.web.page.demo import demo_stage, demo_switch
-from svd_core.web.page.dials import entry, fine_dials, framing_dials, motion_dials
+from svd_core.web.page.demo import Demo, demo_switch, wire_demo
+from svd_core.web.page.dials import (
+    entry,
+    fine_dials,
+    framing_dials,
+    motion_dials,
+    playback_dial,
+)
 from svd_core.web.page.dropped import Dropped, wire_dropped
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import (
@@ -78,7 +84,9 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                     forming = gr.HTML("", elem_id="forming", visible=False, js_on_load=PICK)
                     player = _player(first)
                 with gr.Column(elem_id="status"):
-                    line = status_line()
+                    with gr.Row(elem_id="status-row"):
+                        line = status_line()
+                        dials |= playback_dial()
                     with gr.Column(elem_id="result", visible=False) as result:
                         summary = gr.HTML(elem_id="summary", padding=False)
                         actions = action_row()
@@ -90,29 +98,32 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
             dials |= _advanced(backend)
             batch, dropped = Batch.build(), Dropped.build()
             panel, code = code_panel()
-        demo_stage(found)
+        demo = Demo.build(found)
         anywhere()
         too_large()
         _control_labels()
         current, wanted = gr.State([]), gr.State([])
+        playing = gr.State({"example": first.name} if first else None)
         screen = Screen(
-            line, forming, player, result, summary, generate, sheet, stop, current, wanted, dials
-        )
-        card = visitor_card()
-        studio = Studio(backend, photo, framing, dials, screen, gallery, card, random, watchers)
+            line, forming, player, result, summary, generate, sheet, stop, current, wanted,
+            playing, dials,
+        )  # fmt: skip
+        studio = Studio(
+            backend, photo, framing, dials, screen, gallery, visitor_card(), random, gr.State(None),
+            {example.name: example.video for example in found}, watchers,
+        )  # fmt: skip
         wire_motion(motion, dials)
         wire_seed(seed, random)
-        wire_examples(found, strip, photo, screen)
         opened = wire_link(page, studio, link)
         wire_making(opened, studio)
         wire_automatic(opened, studio)
         wire_sheet(studio)
         wire_batch(studio, batch)
         wire_dropped(studio, dropped)
-        wire_code(studio, panel, code)
-        wire_result(studio, actions)
+        wire_code(studio, panel, code, wire_result(studio, actions))
         wire_exporting(studio, exporting)
-        wire_past(page, studio)
+        wire_examples(found, strip, studio, wire_past(page, studio))
+        wire_demo(studio, demo)
         _publish(studio)
     return page  # type: ignore[no-any-return]  # entering Blocks is untyped
 

@@ -39,7 +39,8 @@ def wire_link(page: gr.Blocks, studio: Studio, said: gr.HTML) -> Dependency:
         told[studio.random] = all(name != "seed" for name, _ in given)
         return told | studio.shown(params, say)
 
-    return page.load(on_open, None, [said, studio.random, *studio.dials.values()], **QUICK)
+    outputs = [said, studio.random, studio.chosen, *studio.dials.values()]
+    return page.load(on_open, None, outputs, **QUICK)
 
 
 def query_of(params: VideoParams, with_seed: bool) -> str:

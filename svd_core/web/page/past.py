@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from svd_core.events import Succeeded
 from svd_core.jobs import Job
@@ -22,7 +23,9 @@ from svd_core.web.page.watching import then_watch
 from svd_core.web.page.words import status_html
 
 
-def wire_past(page: gr.Blocks, studio: Studio) -> None:
+def wire_past(page: gr.Blocks, studio: Studio) -> Dependency:
+    """Returns the event after which the screen shows what the visitor left, if there is such."""
+
     def on_open(card: Any, current: list[str], request: gr.Request) -> Changes:
         visitor, say = known(card), texts_for(request)
         jobs = [] if current else newest(studio, visitor)  # somebody may have been quicker
@@ -50,11 +53,12 @@ def wire_past(page: gr.Blocks, studio: Studio) -> None:
         return studio.turn_to([job], visitor, say)
 
     gallery = studio.gallery
-    then_watch(studio, page.load, on_open, [studio.visitor, studio.screen.current])
+    opened = then_watch(studio, page.load, on_open, [studio.visitor, studio.screen.current])
     for tiles in (gallery.waiting, gallery.tiles):
         then_watch(studio, tiles.chosen, on_chosen, studio.visitor)
     gallery.download.wire(on_download, studio.visitor)
     gallery.timer.tick(on_tick, studio.visitor, gallery.outputs, **QUICK)
+    return opened
 
 
 def newest(studio: Studio, visitor: str) -> Sequence[Job]:

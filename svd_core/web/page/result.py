@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from svd_core.errors import SvdError
 from svd_core.image import to_png
 from svd_core.jobs import Job
-from svd_core.params import VideoRequest
+from svd_core.params import FACTORS, VideoRequest
 from svd_core.web.page import motion
 from svd_core.web.page.backend import Backend, with_new_seed
 from svd_core.web.page.dials import Changes
@@ -48,7 +49,8 @@ def _button(name: str, **options: Any) -> gr.Button:
     return gr.Button(fixed(name), **look, **options)
 
 
-def wire_result(studio: Studio, buttons: Mapping[str, gr.Button]) -> None:
+def wire_result(studio: Studio, buttons: Mapping[str, gr.Button]) -> Dependency:
+    """Returns the event after the visitor's choice of in-between frames."""
     buttons["save"].click(None, js=SAVE, api_visibility="private")
     for name, make in WAYS.items():
 
@@ -86,3 +88,25 @@ def wire_result(studio: Studio, buttons: Mapping[str, gr.Button]) -> None:
         [studio.photo, studio.screen.line],
         **QUICK,
     )
+    return _wire_switch(studio)
+
+
+def _wire_switch(studio: Studio) -> Dependency:
+    """The visitor's choice of in-between frames, for this video and the next ones."""
+    screen, switch = studio.screen, studio.dials["interpolation"]
+
+    def on_switch(value: Any, playing: Any, card: Any, request: gr.Request) -> Changes:
+        if value not in FACTORS:
+            return {}
+        try:
+            return studio.playback(playing, value, card) | {studio.chosen: value}
+        except SvdError as error:
+            return {screen.line: refused_html(error, texts_for(request))}
+
+    switched: Dependency = switch.input(  # type: ignore[attr-defined]
+        on_switch,
+        [switch, screen.playing, studio.visitor],
+        [screen.player, screen.playing, switch, studio.chosen, screen.line],
+        **QUICK,
+    )
+    return switched

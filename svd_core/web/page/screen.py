@@ -24,6 +24,9 @@ from svd_core.web.page.texts import Texts, fixed, languages
 EVERY_S = 0.4
 """Seconds between two signs of progress, at least."""
 
+CHANGED = ("seed", "interpolation")
+"""Dials that a job sets while it is watched."""
+
 CLOCK_KEYS = ("elapsed", "left", "almost", "seconds", "minutes", "hours")
 """Sentences that static/clock.js fills between two events."""
 
@@ -49,7 +52,8 @@ def status_line() -> gr.HTML:
 class Screen:
     """`forming` and `player` take turns. `result`: what can be done with a finished video.
     `current`: ids of the jobs that are shown, `wanted`: of those that are
-    to be watched next; both are the session's own knowledge."""
+    to be watched next. `playing`: what the player has, {"job": id} or {"example": name}; None if
+    it is neither. These three are the session's own knowledge."""
 
     line: gr.HTML
     forming: gr.HTML
@@ -61,17 +65,18 @@ class Screen:
     stop: gr.Button
     current: gr.State
     wanted: gr.State
+    playing: gr.State
     dials: Dials
 
     @property
     def watched(self) -> list[Block]:
         """What a job changes while it is watched."""
         own = [part for name, part in vars(self).items() if name != "dials"]
-        return [*own, self.dials["seed"]]
+        return [*own, *(self.dials[name] for name in CHANGED)]
 
     @property
     def outputs(self) -> list[Block]:
-        return [*self.watched, *(dial for name, dial in self.dials.items() if name != "seed")]
+        return [*self.watched, *(dial for name, dial in self.dials.items() if name not in CHANGED)]
 
     def begin(self, jobs: Sequence[Job], say: Texts, still: str = "") -> Changes:
         """`still`: HTML to show until there is a preview."""
@@ -81,6 +86,8 @@ class Screen:
             self.stop: gr.Button(interactive=True),
             self.current: [job.id for job in jobs],
             self.player: gr.update(value=None, visible=False),
+            self.playing: None,
+            self.dials["interpolation"]: gr.update(visible="hidden"),
             self.forming: gr.update(value=still, visible=True),
             self.result: gr.update(visible=False),
             self.line: words.event_html(jobs[0].last, say),
@@ -140,6 +147,7 @@ class Screen:
         return self.end(str(fixed("hint"))) | {
             self.current: [],
             self.player: gr.update(value=None, visible=True),
+            self.playing: None,
             self.forming: gr.update(value="", visible=False),
             self.result: gr.update(visible=False),
         }

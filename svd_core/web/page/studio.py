@@ -1,9 +1,11 @@
 """The parts of the page that its actions have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import gradio as gr
 from gradio.blocks import Block
 from gradio.components import Component
 
@@ -11,13 +13,14 @@ from svd_core.errors import SvdError
 from svd_core.image import Size
 from svd_core.jobs import Job
 from svd_core.offer import Offer
-from svd_core.params import VideoParams
+from svd_core.params import Interpolation, VideoParams
 from svd_core.speed import exactly
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.components import Kept, Photo, Tick
 from svd_core.web.page.dials import Changes, Dials, shown, unmarked, wrong_with
 from svd_core.web.page.framing import Framing
 from svd_core.web.page.history import Gallery
+from svd_core.web.page.playback import Playback, of_example, of_job
 from svd_core.web.page.screen import Screen
 from svd_core.web.page.texts import Texts
 from svd_core.web.page.visitor import known
@@ -25,7 +28,8 @@ from svd_core.web.page.visitor import known
 
 @dataclass(frozen=True)
 class Studio:
-    """`watchers`: how many jobs may be watched at once; each takes a thread."""
+    """`watchers`: how many jobs may be watched at once; each takes a thread. `examples`: videos by
+    name. `chosen`: the interpolation that the visitor chose; None: by the video's rate."""
 
     backend: Backend
     photo: Photo
@@ -35,6 +39,8 @@ class Studio:
     gallery: Gallery
     visitor: Kept
     random: Tick
+    chosen: gr.State
+    examples: Mapping[str, Path]
     watchers: int
     watching: dict[str, Any] = field(init=False)
 
@@ -49,8 +55,9 @@ class Studio:
 
     @property
     def outputs(self) -> list[Block]:
-        own: list[Block] = [self.photo, *self.framing.outputs, self.visitor, self.random]
-        return [*own, *self.screen.outputs, *self.gallery.outputs]
+        own: list[Block] = [self.photo, *self.framing.outputs, self.visitor]
+        chosen = [self.random, self.chosen]
+        return [*own, *chosen, *self.screen.outputs, *self.gallery.outputs]
 
     @property
     def watched(self) -> list[Block]:
@@ -72,10 +79,13 @@ class Studio:
     def values(self, given: dict[Component, Any]) -> dict[str, Any]:
         """The dials by the core's names; None for an empty field, and for a seed to be drawn."""
         values = {name: given[dial] for name, dial in self.dials.items()}
+        values["interpolation"] = "off"  # the player adds in-between frames to what is kept
         return values | {"seed": None} if given[self.random] else values
 
     def shown(self, params: VideoParams, say: Texts, changes: Changes | None = None) -> Changes:
         """The dials as `params` say, besides other `changes`; one that cannot be so says it."""
+        if params.interpolation != "off":
+            changes = {**(changes or {}), self.chosen: params.interpolation}
         if not (lacking := self.lacking(params, say)):
             return shown(params, self.dials, changes)
         told, speed = shown(exactly(params), self.dials, changes), self.dials["speed"]
@@ -104,6 +114,39 @@ class Studio:
             | {self.screen.wanted: [job.id for job in jobs]}
             | self.history(visitor, say)
         )
+
+    def playback(self, playing: object, chosen: Interpolation | None, card: object) -> Changes:
+        """The player with the file of `playing`, see `Screen.playing`, and its switch. The video
+        stays as it is where that file cannot be made.
+
+        Raises `SvdError`, but only for an interpolation that the visitor chose.
+        """
+        switch = self.dials["interpolation"]
+        try:
+            file = self._playback_file(playing, chosen, card)
+        except SvdError:
+            if chosen is not None:
+                raise
+            file = None
+        if file is None:
+            return {switch: gr.update(visible="hidden")}
+        return {
+            self.screen.player: gr.update(value=str(file.path)),
+            self.screen.playing: playing,
+            switch: gr.update(value=file.interpolation, visible=True),
+        }
+
+    def _playback_file(
+        self, playing: object, chosen: Interpolation | None, card: object
+    ) -> Playback | None:
+        about = playing if isinstance(playing, dict) else {}
+        results, example = self.backend.results, about.get("example")
+        if isinstance(example, str) and example in self.examples:
+            return of_example(results, self.examples[example], chosen)
+        job = self.backend.job(about.get("job"), card)
+        if job is None or job.params is None:
+            return None
+        return of_job(results, job.id, job.params.rate, chosen)
 
     def history(self, visitor: str, say: Texts) -> Changes:
         return self.gallery.of(self.backend.jobs(visitor), say)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
+from svd_core.events import Succeeded
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.drafts import watch_drafts
 from svd_core.web.page.memo import is_draft
@@ -23,16 +25,20 @@ Ask = Callable[..., Changes]
 
 def then_watch(
     studio: Studio, event: Callable[..., Any], ask: Ask, inputs: Any, *more: Any
-) -> None:
-    """Have `event` call `ask`, and watch what that turned the screen to. `more`: other outputs."""
-    asked = event(ask, inputs, [*studio.outputs, *more], **QUICK)
+) -> Dependency:
+    """Have `event` call `ask`, and watch what that turned the screen to. `more`: other outputs.
+    Returns the event after `ask`."""
+    asked: Dependency = event(ask, inputs, [*studio.outputs, *more], **QUICK)
     watch_next(studio, asked)
+    return asked
 
 
 def watch_next(studio: Studio, asked: Any) -> None:
     screen = studio.screen
 
-    def on_wanted(ids: list[str], card: Any, request: gr.Request) -> Iterator[Changes]:
+    def on_wanted(
+        ids: list[str], card: Any, chosen: Any, request: gr.Request
+    ) -> Iterator[Changes]:
         say, visitor = texts_for(request), known(card)
         jobs = [job for job in (studio.backend.job(each, card) for each in ids) if job is not None]
         yield {screen.wanted: []}
@@ -45,6 +51,8 @@ def watch_next(studio: Studio, asked: Any) -> None:
                 yield from screen.watch(job, say)
         if jobs:
             yield studio.history(visitor, say)
+            if isinstance(jobs[-1].last, Succeeded) and not is_draft(jobs[-1]):
+                yield studio.playback({"job": jobs[-1].id}, chosen, card)
 
-    inputs = [screen.wanted, studio.visitor]
+    inputs = [screen.wanted, studio.visitor, studio.chosen]
     asked.then(on_wanted, inputs, studio.watched, **studio.watching)

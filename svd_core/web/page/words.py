@@ -54,8 +54,7 @@ def event_html(event: Event, say: Texts, last: Progress | None = None) -> str:
         if last is None or last.stage is not Stage.DENOISING:
             return status_html(say("stopped"))
         return status_html(say("stopped_at", step=last.step, total=last.total))
-    done = status_html(say("done", elapsed=duration(event.video.elapsed_s, say)))
-    return f'<div class="svd-progress">{done}{meter_html(event.video, say)}</div>'
+    return status_html(say("done", elapsed=duration(event.video.elapsed_s, say)))
 
 
 def progress_html(sentence: str, progress: Progress, say: Texts) -> str:
@@ -109,7 +108,8 @@ def summary(video: Video, say: Texts) -> str:
 
 
 def summary_html(video: Video, say: Texts) -> str:
-    return f"<p>{escape(summary(video, say))}</p>"
+    text = f"<p>{escape(summary(video, say))}</p>"
+    return f'<div class="svd-summary">{text}{meter_html(video, say)}</div>'
 
 
 def meter_html(video: Video, say: Texts) -> str:

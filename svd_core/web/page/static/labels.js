@@ -1,5 +1,6 @@
-// Names in the visitor's language for Gradio's own controls, which name themselves in English. The
-// list to translate from is in this element; sliders are called by their label alone.
+// Accessible names of Gradio's own controls. They are English in every language: the list to
+// translate from is in this element. Sliders are called by their label alone, and groups of choices,
+// which have none, by their title.
 
 const labels = new Map(
     [...element.querySelectorAll("[data-label]")].map((item) => [
@@ -23,12 +24,20 @@ const translateAll = (root) => {
         if (label && !element.contains(texts.currentNode)) texts.currentNode.data = label;
     }
 };
+const nameGroups = () => {
+    for (const title of document.querySelectorAll("fieldset:not([aria-label]) > span")) {
+        const name = title.firstChild?.textContent.trim();
+        if (name) title.parentElement.setAttribute("aria-label", name);
+    }
+};
 new MutationObserver((changes) => {
     for (const { type, target, addedNodes } of changes) {
         if (type === "attributes") translate(target);
         else addedNodes.forEach((node) => node.nodeType === Node.ELEMENT_NODE && translateAll(node));
     }
+    nameGroups();
 }).observe(document.body, {
     subtree: true, childList: true, attributes: true, attributeFilter: ["aria-label", "title"],
 });
 translateAll(document.body);
+nameGroups();
