@@ -102,6 +102,12 @@ class Settings(BaseModel):
     max_queue_per_key: int = Field(
         16, ge=1, le=10_000, description="jobs of one API key that may wait"
     )
+    body_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="seconds in which the body of a request has to arrive, and longer only at "
+        "64 kB a second or more",
+    )
     keep_hours: float = Field(24.0, gt=0, description="hours a finished job stays, with its result")
     keep_gb: float = Field(
         2.0,

@@ -33,6 +33,7 @@ def test_each_variable_is_read() -> None:
             "SVD_DATABASE_URL": "postgresql+psycopg://ann:s3cret@localhost/svd",
             "SVD_MAX_QUEUE": "5",
             "SVD_MAX_QUEUE_PER_KEY": "3",
+            "SVD_BODY_SECONDS": "60",
             "SVD_KEEP_HOURS": "0.5",
             "SVD_KEEP_GB": "inf",
         }
@@ -51,6 +52,7 @@ def test_each_variable_is_read() -> None:
         database_url="postgresql+psycopg://ann:s3cret@localhost/svd",
         max_queue=5,
         max_queue_per_key=3,
+        body_seconds=60,
         keep_hours=0.5,
         keep_gb=float("inf"),
     )

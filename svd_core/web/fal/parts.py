@@ -10,6 +10,7 @@ from svd_core.engine import EngineStatus
 from svd_core.jobs import Job, JobQueue
 from svd_core.settings import Settings, space_url
 from svd_core.storage import ResultStore
+from svd_core.web.bodies import Bodies
 from svd_core.web.fal.incoming import Limits
 from svd_core.web.fal.keys import Keys
 from svd_core.web.fal.links import Links
@@ -18,6 +19,9 @@ from svd_core.web.fal.signature import Signer
 from svd_core.web.fal.tokens import Tokens
 from svd_core.web.fal.uploads import UploadStore
 from svd_core.web.fetch import Fetcher
+
+MAX_KEEP_S = 1e9
+"""Seconds, some 32 years: the longest that a file may stay, for file systems know no infinity."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,22 @@ class Parts:
         return Fetcher(self.settings.allow_private_urls)
 
     @cached_property
+    def bodies(self) -> Bodies:
+        return Bodies(total_s=self.settings.body_seconds)
+
+    @cached_property
+    def parsing(self) -> CapacityLimiter:
+        """Of the threads that parse large bodies."""
+        return CapacityLimiter(2)
+
+    @cached_property
     def uploads(self) -> UploadStore:
         own = self.settings
         limits = Limits(
             file=own.max_upload_mb << 20,
             owner=int(own.uploads_gb * 1e9),
             all=int(own.keep_gb * 1e9),
-            keep_s=own.keep_hours * 3600,
+            keep_s=min(own.keep_hours * 3600, MAX_KEEP_S),
         )
         return UploadStore(own.data_dir / "uploads", limits, self.tokens)
 
