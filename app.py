@@ -48,8 +48,9 @@ from svd_core.params import VideoParams, VideoRequest
 from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.web.fal import Parts, Service, Webhooks, build_api
+from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, build_page
-from svd_core.web.server import for_this_machine_only, keep_queue, launch_options, watchers
+from svd_core.web.server import keep_queue, launch_options, watchers
 from svd_core.web.zero_gpu import ahead_of_time, lent
 
 TURN_S = 0.0005
@@ -71,7 +72,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
         signal.signal(number, lambda *_: stop.set())
     sys.setswitchinterval(TURN_S)
     settings = Settings.from_env()
-    parts = Parts(settings, ResultStore(settings.data_dir / "results"), for_this_machine_only())
+    parts = Parts(settings, ResultStore(settings.data_dir / "results"), reachable_locally_only())
     photos = PhotoStore(settings.data_dir / "photos")
     table = JobTable(Database(settings.job_table))
     engine = make_engine(settings)

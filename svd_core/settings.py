@@ -85,6 +85,13 @@ class Settings(BaseModel):
         description="address of this server in links it gives out; empty: the Space's, elsewhere "
         "the one it was called by",
     )
+    allowed_origins: str = Field(
+        "",
+        pattern=r"^\*$|" + _list_of(r"https?://[^,\s/]+"),
+        description="origins (https://example.org, comma separated) whose web pages may call the "
+        "page, its uploads and MCP besides its own; * for all; empty: none, and on a Space without "
+        "login all",
+    )
     allow_private_urls: bool = Field(
         False,
         description="whether photos and webhooks may lie at addresses of private networks and of "

@@ -6,6 +6,7 @@ import socket
 import time
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import anyio
@@ -15,6 +16,7 @@ from starlette.types import Message, Receive
 
 from svd_core.errors import InvalidUrl
 from svd_core.image import MAX_BYTES
+from svd_core.settings import Settings
 from svd_core.web import strict_json
 from svd_core.web.addresses import MAX_URL, parsed
 from svd_core.web.bodies import Bodies, BodyError
@@ -25,7 +27,7 @@ from svd_core.web.fal.photo import photo_of
 from svd_core.web.fal.schema import InvalidInput
 from svd_core.web.fal.tokens import Tokens
 from svd_core.web.strict_json import InvalidJson
-from tests.fal_server import KEY, FalServer
+from tests.fal_server import KEY, FalServer, fal_server
 
 APP = "fal-ai/stable-video"
 NAME = f"{'0a' * 4}/{'0b' * 16}.png"
@@ -421,3 +423,39 @@ def test_a_secret_may_have_any_letters(secret: str) -> None:
 
 def test_a_secret_may_come_as_latin_1() -> None:
     assert Keys("ann:pässwörd", open_here=False).owner("Key ann:pässwörd") == "ann"
+
+
+# Without keys.
+
+RELAYED = ("Via", "X-Forwarded-Proto", "X-Forwarded-For", "X-Forwarded-Server", "X-Forwarded",
+           "X-Original-Host", "X-Original-URL", "X-Client-IP", "X-Real-IP", "CF-Connecting-IP",
+           "True-Client-IP", "Fly-Client-IP", "Fastly-Client-IP", "Forwarded", "CDN-Loop",
+           "X-Envoy-External-Address", "X-Cluster-Client-IP", "CF-Ray")  # fmt: skip
+
+
+def test_an_open_api_takes_nothing_from_a_proxy(tmp_path: Path) -> None:
+    with fal_server(tmp_path, Settings(data_dir=tmp_path), open_here=True) as server:
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        for name in RELAYED:
+            assert httpx.get(f"{server.url}/health", headers={name: "a"}).status_code == 403, name
+        for origin in ("https://http://localhost", "http://localhost@evil.example", "file://"):
+            headers = {"Origin": origin}
+            assert httpx.get(f"{server.url}/health", headers=headers).status_code == 403, origin
+        url = httpx.URL(server.url)
+        with socket.create_connection((url.host, url.port or 0)) as nginx:
+            nginx.sendall(
+                b"GET /fal/health HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+            )
+            nginx.settimeout(30)
+            assert nginx.recv(1000).startswith(b"HTTP/1.1 403 ")
+
+
+@pytest.mark.parametrize(
+    ("public_url", "status"), [("https://svd.example", 401), ("http://localhost:8000", 422)]
+)
+def test_an_api_with_a_public_address_is_closed_without_keys(
+    tmp_path: Path, public_url: str, status: int
+) -> None:
+    settings = Settings(data_dir=tmp_path, public_url=public_url)
+    with fal_server(tmp_path, settings, open_here=True) as server:
+        assert httpx.post(f"{server.url}/run/{APP}", json={}).status_code == status

@@ -15,14 +15,10 @@ from gradio_client import Client, handle_file
 
 from svd_core.settings import Settings
 from svd_core.web.fal import build_api
+from svd_core.web.guard import MAX_BODY
+from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, build_page
-from svd_core.web.server import (
-    MAX_BODY,
-    for_this_machine_only,
-    keep_queue,
-    launch_options,
-    watchers,
-)
+from svd_core.web.server import keep_queue, launch_options, watchers
 from tests.fakes import photo
 from tests.fal_server import KEY, KEYS, PhotoWork, fal_service
 
@@ -179,4 +175,4 @@ def test_who_can_reach_the_server(
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setitem(os.environ, name, value)
-    assert for_this_machine_only() is alone
+    assert reachable_locally_only() is alone

@@ -34,6 +34,7 @@ def test_each_variable_is_read() -> None:
             "SVD_MAX_QUEUE": "5",
             "SVD_MAX_QUEUE_PER_KEY": "3",
             "SVD_BODY_SECONDS": "60",
+            "SVD_ALLOWED_ORIGINS": "https://a.example,https://b.example:8",
             "SVD_KEEP_HOURS": "0.5",
             "SVD_KEEP_GB": "inf",
         }
@@ -53,6 +54,7 @@ def test_each_variable_is_read() -> None:
         max_queue=5,
         max_queue_per_key=3,
         body_seconds=60,
+        allowed_origins="https://a.example,https://b.example:8",
         keep_hours=0.5,
         keep_gb=float("inf"),
     )
@@ -96,6 +98,10 @@ def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SVD_API_KEYS", "../ann:s3cret"),
         ("SVD_PROXY_ORIGINS", "https://example.org/"),
         ("SVD_PROXY_ORIGINS", "*"),
+        ("SVD_ALLOWED_ORIGINS", "https://example.org/"),
+        ("SVD_ALLOWED_ORIGINS", "*,https://example.org"),
+        ("SVD_ALLOWED_ORIGINS", "example.org"),
+        ("SVD_BODY_SECONDS", "0"),
         ("SVD_PUBLIC_URL", "example.org"),
         ("SVD_PUBLIC_URL", "ftp://example.org"),
         ("SVD_ALLOW_PRIVATE_URLS", "perhaps"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from urllib.parse import urlsplit
 
 from anyio import CapacityLimiter
 
@@ -19,6 +20,7 @@ from svd_core.web.fal.signature import Signer
 from svd_core.web.fal.tokens import Tokens
 from svd_core.web.fal.uploads import UploadStore
 from svd_core.web.fetch import Fetcher
+from svd_core.web.origins import is_loopback
 
 MAX_KEEP_S = 1e9
 """Seconds, some 32 years: the longest that a file may stay, for file systems know no infinity."""
@@ -46,7 +48,10 @@ class Parts:
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self.settings.api_keys, open_here=self.open_here)
+        # A proxy in front is a program of this machine too, whoever calls through it.
+        public = self.settings.public_url or space_url()
+        near = not public or is_loopback(urlsplit(public).netloc)
+        return Keys(self.settings.api_keys, open_here=self.open_here and near)
 
     @cached_property
     def links(self) -> Links:
