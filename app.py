@@ -47,6 +47,11 @@ from svd_core.pace import zero_gpu_seconds
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
+from svd_core.web.connections import (
+    connection_limit,
+    limit_connections,
+    raise_descriptor_limit,
+)
 from svd_core.web.fal import Parts, Service, Webhooks, build_api
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, build_page
@@ -72,6 +77,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
         signal.signal(number, lambda *_: stop.set())
     sys.setswitchinterval(TURN_S)
     settings = Settings.from_env()
+    descriptors = raise_descriptor_limit()
     parts = Parts(settings, ResultStore(settings.data_dir / "results"), reachable_locally_only())
     photos = PhotoStore(settings.data_dir / "photos")
     table = JobTable(Database(settings.job_table))
@@ -90,6 +96,8 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     keep_queue(page, settings)
     options = launch_options(settings, parts.results.folder, build_api(service))
     page.launch(prevent_thread_lock=True, **options)
+    limit = connection_limit(settings.max_connections, descriptors)
+    limit_connections(page.server.config, limit)
     print(f"Serving {page.local_url}", flush=True)
     if not zero_gpu and not waiting:  # else the first of them has what it asks for loaded
         args = (engine, stop)

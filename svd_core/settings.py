@@ -109,6 +109,13 @@ class Settings(BaseModel):
     max_queue_per_key: int = Field(
         16, ge=1, le=10_000, description="jobs of one API key that may wait"
     )
+    max_connections: int = Field(
+        2000,
+        ge=8,
+        le=50_000,
+        description="connections at once, as far as the process may have file descriptors; idle "
+        "ones make room for new ones",
+    )
     body_seconds: float = Field(
         300.0,
         gt=0,
