@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from svd_core.errors import InvalidSettings
+from svd_core.params import LIMITS
 
 PREFIX = "SVD_"
 
@@ -107,7 +108,32 @@ class Settings(BaseModel):
         32, ge=1, le=10_000, description="jobs that may wait before new ones are refused"
     )
     max_queue_per_key: int = Field(
-        16, ge=1, le=10_000, description="jobs of one API key that may wait"
+        16,
+        ge=1,
+        le=10_000,
+        description="jobs of one API key, or of one visitor, that may wait; those of callers "
+        "without either share one such number",
+    )
+    max_queue_per_address: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="videos of one network address that may be on their way on the page; 0: no "
+        "limit; behind a proxy it needs X-Forwarded-For from an address in FORWARDED_ALLOW_IPS",
+    )
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        le=LIMITS["num_inference_steps"].maximum,
+        description="most denoising steps of one video; empty: 100, and for visitors of a Space "
+        "without login the checkpoint's own number",
+    )
+    max_frames: int | None = Field(
+        None,
+        ge=2,
+        le=LIMITS["num_frames"].maximum,
+        description="most frames of one video; empty: 50, and for visitors of a Space without "
+        "login the checkpoint's own number",
     )
     max_connections: int = Field(
         2000,

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from svd_core.settings import Settings
 from svd_core.web.bodies import Bodies
+from svd_core.web.client_address import client_address
 from svd_core.web.guard import (
     MAX_BODY,
     MAX_HEADER_BYTES,
@@ -22,7 +23,6 @@ from svd_core.web.guard import (
     MAX_OTHER_BODY,
     MAX_PATH,
     Guard,
-    client_address,
 )
 from svd_core.web.login_throttle import BURST, MAX_ADDRESSES, REFILL_S, LoginThrottle, network_of
 from svd_core.web.origins import OriginPolicy, is_loopback, origin_netloc

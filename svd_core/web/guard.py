@@ -8,7 +8,6 @@ that the page does not need.
 
 import re
 from collections.abc import Callable
-from contextvars import ContextVar
 from json import JSONDecodeError
 from typing import Any
 
@@ -20,6 +19,7 @@ from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svd_core.web.bodies import TOO_LARGE, Bodies, BodyError, Disconnected
+from svd_core.web.client_address import client_address
 from svd_core.web.fal import MOUNT
 from svd_core.web.login_throttle import TOO_MANY, LoginThrottle
 from svd_core.web.origins import OriginPolicy
@@ -64,9 +64,6 @@ RANGE_ANSWER = frozenset({
 })  # fmt: skip
 
 CLOSE = {"Connection": "close"}
-
-client_address: ContextVar[str] = ContextVar("client_address", default="")
-"""Address of the client whose request is being answered."""
 
 
 class Guard:

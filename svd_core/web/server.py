@@ -10,6 +10,7 @@ import gradio as gr
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from svd_core.jobs import MAX_WATCHERS
 from svd_core.settings import Settings
 from svd_core.web.bodies import Bodies
 from svd_core.web.guard import Guard
@@ -22,13 +23,17 @@ LOOK_S = 0.02
 for progress, an idle server wakes 1,100 times a second, and the model feels it; on Windows it takes
 50 ms."""
 
+RUNNING = 3
+"""Jobs that are open beside those that wait: one is made here, or one on its way to its end."""
+
 PROGRESS_S = 0.1
 """Seconds between two of its looks for progress to be told; its own figure on Windows."""
 
 
 def watchers(settings: Settings) -> int:
-    """How many jobs may be watched at once: each waiting one by two tabs, and some to spare."""
-    return 2 * settings.max_queue + 8
+    """How many watchers there may be at once: as many as every open job may have, so that nobody's
+    jobs keep others from watching theirs."""
+    return MAX_WATCHERS * (settings.max_queue + RUNNING)
 
 
 def keep_queue(page: gr.Blocks, settings: Settings) -> None:

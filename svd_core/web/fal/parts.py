@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from anyio import CapacityLimiter
 
+from svd_core.cost import CostLimits
 from svd_core.engine import EngineStatus
 from svd_core.jobs import Job, JobQueue
 from svd_core.settings import Settings, space_url
@@ -60,6 +61,11 @@ class Parts:
     @cached_property
     def fetcher(self) -> Fetcher:
         return Fetcher(self.settings.allow_private_urls)
+
+    @cached_property
+    def costs(self) -> CostLimits:
+        """What one video may cost. Those who have a key are no strangers."""
+        return CostLimits(self.settings.max_steps, self.settings.max_frames)
 
     @cached_property
     def bodies(self) -> Bodies:

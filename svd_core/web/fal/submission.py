@@ -64,8 +64,10 @@ def _entered(service: Service, body: Any, options: JobOptions, base: str) -> Job
     if not isinstance(body, dict):
         raise InvalidInput([no_object(body)])
     image_url, params = read_input(body)
+    service.queue.ensure_room(options)
     try:
-        service.status().offer.named(params.model)
+        checkpoint = service.status().offer.named(params.model)
+        params = service.parts.costs.limited(params, checkpoint)
     except InvalidRequest as error:
         raise InvalidInput.of(error) from None
     photo = photo_of(image_url, service.parts.uploads, base)
