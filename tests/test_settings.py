@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 
 from svd_core.errors import InvalidSettings
+from svd_core.jobs import Database, JobTable
 from svd_core.settings import PREFIX, Settings
 
 
@@ -138,6 +140,32 @@ def test_unknown_variables_stop_the_start(variable: str) -> None:
 
 def test_passwords_are_not_printed() -> None:
     assert "s3cret" not in repr(Settings(page_auth="ann:s3cret", api_keys="ann:s3cret"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://ann:s3cret@127.0.0.1:1/db",
+        "postgresql+psycopg://ann@127.0.0.1:1/db?password=s3cret",
+        "postgresql+psycopg://ann@127.0.0.1:1/db?sslpassword=s3cret&password=s3cret",
+        "postgresql+psycopg:///db?host=127.0.0.1&port=1&password=s3cret",
+        "postgresql+psycopg://ann:s3cret@127.0.0.1:port/db",
+        "postgresql+psycopg://ann:pass@s3cret:1:x/db",
+        "postgresql+psycopg://ann:s3cret@[::1/db",
+        "nosuch://ann:s3cret@127.0.0.1/db?password=s3cret",
+        "mysql+nosuch://ann:s3cret@127.0.0.1/db",
+        "//s3cret",
+        "s3cret",
+        "postgresql+psycopg://ann:s3cret@127.0.0.1:99999999999999999999/db",
+    ],
+)
+def test_the_password_of_the_job_table_is_not_printed(url: str) -> None:
+    with pytest.raises(InvalidSettings, match="SVD_DATABASE_URL") as caught:
+        JobTable(Database(url)).open()
+    told = "".join(traceback.format_exception_only(caught.value)) + caught.value.message
+    assert "s3cret" not in told
+    assert "\n" not in caught.value.message
+    assert caught.value.__cause__ is None
 
 
 def test_every_setting_says_what_it_is() -> None:
