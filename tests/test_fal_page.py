@@ -5,13 +5,14 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from gradio_client import Client, handle_file
+from starlette.types import ASGIApp
 
 from svd_core.settings import Settings
 from svd_core.web.fal import build_api
@@ -27,8 +28,10 @@ ANN = {"Authorization": f"Key {KEY}"}
 
 
 @contextmanager
-def page_and_api(settings: Settings) -> Iterator[tuple[str, PhotoWork]]:
-    """Address of the page, without a slash at the end."""
+def page_and_api(
+    settings: Settings, wrap: Callable[[ASGIApp], ASGIApp] = lambda api: api
+) -> Iterator[tuple[str, PhotoWork]]:
+    """Address of the page, without a slash at the end. `wrap`: middleware around the API."""
     folder = settings.data_dir
     work = PhotoWork(folder / "results", steps=3)
     with fal_service(settings, work) as (service, _), socket.socket() as free:
@@ -38,7 +41,7 @@ def page_and_api(settings: Settings) -> Iterator[tuple[str, PhotoWork]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        options = launch_options(settings, work.folder, build_api(service))
+        options = launch_options(settings, work.folder, wrap(build_api(service)))
         page.launch(prevent_thread_lock=True, server_port=port, **options)
         try:
             yield f"http://127.0.0.1:{port}", work

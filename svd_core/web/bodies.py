@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
-from anyio import CancelScope, fail_after
+from anyio import CancelScope, fail_after, sleep
 from starlette.types import Message, Receive
 
 MAX_BUDGET = 256 * 2**20
@@ -18,6 +18,13 @@ MAX_BUDGET = 256 * 2**20
 
 MIN_RATE = 64 * 1024
 """Bytes a second. What arrives at this rate or faster never runs into the deadline."""
+
+SMALL = 16 * 1024
+TINY = 2 * 1024
+"""Bytes of a form that are parsed at once; the latter where it has many parts, each a file to be
+made."""
+
+MANY = 8
 
 TOO_LARGE = "The request is too large; a photo may have at most 20 MB."
 TOO_SLOW = "The request did not arrive in full in time; please send it again."
@@ -106,31 +113,40 @@ class Bodies:
             yield piece
 
     def streamed(self, receive: Receive, limit: int) -> Receive:
-        """`receive` for an application that reads the body itself: it sees a disconnect instead of
-        what is too large or too slow."""
-        pieces = self.pieces(receive)
-        left, over, broken = limit, False, False
+        """`receive` for an application that parses the body as it arrives: in small pieces, between
+        which others have their turn. It sees a disconnect instead of what is too large or too slow.
+        """
+        pieces = self._small(receive, limit)
+        over = broken = False
 
         async def limited() -> Message:
-            nonlocal left, over, broken
+            nonlocal over, broken
             if over:
                 return await receive()
-            if not broken:
-                try:
-                    piece = await anext(pieces)
-                except StopAsyncIteration:
-                    over = True
-                    return {"type": "http.request", "body": b"", "more_body": False}
-                except BodyError:
-                    broken = True
-                else:
-                    left -= len(piece)
-                    broken = left < 0
+            piece = None
+            try:
+                if not broken:
+                    piece = await anext(pieces, None)
+                    over = piece is None
+            except BodyError:
+                broken = True
             if broken:
                 return {"type": "http.disconnect"}
-            return {"type": "http.request", "body": piece, "more_body": True}
+            return {"type": "http.request", "body": piece or b"", "more_body": not over}
 
         return limited
+
+    async def _small(self, receive: Receive, limit: int) -> AsyncGenerator[bytes]:
+        """The body in pieces that take a parser some milliseconds. Raises `BodyError`."""
+        left = limit
+        async for piece in self.pieces(receive):
+            left -= len(piece)
+            if left < 0:
+                raise BodyError(413, TOO_LARGE)
+            size = TINY if piece.lower().count(b"content-disposition") > MANY else SMALL
+            for at in range(0, len(piece), size):
+                yield piece[at : at + size]
+                await sleep(0)
 
     async def _next(self, receive: Receive, deadline: float) -> Message:
         try:
