@@ -23,6 +23,7 @@ from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.video import write_mp4
 from svd_core.web.address_quota import AddressQuota
+from svd_core.web.fal.secret import load_secret
 from svd_core.web.page import Backend, Visitors, build_page
 from svd_core.web.server import keep_queue, launch_options, watchers
 from tests.fake_work import FakeWork, moving, worker_queue
@@ -116,6 +117,7 @@ def serve(
         backend = Backend(
             queue, status, keep.results, keep.remove, speed_ups or SpeedUps(),
             quota=quota or AddressQuota(),
+            visitors=Visitors(load_secret(folder / "secrets" / "visitors")),
         )  # fmt: skip
         page = build_page(backend, folder / "examples", watchers(settings))
         keep_queue(page, settings)

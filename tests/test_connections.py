@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,7 +21,9 @@ from svd_core.web.connections import (
     RESERVED_DESCRIPTORS,
     Connections,
     connection_limit,
+    limit_connections,
 )
+from tests.fakes import serve
 from tests.fal_server import listening
 from tests.watching import eventually
 
@@ -175,6 +178,16 @@ def test_busy_connections_of_one_address_keep_no_other_out() -> None:
         other.settimeout(0.2)
         with pytest.raises(TimeoutError):
             other.recv(1)
+
+
+def test_the_page_that_gradio_launched_holds_to_the_limit(tmp_path: Path) -> None:
+    with serve(tmp_path) as page, ExitStack() as stack:
+        limit_connections(page.page.server.config, 10)
+        port = httpx.URL(page.url).port or 0
+        idle = [stack.enter_context(opened(port)) for _ in range(30)]
+        for _ in range(3):
+            assert httpx.get(f"{page.url}/config").status_code == 200
+        assert all(ended(client) for client in idle[:15])
 
 
 def test_so_many_connections_that_descriptors_are_left() -> None:
