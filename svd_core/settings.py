@@ -83,8 +83,8 @@ class Settings(BaseModel):
     public_url: str = Field(
         "",
         pattern=r"^(https?://[^\s?#]+)?$",
-        description="address of this server in links it gives out; empty: the Space's, elsewhere "
-        "the one it was called by",
+        description="address of this server, in links it gives out and as the host and origin that "
+        "it answers to behind a proxy; empty: the Space's, elsewhere the one it was called by",
     )
     allowed_origins: str = Field(
         "",

@@ -14,6 +14,7 @@ from svd_core.cost import CostLimits
 from svd_core.errors import InvalidRequest, QueueFull, ServerStopping, TooManyWatchers
 from svd_core.events import Event
 from svd_core.jobs import MAX_WATCHERS, Job, JobOptions, Limits, TableQueue
+from svd_core.jobs.ticket import Ticket
 from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
@@ -269,10 +270,19 @@ def test_watching_one_own_job_keeps_nobody_from_theirs(tmp_path: Path, picture: 
         job = served.queue.submit(
             VideoRequest(picture, VideoParams()), JobOptions(owner=visitors.owner(card))
         )
-        at = next(n for n, fn in served.page.fns.items() if fn.name == "on_wanted")
-        for number in range(3 * watchers(settings)):
-            body = {"data": [[job.id], card], "fn_index": at, "session_hash": f"made-up-{number}"}
-            httpx.post(f"{served.url}/gradio_api/queue/join", json=body, timeout=30)
+        fns = served.page.fns
+        opening = next(n for n, fn in fns.items() if fn.name == "on_open" and fn.inputs)
+        watching = next(n for n, fn in fns.items() if fn.name == "on_wanted")
+        events = f"{served.url}/gradio_api"
+        for number in range(watchers(settings) + 6):
+            session = {"session_hash": f"made-up-{number}"}
+            opened = {"data": [card, None], "fn_index": opening} | session
+            assert httpx.post(f"{events}/run/predict", json=opened, timeout=30).status_code == 200
+            watched = {"data": [None, card], "fn_index": watching} | session
+            httpx.post(f"{events}/queue/join", json=watched, timeout=30)
+        ticket = served.queue.get(job.id)
+        assert isinstance(ticket, Ticket)
+        eventually(lambda: len(ticket._watchers) == MAX_WATCHERS)
         client = Client(served.url, verbose=False, analytics_enabled=False)
         honest = client.submit(image=handle_file(path), api_name="/generate")
         eventually(lambda: served.queue.length() == 1)
