@@ -27,6 +27,7 @@ if __name__ == "__main__":  # what is set wrongly is told now, not after the imp
 with suppress(ImportError):
     import spaces  # noqa: F401 - ZeroGPU wants it before torch; elsewhere it does nothing
 
+from svd_core.cost import CostLimits
 from svd_core.engine import Engine, SvdEngine
 from svd_core.events import OnProgress, Progress, Video
 from svd_core.generate import generate
@@ -47,9 +48,17 @@ from svd_core.pace import zero_gpu_seconds
 from svd_core.params import VideoRequest
 from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
+from svd_core.web.address_quota import AddressQuota
+from svd_core.web.connections import (
+    connection_limit,
+    limit_connections,
+    raise_descriptor_limit,
+)
 from svd_core.web.fal import Parts, Service, Webhooks, build_api
-from svd_core.web.page import Backend, build_page
-from svd_core.web.server import for_this_machine_only, keep_queue, launch_options, watchers
+from svd_core.web.fal.secret import load_secret
+from svd_core.web.origins import reachable_locally_only
+from svd_core.web.page import Backend, Visitors, build_page
+from svd_core.web.server import keep_queue, launch_options, watchers
 from svd_core.web.zero_gpu import ahead_of_time, lent
 
 TURN_S = 0.0005
@@ -71,7 +80,8 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
         signal.signal(number, lambda *_: stop.set())
     sys.setswitchinterval(TURN_S)
     settings = Settings.from_env()
-    parts = Parts(settings, ResultStore(settings.data_dir / "results"), for_this_machine_only())
+    descriptors = raise_descriptor_limit()
+    parts = Parts(settings, ResultStore(settings.data_dir / "results"), reachable_locally_only())
     photos = PhotoStore(settings.data_dir / "photos")
     table = JobTable(Database(settings.job_table))
     engine = make_engine(settings)
@@ -83,12 +93,24 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     service = Service(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
     retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
     backend = Backend(
-        queue, lambda: engine.status, parts.results, retention.remove, SpeedUps.of(settings)
+        queue,
+        lambda: engine.status,
+        parts.results,
+        retention.remove,
+        SpeedUps.of(settings),
+        CostLimits.from_settings(settings),
+        AddressQuota(settings.max_queue_per_address),
+        Visitors(
+            load_secret(settings.data_dir / "secrets" / "visitors"),
+            lambda owner: bool(queue.of_owner(owner)),
+        ),
     )
     page = build_page(backend, ASSETS / "examples", watchers(settings))
     keep_queue(page, settings)
     options = launch_options(settings, parts.results.folder, build_api(service))
     page.launch(prevent_thread_lock=True, **options)
+    limit = connection_limit(settings.max_connections, descriptors)
+    limit_connections(page.server.config, limit)
     print(f"Serving {page.local_url}", flush=True)
     if not zero_gpu and not waiting:  # else the first of them has what it asks for loaded
         args = (engine, stop)

@@ -17,6 +17,7 @@ Libraries' exceptions are translated into these in the module that imports the l
     ├── GenerationFailed         500  the model gave nothing usable (NaN, encoder failure)
     ├── StorageFull              507  no room left for the result
     ├── QueueFull                429  too many jobs are waiting
+    ├── TooManyWatchers          429  the job is watched in newer places
     ├── StartTimeout             504  the job waited for longer than its submitter allowed
     ├── ServerStopping           503  the server is on its way down
     ├── QueueUnavailable         503  the job table cannot be reached
@@ -111,6 +112,10 @@ class StorageFull(SvdError):
 
 
 class QueueFull(SvdError):
+    status = 429
+
+
+class TooManyWatchers(SvdError):
     status = 429
 
 

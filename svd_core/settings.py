@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from svd_core.errors import InvalidSettings
+from svd_core.params import LIMITS
 
 PREFIX = "SVD_"
 
@@ -82,8 +83,15 @@ class Settings(BaseModel):
     public_url: str = Field(
         "",
         pattern=r"^(https?://[^\s?#]+)?$",
-        description="address of this server in links it gives out; empty: the Space's, elsewhere "
-        "the one it was called by",
+        description="address of this server, in links it gives out and as the host and origin that "
+        "it answers to behind a proxy; empty: the Space's, elsewhere the one it was called by",
+    )
+    allowed_origins: str = Field(
+        "",
+        pattern=r"^\*$|" + _list_of(r"https?://[^,\s/]+"),
+        description="origins (https://example.org, comma separated) whose web pages may call the "
+        "page, its uploads and MCP besides its own; * for all; empty: none, and on a Space without "
+        "login all",
     )
     allow_private_urls: bool = Field(
         False,
@@ -100,7 +108,45 @@ class Settings(BaseModel):
         32, ge=1, le=10_000, description="jobs that may wait before new ones are refused"
     )
     max_queue_per_key: int = Field(
-        16, ge=1, le=10_000, description="jobs of one API key that may wait"
+        16,
+        ge=1,
+        le=10_000,
+        description="jobs of one API key, or of one visitor, that may wait; those of callers "
+        "without either share one such number",
+    )
+    max_queue_per_address: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="videos of one network address that may be on their way on the page; 0: no "
+        "limit; behind a proxy it needs X-Forwarded-For from an address in FORWARDED_ALLOW_IPS",
+    )
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        le=LIMITS["num_inference_steps"].maximum,
+        description="most denoising steps of one video; empty: 100, and for visitors of a Space "
+        "without login the checkpoint's own number",
+    )
+    max_frames: int | None = Field(
+        None,
+        ge=2,
+        le=LIMITS["num_frames"].maximum,
+        description="most frames of one video; empty: 50, and for visitors of a Space without "
+        "login the checkpoint's own number",
+    )
+    max_connections: int = Field(
+        2000,
+        ge=8,
+        le=50_000,
+        description="connections at once, as far as the process may have file descriptors; idle "
+        "ones make room for new ones",
+    )
+    body_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="seconds in which the body of a request has to arrive, and longer only at "
+        "64 kB a second or more",
     )
     keep_hours: float = Field(24.0, gt=0, description="hours a finished job stays, with its result")
     keep_gb: float = Field(

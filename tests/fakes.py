@@ -22,7 +22,9 @@ from svd_core.settings import Settings
 from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.video import write_mp4
-from svd_core.web.page import Backend, build_page
+from svd_core.web.address_quota import AddressQuota
+from svd_core.web.fal.secret import load_secret
+from svd_core.web.page import Backend, Visitors, build_page
 from svd_core.web.server import keep_queue, launch_options, watchers
 from tests.fake_work import FakeWork, moving, worker_queue
 
@@ -93,6 +95,7 @@ class Served:
     queue: JobQueue
     work: FakeWork
     page: gr.Blocks
+    visitors: Visitors
 
 
 @contextmanager
@@ -104,20 +107,25 @@ def serve(
     settings: Settings | None = None,
     port: int | None = None,
     speed_ups: SpeedUps | None = None,
+    quota: AddressQuota | None = None,
 ) -> Iterator[Served]:
     """The page on `port` or a free one of this machine, with `folder/examples` as its examples."""
     settings = settings or Settings(data_dir=folder, max_queue=4)
     work = work or FakeWork(folder)
     with worker_queue(folder, work, settings.max_queue) as queue:
         keep = retention(queue, folder)
-        backend = Backend(queue, status, keep.results, keep.remove, speed_ups or SpeedUps())
+        backend = Backend(
+            queue, status, keep.results, keep.remove, speed_ups or SpeedUps(),
+            quota=quota or AddressQuota(),
+            visitors=Visitors(load_secret(folder / "secrets" / "visitors")),
+        )  # fmt: skip
         page = build_page(backend, folder / "examples", watchers(settings))
         keep_queue(page, settings)
         port = port or _free_port()
         options = launch_options(settings, folder)
         page.launch(prevent_thread_lock=True, server_port=port, **options)
         try:
-            yield Served(f"http://127.0.0.1:{port}", queue, work, page)
+            yield Served(f"http://127.0.0.1:{port}", queue, work, page, backend.visitors)
         finally:
             queue.close()
             page.close(verbose=False)

@@ -47,7 +47,10 @@ ELSEWHERE = {
     "web/fal": "the API's own",
     "web/addresses.py": "photos by their address come to the API alone",
     "web/fetch.py": "photos by their address come to the API alone",
-    "web/server.py": "answers to what the page does not ask",
+    "web/bodies.py": "answers to what the page does not send",
+    "web/guard.py": "answers to what the page does not send",
+    "web/login_throttle.py": "Gradio's login page speaks English",
+    "web/origins.py": "answers to what the page does not send",
     "web/page/components.py": "answers to what the page does not send",
 }
 """What says nothing to visitors of the page, and why."""

@@ -5,24 +5,21 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from gradio_client import Client, handle_file
+from starlette.types import ASGIApp
 
 from svd_core.settings import Settings
 from svd_core.web.fal import build_api
+from svd_core.web.guard import MAX_BODY
+from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, build_page
-from svd_core.web.server import (
-    MAX_BODY,
-    for_this_machine_only,
-    keep_queue,
-    launch_options,
-    watchers,
-)
+from svd_core.web.server import keep_queue, launch_options, watchers
 from tests.fakes import photo
 from tests.fal_server import KEY, KEYS, PhotoWork, fal_service
 
@@ -31,8 +28,10 @@ ANN = {"Authorization": f"Key {KEY}"}
 
 
 @contextmanager
-def page_and_api(settings: Settings) -> Iterator[tuple[str, PhotoWork]]:
-    """Address of the page, without a slash at the end."""
+def page_and_api(
+    settings: Settings, wrap: Callable[[ASGIApp], ASGIApp] = lambda api: api
+) -> Iterator[tuple[str, PhotoWork]]:
+    """Address of the page, without a slash at the end. `wrap`: middleware around the API."""
     folder = settings.data_dir
     work = PhotoWork(folder / "results", steps=3)
     with fal_service(settings, work) as (service, _), socket.socket() as free:
@@ -42,7 +41,7 @@ def page_and_api(settings: Settings) -> Iterator[tuple[str, PhotoWork]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        options = launch_options(settings, work.folder, build_api(service))
+        options = launch_options(settings, work.folder, wrap(build_api(service)))
         page.launch(prevent_thread_lock=True, server_port=port, **options)
         try:
             yield f"http://127.0.0.1:{port}", work
@@ -179,4 +178,4 @@ def test_who_can_reach_the_server(
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setitem(os.environ, name, value)
-    assert for_this_machine_only() is alone
+    assert reachable_locally_only() is alone

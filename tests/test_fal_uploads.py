@@ -4,6 +4,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,15 @@ def test_empty_folders_go_too(store: UploadStore) -> None:
     os.utime(part, (1, 1))
     store.sweep()
     assert not part.parent.exists()
+
+
+def test_a_key_has_only_so_many_files(tmp_path: Path) -> None:
+    """Empty ones too, since each upload looks at all of its key's."""
+    store = UploadStore(tmp_path / "uploads", replace(LIMITS, count=5), Tokens(b"x" * 32))
+    for _ in range(5):
+        put(store, size=0)
+    status, told = refusal(lambda: put(store, size=0))
+    assert status == 413
+    assert "5 uploads" in told
+    assert len(left(store)) == 5
+    put(store, size=0, owner="bob")

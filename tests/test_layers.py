@@ -19,6 +19,7 @@ ROWS = (
     (
         "models",
         "offer",
+        "cost",
         "speed",
         "resolved",
         "memory",

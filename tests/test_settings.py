@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 
 from svd_core.errors import InvalidSettings
+from svd_core.jobs import Database, JobTable
 from svd_core.settings import PREFIX, Settings
 
 
@@ -33,6 +35,12 @@ def test_each_variable_is_read() -> None:
             "SVD_DATABASE_URL": "postgresql+psycopg://ann:s3cret@localhost/svd",
             "SVD_MAX_QUEUE": "5",
             "SVD_MAX_QUEUE_PER_KEY": "3",
+            "SVD_BODY_SECONDS": "60",
+            "SVD_MAX_QUEUE_PER_ADDRESS": "4",
+            "SVD_MAX_STEPS": "25",
+            "SVD_MAX_FRAMES": "30",
+            "SVD_MAX_CONNECTIONS": "100",
+            "SVD_ALLOWED_ORIGINS": "https://a.example,https://b.example:8",
             "SVD_KEEP_HOURS": "0.5",
             "SVD_KEEP_GB": "inf",
         }
@@ -51,6 +59,12 @@ def test_each_variable_is_read() -> None:
         database_url="postgresql+psycopg://ann:s3cret@localhost/svd",
         max_queue=5,
         max_queue_per_key=3,
+        body_seconds=60,
+        max_queue_per_address=4,
+        max_steps=25,
+        max_frames=30,
+        max_connections=100,
+        allowed_origins="https://a.example,https://b.example:8",
         keep_hours=0.5,
         keep_gb=float("inf"),
     )
@@ -94,6 +108,15 @@ def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SVD_API_KEYS", "../ann:s3cret"),
         ("SVD_PROXY_ORIGINS", "https://example.org/"),
         ("SVD_PROXY_ORIGINS", "*"),
+        ("SVD_ALLOWED_ORIGINS", "https://example.org/"),
+        ("SVD_ALLOWED_ORIGINS", "*,https://example.org"),
+        ("SVD_ALLOWED_ORIGINS", "example.org"),
+        ("SVD_BODY_SECONDS", "0"),
+        ("SVD_MAX_QUEUE_PER_ADDRESS", "-1"),
+        ("SVD_MAX_STEPS", "0"),
+        ("SVD_MAX_STEPS", "101"),
+        ("SVD_MAX_FRAMES", "1"),
+        ("SVD_MAX_CONNECTIONS", "0"),
         ("SVD_PUBLIC_URL", "example.org"),
         ("SVD_PUBLIC_URL", "ftp://example.org"),
         ("SVD_ALLOW_PRIVATE_URLS", "perhaps"),
@@ -117,6 +140,32 @@ def test_unknown_variables_stop_the_start(variable: str) -> None:
 
 def test_passwords_are_not_printed() -> None:
     assert "s3cret" not in repr(Settings(page_auth="ann:s3cret", api_keys="ann:s3cret"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://ann:s3cret@127.0.0.1:1/db",
+        "postgresql+psycopg://ann@127.0.0.1:1/db?password=s3cret",
+        "postgresql+psycopg://ann@127.0.0.1:1/db?sslpassword=s3cret&password=s3cret",
+        "postgresql+psycopg:///db?host=127.0.0.1&port=1&password=s3cret",
+        "postgresql+psycopg://ann:s3cret@127.0.0.1:port/db",
+        "postgresql+psycopg://ann:pass@s3cret:1:x/db",
+        "postgresql+psycopg://ann:s3cret@[::1/db",
+        "nosuch://ann:s3cret@127.0.0.1/db?password=s3cret",
+        "mysql+nosuch://ann:s3cret@127.0.0.1/db",
+        "//s3cret",
+        "s3cret",
+        "postgresql+psycopg://ann:s3cret@127.0.0.1:99999999999999999999/db",
+    ],
+)
+def test_the_password_of_the_job_table_is_not_printed(url: str) -> None:
+    with pytest.raises(InvalidSettings, match="SVD_DATABASE_URL") as caught:
+        JobTable(Database(url)).open()
+    told = "".join(traceback.format_exception_only(caught.value)) + caught.value.message
+    assert "s3cret" not in told
+    assert "\n" not in caught.value.message
+    assert caught.value.__cause__ is None
 
 
 def test_every_setting_says_what_it_is() -> None:

@@ -21,10 +21,12 @@ from svd_core.jobs.protocol import (
 from svd_core.jobs.queue import TableQueue
 from svd_core.jobs.retention import Retention
 from svd_core.jobs.table import JobTable
+from svd_core.jobs.ticket import MAX_WATCHERS
 from svd_core.jobs.work import InlineWork, Work
 from svd_core.jobs.worker import WorkerQueue
 
 __all__ = [
+    "MAX_WATCHERS",
     "Cancellation",
     "Database",
     "Fetch",

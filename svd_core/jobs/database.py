@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,6 +51,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
+        self._given = url
         try:
             self.url = make_url(url)
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
@@ -63,8 +64,8 @@ class Database:
                 pool_pre_ping=not self.is_sqlite,  # a server may have been restarted
                 connect_args={"timeout": BUSY_S} if self.is_sqlite else {},
             )
-        except (ArgumentError, NoSuchModuleError, ImportError, OSError) as error:
-            raise self._wrong(error) from error
+        except (ArgumentError, NoSuchModuleError, ImportError, OSError, ValueError) as error:
+            raise _wrong(url, error) from None  # its own text may show a password
         self._turn = threading.Lock()
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
@@ -106,18 +107,37 @@ class Database:
             with self.write() as connection:
                 yield connection
         except QueueUnavailable as error:
-            raise self._wrong(error.__cause__ or error) from error
+            raise _wrong(self._given, error.__cause__ or error) from None
 
     def close(self) -> None:
         self._engine.dispose()
 
-    def _wrong(self, error: BaseException) -> InvalidSettings:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        where = self.url.render_as_string() if hasattr(self, "url") else "that address"
-        return InvalidSettings(
-            f"There is no job table to be had at {where} ({reason}); SVD_DATABASE_URL takes an "
-            "SQLAlchemy URL whose driver is installed."
-        )
+
+def shown(url: URL) -> str:
+    """`url` without user, password and options, any of which may be a secret."""
+    public = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
+    return public.render_as_string()
+
+
+def _wrong(url: str, error: BaseException) -> InvalidSettings:
+    """Says why there is no job table, as far as the reason shows no secret of `url`."""
+    where, why = "that address", ""
+    with suppress(ArgumentError, ValueError):
+        parsed = make_url(url)
+        where = shown(parsed)
+        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        if reason and not any(secret in reason for secret in _secrets(url, parsed)):
+            why = f" ({reason})"
+    return InvalidSettings(
+        f"There is no job table at {where}{why}; SVD_DATABASE_URL takes an SQLAlchemy URL whose "
+        "driver is installed."
+    )
+
+
+def _secrets(url: str, parsed: URL) -> list[str]:
+    given = [parsed.query[key] for key in parsed.query if key not in ("host", "port")]
+    values = [value for each in given for value in ([each] if isinstance(each, str) else each)]
+    return [secret for secret in (url, str(parsed.password or ""), *values) if secret]
 
 
 def insisted(change: Callable[[], T], closing: threading.Event) -> T | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Limits:
     """`max_queue`: jobs that may wait. `max_per_owner`: those of one owner; None: as many as all.
+    Jobs that belong to nobody share one such number.
 
     `lease_s`: seconds after which a worker that shows no sign of life has lost its job. `every_s`:
     seconds between two looks at what other processes did. `patience_s`: seconds that `close` waits

@@ -127,7 +127,8 @@ class Job(Protocol):
         May be called any number of times, from any thread, before and after the end. Each call
         replays from the beginning, less the progress that newer progress of its stage replaced.
         Dropping the iterator leaves the job alone, except where the queue says otherwise.
-        Raises `ServerStopping` if the queue closes before the job ends.
+        Raises `ServerStopping` if the queue closes before the job ends, and `TooManyWatchers` where
+        newer calls took the place of this one.
         """
 
     def cancel(self) -> Cancellation:
@@ -137,6 +138,13 @@ class Job(Protocol):
 class JobQueue(Protocol):
     def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Job:
         """Put `request` in line. Raises `QueueFull`, `ServerStopping` once the queue is closed."""
+
+    def ensure_room(self, options: JobOptions = USUAL) -> None:
+        """Raise what `submit` would raise for a job with these options, before anything is spent on
+        its photo: `QueueFull`, `ServerStopping`."""
+
+    def room(self, owner: str = "") -> int:
+        """How many more jobs of `owner` would be taken now, for callers that submit several."""
 
     def reject(self, error: SvdError, options: JobOptions = USUAL) -> Job:
         """Enter a job that has failed by `error`, so that it has an id, an end and a webhook.

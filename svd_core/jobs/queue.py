@@ -36,15 +36,24 @@ class TableQueue:
         self._keeper.start()
 
     def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Ticket:
-        self._refuse_if_closed()
-        # Whom the table is going to refuse need not fill the disk first.
-        self._admit(options, self._board.taken(), self._board.taken(options.owner))
+        self.ensure_room(options)  # what the table is going to refuse need not fill the disk first
         row = self._table.new(uuid4().hex, request.params, options, **self._placed(request))
         states = (State.WAITING,) if self.in_turn else (State.WAITING, State.RUNNING)
         row = self._table.insert(row, states, lambda *counts: self._admit(options, *counts))
         ticket = self._board.show(row)
         self._look_for_work()
         return ticket
+
+    def ensure_room(self, options: JobOptions = USUAL) -> None:
+        self._refuse_if_closed()
+        self._admit(options, self._board.taken(), self._board.taken(options.owner))
+
+    def room(self, owner: str = "") -> int:
+        most, own_most = self._limits.max_queue, self._limits.max_per_owner
+        left = most - self._board.taken()
+        if own_most is not None:
+            left = min(left, own_most - self._board.taken(owner))
+        return max(left, 0)
 
     def reject(self, error: SvdError, options: JobOptions = USUAL) -> Ticket:
         self._refuse_if_closed()
@@ -136,8 +145,14 @@ class TableQueue:
                 f"{there} videos are {verb} already, which is as many as fit; "
                 "please try again in a few minutes."
             )
-        if options.owner and own_most is not None and own >= own_most:
+        if own_most is None or own < own_most:
+            return
+        if options.owner:
             raise QueueFull(
                 f"{own} of your videos are {verb} already, which is as many as you may have; "
                 "please try again when one is done."
             )
+        raise QueueFull(
+            f"{own} videos of callers without a name are {verb} already, which is as many as fit; "
+            "please try again in a few minutes."
+        )

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from svd_core.errors import InvalidRequest, InvalidSettings
-from svd_core.jobs.database import Database
+from svd_core.jobs.database import Database, shown
 from svd_core.jobs.protocol import JobOptions
 from svd_core.jobs.record import Record, from_json, to_json
 from svd_core.params import VideoParams
@@ -176,7 +176,7 @@ def found(database: Database) -> None:
             break
         return
     raise InvalidSettings(
-        f"The job table at {database.url.render_as_string()} is not of this version of the "
+        f"The job table at {shown(database.url)} is not of this version of the "
         "program; set SVD_DATABASE_URL to another place, or remove it."
     )
 

@@ -2,15 +2,19 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 
-from svd_core.errors import ServerStopping
+from svd_core.errors import ServerStopping, TooManyWatchers
 from svd_core.events import Event, Progress
 from svd_core.jobs.protocol import Cancellation, Stamped, Times
 from svd_core.jobs.record import Record, added, ended
 from svd_core.jobs.rows import utc
 from svd_core.jobs.schema import Row
+
+MAX_WATCHERS = 3
+"""Watchers of one job. Each holds a thread of the page, for as long as the job waits and runs."""
 
 STOPPING = "Stopping; the step that is under way still runs to its end."
 
@@ -38,6 +42,7 @@ class Ticket:
         self._on_watch = on_watch
         self._changed = threading.Condition()
         self._closed = False
+        self._watchers: list[object] = []
         self._record = row.record
         self._merged = row.record[-1].number
         self._version = row.version
@@ -64,17 +69,14 @@ class Ticket:
         if (working := self._on_watch(self)) is not None:
             yield from working
             return
-        seen = 0
-        while True:
-            fresh = self.news(seen, timeout_s=None)
-            if not fresh:
-                raise ServerStopping(
-                    "The server is stopping; your video will be made when it is back."
-                )
-            seen = fresh[-1].number
-            yield from (entry.event for entry in fresh)
-            if not isinstance(fresh[-1].event, Progress):
-                return
+        with self._watcher() as watcher:
+            seen = 0
+            while True:
+                fresh = self._news_for(watcher, seen)
+                seen = fresh[-1].number
+                yield from (entry.event for entry in fresh)
+                if not isinstance(fresh[-1].event, Progress):
+                    return
 
     def cancel(self) -> Cancellation:
         return self._on_cancel(self.id)
@@ -115,6 +117,36 @@ class Ticket:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    @contextmanager
+    def _watcher(self) -> Iterator[object]:
+        """A new watcher; the oldest one beyond `MAX_WATCHERS` has to go."""
+        watcher = object()
+        with self._changed:
+            self._watchers.append(watcher)
+            del self._watchers[:-MAX_WATCHERS]
+            self._changed.notify_all()
+        try:
+            yield watcher
+        finally:
+            with self._changed, suppress(ValueError):
+                self._watchers.remove(watcher)
+
+    def _news_for(self, watcher: object, seen: int) -> Sequence[Stamped]:
+        """What came after `seen`; waits for it. Raises `TooManyWatchers`, `ServerStopping`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self._number > seen or watcher not in self._watchers
+            )
+            fresh = [entry for entry in self._record if entry.number > seen]
+            replaced = watcher not in self._watchers
+        if fresh:
+            return fresh
+        if replaced:
+            raise TooManyWatchers(
+                "This video is shown in newer tabs; reload this page to see it here again."
+            )
+        raise ServerStopping("The server is stopping; your video will be made when it is back.")
 
     @property
     def _number(self) -> int:

@@ -10,6 +10,9 @@ from svd_core.errors import InvalidUrl
 
 Address = IPv4Address | IPv6Address
 
+MAX_URL = 8192
+"""Characters of an address. Signed addresses of object stores have some 2,000."""
+
 NEVER = tuple(
     ip_network(text)
     for text in (
@@ -44,6 +47,8 @@ NUMBER = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$", re.IGNORECASE)
 
 def parsed(url: str) -> httpx.URL:
     """`url` if it is of the form that may be asked at all. Raises `InvalidUrl`."""
+    if len(url) > MAX_URL:
+        raise InvalidUrl(f"The address is longer than {MAX_URL} characters; use a shorter one.")
     try:
         found = httpx.URL(url)
     except (httpx.InvalidURL, TypeError, ValueError):

@@ -1,46 +1,39 @@
-"""How the page is served: launch arguments, and what stands in front of Gradio's own routes."""
+"""How the page is served: Gradio's launch arguments, with the guard in front of its routes."""
 
-import os
-import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.routing import Match, Mount
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
+from svd_core.jobs import MAX_WATCHERS
 from svd_core.settings import Settings
-from svd_core.web.fal import MOUNT
+from svd_core.web.bodies import Bodies
+from svd_core.web.guard import Guard
+from svd_core.web.origins import OriginPolicy, reachable_locally_only
 from svd_core.web.page.look import CSS, theme
 from svd_core.web.page.texts import all_languages
-
-MAX_BODY = 32 * 1024 * 1024
-"""Bytes of a request: a photo of 20 MB, a third longer as base64, and what is around it."""
 
 LOOK_S = 0.02
 """Seconds between two looks of Gradio's queue for what has been clicked. By its own 1 ms, and 10 ms
 for progress, an idle server wakes 1,100 times a second, and the model feels it; on Windows it takes
 50 ms."""
 
+RUNNING = 3
+"""Jobs that are open beside those that wait: one is made here, or one on its way to its end."""
+
 PROGRESS_S = 0.1
 """Seconds between two of its looks for progress to be told; its own figure on Windows."""
 
-FETCHES = re.compile(r"/file[=/]\s*https?:", re.IGNORECASE)
-
 
 def watchers(settings: Settings) -> int:
-    """How many jobs may be watched at once: each waiting one by two tabs, and some to spare."""
-    return 2 * settings.max_queue + 8
-
-
-def for_this_machine_only() -> bool:
-    """Whether what Gradio is going to serve can be reached from this machine alone."""
-    shared = os.environ.get("GRADIO_SHARE", "").lower() == "true"
-    name = os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
-    return not shared and name in ("127.0.0.1", "localhost", "::1")
+    """How many watchers there may be at once: as many as every open job may have, so that nobody's
+    jobs keep others from watching theirs."""
+    return MAX_WATCHERS * (settings.max_queue + RUNNING)
 
 
 def keep_queue(page: gr.Blocks, settings: Settings) -> None:
@@ -75,52 +68,26 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
         "css_paths": CSS,
         "i18n": all_languages(),
         "app_kwargs": {
-            "middleware": [Middleware(Gate, api=api)],
+            "lifespan": guarded(settings, api),
         },
     }
 
 
-class Gate:
-    """ASGI middleware that refuses what Gradio would do for strangers.
+def guarded(
+    settings: Settings, api: ASGIApp | None
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """A lifespan that puts `Guard` in front of everything before the first request is taken.
 
-    `/file=https://...` makes the server fetch any URL, without limit: 403. Bodies beyond `MAX_BODY`
-    would be read into memory whole: 413, or the end of the connection where no length was said.
-    What is meant for the API, which has limits of its own, goes there and not through Gradio: most
-    requests are polls, and they are many.
+    Gradio puts middleware of its own around what it is given, and that has to stay inside.
     """
+    origins = OriginPolicy.from_settings(settings, local=reachable_locally_only())
+    bodies = Bodies(total_s=settings.body_seconds)
 
-    def __init__(self, app: ASGIApp, api: ASGIApp | None = None) -> None:
-        self.app = app
-        self._api = None if api is None else Mount(MOUNT, app=api)
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        inside = app.middleware_stack
+        assert inside is not None  # it has just handed on the event that started this
+        app.middleware_stack = Guard(inside, api, origins, bodies)
+        yield
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        if self._api is not None:
-            match, inner = self._api.matches(scope)
-            if match is not Match.NONE:
-                await self._api.app({**scope, **inner}, receive, send)
-                return
-        refusal = _refusal(scope)
-        if refusal is not None:
-            await refusal(scope, receive, send)
-            return
-        left = MAX_BODY
-
-        async def receive_within_limit() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            return message if left >= 0 else {"type": "http.disconnect"}
-
-        await self.app(scope, receive_within_limit, send)
-
-
-def _refusal(scope: Scope) -> PlainTextResponse | None:
-    if FETCHES.search(scope["path"]):
-        return PlainTextResponse("This server does not fetch other addresses for you.", 403)
-    length = dict(scope["headers"]).get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > MAX_BODY:
-        return PlainTextResponse("That is too much; a photo may have at most 20 MB.", 413)
-    return None
+    return lifespan

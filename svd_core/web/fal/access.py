@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from svd_core.web.fal.answers import Refusal, request_error
 from svd_core.web.fal.keys import Keys
 from svd_core.web.fal.tokens import Tokens
+from svd_core.web.origins import is_loopback, origin_netloc
 
 OPEN = re.compile(r"/(docs|openapi\.json|health|rest/\.well-known/jwks\.json)/?|/cdn/.*")
 """What needs no key here: it tells nothing, or looks at keys, tokens and addresses by itself."""
@@ -19,8 +20,12 @@ STREAM = re.compile(r"/(run/.+|queue/.+/status)/stream/?")
 OWNER = "svd.owner"
 """Key of the caller's id in a scope."""
 
-HERE = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
-RELAYED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+RELAYED = re.compile(
+    r"forwarded|via|x-forwarded(-.*)?|x-(real|client|cluster-client)-ip|x-original-.*|true-client-ip"
+    r"|(cf|fastly|fly|do|x-appengine-user)-.*ip|cf-ray|x-envoy-.*|x-amzn-trace-id|cdn-loop"
+)
+"""Headers that proxies add. Programs on this machine have no reason to send them."""
+
 FOREIGN = (
     "This server has no API keys and is open to its own machine only, which this call does not "
     "come from; whoever runs it sets SVD_API_KEYS to id:secret and starts it again."
@@ -59,7 +64,7 @@ class Access:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         headers = Headers(scope=scope)
         if self._keys.open:
-            _check_here(headers)
+            _check_here(scope, headers)
         if OWNER in scope or OPEN.fullmatch(path):
             scope.setdefault(OWNER, "")
             return
@@ -72,12 +77,15 @@ class Access:
         scope[OWNER] = self._keys.owner(headers.get("authorization"))
 
 
-def _check_here(headers: Headers) -> None:
-    """Raises `Refusal` for what shows that it comes from elsewhere."""
-    if any(name in headers for name in RELAYED):
-        raise Refusal(request_error(403, FOREIGN, "forbidden"))
-    named = [headers.get("host", "localhost")]
-    if (origin := headers.get("origin")) is not None:
-        named.append(origin.removeprefix("http://").removeprefix("https://"))
-    if not all(HERE.fullmatch(name) for name in named):
+def _check_here(scope: Scope, headers: Headers) -> None:
+    """Raises `Refusal` for what shows that it comes from elsewhere.
+
+    HTTP/1.0 is what nginx speaks to what is behind it; a proxy that adds nothing at all is told by
+    nothing else.
+    """
+    near = scope.get("http_version") != "1.0" and not any(map(RELAYED.fullmatch, headers))
+    origin, hosts = headers.get("origin"), headers.getlist("host")
+    if origin is not None:
+        hosts.append(origin_netloc(origin) or "")
+    if not near or not all(map(is_loopback, hosts)):
         raise Refusal(request_error(403, FOREIGN, "forbidden"))

@@ -1,6 +1,8 @@
 """What an answer looks like in fal's dialect: the video, and the two shapes of errors."""
 
 import json
+import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +31,10 @@ ECHOED = 100
 
 JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
+SHORT = reprlib.Repr()
+"""Looks at the beginning of a value only, however large that is."""
+SHORT.maxstring = SHORT.maxother = ECHOED
+
 Detail = Mapping[str, Any]
 """One entry of a 422: where, what, which kind."""
 
@@ -55,8 +61,14 @@ class Refusal(Exception):  # noqa: N818 - an answer, raised
 
 
 def as_json(body: Any) -> bytes:
-    """In ASCII, since what a caller sent may hold halves of characters that UTF-8 cannot carry."""
-    return JSON.encode(body).encode("ascii")
+    """In ASCII, since what a caller sent may hold halves of characters that UTF-8 cannot carry.
+
+    Never fails for numbers: what JSON has no form for goes as text.
+    """
+    try:
+        return JSON.encode(body).encode("ascii")
+    except ValueError:
+        return JSON.encode(_representable(body)).encode("ascii")
 
 
 def request_error(
@@ -85,11 +97,38 @@ def detail(field: str, message: str, kind: str, **more: Any) -> Detail:
 
 
 def echoed(value: Any) -> Any:
-    """`value` as it goes back to who sent it: whole if it is short."""
-    if isinstance(value, str) and len(value) > ECHOED:
+    """`value` as it goes back to its sender: whole if it is short, else its beginning as text."""
+    if isinstance(value, int | float) or _is_short(value):
+        return _representable(value)
+    if isinstance(value, str):
         return f"{value[:ECHOED]}..."
-    if isinstance(value, dict | list) and len(str(value)) > ECHOED:
-        return f"{str(value)[:ECHOED]}..."
+    return f"{SHORT.repr(value)[:ECHOED]}..."
+
+
+def _is_short(value: Any) -> bool:
+    """Whether `value` has at most some `ECHOED` characters as JSON. Stops counting there."""
+    room, pending = ECHOED, [value]
+    while pending and room >= 0:
+        one = pending.pop()
+        room -= len(one) if isinstance(one, str | dict | list) else 4
+        if isinstance(one, dict) and room >= 0:
+            pending += [*one, *one.values()]
+        elif isinstance(one, list) and room >= 0:
+            pending += one
+    return room >= 0
+
+
+def _representable(value: Any) -> Any:
+    """`value` with text in place of numbers that JSON has no form for."""
+    match value:
+        case float() if not math.isfinite(value):
+            return str(value)
+        case int() if value.bit_length() > 64:
+            return f"a number of {value.bit_length()} bits"
+        case Mapping():
+            return {key: _representable(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_representable(inner) for inner in value]
     return value
 
 

@@ -3,25 +3,29 @@
 Each address here is its own permission, or a token came with the request.
 """
 
+import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from svd_core.errors import UnknownJob
-from svd_core.web.fal.answers import GONE, Answer, Refusal, request_error
+from svd_core.web.bodies import BodyError
+from svd_core.web.fal.answers import Answer, Refusal, request_error
 from svd_core.web.fal.incoming import Incoming
 from svd_core.web.fal.parts import Service
-from svd_core.web.fal.submission import bad_request, lifetime, read_json
+from svd_core.web.fal.submission import bad_request, lifetime, read_json, refused_body
 from svd_core.web.fal.uploads import TYPES, UPLOAD_S
 
 PIECE = 2**20
 """Bytes gathered before they are written."""
 
 MOST_PARTS = 10_000
+PART_NUMBER = re.compile(r"[0-9]{1,5}")
+DIGITS = re.compile(r"[0-9]{1,18}")
 
 NO_FILE = request_error(404, "There is no such file, or its time is over.", "not_found")
 NO_UPLOAD = request_error(403, "This upload was not permitted, or too long ago.", "forbidden")
@@ -123,15 +127,17 @@ class CdnRoutes:
         return f"{self._parts.links.base(request)}/cdn/files/{name}"
 
     async def _part(self, request: Request, name: str, number: str) -> Response:
-        if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= MOST_PARTS:
+        if not PART_NUMBER.fullmatch(number) or not 1 <= int(number) <= MOST_PARTS:
             raise bad_request(f"Parts are numbered from 1 to {MOST_PARTS}.")
         etag = await self._take(request, self._parts.uploads.writing_part(name, int(number)))
         return Answer(200, {"partNumber": int(number), "etag": etag}, {"ETag": etag}).response()
 
     async def _join(self, request: Request, name: str, keep_s: float | None) -> Response:
-        body = await read_json(request)
+        body = await read_json(self._parts, request)
         try:
             parts = [(int(p["partNumber"]), str(p["etag"]).strip('"')) for p in body["parts"]]
+            if not all(1 <= number <= MOST_PARTS for number, _ in parts):
+                raise ValueError
         except (KeyError, TypeError, ValueError):
             form = "The body must be {'parts': [{'partNumber': 1, 'etag': '...'}]}."
             raise bad_request(form) from None
@@ -143,17 +149,17 @@ class CdnRoutes:
         length = request.headers.get("content-length", "")
         try:
             with place as incoming:
-                if length.isdigit():
+                if DIGITS.fullmatch(length):
                     await to_thread.run_sync(incoming.expect, int(length))
                 gathered = bytearray()
-                async for piece in request.stream():
+                async for piece in self._parts.bodies.pieces(request.receive):
                     gathered += piece
                     if len(gathered) >= PIECE:
                         await to_thread.run_sync(incoming.write, bytes(gathered))
                         gathered.clear()
                 await to_thread.run_sync(incoming.write, bytes(gathered))
-        except ClientDisconnect:
-            raise Refusal(GONE) from None
+        except BodyError as error:
+            raise refused_body(error) from None
         return incoming.etag
 
 

@@ -19,12 +19,13 @@ LOOK_EVERY = 8 * 2**20
 @dataclass(frozen=True)
 class Limits:
     """`file`: bytes of one file; `owner`: of all files of one key; `all`: of all files.
-    `keep_s`: seconds a file stays."""
+    `keep_s`: seconds a file stays. `count`: files of one key, parts included."""
 
     file: int
     owner: int
     all: int
     keep_s: float
+    count: int = 2000
 
 
 class Incoming:
@@ -53,7 +54,7 @@ class Incoming:
     def expect(self, size: int) -> None:
         """Refuse at once what is going to be too much. Raises `Refusal`."""
         limits = self._limits
-        if size > min(limits.file, limits.owner - bytes_in(self._owned)):
+        if size > min(limits.file, limits.owner - self._used()):
             raise too_much(limits)
 
     def write(self, piece: bytes) -> None:
@@ -68,8 +69,19 @@ class Incoming:
         self._hash.update(piece)
         if self.size >= self._next_look:
             self._next_look += LOOK_EVERY
-            if bytes_in(self._owned) > limits.owner:
+            if self._used() > limits.owner:
                 raise too_much(limits)
+
+    def _used(self) -> int:
+        """Bytes of all files of the key, this one included. Raises `Refusal` for too many files."""
+        sizes = [size for _, _, size in files_in(self._owned)]
+        if len(sizes) > self._limits.count:
+            detail = (
+                f"There are {self._limits.count} uploads of this key already, which is as many as "
+                "are kept; please try again when the oldest are gone."
+            )
+            raise Refusal(request_error(413, detail, "file_too_large"))
+        return sum(sizes)
 
     def close(self) -> None:
         if self._file is not None:
@@ -94,11 +106,6 @@ def disk() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull("The server's disk is full; please try again later.") from error
         raise
-
-
-def bytes_in(folder: Path) -> int:
-    """Of all files below `folder`, unfinished ones included."""
-    return sum(size for _, _, size in files_in(folder))
 
 
 def files_in(folder: Path) -> Iterator[tuple[Path, float, int]]:

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Sequence
+from contextlib import suppress
 
 from svd_core.web.fal.answers import Refusal, request_error
 
@@ -25,7 +26,7 @@ class Keys:
     def __init__(self, keys: str, *, open_here: bool) -> None:
         pairs = [pair.strip() for pair in keys.split(",") if pair.strip()]
         self._digests: Sequence[tuple[str, bytes]] = [
-            (pair.partition(":")[0], _digest(pair)) for pair in pairs
+            (pair.partition(":")[0], digest) for pair in pairs for digest in _digests(pair)
         ]
         self.open = open_here and not pairs
 
@@ -47,15 +48,27 @@ class Keys:
 
     def _known(self, given: str) -> str | None:
         """Looks at every key, whether or not one fits: the time taken tells nothing."""
-        digest, owner = _digest(given), None
+        try:
+            digest = _digest(given.encode("latin-1"))  # gives back the bytes that were sent
+        except UnicodeEncodeError:
+            return None
+        owner = None
         for key_id, expected in self._digests:
             if hmac.compare_digest(digest, expected):
                 owner = key_id
         return owner
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+def _digests(key: str) -> list[bytes]:
+    """One for each way in which clients send letters beyond ASCII: UTF-8, and latin-1."""
+    forms = {key.encode("utf-8", "surrogateescape")}
+    with suppress(UnicodeEncodeError):
+        forms.add(key.encode("latin-1"))
+    return [_digest(form) for form in forms]
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
 
 
 def _refusal(detail: str) -> Refusal:

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from urllib.parse import urlsplit
 
 from anyio import CapacityLimiter
 
+from svd_core.cost import CostLimits
 from svd_core.engine import EngineStatus
 from svd_core.jobs import Job, JobQueue
 from svd_core.settings import Settings, space_url
 from svd_core.storage import ResultStore
+from svd_core.web.bodies import Bodies
 from svd_core.web.fal.incoming import Limits
 from svd_core.web.fal.keys import Keys
 from svd_core.web.fal.links import Links
@@ -18,6 +21,10 @@ from svd_core.web.fal.signature import Signer
 from svd_core.web.fal.tokens import Tokens
 from svd_core.web.fal.uploads import UploadStore
 from svd_core.web.fetch import Fetcher
+from svd_core.web.origins import is_loopback
+
+MAX_KEEP_S = 1e9
+"""Seconds, some 32 years: the longest that a file may stay, for file systems know no infinity."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,10 @@ class Parts:
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self.settings.api_keys, open_here=self.open_here)
+        # A proxy in front is a program of this machine too, whoever calls through it.
+        public = self.settings.public_url or space_url()
+        near = not public or is_loopback(urlsplit(public).netloc)
+        return Keys(self.settings.api_keys, open_here=self.open_here and near)
 
     @cached_property
     def links(self) -> Links:
@@ -53,13 +63,27 @@ class Parts:
         return Fetcher(self.settings.allow_private_urls)
 
     @cached_property
+    def costs(self) -> CostLimits:
+        """What one video may cost. Those who have a key are no strangers."""
+        return CostLimits(self.settings.max_steps, self.settings.max_frames)
+
+    @cached_property
+    def bodies(self) -> Bodies:
+        return Bodies(total_s=self.settings.body_seconds)
+
+    @cached_property
+    def parsing(self) -> CapacityLimiter:
+        """Of the threads that parse large bodies."""
+        return CapacityLimiter(2)
+
+    @cached_property
     def uploads(self) -> UploadStore:
         own = self.settings
         limits = Limits(
             file=own.max_upload_mb << 20,
             owner=int(own.uploads_gb * 1e9),
             all=int(own.keep_gb * 1e9),
-            keep_s=own.keep_hours * 3600,
+            keep_s=min(own.keep_hours * 3600, MAX_KEEP_S),
         )
         return UploadStore(own.data_dir / "uploads", limits, self.tokens)
 

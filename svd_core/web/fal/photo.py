@@ -5,10 +5,14 @@ import binascii
 from urllib.parse import unquote_to_bytes
 
 from svd_core.image import MAX_BYTES
+from svd_core.web.addresses import MAX_URL
 from svd_core.web.fal.answers import detail
 from svd_core.web.fal.links import upload_name
 from svd_core.web.fal.schema import InvalidInput
 from svd_core.web.fal.uploads import UploadStore
+
+PIECE = 2**16
+"""Characters of percent-encoded text that are decoded at once; each costs some 80 bytes then."""
 
 
 def photo_of(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
@@ -20,6 +24,10 @@ def photo_of(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
     if image_url[:5].lower() == "data:":
         return _decoded(image_url)
     if image_url[:8].lower().startswith(("http://", "https://")):
+        if len(image_url) > MAX_URL:
+            message = f"The address is longer than {MAX_URL} characters; upload the photo instead."
+            ctx = {"max_length": MAX_URL}
+            raise InvalidInput([detail("image_url", message, "url_too_long", ctx=ctx)])
         name = upload_name(image_url)
         path = uploads.find(name) if name else None
         if path is not None:
@@ -48,9 +56,22 @@ def _decoded(url: str) -> bytes:
         if not comma:
             raise ValueError("no comma")
         if not head.lower().rstrip().endswith(";base64"):
-            return unquote_to_bytes(data)
-        # Long ones are often broken into lines.
-        return base64.b64decode("".join(data.split()).encode("ascii"), validate=True)
+            return _unquoted(data)
+        for space in " \t\r\n":  # long ones are often broken into lines
+            data = data.replace(space, "")
+        return base64.b64decode(data.encode("ascii"), validate=True)
     except (ValueError, binascii.Error):
         message = "The data URI cannot be decoded; after 'data:image/png;base64,' comes base64."
         raise InvalidInput([detail("image_url", message, "image_load_error", input=url)]) from None
+
+
+def _unquoted(data: str) -> bytes:
+    """Percent-decoded bytes, at most one more than a photo may have. Memory stays near that."""
+    found, at = bytearray(), 0
+    while at < len(data) and len(found) <= MAX_BYTES:
+        end = at + PIECE
+        escape = data.rfind("%", end - 2, end)
+        end = end if escape < 0 else escape + 3  # never within an escape
+        found += unquote_to_bytes(data[at:end])
+        at = end
+    return bytes(found[: MAX_BYTES + 1])

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from svd_core.web.fal.access import owner_of
 from svd_core.web.fal.answers import Answer, Refusal, detail, input_error, no_object
-from svd_core.web.fal.parts import Service
+from svd_core.web.fal.parts import Parts, Service
 from svd_core.web.fal.schema import ENDPOINTS
 from svd_core.web.fal.submission import lifetime, read_json
 from svd_core.web.fal.uploads import UPLOAD_S
@@ -24,7 +24,7 @@ class StorageRoutes:
 
     async def initiate(self, request: Request) -> Response:
         """An address to send the file to, which is its own permission, and the one it gets."""
-        wish = await _object(request)
+        wish = await _object(self._parts, request)
         keep_s = lifetime(request.headers.get("x-fal-object-lifecycle"))
         name = self._parts.uploads.new_name(
             owner_of(request), _text(wish, "content_type"), _text(wish, "file_name")
@@ -51,7 +51,7 @@ class StorageRoutes:
 
     async def stream_token(self, request: Request) -> Response:
         """What a browser may stream with for a while, in place of a key."""
-        wish = await _object(request)
+        wish = await _object(self._parts, request)
         apps = wish.get("allowed_apps")
         known = {endpoint.partition("/")[2] for endpoint in ENDPOINTS} | {*ENDPOINTS}
         if (
@@ -76,8 +76,8 @@ class StorageRoutes:
         return Answer(200, self._parts.signer.key_set(), headers).response()
 
 
-async def _object(request: Request) -> dict[str, Any]:
-    body = await read_json(request, SMALL)
+async def _object(parts: Parts, request: Request) -> dict[str, Any]:
+    body = await read_json(parts, request, SMALL)
     if not isinstance(body, dict):
         raise Refusal(input_error([no_object(body)]))
     return body

@@ -1,9 +1,9 @@
 """From a request as fal's clients send it to a job of the queue."""
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from json import JSONDecodeError
 from typing import Any, Literal
 
 from anyio import to_thread
@@ -12,15 +12,30 @@ from starlette.requests import Request
 from svd_core.errors import InvalidRequest, InvalidUrl, Unreachable
 from svd_core.jobs import Job, JobOptions, RemoteRequest
 from svd_core.params import VideoRequest
+from svd_core.web.bodies import BodyError
 from svd_core.web.fal.access import owner_of
-from svd_core.web.fal.answers import Detail, Refusal, input_error, no_object, request_error
+from svd_core.web.fal.answers import (
+    GONE,
+    Detail,
+    Refusal,
+    input_error,
+    no_object,
+    request_error,
+)
 from svd_core.web.fal.memo import Memo
-from svd_core.web.fal.parts import Service
+from svd_core.web.fal.parts import MAX_KEEP_S, Parts, Service
 from svd_core.web.fal.photo import photo_of
 from svd_core.web.fal.schema import InvalidInput, read_input
+from svd_core.web.strict_json import loads
 
-MAX_JSON = 32 * 2**20
-"""Bytes: a photo of 20 MB, a third longer as base64, and what is around it."""
+MAX_INPUT = 32 * 2**20
+"""Bytes of a submit: a photo of 20 MB, a third longer as base64, and what is around it."""
+
+MAX_JSON = 2**20
+"""Bytes of every other body."""
+
+SOON = 64 * 1024
+"""Bytes of a body that is parsed at once; for more, other requests go first."""
 
 LEAST_TIMEOUT_S = 0.1
 
@@ -31,7 +46,7 @@ async def submit(service: Service, request: Request, *, reject: bool) -> Job:
     `reject`: enter a wrong input as a job that has failed, whose answer is the 422; otherwise it
     is refused at once, as everything else is. Raises `Refusal`, and what the queue raises.
     """
-    body = await read_json(request)
+    body = await read_json(service.parts, request, MAX_INPUT)
     options = await _options(service, request)
     base = service.parts.links.base(request)
     try:
@@ -49,8 +64,10 @@ def _entered(service: Service, body: Any, options: JobOptions, base: str) -> Job
     if not isinstance(body, dict):
         raise InvalidInput([no_object(body)])
     image_url, params = read_input(body)
+    service.queue.ensure_room(options)
     try:
-        service.status().offer.named(params.model)
+        checkpoint = service.status().offer.named(params.model)
+        params = service.parts.costs.limited(params, checkpoint)
     except InvalidRequest as error:
         raise InvalidInput.of(error) from None
     photo = photo_of(image_url, service.parts.uploads, base)
@@ -65,27 +82,40 @@ def _rejected(service: Service, details: Sequence[Detail], options: JobOptions, 
     return service.queue.reject(problem, memo.within(options))
 
 
-async def read_json(request: Request, most: int = MAX_JSON) -> Any:
-    """The body of `request`; nothing at all counts as an empty object. Raises `Refusal`."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > most:
-            raise Refusal(request_error(413, "The request is too large.", "bad_request"))
+async def read_json(parts: Parts, request: Request, limit: int = MAX_JSON) -> Any:
+    """The body of `request`, at most `limit` bytes; nothing at all counts as an empty object.
+
+    Large ones are parsed in a thread, few at a time. Raises `Refusal`.
+    """
     try:
-        return json.loads(body, parse_constant=_no_number) if body.strip() else {}
-    except (ValueError, RecursionError) as error:
-        why = error.msg if isinstance(error, json.JSONDecodeError) else "not to be read"
-        where = error.pos if isinstance(error, json.JSONDecodeError) else 0
-        entry = {
-            "loc": ["body", where], "msg": "JSON decode error", "type": "json_invalid",
-            "ctx": {"error": why}, "input": {},
-        }  # fmt: skip
-        raise Refusal(input_error([entry])) from None
+        async with parts.bodies.read(request.receive, limit) as body:
+            if not body.strip():
+                return {}
+            if len(body) <= SOON:
+                return loads(body)
+            return await to_thread.run_sync(loads, body, limiter=parts.parsing)
+    except BodyError as error:
+        raise refused_body(error) from None
+    except ValueError as error:
+        raise Refusal(input_error([_malformed(error)])) from None
 
 
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not JSON")
+def refused_body(error: BodyError) -> Refusal:
+    """The answer to a body that was not read to its end, after which the connection is closed."""
+    if error.status == GONE.status:
+        return Refusal(GONE)
+    headers = {"Connection": "close"}
+    return Refusal(request_error(error.status, error.message, "bad_request", headers))
+
+
+def _malformed(error: ValueError) -> Detail:
+    where, why = 0, str(error)
+    if isinstance(error, JSONDecodeError):
+        where, why = error.pos, error.msg
+    return {
+        "loc": ["body", where], "msg": "JSON decode error", "type": "json_invalid",
+        "ctx": {"error": why}, "input": {},
+    }  # fmt: skip
 
 
 async def _options(service: Service, request: Request) -> JobOptions:
@@ -122,10 +152,10 @@ def lifetime(preference: str | None) -> float | None:
     if not preference:
         return None
     try:
-        wish = json.loads(preference)
+        wish = loads(preference)
         seconds = wish.get("expiration_duration_seconds")
-        private = json.dumps(wish.get("initial_acl")).lower()
-    except (ValueError, AttributeError, RecursionError):
+        private = str(wish.get("initial_acl")).lower()
+    except (ValueError, AttributeError):
         raise bad_request("The lifecycle preference is not a JSON object.") from None
     if "forbid" in private or "hide" in private:
         raise bad_request("This server has no access lists; files open to whoever has their URL.")
@@ -133,7 +163,7 @@ def lifetime(preference: str | None) -> float | None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
         raise bad_request("expiration_duration_seconds must be a number of seconds.")
-    return float(seconds)
+    return min(float(seconds), MAX_KEEP_S)
 
 
 def _priority(text: str) -> Literal["low", "normal"]:

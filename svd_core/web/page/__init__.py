@@ -2,5 +2,6 @@
 
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.layout import build_page
+from svd_core.web.page.visitor import Visitors
 
-__all__ = ["Backend", "build_page"]
+__all__ = ["Backend", "Visitors", "build_page"]

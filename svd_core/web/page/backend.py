@@ -1,8 +1,9 @@
 """What stands behind the page: the queue it submits to, and where results lie."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from svd_core.cost import CostLimits
 from svd_core.engine import EngineStatus
 from svd_core.errors import InvalidImage, SvdError
 from svd_core.extend import continuing
@@ -11,8 +12,10 @@ from svd_core.jobs import Job, JobOptions, JobQueue
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.speed import SpeedUps
 from svd_core.storage import ResultStore
+from svd_core.web.address_quota import AddressQuota
+from svd_core.web.client_address import client_address
 from svd_core.web.page.memo import memo, note
-from svd_core.web.page.visitor import owner_of
+from svd_core.web.page.visitor import Visitors
 
 NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the camera."
 
@@ -20,13 +23,17 @@ NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the c
 @dataclass(frozen=True)
 class Backend:
     """`status`: asked whenever somebody opens the page, and while the model loads. `remove`: takes
-    ended jobs away, with their results. `speed_ups`: which speeds can be had."""
+    ended jobs away, with their results. `speed_ups`: which speeds can be had. `costs`: what one
+    video may cost. `quota`: how many jobs one network address may have."""
 
     queue: JobQueue
     status: Callable[[], EngineStatus]
     results: ResultStore
     remove: Callable[[Sequence[str]], None]
     speed_ups: SpeedUps = SpeedUps()  # noqa: RUF009 - frozen
+    costs: CostLimits = CostLimits()  # noqa: RUF009 - frozen
+    quota: AddressQuota = field(default_factory=AddressQuota)
+    visitors: Visitors = field(default_factory=Visitors)
 
     def submit(
         self,
@@ -34,28 +41,40 @@ class Backend:
         values: Mapping[str, object],
         visitor: object = None,
         kept: str = "",
+        address: str | None = None,
     ) -> Job:
         """Put a job in line. `values` by core names; empty fields (None) are left to the defaults.
-        `kept`: a note, see `memo`.
+        `kept`: a note, see `memo`. `address`: of the client, by default the one that is answered.
 
         Raises `InvalidRequest` (and with it `InvalidImage`), `QueueFull`.
         """
         if image is None:
             raise InvalidImage(NO_PHOTO)
+        self.queue.ensure_room(JobOptions(owner=self.visitors.owner(visitor)))
         open_photo(image)  # a photo that cannot be used should not wait its turn to hear so
         given = {name: value for name, value in values.items() if value is not None}
-        return self.put(VideoRequest(image, VideoParams.from_mapping(given)), visitor, kept)
+        request = VideoRequest(image, VideoParams.from_mapping(given))
+        return self.put(request, visitor, kept, address)
 
-    def put(self, request: VideoRequest, visitor: object, kept: str = "") -> Job:
+    def put(
+        self, request: VideoRequest, visitor: object, kept: str = "", address: str | None = None
+    ) -> Job:
         """Raises `QueueFull`, `ServerStopping`, and `InvalidRequest` for a speed or a checkpoint
-        that is not to be had, which else would be said only when its turn has come."""
+        that this server does not have, and for what costs more than it allows."""
         self.speed_ups.check(request.params.speed)
-        self.status().offer.named(request.params.model)
-        owner = owner_of(visitor)
+        checkpoint = self.status().offer.named(request.params.model)
+        request = replace(request, params=self.costs.limited(request.params, checkpoint))
+        owner = self.visitors.owner(visitor)
         kept = kept or (note(continues=request.continues) if request.continues else "")
-        return self.queue.submit(
-            request, JobOptions(owner=owner, keep_photo=bool(owner), memo=kept)
+        options = JobOptions(owner=owner, keep_photo=bool(owner), memo=kept)
+        return self.quota.submit(
+            client_address.get() if address is None else address,
+            lambda: self.queue.submit(request, options),
         )
+
+    def room(self, visitor: object) -> int:
+        """How many more jobs of this visitor the queue takes now."""
+        return self.queue.room(self.visitors.owner(visitor))
 
     def again(self, job: Job, change: Callable[[VideoParams], VideoParams]) -> VideoRequest:
         """The request of `job` with other settings. Raises `InvalidImage` without its photo."""
@@ -72,7 +91,7 @@ class Backend:
 
     def jobs(self, visitor: object) -> Sequence[Job]:
         """This visitor's jobs, the newest first."""
-        owner = owner_of(visitor)
+        owner = self.visitors.owner(visitor)
         return self.queue.of_owner(owner) if owner else []
 
     def job(self, job_id: object, visitor: object) -> Job | None:
@@ -81,7 +100,7 @@ class Backend:
             job = self.queue.get(job_id) if isinstance(job_id, str) else None
         except SvdError:
             return None
-        owner = owner_of(visitor)
+        owner = self.visitors.owner(visitor)
         return job if job is not None and owner and job.options.owner == owner else None
 
 

@@ -15,7 +15,6 @@ from svd_core.web.page.core_texts import core
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
-from svd_core.web.page.visitor import known
 from svd_core.web.page.watching import then_watch
 from svd_core.web.page.words import error_html, status_html
 
@@ -48,7 +47,7 @@ class Batch:
 
 def wire_batch(studio: Studio, batch: Batch) -> None:
     def on_go(given: dict[Any, Any], request: gr.Request) -> Changes:
-        say, visitor = texts_for(request), known(given[studio.visitor])
+        say, visitor = texts_for(request), studio.known(given[studio.visitor])
         values = studio.values(given)
         jobs: list[Job] = []
         lines = []

@@ -86,7 +86,7 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
         }
         say = texts_for(request)
         try:
-            for event in backend.submit(image, values).events():
+            for event in backend.submit(image, values, address=_address(request)).events():
                 if isinstance(event, Progress):
                     _tell(progress, event, say)
                 else:
@@ -96,6 +96,12 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
         return video.path, video.seed, summary(video, say)
 
     return generate
+
+
+def _address(request: gr.Request | None) -> str | None:
+    """Address of the client. Gradio's queue hands on the request, but no context variable."""
+    client = None if request is None else request.client
+    return None if client is None else str(client.host)
 
 
 def _video(event: Event) -> Video:

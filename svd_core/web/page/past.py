@@ -18,7 +18,6 @@ from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.screen import ended_otherwise
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, texts_for
-from svd_core.web.page.visitor import known
 from svd_core.web.page.watching import then_watch
 from svd_core.web.page.words import status_html
 
@@ -27,7 +26,7 @@ def wire_past(page: gr.Blocks, studio: Studio) -> Dependency:
     """Returns the event after which the screen shows what the visitor left, if there is such."""
 
     def on_open(card: Any, current: list[str], request: gr.Request) -> Changes:
-        visitor, say = known(card), texts_for(request)
+        visitor, say = studio.known(card), texts_for(request)
         jobs = [] if current else newest(studio, visitor)  # somebody may have been quicker
         turned = studio.turn_to(jobs, visitor, say) if jobs else studio.history(visitor, say)
         return {studio.visitor: visitor} | turned
@@ -37,10 +36,10 @@ def wire_past(page: gr.Blocks, studio: Studio) -> Dependency:
         return {gallery.download.file: archive(studio.backend.jobs(card), path)}
 
     def on_tick(card: Any, request: gr.Request) -> Changes:
-        return studio.history(known(card), texts_for(request))
+        return studio.history(studio.known(card), texts_for(request))
 
     def on_chosen(card: Any, event: gr.EventData, request: gr.Request) -> Changes:
-        say, visitor = texts_for(request), known(card)
+        say, visitor = texts_for(request), studio.known(card)
         job = studio.backend.job(event.job, card)
         if job is None:
             return {studio.screen.line: status_html(say("nothing_there"))}

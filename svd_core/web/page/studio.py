@@ -23,7 +23,6 @@ from svd_core.web.page.history import Gallery
 from svd_core.web.page.playback import Playback, of_example, of_job
 from svd_core.web.page.screen import Screen
 from svd_core.web.page.texts import Texts
-from svd_core.web.page.visitor import known
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,15 @@ class Studio:
         """The sentence about what of `params` is not to be had here, if there is such."""
         return [] if params.speed in self.backend.speed_ups.speeds else [say("speed_instead")]
 
+    def known(self, card: object) -> str:
+        """The visitor's number that a browser sent, or a new one."""
+        return self.backend.visitors.known(card)
+
     def begin(
         self, ask: Callable[[str], Sequence[Job]], card: object, say: Texts, still: str = ""
     ) -> Changes:
         """Submit by `ask`, which is given the visitor; errors are said where they belong."""
-        visitor = known(card)
+        visitor = self.known(card)
         try:
             jobs = ask(visitor)
         except SvdError as error:

@@ -1,15 +1,22 @@
-"""Who somebody is to this server: a number that nobody can guess, drawn here, kept in the browser.
+"""Visitor numbers: unguessable, signed by the server, kept in the browser.
 
-Jobs carry its hash only, so that the table tells nobody how to be that visitor.
+Only numbers that this server drew count, so that nobody makes up visitors. Jobs carry a hash of
+theirs, so that the table tells nobody how to be that visitor.
 """
 
 import hashlib
+import hmac
 import re
 import secrets
+from collections.abc import Callable
 
 from svd_core.web.page.components import Kept
 
-FORM = re.compile(r"[0-9a-f]{32}")
+FORM = re.compile(r"[0-9a-f]{64}")
+"""128 random bits, and as many of their signature."""
+
+UNSIGNED = re.compile(r"[0-9a-f]{32}")
+"""What earlier versions drew."""
 
 PREFIX = "page:"
 """No key of the API can be called so: their ids have no colon."""
@@ -19,14 +26,41 @@ def visitor_card() -> Kept:
     return Kept(None, storage_key="svd-visitor", secret="svd-visitor")  # noqa: S106
 
 
-def known(card: object) -> str:
-    """What a browser sent, if it can be a visitor's number, else a new one."""
-    good = isinstance(card, str) and FORM.fullmatch(card)
-    return str(card) if good else secrets.token_hex(16)
+class Visitors:
+    """`secret`: what numbers are signed with; drawn if left out, and then no number outlives it.
+    `has_jobs`: whether an owner has jobs; an unsigned number of an earlier version counts if so.
+    """
+
+    def __init__(
+        self, secret: bytes | None = None, has_jobs: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        self._secret = secret or secrets.token_bytes(32)
+        self._has_jobs = has_jobs
+
+    def known(self, card: object) -> str:
+        """What a browser sent, if it is a number from here, else a new one."""
+        if self._is_valid(card):
+            return str(card)
+        number = secrets.token_hex(16)
+        return number + self._signature(number)
+
+    def owner(self, card: object) -> str:
+        """Owner of this visitor's jobs; empty (nobody) for what is no visitor's number."""
+        return _owner(card) if self._is_valid(card) else ""
+
+    def _is_valid(self, card: object) -> bool:
+        if not isinstance(card, str):
+            return False
+        if UNSIGNED.fullmatch(card):
+            return self._has_jobs(_owner(card))
+        if not FORM.fullmatch(card):
+            return False
+        return hmac.compare_digest(card[32:], self._signature(card[:32]))
+
+    def _signature(self, number: str) -> str:
+        message = f"visitor:{number}".encode()
+        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:32]
 
 
-def owner_of(card: object) -> str:
-    """Whose jobs those of this visitor are; empty (nobody's) for what can be no visitor."""
-    if not isinstance(card, str) or not FORM.fullmatch(card):
-        return ""
-    return PREFIX + hashlib.sha256(card.encode()).hexdigest()[:32]
+def _owner(card: object) -> str:
+    return PREFIX + hashlib.sha256(str(card).encode()).hexdigest()[:32]

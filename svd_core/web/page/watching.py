@@ -17,7 +17,6 @@ from svd_core.web.page.memo import is_draft
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import texts_for
-from svd_core.web.page.visitor import known
 
 Ask = Callable[..., Changes]
 """A handler that may turn the screen to jobs, see `Studio.turn_to`."""
@@ -39,7 +38,7 @@ def watch_next(studio: Studio, asked: Any) -> None:
     def on_wanted(
         ids: list[str], card: Any, chosen: Any, request: gr.Request
     ) -> Iterator[Changes]:
-        say, visitor = texts_for(request), known(card)
+        say, visitor = texts_for(request), studio.known(card)
         jobs = [job for job in (studio.backend.job(each, card) for each in ids) if job is not None]
         yield {screen.wanted: []}
         if len(jobs) > 1 and all(is_draft(job) for job in jobs):

@@ -1,0 +1,203 @@
+"""Connections: timeouts for idle and slow clients, a limit of their number, file descriptors.
+
+A connection without a request ends after `header_s`, and one whose client does not read its answer
+after `unread_s`. At the limit the connection that has been idle for the longest makes room; where
+all are busy, one of the address that holds most of them. So a client that opens thousands keeps
+nobody out, and the process keeps descriptors for its files. Wraps uvicorn's protocol.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
+
+from svd_core.web.login_throttle import network_of
+
+HEADER_S = 20.0
+UNREAD_S = 60.0
+
+MAX_HEAD = 256 * 1024
+"""Bytes of a request until its headers are complete. `Guard` refuses smaller ones in words."""
+
+MAX_DESCRIPTORS = 65_536
+RESERVED_DESCRIPTORS = 256
+"""For files, the job table, the model and what asks other servers."""
+
+BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Retry-After: 10\r\nContent-Length: 47\r\n\r\n"
+    b"The server is busy; please try again in 10 s.\r\n"
+)
+
+NewProtocol = Callable[..., Any]
+"""Makes uvicorn's protocol for one connection."""
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of file descriptors to the hard one; the limit that holds now.
+
+    Where there is none to be known (Windows) it is taken for 512.
+    """
+    try:
+        import resource
+    except ImportError:
+        return 512
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return most
+    return min(soft, MAX_DESCRIPTORS) if soft > 0 else MAX_DESCRIPTORS
+
+
+def connection_limit(wanted: int, descriptors: int) -> int:
+    """At most `wanted`, and so few that `descriptors` are left for everything else."""
+    return max(min(wanted, max(descriptors - RESERVED_DESCRIPTORS, descriptors // 2)), 1)
+
+
+def limit_connections(config: Any, limit: int) -> None:
+    """Have the server of a uvicorn `config` treat new connections as this module says.
+
+    For a server that runs: it looks at its config for each connection.
+    """
+    connections = Connections(config.http_protocol_class, limit)
+    config.http_protocol_class = connections.new_protocol
+
+
+class Connections:
+    """All connections of one server, used from its event loop. `inner` makes uvicorn's protocol."""
+
+    def __init__(
+        self,
+        inner: NewProtocol,
+        limit: int,
+        *,
+        header_s: float = HEADER_S,
+        unread_s: float = UNREAD_S,
+    ) -> None:
+        self.header_s = header_s
+        self.unread_s = unread_s
+        self._inner = inner
+        self._limit = limit
+        self._open: OrderedDict[_Connection, None] = OrderedDict()  # least recently heard first
+        self._of: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def new_protocol(self, **options: Any) -> asyncio.Protocol:
+        return _Connection(self._inner(**options), self)
+
+    def admit(self, connection: "_Connection") -> bool:
+        """Count a new connection in, at the cost of another one where there are too many."""
+        if len(self._open) >= self._limit:
+            victim = self._dispensable(connection)
+            if victim is None:
+                return False
+            victim.end()
+            self.leave(victim)
+        self._open[connection] = None
+        self._of[connection.network] += 1
+        return True
+
+    def leave(self, connection: "_Connection") -> None:
+        if connection in self._open:
+            del self._open[connection]
+            self._of[connection.network] -= 1
+            if not self._of[connection.network]:
+                del self._of[connection.network]
+
+    def heard(self, connection: "_Connection") -> None:
+        if connection in self._open:
+            self._open.move_to_end(connection)
+
+    def _dispensable(self, new: "_Connection") -> "_Connection | None":
+        idle = next((each for each in self._open if not each.busy), None)
+        if idle is not None:
+            return idle
+        network, count = self._of.most_common(1)[0]
+        if network == new.network or count <= self._limit // 2:
+            return None
+        return next(each for each in self._open if each.network == network)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: hands everything on to uvicorn's protocol and keeps the time."""
+
+    def __init__(self, inner: Any, connections: Connections) -> None:
+        self.network = ""
+        self._inner = inner
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._head = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether the headers of a request have come whose answer is not complete."""
+        cycle: Any = self._inner.cycle
+        return cycle is not None and not bool(cycle.response_complete)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = made = cast(asyncio.Transport, transport)
+        peer = made.get_extra_info("peername")
+        self.network = network_of(peer[0]) if isinstance(peer, tuple) else ""
+        self._inner.connection_made(made)
+        if self._connections.admit(self):
+            self._start("header", self._connections.header_s)
+        else:
+            made.write(BUSY)
+            made.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for name in list(self._timers):
+            self._stop(name)
+        self._connections.leave(self)
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._inner.data_received(data)
+        self._connections.heard(self)
+        if self.busy:
+            self._head = 0
+            self._stop("header")
+            return
+        self._head += len(data)
+        if self._head > MAX_HEAD:
+            self.end()
+        elif "header" not in self._timers:
+            self._start("header", self._connections.header_s)
+
+    def eof_received(self) -> bool | None:
+        ended: bool | None = self._inner.eof_received()
+        return ended
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+        self._start("unread", self._connections.unread_s)
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+        self._stop("unread")
+
+    def end(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _start(self, name: str, seconds: float) -> None:
+        self._stop(name)
+        loop = asyncio.get_running_loop()
+        self._timers[name] = loop.call_later(seconds, self._expired, name)
+
+    def _stop(self, name: str) -> None:
+        if (timer := self._timers.pop(name, None)) is not None:
+            timer.cancel()
+
+    def _expired(self, name: str) -> None:
+        self._stop(name)
+        if name == "unread" or not self.busy:
+            self.end()

@@ -1,0 +1,135 @@
+"""Host and Origin checks against DNS rebinding and cross-site request forgery (CSRF).
+
+A server that only its own machine reaches is still within reach of every web page that a browser
+on that machine shows: by its address (forgery), or by a foreign name that suddenly leads here
+(rebinding). Browsers send Host and Origin truthfully, other programs send what they like, so this
+protects users of browsers and is no access control.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from svd_core.settings import Settings, space_url
+
+LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
+IP_ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:.]+\]")
+PRIVATE_NAME = re.compile(r"[^.]+|.+\.(local|internal|lan|home\.arpa)")
+"""Names that nobody on the internet can own: without a dot, or of reserved domains."""
+
+NETLOC = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+ORIGIN = re.compile(r"https?://([^/?#@\s]+)")
+
+FOREIGN_HOST = (
+    "This server does not answer to that host name; call it by localhost, or set SVD_PUBLIC_URL to "
+    "the address that visitors use and start it again."
+)
+FOREIGN_ORIGIN = (
+    "This server does not serve other web pages than its own; set SVD_PUBLIC_URL to the address "
+    "that visitors use, or SVD_ALLOWED_ORIGINS to the pages that may call it, and start it again."
+)
+
+ANY = "*"
+
+
+def reachable_locally_only() -> bool:
+    """Whether only programs on this machine can reach what Gradio is going to serve."""
+    shared = os.environ.get("GRADIO_SHARE", "").lower() == "true"
+    name = os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    return not shared and LOOPBACK.fullmatch(_bracketed(name.lower())) is not None
+
+
+def is_loopback(netloc: str) -> bool:
+    """Whether a Host header, or the part of an origin after its scheme, names this machine."""
+    return LOOPBACK.fullmatch(_hostname(netloc)) is not None
+
+
+def origin_netloc(origin: str) -> str | None:
+    """Host and port of an Origin header; None for "null" and for what is no origin."""
+    found = ORIGIN.fullmatch(origin.lower())
+    return found[1] if found and NETLOC.fullmatch(found[1]) else None
+
+
+@dataclass(frozen=True)
+class OriginPolicy:
+    """Which Host and Origin headers requests for the page, its uploads and MCP may have.
+
+    `local`: only this machine reaches the server. `public`: host[:port] of its public addresses.
+    `allowed`: host[:port] of foreign pages that may call it, or `ANY`. `login`: visitors have a
+    cookie that a foreign page must not use. `named`: `public` are all of its names.
+    """
+
+    local: bool
+    login: bool = False
+    named: bool = False
+    public: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, local: bool) -> "OriginPolicy":
+        space = space_url()
+        allowed = {origin.strip() for origin in settings.allowed_origins.split(",")} - {""}
+        if space and not settings.page_auth and not allowed:
+            allowed = {ANY}  # a public Space may be embedded anywhere, and has nothing to steal
+        return cls(
+            local=local,
+            login=bool(settings.page_auth),
+            named=bool(settings.public_url),
+            public=_netlocs([settings.public_url, space]),
+            allowed=frozenset({ANY}) if ANY in allowed else _netlocs(allowed),
+        )
+
+    def refusal(self, headers: Headers) -> str | None:
+        """The sentence that answers a request with `headers`; None for one that may pass."""
+        hosts = headers.getlist("host")
+        if len(hosts) > 1 or not all(self._may_call(_plain(host)) for host in hosts):
+            return FOREIGN_HOST
+        origin = headers.get("origin")
+        if origin is None or ANY in self.allowed:
+            return None
+        netloc = origin_netloc(origin)
+        if netloc is None:
+            return FOREIGN_ORIGIN
+        near = self.local and not self.login and is_loopback(netloc)
+        known = near or _plain(netloc) in self.allowed or self.is_own(headers)
+        return None if known else FOREIGN_ORIGIN
+
+    def is_own(self, headers: Headers) -> bool:
+        """Whether the Origin in `headers` is a page of this server."""
+        # A page cannot set X-Forwarded-Host across origins: that takes a preflight, which fails.
+        forwarded = headers.get("x-forwarded-host", "").partition(",")[0].strip()
+        own = {_plain(headers.get("host", "")), _plain(forwarded), *self.public}
+        netloc = origin_netloc(headers.get("origin", ""))
+        return netloc is not None and _plain(netloc) in own
+
+    def _may_call(self, host: str) -> bool:
+        name = _hostname(host)
+        if not self.local and not self.named:
+            return True
+        if is_loopback(host) or any(name == _hostname(own) for own in self.public):
+            return True
+        return not self.local and bool(IP_ADDRESS.fullmatch(name) or PRIVATE_NAME.fullmatch(name))
+
+
+def _netlocs(urls: Iterable[str]) -> frozenset[str]:
+    return frozenset(_plain(urlsplit(url).netloc) for url in urls if url)
+
+
+def _plain(netloc: str) -> str:
+    """Lower case, without the usual ports: where TLS ends elsewhere the scheme is not known."""
+    lower = netloc.lower()
+    return lower.removesuffix(":80").removesuffix(":443")
+
+
+def _hostname(netloc: str) -> str:
+    """Without port and final dot."""
+    found = NETLOC.fullmatch(netloc.lower())
+    return found[1].removesuffix(".") if found else ""
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if ":" in name and not name.startswith("[") else name
