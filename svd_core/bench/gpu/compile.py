@@ -65,7 +65,7 @@ def measure_unet(context: Context, unet: Any, inputs: tuple[Tensor, ...]) -> Non
 
 def backend(context: Context) -> str:
     """Inductor on a GPU. On a CPU it would take minutes; tracing is what is tried there."""
-    return "inductor" if context.cuda else "aot_eager"
+    return "inductor" if context.cuda else "eager"
 
 
 def first(context: Context, compute: Compute) -> Figures:

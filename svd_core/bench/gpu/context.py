@@ -3,7 +3,7 @@
 import gc
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,9 +84,10 @@ class Context:
 def error_row(error: Exception) -> dict[str, object]:
     """`failed`: class and message. `kind`: of error. `where`: last lines of the traceback."""
     text = str(error).strip() or type(error).__name__
+    chain = " ".join(str(each) for each in _causes(error))
     lines = "".join(traceback.format_exception(error)).splitlines()
     kind = "error"
-    if any(word in text for word in LOST):
+    if any(word in chain for word in LOST):
         kind = "lost context"
     elif isinstance(error, OutOfMemory) or is_out_of_memory(error):
         kind = "out of memory"
@@ -95,3 +96,10 @@ def error_row(error: Exception) -> dict[str, object]:
         "kind": kind,
         "where": [line.strip()[:200] for line in lines[-TRACEBACK_LINES:]],
     }
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """`error` and what it was raised from: sentences for users hide what CUDA said."""
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -49,6 +50,8 @@ def measure(
 ) -> Figures:
     """A clip of two steps, then one of one step under the profiler, for what goes over the bus."""
     free = int(size_gb * 1e9)
+    if context.cuda and free > torch.cuda.mem_get_info()[0]:
+        return {"unavailable": "this GPU has less free memory"}
     device = Device(
         kind="cuda" if context.cuda else "cpu",
         name=f"{size_gb} GB",
@@ -96,13 +99,19 @@ def figures(context: Context, loaded: LoadedModel, size_gb: float) -> dict[str, 
 
 
 @contextmanager
-def limited(free: int) -> Iterator[None]:
-    """Let the allocator have no more than `free` bytes."""
-    total = torch.cuda.mem_get_info()[1]
+def limited(size: int) -> Iterator[None]:
+    """Let the allocator have no more than `size` bytes, and the planner see no more."""
+    mem_get_info: Any = torch.cuda.mem_get_info
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(min(1.0, free / total))
+    torch.cuda.set_per_process_memory_fraction(min(1.0, size / mem_get_info()[1]))
+
+    def info(*_: Any, **__: Any) -> tuple[int, int]:
+        return max(0, size - torch.cuda.memory_reserved()), size
+
+    torch.cuda.mem_get_info = info
     try:
         yield
     finally:
+        torch.cuda.mem_get_info = mem_get_info
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()

@@ -8,8 +8,9 @@ from svd_core.bench.gpu.results import Row, failures
 PLAIN = ("part", "case", "at_s", "where")
 """Keys that a line of figures does not repeat."""
 
-BASES = {"step": "stock", "decode": "stock, all at once", "compile": "UNet, not compiled"}
-"""The case that the others of a part are compared with."""
+BASES = {"step": ("stock",), "decode": ("stock, all at once",), "contest": ("stock, median",),
+         "compile": ("UNet, not compiled", "decoder, not compiled")}  # fmt: skip
+"""The cases of a part that those behind them are compared with."""
 
 MOST_FAILURES = 20
 
@@ -55,17 +56,15 @@ def _failure(row: Row) -> str:
 
 
 def _timed(rows: Sequence[Row]) -> Iterator[str]:
-    bases = {
-        row["part"]: row["seconds"]
-        for row in rows
-        if row["case"] == BASES.get(row["part"]) and "seconds" in row
-    }
+    bases: dict[str, float] = {}
     for row in rows:
         if "seconds" not in row or row["part"] in ("run", "plans"):
             continue
+        if row["case"] in BASES.get(row["part"], ()):
+            bases[row["part"]] = row["seconds"]
         base = bases.get(row["part"])
         faster = f"{base / row['seconds']:5.2f}x" if base and row["seconds"] else " " * 6
-        peak, error = row.get("peak_gib", ""), row.get("error", "")
+        peak, error = ("" if row.get(name) is None else row[name] for name in ("peak_gib", "error"))
         yield (
             f"{row['part']:8} {row['case'][:46]:46} {row['seconds']:9.4f} {faster}"
             f" {peak!s:>6} {error!s:>10}"

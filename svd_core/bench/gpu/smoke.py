@@ -45,12 +45,13 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
 
 def run(context: Context) -> None:
     """Without a GPU the offload setting has no effect, so one is enough."""
-    check(context, get_args(Offload) if context.cuda else ("none",))
-
-
-def check(context: Context, offloads: Sequence[Offload]) -> None:
     context.case("noise in half precision", noise)
     found = checkpoint(context, tiny=True, single_precision=True)
+    check(context, found, get_args(Offload) if context.cuda else ("none",))
+
+
+def check(context: Context, found: Checkpoint, offloads: Sequence[Offload]) -> None:
+    """`found`: a small checkpoint folder, with weights in half and in single precision."""
     smoke = Smoke(context, found, photo(found))
     if not context.case("CPU", smoke.compute_truth):
         return
