@@ -34,7 +34,13 @@ from svd_core.bench.gpu.norms import (
 from svd_core.bench.gpu.parts import MARGIN_S, PARTS, Part, allotted, selected
 from svd_core.bench.gpu.report import MOST_FAILURES, table
 from svd_core.bench.gpu.results import FILE, Recorder, Row, failures, read, size
-from svd_core.bench.gpu.supervisor import LOST_CONTEXT, UNUSABLE, Ended, supervise
+from svd_core.bench.gpu.supervisor import (
+    LOST_CONTEXT,
+    UNUSABLE,
+    Ended,
+    ending_on_sigterm,
+    supervise,
+)
 from svd_core.bench.gpu.timing import Timer, relative_error
 from svd_core.errors import GenerationFailed, InvalidSettings, OutOfMemory
 from svd_core.fast.rewrites import put_on, rewritten_by
@@ -247,11 +253,26 @@ def test_a_process_that_hangs_ends_with_all_it_started(tmp_path: Path) -> None:
     ended = supervise(command, 2.0, tmp_path / "log.txt", os.environ, tmp_path)
     assert ended.code is None
     assert "time limit of 2 s" in ended.sentence()
-    status = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/status")
     until = time.monotonic() + 60
-    while status.exists() and "zombie" not in status.read_text():
+    while alive(tmp_path / "pid"):
         assert time.monotonic() < until, "the process goes on"
         time.sleep(0.05)
+
+
+def test_sigterm_ends_the_process_that_is_supervised(tmp_path: Path) -> None:
+    command = ["sh", "-c", f"kill -TERM {os.getpid()}; echo $$ > pid; sleep 600"]
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit), ending_on_sigterm():
+        supervise(command, 60.0, tmp_path / "log.txt", os.environ, tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
+    pid = tmp_path / "pid"  # it may have been killed before it wrote that
+    assert not pid.exists() or not pid.read_text() or not alive(pid)
+
+
+def alive(pid: Path) -> bool:
+    """Whether the process of that number is more than a zombie."""
+    status = Path(f"/proc/{pid.read_text().strip()}/status")
+    return status.exists() and "zombie" not in status.read_text()
 
 
 # Rows
@@ -361,7 +382,7 @@ def test_a_part_that_leaves_the_gpu_idle_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "memory_stats", dict)
     monkeypatch.setattr(env, "run", lambda _: None)
     assert worker.work("env", tmp_path, None, None, tiny=True) == 0
     assert "idle" in rows(tmp_path)["device"]["failed"]

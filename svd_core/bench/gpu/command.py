@@ -19,7 +19,12 @@ from pathlib import Path
 from svd_core.bench.gpu.parts import PARTS, Part, allotted, selected
 from svd_core.bench.gpu.report import line, table
 from svd_core.bench.gpu.results import FILE, Recorder, failures, read, size
-from svd_core.bench.gpu.supervisor import UNUSABLE, Ended, supervise
+from svd_core.bench.gpu.supervisor import (
+    UNUSABLE,
+    Ended,
+    ending_on_sigterm,
+    supervise,
+)
 from svd_core.errors import SvdError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,8 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = asked.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     scratch = _scratch()
+    start = _starting(out, scratch, asked.tiny)
     try:
-        return run(parts, out, asked.budget, _starting(out, scratch, asked.tiny), not asked.tiny)
+        with ending_on_sigterm():
+            return run(parts, out, asked.budget, start, limited=not asked.tiny)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -7,9 +7,10 @@ that nothing it started stays on the GPU.
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,17 @@ class Ended:
         return f"It ended with exit code {self.code}." if self.code else ""
 
 
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which `timeout` sends, raise `SystemExit`, so that the process that is
+    supervised ends as well. For the main thread."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def supervise(
     command: Sequence[str], limit_s: float, log: Path, environment: Mapping[str, str], folder: Path
 ) -> Ended:
@@ -45,7 +57,7 @@ def supervise(
     begun = time.monotonic()
     with log.open("ab") as file:
         process = subprocess.Popen(  # noqa: S603  # this very program
-            command, cwd=folder, env=dict(environment), start_new_session=True,
+            command, cwd=folder, env=dict(environment), process_group=0,
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
         code: int | None = None

@@ -47,7 +47,7 @@ def work(part: str, out: Path, scratch: Path | None, limit_s: float | None, tiny
         return LOST_CONTEXT
     except Exception as error:  # noqa: BLE001  # outside of its cases: the part ends, others follow
         recorder.write("part", **error_row(error))
-    if context.cuda and not torch.cuda.max_memory_allocated():
+    if context.cuda and not torch.cuda.memory_stats().get("allocation.all.allocated"):
         recorder.write("device", failed=IDLE)
     recorder.write("end")
     return 0
