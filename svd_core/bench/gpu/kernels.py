@@ -234,10 +234,14 @@ def _small(context: Context, number: int) -> int:
 
 
 def _ms(context: Context, work: Work) -> float:
-    return round(1e3 * context.timer.seconds(work, times=5, most_s=1.0), 4)
+    return round(1e3 * _seconds(context, work), 4)
 
 
 def _rate(context: Context, work: Work, operations: int) -> dict[str, object]:
     """`tflops`: a product and a sum are two operations."""
-    seconds = context.timer.seconds(work, times=3, most_s=1.0)
+    seconds = _seconds(context, work)
     return {"ms": round(1e3 * seconds, 4), "tflops": round(operations / seconds / 1e12, 2)}
+
+
+def _seconds(context: Context, work: Work) -> float:
+    return context.timer.seconds(work, times=1 if context.tiny else 5, most_s=1.0)
