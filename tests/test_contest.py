@@ -3,26 +3,36 @@
 import json
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from diffusers.models.attention import FeedForward
+from torch.overrides import TorchFunctionMode
 
-from svd_core.bench import contest, contestants, fidelity
+from svd_core.bench import contest, contestants, fidelity, floor
+from svd_core.bench.contestants import Contestant
 from svd_core.bench.fidelity import AS_NEAR, ASKED, ROUNDING, Fidelity
-from svd_core.bench.floor import step_flops
+from svd_core.bench.floor import rate, step_flops
+from svd_core.bench.rounds import Rounds
 from svd_core.bench.weights import TINY, open_stock
 from svd_core.fast import exact
 from svd_core.fast.exact import Exact
 from svd_core.memory import MemoryPlan
+from tests.pretend_cuda import pretend_cuda
 
 SMALL = ["--model", "tiny", "--frames", "2", "--steps", "1", "--rounds", "1", "--no-compile"]
 
 
 def test_a_small_contest_ends_in_its_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert contest.main(SMALL) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    out, err = capsys.readouterr()
+    found = json.loads(out.splitlines()[-1])
+    shots = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert [shot["contestant"] for shot in shots] == ["stock", "ours", "ours, fast"] * 2
+    assert all(shot["step_s"] > 0 for shot in shots)
+    assert (found["failed"], found["unfinished"]) == ({}, [])
     assert found["speedup_vs_stock"] > 0
     assert found["speedup_vs_compiled_stock"] is None
     assert found["max_abs_diff"] <= 1
@@ -32,6 +42,149 @@ def test_a_small_contest_ends_in_its_line_of_json(capsys: pytest.CaptureFixture[
     assert found["contestants"]["ours, fast"]["answer_off"] is None
     assert found["contestants"]["ours, fast"]["share_of_floor"] is None
     assert found["contestants"]["ours, fast"]["pixel_off"] > 1
+
+
+@pytest.fixture(scope="module")
+def shots() -> dict[str, Any]:
+    """Clips that contests of this file have made, by contestant."""
+    return {}
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch, shots: dict[str, Any]) -> Callable[[str], None]:
+    """Lets a contestant fail at its first clip; what the others make is made once."""
+    shoot = contest._shoot
+
+    def failing(name: str) -> None:
+        def maybe(one: Contestant, *given: Any) -> Any:
+            if one.name == name:
+                raise RuntimeError("first line\nno kernel image is available")
+            if one.name not in shots:
+                shots[one.name] = shoot(one, *given)
+            return shots[one.name]
+
+        monkeypatch.setattr(contest, "_shoot", maybe)
+
+    return failing
+
+
+def test_a_contestant_that_fails_costs_the_others_nothing(
+    capsys: pytest.CaptureFixture[str], fail: Callable[[str], None]
+) -> None:
+    fail("ours, fast")
+    assert contest.main(SMALL) == 1
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["failed"] == {"ours, fast": "RuntimeError: no kernel image is available"}
+    assert set(found["contestants"]) == {"stock", "ours"}
+    assert found["speedup_vs_stock"] > 0
+
+
+def test_without_ours_there_is_a_table_and_no_speedup(
+    capsys: pytest.CaptureFixture[str], fail: Callable[[str], None]
+) -> None:
+    fail("ours")
+    assert contest.main(SMALL) == 1
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(found["contestants"]) == {"stock", "ours, fast"}
+    assert found["speedup_vs_stock"] is None
+
+
+@pytest.mark.parametrize("broken", ["stock", "judge"])
+def test_without_a_comparison_the_clips_stand_and_no_table(
+    broken: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[str], None],
+) -> None:
+    def judge(*_: Any) -> Fidelity:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    fail(broken)
+    if broken == "judge":
+        monkeypatch.setattr(contest, "judge", judge)
+    assert contest.main(SMALL) == 1
+    out, err = capsys.readouterr()
+    assert "s/clip" not in out
+    assert "No speeds: " in err
+    assert '{"contestant": "ours", "seconds": ' in err
+
+
+def contestant(name: str) -> Contestant:
+    return Contestant(name, lambda: None)
+
+
+class Clock:
+    """Seconds that pass only while a clip is made: 10 each."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def shoot(self, one: Contestant) -> Any:
+        self.now += 10.0
+        return SimpleNamespace(name=one.name, at=self.now)
+
+
+def test_each_clip_is_reported_before_the_next_one_begins() -> None:
+    clock = Clock()
+    seen: list[tuple[str, float, float]] = []
+    rounds = Rounds(1, 1e9, lambda name, shot: seen.append((name, shot.at, clock.now)), clock)
+    rounds.play([contestant("a"), contestant("b")], clock.shoot)
+    assert seen == [("a", 10, 10), ("b", 20, 20), ("a", 30, 30), ("b", 40, 40)]
+
+
+def test_no_clip_is_begun_that_would_not_end_in_time() -> None:
+    clock = Clock()
+    rounds = Rounds(5, 55.0, lambda *_: None, clock)
+    rounds.play([contestant("a"), contestant("b")], clock.shoot)
+    assert {name: len(made) for name, made in rounds.shots.items()} == {"a": 3, "b": 2}
+    rounds.play([contestant("late")], clock.shoot)
+    assert (list(rounds.complete()), rounds.unfinished()) == (["a", "b"], ["late"])
+    assert rounds.sentences() == ["late had too little time; raise --budget."]
+
+
+def test_nothing_is_built_for_who_has_not_had_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever cannot be built, for lack of memory or a compiler, costs the whole contest."""
+    built = []
+    monkeypatch.setattr(contestants, "_ours", lambda *_, **more: built.append(more))
+    monkeypatch.setattr(contestants, "can_compile", lambda: True)
+    stock = open_stock(TINY, random_weights=False, device="cpu")
+    plan = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
+    taking_part, _ = contestants.contestants(stock, plan, each=True, compiled=True)
+    assert built == []
+    (compiled,) = [one for one in taking_part if one.name == "ours, compiled"]
+    compiled.prepare()
+    compiled.prepare()
+    assert built == [{"compiled": True}]
+    assert [one.name for one in taking_part if one.compiled] == ["stock, compiled", compiled.name]
+
+
+def test_random_weights_are_made_where_they_are_wanted() -> None:
+    with pretend_cuda() as gpu:
+        stock = open_stock(TINY, random_weights=False, device="cuda")
+        assert {p.device.type for p in stock.unet.parameters()} == {"cuda"}
+    assert gpu.brought < 1000  # the factors of the blends, which are made on the CPU
+
+
+def test_the_rate_is_that_of_numbers_which_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU multiplies ones faster, and then every share of the floor reads too low."""
+    seen: list[torch.Tensor] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func in (torch.Tensor.matmul, torch.Tensor.__matmul__, torch.matmul):
+                seen.extend(args)
+            return func(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(floor, "SIDE", {"cpu": 64})
+    with Watch():
+        assert rate(torch.device("cpu"), torch.float32) > 0
+    assert len(seen) >= 2
+    assert all(0.9 < float(matrix.std()) < 1.1 for matrix in seen)
 
 
 @pytest.mark.alone
@@ -85,6 +238,8 @@ def test_where_rounding_is_blown_up_stocks_own_error_is_the_measure() -> None:
     assert verdict(1e-2, AS_NEAR + 0.01) == ["ours"]
     assert verdict(1e-2, float("nan")) == ["ours"]
     assert verdict(1e-2, AS_NEAR) == []
+    assert verdict(1e-2, 1.2) == []  # the order of sums alone makes as much
+    assert verdict(1e-2, 1.3) == ["ours"]
     assert verdict(float("nan")) == ["ours"]
 
 
@@ -109,7 +264,7 @@ def test_a_question_that_is_no_number_is_not_passed_over() -> None:
 
 def test_without_a_compiler_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    stock = open_stock(TINY, random_weights=False, half=False)
+    stock = open_stock(TINY, random_weights=False, device="cpu")
     plan = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
     taking_part, absent = contestants.contestants(stock, plan, each=True, compiled=True)
     names = [one.name for one in taking_part]
@@ -120,7 +275,7 @@ def test_without_a_compiler_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_operations_of_a_step_are_those_counted_for_svd_xt() -> None:
-    xt = {**dict(open_stock(TINY, False, half=False).unet.config), **XT}
+    xt = {**dict(open_stock(TINY, False, "cpu").unet.config), **XT}
     assert step_flops(xt, (1, 25, 4, 72, 128), 1) / 1e12 == pytest.approx(79.95, rel=0.002)
 
 

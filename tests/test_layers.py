@@ -73,11 +73,12 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     ),  # fmt: skip
     "pillow_heif": ("image",),
     "imageio_ffmpeg": ("ffmpeg",),
+    "triton": ("bench.gpu.norm_kernels",),
     "torch": ("preview", "diffusion", "loading", "loaded", "turbo", "fast", "bench", "nano"),
     "diffusers": ("loading", "fast", "bench", "nano"),
     "accelerate": ("fast",),
     "transformers": ("loading", "bench", "nano"),
-    "safetensors": ("loading", "turbo", "nano"),
+    "safetensors": ("loading", "turbo", "bench", "nano"),
     "huggingface_hub": ("download",),
     "gradio": ("web",),
     "spaces": ("web.zero_gpu",),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,12 +27,13 @@ OURS = "ours"
 class Contestant:
     """`prepare`: gives the pipeline, made ready. `our_decoding`: from latents to pictures by our
     code, which stock's pipeline has no place for. `speed`: other than exact it changes the picture
-    and need not agree with stock."""
+    and need not agree with stock. `compiled`: its first clip compiles, which takes minutes."""
 
     name: str
     prepare: Callable[[], Any]
     our_decoding: bool = False
     speed: Speed = "exact"
+    compiled: bool = False
 
 
 def settle(stock: Any, plan: MemoryPlan) -> None:
@@ -44,27 +46,41 @@ def settle(stock: Any, plan: MemoryPlan) -> None:
 def contestants(
     stock: Any, plan: MemoryPlan, each: bool, compiled: bool
 ) -> tuple[list[Contestant], list[str]]:
-    """All who can take part here, and a sentence for each who cannot."""
-    ours = _ours(stock, plan)
-    fast = paying(plan)
+    """All who can take part here, and a sentence for each who cannot.
+
+    Nothing is built before the first `prepare`, so that what cannot be built fails alone.
+    """
+
+    @cache
+    def plain() -> Any:
+        return _ours(stock, plan)
+
+    @cache
+    def in_blocks() -> Any:
+        return _ours(stock, plan, compiled=True)
+
+    @cache
+    def stock_compiled() -> Any:
+        other = copy(stock)
+        other.unet = torch.compile(stock.unet)
+        return other
 
     def ready(names: list[str]) -> Callable[[], Any]:
         def prepare() -> Any:
-            quicken(ours, names)
-            return ours
+            quicken(plain(), names)
+            return plain()
 
         return prepare
 
+    fast = paying(plan)
     found = [Contestant(STOCK, lambda: stock), Contestant(OURS, ready(fast), our_decoding=True)]
     absent = []
     if compiled and not can_compile():
         absent.append("Nobody takes part compiled: there is no C++ compiler (g++) here.")
     elif compiled:
-        other = copy(stock)
-        other.unet = torch.compile(stock.unet)
-        found.insert(1, Contestant(COMPILED, lambda: other))
-        blocks = _ours(stock, plan, compiled=True)
-        found.append(Contestant(f"{OURS}, compiled", lambda: blocks, our_decoding=True))
+        ours_compiled = f"{OURS}, compiled"
+        found.append(Contestant(COMPILED, stock_compiled, compiled=True))
+        found.append(Contestant(ours_compiled, in_blocks, our_decoding=True, compiled=True))
     if levels(stock.scheduler)[0] < GUIDED[0]:
         found.append(Contestant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
     if each:

@@ -40,6 +40,11 @@ class Shot:
     decode_s: float
     peak_mb: float
 
+    def figures(self) -> dict[str, float]:
+        """What is told of it in numbers."""
+        names = ("seconds", "cpu_s", "encode_s", "step_s", "decode_s", "peak_mb")
+        return {name: getattr(self, name) for name in names}
+
 
 def shoot(pipeline: Any, ours: bool, image: Image.Image, params: VideoParams, device: str) -> Shot:
     """The clip of `params`, every field of which is filled, decoded by stock's code or by ours.

@@ -35,6 +35,8 @@ TINY = Checkpoint(
     summary="random weights, few channels",
 )
 
+PARTS = ("unet", "vae", "image_encoder")
+
 OUTER = ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",)
 INNER = ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3
 
@@ -48,17 +50,18 @@ def contest_checkpoint(name: str, random_weights: bool, cuda: bool) -> Checkpoin
     return CHECKPOINTS[name] if random_weights else find_checkpoint(name, cuda)
 
 
-def open_stock(checkpoint: Checkpoint, random_weights: bool, half: bool) -> Any:
-    """A stock pipeline on the CPU. Raises `ModelUnavailable` where the weights are not at hand."""
+def open_stock(checkpoint: Checkpoint, random_weights: bool, device: str) -> Any:
+    """A stock pipeline, in half precision for a GPU; random weights are made on `device`, others
+    are read onto the CPU. Raises `ModelUnavailable` where the weights are not at hand."""
     if checkpoint is TINY or random_weights:
-        return _random(checkpoint is TINY, half)
+        return _random(checkpoint is TINY, device)
     folder = checkpoint.folder
     if folder is None:
         raise ModelUnavailable(
             f"A contest takes a folder's weights or random ones, not those of {checkpoint.source}: "
             "download it first, or add --random-weights."
         )
-    ours = open_folder(folder, half, lambda _had, _total: None)
+    ours = open_folder(folder, device == "cuda", lambda _had, _total: None)
     ours.unet.forward = ours.unet.forward.forward  # without our split guidance
     return _stock(**ours.components)
 
@@ -66,10 +69,8 @@ def open_stock(checkpoint: Checkpoint, random_weights: bool, half: bool) -> Any:
 def full_size() -> tuple[Any, Any]:
     """SVD-XT's UNet and VAE in half precision, without numbers."""
     hush()
-    with torch.device("meta"):
-        unet, vae = _unet(tiny=False), _vae(tiny=False)
-    # Mix factors are made on the CPU whatever the context says.
-    return unet.to("meta").half().eval(), vae.to("meta").half().eval()
+    unet, vae = (random_part(part, False, "meta", torch.float16) for part in ("unet", "vae"))
+    return unet, vae
 
 
 def twin(stock: Any) -> Any:
@@ -77,18 +78,21 @@ def twin(stock: Any) -> Any:
     return _quiet(pipeline_class()(**deepcopy(stock.components)))
 
 
-def _random(tiny: bool, half: bool) -> Any:
+def random_part(part: str, tiny: bool, device: str, dtype: torch.dtype) -> Any:
+    """`unet`, `vae` or `image_encoder` with default initialisation, made on `device`: a CPU takes
+    half a minute for SVD-XT's UNet."""
     hush()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        parts = {
-            "unet": _unet(tiny),
-            "vae": _vae(tiny),
-            "image_encoder": _image_encoder(tiny),
-        }
-    dtype = torch.float16 if half else torch.float32
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(PARTS.index(part))
+        made = {"unet": _unet, "vae": _vae, "image_encoder": _image_encoder}[part](tiny)
+    # Mix factors are made on the CPU whatever the context says.
+    return made.to(device).to(dtype).eval()
+
+
+def _random(tiny: bool, device: str) -> Any:
+    dtype = torch.float16 if device == "cuda" else torch.float32
     return _stock(
-        **{name: part.eval().to(dtype) for name, part in parts.items()},
+        **{part: random_part(part, tiny, device, dtype) for part in PARTS},
         scheduler=scheduler(),
         feature_extractor=CLIPImageProcessorPil(),
     )
