@@ -14,7 +14,18 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     ("errors", "events", "params", "settings", "clip"),
-    ("ffmpeg", "image", "framer", "motion", "video", "export"),
+    (
+        "ffmpeg",
+        "containers",
+        "comment",
+        "decode",
+        "decoder",
+        "image",
+        "framer",
+        "motion",
+        "video",
+        "export",
+    ),  # fmt: skip
     ("fingerprint", "recipe", "storage", "extend"),
     (
         "models",
@@ -45,6 +56,7 @@ ROWS = (
 FENCES: Mapping[str, tuple[str, ...]] = {
     "numpy": (
         "clip",
+        "decode",
         "image",
         "motion",
         "video",
@@ -58,7 +70,10 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "pydantic": ("settings", "web.fal"),
     "platformdirs": ("settings",),
     "PIL": (
+        "decode",
+        "decoder",
         "image",
+        "framer",
         "motion",
         "export",
         "extend",
@@ -69,7 +84,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
         "bench",
         "nano",
     ),  # fmt: skip
-    "pillow_heif": ("image",),
+    "pillow_heif": ("decode",),
     "imageio_ffmpeg": ("ffmpeg",),
     "torch": ("preview", "diffusion", "loading", "loaded", "turbo", "fast", "bench", "nano"),
     "diffusers": ("loading", "fast", "bench", "nano"),
