@@ -21,7 +21,7 @@ from svd_core.containers import (
     gif_comment,
     number,
 )
-from svd_core.errors import InvalidRequest
+from svd_core.errors import InvalidRequest, busy_if_passing
 
 RECIPE = "recipe.json"
 """The name in a zip."""
@@ -46,7 +46,7 @@ def read_comment(path: Path) -> str | None:
         with path.open("rb") as file:
             found = _comment(file)
     except (OSError, ValueError, struct.error, zlib.error) as error:
-        raise not_a_video(path) from error
+        raise busy_if_passing(error) or not_a_video(path) from error
     return None if found is None else found[:MAX_COMMENT].decode("utf-8", "replace")
 
 

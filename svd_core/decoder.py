@@ -175,7 +175,7 @@ def _environment() -> dict[str, str]:
 
 def _received(told: dict[str, Any], answer: IO[bytes]) -> Decoded:
     width, height = told["shown"]
-    Image.core.set_block_size(BLOCK)
+    Image.core.set_block_size(BLOCK)  # type: ignore[attr-defined]
     image = Image.new("RGB", (width, height))
     for top in range(0, height, ROWS):
         rows = min(ROWS, height - top)

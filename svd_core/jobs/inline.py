@@ -4,12 +4,13 @@ On ZeroGPU the GPU is lent to a live request, so the work has to happen inside i
 goes away the job ends, which is the one difference from `WorkerQueue`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 
 from svd_core.errors import GenerationFailed
-from svd_core.events import Event, Failed, Stopped, Succeeded, Video
+from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.jobs.backoff import WAITS, Backoff
 from svd_core.jobs.premises import Premises
 from svd_core.jobs.protocol import USUAL, JobOptions, RemoteRequest
 from svd_core.jobs.queue import TableQueue
@@ -44,21 +45,33 @@ class InlineQueue(TableQueue):
 
     def _run(self, ticket: Ticket, row: Row) -> Iterator[Event]:
         ending: Ending = Stopped()  # what holds if this iterator is dropped
+        backoff = Backoff()
         try:
             yield ticket.last
-            with closing(self._make(ticket.id, self._hands.request(row, ticket.report))) as work:
-                for made in work:
-                    if self._hands.must_stop(ticket):
-                        break
-                    if isinstance(made, Video):
-                        ending = Succeeded(made)
-                        break
-                    ticket.report(made)
-                    yield made
-                else:
-                    ending = Failed(GenerationFailed("The model gave no video; please try again."))
-        except Exception as error:  # noqa: BLE001 - a job ends by an event, never by an exception
-            ending = ending_of(ticket.id, error)
+            while True:
+                made = yield from self._attempt(ticket, row)
+                delay_s = backoff.delay_s(ticket.id, made)
+                if delay_s is None:
+                    ending = made
+                    break
+                ticket.report(Progress(stage=Stage.QUEUED, note=WAITS))
+                yield ticket.last
+                if self._hands.closing.wait(delay_s) or self._hands.must_stop(ticket):
+                    break
         finally:
             self._hands.end(ticket, ending)
         yield ticket.last
+
+    def _attempt(self, ticket: Ticket, row: Row) -> Generator[Event, None, Ending]:
+        try:
+            with closing(self._make(ticket.id, self._hands.request(row, ticket.report))) as work:
+                for made in work:
+                    if self._hands.must_stop(ticket):
+                        return Stopped()
+                    if isinstance(made, Video):
+                        return Succeeded(made)
+                    ticket.report(made)
+                    yield made
+        except Exception as error:  # noqa: BLE001 - a job ends by an event, never by an exception
+            return ending_of(ticket.id, error)
+        return Failed(GenerationFailed("The model gave no video; please try again."))
