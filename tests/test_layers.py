@@ -26,7 +26,7 @@ ROWS = (
         "video",
         "export",
     ),  # fmt: skip
-    ("fingerprint", "recipe", "storage", "extend"),
+    ("fingerprint", "recipe", "storage", "temp_folder", "extend"),
     (
         "models",
         "offer",

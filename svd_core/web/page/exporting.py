@@ -56,7 +56,7 @@ def wire_exporting(studio: Studio, parts: Exporting) -> None:
         try:
             wanted = Export(format=format, fps=fps, order=order, loops=loops)
             video = job.last.video
-            path = parts.handed.place(f"svd-{video.seed}{wanted.suffix}")
+            path = parts.handed.place(f"svd-{video.seed}{wanted.suffix}", job.id)
             frames = studio.backend.results.frames(job.id)
             export(frames, wanted, path, read_comment(video.path) or "")
         except SvdError as error:

@@ -1,7 +1,9 @@
 """What a visitor finds again: jobs under way after a reload, and the gallery's buttons."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from secrets import token_hex
 from typing import Any
 
 import gradio as gr
@@ -17,7 +19,7 @@ from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.screen import ended_otherwise
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, texts_for
-from svd_core.web.page.visitor import known
+from svd_core.web.page.visitor import known, owner_of
 from svd_core.web.page.watching import then_watch
 from svd_core.web.page.words import status_html
 
@@ -30,7 +32,7 @@ def wire_past(page: gr.Blocks, studio: Studio) -> None:
         return {studio.visitor: visitor} | turned
 
     def on_download(card: Any) -> Changes:
-        path = gallery.download.place("videos.zip")
+        path = gallery.download.place("videos.zip", archive_key(card))
         return {gallery.download.file: archive(studio.backend.jobs(card), path)}
 
     def on_tick(card: Any, request: gr.Request) -> Changes:
@@ -43,6 +45,7 @@ def wire_past(page: gr.Blocks, studio: Studio) -> None:
             return {studio.screen.line: status_html(say("nothing_there"))}
         if event.what == "remove":
             studio.backend.remove([job.id])
+            gallery.download.discard(job.id, archive_key(card))
             line = {studio.screen.line: status_html(say("removed"))}
             return line | studio.history(visitor, say)
         if event.what == "restore":
@@ -55,6 +58,11 @@ def wire_past(page: gr.Blocks, studio: Studio) -> None:
         then_watch(studio, tiles.chosen, on_chosen, studio.visitor)
     gallery.download.wire(on_download, studio.visitor)
     gallery.timer.tick(on_tick, studio.visitor, gallery.outputs, **QUICK)
+
+
+def archive_key(card: object) -> str:
+    """Under which the zip of a visitor's videos lies; nobody else can guess it."""
+    return hashlib.sha256(f"videos:{owner_of(card) or token_hex()}".encode()).hexdigest()[:32]
 
 
 def newest(studio: Studio, visitor: str) -> Sequence[Job]:
