@@ -28,7 +28,6 @@ def temp_path(settings: Settings) -> Path:
 
 
 if __name__ == "__main__":  # what is set wrongly is told now, not after the imports that follow
-    os.umask(0o077)  # photos and videos are for nobody else on this machine
     try:
         Offer.of((early := Settings.from_env()).model, cuda=False)
     except SvdError as error:
@@ -85,6 +84,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     sys.setswitchinterval(TURN_S)
+    os.umask(0o077)  # photos and videos are for nobody else on this machine
     settings = Settings.from_env()
     data, keep_bytes = settings.data_dir, settings.keep_gb * 1e9
     results = ResultStore(private_folder(data / "results"))
