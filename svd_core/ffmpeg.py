@@ -19,6 +19,8 @@ if sys.platform == "linux":
 PART = ".part"
 """How the name of an unfinished file ends."""
 
+READ_S = 120.0
+
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 SHORT = (
     "Cannot allocate memory", "Input/output error", "Resource temporarily unavailable",
@@ -51,21 +53,19 @@ def encode(*arguments: str, data: bytes = b"") -> bytes:
 
 
 def ffmpeg(
-    *arguments: str, data: bytes = b"", timeout_s: float | None = None, memory: int | None = None
+    *arguments: str, data: bytes = b"", memory: int | None = None
 ) -> "CompletedProcess[bytes]":
     """Run ffmpeg with `data` as its input.
 
-    After `timeout_s` seconds it is ended. `memory`: bytes of address space it may take, on Linux;
-    files from elsewhere are read with both. Raises `GenerationFailed` if it cannot be started,
+    With `memory`, as files are read that may be anybody's, it may take so many bytes of address
+    space, on Linux, and `READ_S` seconds. Raises `GenerationFailed` if it cannot be started,
     `ServerBusy` if the machine is short of something for the moment.
     """
     try:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *arguments]
         if memory is None:
-            return subprocess.run(  # noqa: S603
-                command, input=data, capture_output=True, check=False, timeout=timeout_s
-            )
-        return _run_limited(command, data, timeout_s, memory)
+            return subprocess.run(command, input=data, capture_output=True, check=False)  # noqa: S603
+        return _run_limited(command, data, memory)
     except (OSError, RuntimeError) as error:
         if (busy := busy_if_passing(error)) is not None:
             raise busy from error
@@ -75,18 +75,16 @@ def ffmpeg(
         ) from error
 
 
-def _run_limited(
-    command: list[str], data: bytes, timeout_s: float | None, memory: int
-) -> "CompletedProcess[bytes]":
-    """Run `command` with a limit of memory, set from outside as soon as it exists: code between
-    fork and exec is not safe in a program with threads."""
+def _run_limited(command: list[str], data: bytes, memory: int) -> "CompletedProcess[bytes]":
+    """Run `command` with limits. That of memory is set from outside as soon as it exists: code
+    between fork and exec is not safe in a program with threads."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:  # noqa: S603
         if sys.platform == "linux":
             with suppress(ProcessLookupError):  # it has ended already
                 resource.prlimit(process.pid, resource.RLIMIT_AS, (memory, memory))
         try:
-            out, said = process.communicate(data, timeout_s)
+            out, said = process.communicate(data, READ_S)
         except subprocess.TimeoutExpired:
             process.kill()
             out, said = process.communicate()

@@ -34,7 +34,6 @@ SAFE = ("-protocol_whitelist", "file,pipe")
 MP4 = ("-f", "mov", *SAFE)
 MATROSKA = ("-f", "matroska", *SAFE)
 
-READ_S = 120.0
 READ_MEMORY = 2**30
 """Bytes of address space. 150 frames of 1024x576 take 200 MB of it, with two threads."""
 
@@ -94,7 +93,7 @@ def _read(path: Path, container: tuple[str, ...], *output: str) -> bytes:
     if not path.is_file():
         raise InvalidRequest("video", f"There is no file {path.name}; check its name and folder.")
     source = (*READING, *container, "-i", str(path.absolute()))
-    done = ffmpeg(*source, *output, timeout_s=READ_S, memory=READ_MEMORY)
+    done = ffmpeg(*source, *output, memory=READ_MEMORY)
     # Of a wrong checksum and of an end too early it only complains, and shows something else.
     if done.returncode != 0 or (container is MATROSKA and done.stderr):
         raise not_a_video(path)

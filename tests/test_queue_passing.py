@@ -11,6 +11,7 @@ import pytest
 from svd_core.errors import (
     GenerationFailed,
     InvalidImage,
+    OutOfMemory,
     ServerBusy,
     StorageFull,
     SvdError,
@@ -102,7 +103,15 @@ def test_a_job_that_meets_one_is_made_later(tmp_path: Path, error: Exception) ->
 
 
 @pytest.mark.parametrize(
-    "error", [GenerationFailed("No."), InvalidImage("No."), fault(errno.ENOENT), ValueError("No.")]
+    "error",
+    [
+        GenerationFailed("No."),
+        InvalidImage("No."),
+        OutOfMemory("The device is too small."),
+        fault(errno.ENOENT),
+        ValueError("No."),
+    ],
+    ids=repr,
 )
 def test_others_are_the_end_at_once(tmp_path: Path, error: Exception) -> None:
     with worker(tmp_path, error) as (queue, work):

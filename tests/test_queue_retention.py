@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from svd_core.errors import InvalidRequest, UnknownJob
+from svd_core.errors import InvalidRequest, QueueFull, UnknownJob
 from svd_core.events import Stopped, Succeeded, Video
 from svd_core.jobs import (
     Job,
@@ -315,6 +315,17 @@ class TestRooms:
 
 
 class TestPhotos:
+    def test_a_refused_job_leaves_none(
+        self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The table refuses what this process let pass: another took the last place."""
+        monkeypatch.setattr(queue, "_limits", Limits(max_queue=1))
+        monkeypatch.setattr(queue._board, "taken", lambda *_: 0)
+        queue.submit(VideoRequest(b"first", VideoParams()))
+        with pytest.raises(QueueFull):
+            queue.submit(VideoRequest(b"second", VideoParams()))
+        assert [path.read_bytes() for path in photos_of(retention)] == [b"first"]
+
     def test_a_photo_goes_with_the_last_job_that_needs_it(
         self, retention: Retention, queue: TableQueue
     ) -> None:

@@ -143,8 +143,9 @@ def _make_file(url: URL) -> None:
     path = Path(url.database)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
-    with suppress(PermissionError):  # somebody else's, and open to us on purpose
-        path.chmod(0o600)
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        with suppress(PermissionError, FileNotFoundError):  # open to us on purpose, or not there
+            file.chmod(0o600)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -8,9 +8,11 @@ reference makes sure within it that the file is there.
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from sqlalchemy import func, select, update
 
+from svd_core.errors import SvdError
 from svd_core.jobs.eviction import Held, evicted
 from svd_core.jobs.rows import lock_line
 from svd_core.jobs.schema import JOBS, State
@@ -45,7 +47,8 @@ class JobPhotos:
             if look:
                 self._put_bytes = 0
         if look:
-            self.sweep()
+            with suppress(SvdError, OSError):  # it is done again, and by the retention
+                self.sweep()
 
         def ensure() -> None:
             if not self._store.size(name):

@@ -49,7 +49,12 @@ class TableQueue:
             self._admit(options, there, own)
             ensure()
 
-        row = self._table.insert(row, states, admit)
+        try:
+            row = self._table.insert(row, states, admit)
+        except SvdError:
+            if row.image is not None:
+                self._release(row.image)
+            raise
         ticket = self._board.show(row)
         self._look_for_work()
         return ticket

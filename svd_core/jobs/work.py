@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Generator
 
-from svd_core.errors import Cancelled, GenerationFailed, SvdError, busy_if_passing
+from svd_core.errors import Cancelled, GenerationFailed, OutOfMemory, SvdError, busy_if_passing
 from svd_core.events import Failed, OnProgress, Progress, Stopped, Video
 from svd_core.params import VideoRequest
 
@@ -25,7 +25,8 @@ def ending_of(job_id: str, error: Exception) -> Failed | Stopped:
     """
     if isinstance(error, Cancelled):
         return Stopped()
-    if not getattr(error, "passing", False) and (busy := busy_if_passing(error)) is not None:
+    known = isinstance(error, OutOfMemory) or getattr(error, "passing", False)
+    if not known and (busy := busy_if_passing(error)) is not None:
         log.warning("Job %s met a fault that passes: %s", job_id, error)
         return Failed(busy)
     if isinstance(error, SvdError):
