@@ -70,7 +70,7 @@ of an answer may wait that long."""
 SWEEP_S = 600.0
 """Seconds between two looks at what is too old to be kept."""
 
-TEMP_SWEEP_S = 10.0
+TEMP_SWEEP_S = 5.0
 """The same for temporary files, which anybody may send without asking for a video."""
 
 

@@ -4,6 +4,7 @@ It walks headers only and allocates next to nothing. It does not know pixels. Wh
 here is damage or an attack: cameras, editors and this program stay far below every limit.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +12,10 @@ from typing import NamedTuple
 
 MAX_JPEG_SCANS = 100
 """Progressive files of usual encoders have 10. Each scan costs a pass over the whole picture."""
+
+MAX_JPEG_SEGMENTS = 10_000
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""What begins a segment with a length, or ends the picture."""
 
 MAX_GIF_BLOCKS = 20_000
 """Data blocks of at most 255 bytes before the first frame; 5 MB of colour profile or XMP."""
@@ -59,13 +64,27 @@ class Tag(NamedTuple):
 def check_container(data: bytes) -> None:
     """Raise `TooMuch` for a JPEG, GIF or TIFF that unfolds to far more than a photo."""
     if data[:2] == b"\xff\xd8":
-        # Entropy-coded bytes 0xff are followed by 0, so this finds markers alone.
-        if data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-            raise TooMuch("scans")
+        check_scans(data)
     elif data[:4] == b"GIF8":
         gif_comment(data)
     elif data[:4] in TIFF_MAGIC:
         check_directories(data)
+
+
+def check_scans(data: bytes) -> None:
+    """Raise `TooMuch` for a JPEG of too many scans or segments. What follows its end, such as the
+    video of a motion photo, is not looked at."""
+    scans, place = 0, 2
+    for _ in range(MAX_JPEG_SEGMENTS):
+        # Within a scan, 0xff is followed by 0 or is a restart marker.
+        found = MARKER.search(data, place)
+        if found is None or found[0] == b"\xff\xd9":
+            return
+        scans += found[0] == b"\xff\xda"
+        if scans > MAX_JPEG_SCANS:
+            break
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    raise TooMuch("scans")
 
 
 def check_directories(data: bytes) -> None:

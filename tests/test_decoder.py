@@ -36,6 +36,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "many comment blocks": bombs.gif_of_comments,
     "few long comment blocks": lambda: bombs.gif_of_comments(3000, 255),
     "many scans": bombs.jpeg_of_scans,
+    "many segments": lambda: b"\xff\xd8" + b"\xff\xfe\0\x02" * 50_000,
 }
 
 
@@ -44,6 +45,16 @@ def test_a_file_that_unfolds_to_too_much_is_refused(make: Callable[[], bytes]) -
     with pytest.raises(InvalidImage) as caught:
         open_photo(make())
     assert caught.value.message == TOO_MUCH
+
+
+def test_what_follows_a_jpeg_is_not_taken_for_scans() -> None:
+    """Phones append a video to motion photos, and maker notes hold any bytes."""
+    behind = b"\xff\xda\0\x02" * 50_000
+    data = encoded(quarters(), "JPEG", quality=95, progressive=True)
+    assert near(open_photo(data + behind), quarters())
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x927C] = behind[:60_000]
+    assert near(open_photo(encoded(quarters(), "JPEG", quality=95, exif=exif)), quarters())
 
 
 def test_exif_data_that_unfolds_to_too_much_counts_as_damaged() -> None:

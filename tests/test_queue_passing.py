@@ -205,6 +205,25 @@ def test_without_a_worker_the_watcher_tries_again(tmp_path: Path) -> None:
     assert WAITS in [event.note for event in events if isinstance(event, Progress)]
 
 
+def test_a_watcher_that_waits_notices_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backoff, "delay_s", lambda *_: 600.0)
+
+    def work(*_: object) -> Iterator[Progress | Video]:
+        raise fault(errno.ENOMEM)
+        yield
+
+    with open_table(tmp_path) as table:
+        queue = InlineQueue(work, premises(table, tmp_path))  # type: ignore[arg-type]
+        job = submit(queue, b"1")
+        for event in job.events():
+            if isinstance(event, Progress) and event.note == WAITS:
+                job.cancel()
+        queue.close()
+    assert isinstance(event, Stopped)
+
+
 def test_delays_grow_to_their_limit_and_begin_anew() -> None:
     backoff, busy = Backoff(1000.0 / MOST_S * 0.1), Failed(ServerBusy("Busy."))
     first = [backoff.delay_s("job", busy) for _ in range(MAX_FAULTS)]

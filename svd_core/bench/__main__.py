@@ -1,9 +1,9 @@
-"""Which measurement is asked for: what a video costs, or `api`, `contest`, `extras`, `plans`."""
+"""Which measurement is asked for: what a video costs, or one of `OTHERS`, such as `api`."""
 
 import sys
 from importlib import import_module
 
-OTHERS = ("api", "contest", "extras", "plans")
+OTHERS = ("api", "contest", "extras", "plans", "soak")
 """Modules of that name, asked for with or without dashes; some bring torch, which takes seconds."""
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ On ZeroGPU the GPU is lent to a live request, so the work has to happen inside i
 goes away the job ends, which is the one difference from `WorkerQueue`.
 """
 
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -22,6 +23,10 @@ from svd_core.params import VideoRequest
 
 UNWATCHED_S = 600.0
 """Seconds a job may wait for somebody to watch it; until then it takes the place of another."""
+
+
+LOOK_S = 0.2
+"""Seconds within which a job that waits notices that it must stop."""
 
 
 class InlineQueue(TableQueue):
@@ -56,11 +61,18 @@ class InlineQueue(TableQueue):
                     break
                 ticket.report(Progress(stage=Stage.QUEUED, note=WAITS))
                 yield ticket.last
-                if self._hands.closing.wait(delay_s) or self._hands.must_stop(ticket):
+                if self._stopped_within(ticket, delay_s):
                     break
         finally:
             self._hands.end(ticket, ending)
         yield ticket.last
+
+    def _stopped_within(self, ticket: Ticket, seconds: float) -> bool:
+        """Wait so long, or until the job must stop. Returns whether it must."""
+        until = time.monotonic() + seconds
+        while not self._hands.must_stop(ticket) and (left := until - time.monotonic()) > 0:
+            self._hands.closing.wait(min(left, LOOK_S))
+        return self._hands.must_stop(ticket)
 
     def _attempt(self, ticket: Ticket, row: Row) -> Generator[Event, None, Ending]:
         try:
