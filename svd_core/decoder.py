@@ -74,9 +74,14 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._forget()
 
-    def decode(self, data: bytes, most_pixels: int | None = None) -> Decoded:
+    def decode(
+        self, data: bytes, most_pixels: int | None = None, *, patient: bool = False
+    ) -> Decoded:
         """What `decode.decode` returns. Raises `InvalidImage`, and `ServerBusy` where too many
-        pictures wait already or the process cannot be started."""
+        pictures wait already, unless it is to be `patient`, or the process cannot be started."""
+        if patient:
+            with self._turn:
+                return self._ask(data, most_pixels or 0)
         if not self._waiting.acquire(blocking=False):
             raise _busy()
         try:

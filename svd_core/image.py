@@ -39,15 +39,15 @@ class Framed:
     box: Box
 
 
-def open_photo(data: bytes) -> Image.Image:
+def open_photo(data: bytes, *, patient: bool = False) -> Image.Image:
     """The picture in the file `data`: RGB, 8 bit, sRGB, upright, the first frame of an animation.
 
     Any sides of at least `MIN_SIDE` pixels go, small photos are enlarged later. It is decoded in
     the decoder process. Raises `InvalidImage` for everything that cannot be used, `ServerBusy`
-    where too many pictures wait already.
+    where too many pictures wait already; a job that was accepted is `patient` and waits for them.
     """
     check_bytes(data)
-    return DECODER.decode(data).image
+    return DECODER.decode(data, patient=patient).image
 
 
 def frame_photo(photo: Image.Image, sizes: Sequence[Size], params: VideoParams) -> Framed:

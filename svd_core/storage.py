@@ -230,7 +230,7 @@ def private_folder(path: Path) -> Path:
     Raises what `ResultStore` raises."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(PermissionError):  # somebody else's, and open to us on purpose
+        with suppress(OSError):  # somebody else's, or a disk without modes
             path.chmod(0o700)
     except OSError as error:
         raise _unusable(path, error) from error

@@ -172,6 +172,11 @@ def test_a_picture_too_many_is_refused_at_once() -> None:
         decoder._waiting.release()
     with pytest.raises(ServerBusy, match="try again in a minute") as caught:
         decoder.decode(b"photo")
+    patient = threading.Thread(target=decode_quietly, args=(decoder, True))
+    patient.start()
+    threads.append(patient)
+    patient.join(0.2)
+    assert patient.is_alive()
     assert (caught.value.status, caught.value.passing) == (503, True)
     while any(thread.is_alive() for thread in threads):
         if (process := decoder._process) is not None:
@@ -179,9 +184,9 @@ def test_a_picture_too_many_is_refused_at_once() -> None:
         threads[0].join(0.05)
 
 
-def decode_quietly(decoder: Decoder) -> None:
+def decode_quietly(decoder: Decoder, patient: bool = False) -> None:
     with pytest.raises((InvalidImage, ServerBusy)):
-        decoder.decode(b"photo")
+        decoder.decode(b"photo", patient=patient)
 
 
 def test_a_process_that_cannot_be_started_for_the_moment_is_told(
