@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from svd_core.containers import (
     EXIF_IFD,
-    TooMuch,
+    LimitExceeded,
     check_directories,
     directory,
     first_directory,
@@ -130,7 +130,7 @@ def _unpacked(data: bytes, method: int) -> bytes:
         return data
     if method == 8:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_COMMENT)
-    raise TooMuch("method")
+    raise LimitExceeded("method")
 
 
 def _mp4(file: BinaryIO, size: int) -> bytes | None:

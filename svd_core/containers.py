@@ -47,7 +47,7 @@ TEXT_TYPES = (1, 2, 6, 7)
 """Read as one string of bytes."""
 
 
-class TooMuch(ValueError):
+class LimitExceeded(ValueError):
     """The file declares more than any photo needs."""
 
 
@@ -62,7 +62,7 @@ class Tag(NamedTuple):
 
 
 def check_container(data: bytes) -> None:
-    """Raise `TooMuch` for a JPEG, GIF or TIFF that unfolds to far more than a photo."""
+    """Raise `LimitExceeded` for a JPEG, GIF or TIFF that unfolds to far more than a photo."""
     if data[:2] == b"\xff\xd8":
         check_scans(data)
     elif data[:4] == b"GIF8":
@@ -72,8 +72,8 @@ def check_container(data: bytes) -> None:
 
 
 def check_scans(data: bytes) -> None:
-    """Raise `TooMuch` for a JPEG of too many scans or segments. What follows its end, such as the
-    video of a motion photo, is not looked at."""
+    """Raise `LimitExceeded` for a JPEG of too many scans or segments. What follows its end, such
+    as the video of a motion photo, is not looked at."""
     scans, place = 0, 2
     for _ in range(MAX_JPEG_SEGMENTS):
         # Within a scan, 0xff is followed by 0 or is a restart marker.
@@ -84,11 +84,11 @@ def check_scans(data: bytes) -> None:
         if scans > MAX_JPEG_SCANS:
             break
         place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    raise TooMuch("scans")
+    raise LimitExceeded("scans")
 
 
 def check_directories(data: bytes) -> None:
-    """Raise `TooMuch` for TIFF or EXIF data whose tags are larger than the data they lie in.
+    """Raise `LimitExceeded` for TIFF or EXIF data whose tags are larger than the data they lie in.
 
     Tags may point at the same bytes, so a small file can unfold to any size. Damage is left to the
     decoder.
@@ -110,9 +110,9 @@ def check_directories(data: bytes) -> None:
                 todo.append(number(data, tag))
         too_many = values > MAX_TAG_VALUES or len(seen) > MAX_DIRECTORIES
         if too_many or size > len(data) + MAX_SHARED:
-            raise TooMuch("tags")
+            raise LimitExceeded("tags")
         if tile[TILE_WIDTH] * tile[TILE_HEIGHT] > MAX_TILE:
-            raise TooMuch("tile")
+            raise LimitExceeded("tile")
 
 
 def first_directory(data: bytes) -> int:
@@ -125,14 +125,14 @@ def first_directory(data: bytes) -> int:
 
 
 def directory(data: bytes, offset: int) -> Iterator[Tag]:
-    """The entries of the IFD at `offset`, as far as the data goes. Raises `TooMuch`."""
+    """The entries of the IFD at `offset`, as far as the data goes. Raises `LimitExceeded`."""
     order, big = _order(data), _is_big(data)
     head, entry, room = ("Q", "HHQ", 8) if big else ("H", "HHL", 4)
     step = struct.calcsize(f"={entry}") + room
     with suppress(struct.error):
         (count,) = struct.unpack_from(order + head, data, offset)
         if count > MAX_TAGS:
-            raise TooMuch("tags")
+            raise LimitExceeded("tags")
         start = offset + struct.calcsize(f"={head}")
         for place in range(start, start + count * step, step):
             tag, kind, values = struct.unpack_from(order + entry, data, place)
@@ -153,7 +153,10 @@ def number(data: bytes, tag: Tag) -> int:
 
 
 def gif_comment(data: bytes) -> bytes | None:
-    """The comments before the first frame of a GIF, None if there are none. Raises `TooMuch`."""
+    """The comments before the first frame of a GIF, None if there are none.
+
+    Raises `LimitExceeded`.
+    """
     place = 13 + (3 << (data[10] & 7) + 1 if len(data) > 12 and data[10] & 128 else 0)
     comments: list[bytes] = []
     blocks = size = 0
@@ -165,7 +168,7 @@ def gif_comment(data: bytes) -> bytes | None:
             blocks += 1
             size += length if is_comment else 0
             if blocks > MAX_GIF_BLOCKS or size > MAX_COMMENT:
-                raise TooMuch("blocks")
+                raise LimitExceeded("blocks")
             if is_comment:
                 parts.append(data[place + 1 : place + 1 + length])
             place += 1 + length

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from svd_core.containers import TooMuch, check_container, check_directories
+from svd_core.containers import LimitExceeded, check_container, check_directories
 from svd_core.errors import InvalidImage
 
 MAX_BYTES = 20 * 2**20
@@ -64,14 +64,14 @@ TURNS = {
 """What brings a photo of that EXIF orientation upright."""
 
 
-class Decoded(NamedTuple):
+class DecodedImage(NamedTuple):
     """`image`: RGB, upright. `size`: (width, height) before `most_pixels` reduced it."""
 
     image: Image.Image
     size: tuple[int, int]
 
 
-def decode(data: bytes, most_pixels: int | None = None) -> Decoded:
+def decode(data: bytes, most_pixels: int | None = None) -> DecodedImage:
     """The first frame of the picture in `data`, reduced to `most_pixels` if it has more.
 
     Raises `InvalidImage` for everything that cannot be used, before decoding where the header
@@ -112,7 +112,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         check_container(data)
         return Image.open(io.BytesIO(data), formats=("HEIF",) if _is_heif(data) else FORMATS)
-    except (TooMuch, MemoryError) as error:
+    except (LimitExceeded, MemoryError) as error:
         raise InvalidImage(TOO_MUCH) from error
     except Image.DecompressionBombError as error:
         raise InvalidImage(
@@ -171,7 +171,7 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
-def _decoded(opened: Image.Image, most_pixels: int | None) -> Decoded:
+def _decoded(opened: Image.Image, most_pixels: int | None) -> DecodedImage:
     if opened.width * opened.height > MAX_PIXELS:
         opened.draft("RGB", (opened.width // 2, opened.height // 2))
     opened.load()
@@ -181,7 +181,7 @@ def _decoded(opened: Image.Image, most_pixels: int | None) -> Decoded:
     size = image.size if turn is None or turn in _KEEPS_SIDES else image.size[::-1]
     if most_pixels is not None and image.width * image.height > most_pixels:
         image = image.reduce(_factor(image.size, most_pixels))
-    return Decoded(image if turn is None else image.transpose(turn), size)
+    return DecodedImage(image if turn is None else image.transpose(turn), size)
 
 
 _KEEPS_SIDES = (
@@ -204,7 +204,7 @@ def _orientation(image: Image.Image) -> int:
     exif = image.info.get("exif")
     try:
         check_directories(exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b"")
-    except TooMuch:
+    except LimitExceeded:
         return 1
     found = image.getexif().get(ExifTags.Base.Orientation)
     return found if isinstance(found, int) else 1

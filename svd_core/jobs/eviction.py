@@ -1,4 +1,4 @@
-"""Eviction: when there is too much, whoever holds the most loses their own oldest first."""
+"""Fair eviction: where there is too much, the owner who holds most loses their oldest first."""
 
 import heapq
 from collections import defaultdict, deque
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 
-class Held(NamedTuple):
+class Item(NamedTuple):
     """Something that takes room. `size`: in the unit of the limit, above 0."""
 
     name: str
@@ -14,16 +14,16 @@ class Held(NamedTuple):
     size: int
 
 
-def evicted(newest_first: Iterable[Held], most: float) -> list[str]:
-    """The names that have to go so that at most `most` is held. The very newest stays in any case,
+def evict(newest_first: Iterable[Item], most: float) -> list[str]:
+    """The names that have to go so that at most `most` is left. The very newest stays in any case,
     since somebody waits for it."""
-    queues: defaultdict[str, deque[Held]] = defaultdict(deque)
+    queues: defaultdict[str, deque[Item]] = defaultdict(deque)
     sums: defaultdict[str, int] = defaultdict(int)
     newest: str | None = None
-    for held in newest_first:
-        newest = held.name if newest is None else newest
-        queues[held.owner].append(held)
-        sums[held.owner] += held.size
+    for item in newest_first:
+        newest = item.name if newest is None else newest
+        queues[item.owner].append(item)
+        sums[item.owner] += item.size
     total = sum(sums.values())
     heap = [(-size, owner) for owner, size in sums.items()]
     heapq.heapify(heap)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from sqlalchemy import func, select, update
 
 from svd_core.errors import SvdError
-from svd_core.jobs.eviction import Held, evicted
+from svd_core.jobs.eviction import Item, evict
 from svd_core.jobs.rows import lock_line
 from svd_core.jobs.schema import JOBS, State
 from svd_core.jobs.table import JobTable
@@ -71,13 +71,13 @@ class JobPhotos:
         with self._table.database.read() as connection:
             rows = connection.execute(newest_first).all()
         needed = {row.image for row in rows if row.state != State.ENDED}
-        kept: dict[str, Held] = {}
+        kept: dict[str, Item] = {}
         for row in rows:
             size = 0 if row.image in needed or row.image in kept else self._store.size(row.image)
             if size:
-                kept[row.image] = Held(row.image, row.owner, size)
+                kept[row.image] = Item(row.image, row.owner, size)
         room = self._most_bytes - sum(map(self._store.size, needed))
-        for name in evicted(kept.values(), max(0.0, room)):
+        for name in evict(kept.values(), max(0.0, room)):
             self._forget(name)
         self._store.sweep({row.image for row in rows}, self._most_bytes)
 

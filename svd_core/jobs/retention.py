@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, select
 
-from svd_core.jobs.eviction import Held, evicted
+from svd_core.jobs.eviction import Item, evict
 from svd_core.jobs.photos import JobPhotos
 from svd_core.jobs.schema import JOBS, OUTBOX, State
 from svd_core.jobs.table import JobTable
@@ -83,13 +83,13 @@ class Retention:
         ]
         over = set(gone)
         left = [row for row in ended if row.id not in over]
-        refused = [Held(row.id, row.owner, 1) for row in left if row.refused]
-        others = [Held(row.id, row.owner, 1) for row in left if not row.refused]
-        videos = [Held(row.id, row.owner, row.bytes) for row in left if row.bytes > 0]
+        refused = [Item(row.id, row.owner, 1) for row in left if row.refused]
+        others = [Item(row.id, row.owner, 1) for row in left if not row.refused]
+        videos = [Item(row.id, row.owner, row.bytes) for row in left if row.bytes > 0]
         more = {
-            *evicted(refused, MAX_ROWS),
-            *evicted(others, MAX_ROWS),
-            *evicted(videos, self.keep_gb * 1e9),
+            *evict(refused, MAX_ROWS),
+            *evict(others, MAX_ROWS),
+            *evict(videos, self.keep_gb * 1e9),
         }
         return gone + [row.id for row in left if row.id in more]
 

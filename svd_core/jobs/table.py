@@ -161,7 +161,7 @@ class JobTable:
                 return None
             known = replace(row, record=record)
             after = ended(connection, known, ending, self.clock.now(), size)
-        return self._told(row, after)
+        return self._notify(row, after)
 
     def release(self, job_id: str, worker: str, note: str) -> Row | None:
         """Put a job of `worker` back to its place in line, as if it had not been begun. `note`:
@@ -171,7 +171,7 @@ class JobTable:
             if row is None or row.worker != worker:
                 return None
             after = back_in_line(connection, row, note, self.clock.now(), row.attempt - 1)
-        return self._told(row, after)
+        return self._notify(row, after)
 
     def abandoned(self, job_id: str, version: int) -> Row | None:
         """Put a job whose worker is gone back to its place in line, or end it if that has happened
@@ -188,7 +188,7 @@ class JobTable:
                 after = ended(connection, row, Failed(_dies_of_it(row)), self.clock.now())
             else:
                 after = back_in_line(connection, row, note, self.clock.now(), row.attempt)
-        return self._told(row, after)
+        return self._notify(row, after)
 
     def cancel(self, job_id: str) -> tuple[Cancellation, Row]:
         """Raises `UnknownJob`."""
@@ -201,7 +201,7 @@ class JobTable:
             if row.state is State.ENDED:
                 return Cancellation.TOO_LATE, row
             after = ended(connection, row, Stopped(), self.clock.now())
-        return Cancellation.REMOVED, self._told(row, after)
+        return Cancellation.REMOVED, self._notify(row, after)
 
     def time_out(self, job_id: str) -> Row | None:
         """End a job that has waited too long; None if it does not wait any more."""
@@ -218,7 +218,7 @@ class JobTable:
             if row is None or row.state is not State.WAITING:
                 return None
             after = ended(connection, row, ending, self.clock.now())
-        return self._told(row, after)
+        return self._notify(row, after)
 
     def provide(
         self, job_id: str, image: str, ensure: Callable[[], None] = lambda: None
@@ -233,7 +233,7 @@ class JobTable:
             ensure()
             return changed(connection, row, image=image)
 
-    def _told(self, before: Row, after: Row) -> Row:
+    def _notify(self, before: Row, after: Row) -> Row:
         """`after`; the photo that the job has let go of since `before` is told to `on_released`."""
         if before.image is not None and after.image is None:
             self.on_released(before.image)
