@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 # Ctrl-C and SIGTERM end the process politely from its first line on; `main` takes over later.
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -18,11 +19,20 @@ from svd_core.errors import Cancelled, SvdError
 from svd_core.offer import Offer
 from svd_core.settings import Settings, on_zero_gpu
 
+
+def temp_path(settings: Settings) -> Path:
+    """The folder of temporary files, for Gradio too, which reads it when it is imported."""
+    path = settings.data_dir / "tmp"
+    os.environ["GRADIO_TEMP_DIR"] = str(path)
+    return path
+
+
 if __name__ == "__main__":  # what is set wrongly is told now, not after the imports that follow
     try:
-        Offer.of(Settings.from_env().model, cuda=False)
+        Offer.of((early := Settings.from_env()).model, cuda=False)
     except SvdError as error:
         sys.exit(str(error))
+    temp_path(early)
 
 with suppress(ImportError):
     import spaces  # noqa: F401 - ZeroGPU wants it before torch; elsewhere it does nothing
@@ -47,7 +57,8 @@ from svd_core.models import ASSETS
 from svd_core.pace import zero_gpu_seconds
 from svd_core.params import VideoRequest
 from svd_core.speed import SpeedUps
-from svd_core.storage import PhotoStore, ResultStore
+from svd_core.storage import PhotoStore, ResultStore, private_folder
+from svd_core.temp_folder import TempFolder
 from svd_core.web.address_quota import AddressQuota
 from svd_core.web.connections import (
     connection_limit,
@@ -68,6 +79,9 @@ of an answer may wait that long."""
 SWEEP_S = 600.0
 """Seconds between two looks at what is too old to be kept."""
 
+TEMP_SWEEP_S = 5.0
+"""The same for temporary files, which anybody may send without asking for a video."""
+
 
 def open_engine(settings: Settings) -> Engine:
     speed_ups = SpeedUps.of(settings, ahead_of_time() if on_zero_gpu() else None)
@@ -79,10 +93,14 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     sys.setswitchinterval(TURN_S)
+    os.umask(0o077)  # photos and videos are for nobody else on this machine
     settings = Settings.from_env()
     descriptors = raise_descriptor_limit()
-    parts = Parts(settings, ResultStore(settings.data_dir / "results"), reachable_locally_only())
-    photos = PhotoStore(settings.data_dir / "photos")
+    data, keep_bytes = settings.data_dir, settings.keep_gb * 1e9
+    results = ResultStore(private_folder(data / "results"))
+    photos = PhotoStore(private_folder(data / "photos"))
+    temp = TempFolder(temp_path(settings), settings.keep_hours * 3600, keep_bytes)
+    parts = Parts(settings, results, reachable_locally_only())
     table = JobTable(Database(settings.job_table))
     engine = make_engine(settings)
     waiting = table.open()
@@ -115,7 +133,9 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     if not zero_gpu and not waiting:  # else the first of them has what it asks for loaded
         args = (engine, stop)
         threading.Thread(target=warm_up, args=args, name="svd-warm-up", daemon=True).start()
-    keep_house(stop, retention.sweep, parts.uploads.sweep)
+    sweeping = (stop, TEMP_SWEEP_S, temp.sweep)
+    threading.Thread(target=keep_house, args=sweeping, name="svd-temp", daemon=True).start()
+    keep_house(stop, SWEEP_S, retention.sweep, parts.uploads.sweep)
     queue.close()
     outbox.close()
     page.close(verbose=False)
@@ -134,7 +154,8 @@ def build_queue(
         continues = request.continues is not None
         return zero_gpu_seconds(engine.status.checkpoint, request.params, continues)
 
-    limits = Limits(parts.settings.max_queue, parts.settings.max_queue_per_key)
+    own = parts.settings
+    limits = Limits(own.max_queue, own.max_queue_per_key, photo_bytes=own.keep_gb * 1e9)
     premises = Premises(table, photos, limits, parts.fetcher.photo)
     return InlineQueue(lent(work, seconds), premises) if inline else WorkerQueue(work, premises)
 
@@ -149,13 +170,13 @@ def watch(job: Job) -> None:
     threading.Thread(target=run, name="svd-watcher", daemon=True).start()
 
 
-def keep_house(stop: threading.Event, *sweeps: Callable[[], object]) -> None:
-    """Remove what is too old, now and then, until it is time to stop."""
+def keep_house(stop: threading.Event, every_s: float, *sweeps: Callable[[], object]) -> None:
+    """Remove what is too old, every so many seconds, until it is time to stop."""
     while True:
         for sweep in sweeps:
-            with suppress(SvdError):  # a table that cannot be reached now may be the next time
+            with suppress(SvdError, OSError):  # what fails now may succeed the next time
                 sweep()
-        if stop.wait(SWEEP_S):
+        if stop.wait(every_s):
             return
 
 

@@ -20,13 +20,23 @@ Libraries' exceptions are translated into these in the module that imports the l
     ├── TooManyWatchers          429  the job is watched in newer places
     ├── StartTimeout             504  the job waited for longer than its submitter allowed
     ├── ServerStopping           503  the server is on its way down
+    ├── ServerBusy               503  no memory, descriptor or disk space for the moment
     ├── QueueUnavailable         503  the job table cannot be reached
     ├── UnknownJob               404  no job or result of that id
     └── Cancelled                499  somebody asked for it
 """
 
 import copyreg
+import errno
 from typing import Any, Literal
+
+PASSING = frozenset(
+    {
+        errno.EAGAIN, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
+        errno.ENOMEM, errno.ENOSPC,
+    }
+)  # fmt: skip
+"""Error numbers of a machine that is short of something for the moment."""
 
 ImageReason = Literal["unreadable", "format", "bytes", "too many pixels", "too few pixels"]
 
@@ -35,6 +45,8 @@ class SvdError(Exception):
     """Base of the tree. `str(error)` is one sentence for the user, with what to do next."""
 
     status = 500
+    passing = False
+    """Whether the same request is likely to succeed a little later, without anybody's doing."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -109,6 +121,7 @@ class GenerationFailed(SvdError):
 
 class StorageFull(SvdError):
     status = 507
+    passing = True
 
 
 class QueueFull(SvdError):
@@ -127,6 +140,13 @@ class ServerStopping(SvdError):
     status = 503
 
 
+class ServerBusy(SvdError):
+    """A fault that passes by itself. A job that meets it waits and is tried again."""
+
+    status = 503
+    passing = True
+
+
 class QueueUnavailable(SvdError):
     status = 503
 
@@ -140,3 +160,23 @@ class Cancelled(SvdError):
 
     def __init__(self, message: str = "Stopped, as you asked.") -> None:
         super().__init__(message)
+
+
+def server_busy() -> ServerBusy:
+    return ServerBusy(
+        "The server is short of memory, open files or disk space just now; please try again in a "
+        "minute."
+    )
+
+
+def busy_if_passing(error: BaseException) -> ServerBusy | None:
+    """`ServerBusy` if `error`, or what caused it, is a fault of the machine that passes."""
+    cause: BaseException | None = error
+    for _ in range(20):  # a chain may be a circle
+        if cause is None:
+            break
+        short = isinstance(cause, OSError) and cause.errno in PASSING
+        if short or isinstance(cause, MemoryError) or "can't start new thread" in str(cause):
+            return server_busy()
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -3,7 +3,6 @@
 import math
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,12 +11,14 @@ import numpy as np
 from PIL import Image
 
 from svd_core.clip import Frames
+from svd_core.comment import RECIPE, USER_COMMENT
+from svd_core.comment import read_comment as read_comment
+from svd_core.containers import EXIF_IFD
 from svd_core.errors import InvalidRequest
 from svd_core.ffmpeg import encode, whole
 from svd_core.interpolation import interpolate, limit_interpolation
 from svd_core.params import FACTORS, LIMITS, Interpolation, Limit, checked
-from svd_core.video import not_a_video, pixels, raw, write_mp4
-from svd_core.video import read_comment as read_mp4_comment
+from svd_core.video import pixels, raw, write_mp4
 
 Format = Literal["mp4", "gif", "webp", "png"]
 Order = Literal["forward", "reverse", "ping-pong"]
@@ -37,10 +38,6 @@ hundredths and a WebP in thousandths of a second, but browsers slow down what is
 two hundredths in a GIF, or one in a WebP. Interpolation is reduced to what fits; a GIF whose own
 frames come faster leaves some out."""
 
-RECIPE = "recipe.json"
-MAX_RECIPE = 2**20
-USER_COMMENT = 0x9286
-EXIF = 0x8769
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -111,31 +108,6 @@ def ordered(frames: Frames, order: Order) -> Frames:
     return np.concatenate([frames, frames[-2:0:-1]])
 
 
-def read_comment(path: Path) -> str | None:
-    """The comment that `export` or `write_mp4` put into a file, None if there is none.
-
-    What the file is, its first bytes tell. Raises `InvalidRequest` for other files.
-    """
-    head = b""
-    with suppress(OSError), path.open("rb") as file:
-        head = file.read(12)
-    try:
-        if head[:4] == b"GIF8":
-            with Image.open(path, formats=("GIF",)) as picture:
-                return _text(picture.info.get("comment"))
-        if head[:4] == b"RIFF" and head[8:] == b"WEBP":
-            with Image.open(path, formats=("WEBP",)) as picture:
-                return _text(picture.getexif().get_ifd(EXIF).get(USER_COMMENT))
-        if head[:4] == b"PK\x03\x04":
-            with zipfile.ZipFile(path) as archive, archive.open(RECIPE) as file:
-                return _text(file.read(MAX_RECIPE))
-    except KeyError:
-        return None  # a zip of something else
-    except Exception as error:  # parsers fed with damaged files raise nearly anything
-        raise not_a_video(path) from error
-    return read_mp4_comment(path)
-
-
 def _write_mp4(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
     if wanted.loops <= 1:
         return write_mp4(frames, path, wanted.rate, comment)
@@ -171,7 +143,7 @@ def _write_gif(frames: Frames, wanted: Export, path: Path, comment: str) -> Path
 def _write_webp(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
     """By libwebp's fastest method: the next ones save 5 to 15 % for up to three times as long."""
     exif = Image.Exif()
-    exif.get_ifd(EXIF)[USER_COMMENT] = comment.encode()
+    exif.get_ifd(EXIF_IFD)[USER_COMMENT] = comment.encode()
     return _write_pictures(
         [Image.fromarray(frame) for frame in frames], path, format="WEBP", exif=exif.tobytes(),
         duration=_durations(len(frames), wanted.rate, 1), loop=wanted.loops, quality=85, method=0,
@@ -200,9 +172,3 @@ def _write_zip(frames: Frames, path: Path, comment: str) -> Path:
             archive.writestr(f"frame-{number:0{digits}}.png", PNG + picture)
         archive.writestr(RECIPE, comment)
     return path
-
-
-def _text(found: object) -> str | None:
-    if isinstance(found, bytes):
-        return found.decode("utf-8", "replace")
-    return found if isinstance(found, str) else None

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,18 +11,28 @@ from subprocess import CompletedProcess
 
 import imageio_ffmpeg
 
-from svd_core.errors import GenerationFailed, StorageFull, SvdError
+from svd_core.errors import GenerationFailed, StorageFull, SvdError, busy_if_passing, server_busy
+
+if sys.platform == "linux":
+    import resource
 
 PART = ".part"
 """How the name of an unfinished file ends."""
 
+READ_S = 120.0
+
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+SHORT = (
+    "Cannot allocate memory", "Input/output error", "Resource temporarily unavailable",
+    "Too many open files",
+)  # fmt: skip
+"""What the system says of a fault that passes."""
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to. The file takes its own name when the block ends well; on
-    any failure nothing of it is left. Raises `StorageFull`, `GenerationFailed`."""
+    any failure nothing of it is left. Raises `StorageFull`, `ServerBusy`, `GenerationFailed`."""
     part = path.with_name(f"{path.stem}.{uuid.uuid4().hex}{PART}").absolute()
     try:
         yield part
@@ -41,25 +52,61 @@ def encode(*arguments: str, data: bytes | memoryview = b"") -> bytes:
     return done.stdout
 
 
-def ffmpeg(*arguments: str, data: bytes | memoryview = b"") -> "CompletedProcess[bytes]":
-    """Run ffmpeg with `data` as its input. Raises `GenerationFailed` if it cannot be started."""
+def ffmpeg(
+    *arguments: str, data: bytes | memoryview = b"", memory: int | None = None
+) -> "CompletedProcess[bytes]":
+    """Run ffmpeg with `data` as its input.
+
+    With `memory`, as files are read that may be anybody's, it may take so many bytes of address
+    space, on Linux, and `READ_S` seconds. Raises `GenerationFailed` if it cannot be started,
+    `ServerBusy` if the machine is short of something for the moment.
+    """
     try:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *arguments]
-        return subprocess.run(command, input=data, capture_output=True, check=False)  # noqa: S603
+        if memory is None:
+            return subprocess.run(command, input=data, capture_output=True, check=False)  # noqa: S603
+        return _run_limited(command, data, memory)
     except (OSError, RuntimeError) as error:
+        if (busy := busy_if_passing(error)) is not None:
+            raise busy from error
         raise GenerationFailed(
             f"ffmpeg, which writes and reads videos, cannot be started ({error}); "
             "install the package imageio-ffmpeg again."
         ) from error
 
 
+def _run_limited(
+    command: list[str], data: bytes | memoryview, memory: int
+) -> "CompletedProcess[bytes]":
+    """Run `command` with limits. That of memory is set from outside as soon as it exists: code
+    between fork and exec is not safe in a program with threads."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:  # noqa: S603
+        if sys.platform == "linux":
+            with suppress(ProcessLookupError):  # it has ended already
+                resource.prlimit(process.pid, resource.RLIMIT_AS, (memory, memory))
+        try:
+            out, said = process.communicate(data, READ_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, said = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+        return CompletedProcess(command, process.returncode, out, said)
+
+
 def _write_error(code: int, said: str) -> SvdError:
     """`code`: exit status, minus the number of the signal that ended it. `said`: its complaints."""
     too_large = getattr(signal, "SIGXFSZ", None)  # the limit of a user's file size; not on Windows
     if any(words in said for words in FULL) or (too_large is not None and code == -too_large):
-        return StorageFull(
+        full = StorageFull(
             "There is no room left on the disk for the video; free some, or set SVD_DATA_DIR to a "
             "folder on another disk, and try again."
         )
+        full.passing = "No space left" in said or "quota" in said  # a limit of size stays
+        return full
+    if any(words in said for words in SHORT):
+        return server_busy()
     reason = (said.strip() or f"exit status {code}").splitlines()[-1][:200]
     return GenerationFailed(f"The video could not be written ({reason}); try again.")

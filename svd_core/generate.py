@@ -27,7 +27,7 @@ def generate(
     `on_progress` raised it; nothing is left on disk then.
     """
     started = time.monotonic()
-    photo = open_photo(request.image)
+    photo = open_photo(request.image, patient=True)
     earlier = Earlier.of(request, store)
     checkpoint = engine.load(on_progress, request.params.model)
     framed = frame_photo(photo, checkpoint.sizes, request.params)

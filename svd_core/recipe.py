@@ -17,8 +17,8 @@ from typing import Any, get_args
 
 from svd_core import __version__
 from svd_core.clip import Clip
+from svd_core.comment import read_comment
 from svd_core.errors import InvalidRecipe, InvalidRequest
-from svd_core.export import read_comment
 from svd_core.fingerprint import Weights, identity
 from svd_core.image import Box, Framed, Size
 from svd_core.params import Fit, Interpolation, VideoParams

@@ -25,6 +25,7 @@ from svd_core.errors import (
     StorageFull,
     SvdError,
     UnknownJob,
+    busy_if_passing,
 )
 from svd_core.export import Export, export
 from svd_core.ffmpeg import PART
@@ -216,7 +217,7 @@ class PhotoStore:
         name = hashlib.sha256(data).hexdigest()
         part = self.folder / f"{name}.{uuid.uuid4().hex}{PART}"
         try:
-            with part.open("wb") as file:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -228,13 +229,23 @@ class PhotoStore:
         return name
 
     def read(self, name: str) -> bytes:
-        """Raises `GenerationFailed` for a photo that is not there any more."""
+        """Raises `GenerationFailed` for a photo that is not there any more, `ServerBusy` for a
+        fault that passes: only a missing file means that it is gone."""
         try:
             return (self.folder / name).read_bytes()
-        except OSError as error:
+        except FileNotFoundError as error:
             raise GenerationFailed(
                 "The photo of this video is gone from the server; please send it again."
             ) from error
+        except OSError as error:
+            raise busy_if_passing(error) or GenerationFailed(
+                f"The photo of this video cannot be read ({error.strerror}); please send it again."
+            ) from error
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove these photos, as far as there are any."""
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
 
     def size(self, name: str) -> int:
         """Bytes of a photo; 0 if it is not there any more."""
@@ -289,12 +300,26 @@ def _removed(paths: list[Path]) -> list[Path]:
     return paths
 
 
-def _unwritten(error: OSError) -> StorageFull | GenerationFailed:
+def _unwritten(error: OSError) -> SvdError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(
             "There is no room left on the server's disk for the photo; please try again later."
         )
-    return GenerationFailed(f"The photo could not be kept ({error.strerror}); please try again.")
+    return busy_if_passing(error) or GenerationFailed(
+        f"The photo could not be kept ({error.strerror}); please try again."
+    )
+
+
+def private_folder(path: Path) -> Path:
+    """Make `path`, if it is missing, and close it to other users of the machine (mode 700).
+    Raises what `ResultStore` raises."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(OSError):  # somebody else's, or a disk without modes
+            path.chmod(0o700)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return path
 
 
 def _unusable(folder: Path, error: OSError) -> InvalidSettings | StorageFull:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from svd_core.clip import Frames
+from svd_core.comment import not_a_video
+from svd_core.comment import read_comment as read_comment
 from svd_core.errors import InvalidRequest
 from svd_core.ffmpeg import encode, ffmpeg, whole
 
@@ -31,6 +33,11 @@ LOSSLESS = ("-c:v", "ffv1", "-level", "3", "-slices", "4", "-slicecrc", "1", "-p
 SAFE = ("-protocol_whitelist", "file,pipe")
 MP4 = ("-f", "mov", *SAFE)
 MATROSKA = ("-f", "matroska", *SAFE)
+
+READ_MEMORY = 2**30
+"""Bytes of address space. 150 frames of 1024x576 take 200 MB of it, with two threads."""
+
+READING = ("-threads", "2")
 
 
 def write_mp4(frames: Frames, path: Path, fps: int, comment: str) -> Path:
@@ -77,14 +84,6 @@ def read_lossless(path: Path) -> Frames:
     return _frames(path, MATROSKA)
 
 
-def read_comment(path: Path) -> str | None:
-    """The comment tag of a video, None if it has none. Raises `InvalidRequest` for other files."""
-    tagged = _read(path, MP4, "-map", "0:v:0", "-c", "copy", "-f", "ffmetadata", "pipe:")
-    tags = tagged.decode("utf-8", "replace")
-    found = re.search(r"^comment=((?:\\.|[^\\\n])*)", tags, re.MULTILINE | re.DOTALL)
-    return re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL) if found else None
-
-
 def read_rate(path: Path) -> int:
     """Playback rate of a video in frames per second, rounded. Raises `InvalidRequest` for other
     files."""
@@ -95,12 +94,6 @@ def read_rate(path: Path) -> int:
     if unit is None or first is None or 0 in (int(unit[1]), int(first[1])):
         raise not_a_video(path)
     return round(int(unit[2]) / (int(unit[1]) * int(first[1])))
-
-
-def not_a_video(path: Path) -> InvalidRequest:
-    return InvalidRequest(
-        "video", f"{path.name} is not a video that can be read; choose an mp4 made by this program."
-    )
 
 
 def _frames(path: Path, container: tuple[str, ...]) -> Frames:
@@ -117,7 +110,8 @@ def _frames(path: Path, container: tuple[str, ...]) -> Frames:
 def _read(path: Path, container: tuple[str, ...], *output: str) -> bytes:
     if not path.is_file():
         raise InvalidRequest("video", f"There is no file {path.name}; check its name and folder.")
-    done = ffmpeg(*container, "-i", str(path.absolute()), *output)
+    source = (*READING, *container, "-i", str(path.absolute()))
+    done = ffmpeg(*source, *output, memory=READ_MEMORY)
     # Of a wrong checksum and of an end too early it only complains, and shows something else.
     if done.returncode != 0 or (container is MATROSKA and done.stderr):
         raise not_a_video(path)

@@ -19,6 +19,7 @@ from gradio_client import Client, handle_file
 
 from svd_core.jobs.schema import State
 from svd_core.params import VideoParams, VideoRequest
+from svd_core.temp_folder import TempFolder
 from svd_core.video import read_frames
 from tests.fake_work import front_queue, open_table
 from tests.fakes import photo
@@ -178,6 +179,30 @@ def test_the_usual_one_is_loaded_at_the_start_unless_somebody_waits_for_another(
     loaded = {line.partition(" ")[2] for line in out.splitlines() if line.startswith("load ")}
     assert loaded == ({"square"} if waits else {"None"})
     assert model == ("square" if waits else "svd-nano")
+
+
+@pytest.mark.slow
+def test_what_it_keeps_is_its_owners_alone_and_what_a_killed_one_left_is_swept(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    settings |= {"SVD_DATA_DIR": str(data)}
+    code = ("-c", f"import os; os.umask(0o022)\n{TELLS_WHAT_IT_LOADS}")
+    picture = photo(tmp_path / "photo.png")
+    with started(*code, **settings) as process, open_table(data) as table:
+        url = ready(process, settings)
+        Client(url, verbose=False, analytics_enabled=False).predict(
+            image=handle_file(picture), api_name="/generate"
+        )
+        eventually(lambda: not table.open(), SECONDS)
+        process.kill()
+        process.wait()
+    kept = {path.relative_to(data).parts[0] for path in data.rglob("*") if path.is_file()}
+    assert {"tmp", "results", "jobs.sqlite"} <= kept
+    modes = {path: path.stat().st_mode & 0o777 for path in [data, *data.rglob("*")]}
+    assert {path: mode for path, mode in modes.items() if mode & 0o077} == {}
+    assert TempFolder(data / "tmp", keep_s=3600, most_bytes=0).sweep()
+    assert not any(path.is_file() for path in (data / "tmp").rglob("*"))
 
 
 def asked(url: str, body: dict[str, object] | None = None) -> dict[str, Any]:

@@ -138,6 +138,20 @@ def test_uploads_at_the_same_time_count_together(
     assert left(store) == []
 
 
+def test_empty_files_are_limited_by_their_number(
+    store: UploadStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file that comes has all others of its key looked at."""
+    monkeypatch.setattr("svd_core.web.fal.incoming.MAX_FILES", 5)
+    for _ in range(5):
+        put(store, 0)
+    status, sentence = refusal(lambda: put(store, 0))
+    assert status == 429
+    assert "5 uploads" in sentence
+    assert len(left(store)) == 5
+    put(store, 0, "bob")
+
+
 def test_what_is_announced_as_too_much_is_refused_at_once(store: UploadStore) -> None:
     put(store, 1000)
     put(store, 1000)

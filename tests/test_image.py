@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw
 
+from svd_core.decode import decode
 from svd_core.errors import InvalidImage, InvalidRequest
 from svd_core.framer import Framer
 from svd_core.image import (
@@ -128,8 +129,8 @@ def test_a_turned_heic_is_upright_once() -> None:
 def test_heic_without_its_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(InvalidImage, match="HEIC.*pillow-heif.*JPEG"):
-        open_photo(heic(quarters()))
-    assert near(open_photo(encoded(quarters(), "AVIF", quality=90)), quarters())  # needs it not
+        decode(heic(quarters()))
+    assert near(decode(encoded(quarters(), "AVIF", quality=90)).image, quarters())  # needs it not
 
 
 def test_the_heic_package_is_loaded_only_when_needed() -> None:

@@ -14,8 +14,20 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     ("errors", "events", "params", "settings", "clip"),
-    ("ffmpeg", "image", "framer", "motion", "video", "interpolation", "export"),
-    ("fingerprint", "recipe", "storage", "extend"),
+    (
+        "ffmpeg",
+        "containers",
+        "comment",
+        "decode",
+        "decoder",
+        "image",
+        "framer",
+        "motion",
+        "video",
+        "interpolation",
+        "export",
+    ),  # fmt: skip
+    ("fingerprint", "recipe", "storage", "temp_folder", "extend"),
     (
         "models",
         "offer",
@@ -46,6 +58,7 @@ ROWS = (
 FENCES: Mapping[str, tuple[str, ...]] = {
     "numpy": (
         "clip",
+        "decode",
         "image",
         "motion",
         "video",
@@ -60,7 +73,10 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "pydantic": ("settings", "web.fal"),
     "platformdirs": ("settings",),
     "PIL": (
+        "decode",
+        "decoder",
         "image",
+        "framer",
         "motion",
         "export",
         "extend",
@@ -71,7 +87,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
         "bench",
         "nano",
     ),  # fmt: skip
-    "pillow_heif": ("image",),
+    "pillow_heif": ("decode",),
     "imageio_ffmpeg": ("ffmpeg",),
     "triton": ("bench.gpu.norm_kernels",),
     "torch": ("preview", "diffusion", "loading", "loaded", "turbo", "fast", "bench", "nano"),

@@ -237,6 +237,18 @@ def test_a_table_locked_for_5_s_is_waited_out(tmp_path: Path) -> None:
         assert isinstance(ending(late[0]), Succeeded)
 
 
+def test_the_table_is_its_owners_alone(tmp_path: Path) -> None:
+    """Also one of before that others may read, and what a killed server left beside it."""
+    path = tmp_path / "jobs.sqlite"
+    for name in ("jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm"):
+        (tmp_path / name).touch(mode=0o644)
+    with front_queue(tmp_path) as queue:
+        submit(queue, b"")
+        files = list(tmp_path.glob(f"{path.name}*"))
+        assert path in files
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
 def test_a_new_table_that_another_server_makes_ready_is_waited_for(tmp_path: Path) -> None:
     """SQLite refuses at once to change the mode of a file that somebody is about to write to."""
     other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None, check_same_thread=False)

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
-from svd_core.errors import InvalidRequest, UnknownJob
+from svd_core.errors import InvalidRequest, QueueFull, UnknownJob
 from svd_core.events import Stopped, Succeeded, Video
 from svd_core.jobs import (
     Job,
     JobOptions,
     JobTable,
+    Limits,
     Outbox,
     Premises,
     RemoteRequest,
@@ -22,7 +23,8 @@ from svd_core.jobs import (
     TableQueue,
 )
 from svd_core.jobs import retention as module
-from svd_core.jobs.schema import JOBS, State
+from svd_core.jobs.schema import JOBS, OUTBOX, State
+from svd_core.jobs.table import PRUNE_EVERY
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import STALE_S, PhotoStore, ResultStore
 from tests.fake_work import front_queue
@@ -209,15 +211,6 @@ class TestWhatAnOwnerKeeps:
         retention.sweep()
         assert not photo.exists()
 
-    @pytest.mark.parametrize("kept", [True, False])
-    def test_kept_photos_count_as_results(
-        self, retention: Retention, queue: TableQueue, kept: bool
-    ) -> None:
-        old = made(retention, queue, age_s=2, size=3_000)
-        new = made(retention, queue, 1, 3_000, photo=bytes(5_000), keep_photo=kept)
-        assert retention.sweep() == ([old.id] if kept else [])
-        assert there(retention, new)
-
     def test_an_owner_finds_its_jobs_and_nobody_elses(
         self, retention: Retention, queue: TableQueue
     ) -> None:
@@ -238,3 +231,138 @@ class TestWhatAnOwnerKeeps:
         assert queue.get(waiting.id).done is False
         assert retention.table.row(over.id) is None
         assert not retention.results.path(over.id).exists()
+
+
+class TestRooms:
+    """What one owner does costs nobody else a result."""
+
+    def test_photos_and_results_have_rooms_of_their_own(
+        self, retention: Retention, queue: TableQueue
+    ) -> None:
+        old = made(retention, queue, age_s=3, size=3_000)
+        kept = [
+            made(retention, queue, 2, 100, photo=bytes([n]) * 6_000, keep_photo=True)
+            for n in range(2)
+        ]
+        assert retention.sweep() == []
+        assert there(retention, old)
+        assert [queue.photo(job.id) is None for job in kept] == [True, False]
+        assert len(photos_of(retention)) == 1
+
+    def test_a_photo_counts_once(self, retention: Retention, queue: TableQueue) -> None:
+        jobs = [made(retention, queue, 1, 100, bytes(6_000), keep_photo=True) for _ in range(5)]
+        assert retention.sweep() == []
+        assert all(queue.photo(job.id) for job in jobs)
+
+    @pytest.mark.parametrize("keep_photo", [True, False])
+    def test_jobs_that_came_to_nothing_keep_no_photo(
+        self, retention: Retention, queue: TableQueue, keep_photo: bool
+    ) -> None:
+        """One upload, submitted and stopped a hundred times, took everybody's videos away."""
+        victim = made(retention, queue, age_s=9, size=9_000, owner="ann")
+        for _ in range(100):
+            options = JobOptions(owner="eve", keep_photo=keep_photo)
+            queue.submit(VideoRequest(bytes(6_000), VideoParams()), options).cancel()
+        assert photos_of(retention) == []
+        assert retention.sweep() == []
+        assert there(retention, victim)
+
+    def test_whoever_holds_most_loses_their_own_oldest(
+        self, retention: Retention, queue: TableQueue
+    ) -> None:
+        ann = [made(retention, queue, 100 - n, 1_500, owner="ann") for n in range(2)]
+        eve = [made(retention, queue, 50 - n, 3_000, owner="eve") for n in range(4)]
+        assert set(retention.sweep()) == {eve[0].id, eve[1].id}
+        assert all(there(retention, job) for job in ann)
+
+    def test_the_room_of_photos_is_looked_at_when_they_come(
+        self, retention: Retention, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("svd_core.jobs.photos.LOOK_BYTES", 5_000)
+        limits = Limits(max_queue=1000, photo_bytes=10_000)
+        queue = TableQueue(Premises(retention.table, retention.photos, limits))
+        for n in range(30):
+            made(retention, queue, photo=bytes([n]) * 2_000, keep_photo=True)
+        queue.close()
+        assert sum(path.stat().st_size for path in photos_of(retention)) <= 15_000
+
+    def test_refused_requests_are_not_kept_without_limit(
+        self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("svd_core.jobs.rows.MAX_REFUSED", 20)
+        video = made(retention, queue, owner="ann")
+        other = queue.reject(InvalidRequest("fps", "No."), JobOptions(owner="ann"))
+        flood = JobOptions(owner="eve", webhook="http://127.0.0.1:1/")
+        jobs = [queue.reject(InvalidRequest("fps", "No."), flood) for _ in range(200)]
+        assert len(queue.of_owner("eve", 1000)) <= 20 + PRUNE_EVERY
+        assert queue.get(jobs[-1].id).done
+        assert queue.get(other.id).done
+        assert there(retention, video)
+        with retention.table.database.read() as connection:
+            letters = connection.scalar(select(func.count()).select_from(OUTBOX))
+        assert letters <= 20 + PRUNE_EVERY
+
+    def test_rows_of_one_owner_do_not_push_out_those_of_others(
+        self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "MAX_ROWS", 10)
+        video = made(retention, queue, age_s=9, owner="ann")
+        for _ in range(20):
+            queue.submit(VideoRequest(b"photo", VideoParams()), JobOptions(owner="eve")).cancel()
+        gone = retention.sweep()
+        assert len(gone) == 11
+        assert there(retention, video)
+
+
+class TestPhotos:
+    def test_a_refused_job_leaves_none(
+        self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The table refuses what this process let pass: another took the last place."""
+        monkeypatch.setattr(queue, "_limits", Limits(max_queue=1))
+        monkeypatch.setattr(queue._board, "taken", lambda *_: 0)
+        queue.submit(VideoRequest(b"first", VideoParams()))
+        with pytest.raises(QueueFull):
+            queue.submit(VideoRequest(b"second", VideoParams()))
+        assert [path.read_bytes() for path in photos_of(retention)] == [b"first"]
+
+    def test_a_photo_goes_with_the_last_job_that_needs_it(
+        self, retention: Retention, queue: TableQueue
+    ) -> None:
+        request = VideoRequest(b"photo", VideoParams())
+        first, second = queue.submit(request), queue.submit(request)
+        first.cancel()
+        assert len(photos_of(retention)) == 1
+        second.cancel()
+        assert photos_of(retention) == []
+
+    def test_it_goes_when_the_job_is_made(self, retention: Retention, queue: TableQueue) -> None:
+        made(retention, queue)
+        assert photos_of(retention) == []
+
+    def test_it_goes_when_its_job_is_removed(self, retention: Retention, queue: TableQueue) -> None:
+        one, two = (made(retention, queue, keep_photo=True) for _ in range(2))
+        retention.remove([one.id])
+        assert queue.photo(two.id) == b"photo"
+        retention.remove([two.id])
+        assert photos_of(retention) == []
+
+    def test_one_that_is_let_go_while_it_comes_again_is_there(
+        self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another process removes it after it was put and before the job refers to it."""
+        put = PhotoStore.put
+
+        def put_and_lose(self: PhotoStore, data: bytes) -> str:
+            name = put(self, data)
+            monkeypatch.setattr(PhotoStore, "put", put)
+            queue._photos.release(name)
+            return name
+
+        monkeypatch.setattr(PhotoStore, "put", put_and_lose)
+        job = queue.submit(VideoRequest(b"photo", VideoParams()))
+        assert queue.photo(job.id) == b"photo"
+
+
+def photos_of(retention: Retention) -> list[Path]:
+    return [path for path in retention.photos.folder.iterdir() if path.suffix == ""]

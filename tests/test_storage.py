@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from svd_core.errors import (
     GenerationFailed,
     InvalidSettings,
+    ServerBusy,
     StorageFull,
     SvdError,
     UnknownJob,
 )
 from svd_core.ffmpeg import PART
-from svd_core.storage import STALE_S, PhotoStore, ResultStore, bytes_of
+from svd_core.storage import STALE_S, PhotoStore, ResultStore, bytes_of, private_folder
 from svd_core.video import write_mp4
 from tests.fake_work import moving
 
@@ -228,6 +229,39 @@ def test_a_photo_that_is_gone_is_told(photos: PhotoStore) -> None:
         photos.read("0" * 64)
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EMFILE, ServerBusy),
+        (errno.ENFILE, ServerBusy),
+        (errno.ENOMEM, ServerBusy),
+        (errno.EIO, ServerBusy),
+        (errno.EACCES, GenerationFailed),
+        (errno.ENOENT, GenerationFailed),
+    ],
+)
+def test_only_a_missing_photo_is_gone(
+    photos: PhotoStore, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[SvdError]
+) -> None:
+    def refused(_: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    name = photos.put(b"photo")
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(kind) as caught:
+        photos.read(name)
+    assert ("gone" in caught.value.message) == (number == errno.ENOENT)
+
+
+def test_photos_and_private_folders_are_their_owners_alone(
+    photos: PhotoStore, tmp_path: Path
+) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    for name in ("open", "new"):
+        assert private_folder(tmp_path / name).stat().st_mode & 0o777 == 0o700
+    assert (photos.folder / photos.put(b"photo")).stat().st_mode & 0o777 == 0o600
+
+
 def test_photos_go_when_nobody_needs_them_any_more(photos: PhotoStore) -> None:
     needed, old, young = (photos.put(data) for data in (b"needed", b"old", b"young"))
     part = photos.folder / f"{old}.0123{PART}"
@@ -257,7 +291,13 @@ def test_a_photo_that_comes_again_is_young_again(photos: PhotoStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(errno.ENOSPC, StorageFull), (errno.EIO, GenerationFailed)]
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, StorageFull),
+        (errno.EIO, ServerBusy),
+        (errno.EMFILE, ServerBusy),
+        (errno.EACCES, GenerationFailed),
+    ],
 )
 def test_a_photo_that_cannot_be_kept_leaves_nothing(
     photos: PhotoStore, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[SvdError]
@@ -266,7 +306,7 @@ def test_a_photo_that_cannot_be_kept_leaves_nothing(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("svd_core.storage.os.fsync", refused)
-    with pytest.raises(kind, match="photo"):
+    with pytest.raises(kind, match="again"):
         photos.put(b"photo")
     assert list(photos.folder.iterdir()) == []
 

@@ -216,7 +216,8 @@ class Tab:
         return data
 
     def stop(self) -> None:
-        self._post("run/predict", self._action("stop"), [None])
+        stopping = self._action("stop")
+        self._post("run/predict", stopping, self._inputs(stopping, {}))
 
 
 @SPACE

@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-OTHERS = ("api", "contest", "extras", "gpu", "interpolation", "plans")
+OTHERS = ("api", "contest", "extras", "gpu", "interpolation", "plans", "soak")
 """Modules of that name, asked for with or without dashes; some bring torch, which takes seconds."""
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from svd_core.jobs.backoff import Backoff
 from svd_core.jobs.database import insisted
 from svd_core.jobs.premises import Premises
 from svd_core.jobs.schema import Row
@@ -32,10 +33,11 @@ class Ahead:
         on_change: Callable[[Row], None],
     ) -> None:
         self._table = premises.table
-        self._photos = premises.photos
+        self._photos = premises.job_photos
         self._fetch = premises.fetch
         self._waiting = waiting
         self._on_change = on_change
+        self._backoff = Backoff()
         self._lock = threading.Lock()
         self._under_way: dict[str, threading.Thread] = {}
         self._closing = threading.Event()
@@ -78,8 +80,13 @@ class Ahead:
         """What is to be done to the table after the photo has come, or has not."""
         assert row.image_url is not None
         try:
-            name = self._photos.put(self._fetch(row.image_url))
+            name, ensure = self._photos.put(self._fetch(row.image_url))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this job
             ending = ending_of(row.id, error)
+            with self._lock:
+                delay_s = self._backoff.delay_s(row.id, ending)
+            if delay_s is not None:
+                self._closing.wait(delay_s)
+                return lambda: None
             return lambda: self._table.end_waiting(row.id, ending)
-        return lambda: self._table.provide(row.id, name)
+        return lambda: self._table.provide(row.id, name, ensure)

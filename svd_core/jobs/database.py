@@ -1,6 +1,7 @@
 """Connections to the database of the job table; its errors become ours here."""
 
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -56,7 +57,7 @@ class Database:
             self.url = make_url(url)
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
             if self.is_sqlite:
-                _make_folder(self.url)
+                _make_file(self.url)
             self._engine = create_engine(
                 self.url,
                 pool_size=8,
@@ -154,9 +155,17 @@ def insisted(change: Callable[[], T], closing: threading.Event) -> T | None:
                 return None
 
 
-def _make_folder(url: URL) -> None:
-    if url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+def _make_file(url: URL) -> None:
+    """An empty database that only its owner may read: it holds addresses with their tokens. SQLite
+    gives the files beside it the same mode."""
+    if not url.database or url.database.startswith((":memory:", "file:")):
+        return
+    path = Path(url.database)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        with suppress(OSError):  # it is not there, or somebody else's, or a disk without modes
+            file.chmod(0o600)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

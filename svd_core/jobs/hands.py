@@ -16,6 +16,8 @@ from svd_core.jobs.ticket import Ticket
 from svd_core.params import VideoRequest
 from svd_core.storage import bytes_of
 
+STOPPED = "The server was stopped; the video is made as soon as it is back."
+
 log = logging.getLogger(__name__)
 
 
@@ -75,10 +77,11 @@ class Hands:
         finally:
             self._held.pop(ticket.id, None)
 
-    def put_back(self, ticket: Ticket) -> None:
+    def put_back(self, ticket: Ticket, note: str = STOPPED) -> None:
         """Give a job its place in line again, as if it had not been begun."""
         self._held.pop(ticket.id, None)
-        if (row := self._table.release(ticket.id, self.token)) is not None:
+        row = insisted(lambda: self._table.release(ticket.id, self.token, note), self.closing)
+        if row is not None:
             self._board.show(row)
 
     def _write(self, ticket: Ticket, ending: Ending) -> None:

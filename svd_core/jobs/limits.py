@@ -1,5 +1,6 @@
 """How many jobs a queue takes, and how long it waits for what."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -10,7 +11,7 @@ class Limits:
 
     `lease_s`: seconds after which a worker that shows no sign of life has lost its job. `every_s`:
     seconds between two looks at what other processes did. `patience_s`: seconds that `close` waits
-    for the work under way to notice.
+    for the work under way to notice. `photo_bytes`: of all photos together, see `JobPhotos`.
     """
 
     max_queue: int = 32
@@ -18,6 +19,7 @@ class Limits:
     lease_s: float = 10.0
     every_s: float = 1.0
     patience_s: float = 10.0
+    photo_bytes: float = math.inf
 
 
 USUAL_LIMITS = Limits()

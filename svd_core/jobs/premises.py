@@ -1,9 +1,11 @@
 """What a queue stands on, whoever does the work."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from svd_core.errors import InvalidImage
 from svd_core.jobs.limits import USUAL_LIMITS, Limits
+from svd_core.jobs.photos import JobPhotos
 from svd_core.jobs.protocol import Fetch
 from svd_core.jobs.table import JobTable
 from svd_core.storage import PhotoStore
@@ -22,3 +24,8 @@ class Premises:
     photos: PhotoStore
     limits: Limits = USUAL_LIMITS
     fetch: Fetch = no_fetch
+
+    @cached_property
+    def job_photos(self) -> JobPhotos:
+        """The photos as the table refers to them."""
+        return JobPhotos(self.table, self.photos, self.limits.photo_bytes)

@@ -1,7 +1,7 @@
 """The queue over the job table, whoever does the work: a thread here, a watcher, other servers."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from uuid import uuid4
 
@@ -28,7 +28,9 @@ class TableQueue:
 
     def __init__(self, premises: Premises) -> None:
         self._table = premises.table
-        self._photos = premises.photos
+        self._store = premises.photos
+        self._photos = premises.job_photos
+        premises.table.on_released = self._release
         self._limits = premises.limits
         self._board = Board(self._ticket, self.in_turn)
         self._hands = Hands(premises, self._board)
@@ -37,9 +39,20 @@ class TableQueue:
 
     def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Ticket:
         self.ensure_room(options)  # what the table is going to refuse need not fill the disk first
-        row = self._table.new(uuid4().hex, request.params, options, **self._placed(request))
+        photo, ensure = self._placed(request)
+        row = self._table.new(uuid4().hex, request.params, options, **photo)
         states = (State.WAITING,) if self.in_turn else (State.WAITING, State.RUNNING)
-        row = self._table.insert(row, states, lambda *counts: self._admit(options, *counts))
+
+        def admit(there: int, own: int) -> None:
+            self._admit(options, there, own)
+            ensure()
+
+        try:
+            row = self._table.insert(row, states, admit)
+        except SvdError:
+            if row.image is not None:
+                self._release(row.image)
+            raise
         ticket = self._board.show(row)
         self._look_for_work()
         return ticket
@@ -73,7 +86,7 @@ class TableQueue:
 
     def photo(self, job_id: str) -> bytes | None:
         name = self._row(job_id).image
-        return None if name is None else self._photos.read(name)
+        return None if name is None else self._store.read(name)
 
     def at_hand(self, job_id: str) -> Ticket | None:
         return self._board.find(job_id)
@@ -117,11 +130,19 @@ class TableQueue:
     def _ticket(self, row: Row) -> Ticket:
         return Ticket(row, self._table.clock.now, self._cancel, self._watched)
 
-    def _placed(self, request: VideoRequest | RemoteRequest) -> dict[str, str]:
+    def _placed(
+        self, request: VideoRequest | RemoteRequest
+    ) -> tuple[dict[str, str], Callable[[], None]]:
+        """The columns of the photo, and what makes sure that it is there."""
         if isinstance(request, RemoteRequest):
-            return {"image_url": request.image_url}
-        image = {"image": self._photos.put(request.image)}
-        return image if request.continues is None else image | {"continues": request.continues}
+            return {"image_url": request.image_url}, lambda: None
+        name, ensure = self._photos.put(request.image)
+        more = {} if request.continues is None else {"continues": request.continues}
+        return {"image": name} | more, ensure
+
+    def _release(self, name: str) -> None:
+        with suppress(SvdError):  # then the next sweep removes it
+            self._photos.release(name)
 
     def _cancel(self, job_id: str) -> Cancellation:
         try:

@@ -1,4 +1,4 @@
-"""What is too old or too much goes: rows of ended jobs, with their videos and their photos."""
+"""Retention: ended jobs that are too old or too many go, with their videos and their photos."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, select
 
+from svd_core.jobs.eviction import Item, evict
+from svd_core.jobs.photos import JobPhotos
 from svd_core.jobs.schema import JOBS, OUTBOX, State
 from svd_core.jobs.table import JobTable
 from svd_core.storage import PhotoStore, ResultStore
 
 MAX_ROWS = 100_000
-"""Ended jobs kept at most, since failures have no size; that is some 200 MB of table."""
+"""Ended jobs kept at most, since failures have no size; that is some 200 MB of table. As many
+refused requests, of which each owner has `MAX_REFUSED`."""
 
 BATCH = 500
 
@@ -21,8 +24,9 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Retention:
     """`keep_hours`: how long an ended job stays. `keep_gb`: how many gigabytes (10^9 bytes) of
-    results stay, the oldest going first; the newest stays in any case, somebody waits for it. As
-    many of photos stay, whether they were sent or fetched, besides those of open jobs."""
+    results stay, and as many of photos, apart from each other. Where there is too much, whoever
+    holds the most loses their own oldest first; the newest result stays in any case, somebody waits
+    for it."""
 
     table: JobTable
     results: ResultStore
@@ -39,45 +43,62 @@ class Retention:
         gone = self._had_their_time()
         self.remove(gone)
         self.results.sweep(self._known, self.keep_hours)
-        self.photos.sweep(self._photos(), self.keep_gb * 1e9)
+        self._job_photos.sweep()
         return gone
 
     def remove(self, gone: Sequence[str]) -> None:
-        """Remove ended jobs, with their videos, before their time."""
+        """Remove ended jobs before their time, with their videos, and their photos unless other
+        jobs have the same."""
+        photos: set[str] = set()
         for start in range(0, len(gone), BATCH):
             batch = gone[start : start + BATCH]
             with self.table.database.write() as connection:
-                connection.execute(delete(OUTBOX).where(OUTBOX.c.job_id.in_(batch)))
                 ended = JOBS.c.id.in_(batch) & (JOBS.c.state == State.ENDED)
+                kept = select(JOBS.c.image).where(ended, JOBS.c.image.is_not(None))
+                photos |= {name for name in connection.scalars(kept) if name is not None}
+                connection.execute(delete(OUTBOX).where(OUTBOX.c.job_id.in_(batch)))
                 connection.execute(delete(JOBS).where(ended))
             self.results.remove(batch)
+        for name in photos:
+            self._job_photos.release(name)
+
+    @property
+    def _job_photos(self) -> JobPhotos:
+        return JobPhotos(self.table, self.photos, self.keep_gb * 1e9)
 
     def _had_their_time(self) -> list[str]:
         now = self.table.clock.now()
-        columns = select(JOBS.c.id, JOBS.c.ended, JOBS.c.expires, JOBS.c.bytes, JOBS.c.image)
+        columns = select(
+            JOBS.c.id, JOBS.c.owner, JOBS.c.ended, JOBS.c.expires, JOBS.c.bytes,
+            JOBS.c.params.is_(None).label("refused"),
+        )  # fmt: skip
         with self.table.database.read() as connection:
             ended = connection.execute(
                 columns.where(JOBS.c.state == State.ENDED).order_by(JOBS.c.ended.desc())
             ).all()
-        gone, room, videos = [], self.keep_gb * 1e9, 0
+        gone = [
+            row.id
+            for row in ended
+            if now - row.ended > self.keep_hours * 3600 or (row.expires or now) < now
+        ]
+        over = set(gone)
+        left = [row for row in ended if row.id not in over]
+        refused = [Item(row.id, row.owner, 1) for row in left if row.refused]
+        others = [Item(row.id, row.owner, 1) for row in left if not row.refused]
         playback = self.results.playback_bytes()  # made since the job ended
-        for index, row in enumerate(ended):
-            room -= row.bytes + (0 if row.image is None else self.photos.size(row.image))
-            room -= playback.get(row.id, 0)
-            videos += row.bytes > 0
-            too_much = room < 0 and row.bytes > 0 and videos > 1
-            too_old = now - row.ended > self.keep_hours * 3600
-            if too_much or too_old or index >= MAX_ROWS or (row.expires or now) < now:
-                gone.append(row.id)
-        return gone
+        videos = [
+            Item(row.id, row.owner, row.bytes + playback.get(row.id, 0))
+            for row in left
+            if row.bytes > 0
+        ]
+        more = {
+            *evict(refused, MAX_ROWS),
+            *evict(others, MAX_ROWS),
+            *evict(videos, self.keep_gb * 1e9),
+        }
+        return gone + [row.id for row in left if row.id in more]
 
     def _known(self, ids: Collection[str]) -> set[str]:
         """Those of `ids` that are in the table."""
         with self.table.database.read() as connection:
             return set(connection.scalars(select(JOBS.c.id).where(JOBS.c.id.in_(ids))))
-
-    def _photos(self) -> set[str]:
-        """Uploads that jobs still need."""
-        with self.table.database.read() as connection:
-            found = connection.scalars(select(JOBS.c.image).where(JOBS.c.image.is_not(None)))
-            return {name for name in found if name is not None}

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded
 from svd_core.jobs.record import added
@@ -12,11 +12,20 @@ from svd_core.jobs.schema import JOBS, LINE, OUTBOX, Row, State
 
 Ending = Succeeded | Failed | Stopped
 
+MAX_REFUSED = 500
+"""Refused requests that are kept of one owner; they have no video to look for."""
+
 
 def next_number(connection: Connection) -> int:
     """The next number in line; everybody else who wants one waits until this transaction ends."""
     connection.execute(update(LINE).values(number=LINE.c.number + 1))
     return connection.scalar(select(LINE.c.number)) or 0
+
+
+def lock_line(connection: Connection) -> None:
+    """Have everybody who refers to a photo, or looks for references, wait until this transaction
+    ends. SQLite locks the whole table when a transaction that writes begins."""
+    connection.execute(select(LINE.c.number).with_for_update())
 
 
 def locked(connection: Connection, job_id: str) -> Row | None:
@@ -51,7 +60,7 @@ def ended(connection: Connection, row: Row, ending: Ending, now: float, size: in
         ended=now,
         expires=None if options.keep_s is None else now + options.keep_s,
         record=added(row.record, ending, utc(now)),
-        image=row.image if options.keep_photo else None,
+        image=row.image if options.keep_photo and isinstance(ending, Succeeded) else None,
         worker=None,
         bytes=size,
     )
@@ -71,6 +80,18 @@ def back_in_line(connection: Connection, row: Row, note: str, now: float, attemp
         started=None,
         record=added(row.record, waits, utc(now)),
     )
+
+
+def prune_refused(connection: Connection, owner: str) -> None:
+    """Forget the oldest refused requests of `owner`, with their webhooks."""
+    refused = select(JOBS.c.id).where(
+        JOBS.c.owner == owner, JOBS.c.params.is_(None), JOBS.c.state == State.ENDED
+    )
+    old = list(connection.scalars(refused.order_by(JOBS.c.number.desc()).offset(MAX_REFUSED)))
+    for start in range(0, len(old), 500):  # databases limit what one statement may name
+        batch = old[start : start + 500]
+        connection.execute(delete(OUTBOX).where(OUTBOX.c.job_id.in_(batch)))
+        connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch)))
 
 
 def utc(seconds: float) -> datetime:

@@ -77,6 +77,7 @@ JOBS = Table(
     Index("svd_jobs_line", "state", "rank", "number"),
     Index("svd_jobs_ended", "ended"),
     Index("svd_jobs_owner", "owner", "number"),
+    Index("svd_jobs_image", "image"),
 )
 
 OUTBOX = Table(

@@ -12,12 +12,25 @@ from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.database import Database
 from svd_core.jobs.protocol import Cancellation, JobOptions
 from svd_core.jobs.record import Record, added, to_json
-from svd_core.jobs.rows import Ending, back_in_line, changed, ended, locked, next_number, utc
+from svd_core.jobs.rows import (
+    Ending,
+    back_in_line,
+    changed,
+    ended,
+    lock_line,
+    locked,
+    next_number,
+    prune_refused,
+    utc,
+)
 from svd_core.jobs.schema import JOBS, Row, State, found
 from svd_core.params import VideoParams
 
 MAX_ATTEMPTS = 3
 """How often a job is begun whose worker dies on it: the third time it is likely the job's doing."""
+
+PRUNE_EVERY = 50
+"""Numbers in line between two looks at how many refused requests an owner has."""
 
 OPEN = (State.WAITING, State.RUNNING)
 
@@ -36,12 +49,14 @@ class Glance(NamedTuple):
 class JobTable:
     """Safe to use from any thread and any number of processes.
 
-    Methods raise `QueueUnavailable` and `StorageFull` besides what they name.
+    `on_released` is called with the name of a photo that a job has let go of, after the change is
+    written. Methods raise `QueueUnavailable` and `StorageFull` besides what they name.
     """
 
     def __init__(self, database: Database, clock: SteadyClock | None = None) -> None:
         self.database = database
         self.clock = clock or SteadyClock()
+        self.on_released: Callable[[str], None] = lambda _: None
         found(database)
 
     def new(
@@ -75,6 +90,8 @@ class JobTable:
         with self.database.write() as connection:
             row = replace(row, number=next_number(connection))
             connection.execute(insert(JOBS).values(row.to_columns()))
+            if row.number % PRUNE_EVERY == 0:
+                prune_refused(connection, row.options.owner)
             return ended(connection, row, ending, self.clock.now())
 
     def row(self, job_id: str) -> Row | None:
@@ -142,16 +159,19 @@ class JobTable:
             row = locked(connection, job_id)
             if row is None or row.worker != worker:
                 return None
-            return ended(connection, replace(row, record=record), ending, self.clock.now(), size)
+            known = replace(row, record=record)
+            after = ended(connection, known, ending, self.clock.now(), size)
+        return self._notify(row, after)
 
-    def release(self, job_id: str, worker: str) -> Row | None:
-        """Put a job of `worker` back to its place in line, as if it had not been begun."""
+    def release(self, job_id: str, worker: str, note: str) -> Row | None:
+        """Put a job of `worker` back to its place in line, as if it had not been begun. `note`:
+        why."""
         with self.database.write() as connection:
             row = locked(connection, job_id)
             if row is None or row.worker != worker:
                 return None
-            note = "The server was stopped; the video is made as soon as it is back."
-            return back_in_line(connection, row, note, self.clock.now(), row.attempt - 1)
+            after = back_in_line(connection, row, note, self.clock.now(), row.attempt - 1)
+        return self._notify(row, after)
 
     def abandoned(self, job_id: str, version: int) -> Row | None:
         """Put a job whose worker is gone back to its place in line, or end it if that has happened
@@ -160,13 +180,15 @@ class JobTable:
             row = locked(connection, job_id)
             if row is None or row.state is not State.RUNNING or row.version != version:
                 return None
-            if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
-                return ended(connection, row, Failed(_dies_of_it(row)), self.clock.now())
             note = (
                 "The server went down while it worked on this video; it starts over "
                 f"(attempt {row.attempt + 1} of {MAX_ATTEMPTS})."
             )
-            return back_in_line(connection, row, note, self.clock.now(), row.attempt)
+            if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
+                after = ended(connection, row, Failed(_dies_of_it(row)), self.clock.now())
+            else:
+                after = back_in_line(connection, row, note, self.clock.now(), row.attempt)
+        return self._notify(row, after)
 
     def cancel(self, job_id: str) -> tuple[Cancellation, Row]:
         """Raises `UnknownJob`."""
@@ -174,11 +196,12 @@ class JobTable:
             row = locked(connection, job_id)
             if row is None:
                 raise UnknownJob("This job is not known here any more.")
-            if row.state is State.WAITING:
-                return Cancellation.REMOVED, ended(connection, row, Stopped(), self.clock.now())
             if row.state is State.RUNNING:
                 return Cancellation.REQUESTED, changed(connection, row, stop_asked=True)
-            return Cancellation.TOO_LATE, row
+            if row.state is State.ENDED:
+                return Cancellation.TOO_LATE, row
+            after = ended(connection, row, Stopped(), self.clock.now())
+        return Cancellation.REMOVED, self._notify(row, after)
 
     def time_out(self, job_id: str) -> Row | None:
         """End a job that has waited too long; None if it does not wait any more."""
@@ -194,15 +217,27 @@ class JobTable:
             row = locked(connection, job_id)
             if row is None or row.state is not State.WAITING:
                 return None
-            return ended(connection, row, ending, self.clock.now())
+            after = ended(connection, row, ending, self.clock.now())
+        return self._notify(row, after)
 
-    def provide(self, job_id: str, image: str) -> Row | None:
-        """Give a job its photo, which is on disk; None if it does not wait any more."""
+    def provide(
+        self, job_id: str, image: str, ensure: Callable[[], None] = lambda: None
+    ) -> Row | None:
+        """Give a job its photo, which is on disk; None if it does not wait any more. `ensure`: see
+        `JobPhotos.put`."""
         with self.database.write() as connection:
+            lock_line(connection)
             row = locked(connection, job_id)
             if row is None or row.state is not State.WAITING:
                 return None
+            ensure()
             return changed(connection, row, image=image)
+
+    def _notify(self, before: Row, after: Row) -> Row:
+        """`after`; the photo that the job has let go of since `before` is told to `on_released`."""
+        if before.image is not None and after.image is None:
+            self.on_released(before.image)
+        return after
 
 
 def _dies_of_it(row: Row) -> SvdError:

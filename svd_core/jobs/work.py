@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Generator
 
-from svd_core.errors import Cancelled, GenerationFailed, SvdError
+from svd_core.errors import Cancelled, GenerationFailed, OutOfMemory, SvdError, busy_if_passing
 from svd_core.events import Failed, OnProgress, Progress, Stopped, Video
 from svd_core.params import VideoRequest
 
@@ -18,9 +18,17 @@ log = logging.getLogger(__name__)
 
 
 def ending_of(job_id: str, error: Exception) -> Failed | Stopped:
-    """How a job ends whose work raised `error`. What nobody foresaw is logged with its trace."""
+    """How a job ends whose work raised `error`. What nobody foresaw is logged with its trace.
+
+    An error that is `passing`, or was caused by a fault that passes, is no end yet where the job
+    can be tried again.
+    """
     if isinstance(error, Cancelled):
         return Stopped()
+    known = isinstance(error, OutOfMemory) or getattr(error, "passing", False)
+    if not known and (busy := busy_if_passing(error)) is not None:
+        log.warning("Job %s met a fault that passes: %s", job_id, error)
+        return Failed(busy)
     if isinstance(error, SvdError):
         return Failed(_without_trace(error))
     log.error("Job %s ended by an unforeseen error.", job_id, exc_info=error)

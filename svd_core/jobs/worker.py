@@ -9,6 +9,7 @@ from contextlib import suppress
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Progress, Succeeded
 from svd_core.jobs.ahead import Ahead
+from svd_core.jobs.backoff import WAITS, Backoff
 from svd_core.jobs.premises import Premises
 from svd_core.jobs.queue import TableQueue
 from svd_core.jobs.rows import Ending
@@ -31,6 +32,7 @@ class WorkerQueue(TableQueue):
 
     def __init__(self, work: Work, premises: Premises) -> None:
         self._make = work
+        self._backoff = Backoff()
         self._ahead = Ahead(premises, lambda: self._board.unprovided(), self._provided)
         self._called = threading.Event()
         self._called.set()  # jobs may wait since before the start
@@ -60,12 +62,21 @@ class WorkerQueue(TableQueue):
             try:
                 while (turn := self._hands.take()) is not None:
                     ticket, row = turn
-                    self._hands.end(ticket, self._run(ticket, row))
+                    self._finish(ticket, self._run(ticket, row))
             except Exception as error:  # noqa: BLE001 - a server without a worker helps nobody
                 known = isinstance(error, SvdError)
                 log.warning("The line is looked at again. %s", error, exc_info=not known)
                 self._hands.closing.wait(RETRY_S)
                 self._called.set()
+
+    def _finish(self, ticket: Ticket, ending: Ending) -> None:
+        """End a job, or put it back in line and wait if what it met passes."""
+        delay_s = self._backoff.delay_s(ticket.id, ending)
+        if delay_s is None:
+            self._hands.end(ticket, ending)
+        else:
+            self._hands.put_back(ticket, WAITS)
+            self._hands.closing.wait(delay_s)
 
     def _run(self, ticket: Ticket, row: Row) -> Ending:
         def on_progress(progress: Progress) -> None:

@@ -12,6 +12,9 @@ from uuid import uuid4
 from svd_core.errors import StorageFull
 from svd_core.web.fal.answers import Refusal, request_error
 
+MAX_FILES = 1000
+"""Files of one key. Each is looked at when another comes, empty ones too."""
+
 LOOK_EVERY = 8 * 2**20
 """Bytes after which the space used is looked at again: other uploads of the key go on meanwhile."""
 
@@ -48,6 +51,9 @@ class Incoming:
         return self._hash.hexdigest()[:32]
 
     def open(self) -> None:
+        """Raises `Refusal` where the key has too many files."""
+        if sum(1 for _ in files_in(self._owned)) >= MAX_FILES:
+            raise too_many()
         self.draft.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
@@ -95,6 +101,14 @@ def too_much(limits: Limits) -> Refusal:
         f"uploads more than the {limits.owner / 1e9:g} GB that are kept for a key."
     )
     return Refusal(request_error(413, detail, "file_too_large"))
+
+
+def too_many() -> Refusal:
+    detail = (
+        f"{MAX_FILES} uploads are kept for a key, and there are as many already; please try again "
+        "when the oldest have expired."
+    )
+    return Refusal(request_error(429, detail, "too_many_files"))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from svd_core.errors import SvdError
+from svd_core.errors import QueueFull, SvdError
 from svd_core.image import MAX_BYTES
 from svd_core.jobs import Job
 from svd_core.web.page.components import Files
@@ -17,6 +17,9 @@ from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
 from svd_core.web.page.watching import then_watch
 from svd_core.web.page.words import error_html, status_html
+
+MAX_PHOTOS = 100
+"""Of one click. Each is decoded, and the line has 32 places unless the server is told otherwise."""
 
 PHOTOS = [
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif",
@@ -51,9 +54,12 @@ def wire_batch(studio: Studio, batch: Batch) -> None:
         values = studio.values(given)
         jobs: list[Job] = []
         lines = []
-        for name in given[batch.photos] or []:
+        for name in (given[batch.photos] or [])[:MAX_PHOTOS]:
             try:
                 jobs.append(studio.backend.submit(_read(Path(name)), values, visitor))
+            except QueueFull as error:  # so it is for the others, which need not be read
+                lines.append(error_html(core(error.message, say)))
+                break
             except SvdError as error:
                 lines.append(error_html(f"{Path(name).name}: {core(error.message, say)}"))
         if jobs:

@@ -63,7 +63,7 @@ def wire_exporting(studio: Studio, parts: Exporting) -> None:
             wanted = Export(
                 format=format, fps=fps, order=order, loops=loops, interpolation=interpolation
             )
-            path = parts.handed.place(f"svd-{job.last.video.seed}{wanted.suffix}")
+            path = parts.handed.place(f"svd-{job.last.video.seed}{wanted.suffix}", job.id)
             studio.backend.results.export(job.id, wanted, path)
         except SvdError as error:
             return {parts.said: refused_html(error, say), parts.handed.file: None}

@@ -1,6 +1,5 @@
 """A file that is made at a click and handed over as a download."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
+from svd_core.temp_folder import place_for, remove_copies
 from svd_core.web.page.occasions import QUICK
 
 TAKE = """() => setTimeout(() => {
@@ -35,11 +35,13 @@ class Handed:
         take = TAKE.replace("ID", f"{self.go.elem_id}-file")
         made.success(None, js=take, api_visibility="private")
 
-    def place(self, name: str) -> Path:
-        """Where to write a file of that name: in a folder of its own, among those that Gradio
-        hands out, and removes after a day."""
-        cache = Path(self.file.GRADIO_CACHE)
-        cache.mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(dir=cache)) / name
+    def place(self, name: str, key: str) -> Path:
+        """Where to write a file of that name for `key`, the id of a job or another secret: in the
+        folder of temporary files, in the place of an earlier one."""
+        path = place_for(Path(self.file.GRADIO_CACHE), key, name)
         self.file.temp_files.add(str(path))
         return path
+
+    def discard(self, *keys: str) -> None:
+        """Remove all files that were made for these keys, and copies that Gradio made of theirs."""
+        remove_copies(Path(self.file.GRADIO_CACHE), *keys)

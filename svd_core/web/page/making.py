@@ -50,16 +50,17 @@ def wire_making(opened: Dependency, studio: Studio) -> None:
             still,
         )
 
-    def on_stop(ids: list[str]) -> None:
-        """Ask for the end. The watcher shows it, and nobody else: two would race."""
+    def on_stop(ids: list[str], card: Any) -> None:
+        """Ask for the end of this visitor's jobs. Only the watcher shows it: two would race."""
         for job_id in ids:
-            studio.backend.queue.get(job_id).cancel()
+            if (job := studio.backend.job(job_id, card)) is not None:
+                job.cancel()
 
     then_watch(studio, screen.generate.click, on_generate, studio.asked)
     # On a phone the stage is below the fold; where it is in sight already, nothing moves.
     for button in (screen.generate, screen.sheet):
         button.click(None, js=SHOW_STAGE, api_visibility="private")
-    screen.stop.click(on_stop, screen.current, None, **QUICK)
+    screen.stop.click(on_stop, [screen.current, studio.visitor], None, **QUICK)
 
 
 def still_html(studio: Studio, given: Given, say: Texts) -> str:

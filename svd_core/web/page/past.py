@@ -1,7 +1,9 @@
 """What a visitor finds again: jobs under way after a reload, and the gallery's buttons."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from secrets import token_hex
 from typing import Any
 
 import gradio as gr
@@ -32,7 +34,8 @@ def wire_past(page: gr.Blocks, studio: Studio) -> Dependency:
         return {studio.visitor: visitor} | turned
 
     def on_download(card: Any) -> Changes:
-        path = gallery.download.place("videos.zip")
+        key = archive_key(studio.backend.visitors.owner(card))
+        path = gallery.download.place("videos.zip", key)
         return {gallery.download.file: archive(studio.backend.jobs(card), path)}
 
     def on_tick(card: Any, request: gr.Request) -> Changes:
@@ -45,6 +48,7 @@ def wire_past(page: gr.Blocks, studio: Studio) -> Dependency:
             return {studio.screen.line: status_html(say("nothing_there"))}
         if event.what == "remove":
             studio.backend.remove([job.id])
+            gallery.download.discard(job.id, archive_key(studio.backend.visitors.owner(card)))
             line = {studio.screen.line: status_html(say("removed"))}
             return line | studio.history(visitor, say)
         if event.what == "restore":
@@ -58,6 +62,11 @@ def wire_past(page: gr.Blocks, studio: Studio) -> Dependency:
     gallery.download.wire(on_download, studio.visitor)
     gallery.timer.tick(on_tick, studio.visitor, gallery.outputs, **QUICK)
     return opened
+
+
+def archive_key(owner: str) -> str:
+    """Key under which the zip of a visitor's videos lies; nobody else can guess it."""
+    return hashlib.sha256(f"videos:{owner or token_hex()}".encode()).hexdigest()[:32]
 
 
 def newest(studio: Studio, visitor: str) -> Sequence[Job]:

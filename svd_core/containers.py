@@ -1,0 +1,186 @@
+"""Container limits: how much a picture file may unfold to, checked in its bytes before decoding.
+
+It walks headers only and allocates next to nothing. It does not know pixels. What a file breaks
+here is damage or an attack: cameras, editors and this program stay far below every limit.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+MAX_JPEG_SCANS = 100
+"""Progressive files of usual encoders have 10. Each scan costs a pass over the whole picture."""
+
+MAX_JPEG_SEGMENTS = 10_000
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""What begins a segment with a length, or ends the picture."""
+
+MAX_GIF_BLOCKS = 20_000
+"""Data blocks of at most 255 bytes before the first frame; 5 MB of colour profile or XMP."""
+
+MAX_COMMENT = 2**18
+"""Bytes of all comments together. A recipe has at most 64 kB."""
+
+MAX_TAGS = 4096
+"""Entries of one image file directory (IFD); usual are 10 to 60."""
+
+MAX_TAG_VALUES = 2**20
+"""Numbers in all tags together. Each becomes a Python object of some 36 bytes."""
+
+MAX_SHARED = 2**16
+"""Bytes that several tags may share, since writers let equal resolutions point at one place."""
+
+MAX_TILE = 2**24
+"""Pixels of one TIFF tile; usual are 256x256."""
+
+MAX_DIRECTORIES = 16
+
+TILE_WIDTH, TILE_HEIGHT, EXIF_IFD = 0x0142, 0x0143, 0x8769
+SUB_DIRECTORIES = (EXIF_IFD, 0x8825, 0xA005, 0x014A)
+"""Tags whose value is the offset of another IFD: EXIF, GPS, interoperability, SubIFDs."""
+
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")
+TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
+TEXT_TYPES = (1, 2, 6, 7)
+"""Read as one string of bytes."""
+
+
+class LimitExceeded(ValueError):
+    """The file declares more than any photo needs."""
+
+
+class Tag(NamedTuple):
+    """One entry of an IFD. `start`: where its values lie. `size`: bytes of them."""
+
+    number: int
+    type: int
+    values: int
+    start: int
+    size: int
+
+
+def check_container(data: bytes) -> None:
+    """Raise `LimitExceeded` for a JPEG, GIF or TIFF that unfolds to far more than a photo."""
+    if data[:2] == b"\xff\xd8":
+        check_scans(data)
+    elif data[:4] == b"GIF8":
+        gif_comment(data)
+    elif data[:4] in TIFF_MAGIC:
+        check_directories(data)
+
+
+def check_scans(data: bytes) -> None:
+    """Raise `LimitExceeded` for a JPEG of too many scans or segments. What follows its end, such
+    as the video of a motion photo, is not looked at."""
+    scans, place = 0, 2
+    for _ in range(MAX_JPEG_SEGMENTS):
+        # Within a scan, 0xff is followed by 0 or is a restart marker.
+        found = MARKER.search(data, place)
+        if found is None or found[0] == b"\xff\xd9":
+            return
+        scans += found[0] == b"\xff\xda"
+        if scans > MAX_JPEG_SCANS:
+            break
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    raise LimitExceeded("scans")
+
+
+def check_directories(data: bytes) -> None:
+    """Raise `LimitExceeded` for TIFF or EXIF data whose tags are larger than the data they lie in.
+
+    Tags may point at the same bytes, so a small file can unfold to any size. Damage is left to the
+    decoder.
+    """
+    size = values = 0
+    todo, seen = [first_directory(data)], set[int]()
+    while todo:
+        offset = todo.pop()
+        if offset in seen:
+            continue
+        seen.add(offset)
+        tile = {TILE_WIDTH: 1, TILE_HEIGHT: 1}
+        for tag in directory(data, offset):
+            size += min(tag.size, max(0, len(data) - tag.start))
+            values += 0 if tag.type in TEXT_TYPES else tag.values
+            if tag.number in tile:
+                tile[tag.number] = number(data, tag)
+            if tag.number in SUB_DIRECTORIES:
+                todo.append(number(data, tag))
+        too_many = values > MAX_TAG_VALUES or len(seen) > MAX_DIRECTORIES
+        if too_many or size > len(data) + MAX_SHARED:
+            raise LimitExceeded("tags")
+        if tile[TILE_WIDTH] * tile[TILE_HEIGHT] > MAX_TILE:
+            raise LimitExceeded("tile")
+
+
+def first_directory(data: bytes) -> int:
+    """Offset of the first IFD of TIFF data; past its end where there is none."""
+    with suppress(struct.error):
+        if _is_big(data):
+            return int(struct.unpack_from(f"{_order(data)}Q", data, 8)[0])
+        return int(struct.unpack_from(f"{_order(data)}L", data, 4)[0])
+    return len(data)
+
+
+def directory(data: bytes, offset: int) -> Iterator[Tag]:
+    """The entries of the IFD at `offset`, as far as the data goes. Raises `LimitExceeded`."""
+    order, big = _order(data), _is_big(data)
+    head, entry, room = ("Q", "HHQ", 8) if big else ("H", "HHL", 4)
+    step = struct.calcsize(f"={entry}") + room
+    with suppress(struct.error):
+        (count,) = struct.unpack_from(order + head, data, offset)
+        if count > MAX_TAGS:
+            raise LimitExceeded("tags")
+        start = offset + struct.calcsize(f"={head}")
+        for place in range(start, start + count * step, step):
+            tag, kind, values = struct.unpack_from(order + entry, data, place)
+            size = values * (TYPE_BYTES[kind] if kind < len(TYPE_BYTES) else 0)
+            at = place + step - room
+            if size > room:
+                (at,) = struct.unpack_from(order + ("Q" if big else "L"), data, at)
+            yield Tag(tag, kind, values, at, size)
+
+
+def number(data: bytes, tag: Tag) -> int:
+    """The first value of a tag of whole numbers; 0 where there is none."""
+    form = {3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}.get(tag.type)
+    with suppress(struct.error):
+        if form is not None:
+            return int(struct.unpack_from(_order(data) + form, data, tag.start)[0])
+    return 0
+
+
+def gif_comment(data: bytes) -> bytes | None:
+    """The comments before the first frame of a GIF, None if there are none.
+
+    Raises `LimitExceeded`.
+    """
+    place = 13 + (3 << (data[10] & 7) + 1 if len(data) > 12 and data[10] & 128 else 0)
+    comments: list[bytes] = []
+    blocks = size = 0
+    while data[place : place + 1] == b"!":
+        parts: list[bytes] = []
+        is_comment = data[place + 1 : place + 2] == b"\xfe"
+        place += 2
+        while place < len(data) and (length := data[place]):
+            blocks += 1
+            size += length if is_comment else 0
+            if blocks > MAX_GIF_BLOCKS or size > MAX_COMMENT:
+                raise LimitExceeded("blocks")
+            if is_comment:
+                parts.append(data[place + 1 : place + 1 + length])
+            place += 1 + length
+        place += 1
+        if is_comment:
+            comments.append(b"".join(parts))
+    return b"\n".join(comments) if comments else None
+
+
+def _order(data: bytes) -> str:
+    return ">" if data[:2] == b"MM" else "<"
+
+
+def _is_big(data: bytes) -> bool:
+    return b"+" in data[2:4]

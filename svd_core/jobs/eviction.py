@@ -1,0 +1,40 @@
+"""Fair eviction: where there is too much, the owner who holds most loses their oldest first."""
+
+import heapq
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Item(NamedTuple):
+    """Something that takes room. `size`: in the unit of the limit, above 0."""
+
+    name: str
+    owner: str
+    size: int
+
+
+def evict(newest_first: Iterable[Item], most: float) -> list[str]:
+    """The names that have to go so that at most `most` is left. The very newest stays in any case,
+    since somebody waits for it."""
+    queues: defaultdict[str, deque[Item]] = defaultdict(deque)
+    sums: defaultdict[str, int] = defaultdict(int)
+    newest: str | None = None
+    for item in newest_first:
+        newest = item.name if newest is None else newest
+        queues[item.owner].append(item)
+        sums[item.owner] += item.size
+    total = sum(sums.values())
+    heap = [(-size, owner) for owner, size in sums.items()]
+    heapq.heapify(heap)
+    gone = []
+    while total > most and heap:
+        _, owner = heapq.heappop(heap)
+        oldest = queues[owner].pop()
+        if oldest.name != newest:
+            gone.append(oldest.name)
+            total -= oldest.size
+            sums[owner] -= oldest.size
+        if queues[owner]:
+            heapq.heappush(heap, (-sums[owner], owner))
+    return gone
