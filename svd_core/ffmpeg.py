@@ -65,7 +65,7 @@ def ffmpeg(
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *arguments]
         if memory is None:
             return subprocess.run(command, input=data, capture_output=True, check=False)  # noqa: S603
-        return _run_limited(command, data, memory)
+        return _run_limited(command, bytes(data), memory)
     except (OSError, RuntimeError) as error:
         if (busy := busy_if_passing(error)) is not None:
             raise busy from error
@@ -75,9 +75,7 @@ def ffmpeg(
         ) from error
 
 
-def _run_limited(
-    command: list[str], data: bytes | memoryview, memory: int
-) -> "CompletedProcess[bytes]":
+def _run_limited(command: list[str], data: bytes, memory: int) -> "CompletedProcess[bytes]":
     """Run `command` with limits. That of memory is set from outside as soon as it exists: code
     between fork and exec is not safe in a program with threads."""
     pipe = subprocess.PIPE

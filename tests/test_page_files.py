@@ -46,7 +46,8 @@ def event(served: Served, name: str) -> Any:
 
 def submitted(served: Served, card: str, data: bytes) -> Any:
     request = VideoRequest(data, VideoParams(seed=1))
-    return served.queue.submit(request, JobOptions(owner=served.visitors.owner(card), keep_photo=True))
+    options = JobOptions(owner=served.visitors.owner(card), keep_photo=True)
+    return served.queue.submit(request, options)
 
 
 def test_a_stranger_stops_nobodys_job(served: Served, data: bytes) -> None:

@@ -59,9 +59,10 @@ class Framing:
             return {self.framer: None, self.preview: "", self.window: ""}
         try:
             framer = Framer(image)
+            source = picture(framer.small, PREVIEW_SIDE)
         except SvdError as error:
             return {self.framer: None, self.preview: refused_html(error, say), self.window: ""}
-        photo = f'<img alt="{escape(say("photo"))}" src="{picture(framer.small, PREVIEW_SIDE)}">'
+        photo = f'<img alt="{escape(say("photo"))}" src="{source}">'
         return {self.framer: framer, self.preview: _fitted(photo, framer.size)}
 
     def framed(
