@@ -289,7 +289,7 @@ def test_watching_one_own_job_keeps_nobody_from_theirs(tmp_path: Path, picture: 
             session = {"session_hash": f"made-up-{number}"}
             opened = {"data": [card, None], "fn_index": opening} | session
             assert httpx.post(f"{events}/run/predict", json=opened, timeout=30).status_code == 200
-            watched = {"data": [None, card, None], "fn_index": watching} | session
+            watched = {"data": [None, card], "fn_index": watching} | session
             httpx.post(f"{events}/queue/join", json=watched, timeout=30)
         ticket = served.queue.get(job.id)
         assert isinstance(ticket, Ticket)

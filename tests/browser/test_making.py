@@ -1,11 +1,15 @@
 """From a photo to a kept video: what a visitor does and sees, with a fake engine behind it."""
 
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from svd_core.params import Interpolation
+from svd_core.storage import ResultStore
 from tests.browser.visiting import (
     colourful,
     done,
@@ -91,6 +95,29 @@ def test_stop_ends_the_job_and_leaves_the_page_ready(page: Page, served: Served)
     expect(stop).to_be_disabled()
     generate(page)
     done(page)
+
+
+def test_a_video_begun_while_the_last_one_gets_its_in_between_frames(
+    page: Page, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, playback = threading.Event(), ResultStore.playback
+
+    def slow(store: ResultStore, job_id: str, interpolation: Interpolation) -> Path:
+        assert go.wait(60)
+        return playback(store, job_id, interpolation)
+
+    monkeypatch.setattr(ResultStore, "playback", slow)
+    generate(page)
+    done(page)
+    with served.work.held():
+        generate(page)
+        expect(page.locator("#progress")).to_contain_text("step 2 of 8")
+        go.set()
+        expect(page.get_by_role("img", name="Preview of the video in progress")).to_be_visible()
+        expect(page.get_by_role("group", name="Smooth playback")).to_be_hidden()
+    done(page)
+    expect(page.locator("#video video")).to_have_attribute("src", re.compile(r"\.4x\.mp4$"))
+    plays(page)
 
 
 def test_more_and_less_motion_and_another_seed(page: Page, served: Served) -> None:

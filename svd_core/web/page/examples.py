@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.events import Dependency
 
-from svd_core.errors import SvdError
 from svd_core.image import open_photo
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import fixed, texts_for
-from svd_core.web.page.words import refused_html, status_html
+from svd_core.web.page.watching import play_smoothly
+from svd_core.web.page.words import status_html
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,7 @@ def wire_examples(
     """
     screen = studio.screen
 
-    def on_shown(playing: Any, chosen: Any, card: Any, request: gr.Request) -> Changes:
-        try:
-            return studio.playback(playing, chosen, card)
-        except SvdError as error:
-            return {screen.line: refused_html(error, texts_for(request))}
-
-    def play_smoothly(shown: Dependency) -> None:
-        inputs = [screen.playing, studio.chosen, studio.visitor]
-        outputs = [screen.player, screen.playing, studio.dials["interpolation"], screen.line]
-        shown.then(on_shown, inputs, outputs, **QUICK)
-
-    play_smoothly(opened)
+    play_smoothly(studio, opened)
     for example, button in zip(found, buttons, strict=True):
 
         def show(request: gr.Request, example: Example = example) -> Changes:
@@ -82,4 +70,5 @@ def wire_examples(
                 screen.player: gr.update(value=str(example.video), visible=True),
             }
 
-        play_smoothly(button.click(show, None, [studio.photo, *screen.outputs], **QUICK))
+        shown = button.click(show, None, [studio.photo, *screen.outputs], **QUICK)
+        play_smoothly(studio, shown)

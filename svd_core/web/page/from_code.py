@@ -52,12 +52,12 @@ def wire_code(studio: Studio, panel: gr.Tab, code: gr.HTML, switched: Dependency
         say = texts_for(request)
         try:
             params = VideoParams.from_mapping(values | {"interpolation": chosen or "off"})
-            if chosen is None:
-                params = replace(params, interpolation=default_interpolation(params.rate))
         except InvalidRequest as error:
             return refused_html(error, say)
-        told = {n: v for n, v in values_of(params).items() if n != "seed" or "seed" in values}
         link = f"{page_of(request)}/?{query_of(params, 'seed' in values)}"
+        if chosen is None:  # as the page would play it
+            params = replace(params, interpolation=default_interpolation(params.rate))
+        told = {n: v for n, v in values_of(params).items() if n != "seed" or "seed" in values}
         return code_html(told, link, page_of(request) + MOUNT, say)
 
     changes = [dial.change for dial in dials]  # type: ignore[attr-defined]

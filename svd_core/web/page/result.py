@@ -97,7 +97,7 @@ def _wire_switch(studio: Studio) -> Dependency:
 
     def on_switch(value: Any, playing: Any, card: Any, request: gr.Request) -> Changes:
         if value not in FACTORS:
-            return {}
+            return gr.skip()  # type: ignore[no-any-return]
         try:
             return studio.playback(playing, value, card) | {studio.chosen: value}
         except SvdError as error:

@@ -93,7 +93,7 @@ class Screen:
             self.line: words.event_html(jobs[0].last, say),
         }
 
-    def change(self, event: Event, say: Texts, last: Progress | None) -> Changes:
+    def change(self, job: Job, event: Event, say: Texts, last: Progress | None) -> Changes:
         line = words.event_html(event, say, last)
         if isinstance(event, Progress):
             changes: Changes = {self.line: line}
@@ -106,6 +106,7 @@ class Screen:
             changes |= {
                 self.forming: gr.update(value="", visible=False),
                 self.player: gr.update(value=video.path, visible=True),
+                self.playing: {"job": job.id},
                 self.result: gr.update(visible=True),
                 self.summary: words.summary_html(video, say),
                 self.dials["seed"]: str(video.seed),
@@ -135,7 +136,7 @@ class Screen:
             for event in job.events():
                 now = time.monotonic()
                 if _matters(event, last) or now - shown >= EVERY_S:
-                    yield self.change(event, say, last)
+                    yield self.change(job, event, say, last)
                     shown = now
                 if isinstance(event, Progress):
                     last = event

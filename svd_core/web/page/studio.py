@@ -47,6 +47,7 @@ class Studio:
         options = {
             "concurrency_limit": self.watchers,
             "concurrency_id": "watch",
+            "trigger_mode": "multiple",  # or Gradio drops a job begun while the last one ends
             "show_progress": "hidden",
             "api_visibility": "private",
         }

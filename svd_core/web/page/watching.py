@@ -10,13 +10,16 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from svd_core.events import Succeeded
+from svd_core.errors import SvdError
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.drafts import watch_drafts
 from svd_core.web.page.memo import is_draft
 from svd_core.web.page.occasions import QUICK
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import texts_for
+from svd_core.web.page.words import refused_html
+
+SKIP: Changes = gr.skip()
 
 Ask = Callable[..., Changes]
 """A handler that may turn the screen to jobs, see `Studio.turn_to`."""
@@ -35,9 +38,7 @@ def then_watch(
 def watch_next(studio: Studio, asked: Any) -> None:
     screen = studio.screen
 
-    def on_wanted(
-        ids: list[str], card: Any, chosen: Any, request: gr.Request
-    ) -> Iterator[Changes]:
+    def on_wanted(ids: list[str], card: Any, request: gr.Request) -> Iterator[Changes]:
         say, visitor = texts_for(request), studio.known(card)
         jobs = [job for job in (studio.backend.job(each, card) for each in ids) if job is not None]
         yield {screen.wanted: []}
@@ -50,8 +51,25 @@ def watch_next(studio: Studio, asked: Any) -> None:
                 yield from screen.watch(job, say)
         if jobs:
             yield studio.history(visitor, say)
-            if isinstance(jobs[-1].last, Succeeded) and not is_draft(jobs[-1]):
-                yield studio.playback({"job": jobs[-1].id}, chosen, card)
 
-    inputs = [screen.wanted, studio.visitor, studio.chosen]
-    asked.then(on_wanted, inputs, studio.watched, **studio.watching)
+    inputs = [screen.wanted, studio.visitor]
+    play_smoothly(studio, asked.then(on_wanted, inputs, studio.watched, **studio.watching))
+
+
+def play_smoothly(studio: Studio, shown: Dependency) -> None:
+    """After `shown`, have the player take the file with in-between frames."""
+    screen = studio.screen
+
+    def on_shown(playing: Any, chosen: Any, card: Any, request: gr.Request) -> Changes:
+        if playing is None:
+            return SKIP
+        try:
+            changes = studio.playback(playing, chosen, card)
+        except SvdError as error:
+            return {screen.line: refused_html(error, texts_for(request))}
+        # Meanwhile the visitor may have begun another video, which has the screen now.
+        return SKIP if any(not job.done for job in studio.backend.jobs(card)) else changes
+
+    inputs = [screen.playing, studio.chosen, studio.visitor]
+    outputs = [screen.player, screen.playing, studio.dials["interpolation"], screen.line]
+    shown.then(on_shown, inputs, outputs, **QUICK | {"trigger_mode": "multiple"})
