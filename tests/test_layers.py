@@ -22,6 +22,8 @@ ROWS = (
         "speed",
         "resolved",
         "memory",
+        "memory_fallback",
+        "devices",
         "download",
         "pace",
         "preview",
@@ -71,7 +73,17 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     ),  # fmt: skip
     "pillow_heif": ("image",),
     "imageio_ffmpeg": ("ffmpeg",),
-    "torch": ("preview", "diffusion", "loading", "loaded", "turbo", "fast", "bench", "nano"),
+    "torch": (
+        "preview",
+        "diffusion",
+        "devices",
+        "loading",
+        "loaded",
+        "turbo",
+        "fast",
+        "bench",
+        "nano",
+    ),  # fmt: skip
     "diffusers": ("loading", "fast", "bench", "nano"),
     "accelerate": ("fast",),
     "transformers": ("loading", "bench", "nano"),
