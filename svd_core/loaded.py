@@ -18,6 +18,7 @@ from svd_core.diffusion import make_frames
 from svd_core.download import Snapshot, fetch, files_in, needed_files
 from svd_core.errors import DeviceLost, GenerationFailed, OutOfMemory
 from svd_core.events import OnProgress
+from svd_core.fast.attention_probe import attention_backends
 from svd_core.fast.compiled import Compiled, Kind
 from svd_core.fast.packaged import use_package
 from svd_core.fingerprint import fingerprint
@@ -89,6 +90,9 @@ class LoadedModel:
         chosen: MemoryPlan | None = memory.current
         while chosen is not None:
             try:
+                if chosen.device == "cuda" and not device.zero_gpu:  # that is not there yet
+                    backends = attention_backends(chosen.target, chosen.dtype, speed_ups.folder)
+                    pipeline.unet.forward.backends = backends
                 place(pipeline, chosen)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
