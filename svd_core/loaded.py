@@ -1,5 +1,6 @@
 """A checkpoint in memory: how it gets there, and clips made with it, also when memory is short."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,8 @@ DECODED_APART = (
 )
 
 COMPILING = "The UNet is compiled for this size first, which takes minutes."
+
+log = logging.getLogger(__name__)
 
 
 class LoadedModel:
@@ -87,12 +90,11 @@ class LoadedModel:
         device = make_room()
         pipeline = open_folder(found.folder, half, on_bytes)
         memory = MemoryFallback(device, checkpoint, parts_of(pipeline), offload)
+        if not device.zero_gpu:  # that is lent later
+            _choose_attention(pipeline, memory.current, speed_ups)
         chosen: MemoryPlan | None = memory.current
         while chosen is not None:
             try:
-                if chosen.device == "cuda" and not device.zero_gpu:  # that is not there yet
-                    backends = attention_backends(chosen.target, chosen.dtype, speed_ups.folder)
-                    pipeline.unet.forward.backends = backends
                 place(pipeline, chosen)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -216,6 +218,19 @@ class LoadedModel:
     def _too_small(self, params: VideoParams, image: Image.Image, free_bytes: int | None) -> str:
         guided = (params.max_guidance_scale or 1.0) > 1.0
         return self._memory.too_small(image.size, params.num_frames or 1, guided, free_bytes)
+
+
+def _choose_attention(pipeline: Any, chosen: MemoryPlan, speed_ups: SpeedUps) -> None:
+    """Have the UNet's attention computed by what is right and fastest on the plan's GPU."""
+    if chosen.device == "cpu":
+        return
+    try:
+        backends = attention_backends(chosen.target, chosen.dtype, speed_ups.folder)
+    except RuntimeError as error:
+        _raise_if_lost(error, chosen)
+        log.warning("Attention backends could not be probed: %s", _first_line(error))
+    else:
+        pipeline.unet.forward.backends = backends
 
 
 def _raise_if_lost(error: Exception, chosen: MemoryPlan) -> None:

@@ -4,13 +4,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import attention
 from torch.nn import functional as F  # noqa: N812  # the field's name
 from torch.nn.attention import SDPBackend
 
+from svd_core import loaded
+from svd_core.engine import SvdEngine
 from svd_core.fast import attention_probe
 from svd_core.fast.attention_probe import (
     LIMIT_S,
@@ -23,6 +27,8 @@ from svd_core.fast.attention_probe import (
     attention_backends,
     tokens,
 )
+from svd_core.speed import SpeedUps
+from tests.gpu_sizes import gpu_of, make, pipeline_of
 
 CUDNN, FLASH, EFFICIENT, MATH = (
     SDPBackend.CUDNN_ATTENTION,
@@ -226,6 +232,58 @@ def test_a_folder_that_cannot_be_written_costs_only_time(card: Card, tmp_path: P
     (tmp_path / "file").write_text("")
     assert attention_backends("cuda:0", "float16", tmp_path / "file")[-1] is MATH
     assert attention_backends("cuda:0", "float16", None)[-1] is MATH
+
+
+def test_a_card_with_which_nothing_is_right_is_probed_again(card: Card, tmp_path: Path) -> None:
+    card.faults = dict.fromkeys((CUDNN, FLASH, EFFICIENT), RuntimeError("no"))
+    assert attention_backends("cuda:0", "float16", tmp_path) == (MATH,)
+    card.faults = {}
+    assert len(attention_backends("cuda:0", "float16", tmp_path)) == 4
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("no such kernel")])
+def test_the_engine_probes_before_it_places(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Exception | None
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def backends(*given: Any) -> tuple[SDPBackend, ...]:
+        asked.append(given)
+        if fault is not None:
+            raise fault
+        return (EFFICIENT, MATH)
+
+    monkeypatch.setattr(loaded, "attention_backends", backends)
+    speed_ups = SpeedUps(folder=tmp_path / "compiled")
+    with gpu_of(80):
+        engine = SvdEngine(str(tiny_checkpoint), speed_ups=speed_ups)
+        make(engine)
+    assert asked == [("cuda:0", "float16", tmp_path / "compiled")]
+    usual = UNPROBED if fault else (EFFICIENT, MATH)
+    assert pipeline_of(engine).unet.forward.backends == usual
+
+
+def test_the_unet_computes_by_the_chosen_backends(tiny_checkpoint: Path) -> None:
+    seen: list[list[SDPBackend]] = []
+    with gpu_of(80):
+        engine = SvdEngine(str(tiny_checkpoint))
+        make(engine)
+        unet = pipeline_of(engine).unet
+        unet.forward.backends = (MATH, EFFICIENT)
+        unet.mid_block.register_forward_pre_hook(
+            lambda *_: seen.append(attention._cur_sdpa_kernel_backends(with_priority=True))
+        )
+        make(engine)
+    assert seen
+    assert all(each == [MATH, EFFICIENT] for each in seen)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_real_card_has_a_backend_that_is_right(tmp_path: Path) -> None:
+    found = attention_backends("cuda:0", "float16", tmp_path)
+    assert len(found) > 1
+    assert attention_backends("cuda:0", "float16", tmp_path) == found
 
 
 def test_what_ran_out_of_memory_is_not_kept(card: Card, tmp_path: Path) -> None:

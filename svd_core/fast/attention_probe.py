@@ -177,7 +177,8 @@ def attention_backends(device: str, dtype: str, folder: Path | None) -> tuple[SD
         if found is None:
             return UNPROBED
         names = [backend.name for backend in found]
-        keep(folder, kept | {card: names})
+        if names:  # else something was wrong with the card itself
+            keep(folder, kept | {card: names})
     return (*(SDPBackend.__members__[name] for name in names), SDPBackend.MATH)
 
 
