@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from svd_core.clip import Clip
 from svd_core.engine import SvdEngine
-from svd_core.errors import Cancelled
+from svd_core.errors import Cancelled, OutOfMemory
 from svd_core.events import Progress, Stage
 from svd_core.fast import compiled
 from svd_core.memory import MemoryPlan, Setting
@@ -245,6 +245,64 @@ def test_memory_that_runs_out_while_a_smaller_plan_is_placed(
         assert plan_in(engine).offload == "sequential"
         assert levels(first, clip) <= 2
         assert levels(first, make(engine)) == 0
+
+
+def test_memory_that_no_plan_has_is_told_in_numbers_and_the_next_clip_is_made(
+    engine_for: Callable[..., SvdEngine],
+) -> None:
+    with gpu_of(24) as gpu:
+        engine = engine_for(24, "auto")
+        first = make(engine)
+        gpu.free_bytes = 2 * GB
+        told = r"3 frames of 64x32 need about \d+\.\d GB of GPU memory .* and 2\.0 GB are free"
+        with running_out(engine, "image encoder", 9), pytest.raises(OutOfMemory, match=told):
+            make(engine)
+        gpu.free_bytes = 24 * GB
+        assert levels(first, make(engine)) == 0
+
+
+def test_cudnn_without_room_for_a_workspace_is_out_of_memory(
+    engine_for: Callable[..., SvdEngine],
+) -> None:
+    error = RuntimeError("GET was unable to find an engine to execute this computation")
+    with gpu_of(24):
+        engine = engine_for(24, "auto")
+        make(engine)
+        with running_out(engine, "image encoder", error=error):
+            assert "Memory ran out" in make(engine).notes[-1]
+        make(engine)
+
+
+def test_a_neighbour_that_takes_memory_and_leaves(engine_for: Callable[..., SvdEngine]) -> None:
+    """While it is there the plan stays small, and no clip has to fail first to find that out."""
+    with gpu_of(24) as gpu:
+        engine = engine_for(24, "auto")
+        make(engine)
+        gpu.free_bytes = 7 * GB
+        with running_out(engine, "image encoder", 2):
+            make(engine)
+        assert plan_in(engine).offload == "sequential"
+        assert make(engine).notes == ()
+        assert plan_in(engine).offload == "sequential"
+        gpu.free_bytes = 12 * GB
+        make(engine)
+        assert plan_in(engine) == planned(12, "auto")
+        gpu.free_bytes = 24 * GB
+        make(engine)
+        assert plan_in(engine) == planned(24, "auto")
+
+
+def test_a_setting_that_does_not_fit_is_told_at_the_start(
+    tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with gpu_of(8):
+        engine = SvdEngine(str(tiny_checkpoint), "none")
+        engine.load(lambda _: None)
+    assert plan_in(engine) == planned(8, "auto")
+    assert engine.status.device.endswith(", model offload")
+    notice = engine.status.notice or ""
+    assert notice.startswith("SVD_OFFLOAD=none needs more than the 8.0 GB")
+    assert notice in caplog.text
 
 
 @pytest.mark.slow
