@@ -7,11 +7,13 @@ nothing says what is free, so there a plan stays small.
 """
 
 from dataclasses import replace
+from typing import get_args
 
 from svd_core.memory import (
     USABLE,
     Device,
     MemoryPlan,
+    Offload,
     Parts,
     Setting,
     bytes_per_number,
@@ -68,7 +70,7 @@ class MemoryFallback:
             return self.current
         self._device = replace(self._device, free_bytes=free_bytes)
         found = plan(self._device, self._checkpoint, self._parts, self._setting)
-        if self._needs.peak(found) > self._needs.peak(self.current):
+        if _rank(found) > _rank(self.current):
             self.current = found
         return self.current
 
@@ -124,6 +126,12 @@ def smallest(chosen: MemoryPlan) -> MemoryPlan:
     while (smaller := chosen.smaller()) is not None:
         chosen = smaller
     return chosen
+
+
+def _rank(chosen: MemoryPlan) -> tuple[int, bool, bool, int]:
+    """Orders plans from the smallest to the fastest. (Their peaks may be the same.)"""
+    way = get_args(Offload).index(chosen.offload)
+    return -way, chosen.whole_clip, not chosen.split_guidance, chosen.decode_chunk_size
 
 
 def _gigabytes(count: float) -> str:

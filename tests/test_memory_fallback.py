@@ -48,6 +48,19 @@ def test_the_plan_grows_again_when_memory_is_free_again(steps: int) -> None:
     assert memory.begin(24 * GB) == plan(gpu(24), XT)
 
 
+@pytest.mark.parametrize("gigabytes", [80, 24, 22, 16, 12, 10, 8, 7.6, 7, 6, 4.6])
+def test_every_plan_comes_back(gigabytes: float) -> None:
+    """Also one whose peak is that of the smaller plan: a step of the UNet."""
+    usual = fallback(gigabytes).current
+    smaller = usual.smaller()
+    assert smaller is not None
+    while smaller is not None:
+        memory = fallback(gigabytes)
+        memory.ran_out(smaller, int(gigabytes / 2 * GB))
+        assert memory.begin(int(gigabytes * GB)) == usual
+        smaller = smaller.smaller()
+
+
 def test_it_grows_as_far_as_memory_allows() -> None:
     memory = fallback(24)
     down(memory, 3, free=6)
