@@ -46,7 +46,11 @@ def gpu_of(gigabytes: float) -> Iterator[PretendCuda]:
     with pytest.MonkeyPatch.context() as patch, pretend_cuda() as gpu:
         gpu.free_bytes = int(gigabytes * 1e9)
         patch.setattr(loading, "find_device", lambda: gpu_device(gpu.free_bytes))
-        patch.setattr(loaded, "available_memory", lambda _: gpu.free_bytes)
+        patch.setattr(
+            loaded,
+            "available_memory",
+            lambda chosen: gpu.free_bytes if chosen.device == "cuda" else None,
+        )
         patch.setattr(memory_fallback, "plan", plan_of_svd_xt)
         yield gpu
 
