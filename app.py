@@ -15,7 +15,7 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: sys.exit(0))
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
-from svd_core.errors import Cancelled, SvdError
+from svd_core.errors import Cancelled, DeviceLost, SvdError
 from svd_core.offer import Offer
 from svd_core.settings import Settings, on_zero_gpu
 
@@ -148,7 +148,12 @@ def build_queue(
     """The one queue of page and API. `inline`: a watcher has to lend the work its GPU."""
 
     def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
-        return generate(request, engine, parts.results, job_id, on_progress)
+        try:
+            return generate(request, engine, parts.results, job_id, on_progress)
+        except DeviceLost as error:
+            if not inline:  # there each video has a process of its own
+                end_process(error)
+            raise
 
     def seconds(request: VideoRequest) -> int:
         continues = request.continues is not None
@@ -158,6 +163,16 @@ def build_queue(
     limits = Limits(own.max_queue, own.max_queue_per_key, photo_bytes=own.keep_gb * 1e9)
     premises = Premises(table, photos, limits, parts.fetcher.photo)
     return InlineQueue(lent(work, seconds), premises) if inline else WorkerQueue(work, premises)
+
+
+def end_process(error: DeviceLost) -> None:
+    """End this process at once, with the error's sentence, so that a supervisor starts another.
+
+    The job under way is left as it is in the job table, as after a crash: the next process gives
+    it its place in line again, and counts the attempt.
+    """
+    print(error.message, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def watch(job: Job) -> None:
@@ -187,8 +202,12 @@ def warm_up(engine: Engine, stop: threading.Event) -> None:
         if stop.is_set():
             raise Cancelled
 
-    with suppress(SvdError):
+    try:
         engine.load(on_progress)
+    except DeviceLost as error:
+        end_process(error)
+    except SvdError:
+        pass
 
 
 if __name__ == "__main__":

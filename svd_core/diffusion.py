@@ -69,6 +69,7 @@ def make_frames(
                 noise_aug_strength=params.noise_aug_strength,
                 decode_chunk_size=params.decode_chunk_size,
                 generator=torch.Generator("cpu").manual_seed(params.seed),
+                latents=_noise(pipeline, image, params),
                 callback_on_step_end=stepped,
                 output_type="latent",
             ).frames
@@ -77,6 +78,19 @@ def make_frames(
     assert params.decode_chunk_size is not None
     chunk_size = params.decode_chunk_size
     return decode(pipeline.vae, latents[0], chunk_size, pace, on_progress, whole_clip)
+
+
+def _noise(pipeline: Any, image: Image.Image, params: VideoParams) -> torch.Tensor:
+    """Initial latents of the clip: the pipeline's own draw, but in float32, then rounded.
+
+    Torch before 2.13 draws other numbers in half precision, so a seed would be another video there.
+    """
+    assert params.num_frames is not None
+    generator = torch.Generator("cpu").manual_seed(params.seed)
+    torch.randn((1, 3, image.height, image.width), generator=generator)  # the photo's noise
+    scale, channels = pipeline.vae_scale_factor, pipeline.unet.config.in_channels // 2
+    shape = (1, params.num_frames, channels, image.height // scale, image.width // scale)
+    return torch.randn(shape, generator=generator).to(pipeline.image_encoder.dtype)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The engine: a framed photo in, frames out. `SvdEngine` runs Stable Video Diffusion."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from PIL import Image
 
 from svd_core.clip import Clip
-from svd_core.errors import InvalidImage, ModelUnavailable, OutOfMemory
+from svd_core.errors import DeviceUnavailable, InvalidImage, ModelUnavailable, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.memory import Device, Setting
 from svd_core.models import DEMO, Checkpoint, find_checkpoint
@@ -20,6 +21,8 @@ from svd_core.speed import SpeedUps
 
 if TYPE_CHECKING:
     from svd_core.loaded import LoadedModel
+
+log = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "failed"]
 
@@ -51,7 +54,7 @@ class Engine(Protocol):
         """Make ready what `generate` needs for `VideoParams.model`; returns at once where it is.
 
         The checkpoint is the one that runs. Raises `InvalidRequest` for a model that is not on
-        offer, `ModelUnavailable`, `OutOfMemory`.
+        offer, `ModelUnavailable`, `OutOfMemory`, `DeviceUnavailable`.
         """
         ...
 
@@ -59,7 +62,8 @@ class Engine(Protocol):
         """The clip of `image`, an RGB picture framed to one of the checkpoint's sizes.
 
         Whatever `on_progress` raises comes out, and the engine stays ready for the next call.
-        Raises what `load` raises, and `GenerationFailed`.
+        Raises what `load` raises, and `GenerationFailed`. After `DeviceLost` no call of this
+        process can use the device any more.
         """
         ...
 
@@ -99,7 +103,9 @@ class SvdEngine:
         loaded = self._loaded
         offload = "" if loaded is None else loaded.offload
         device = f"{self._status.device}, {offload} offload" if offload else self._status.device
-        return replace(self._status, device=device)
+        told = (self._status.notice, None if loaded is None else loaded.notice)
+        notice = " ".join(filter(None, told)) or None
+        return replace(self._status, device=device, notice=notice)
 
     def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
         """See `Engine.load`. A load that failed or was stopped is tried afresh by the next call."""
@@ -146,7 +152,12 @@ class SvdEngine:
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         from svd_core.loading import find_device  # brings torch, which takes seconds
 
-        device = find_device()
+        try:
+            device = find_device()
+        except DeviceUnavailable as error:
+            if self._loaded is None:
+                self._tell(state="failed", notice=error.message)
+            raise
         if not self._status.device:  # from now on it is known what `auto` stands for
             self._tell(offer=Offer.of(self._model, cuda=device.kind == "cuda"))
         wanted = self._status.offer.named(model)
@@ -178,7 +189,7 @@ class SvdEngine:
         except BaseException as error:  # a stop and Ctrl-C too: no status may stay at loading
             if before.state == "ready":  # the next call has what it asks for loaded again
                 self._status = before
-            elif isinstance(error, ModelUnavailable | OutOfMemory):
+            elif isinstance(error, ModelUnavailable | OutOfMemory | DeviceUnavailable):
                 self._tell(state="failed", notice=error.message)
             raise
         finally:
@@ -188,6 +199,8 @@ class SvdEngine:
             offer = replace(offer, stand_in=found.checkpoint)
         notice = notice if offer.stand_in else None
         self._tell(checkpoint=found.checkpoint, state="ready", offer=offer, notice=notice)
+        if found.notice is not None:
+            log.warning("%s", found.notice)
         return found
 
     def _make_room(self) -> Device:

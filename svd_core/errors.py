@@ -13,7 +13,9 @@ Libraries' exceptions are translated into these in the module that imports the l
     │   ├── ModelGated           503  the licence is not accepted, or no token is set
     │   ├── ModelUnreachable     503  the hub is down, or the download broke off
     │   └── ModelBroken          503  a file is missing or damaged
-    ├── OutOfMemory              503  the device is too small, after the one retry
+    ├── OutOfMemory              503  the device is too small, also with the smallest memory plan
+    ├── DeviceUnavailable        503  the GPU or its driver does not answer
+    │   └── DeviceLost           503  the GPU failed while it worked; only a new process can use it
     ├── GenerationFailed         500  the model gave nothing usable (NaN, encoder failure)
     ├── StorageFull              507  no room left for the result
     ├── QueueFull                429  too many jobs are waiting
@@ -113,6 +115,14 @@ class ModelBroken(ModelUnavailable):
 
 class OutOfMemory(SvdError):
     status = 503
+
+
+class DeviceUnavailable(SvdError):
+    status = 503
+
+
+class DeviceLost(DeviceUnavailable):
+    pass
 
 
 class GenerationFailed(SvdError):

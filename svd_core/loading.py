@@ -4,8 +4,6 @@ Somewhat long: everything that knows how a diffusers pipeline is put together st
 """
 
 import gc
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
+from svd_core.devices import find_device as find_device
+from svd_core.devices import is_out_of_memory as is_out_of_memory
 from svd_core.download import OnBytes, files_in, needed_files, weight_files
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 from svd_core.fast.assumed import trusted
@@ -29,8 +29,7 @@ from svd_core.fast.exact import paying, quicken
 from svd_core.fast.guidance import Guidance
 from svd_core.fast.packaged import drop_package
 from svd_core.fast.rewrites import take_off
-from svd_core.memory import Device, MemoryPlan, Parts
-from svd_core.settings import on_zero_gpu
+from svd_core.memory import MemoryPlan, Parts
 
 CLASSES: Mapping[str, Any] = {
     "image_encoder": CLIPVisionModelWithProjection,
@@ -38,25 +37,8 @@ CLASSES: Mapping[str, Any] = {
     "vae": AutoencoderKLTemporalDecoder,
 }
 
-FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-"""In the text of the plain RuntimeErrors by which torch, cuBLAS and cuDNN say it."""
-
 ALIGNMENT = 64
 """Bytes at whose multiples torch puts memory of its own on a CPU."""
-
-
-def find_device() -> Device:
-    """The device that models run on here."""
-    if on_zero_gpu():
-        return Device(kind="cuda", name="ZeroGPU", total_bytes=0, free_bytes=0, zero_gpu=True)
-    if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        name = f"{torch.cuda.get_device_name()}, {total / 1e9:.0f} GB"
-        return Device(kind="cuda", name=name, total_bytes=total, free_bytes=free)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = "CPU, 1 core" if cores == 1 else f"CPU, {cores} cores"
-    fast = bool(torch.cpu._is_avx512_bf16_supported())
-    return Device(kind="cpu", name=name, total_bytes=0, free_bytes=0, bfloat16=fast)
 
 
 def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
@@ -92,15 +74,18 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
 
 def parts_of(pipeline: Any) -> Parts:
     """What the memory plan must know of an opened pipeline."""
-    counts = {
-        part: sum(number.numel() for number in getattr(pipeline, part).parameters())
-        for part in CLASSES
-    }
+    counts = {part: _count(getattr(pipeline, part)) for part in CLASSES}
+    upcast = pipeline.vae.config.force_upcast
     return Parts(
         **counts,
+        vae_float32=sum(map(_count, _encoding(pipeline.vae))) if upcast else 0,
         unet_channels=pipeline.unet.config.block_out_channels[0],
         vae_channels=pipeline.vae.config.block_out_channels[0],
     )
+
+
+def _count(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
@@ -124,12 +109,12 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     if compiled:
         compile_blocks(pipeline.unet)
     if plan.offload == "none":
-        pipeline.to(plan.device)
+        pipeline.to(plan.target)
     elif plan.offload == "model":
-        pipeline.enable_model_cpu_offload(device=plan.device)
+        pipeline.enable_model_cpu_offload(device=plan.target)
     else:
         pipeline.to("cpu")
-        pipeline.enable_sequential_cpu_offload(device=plan.device)
+        pipeline.enable_sequential_cpu_offload(device=plan.target)
     release()
 
 
@@ -153,8 +138,12 @@ def _to_bfloat16(module: Any) -> None:
 def _encode_singly(vae: Any) -> None:
     """Keep what encodes in float32. Stock raises all of the VAE to it for each clip, and lowers it
     again, which it does only while the encoder, the first part, is in float16."""
-    for part in (vae.encoder, vae.quant_conv):
+    for part in _encoding(vae):
         part.to(torch.float32)
+
+
+def _encoding(vae: Any) -> tuple[Any, Any]:
+    return vae.encoder, vae.quant_conv
 
 
 def free(pipeline: Any) -> None:
@@ -181,32 +170,6 @@ def release() -> None:
     """Give memory that is no longer used back to the system."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def forget_peak() -> None:
-    """Begin to count for `peak_memory` anew, where that can be."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_memory() -> int | None:
-    """Most bytes held since `forget_peak` on the GPU; without one by the process, since its start.
-    None where the system does not tell."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that a device, or the machine, has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in FULL
-    )
 
 
 def hush() -> None:

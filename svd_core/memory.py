@@ -4,8 +4,8 @@ Somewhat long: the bytes that were counted and the plans made from them are to b
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from svd_core.models import Checkpoint
 
@@ -48,28 +48,35 @@ ZERO_GPU_BYTES = 48 * 10**9
 class Device:
     """`name`: in words, for people. Bytes are of GPU memory, or of the machine's without a GPU.
 
-    `zero_gpu`: a GPU that is lent for each call (a Hugging Face ZeroGPU Space). `bfloat16`: a CPU
-    that multiplies in it (AVX512-BF16); others only imitate it, slower than float32.
+    `index`: CUDA's number of the GPU. `zero_gpu`: a GPU that is lent for each call (a Hugging Face
+    ZeroGPU Space). `float16`: False for a GPU that computes NaN in it. `bfloat16`: a CPU that
+    multiplies in it (AVX512-BF16); others only imitate it, slower than float32. `notice`: a
+    sentence for the user on why it is this device, None where it is the expected one.
     """
 
     kind: Literal["cpu", "cuda"]
     name: str
     total_bytes: int
     free_bytes: int
+    index: int = 0
     zero_gpu: bool = False
+    float16: bool = True
     bfloat16: bool = False
+    notice: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """What memory depends on in a checkpoint: parameters, and channels at the outer levels.
 
-    The defaults are those of Stable Video Diffusion's published checkpoints.
+    `vae_float32`: parameters of the VAE, those that encode, which stay in float32 on a GPU. The
+    defaults are those of Stable Video Diffusion's published checkpoints.
     """
 
     unet: int = 1_524_623_082
     vae: int = 97_742_847
     image_encoder: int = 632_076_800
+    vae_float32: int = 34_163_664
     unet_channels: int = UNET_CHANNELS
     vae_channels: int = VAE_CHANNELS
 
@@ -86,16 +93,23 @@ class MemoryPlan:
     memory, hardly slower on a large model. `decode_chunk_size`: frames decoded together, also the
     same result however many; but without `whole_clip` each of these slices becomes a clip of its
     own, as in stock, which takes less and looks a little different.
-    `dtype`: of the UNet, unless `single_unet`, and of the decoder.
+    `dtype`: of the UNet, unless `single_unet`, and of the decoder. `index`: CUDA's number of the
+    GPU, which does not matter for what is compiled.
     """
 
     device: Literal["cpu", "cuda"]
+    index: int = field(default=0, repr=False)
     dtype: Literal["float16", "bfloat16", "float32"]
     single_unet: bool = False
     offload: Offload = "none"
     split_guidance: bool = False
     decode_chunk_size: int
     whole_clip: bool = True
+
+    @property
+    def target(self) -> str:
+        """The device in torch's words: "cpu", or "cuda:0"."""
+        return "cpu" if self.device == "cpu" else f"cuda:{self.index}"
 
     def smaller(self) -> "MemoryPlan | None":
         """The next plan to try when memory ran out, clearly smaller everywhere; None: no other."""
@@ -146,18 +160,25 @@ class Demand:
             return self.num_frames, True
         if self.decode(1) <= room:
             most = int((room - self.clip) / self.sliced_frame)
-            return min(self.num_frames - 1, most), True
+            return min(self.num_frames - 1, max(1, most)), True
         return _even(self.num_frames, room / self.frame), False
 
     def peak(self, plan: MemoryPlan) -> float:
         """Bytes at the worst moment of a video made by `plan`."""
         step = self.split_step if plan.split_guidance else self.step
         decode = self.decode(plan.decode_chunk_size, plan.whole_clip)
-        if plan.offload == "none":
-            return self.weights + max(step, decode)
-        if plan.offload == "model":
-            return max(self.unet_weights + step, self.vae_weights + decode)
-        return max(step, decode)
+        return max(
+            self.unet_weights_beside(plan.offload) + step,
+            self.vae_weights_beside(plan.offload) + decode,
+        )
+
+    def unet_weights_beside(self, offload: Offload) -> float:
+        """Bytes of weights on the GPU while the UNet works."""
+        return {"none": self.weights, "model": self.unet_weights, "sequential": 0.0}[offload]
+
+    def vae_weights_beside(self, offload: Offload) -> float:
+        """Bytes of weights on the GPU while the VAE works."""
+        return {"none": self.weights, "model": self.vae_weights, "sequential": 0.0}[offload]
 
 
 def demand(checkpoint: Checkpoint, parts: Parts, bytes_per_number: int) -> Demand:
@@ -167,10 +188,11 @@ def demand(checkpoint: Checkpoint, parts: Parts, bytes_per_number: int) -> Deman
     unet_scale = parts.unet_channels / UNET_CHANNELS * bytes_per_number / 2
     vae_scale = parts.vae_channels / VAE_CHANNELS * bytes_per_number / 2
     step = UNET_PER_PIXEL * pixels * checkpoint.num_frames
+    float32 = parts.vae_float32 * (4 - bytes_per_number)  # what float32 takes on top
     return Demand(
-        weights=parts.all * bytes_per_number,
+        weights=parts.all * bytes_per_number + float32,
         unet_weights=parts.unet * bytes_per_number,
-        vae_weights=parts.vae * bytes_per_number,
+        vae_weights=parts.vae * bytes_per_number + float32,
         step=(UNET_FIXED + step * halves) * unet_scale,
         split_step=(UNET_FIXED + step) * unet_scale,
         frame=DECODE_PER_PIXEL * pixels * vae_scale,
@@ -183,49 +205,73 @@ def demand(checkpoint: Checkpoint, parts: Parts, bytes_per_number: int) -> Deman
 def plan(
     device: Device, checkpoint: Checkpoint, parts: Parts | None = None, offload: Setting = "auto"
 ) -> MemoryPlan:
-    """The fastest plan that fits. `offload`: the setting; it has no say without a GPU of our own.
+    """The fastest plan that fits.
 
-    All weights stay on a GPU only where they and the peak fit twice over, since other programs
-    and larger requests come too; on ZeroGPU they must always. `parts`: SVD's own if left out.
+    `auto` keeps all weights on a GPU only where they and the peak fit twice over, since other
+    programs and larger requests come too. Another `offload` may use the last byte; where it does
+    not fit all the same, the next smaller one is planned. It has no effect without a GPU, nor on
+    ZeroGPU, where weights always stay. `parts`: SVD's own if left out.
     """
-    single = checkpoint.single_precision_unet
-    half = device.bfloat16 and checkpoint.half_precision_on_cpu
-    if device.kind == "cuda":
-        half = not single
-    needs = demand(checkpoint, parts or Parts(), 2 if half else 4)
-    frames = checkpoint.num_frames
+    needs = demand(checkpoint, parts or Parts(), bytes_per_number(device, checkpoint))
     if device.kind == "cpu":
-        chunk = _even(frames, CPU_DECODE_BYTES / needs.frame)
-        dtype: Literal["bfloat16", "float32"] = "bfloat16" if half else "float32"
-        return MemoryPlan(device="cpu", dtype=dtype, single_unet=single, decode_chunk_size=chunk)
-    free = ZERO_GPU_BYTES if device.zero_gpu else device.free_bytes
+        return _on_cpu(device, checkpoint, needs)
+    free = float(ZERO_GPU_BYTES if device.zero_gpu else device.free_bytes)
     usable = free * USABLE
     roomy = 2 * (needs.weights + needs.step) <= free
-    if device.zero_gpu or offload == "none" or (offload == "auto" and roomy):
-        room = free / 2 if roomy else usable
-        return _on_gpu("none", half, needs, needs.weights, needs.weights, usable, room)
-    fits = needs.unet_weights + needs.split_step <= usable
-    if offload == "model" or (offload == "auto" and fits):
-        return _on_gpu("model", half, needs, needs.unet_weights, needs.vae_weights, usable, usable)
-    return _on_gpu("sequential", half, needs, 0.0, 0.0, usable, usable)
+    ways: tuple[Offload, ...] = get_args(Offload)
+    first = "none" if offload == "auto" else offload
+    for way in ("none",) if device.zero_gpu else ways[ways.index(first) :]:
+        for limit in (usable, free) if way == offload else (usable,):
+            # Half of a roomy GPU is enough for decoding, if it holds the whole clip.
+            half = max(free / 2, needs.vae_weights_beside(way) + needs.decode(1))
+            room = min(limit, half) if way == "none" and roomy else limit
+            found = _on_gpu(way, device, checkpoint, needs, limit, room)
+            fits = found.whole_clip and needs.peak(found) <= limit
+            if fits and (way != "none" or roomy or offload == "none" or device.zero_gpu):
+                return found
+    way = "none" if device.zero_gpu else "sequential"
+    return _on_gpu(way, device, checkpoint, needs, usable, usable)
+
+
+def opens_in_half(device: Device, checkpoint: Checkpoint) -> bool:
+    """Whether the weights of `checkpoint` are read in float16 for `device`."""
+    return device.kind == "cuda" and bytes_per_number(device, checkpoint) == 2
+
+
+def bytes_per_number(device: Device, checkpoint: Checkpoint) -> Literal[2, 4]:
+    """Bytes of a number in the UNet and the decoder of `checkpoint` on `device`."""
+    if device.kind == "cuda":
+        half = device.float16 and not checkpoint.single_precision_unet
+    else:
+        half = device.bfloat16 and checkpoint.half_precision_on_cpu
+    return 2 if half else 4
+
+
+def _on_cpu(device: Device, checkpoint: Checkpoint, needs: Demand) -> MemoryPlan:
+    return MemoryPlan(
+        device="cpu",
+        dtype="bfloat16" if bytes_per_number(device, checkpoint) == 2 else "float32",
+        single_unet=checkpoint.single_precision_unet,
+        decode_chunk_size=_even(checkpoint.num_frames, CPU_DECODE_BYTES / needs.frame),
+    )
 
 
 def _on_gpu(
     offload: Offload,
-    half: bool,
+    device: Device,
+    checkpoint: Checkpoint,
     needs: Demand,
-    beside_unet: float,
-    beside_vae: float,
-    usable: float,
+    limit: float,
     room: float,
 ) -> MemoryPlan:
-    """`beside_*`: bytes of weights on the GPU while that part works; `room`: bytes for decoding."""
-    at_once, whole_clip = needs.frames_within(room - beside_vae)
+    """`limit`: bytes for a step and its weights; `room`: those for decoding and its weights."""
+    at_once, whole_clip = needs.frames_within(room - needs.vae_weights_beside(offload))
     return MemoryPlan(
         device="cuda",
-        dtype="float16" if half else "float32",
+        index=device.index,
+        dtype="float16" if bytes_per_number(device, checkpoint) == 2 else "float32",
         offload=offload,
-        split_guidance=beside_unet + needs.step > usable,
+        split_guidance=needs.unet_weights_beside(offload) + needs.step > limit,
         decode_chunk_size=at_once,
         whole_clip=whole_clip,
     )

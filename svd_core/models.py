@@ -126,7 +126,7 @@ CHECKPOINTS: Mapping[str, Checkpoint] = {
             "stable-video-diffusion-img2vid",
             14,
             "Stable Video Diffusion, 14 frames",
-            memory_gb=(6.2, 8.9),
+            memory_gb=(6.2, 9.0),
         ),
     )
 }

@@ -37,7 +37,8 @@ class AheadOfTime:
 class SpeedUps:
     """`turbo`: file of the UNet's weights for that speed, see `TurboWeights`. `compile`: whether
     the UNet is compiled; `auto` does where it has been done before, which leaves some seconds of
-    it. `folder`: where what was compiled is kept; without one, nothing is compiled. `ahead`: as a
+    it. `folder`: where what was compiled is kept, and which attention backends a GPU is right with;
+    without one, nothing is compiled. `ahead`: as a
     whole, when the model is loaded (see `fast.packaged`); None: in blocks, by the first video."""
 
     turbo: Path | None = None

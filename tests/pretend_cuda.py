@@ -54,11 +54,14 @@ class OnGpu(Tensor):
 
 class PretendCuda(TorchFunctionMode):
     """`brought`, `fetched`: bytes that went to the GPU and came from it. `waits`: how often the CPU
-    had to wait for what the GPU was computing."""
+    had to wait for what the GPU was computing. `free_bytes`: what it says is free; nothing checks
+    that. `lost`: like a CUDA context after an illegal memory access, it computes nothing more."""
 
     def __init__(self) -> None:
         super().__init__()
         self.brought = self.fetched = self.waits = 0
+        self.free_bytes = 80 << 30
+        self.lost = False
 
     def __torch_function__(
         self,
@@ -69,6 +72,8 @@ class PretendCuda(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         there = bool(args) and isinstance(args[0], OnGpu)
+        if self.lost and (there or _names_gpu(kwargs.get("device"))):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if func == DEVICE:
             return CUDA if there else func(*args)
         if func == IS_CUDA:
@@ -82,8 +87,7 @@ class PretendCuda(TorchFunctionMode):
         if func is Tensor.numpy and there:
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         self.waits += there and func in LOOKS
-        device = kwargs.get("device")
-        if device is not None and torch.device(device).type == "cuda":
+        if _names_gpu(kwargs.get("device")):
             kwargs["device"] = CPU
             return func(*args, **kwargs).as_subclass(OnGpu)
         if func not in MIXING and not INNER.match(func.__name__):
@@ -141,6 +145,10 @@ def _target(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
                 target[next(flags)] = arg
     target.pop("non_blocking", None)
     return target
+
+
+def _names_gpu(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "cuda"
 
 
 def _bare(tensor: Tensor) -> Tensor:

@@ -205,6 +205,47 @@ def test_what_it_keeps_is_its_owners_alone_and_what_a_killed_one_left_is_swept(
     assert not any(path.is_file() for path in (data / "tmp").rglob("*"))
 
 
+LOSES_ITS_GPU_ONCE = """
+import runpy
+from pathlib import Path
+from svd_core.errors import DeviceLost
+from tests.fakes import DriftingEngine
+
+class Losing(DriftingEngine):
+    def generate(self, *given):
+        lost = Path("{folder}") / "lost"
+        if not lost.exists():
+            lost.touch()
+            raise DeviceLost("The GPU stopped working (CUDA error); start again.")
+        return super().generate(*given)
+
+runpy.run_path("app.py")["main"](lambda settings: Losing())
+"""
+
+
+def test_a_lost_gpu_ends_the_process_and_the_next_one_makes_the_jobs(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    image = photo(tmp_path / "photo.png").read_bytes()
+    with front_queue(tmp_path) as queue:
+        ids = [queue.submit(VideoRequest(image, VideoParams(seed=n))).id for n in (1, 2)]
+    code = LOSES_ITS_GPU_ONCE.format(folder=tmp_path)
+    with started("-c", code, **settings) as process:
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "The GPU stopped working (CUDA error); start again."
+    assert "Traceback" not in err
+    with open_table(tmp_path) as table:
+        assert {glance.id for glance in table.open()} == set(ids), "none has failed"
+        with started("-c", code, **settings) as process:
+            eventually(lambda: not table.open(), SECONDS)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=SECONDS)
+        rows = {row.id: row for row in table.rows(ids)}
+    assert [rows[job_id].attempt for job_id in ids] == [2, 1]
+    assert {path.stem for path in (tmp_path / "results").glob("*.mp4")} == set(ids)
+
+
 def asked(url: str, body: dict[str, object] | None = None) -> dict[str, Any]:
     """The answer of the HTTP API, which is open on this machine."""
     data = None if body is None else json.dumps(body).encode()

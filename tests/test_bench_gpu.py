@@ -576,7 +576,8 @@ def test_smoke_passes_on_a_pretended_gpu(
     card = Device(kind="cuda", name="pretended", total_bytes=80 << 30, free_bytes=80 << 30)
     monkeypatch.setattr(loading, "find_device", lambda: card)
     with pretend_cuda():
-        smoke.check(context, find_checkpoint(str(tiny_checkpoint), cuda=True), ("model",))
+        checkpoint = find_checkpoint(str(tiny_checkpoint), cuda=True)
+        smoke.check(context, checkpoint, ("model", "sequential"))
     found = rows(context.folder)
     assert failures(found.values()) == []
     assert "model offload" in found["model: settings"]["device"]

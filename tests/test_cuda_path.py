@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
-from svd_core import loading
+from svd_core import diffusion, loading
 from svd_core.bench import contest, contestants, floor, weights
 from svd_core.bench.fidelity import ASKED, Fidelity
 from svd_core.clip import Clip
 from svd_core.engine import SvdEngine
 from svd_core.errors import Cancelled
 from svd_core.events import OnProgress, Progress, Stage
+from svd_core.fast import slices, whole_clip
 from svd_core.memory import Device
 from svd_core.params import VideoParams
 from tests.pretend_cuda import CPU, CUDA, PretendCuda, pretend_cuda
@@ -150,6 +152,56 @@ def test_models_that_are_offloaded_come_once_a_clip_and_nothing_goes_back(making
     assert model.brought - stays.brought == sum(weights.values()) + weights["vae"]
     assert layers.brought - stays.brought > STEPS * weights["unet"]
     assert stays.fetched == model.fetched == layers.fetched
+
+
+def test_layers_that_wait_come_no_oftener_for_work_in_slices(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for each frame that is decoded, nor for each slice of a feed-forward."""
+    moved = []
+    for hidden, rows, at_once in ((2**27, 2**28, 3), (2**12, 2**12, 1)):
+        monkeypatch.setattr(slices, "HIDDEN", hidden)
+        monkeypatch.setattr(whole_clip, "ROWS_BYTES", rows)
+        with a_gpu() as gpu:
+            engine = SvdEngine(str(tiny_checkpoint), "sequential")
+            make(engine)
+            before = gpu.brought
+            make(engine, decode_chunk_size=at_once)
+            moved.append(gpu.brought - before)
+    whole, sliced = moved
+    assert sliced == pytest.approx(whole, rel=0.001)
+
+
+class OtherNumbersInHalf(TorchFunctionMode):
+    """Like torch before 2.13, which draws other numbers in half precision than in single."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.randn and kwargs.get("dtype") in (torch.float16, torch.bfloat16):
+            return -func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("offload", ["none", "model"])
+def test_a_seed_is_the_same_video_for_every_torch(
+    tiny_checkpoint: Path, making: Making, offload: Any
+) -> None:
+    with OtherNumbersInHalf(), a_gpu():
+        clip = make(SvdEngine(str(tiny_checkpoint), offload))
+    assert levels(clip, making(offload).first) == 0
+
+
+def test_noise_is_what_the_pipeline_draws_itself_in_single_precision(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = SvdEngine(str(tiny_checkpoint), "none")
+    for frames, size in ((3, (64, 32)), (5, (32, 64))):
+        photo = PHOTO.resize(size)
+        asked = VideoParams(seed=2**32 - 1, num_inference_steps=1, num_frames=frames)
+        ours = engine.generate(photo, asked, lambda _: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(diffusion, "_noise", lambda *_: None)
+            assert levels(ours, engine.generate(photo, asked, lambda _: None)) == 0
 
 
 def test_a_step_waits_for_the_gpu_only_when_it_is_done(making: Making) -> None:

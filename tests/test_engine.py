@@ -516,7 +516,7 @@ def test_weights_that_fit_nowhere_are_an_error(
 
     monkeypatch.setattr(loaded, "place", place)
     engine = SvdEngine(str(tiny_checkpoint))
-    with pytest.raises(OutOfMemory, match="too little free memory"):
+    with pytest.raises(OutOfMemory, match="too little memory to load"):
         engine.load(Events())
     assert (engine.status.state, engine.status.notice is None) == ("failed", False)
 

@@ -5,8 +5,17 @@ from itertools import pairwise
 
 import pytest
 
-from svd_core.memory import USABLE, Device, MemoryPlan, Parts, Setting, demand, plan
-from svd_core.models import CHECKPOINTS, find_checkpoint
+from svd_core.memory import (
+    USABLE,
+    Device,
+    MemoryPlan,
+    Parts,
+    Setting,
+    demand,
+    opens_in_half,
+    plan,
+)
+from svd_core.models import CHECKPOINTS, Checkpoint, find_checkpoint
 
 XT = CHECKPOINTS["svd-xt"]
 SVD = CHECKPOINTS["svd"]
@@ -82,9 +91,66 @@ def test_decoding_takes_what_was_counted(at_once: int, gib: float) -> None:
 
 
 @pytest.mark.parametrize("offload", ["none", "model", "sequential"])
-@pytest.mark.parametrize("gigabytes", [8, 24, 80])
-def test_the_setting_decides(offload: Setting, gigabytes: float) -> None:
+@pytest.mark.parametrize("gigabytes", [11.2, 12, 24, 80])
+def test_the_setting_decides_where_it_fits(offload: Setting, gigabytes: float) -> None:
     assert plan(gpu(gigabytes), XT, offload=offload).offload == offload
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "offload", "found"),
+    [(11, "none", "model"), (8, "none", "model"), (7.5, "none", "sequential"),
+     (7.5, "model", "model"), (7, "model", "sequential"), (3, "none", "sequential")],
+)  # fmt: skip
+def test_a_setting_that_does_not_fit_gives_way_to_the_next(
+    gigabytes: float, offload: Setting, found: str
+) -> None:
+    assert plan(gpu(gigabytes), XT, offload=offload).offload == found
+
+
+SMALLEST = MemoryPlan(
+    device="cuda", dtype="float16", offload="sequential", split_guidance=True, decode_chunk_size=1
+)
+
+
+@pytest.mark.parametrize("setting", ["auto", "none", "model", "sequential"])
+@pytest.mark.parametrize("checkpoint", [XT, SVD], ids=["svd-xt", "svd"])
+def test_frames_are_decoded_apart_only_where_no_plan_holds_the_clip(
+    checkpoint: Checkpoint, setting: Setting
+) -> None:
+    least = demand(checkpoint, Parts(), 2).peak(SMALLEST)
+    for hundredths in range(300, 9000):
+        device = gpu(hundredths / 100)
+        found = plan(device, checkpoint, offload=setting)
+        if not found.whole_clip:
+            assert least > device.free_bytes * USABLE, f"{device.free_bytes / 1e9} GB"
+
+
+def test_encoding_in_float32_is_counted() -> None:
+    """The encoder of the VAE stays in it on a GPU."""
+    parts = Parts(unet=100, vae=10, image_encoder=1, vae_float32=4)
+    needs = demand(XT, parts, 2)
+    assert (needs.vae_weights, needs.weights) == (6 * 2 + 4 * 4, 107 * 2 + 4 * 4)
+    assert demand(XT, parts, 4).vae_weights == 10 * 4
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_gpu_that_computes_nan_in_half_precision_works_in_single(single: bool) -> None:
+    checkpoint = replace(XT, single_precision_unet=single)
+    device = replace(gpu(24), float16=False)
+    assert plan(device, checkpoint).dtype == "float32"
+    assert not opens_in_half(device, checkpoint)
+    assert opens_in_half(gpu(24), checkpoint) != single
+    assert not opens_in_half(replace(CPU, bfloat16=True), checkpoint)
+
+
+def test_the_gpu_of_the_device_is_the_plans() -> None:
+    found = plan(replace(gpu(24), index=3), XT)
+    assert found.target == "cuda:3"
+    assert (plan(CPU, XT).target, plan(gpu(24), XT).target) == ("cpu", "cuda:0")
+    smaller = found.smaller()
+    assert smaller is not None
+    assert smaller.target == "cuda:3"
+    assert repr(found) == repr(plan(gpu(24), XT)), "compiled code is of any GPU of a kind"
 
 
 def test_zero_gpu_keeps_everything_on_the_gpu() -> None:

@@ -65,9 +65,11 @@ def test_weights_cross_the_bus_as_often_as_they_are_used() -> None:
     layers = replace(model, offload="sequential")
     assert moved_bytes(START, parts) == 0
     assert moved_bytes(model, parts) == 2 * 121  # in half precision, and nothing back
-    assert moved_bytes(layers, parts) == 2 * (1 + STEPS * 100 + 25 * 10)
+    assert moved_bytes(layers, parts) == 2 * (1 + STEPS * 100 + 10)
     split = replace(layers, split_guidance=True, decode_chunk_size=4)
-    assert moved_bytes(split, parts) == 2 * (1 + 2 * STEPS * 100 + 7 * 10)
+    assert moved_bytes(split, parts) == 2 * (1 + 2 * STEPS * 100 + 10)
+    apart = replace(split, whole_clip=False)
+    assert moved_bytes(apart, parts) == 2 * (1 + 2 * STEPS * 100 + 7 * 10)
 
 
 def test_svd_xt_fits_into_8_gb_with_all_frames_decoded_together() -> None:

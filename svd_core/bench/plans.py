@@ -48,14 +48,15 @@ def clip_flops(unet: Any, vae: Any, at_once: int) -> float:
 
 def moved_bytes(plan: MemoryPlan, parts: Parts) -> int:
     """Weights over the bus for one clip, and none back. Whole models come once, the VAE to encode
-    and to decode; layers come for each use, those of the decoder once for every slice."""
+    and to decode; layers come for each use, but once for all slices of it. Frames decoded as clips
+    of their own have the VAE come for each of these."""
     if plan.offload == "none":
         return 0
     if plan.offload == "model":
         return 2 * (parts.all + parts.vae)
     calls = STEPS * (2 if plan.split_guidance else 1)
-    slices = -(-FRAMES // plan.decode_chunk_size)
-    return 2 * (parts.image_encoder + calls * parts.unet + slices * parts.vae)
+    clips = 1 if plan.whole_clip else -(-FRAMES // plan.decode_chunk_size)
+    return 2 * (parts.image_encoder + calls * parts.unet + clips * parts.vae)
 
 
 def rewritten_on_meta(model: Any) -> Any:

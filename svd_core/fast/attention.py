@@ -1,29 +1,18 @@
 """Self-attention with one product for queries, keys and values, and no division by one.
 
 Stock (`AttnProcessor2_0`) multiplies by three matrices that read the same input, and divides the
-result by `rescale_output_factor`, which is 1: a pass over the whole picture for nothing. Where a
-GPU has several kernels for the attention itself, cuDNN's is asked first: torch's own choice is
-slower for heads of 64, and `set_attention_backend` does not reach these layers.
+result by `rescale_output_factor`, which is 1: a pass over the whole picture for nothing. Which
+kernel computes the attention itself is up to `Guidance`, which sets it for the whole UNet.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from svd_core.fast.rewrites import Forward
-
-BACKENDS = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
 
 
 def joined_self_attention(layer: Any) -> Forward | None:
@@ -42,18 +31,8 @@ def joined_self_attention(layer: Any) -> Forward | None:
         bias = torch.cat([p.bias for p in projections]) if biased else None
         joined = F.linear(x, weight, bias).view(*x.shape[:2], 3, heads, -1)
         q, k, v = joined.permute(2, 0, 3, 1, 4)  # each (batch, heads, places, channels)
-        with _preferred(x):
-            seen = F.scaled_dot_product_attention(q, k, v)
+        seen = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = layer.to_out[0](seen.transpose(1, 2).flatten(2))
         return out
 
     return forward
-
-
-@contextmanager
-def _preferred(x: Tensor) -> Iterator[None]:
-    if not x.is_cuda:
-        yield
-        return
-    with sdpa_kernel(BACKENDS, set_priority=True):
-        yield

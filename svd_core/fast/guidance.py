@@ -1,10 +1,14 @@
 """The UNet's forward as the pipeline calls it: both halves of a guided step at once, or apart."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from svd_core.fast.attention_probe import UNPROBED
 
 
 class Guidance:
@@ -15,6 +19,7 @@ class Guidance:
     `dtype`: that of the UNet where the pipeline around it keeps another; None where it is the same.
     `guided`: levels of noise between which the half without the photo is asked at all; elsewhere
     the other one's answer stands for both, which is guidance of 1. None: everywhere.
+    `backends`: torch's kernels for attention on a GPU, in the order in which they are taken.
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
@@ -22,6 +27,7 @@ class Guidance:
         self.split = False
         self.dtype: torch.dtype | None = None
         self.guided: tuple[float, float] | None = None
+        self.backends: Sequence[SDPBackend] = UNPROBED
 
     def __call__(
         self,
@@ -41,10 +47,18 @@ class Guidance:
             calls = [(x[None], h[None], a[None]) for x, h, a in halves]
         if unguided:
             calls = calls[-1:]
-        found = [self.forward(x, timestep, h, a, return_dict)[0] for x, h, a in calls]
+        with self.attention() if sample.is_cuda else nullcontext():
+            found = [self.forward(x, timestep, h, a, return_dict)[0] for x, h, a in calls]
         if unguided:
             found *= asked
         return (torch.cat(found).to(outer),)
+
+    def attention(self) -> AbstractContextManager[None]:
+        """While it lasts, attention is computed by the first of `backends` that can."""
+        preferred: AbstractContextManager[None] = sdpa_kernel(
+            list(self.backends), set_priority=True
+        )
+        return preferred
 
     def _within(self, timestep: Any) -> bool:
         """SVD's timestep is a quarter of the logarithm of the level of noise."""

@@ -16,9 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import sdpa_kernel
 
-from svd_core.fast.attention import BACKENDS
 from svd_core.fast.compiled import Kind
 from svd_core.speed import AheadOfTime, SpeedUps
 
@@ -142,7 +140,7 @@ def _make(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
         program = exported(unet, kind)
         with TemporaryDirectory(dir=package.parent) as folder:
             made = Path(folder) / package.name
-            with sdpa_kernel(BACKENDS, set_priority=True):  # the choice that a graph leaves open
+            with unet.forward.attention():  # the choice that a graph leaves open
                 tools.compile(made, program)
             _check(unet, kind, tools, made)
             made.rename(package)

@@ -14,6 +14,7 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor
 
 from svd_core.fast.rewrites import Forward
+from svd_core.fast.sequential_offload import resident
 
 HIDDEN = 2**27
 """Numbers of one slice: a quarter of a gigabyte in half precision, ample work for a GPU."""
@@ -33,8 +34,9 @@ def sliced(layer: Any) -> Forward | None:
             whole: Tensor = stock(x)
             return whole
         out = x.new_empty(len(tokens), last.out_features)
-        for some, there in zip(torch.split(tokens, step), torch.split(out, step), strict=True):
-            there.copy_(stock(some))
+        with resident(layer):
+            for some, there in zip(torch.split(tokens, step), torch.split(out, step), strict=True):
+                there.copy_(stock(some))
         return out.view(*x.shape[:-1], last.out_features)
 
     return forward

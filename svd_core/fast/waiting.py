@@ -3,7 +3,8 @@
 Stock has each model come to the GPU when it is called, and go back to make room for the next. What
 goes back is what came, so here the weights themselves stay where they wait, a copy works, and going
 back is to drop it. SVD-XT's 4.7 GB in half precision are spared for every video, and nobody has to
-find memory for them again.
+find memory for them again. Only one model is on the GPU at a time: stock would leave the VAE there
+beside the UNet, since it looks no further back than one model.
 """
 
 from collections.abc import Sequence
@@ -11,14 +12,20 @@ from typing import Any
 
 import torch
 from accelerate.hooks import CpuOffload, UserCpuOffloadHook, add_hook_to_module
+from accelerate.utils.memory import clear_device_cache
 
 
 class Waiting(CpuOffload):  # type: ignore[misc]
     """Accelerate's hook, for a model whose weights nobody changes while copies of them work."""
 
-    def __init__(self, device: torch.device, previous: UserCpuOffloadHook | None) -> None:
-        super().__init__(device, previous)
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.others: list[UserCpuOffloadHook] = []
         self._waiting: list[tuple[dict[str, Any], str, torch.Tensor, torch.Tensor]] = []
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self._waiting)
 
     def init_hook(self, module: Any) -> Any:
         """Have what waits in its place again."""
@@ -32,6 +39,11 @@ class Waiting(CpuOffload):  # type: ignore[misc]
         return self.init_hook(module)
 
     def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+        there = [other for other in self.others if other.hook.on_gpu]
+        for other in there:
+            other.offload()
+        if there:
+            clear_device_cache()
         if not self._waiting:
             self._waiting = [
                 (owner, name, tensor, tensor.data)
@@ -44,11 +56,12 @@ class Waiting(CpuOffload):  # type: ignore[misc]
 
 
 def let_wait(hooks: Sequence[UserCpuOffloadHook]) -> list[UserCpuOffloadHook]:
-    """Put `Waiting` in the place of Accelerate's own, each of which sends the one before away."""
+    """Put `Waiting` in the place of Accelerate's own, each of which sends all others away."""
     ours: list[UserCpuOffloadHook] = []
     for hook in hooks:
-        follows = hook.hook.prev_module_hook is not None
-        waiting = Waiting(hook.hook.execution_device, ours[-1] if follows else None)
+        waiting = Waiting(hook.hook.execution_device)
         add_hook_to_module(hook.model, waiting)
         ours.append(UserCpuOffloadHook(hook.model, waiting))
+    for hook in ours:
+        hook.hook.others = [other for other in ours if other is not hook]
     return ours
