@@ -52,7 +52,7 @@ class Card:
 
     seconds: dict[SDPBackend, float] = field(default_factory=dict)
     spoils: dict[SDPBackend, Spoil] = field(default_factory=dict)
-    faults: dict[SDPBackend, Exception] = field(default_factory=dict)
+    faults: dict[SDPBackend, BaseException] = field(default_factory=dict)
     now: float = 0.0
     tried: list[SDPBackend] = field(default_factory=list)
 
@@ -176,7 +176,9 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     monkeypatch.setattr(
         attention_probe,
         "Probe",
-        lambda device, dtype, *_: Probe("cpu", dtype, found.attend, lambda: found.now, SMALL),
+        lambda device, dtype, *_, **more: Probe(
+            "cpu", dtype, found.attend, lambda: found.now, SMALL, **more
+        ),
     )
     return found
 
@@ -190,6 +192,18 @@ def test_a_card_is_probed_once(card: Card, tmp_path: Path) -> None:
     assert len(card.tried) == calls
     assert (folder / NAME).stat().st_size < 1000
     assert [path.name for path in folder.iterdir()] == [NAME]
+
+
+def test_a_backend_that_ended_the_process_is_not_tried_again(card: Card, tmp_path: Path) -> None:
+    """Else each restart would lose the GPU to the same probe."""
+    for killer in (EFFICIENT, CUDNN):
+        card.faults[killer] = KeyboardInterrupt()  # like a killed process, nothing catches it
+        with pytest.raises(KeyboardInterrupt):
+            attention_backends("cuda:0", "float16", tmp_path)
+    card.tried.clear()
+    assert attention_backends("cuda:0", "float16", tmp_path) == (FLASH, MATH)
+    assert {EFFICIENT, CUDNN}.isdisjoint(card.tried)
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
 
 @pytest.mark.parametrize("what", ["card", "capability", "torch", "precision"])

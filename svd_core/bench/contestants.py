@@ -40,7 +40,7 @@ def settle(stock: Any, plan: MemoryPlan) -> None:
     """Bring a stock pipeline to the plan's device and precisions, and change nothing else."""
     if plan.dtype == "bfloat16":  # only with `single_unet`: the decoder is all there is to convert
         stock.vae.decoder.to(torch.bfloat16)
-    stock.to(plan.device)
+    stock.to(plan.target)
 
 
 def contestants(

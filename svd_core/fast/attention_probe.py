@@ -47,6 +47,9 @@ SHARPNESS = 3.0
 
 NAME = "attention.json"
 
+UNFINISHED = "attention-unfinished.json"
+"""Backends that were tried and not survived: the last one may have cost the process its GPU."""
+
 log = logging.getLogger(__name__)
 
 Attend = Callable[[SDPBackend, Tensor, Tensor, Tensor], Tensor]
@@ -69,13 +72,15 @@ SHAPES = (Shape(batch=25, tokens=72 * 128, heads=5), Shape(batch=72 * 128, token
 @dataclass(frozen=True)
 class Probe:
     """`device`: "cuda:0". `attend`: computes attention by one backend; `clock`: seconds, once the
-    device has done what it was given."""
+    device has done what it was given. `on_try`: called with a backend before it is tried."""
 
     device: str
     dtype: torch.dtype
     attend: Attend
     clock: Callable[[], float]
     shapes: Sequence[Shape] = SHAPES
+    candidates: Sequence[SDPBackend] = CANDIDATES
+    on_try: Callable[[SDPBackend], None] = lambda _: None
 
     def run(self) -> tuple[SDPBackend, ...] | None:
         """The candidates that are right, the fastest first; None if memory ran out."""
@@ -83,9 +88,10 @@ class Probe:
         seconds: dict[SDPBackend, float] = {}
         try:
             cases = [Case.of(tokens(shape, self.device, self.dtype)) for shape in self.shapes]
-            for backend in CANDIDATES:
+            for backend in self.candidates:
                 if seconds and self.clock() - begun >= LIMIT_S:
                     break
+                self.on_try(backend)
                 took = [self._timed(backend, case) for case in cases]
                 if None not in took:
                     seconds[backend] = sum(filter(None, took))
@@ -172,7 +178,7 @@ def attention_backends(device: str, dtype: str, folder: Path | None) -> tuple[SD
     kept = read_kept(folder)
     names = kept.get(card)
     if names is None:
-        found = Probe(device, getattr(torch, dtype), attend, lambda: _synchronized(device)).run()
+        found = _probed(device, dtype, card, folder)
         torch.cuda.empty_cache()
         if found is None:
             return UNPROBED
@@ -182,6 +188,30 @@ def attention_backends(device: str, dtype: str, folder: Path | None) -> tuple[SD
     return (*(SDPBackend.__members__[name] for name in names), SDPBackend.MATH)
 
 
+def _probed(
+    device: str, dtype: str, card: str, folder: Path | None
+) -> tuple[SDPBackend, ...] | None:
+    """What `Probe.run` finds, without backends that ended an earlier process: else a supervisor
+    would start one after the other for nothing."""
+    tried = read_kept(folder, UNFINISHED).get(card, [])
+
+    def on_try(backend: SDPBackend) -> None:
+        keep(folder, {card: [*tried, backend.name]}, UNFINISHED)
+
+    found = Probe(
+        device,
+        getattr(torch, dtype),
+        attend,
+        lambda: _synchronized(device),
+        candidates=[each for each in CANDIDATES if each.name not in tried],
+        on_try=on_try,
+    ).run()
+    if folder is not None:
+        with suppress(OSError):
+            (folder / UNFINISHED).unlink(missing_ok=True)
+    return found
+
+
 def card_key(device: str, dtype: str) -> str:
     """All that the choice depends on."""
     name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
@@ -189,26 +219,26 @@ def card_key(device: str, dtype: str) -> str:
     return f"{name} {capability}, torch {torch.__version__}, cuDNN {cudnn}, {dtype}"
 
 
-def read_kept(folder: Path | None) -> dict[str, list[str]]:
+def read_kept(folder: Path | None, name: str = NAME) -> dict[str, list[str]]:
     """What was kept, without entries that this version could not have written."""
     if folder is None:
         return {}
     try:
-        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     entries = found.items() if isinstance(found, dict) else ()
     return {card: names for card, names in entries if _is_order(names)}
 
 
-def keep(folder: Path | None, entries: dict[str, list[str]]) -> None:
+def keep(folder: Path | None, entries: dict[str, list[str]], name: str = NAME) -> None:
     if folder is None:
         return
     with suppress(OSError):  # then the next start probes again
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{NAME}.{time.time_ns()}.part"
+        part = folder / f"{name}.{time.time_ns()}.part"
         part.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-        part.replace(folder / NAME)
+        part.replace(folder / name)
 
 
 def _is_order(names: Any) -> bool:

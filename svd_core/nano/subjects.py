@@ -18,7 +18,7 @@ from svd_core.engine import Engine
 from svd_core.events import Progress
 from svd_core.image import frame_photo
 from svd_core.loading import CLASSES, find_device, open_folder, parts_of, place
-from svd_core.memory import plan
+from svd_core.memory import opens_in_half, plan
 from svd_core.models import Checkpoint
 from svd_core.nano.flow import Frame
 from svd_core.nano.truth import Camera, true_clip
@@ -74,7 +74,9 @@ class Vae:
     def __init__(self, checkpoint: Checkpoint) -> None:
         assert checkpoint.folder is not None
         device = find_device()
-        pipeline = open_folder(checkpoint.folder, device.kind == "cuda", lambda *_: None)
+        pipeline = open_folder(
+            checkpoint.folder, opens_in_half(device, checkpoint), lambda *_: None
+        )
         chosen = plan(device, checkpoint, parts_of(pipeline), "none")
         place(pipeline, chosen)
         self.size = checkpoint.sizes[0]

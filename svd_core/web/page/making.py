@@ -11,7 +11,7 @@ from svd_core.framer import Framer
 from svd_core.params import VideoParams
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.framing import picture
-from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.occasions import QUICK, event_value
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, texts_for
 from svd_core.web.page.watching import then_watch
@@ -101,7 +101,7 @@ def _wire_framing(opened: Dependency, studio: Studio) -> None:
         return framed(given, given[framing.framer], request) or SKIP
 
     def on_move(event: gr.EventData) -> Changes:
-        axis, moved = getattr(event, "axis", None), getattr(event, "focus", None)
+        axis, moved = event_value(event, "axis"), event_value(event, "focus")
         if axis not in ("x", "y") or not isinstance(moved, int | float) or not 0 <= moved <= 1:
             return SKIP
         return {dials[f"focus_{axis}"]: round(moved, 3)}

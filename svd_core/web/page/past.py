@@ -16,7 +16,7 @@ from svd_core.params import VideoParams
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.history import archive
 from svd_core.web.page.memo import is_draft, memo
-from svd_core.web.page.occasions import QUICK
+from svd_core.web.page.occasions import QUICK, event_value
 from svd_core.web.page.screen import ended_otherwise
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import Texts, texts_for
@@ -43,15 +43,16 @@ def wire_past(page: gr.Blocks, studio: Studio) -> Dependency:
 
     def on_chosen(card: Any, event: gr.EventData, request: gr.Request) -> Changes:
         say, visitor = texts_for(request), studio.known(card)
-        job = studio.backend.job(event.job, card)
+        job = studio.backend.job(event_value(event, "job"), card)
         if job is None:
             return {studio.screen.line: status_html(say("nothing_there"))}
-        if event.what == "remove":
+        action = event_value(event, "what")
+        if action == "remove":
             studio.backend.remove([job.id])
             gallery.download.discard(job.id, archive_key(studio.backend.visitors.owner(card)))
             line = {studio.screen.line: status_html(say("removed"))}
             return line | studio.history(visitor, say)
-        if event.what == "restore":
+        if action == "restore":
             return restored(studio, job, say)
         return studio.turn_to([job], visitor, say)
 

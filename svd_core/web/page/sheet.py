@@ -18,6 +18,7 @@ from svd_core.speed import at_speed
 from svd_core.web.page import words
 from svd_core.web.page.dials import Changes
 from svd_core.web.page.memo import memo, note
+from svd_core.web.page.occasions import event_value
 from svd_core.web.page.studio import Studio
 from svd_core.web.page.texts import texts_for
 from svd_core.web.page.watching import then_watch
@@ -54,7 +55,7 @@ def wire_sheet(studio: Studio) -> None:
         return studio.begin(lambda visitor: ask(photo, values, visitor), given[studio.visitor], say)
 
     def on_picked(card: Any, event: gr.EventData, request: gr.Request) -> Changes:
-        say, job = texts_for(request), backend.job(event.job, card)
+        say, job = texts_for(request), backend.job(event_value(event, "job"), card)
         if job is None:
             return {screen.line: words.error_html(say("nothing_there"))}
         steps = memo(job).get("steps")
