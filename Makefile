@@ -1,6 +1,7 @@
 # make run     install on the first call, then serve the page on http://127.0.0.1:7860
-# make test    ruff, mypy and every test; installs what they need (Chromium too, when root; with
+# make test    ruff, mypy and the tests; installs what they need (Chromium too, when root; with
 #              node and npm the JavaScript clients, into tests/fal_clients/node_modules)
+# make test-slow   the tests that take many minutes: every combination of GPU sizes, `bench gpu`
 # make lint    ruff and mypy alone
 # make bench   time and memory of the embedded model
 # make clean   remove what the targets above made
@@ -19,7 +20,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 export PYTHON
 
-.PHONY: run test lint bench clean browser
+.PHONY: run test test-slow lint bench clean browser
 
 run: $(VENV)/run.stamp
 	@exec $(PY) app.py
@@ -27,8 +28,12 @@ run: $(VENV)/run.stamp
 # Two processes with one thread each fill two cores, which one process with two does not; then what
 # measures time has the machine to itself. `$(PY) -m pytest` runs the same tests one after another.
 test: lint browser
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		-m "not alone and not exhaustive"
 	$(PY) -m pytest -m alone
+
+test-slow: $(VENV)/test.stamp
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m exhaustive
 
 # Gradio writes a stub beside our components when it is imported; mypy would believe that instead.
 lint: $(VENV)/test.stamp
