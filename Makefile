@@ -42,7 +42,7 @@ lint: $(VENV)/test.stamp
 	$(PY) -m mypy
 
 bench: $(VENV)/run.stamp
-	$(PY) -m svd_core.bench --model svd-nano
+	$(PY) -m svd_core.benchmarks --model svd-nano
 
 browser: $(VENV)/test.stamp
 	@.ci/browser

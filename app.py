@@ -15,8 +15,8 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: sys.exit(0))
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+from svd_core.checkpoints.catalog import Offer
 from svd_core.errors import Cancelled, DeviceLost, SvdError
-from svd_core.offer import Offer
 from svd_core.settings import Settings, on_zero_gpu
 
 
@@ -37,8 +37,11 @@ if __name__ == "__main__":  # what is set wrongly is told now, not after the imp
 with suppress(ImportError):
     import spaces  # noqa: F401 - ZeroGPU wants it before torch; elsewhere it does nothing
 
-from svd_core.cost import CostLimits
-from svd_core.engine import Engine, SvdEngine
+from svd_core.checkpoints.cost_limits import CostLimits
+from svd_core.checkpoints.eta import zero_gpu_seconds
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.table import ASSETS
+from svd_core.engine.engine import Engine, SvdEngine
 from svd_core.events import OnProgress, Progress, Video
 from svd_core.generate import generate
 from svd_core.jobs import (
@@ -53,10 +56,7 @@ from svd_core.jobs import (
     Retention,
     WorkerQueue,
 )
-from svd_core.models import ASSETS
-from svd_core.pace import zero_gpu_seconds
 from svd_core.params import VideoRequest
-from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore, private_folder
 from svd_core.temp_folder import TempFolder
 from svd_core.web.address_quota import AddressQuota
@@ -66,7 +66,7 @@ from svd_core.web.connections import (
     raise_descriptor_limit,
 )
 from svd_core.web.fal import Parts, Service, Webhooks, build_api
-from svd_core.web.fal.secret import load_secret
+from svd_core.web.fal.secrets import load_secret
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, Visitors, build_page
 from svd_core.web.server import keep_queue, launch_options, watchers

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from svd_core.cli import main
+from svd_core.cli.main import main
 
 if __name__ == "__main__":
     # Ended from outside is ended like Ctrl-C: what was begun is cleared away.

@@ -55,9 +55,9 @@ class Video:
     `num_frames` counts what plays: in-between frames too.
 
     `notes`: what was changed on the way (held fps, smaller memory plan), in sentences. `motion`:
-    see `motion.Level`; empty where it was not measured. `peak_memory`: most bytes held while it was
-    made, of the GPU if there is one, else of the process since its start; None where not known.
-    """
+    see `motion_meter.Level`; empty where it was not measured. `peak_memory`: most bytes held while
+    it was made, of the GPU if there is one, else of the process since its start; None where not
+    known."""
 
     path: Path
     width: int

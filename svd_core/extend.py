@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from svd_core.clip import Clip, Frames
 from svd_core.errors import InvalidRequest
-from svd_core.image import Size
+from svd_core.media.image import Size
+from svd_core.media.recipe import MAX_CLIPS, Recipe
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.recipe import MAX_CLIPS, Recipe
 from svd_core.storage import ResultStore
+from svd_core.types import Clip, Frames
 
 MAX_FRAMES = 150
 """Six clips of SVD-XT, all it makes of one photo before it is another: some 270 MB at 1024x576."""

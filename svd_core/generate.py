@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from svd_core.clip import Clip
-from svd_core.engine import Engine
+from svd_core.engine.engine import Engine
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.extend import Earlier
-from svd_core.image import frame_photo, open_photo
-from svd_core.interpolation import interpolate, interpolation_notes, limit_interpolation
-from svd_core.motion import measure
+from svd_core.media.image import frame_photo, open_photo
+from svd_core.media.interpolation import interpolate, interpolation_notes, limit_interpolation
+from svd_core.media.motion_meter import measure
+from svd_core.media.recipe import Recipe
+from svd_core.media.video import write_mp4
 from svd_core.params import FACTORS, VideoRequest
-from svd_core.recipe import Recipe
 from svd_core.storage import ResultStore
-from svd_core.video import write_mp4
+from svd_core.types import Clip
 
 
 def generate(

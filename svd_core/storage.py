@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from svd_core.clip import Frames
 from svd_core.errors import (
     GenerationFailed,
     InvalidRecipe,
@@ -27,11 +26,12 @@ from svd_core.errors import (
     UnknownJob,
     busy_if_passing,
 )
-from svd_core.export import Export, export
-from svd_core.ffmpeg import PART
+from svd_core.media.export import Export, export
+from svd_core.media.ffmpeg import PART
+from svd_core.media.recipe import Recipe
+from svd_core.media.video import read_comment, read_frames, read_lossless, read_rate, write_lossless
 from svd_core.params import FACTORS, Interpolation
-from svd_core.recipe import Recipe
-from svd_core.video import read_comment, read_frames, read_lossless, read_rate, write_lossless
+from svd_core.types import Frames
 
 VIDEO, FRAMES = ".mp4", ".mkv"
 """How the names of a video, and of its frames without loss, end."""

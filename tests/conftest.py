@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.clip import Clip
-from svd_core.engine import Engine, EngineStatus
+from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
+from svd_core.engine.engine import Engine, EngineStatus
 from svd_core.events import OnProgress, Progress, Stage
-from svd_core.models import CHECKPOINTS, Checkpoint
-from svd_core.offer import Offer
 from svd_core.params import VideoParams
+from svd_core.types import Clip
 from tests.fake_hub import FakeHub
 from tests.tiny_checkpoint import build
 

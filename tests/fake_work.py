@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from svd_core.clip import Frames
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.jobs import (
     Database,
@@ -21,10 +20,11 @@ from svd_core.jobs import (
     Work,
     WorkerQueue,
 )
-from svd_core.jobs.limits import USUAL_LIMITS
+from svd_core.jobs.queue_limits import USUAL_LIMITS
+from svd_core.media.video import write_mp4
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore
-from svd_core.video import write_mp4
+from svd_core.types import Frames
 
 
 @dataclass

@@ -10,20 +10,20 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from svd_core.clip import Clip
-from svd_core.engine import EngineStatus
+from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.table import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.engine.engine import EngineStatus
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.generate import generate
 from svd_core.jobs import JobQueue, Retention, TableQueue
-from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
-from svd_core.offer import Offer
+from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
-from svd_core.speed import SpeedUps
 from svd_core.storage import PhotoStore, ResultStore
-from svd_core.video import write_mp4
+from svd_core.types import Clip
 from svd_core.web.address_quota import AddressQuota
-from svd_core.web.fal.secret import load_secret
+from svd_core.web.fal.secrets import load_secret
 from svd_core.web.page import Backend, Visitors, build_page
 from svd_core.web.server import keep_queue, launch_options, watchers
 from tests.fake_work import FakeWork, moving, worker_queue

@@ -14,16 +14,16 @@ from starlette.datastructures import Headers
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from svd_core.engine import EngineStatus
+from svd_core.engine.engine import EngineStatus
 from svd_core.events import OnProgress, Video
-from svd_core.image import open_photo
 from svd_core.jobs import JobQueue, Limits, Outbox, Premises, Work, WorkerQueue
-from svd_core.jobs.outbox import Patience
+from svd_core.jobs.webhook_outbox import Patience
+from svd_core.media.image import open_photo
 from svd_core.params import VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.web.fal import MOUNT, Parts, Service, Webhooks, build_api
-from svd_core.web.fetch import Fetcher
+from svd_core.web.safe_http import Fetcher
 from tests.fake_work import FakeWork, open_table
 from tests.fakes import READY
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from svd_core import loaded, loading, memory_fallback
-from svd_core.clip import Clip
-from svd_core.engine import SvdEngine
+from svd_core.checkpoints.memory_plan import Device, MemoryPlan, Parts, Setting, plan
+from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
+from svd_core.engine import loaded_model, memory_fallback, pipeline_loader
+from svd_core.engine.engine import SvdEngine
 from svd_core.events import OnProgress
-from svd_core.memory import Device, MemoryPlan, Parts, Setting, plan
-from svd_core.models import CHECKPOINTS, Checkpoint
 from svd_core.params import VideoParams
+from svd_core.types import Clip
 from tests.pretend_cuda import PretendCuda, pretend_cuda
 from tests.tiny_checkpoint import NUM_FRAMES, PHOTO
 
@@ -45,9 +45,9 @@ def gpu_of(gigabytes: float) -> Iterator[PretendCuda]:
     """A pretended GPU with so much free."""
     with pytest.MonkeyPatch.context() as patch, pretend_cuda() as gpu:
         gpu.free_bytes = int(gigabytes * 1e9)
-        patch.setattr(loading, "find_device", lambda: gpu_device(gpu.free_bytes))
+        patch.setattr(pipeline_loader, "find_device", lambda: gpu_device(gpu.free_bytes))
         patch.setattr(
-            loaded,
+            loaded_model,
             "available_memory",
             lambda chosen: gpu.free_bytes if chosen.device == "cuda" else None,
         )
@@ -114,7 +114,7 @@ def running_out(
 @contextmanager
 def placing_runs_out(times: int, error: Exception = OUT_OF_MEMORY) -> Iterator[None]:
     """The next `times` times that weights are placed, memory runs out in the middle of it."""
-    left, place = times, loaded.place
+    left, place = times, loaded_model.place
 
     def fail(pipeline: Any, chosen: MemoryPlan, compiled: bool = False) -> None:
         nonlocal left
@@ -126,5 +126,5 @@ def placing_runs_out(times: int, error: Exception = OUT_OF_MEMORY) -> Iterator[N
         place(pipeline, chosen, compiled)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loaded, "place", fail)
+        patch.setattr(loaded_model, "place", fail)
         yield

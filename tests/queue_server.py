@@ -24,10 +24,10 @@ import numpy as np
 from svd_core.errors import InvalidImage
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.jobs import Job, Limits, Outbox, Premises, WorkerQueue
-from svd_core.jobs.outbox import Patience
+from svd_core.jobs.webhook_outbox import Patience
+from svd_core.media.video import write_mp4
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore, ResultStore
-from svd_core.video import write_mp4
 from tests.fake_work import moving, open_table
 
 QUICK = Limits(max_queue=1000, lease_s=600.0, every_s=0.05)

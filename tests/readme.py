@@ -5,11 +5,11 @@ A part stands between `<!-- name -->` and `<!-- end name -->`.
 
 from pathlib import Path
 
-from svd_core.models import CHECKPOINTS, DEMO, Checkpoint
-from svd_core.options import option
+from svd_core.checkpoints.table import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.cli.args import option
 from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.settings import PREFIX, Settings
-from svd_core.web.fal.snippets import snippets
+from svd_core.web.snippets import snippets
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -18,9 +18,9 @@ import pytest
 from gradio_client import Client, handle_file
 
 from svd_core.jobs.schema import State
+from svd_core.media.video import read_frames
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.temp_folder import TempFolder
-from svd_core.video import read_frames
 from tests.fake_work import front_queue, open_table
 from tests.fakes import photo
 from tests.receiver import receiving
@@ -148,7 +148,7 @@ def test_sigterm_puts_a_running_job_back_and_leaves_nothing_half_made(
 TELLS_WHAT_IT_LOADS = """
 import runpy
 from dataclasses import replace
-from svd_core.offer import Offer
+from svd_core.checkpoints.catalog import Offer
 from tests.fakes import READY, SQUARE, DriftingEngine
 
 class Telling(DriftingEngine):

@@ -13,10 +13,11 @@ from torch.nn import attention
 from torch.nn import functional as F  # noqa: N812  # the field's name
 from torch.nn.attention import SDPBackend
 
-from svd_core import loaded
-from svd_core.engine import SvdEngine
-from svd_core.fast import attention_probe
-from svd_core.fast.attention_probe import (
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.engine import loaded_model
+from svd_core.engine.engine import SvdEngine
+from svd_core.engine.optimizations import attention_probe
+from svd_core.engine.optimizations.attention_probe import (
     LIMIT_S,
     NAME,
     SHAPES,
@@ -27,7 +28,6 @@ from svd_core.fast.attention_probe import (
     attention_backends,
     tokens,
 )
-from svd_core.speed import SpeedUps
 from tests.gpu_sizes import gpu_of, make, pipeline_of
 
 CUDNN, FLASH, EFFICIENT, MATH = (
@@ -267,7 +267,7 @@ def test_the_engine_probes_before_it_places(
             raise fault
         return (EFFICIENT, MATH)
 
-    monkeypatch.setattr(loaded, "attention_backends", backends)
+    monkeypatch.setattr(loaded_model, "attention_backends", backends)
     speed_ups = SpeedUps(folder=tmp_path / "compiled")
     with gpu_of(80):
         engine = SvdEngine(str(tiny_checkpoint), speed_ups=speed_ups)

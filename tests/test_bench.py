@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.bench import extras, interpolation
-from svd_core.bench.serving import serving
-from svd_core.bench.stopwatch import Run, Stopwatch, medians
-from svd_core.bench.video import main, measured_run
-from svd_core.clip import Clip
+from svd_core.benchmarks import interpolation, media_ops
+from svd_core.benchmarks.generate import main, measured_run
+from svd_core.benchmarks.server_process import serving
+from svd_core.benchmarks.stopwatch import Run, Stopwatch, medians
 from svd_core.events import OnProgress, Progress, Stage
+from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams
-from svd_core.video import write_mp4
+from svd_core.types import Clip
 from tests.conftest import StillEngine
 from tests.test_video import moving
 
@@ -94,7 +94,7 @@ def test_the_last_line_is_json(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (model / "svd.json").write_text(json.dumps(dials))
     done = subprocess.run(
         [
-            sys.executable, "-m", "svd_core.bench", "--no-page", "--runs", "1",
+            sys.executable, "-m", "svd_core.benchmarks", "--no-page", "--runs", "1",
             "--model", str(model), "--photo", str(photo(tmp_path / "photo.png")),
         ],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
@@ -114,8 +114,8 @@ def test_what_a_page_asks_for_beside_videos_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in (("RUNS", 1), ("SIZE", (128, 72)), ("NUM_FRAMES", 3)):
-        monkeypatch.setattr(extras, name, value)
-    assert extras.main() == 0
+        monkeypatch.setattr(media_ops, name, value)
+    assert media_ops.main() == 0
     *table, last = capsys.readouterr().out.splitlines()
     found = json.loads(last)
     assert (found["frames"], found["size"]) == (3, [128, 72])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from svd_core.bench.api_callers import Clip
-from svd_core.bench.api_figures import TARGETS, Rounds, latencies, p95, table, taken
-from svd_core.bench.api_past import lengthen
+from svd_core.benchmarks.load_clients import Clip
+from svd_core.benchmarks.load_report import TARGETS, Rounds, latencies, p95, table, taken
+from svd_core.benchmarks.seed_jobs import lengthen
 from svd_core.events import Stopped
 from svd_core.jobs import Cancellation
 from svd_core.params import VideoParams, VideoRequest
@@ -79,7 +79,7 @@ def test_a_past_is_made_of_jobs_that_are_over(tmp_path: Path) -> None:
 def test_the_last_line_is_json() -> None:
     few = ["--rounds", "1", "--clients", "3", "--past", "50", "--jobs", "8"]
     done = subprocess.run(
-        [sys.executable, "-m", "svd_core.bench", "api", "--still", *few],
+        [sys.executable, "-m", "svd_core.benchmarks", "api", "--still", *few],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
         env=os.environ | {"SVD_API_KEYS": "ann:secret"},  # of whoever calls, not of the servers
     )  # fmt: skip

@@ -16,36 +16,36 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 from torch.nn.attention import SDPBackend
 
-from svd_core import loading
-from svd_core.bench import gpu
-from svd_core.bench.fidelity import AS_NEAR
-from svd_core.bench.gpu import env, plans, smoke, variants, worker
-from svd_core.bench.gpu.command import run
-from svd_core.bench.gpu.comparison import Comparison
-from svd_core.bench.gpu.context import Context, LostContext
-from svd_core.bench.gpu.kernel_profile import kind_of, profile_kernels
-from svd_core.bench.gpu.norms import (
+from svd_core.benchmarks import gpu
+from svd_core.benchmarks.gpu import env, plans, smoke, variants, worker
+from svd_core.benchmarks.gpu.command import run
+from svd_core.benchmarks.gpu.comparison import Comparison
+from svd_core.benchmarks.gpu.context import Context, LostContext
+from svd_core.benchmarks.gpu.kernel_profile import kind_of, profile_kernels
+from svd_core.benchmarks.gpu.norms import (
     NormSilu,
     framewise_norm_silu,
     torch_norm_silu,
     triton_norm_silu,
     with_norms,
 )
-from svd_core.bench.gpu.parts import MARGIN_S, PARTS, Part, allotted, selected
-from svd_core.bench.gpu.report import MOST_FAILURES, table
-from svd_core.bench.gpu.results import FILE, Recorder, Row, failures, read, size
-from svd_core.bench.gpu.supervisor import (
+from svd_core.benchmarks.gpu.parts import MARGIN_S, PARTS, Part, allotted, selected
+from svd_core.benchmarks.gpu.report import MOST_FAILURES, table
+from svd_core.benchmarks.gpu.results import FILE, Recorder, Row, failures, read, size
+from svd_core.benchmarks.gpu.supervisor import (
     LOST_CONTEXT,
     UNUSABLE,
     Ended,
     ending_on_sigterm,
     supervise,
 )
-from svd_core.bench.gpu.timing import Timer, relative_error
+from svd_core.benchmarks.gpu.timing import Timer, relative_error
+from svd_core.benchmarks.vs_diffusers.parity import AS_NEAR
+from svd_core.checkpoints.memory_plan import Device
+from svd_core.checkpoints.table import find_checkpoint
+from svd_core.engine import pipeline_loader
+from svd_core.engine.optimizations.patching import put_on, rewritten_by
 from svd_core.errors import GenerationFailed, InvalidSettings, OutOfMemory
-from svd_core.fast.rewrites import put_on, rewritten_by
-from svd_core.memory import Device
-from svd_core.models import find_checkpoint
 from tests.pretend_cuda import pretend_cuda
 from tests.random_checkpoint import decode, denoise, random_models
 
@@ -101,7 +101,7 @@ def rows(folder: Path) -> dict[str, Row]:
 
 def test_every_part_has_a_module_that_runs() -> None:
     for part in PARTS:
-        assert callable(__import__(f"svd_core.bench.gpu.{part.name}", fromlist=["run"]).run)
+        assert callable(__import__(f"svd_core.benchmarks.gpu.{part.name}", fromlist=["run"]).run)
         assert part.least_s < part.limit_s
 
 
@@ -357,7 +357,7 @@ def test_without_a_gpu_a_sentence_says_so(tmp_path: Path) -> None:
 
 def test_what_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker.work("gone", tmp_path, None, None, tiny=True) == UNUSABLE
-    assert "svd_core.bench.gpu.gone" in rows(tmp_path)["imports"]["failed"]
+    assert "svd_core.benchmarks.gpu.gone" in rows(tmp_path)["imports"]["failed"]
     wrapped = RuntimeError("Failed to import diffusers: No module named 'safetensors'")
     monkeypatch.setattr(worker, "import_module", lambda _: raising(wrapped)())
     assert worker.work("env", tmp_path, None, None, tiny=True) == UNUSABLE
@@ -554,8 +554,8 @@ def test_the_table_shows_failures_first_and_what_is_faster() -> None:
 
 def test_a_bare_machine_can_import_every_part(bare: dict[str, str]) -> None:
     modules = [
-        f"svd_core.bench.gpu.{path.stem}"
-        for path in (ROOT / "svd_core/bench/gpu").glob("*.py")
+        f"svd_core.benchmarks.gpu.{path.stem}"
+        for path in (ROOT / "svd_core/benchmarks/gpu").glob("*.py")
         if path.stem not in ("__init__", "norm_kernels")  # these are Triton's
     ]
     code = f"import {', '.join(modules)}; import sqlalchemy"
@@ -564,7 +564,7 @@ def test_a_bare_machine_can_import_every_part(bare: dict[str, str]) -> None:
 
 
 def test_the_command_itself_brings_no_torch() -> None:
-    code = "import sys, svd_core.bench.gpu; print('torch' in sys.modules)"
+    code = "import sys, svd_core.benchmarks.gpu; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 
@@ -574,7 +574,7 @@ def test_smoke_passes_on_a_pretended_gpu(
     context: Context, monkeypatch: pytest.MonkeyPatch, one_thread: None, tiny_checkpoint: Path
 ) -> None:
     card = Device(kind="cuda", name="pretended", total_bytes=80 << 30, free_bytes=80 << 30)
-    monkeypatch.setattr(loading, "find_device", lambda: card)
+    monkeypatch.setattr(pipeline_loader, "find_device", lambda: card)
     with pretend_cuda():
         checkpoint = find_checkpoint(str(tiny_checkpoint), cuda=True)
         smoke.check(context, checkpoint, ("model", "sequential"))
@@ -590,7 +590,7 @@ def test_smoke_passes_on_a_pretended_gpu(
 
 @pytest.mark.exhaustive
 def test_every_part_runs_on_a_cpu_of_a_bare_machine(bare: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "svd_core.bench", "gpu", "--tiny", "--budget", "3600"]
+    command = [sys.executable, "-m", "svd_core.benchmarks", "gpu", "--tiny", "--budget", "3600"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "out")],
         cwd=ROOT, env=bare, capture_output=True, text=True,

@@ -15,19 +15,19 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from svd_core.cli import main
-from svd_core.clip import Clip
-from svd_core.engine import Engine, EngineStatus
+from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
+from svd_core.cli.args import option, parser
+from svd_core.cli.main import main
+from svd_core.cli.progress import progress_bar, words
+from svd_core.engine.engine import Engine, EngineStatus
 from svd_core.errors import Cancelled, GenerationFailed, ModelGated, StorageFull
 from svd_core.events import OnProgress, Progress, Stage
-from svd_core.models import CHECKPOINTS, Checkpoint
-from svd_core.offer import Offer
-from svd_core.options import option, parser
+from svd_core.media.recipe import Recipe
+from svd_core.media.video import read_frames, write_mp4
 from svd_core.params import LIMITS, VideoParams
-from svd_core.progress_bar import progress_bar, words
-from svd_core.recipe import Recipe
 from svd_core.settings import Settings
-from svd_core.video import read_frames, write_mp4
+from svd_core.types import Clip
 
 ROOT = Path(__file__).parent.parent
 
@@ -322,7 +322,7 @@ def test_a_recipe_says_what_is_different_now(
     run("photo.jpg", "-o", "out.mp4", "--seed", "9")
     photo(tmp_path / "other.jpg", shade=100)
     recorder.checkpoint = replace(recorder.checkpoint, source="someone/else")
-    monkeypatch.setattr("svd_core.recipe._versions", lambda: {"torch": "9.9"})
+    monkeypatch.setattr("svd_core.media.recipe._versions", lambda: {"torch": "9.9"})
     capsys.readouterr()
     assert run("--from-recipe", "out.mp4", "other.jpg", "--seed", "10", "-o", "again.mp4") == 0
     photo_differs, weights_differ, *versions_differ = capsys.readouterr().err.splitlines()
@@ -347,7 +347,7 @@ def test_a_recipe_fetches_no_checkpoint_that_nobody_chose(
 
 def test_help_is_quick_and_fits_a_terminal() -> None:
     code = (
-        "import sys\nfrom svd_core.cli import main\n"
+        "import sys\nfrom svd_core.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
         "print(*{'torch', 'diffusers', 'transformers', 'gradio'} & set(sys.modules))"
@@ -371,7 +371,7 @@ def test_every_setting_has_help() -> None:
 SLOW = """
 import sys, time
 sys.path.insert(0, sys.argv.pop(1))
-from svd_core.cli import main
+from svd_core.cli.main import main
 from tests.test_cli import Recorder
 
 class Slow(Recorder):

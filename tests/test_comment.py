@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from svd_core.comment import MAX_COMMENT, read_comment
 from svd_core.errors import InvalidRequest
-from svd_core.video import write_mp4
+from svd_core.media.comment import MAX_COMMENT, read_comment
+from svd_core.media.video import write_mp4
 from tests import bombs
 from tests.test_video import moving
 
@@ -23,7 +23,7 @@ SCRIPT = """
 import resource, sys, time
 resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
 from pathlib import Path
-from svd_core.comment import read_comment
+from svd_core.media.comment import read_comment
 from svd_core.errors import InvalidRequest
 for name in sys.argv[1:]:
     try:
@@ -64,7 +64,7 @@ def riff(chunks: bytes) -> bytes:
 
 def test_ffmpeg_that_reads_an_mp4_of_many_samples_is_limited(tmp_path: Path) -> None:
     """The tables of 60 million samples take more than the reader may have."""
-    from svd_core.video import read_frames
+    from svd_core.media.video import read_frames
 
     with pytest.raises(InvalidRequest):
         read_frames(bombs.mp4_of_samples(tmp_path / "a.mp4", 60_000_000))

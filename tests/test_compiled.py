@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from svd_core.clip import Clip
-from svd_core.engine import SvdEngine
-from svd_core.fast.compiled import Compiled, Kind, compile_blocks
-from svd_core.fast.exact import EXACT
-from svd_core.fast.rewrites import put_on, rewritten_by, take_off
-from svd_core.memory import MemoryPlan
+from svd_core.checkpoints.memory_plan import MemoryPlan
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.engine.engine import SvdEngine
+from svd_core.engine.optimizations.patching import put_on, rewritten_by, take_off
+from svd_core.engine.optimizations.registry import EXACT
+from svd_core.engine.optimizations.torch_compile import Compiled, Kind, compile_blocks
 from svd_core.params import VideoParams
-from svd_core.speed import SpeedUps
+from svd_core.types import Clip
 from tests.random_checkpoint import denoise, random_models
 from tests.test_speeds import PHOTO
 
@@ -91,7 +91,7 @@ def test_the_engine_compiles_what_it_is_told_to_and_remembers(
         calls.append(compile_blocks(unet, backend=backend))
         return calls[-1]
 
-    monkeypatch.setattr("svd_core.loading.compile_blocks", compile_and_count)
+    monkeypatch.setattr("svd_core.engine.pipeline_loader.compile_blocks", compile_and_count)
 
     notes: list[str] = []
 

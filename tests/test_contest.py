@@ -11,15 +11,16 @@ import torch
 from diffusers.models.attention import FeedForward
 from torch.overrides import TorchFunctionMode
 
-from svd_core.bench import contest, contestants, fidelity, floor
-from svd_core.bench.contestants import Contestant
-from svd_core.bench.fidelity import AS_NEAR, ASKED, ROUNDING, Fidelity
-from svd_core.bench.floor import rate, step_flops
-from svd_core.bench.rounds import Rounds
-from svd_core.bench.weights import TINY, open_stock
-from svd_core.fast import exact
-from svd_core.fast.exact import Exact
-from svd_core.memory import MemoryPlan
+from svd_core.benchmarks import roofline
+from svd_core.benchmarks.random_models import TINY, open_stock
+from svd_core.benchmarks.roofline import rate, step_flops
+from svd_core.benchmarks.vs_diffusers import contest, parity, variants
+from svd_core.benchmarks.vs_diffusers.parity import AS_NEAR, ASKED, ROUNDING, Fidelity
+from svd_core.benchmarks.vs_diffusers.rounds import Rounds
+from svd_core.benchmarks.vs_diffusers.variants import Contestant
+from svd_core.checkpoints.memory_plan import MemoryPlan
+from svd_core.engine.optimizations import registry
+from svd_core.engine.optimizations.registry import Exact
 from tests.pretend_cuda import pretend_cuda
 
 SMALL = ["--model", "tiny", "--frames", "2", "--steps", "1", "--rounds", "1", "--no-compile"]
@@ -148,11 +149,11 @@ def test_no_clip_is_begun_that_would_not_end_in_time() -> None:
 def test_nothing_is_built_for_who_has_not_had_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else whoever cannot be built, for lack of memory or a compiler, costs the whole contest."""
     built = []
-    monkeypatch.setattr(contestants, "_ours", lambda *_, **more: built.append(more))
-    monkeypatch.setattr(contestants, "can_compile", lambda: True)
+    monkeypatch.setattr(variants, "_ours", lambda *_, **more: built.append(more))
+    monkeypatch.setattr(variants, "can_compile", lambda: True)
     stock = open_stock(TINY, random_weights=False, device="cpu")
     plan = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
-    taking_part, _ = contestants.contestants(stock, plan, each=True, compiled=True)
+    taking_part, _ = variants.contestants(stock, plan, each=True, compiled=True)
     assert built == []
     (compiled,) = [one for one in taking_part if one.name == "ours, compiled"]
     compiled.prepare()
@@ -180,7 +181,7 @@ def test_the_rate_is_that_of_numbers_which_differ(monkeypatch: pytest.MonkeyPatc
                 seen.extend(args)
             return func(*args, **(kwargs or {}))
 
-    monkeypatch.setattr(floor, "SIDE", {"cpu": 64})
+    monkeypatch.setattr(roofline, "SIDE", {"cpu": 64})
     with Watch():
         assert rate(torch.device("cpu"), torch.float32) > 0
     assert len(seen) >= 2
@@ -220,7 +221,7 @@ def test_a_wrong_rewrite_gets_no_speeds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = Exact(scaled(1.001), on_cpu=True, on_cuda=True, whole_layers=True)
-    monkeypatch.setattr(exact, "EXACT", {**exact.EXACT, "units": wrong})
+    monkeypatch.setattr(registry, "EXACT", {**registry.EXACT, "units": wrong})
     assert contest.main(SMALL) == 1
     out, err = capsys.readouterr()
     assert "No speeds: ours" in err
@@ -252,9 +253,9 @@ def test_whoever_asks_its_unet_about_another_photo_is_wrong() -> None:
 def test_a_question_that_is_no_number_is_not_passed_over() -> None:
     asked, other = [torch.ones(2), torch.tensor([1.1, float("nan")])], [torch.ones(2)] * 2
     for order in (1, -1):
-        assert math.isnan(fidelity._apart(tuple(asked[::order]), tuple(other)))
+        assert math.isnan(parity._apart(tuple(asked[::order]), tuple(other)))
     assert (
-        fidelity._apart(
+        parity._apart(
             (torch.ones(2), 3, {"x": torch.tensor([2.0, 1.0])}),
             (torch.ones(2), 3, {"x": torch.tensor([2.0, 2.0])}),
         )
@@ -266,7 +267,7 @@ def test_without_a_compiler_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CXX", "no-such-compiler")
     stock = open_stock(TINY, random_weights=False, device="cpu")
     plan = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
-    taking_part, absent = contestants.contestants(stock, plan, each=True, compiled=True)
+    taking_part, absent = variants.contestants(stock, plan, each=True, compiled=True)
     names = [one.name for one in taking_part]
     assert names[:2] == ["stock", "ours"]
     assert "only blend" in names

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from svd_core import errors
+from svd_core.checkpoints.defaults import filled, held_notes
+from svd_core.checkpoints.memory_plan import MemoryPlan
+from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, SvdError
 from svd_core.events import Failed, Progress, Stage
-from svd_core.export import Export
 from svd_core.extend import drift
-from svd_core.image import open_photo, size_for
-from svd_core.jobs.limits import Limits
-from svd_core.memory import MemoryPlan
-from svd_core.models import CHECKPOINTS
+from svd_core.jobs.queue_limits import Limits
+from svd_core.media.export import Export
+from svd_core.media.image import open_photo, size_for
 from svd_core.params import CHOICES, VideoParams
-from svd_core.resolved import filled, held_notes
-from svd_core.web.page import words
-from svd_core.web.page.core_texts import (
+from svd_core.web.page import formatting
+from svd_core.web.page.error_translation import (
     CLAUSE,
     ONE_WORD,
     PLACE,
@@ -30,25 +30,22 @@ from svd_core.web.page.core_texts import (
     core_part,
     templates,
 )
-from svd_core.web.page.texts import USUAL, languages
+from svd_core.web.page.i18n import USUAL, languages
 from tests.fake_work import front_queue, moving
 from tests.fakes import READY
 
 ROOT = Path(__file__).parent.parent / "svd_core"
 ELSEWHERE = {
-    "nano": "training is no part of the program",
-    "bench": "so is measuring",
-    "cli.py": "the command line's own",
-    "options.py": "the command line's own",
-    "outlet.py": "the command line's own",
-    "progress_bar.py": "the command line's own",
+    "training": "training is no part of the program",
+    "benchmarks": "so is measuring",
+    "cli": "the command line's own",
     "__main__.py": "the command line's own",
     "settings.py": "they end the start, before there is a page",
     "web/fal": "the API's own",
-    "web/addresses.py": "photos by their address come to the API alone",
-    "web/fetch.py": "photos by their address come to the API alone",
-    "web/bodies.py": "answers to what the page does not send",
-    "web/guard.py": "answers to what the page does not send",
+    "web/ssrf.py": "photos by their address come to the API alone",
+    "web/safe_http.py": "photos by their address come to the API alone",
+    "web/request_body.py": "answers to what the page does not send",
+    "web/middleware.py": "answers to what the page does not send",
     "web/login_throttle.py": "Gradio's login page speaks English",
     "web/origins.py": "answers to what the page does not send",
     "web/page/components.py": "answers to what the page does not send",
@@ -115,7 +112,9 @@ def made_of(template: Template, text: str) -> bool:
 
 
 SAID = {text: name for name, tree in code() for text in sentences(tree)}
-WITHIN = {text: name for name, tree in code() if name == "recipe.py" for text in clauses(tree)}
+WITHIN = {
+    text: name for name, tree in code() if name == "media/recipe.py" for text in clauses(tree)
+}
 
 
 def test_every_sentence_that_can_reach_the_page_has_a_template() -> None:
@@ -282,19 +281,19 @@ def test_within_a_sentence_another_one() -> None:
         "and start again; files that came whole are kept. Until then svd-nano, a small "
         "demonstration model, runs here."
     )
-    told = words.notice_html(replace(READY, notice=notice), DE)
+    told = formatting.notice_html(replace(READY, notice=notice), DE)
     assert "a/b lässt sich gerade nicht herunterladen: https://hub antwortete nicht" in told
     assert told.endswith("Bis dahin läuft hier svd-nano, ein kleines Vorführmodell.</p>")
 
 
 def test_the_page_says_errors_and_notes_in_the_visitors_language() -> None:
     failed = Failed(errors.GenerationFailed("The model failed: <boom>"))
-    assert "Das Modell ist gescheitert: &lt;boom&gt;" in words.event_html(failed, DE)
-    assert "The model failed: &lt;boom&gt;" in words.event_html(failed, languages()["en"])
+    assert "Das Modell ist gescheitert: &lt;boom&gt;" in formatting.event_html(failed, DE)
+    assert "The model failed: &lt;boom&gt;" in formatting.event_html(failed, languages()["en"])
     stopping = Progress(
         stage=Stage.DENOISING, note="Stopping; the step that is under way still runs to its end."
     )
-    assert "der begonnene Schritt läuft noch zu Ende." in words.event_html(stopping, DE)
+    assert "der begonnene Schritt läuft noch zu Ende." in formatting.event_html(stopping, DE)
 
 
 @pytest.mark.parametrize("text", ["", "Nobody says this.", "x" * 5000, "a. b. " * 150, "{name}."])
@@ -307,8 +306,8 @@ def test_device_and_checkpoint_are_told_in_german() -> None:
         assert core_part("summary", checkpoint.summary, DE) != checkpoint.summary
     device = "NVIDIA L4, 24 GB, model offload"
     gpu = replace(READY, checkpoint=CHECKPOINTS["svd-xt"], device=device)
-    told = words.device_html(gpu, DE)
+    told = formatting.device_html(gpu, DE)
     assert "auf NVIDIA L4, 24 GB, Auslagerung „model“" in told
     assert "Stable Video Diffusion XT, 25 Bilder. Lizenz:" in told
-    assert "auf CPU, 2 Kerne" in words.device_html(READY, DE)
-    assert "on CPU, 2 cores" in words.device_html(READY, languages()["en"])
+    assert "auf CPU, 2 Kerne" in formatting.device_html(READY, DE)
+    assert "on CPU, 2 cores" in formatting.device_html(READY, languages()["en"])

@@ -13,16 +13,17 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from svd_core import diffusion, loading
-from svd_core.bench import contest, contestants, floor, weights
-from svd_core.bench.fidelity import ASKED, Fidelity
-from svd_core.clip import Clip
-from svd_core.engine import SvdEngine
+from svd_core.benchmarks import random_models, roofline
+from svd_core.benchmarks.vs_diffusers import contest, variants
+from svd_core.benchmarks.vs_diffusers.parity import ASKED, Fidelity
+from svd_core.checkpoints.memory_plan import Device
+from svd_core.engine import pipeline_loader, sampling
+from svd_core.engine.engine import SvdEngine
+from svd_core.engine.optimizations import feed_forward, vae_decode
 from svd_core.errors import Cancelled
 from svd_core.events import OnProgress, Progress, Stage
-from svd_core.fast import slices, whole_clip
-from svd_core.memory import Device
 from svd_core.params import VideoParams
+from svd_core.types import Clip
 from tests.pretend_cuda import CPU, CUDA, PretendCuda, pretend_cuda
 from tests.tiny_checkpoint import PHOTO
 
@@ -61,7 +62,7 @@ def levels(one: Clip, other: Clip) -> int:
 @contextmanager
 def a_gpu() -> Iterator[PretendCuda]:
     with pytest.MonkeyPatch.context() as patch, pretend_cuda() as gpu:
-        patch.setattr(loading, "find_device", lambda: GPU)
+        patch.setattr(pipeline_loader, "find_device", lambda: GPU)
         yield gpu
 
 
@@ -97,7 +98,9 @@ def made(folder: Path, offload: Any) -> Made:
         brought, fetched = gpu.brought - brought, gpu.fetched - fetched
         loaded = engine._loaded
         assert loaded is not None
-        weights = {part: nbytes(getattr(loaded._pipeline, part)) for part in loading.CLASSES}
+        weights = {
+            part: nbytes(getattr(loaded._pipeline, part)) for part in pipeline_loader.CLASSES
+        }
     return Made(first, again, brought, fetched, np.diff(waited).tolist(), weights)
 
 
@@ -160,8 +163,8 @@ def test_layers_that_wait_come_no_oftener_for_work_in_slices(
     """Neither for each frame that is decoded, nor for each slice of a feed-forward."""
     moved = []
     for hidden, rows, at_once in ((2**27, 2**28, 3), (2**12, 2**12, 1)):
-        monkeypatch.setattr(slices, "HIDDEN", hidden)
-        monkeypatch.setattr(whole_clip, "ROWS_BYTES", rows)
+        monkeypatch.setattr(feed_forward, "HIDDEN", hidden)
+        monkeypatch.setattr(vae_decode, "ROWS_BYTES", rows)
         with a_gpu() as gpu:
             engine = SvdEngine(str(tiny_checkpoint), "sequential")
             make(engine)
@@ -200,7 +203,7 @@ def test_noise_is_what_the_pipeline_draws_itself_in_single_precision(
         asked = VideoParams(seed=2**32 - 1, num_inference_steps=1, num_frames=frames)
         ours = engine.generate(photo, asked, lambda _: None)
         with monkeypatch.context() as patch:
-            patch.setattr(diffusion, "_noise", lambda *_: None)
+            patch.setattr(sampling, "_noise", lambda *_: None)
             assert levels(ours, engine.generate(photo, asked, lambda _: None)) == 0
 
 
@@ -222,9 +225,9 @@ def test_a_contest_there_asks_everybody_the_same(
 
     monkeypatch.setattr(contest, "judge", noted)
     monkeypatch.setattr(contest, "find_device", lambda: GPU)
-    monkeypatch.setattr(contestants, "paying", lambda _: ["silent"])  # nothing is silent in TINY
-    monkeypatch.setattr(weights, "TINY", replace(weights.TINY, sizes=((64, 64),)))
-    monkeypatch.setitem(floor.SIDE, "cuda", 64)  # a CPU would take minutes for a GPU's product
+    monkeypatch.setattr(variants, "paying", lambda _: ["silent"])  # nothing is silent in TINY
+    monkeypatch.setattr(random_models, "TINY", replace(random_models.TINY, sizes=((64, 64),)))
+    monkeypatch.setitem(roofline.SIDE, "cuda", 64)  # a CPU would take minutes for a GPU's product
     for name in ("synchronize", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda: None)
     for name in ("memory_allocated", "max_memory_allocated"):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.decode import TOO_MUCH
-from svd_core.decoder import Decoder
 from svd_core.errors import InvalidImage, ServerBusy
-from svd_core.framer import MAX_PREVIEW_PIXELS, Framer, PreviewCache
-from svd_core.image import open_photo
+from svd_core.media.decoder_process import Decoder
+from svd_core.media.framing_preview import MAX_PREVIEW_PIXELS, Framer, PreviewCache
+from svd_core.media.image import open_photo
+from svd_core.media.image_decoding import TOO_MUCH
 from svd_core.params import VideoParams
 from tests import bombs
 from tests.test_image import SIZES, encoded, near, photo_like, quarters
@@ -196,7 +196,7 @@ def test_a_process_that_cannot_be_started_for_the_moment_is_told(
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr("svd_core.decoder.subprocess.Popen", refused)
+        patch.setattr("svd_core.media.decoder_process.subprocess.Popen", refused)
         with pytest.raises(ServerBusy):
             decoder.decode(b"photo")
     assert decoder.decode(encoded(quarters(), "PNG")).size == (96, 64)
@@ -207,12 +207,12 @@ import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2500 << 20, 2500 << 20))
-from svd_core import decoder
+from svd_core.media import decoder_process
 from svd_core.errors import SvdError
-from svd_core.framer import Framer
-from svd_core.image import open_photo
+from svd_core.media.framing_preview import Framer
+from svd_core.media.image import open_photo
 
-decoder.WAIT_S = 600.0  # on a busy machine, too
+decoder_process.WAIT_S = 600.0  # on a busy machine, too
 
 def read(path):
     data = Path(path).read_bytes()
@@ -260,7 +260,7 @@ class TestPreviews:
     def test_a_photo_is_decoded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         cache, data = PreviewCache(), encoded(photo_like(), "PNG")
         first = Framer(data, cache).frame(SIZES, VideoParams())
-        monkeypatch.delattr("svd_core.framer.DECODER")
+        monkeypatch.delattr("svd_core.media.framing_preview.DECODER")
         assert Framer(data, cache).frame(SIZES, VideoParams()).image == first.image
 
     def test_all_previews_together_are_limited(self) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from svd_core import loaded
-from svd_core.engine import SvdEngine
+from svd_core.engine import loaded_model
+from svd_core.engine.engine import SvdEngine
 from svd_core.errors import DeviceLost, GenerationFailed
 from tests.gpu_sizes import gpu_of, levels, make, pipeline_of
 
@@ -55,7 +55,7 @@ def test_a_gpu_that_is_lost_while_weights_are_placed(
             gpu.lost = True
             raise RuntimeError(ILLEGAL)
 
-        monkeypatch.setattr(loaded, "place", place)
+        monkeypatch.setattr(loaded_model, "place", place)
         engine = SvdEngine(str(tiny_checkpoint))
         with pytest.raises(DeviceLost) as caught:
             engine.load(lambda _: None)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from svd_core.download import CONFIGS, fetch, needed_files
+from svd_core.checkpoints.hub import CONFIGS, fetch, needed_files
+from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint
 from svd_core.errors import Cancelled, ModelBroken, ModelGated, ModelUnreachable
-from svd_core.models import CHECKPOINTS, find_checkpoint
 from tests.fake_hub import COMMIT, GATED, OPEN, SVD_XT, TOKEN, FakeHub
 
 TINY = find_checkpoint(OPEN, cuda=False)
@@ -226,8 +226,8 @@ def test_pickled_weights_are_no_weights() -> None:
 def test_the_environment_names_the_hub(hub: FakeHub, tmp_path: Path) -> None:
     """HF_ENDPOINT and HF_HOME, read where users set them; SVD-XT comes by its own name."""
     code = (
-        "from svd_core.download import fetch\n"
-        "from svd_core.models import CHECKPOINTS\n"
+        "from svd_core.checkpoints.hub import fetch\n"
+        "from svd_core.checkpoints.table import CHECKPOINTS\n"
         "print(fetch(CHECKPOINTS['svd-xt'], True, lambda had, total: None).folder)\n"
     )
     environ = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}

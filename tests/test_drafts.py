@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.engine import SvdEngine
-from svd_core.image import frame_photo
-from svd_core.models import ASSETS, CHECKPOINTS
-from svd_core.motion import Flow, flow_between
+from svd_core.checkpoints.table import ASSETS, CHECKPOINTS
+from svd_core.engine.engine import SvdEngine
+from svd_core.media.image import frame_photo
+from svd_core.media.motion_meter import Flow, flow_between
 from svd_core.params import VideoParams
-from svd_core.web.page.sheet import draft_steps
+from svd_core.web.page.seed_grid import draft_steps
 
 FULL = 3
 

@@ -19,9 +19,12 @@ import torch
 from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 
-from svd_core import loaded, loading
-from svd_core.clip import Clip
-from svd_core.engine import SvdEngine
+from svd_core.checkpoints.defaults import filled
+from svd_core.checkpoints.memory_plan import Device, MemoryPlan
+from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint, read_json
+from svd_core.engine import loaded_model, pipeline_loader
+from svd_core.engine.engine import SvdEngine
+from svd_core.engine.optimizations.patching import take_off
 from svd_core.errors import (
     Cancelled,
     GenerationFailed,
@@ -34,11 +37,8 @@ from svd_core.errors import (
     OutOfMemory,
 )
 from svd_core.events import Progress, Stage
-from svd_core.fast.rewrites import take_off
-from svd_core.memory import Device, MemoryPlan
-from svd_core.models import CHECKPOINTS, find_checkpoint, read_json
 from svd_core.params import VideoParams
-from svd_core.resolved import filled
+from svd_core.types import Clip
 from tests.fake_hub import COMMIT, OPEN, SVD_XT, FakeHub
 from tests.tiny_checkpoint import NUM_FRAMES, PHOTO, write
 
@@ -347,7 +347,7 @@ def test_whatever_the_listener_raises_comes_out(shared: SvdEngine) -> None:
 def test_one_video_at_a_time_and_those_who_wait_hear_of_it(
     shared: SvdEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svd_core.engine.POLL_S", 0.02)
+    monkeypatch.setattr("svd_core.engine.engine.POLL_S", 0.02)
     inside, go_on = threading.Event(), threading.Event()
 
     def hold(event: Progress) -> None:
@@ -481,7 +481,7 @@ def test_a_placing_that_broke_off_is_done_again(
         if len(placed) == 1:
             raise FULL[0]
 
-    monkeypatch.setattr(loaded, "place", place)
+    monkeypatch.setattr(loaded_model, "place", place)
     monkeypatch.setattr(vae, "decode", Scarce(vae.decode, 1, FULL[0]))
     with pytest.raises(OutOfMemory):
         make(engine)
@@ -499,9 +499,9 @@ def test_weights_that_do_not_fit_are_placed_by_a_smaller_plan(
         if len(placed) < 3:
             raise FULL[0]
 
-    monkeypatch.setattr(loaded, "place", place)
+    monkeypatch.setattr(loaded_model, "place", place)
     device = Device(kind="cuda", name="NVIDIA L4, 24 GB", total_bytes=0, free_bytes=80 * 10**9)
-    monkeypatch.setattr(loading, "find_device", lambda: device)
+    monkeypatch.setattr(pipeline_loader, "find_device", lambda: device)
     engine = SvdEngine(str(tiny_checkpoint))
     engine.load(Events())
     assert [chosen.offload for chosen in placed] == ["none", "model", "sequential"]
@@ -514,7 +514,7 @@ def test_weights_that_fit_nowhere_are_an_error(
     def place(*_: Any) -> None:
         raise FULL[0]
 
-    monkeypatch.setattr(loaded, "place", place)
+    monkeypatch.setattr(loaded_model, "place", place)
     engine = SvdEngine(str(tiny_checkpoint))
     with pytest.raises(OutOfMemory, match="too little memory to load"):
         engine.load(Events())
@@ -540,7 +540,7 @@ def test_bfloat16_changes_hardly_a_pixel_and_repeats_itself(
     dials = read_json(folder / "svd.json")
     write(folder / "svd.json", dials | {"half_precision_on_cpu": True})
     device = Device(kind="cpu", name="CPU", total_bytes=0, free_bytes=0, bfloat16=True)
-    monkeypatch.setattr(loading, "find_device", lambda: device)
+    monkeypatch.setattr(pipeline_loader, "find_device", lambda: device)
     engine = SvdEngine(str(folder))
     first, full = make(engine, max_guidance_scale=2.0), make(shared, max_guidance_scale=2.0)
     assert pipeline_of(engine).unet.dtype == torch.bfloat16
@@ -593,15 +593,15 @@ def test_loading_again_is_silent_and_quick(shared: SvdEngine) -> None:
 def test_many_who_load_at_once_load_once(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svd_core.engine.POLL_S", 0.02)
+    monkeypatch.setattr("svd_core.engine.engine.POLL_S", 0.02)
     opened: list[Path] = []
 
     def open_folder(folder: Path, *rest: Any) -> Any:
         opened.append(folder)
         time.sleep(0.2)
-        return loading.open_folder(folder, *rest)
+        return pipeline_loader.open_folder(folder, *rest)
 
-    monkeypatch.setattr(loaded, "open_folder", open_folder)
+    monkeypatch.setattr(loaded_model, "open_folder", open_folder)
     engine = SvdEngine(str(tiny_checkpoint))
     heard = [Events() for _ in range(4)]
     threads = [threading.Thread(target=engine.load, args=(events,)) for events in heard]
@@ -635,8 +635,8 @@ def test_a_checkpoint_of_the_hub_is_fetched_and_known_by_its_commit(hub: FakeHub
 
 def test_a_gpu_gets_the_half_precision_files(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(kind="cuda", name="NVIDIA L4, 24 GB", total_bytes=0, free_bytes=80 * 10**9)
-    monkeypatch.setattr(loading, "find_device", lambda: device)
-    monkeypatch.setattr(loaded, "place", lambda pipeline, chosen: None)
+    monkeypatch.setattr(pipeline_loader, "find_device", lambda: device)
+    monkeypatch.setattr(loaded_model, "place", lambda pipeline, chosen: None)
     engine = SvdEngine("auto")
     assert engine.load(Events()).source == SVD_XT
     assert pipeline_of(engine).unet.dtype == torch.float16
@@ -650,7 +650,7 @@ def demo(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     table = dict(CHECKPOINTS)
     table["svd-nano"] = replace(table["svd-nano"], source=str(tiny_checkpoint))
-    monkeypatch.setattr("svd_core.models.CHECKPOINTS", table)
+    monkeypatch.setattr("svd_core.checkpoints.table.CHECKPOINTS", table)
 
 
 @pytest.mark.usefixtures("demo")

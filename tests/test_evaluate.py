@@ -16,15 +16,15 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from svd_core.clip import Frames
-from svd_core.models import ASSETS
-from svd_core.nano import heldout, photos
-from svd_core.nano.evaluate import main
-from svd_core.nano.figures import TARGETS, Figures, figures_of, missed, settings
-from svd_core.nano.flow import OpticalFlow
-from svd_core.nano.reading import MOST_DB, gradient_energy, psnr, read_clip
-from svd_core.nano.truth import Camera, true_clip
+from svd_core.checkpoints.table import ASSETS
 from svd_core.params import VideoParams
+from svd_core.training import dataset, eval_photos
+from svd_core.training.clip_metrics import MOST_DB, gradient_energy, psnr, read_clip
+from svd_core.training.evaluate import main
+from svd_core.training.metrics import TARGETS, Figures, figures_of, missed, settings
+from svd_core.training.optical_flow import OpticalFlow
+from svd_core.training.synthetic_clips import Camera, true_clip
+from svd_core.types import Frames
 
 EXAMPLES = sorted((ASSETS / "examples").glob("*.jpg"))
 SIZE = (192, 112)
@@ -267,14 +267,14 @@ def encoded(seed: int) -> bytes:
 
 
 def test_six_listed_photos_are_kept_from_training() -> None:
-    uses = Counter(source.use for source in photos.sources())
+    uses = Counter(source.use for source in dataset.sources())
     assert set(uses) == {"training", "evaluation"}
     assert uses["evaluation"] == 6
-    assert uses["training"] == len(list(photos.sources("training"))) > 50
-    kept = photos.kept_from_training()
+    assert uses["training"] == len(list(dataset.sources("training"))) > 50
+    kept = dataset.kept_from_training()
     assert len(kept) == 6 + len(list((ASSETS / "examples").iterdir()))
     assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in EXAMPLES} <= kept
-    assert not kept & {source.sha256 for source in photos.sources("training")}
+    assert not kept & {source.sha256 for source in dataset.sources("training")}
 
 
 def test_training_never_reads_a_photo_of_the_evaluation(
@@ -283,12 +283,12 @@ def test_training_never_reads_a_photo_of_the_evaluation(
     for name, seed in (("mine.png", 1), ("innocent-name.png", 2)):
         (tmp_path / name).write_bytes(encoded(seed))
     (tmp_path / "cat.jpg").write_bytes(EXAMPLES[0].read_bytes())
-    listed = photos.Source(
+    listed = dataset.Source(
         "package", "/x.png", hashlib.sha256(encoded(2)).hexdigest(), "CC0", "evaluation"
     )
-    monkeypatch.setattr(photos, "sources", lambda use=None: iter([listed]))
+    monkeypatch.setattr(dataset, "sources", lambda use=None: iter([listed]))
     with caplog.at_level(logging.WARNING):
-        assert len(photos.load_photos(tmp_path)) == 1
+        assert len(dataset.load_photos(tmp_path)) == 1
     assert "innocent-name.png skipped: it is kept for the evaluation" in caplog.text
     assert "cat.jpg skipped: it is kept for the evaluation" in caplog.text
     assert "mine.png" not in caplog.text
@@ -303,7 +303,7 @@ def test_only_the_photos_of_one_use_are_fetched_and_only_those_missing(
         digest = hashlib.sha256(encoded(seed)).hexdigest()
         rows.append(f"package{seed}\t/{seed}.png\t{digest}\tCC0\t{use}")
     table.write_text("\n".join(rows) + "\n")
-    monkeypatch.setattr(photos, "SOURCES", table)
+    monkeypatch.setattr(dataset, "SOURCES", table)
     asked = []
 
     def run(*command: str, folder: str) -> None:
@@ -314,12 +314,12 @@ def test_only_the_photos_of_one_use_are_fetched_and_only_those_missing(
             seed = int(Path(command[2]).name.removeprefix("package")[0])
             (Path(folder) / f"{seed}.png").write_bytes(encoded(seed))
 
-    monkeypatch.setattr(photos, "_run", run)
-    second, third = photos.sources("evaluation")
+    monkeypatch.setattr(dataset, "_run", run)
+    second, third = dataset.sources("evaluation")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / second.file).write_bytes(encoded(2))
     (tmp_path / "folder" / third.file).write_bytes(encoded(3)[:-1])
-    photos.fetch_photos(tmp_path / "folder", "evaluation")
+    dataset.fetch_photos(tmp_path / "folder", "evaluation")
     assert [command for command in asked if command[0] == "apt-get"] == [
         ("apt-get", "download", "package3")
     ]
@@ -340,7 +340,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_photos_that_are_missing_or_others_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = next(photos.sources("evaluation"))
+    first = next(dataset.sources("evaluation"))
     assert "--photos" in refusal(capsys)
     assert first.file in refusal(capsys, "--photos", str(tmp_path))
     (tmp_path / first.file).write_bytes(encoded(1))
@@ -354,10 +354,10 @@ def test_photos_of_the_list_are_read_under_their_names(
 ) -> None:
     digest = hashlib.sha256(encoded(1)).hexdigest()
     paths = ("/a/castle.png", "/wallpapers/Glow/contents/images/2560x1600.png")
-    rows = [photos.Source("package", path, digest, "CC0", "evaluation") for path in paths]
-    monkeypatch.setattr(heldout, "sources", lambda use: iter(rows))
+    rows = [dataset.Source("package", path, digest, "CC0", "evaluation") for path in paths]
+    monkeypatch.setattr(eval_photos, "sources", lambda use: iter(rows))
     (tmp_path / rows[0].file).write_bytes(encoded(1))
-    found = heldout.listed(tmp_path)
+    found = eval_photos.listed(tmp_path)
     assert [photo.name for photo in found] == ["castle", "Glow"]
     assert found[0].opened().size == (64, 48)
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from svd_core.clip import Frames
 from svd_core.errors import GenerationFailed, InvalidRequest, StorageFull
-from svd_core.export import Export, export, ordered, read_comment
-from svd_core.interpolation import interpolate
+from svd_core.media.export import Export, export, ordered, read_comment
+from svd_core.media.interpolation import interpolate
+from svd_core.media.video import read_frames, read_rate
 from svd_core.params import FACTORS
-from svd_core.video import read_frames, read_rate
+from svd_core.types import Frames
 from tests.test_video import FULL, Fake, described, fake_ffmpeg, moving
 
 __all__ = ["fake_ffmpeg"]  # a fixture

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.clip import Clip, Frames
+from svd_core.checkpoints.table import Checkpoint
 from svd_core.errors import InvalidRequest, UnknownJob
 from svd_core.events import OnProgress, Video
 from svd_core.extend import MAX_FRAMES, continuing, drift, matched
 from svd_core.generate import generate
-from svd_core.image import open_photo
-from svd_core.models import Checkpoint
+from svd_core.media.image import open_photo
+from svd_core.media.recipe import MAX_CLIPS, Recipe
+from svd_core.media.video import read_frames
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.recipe import MAX_CLIPS, Recipe
 from svd_core.storage import ResultStore
-from svd_core.video import read_frames
+from svd_core.types import Clip, Frames
 from tests.test_generate import PanEngine, photo, silent
 from tests.test_motion import pan
 

@@ -15,17 +15,17 @@ import pytest
 from starlette.types import Message, Receive
 
 from svd_core.errors import InvalidUrl
-from svd_core.image import MAX_BYTES
+from svd_core.media.image import MAX_BYTES
 from svd_core.settings import Settings
 from svd_core.web import strict_json
-from svd_core.web.addresses import MAX_URL, parsed
-from svd_core.web.bodies import Bodies, BodyError
-from svd_core.web.fal.answers import Refusal, as_json, echoed
-from svd_core.web.fal.keys import Keys
-from svd_core.web.fal.links import Links, upload_name
-from svd_core.web.fal.photo import photo_of
-from svd_core.web.fal.schema import InvalidInput
-from svd_core.web.fal.tokens import Tokens
+from svd_core.web.fal.api_keys import Keys
+from svd_core.web.fal.image_source import photo_of
+from svd_core.web.fal.models import InvalidInput
+from svd_core.web.fal.responses import Refusal, as_json, echoed
+from svd_core.web.fal.signed_tokens import Tokens
+from svd_core.web.fal.urls import Links, upload_name
+from svd_core.web.request_body import Bodies, BodyError
+from svd_core.web.ssrf import MAX_URL, parsed
 from svd_core.web.strict_json import InvalidJson
 from tests.fal_server import KEY, FalServer, fal_server
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from svd_core.settings import Settings
-from svd_core.web.fetch import Fetcher
+from svd_core.web.safe_http import Fetcher
 from tests.fake_work import FakeWork
 from tests.fal_server import KEY, KEYS, FalServer, fal_server
 from tests.test_fetch import PUBLIC

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from svd_core.settings import Settings
 from svd_core.web.fal import build_api
-from svd_core.web.guard import MAX_BODY
+from svd_core.web.middleware import MAX_BODY
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, build_page
 from svd_core.web.server import keep_queue, launch_options, watchers

@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from svd_core.errors import InvalidSettings
 from svd_core.events import Event, Progress, Stage, Stopped
 from svd_core.jobs import Stamped
-from svd_core.web.fal.answers import Refusal, as_json
-from svd_core.web.fal.keys import Keys
-from svd_core.web.fal.secret import load_secret
-from svd_core.web.fal.signature import Signer
-from svd_core.web.fal.status import log_of
-from svd_core.web.fal.tokens import Tokens
-from svd_core.web.fal.watching import watched
+from svd_core.web.fal.api_keys import Keys
+from svd_core.web.fal.job_status import log_of
+from svd_core.web.fal.responses import Refusal, as_json
+from svd_core.web.fal.secrets import load_secret
+from svd_core.web.fal.signed_tokens import Tokens
+from svd_core.web.fal.sse import watched
+from svd_core.web.fal.webhook_signing import Signer
 
 KEYS = "ann:s3cret,bob:other, ann:second"
 
@@ -85,7 +85,7 @@ def test_every_key_is_compared_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         compared.append((len(one), len(other)))
         return one == other
 
-    monkeypatch.setattr("svd_core.web.fal.keys.hmac.compare_digest", compare)
+    monkeypatch.setattr("svd_core.web.fal.api_keys.hmac.compare_digest", compare)
     keys = Keys(KEYS, open_here=False)
     assert keys.owner("Key ann:s3cret") == "ann"  # the first of three
     assert compared == [(32, 32)] * 3

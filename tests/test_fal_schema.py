@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 from starlette.routing import Route
 
 from svd_core.web.fal import Service, build_api
-from svd_core.web.fal.described import JSON, OPERATIONS
+from svd_core.web.fal.openapi import JSON, OPERATIONS
 from tests.fake_work import FakeWork
 from tests.fakes import READY, photo
 from tests.fal_server import KEY, FalServer

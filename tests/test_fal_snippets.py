@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from svd_core.params import CHOICES, LIMITS, VideoParams
-from svd_core.web.fal.schema import read_input
-from svd_core.web.fal.snippets import BASE, Snippets, snippets, values_of
+from svd_core.web.fal.models import read_input
+from svd_core.web.snippets import BASE, Snippets, snippets, values_of
 from tests.fake_work import FakeWork
 from tests.fakes import photo
 from tests.fal_server import KEY, FalServer

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from cryptography.exceptions import InvalidSignature
 
-from svd_core.jobs.outbox import Letter
+from svd_core.jobs.webhook_outbox import Letter
 from tests.fake_work import FakeWork
 from tests.fal_server import KEY, FalServer, fal_server
 from tests.receiver import Hook, Receiver, receiving

@@ -9,15 +9,15 @@ import torch
 from diffusers.models.activations import GEGLU
 from torch import nn
 
-from svd_core.bench.fidelity import WIDER
+from svd_core.benchmarks.vs_diffusers.parity import WIDER
+from svd_core.checkpoints.memory_plan import MemoryPlan
+from svd_core.engine.optimizations import feed_forward, source_guard, vae_decode
+from svd_core.engine.optimizations.patching import rewritten
+from svd_core.engine.optimizations.registry import EXACT, paying, quicken
+from svd_core.engine.optimizations.source_guard import STOCK, changed, trusted
+from svd_core.engine.optimizations.vae_decode import frames_at_once
+from svd_core.engine.pipeline_loader import open_folder, place
 from svd_core.errors import Cancelled
-from svd_core.fast import assumed, slices, whole_clip
-from svd_core.fast.assumed import STOCK, changed, trusted
-from svd_core.fast.exact import EXACT, paying, quicken
-from svd_core.fast.rewrites import rewritten
-from svd_core.fast.whole_clip import frames_at_once
-from svd_core.loading import open_folder, place
-from svd_core.memory import MemoryPlan
 from tests.random_checkpoint import decode, denoise, random_models
 
 ROUNDING = 3e-6
@@ -139,7 +139,7 @@ def test_placing_a_pipeline_of_another_diffusers_leaves_it_stock(
     pipeline = open_folder(tiny_checkpoint, False, lambda *_: None)
     place(pipeline, ON_CPU)
     assert list(rewritten(pipeline.unet))
-    monkeypatch.setattr(assumed, "fingerprint", lambda _: "")
+    monkeypatch.setattr(source_guard, "fingerprint", lambda _: "")
     place(pipeline, ON_CPU)
     assert not list(rewritten(pipeline.unet))
 
@@ -154,7 +154,7 @@ def test_a_clip_decoded_in_slices_is_the_clip_decoded_at_once(
     at_once: int,
 ) -> None:
     stock = decode(models["vae"], frames, 5, 3)
-    monkeypatch.setattr(whole_clip, "ROWS_BYTES", 2**14)  # several slices of rows
+    monkeypatch.setattr(vae_decode, "ROWS_BYTES", 2**14)  # several slices of rows
     quicken(SimpleNamespace(**models), only=rewrites)
     shares: list[float] = []
     with frames_at_once(models["vae"].decoder, at_once, shares.append):
@@ -182,7 +182,7 @@ def test_feed_forwards_in_slices_are_feed_forwards(
 ) -> None:
     """Slices that do not divide the tokens: stock's own chunking gives noise or refuses there."""
     stock = denoise(models["unet"], halves, frames=5, height=6, width=10)
-    monkeypatch.setattr(slices, "HIDDEN", 7 * 256)
+    monkeypatch.setattr(feed_forward, "HIDDEN", 7 * 256)
     quicken(SimpleNamespace(**models), only=["slices"])
     ours = denoise(models["unet"], halves, frames=5, height=6, width=10)
     assert differ(ours, stock) < ROUNDING

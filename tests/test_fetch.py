@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from svd_core.errors import InvalidUrl, Unreachable
-from svd_core.image import MAX_BYTES
-from svd_core.web.fetch import Fetcher
+from svd_core.media.image import MAX_BYTES
+from svd_core.web.safe_http import Fetcher
 
 PUBLIC = "93.184.216.34"
 

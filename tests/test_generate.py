@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.clip import Clip, Frames
 from svd_core.errors import StorageFull
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.generate import generate
-from svd_core.image import frame_photo, open_photo
+from svd_core.media.image import frame_photo, open_photo
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore, bytes_of
+from svd_core.types import Clip, Frames
 from tests.conftest import StillEngine
 
 

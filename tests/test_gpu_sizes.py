@@ -13,14 +13,14 @@ from diffusers import UNetSpatioTemporalConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 
-from svd_core.clip import Clip
-from svd_core.engine import SvdEngine
+from svd_core.checkpoints.memory_plan import MemoryPlan, Setting
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.table import read_json
+from svd_core.engine.engine import SvdEngine
+from svd_core.engine.optimizations import torch_compile
 from svd_core.errors import Cancelled, OutOfMemory
 from svd_core.events import Progress, Stage
-from svd_core.fast import compiled
-from svd_core.memory import MemoryPlan, Setting
-from svd_core.models import read_json
-from svd_core.speed import SpeedUps
+from svd_core.types import Clip
 from tests.gpu_sizes import (
     PLACES,
     SIZES,
@@ -315,7 +315,7 @@ def test_compiled_blocks_work_under_every_offload_that_allows_them(
     offload: str,
 ) -> None:
     """With Dynamo's own backend, and offload from the CPU to itself: no GPU can be pretended."""
-    monkeypatch.setattr(compiled, "can_compile", lambda: True)
+    monkeypatch.setattr(torch_compile, "can_compile", lambda: True)
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, **{**k, "backend": "eager"}))
     engine = SvdEngine(
@@ -352,7 +352,9 @@ def test_precisions_that_a_checkpoint_asks_for(
     assert levels(found, on_cpu(apart(planned(size, "auto")))) <= 2
 
 
-@pytest.mark.parametrize("size", [8, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (24, 6))])
+@pytest.mark.parametrize(
+    "size", [8, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (24, 6))]
+)
 def test_weights_wait_where_the_plan_says(engine_for: Callable[..., SvdEngine], size: int) -> None:
     """While the UNet works, no other model of an offloaded pipeline is on the GPU."""
     chosen = planned(size, "auto")

@@ -13,9 +13,9 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from svd_core.settings import Settings
-from svd_core.web.bodies import Bodies
 from svd_core.web.client_address import client_address
-from svd_core.web.guard import (
+from svd_core.web.login_throttle import BURST, MAX_ADDRESSES, REFILL_S, LoginThrottle, network_of
+from svd_core.web.middleware import (
     MAX_BODY,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
@@ -24,8 +24,8 @@ from svd_core.web.guard import (
     MAX_PATH,
     Guard,
 )
-from svd_core.web.login_throttle import BURST, MAX_ADDRESSES, REFILL_S, LoginThrottle, network_of
 from svd_core.web.origins import OriginPolicy, is_loopback, origin_netloc
+from svd_core.web.request_body import Bodies
 from tests.fake_work import FakeWork
 from tests.fakes import Served, photo, serve
 from tests.fal_server import KEYS

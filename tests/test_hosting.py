@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from svd_core.models import CHECKPOINTS
+from svd_core.checkpoints.table import CHECKPOINTS
 from tests.test_layers import FENCES, ROOT
 
 PLATFORM_TORCH = ("2.8.0", "2.9.1", "2.10.0", "2.11.0")

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw
 
-from svd_core.decode import decode
 from svd_core.errors import InvalidImage, InvalidRequest
-from svd_core.framer import Framer
-from svd_core.image import (
+from svd_core.media.framing_preview import Framer
+from svd_core.media.image import (
     MAX_BYTES,
     MAX_RATIO,
     MIN_SIDE,
@@ -31,6 +30,7 @@ from svd_core.image import (
     nearest_size,
     open_photo,
 )
+from svd_core.media.image_decoding import decode
 from svd_core.params import VideoParams
 
 RED, GREEN, BLUE, YELLOW, WHITE = (
@@ -134,7 +134,7 @@ def test_heic_without_its_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_heic_package_is_loaded_only_when_needed() -> None:
-    code = "import sys, svd_core.image; print('pillow_heif' in sys.modules)"
+    code = "import sys, svd_core.media.image; print('pillow_heif' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout == b"False\n"
 
 

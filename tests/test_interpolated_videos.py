@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from svd_core.cli import main
-from svd_core.clip import Frames
+from svd_core.checkpoints.eta import zero_gpu_seconds
+from svd_core.checkpoints.table import CHECKPOINTS
+from svd_core.cli.main import main
 from svd_core.errors import Cancelled
 from svd_core.events import Progress, Stage, Video
 from svd_core.extend import continuing
 from svd_core.generate import generate
-from svd_core.image import open_photo
 from svd_core.jobs.schema import JOBS
-from svd_core.models import CHECKPOINTS
-from svd_core.pace import zero_gpu_seconds
+from svd_core.media.image import open_photo
+from svd_core.media.recipe import Recipe
+from svd_core.media.video import read_frames, read_rate
 from svd_core.params import Interpolation, VideoParams, VideoRequest
-from svd_core.recipe import Recipe
 from svd_core.storage import ResultStore
-from svd_core.video import read_frames, read_rate
-from svd_core.web.fal.schema import read_input
+from svd_core.types import Frames
+from svd_core.web.fal.models import read_input
 from tests.fake_work import front_queue
 from tests.test_extend import Off
 from tests.test_generate import photo, silent

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svd_core.bench.interpolation import TARGET_DB, leave_one_out
-from svd_core.clip import Frames
+from svd_core.benchmarks.interpolation import TARGET_DB, leave_one_out
 from svd_core.errors import Cancelled, GenerationFailed
-from svd_core.interpolation import PIECE, interpolate, limit_interpolation
+from svd_core.media.interpolation import PIECE, interpolate, limit_interpolation
+from svd_core.media.video import read_frames
 from svd_core.params import Interpolation
-from svd_core.video import read_frames
+from svd_core.types import Frames
 from tests.test_video import Fake, fake_ffmpeg, moving, noise
 
 __all__ = ["fake_ffmpeg"]  # a fixture

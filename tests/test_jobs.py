@@ -30,8 +30,8 @@ from svd_core.events import (
     Video,
 )
 from svd_core.jobs import Job, JobQueue, Limits, WorkerQueue
+from svd_core.jobs.job import STOPPING
 from svd_core.jobs.schema import State
-from svd_core.jobs.ticket import STOPPING
 from svd_core.jobs.worker import NICER
 from svd_core.params import VideoParams, VideoRequest
 from tests.fake_work import front_queue, inline_queue, open_table, premises, worker_queue

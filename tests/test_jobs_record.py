@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from svd_core.errors import GenerationFailed, InvalidRequest, SvdError, UnknownJob
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs.clock import Sightings, SteadyClock
-from svd_core.jobs.lifeline import Lifeline
-from svd_core.jobs.protocol import Stamped
-from svd_core.jobs.record import Record, added, ended, from_json, to_json
+from svd_core.jobs.event_log import Record, added, ended, from_json, to_json
+from svd_core.jobs.interface import Stamped
+from svd_core.jobs.liveness import Lifeline
 
 VIDEO = Video(
     path=Path("/a.mp4"), width=8, height=8, num_frames=2, fps=7, seed=1, model="m", elapsed_s=1.0,

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from svd_core.checkpoints.memory_plan import MemoryPlan
+from svd_core.engine.pipeline_loader import ALIGNMENT, find_device, open_folder, parts_of, place
 from svd_core.errors import ModelBroken
-from svd_core.loading import ALIGNMENT, find_device, open_folder, parts_of, place
-from svd_core.memory import MemoryPlan
 from tests.tiny_checkpoint import write
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

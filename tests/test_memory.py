@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from svd_core.memory import (
+from svd_core.checkpoints.memory_plan import (
     USABLE,
     Device,
     MemoryPlan,
@@ -15,7 +15,7 @@ from svd_core.memory import (
     opens_in_half,
     plan,
 )
-from svd_core.models import CHECKPOINTS, Checkpoint, find_checkpoint
+from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint, find_checkpoint
 
 XT = CHECKPOINTS["svd-xt"]
 SVD = CHECKPOINTS["svd"]

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from svd_core.memory import Device, MemoryPlan, Parts, Setting, plan
-from svd_core.memory_fallback import MOST_CLIPS, MemoryFallback, smallest
-from svd_core.models import CHECKPOINTS
+from svd_core.checkpoints.memory_plan import Device, MemoryPlan, Parts, Setting, plan
+from svd_core.checkpoints.table import CHECKPOINTS
+from svd_core.engine.memory_fallback import MOST_CLIPS, MemoryFallback, smallest
 
 XT = CHECKPOINTS["svd-xt"]
 GB = 10**9

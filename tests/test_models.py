@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from svd_core.checkpoints.memory_plan import MemoryPlan, Parts, demand
+from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint, settled
 from svd_core.errors import InvalidSettings, ModelBroken
-from svd_core.memory import MemoryPlan, Parts, demand
-from svd_core.models import CHECKPOINTS, find_checkpoint, settled
 from tests.tiny_checkpoint import NUM_FRAMES, SIZES, write
 
 SVD_XT = "stabilityai/stable-video-diffusion-img2vid-xt"
@@ -133,6 +133,7 @@ def test_the_memory_need_told_is_the_one_planned_with(name: str) -> None:
 
 
 def test_the_table_needs_no_torch() -> None:
-    code = "import sys, svd_core.models, svd_core.memory, svd_core.engine; print(*sys.modules)"
+    modules = "svd_core.checkpoints.table, svd_core.checkpoints.memory_plan, svd_core.engine.engine"
+    code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "diffusers", "huggingface_hub"} & set(done.stdout.split()) == set()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.clip import Frames
-from svd_core.models import ASSETS
-from svd_core.motion import Level, measure
+from svd_core.checkpoints.table import ASSETS
+from svd_core.media.motion_meter import Level, measure
+from svd_core.types import Frames
 
 RNG = np.random.default_rng(5)
 

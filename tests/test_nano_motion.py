@@ -1,12 +1,22 @@
-"""svd-nano's written-down motion: the stock UNet does what `camera.places` says in plain words."""
+"""svd-nano's written-down motion: the stock UNet does what `motion_model.places` says in plain
+words."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from svd_core.fast.rewrites import put_on
-from svd_core.fast.silent import silent
-from svd_core.nano import camera, channels, clips, codec, operators, scene, shape, warping
+from svd_core.engine.optimizations.patching import put_on
+from svd_core.engine.optimizations.zero_branches import silent
+from svd_core.training import (
+    architecture,
+    channel_layout,
+    clip_rendering,
+    depth_net,
+    initial_weights,
+    latent_shift,
+    linear_codec,
+    motion_model,
+)
 from tests.nano_photos import enlarged, smooth_kernel, smooth_photo
 
 ROWS, COLUMNS, FRAMES = 20, 28, 5
@@ -18,25 +28,25 @@ def kernel() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def unet(kernel: Tensor) -> shape.Net:
+def unet(kernel: Tensor) -> architecture.Net:
     return written(kernel)
 
 
-def written(kernel: Tensor) -> shape.Net:
+def written(kernel: Tensor) -> architecture.Net:
     """The UNet before it has learnt anything, told the coordinates and a scene by hand."""
     torch.manual_seed(0)
-    net = shape.unet().eval()
-    bends = operators.fit([enlarged(smooth_photo(128, 96, seed)) for seed in range(6)], kernel)
-    warping.initialise(net, bends)
+    net = architecture.unet().eval()
+    bends = latent_shift.fit([enlarged(smooth_photo(128, 96, seed)) for seed in range(6)], kernel)
+    initial_weights.initialise(net, bends)
     put_on(net, [("silent", silent)])
 
     def tell(_module: object, _input: object, made: Tensor) -> Tensor:
         told = torch.zeros_like(made)
         grids = torch.meshgrid(torch.arange(ROWS), torch.arange(COLUMNS), indexing="ij")
-        told[:, scene.OUTPUTS["x"]] = grids[1] / channels.UNIT
-        told[:, scene.OUTPUTS["y"]] = grids[0] / channels.UNIT
+        told[:, depth_net.OUTPUTS["x"]] = grids[1] / channel_layout.UNIT
+        told[:, depth_net.OUTPUTS["y"]] = grids[0] / channel_layout.UNIT
         near, drift = sight()
-        told[:, scene.OUTPUTS["near"]], told[:, scene.OUTPUTS["drift"]] = near, drift
+        told[:, depth_net.OUTPUTS["near"]], told[:, depth_net.OUTPUTS["drift"]] = near, drift
         return told
 
     list(net.up_blocks)[-2].upsamplers[0].register_forward_hook(tell)
@@ -54,20 +64,22 @@ def sight() -> tuple[Tensor, Tensor]:
 def pointing_noise(**deviations: float) -> Tensor:
     """Noise that stands for exactly these deviations of the named codes, and none of the others."""
     generator = torch.Generator().manual_seed(3)
-    noise = torch.randn(FRAMES, shape.LATENT_CHANNELS, ROWS, COLUMNS, generator=generator)
-    for index, code in enumerate(channels.CODES):
-        wanted = deviations.get(code, 0.0) / (camera.CELLS * shape.NUM_FRAMES) ** 0.5
+    noise = torch.randn(FRAMES, architecture.LATENT_CHANNELS, ROWS, COLUMNS, generator=generator)
+    for index, code in enumerate(channel_layout.CODES):
+        wanted = deviations.get(code, 0.0) / (motion_model.CELLS * architecture.NUM_FRAMES) ** 0.5
         noise[:, index] += wanted - noise[:, index].mean()
     return noise
 
 
-def denoise(unet: shape.Net, photo: Tensor, noise: Tensor, bucket: float, fps: float) -> Tensor:
+def denoise(
+    unet: architecture.Net, photo: Tensor, noise: Tensor, bucket: float, fps: float
+) -> Tensor:
     """Clean latents of one step from pure noise, (frames, channels, height, width)."""
     with torch.no_grad():
         answer = unet(
             torch.cat([noise, photo.expand(len(noise), -1, -1, -1)], dim=1)[None],
-            torch.tensor(shape.SIGMA_MAX, dtype=noise.dtype).log() / 4,
-            encoder_hidden_states=torch.zeros(1, 1, shape.CLIP_WIDTH, dtype=noise.dtype),
+            torch.tensor(architecture.SIGMA_MAX, dtype=noise.dtype).log() / 4,
+            encoder_hidden_states=torch.zeros(1, 1, architecture.CLIP_WIDTH, dtype=noise.dtype),
             added_time_ids=torch.tensor([[fps - 1, bucket, 0.02]], dtype=noise.dtype),
             return_dict=False,
         )[0][0]
@@ -87,14 +99,14 @@ MOVES = [
 
 @pytest.mark.parametrize("codes", MOVES, ids=" ".join)
 def test_the_unet_fetches_each_cell_from_where_the_camera_says(
-    unet: shape.Net, kernel: Tensor, codes: dict[str, float]
+    unet: architecture.Net, kernel: Tensor, codes: dict[str, float]
 ) -> None:
     noise = pointing_noise(**codes)
     photo = smooth_photo(4 * COLUMNS, 4 * ROWS + 16, 31)[:, : 4 * ROWS]
-    latents = codec.encode(photo[None], kernel)
+    latents = linear_codec.encode(photo[None], kernel)
     made = denoise(unet, latents, noise, 255, 5)
     near, drift = sight()
-    wanted = codec.encode(clips.render(photo, near, drift, noise, 255, 5), kernel)
+    wanted = linear_codec.encode(clip_rendering.render(photo, near, drift, noise, 255, 5), kernel)
     error = (made - wanted).square().mean(dim=(1, 2, 3))
     standing = (latents - wanted).square().mean(dim=(1, 2, 3))
     assert error[0] < 0.001
@@ -102,26 +114,30 @@ def test_the_unet_fetches_each_cell_from_where_the_camera_says(
 
 
 @pytest.mark.parametrize("axis", ["x", "y"])
-def test_no_cell_is_taken_from_beside_its_place(unet: shape.Net, kernel: Tensor, axis: str) -> None:
+def test_no_cell_is_taken_from_beside_its_place(
+    unet: architecture.Net, kernel: Tensor, axis: str
+) -> None:
     """On a slope of brightness, a cell from one too far on stands out by a whole step. Places are
     everywhere between cells, also on the very border where the nearest cell changes."""
     noise = pointing_noise(zoom=3.0, roll=1.0, pan_x=1.0, pan_y=1.0)
     across, down = (torch.arange(4.0 * side) / (4 * side) for side in (COLUMNS, ROWS))
     slope = across.expand(4 * ROWS, -1) if axis == "x" else down[:, None].expand(-1, 4 * COLUMNS)
     photo = (slope * 1.6 - 0.8).expand(3, -1, -1)
-    latents = codec.encode(photo[None], kernel)
+    latents = linear_codec.encode(photo[None], kernel)
     step = latents.diff(dim=3 if axis == "x" else 2).abs().amax()
     for fps in (5, 6, 7, 9, 11):
         made = denoise(unet, latents, noise, 255, fps)
-        wanted = codec.encode(clips.render(photo, *sight(), noise, 255, fps), kernel)
+        wanted = linear_codec.encode(
+            clip_rendering.render(photo, *sight(), noise, 255, fps), kernel
+        )
         off = (made - wanted).abs().amax(dim=1)[:, 2:-2, 2:-2]
         assert (off < 0.5 * step).all(), f"{int((off >= 0.5 * step).sum())} cells at {fps} fps"
 
 
-def test_the_answer_follows_places_without_a_jump(unet: shape.Net, kernel: Tensor) -> None:
+def test_the_answer_follows_places_without_a_jump(unet: architecture.Net, kernel: Tensor) -> None:
     """Rounding differs from one processor and one way of computing to the next; where a last digit
     decided which cell is fetched, or places were only roughly right, it would be seen."""
-    latents = codec.encode(smooth_photo(4 * COLUMNS, 4 * ROWS, 32)[None], kernel)
+    latents = linear_codec.encode(smooth_photo(4 * COLUMNS, 4 * ROWS, 32)[None], kernel)
     noise = pointing_noise(zoom=3.0, roll=1.0, pan_x=1.0, pan_y=1.0, sway=1.0)
     wide = written(kernel).double()
     for bucket in (127, 200, 255):
@@ -131,9 +147,9 @@ def test_the_answer_follows_places_without_a_jump(unet: shape.Net, kernel: Tenso
 
 
 def test_motion_grows_with_the_bucket_and_is_a_speed_not_a_step(
-    unet: shape.Net, kernel: Tensor
+    unet: architecture.Net, kernel: Tensor
 ) -> None:
-    latents = codec.encode(
+    latents = linear_codec.encode(
         smooth_photo(4 * COLUMNS, 4 * ROWS + 16, 32)[None, :, : 4 * ROWS], kernel
     )
     noise = pointing_noise(pan_x=2.0)
@@ -149,26 +165,32 @@ def test_motion_grows_with_the_bucket_and_is_a_speed_not_a_step(
 def test_near_things_move_more_than_far_ones_and_only_what_drifts_drifts() -> None:
     near, drift = sight()
     x = torch.arange(COLUMNS)
-    panned, _ = camera.places(camera.motion(pointing_noise(pan_x=1.0), 127, 7), near, drift * 0)
+    panned, _ = motion_model.places(
+        motion_model.motion(pointing_noise(pan_x=1.0), 127, 7), near, drift * 0
+    )
     moved = (x - panned)[3]
     assert moved[-1].mean() > 2 * moved[0].mean()
-    drifting, _ = camera.places(camera.motion(pointing_noise(drift_x=1.0), 127, 7), near, drift)
-    still, _ = camera.places(camera.motion(pointing_noise(), 127, 7), near, drift)
+    drifting, _ = motion_model.places(
+        motion_model.motion(pointing_noise(drift_x=1.0), 127, 7), near, drift
+    )
+    still, _ = motion_model.places(motion_model.motion(pointing_noise(), 127, 7), near, drift)
     changed = (drifting - still)[3] != 0
-    assert torch.equal(changed, drift > camera.FIRM)
+    assert torch.equal(changed, drift > motion_model.FIRM)
 
 
 def test_what_sways_swings_back_and_not_all_at_once() -> None:
     near, drift = sight()
-    noise = torch.randn(21, shape.LATENT_CHANNELS, ROWS, COLUMNS)
-    noise[:, : len(channels.CODES)] -= noise[:, : len(channels.CODES)].mean((0, 2, 3))[
+    noise = torch.randn(21, architecture.LATENT_CHANNELS, ROWS, COLUMNS)
+    noise[:, : len(channel_layout.CODES)] -= noise[:, : len(channel_layout.CODES)].mean((0, 2, 3))[
         :, None, None
     ]
-    still, _ = camera.places(camera.motion(noise, 127, 7), near, drift)
-    noise[:, channels.CODES.index("sway")] += 1 / (camera.CELLS * shape.NUM_FRAMES) ** 0.5
-    windy, _ = camera.places(camera.motion(noise, 127, 7), near, drift)
+    still, _ = motion_model.places(motion_model.motion(noise, 127, 7), near, drift)
+    noise[:, channel_layout.CODES.index("sway")] += (
+        1 / (motion_model.CELLS * architecture.NUM_FRAMES) ** 0.5
+    )
+    windy, _ = motion_model.places(motion_model.motion(noise, 127, 7), near, drift)
     swung = (still - windy)[:, 4]
-    assert swung[0].abs().max() == swung[:, drift[4] <= camera.FIRM].abs().max() == 0
+    assert swung[0].abs().max() == swung[:, drift[4] <= motion_model.FIRM].abs().max() == 0
     middle = swung[:, 14] - swung[:, 14].mean()
     assert middle.sign().diff().count_nonzero() >= 3  # to and fro, twice in 20 frames
     assert swung[:, 10].argmax() != swung[:, 18].argmax()
@@ -176,17 +198,17 @@ def test_what_sways_swings_back_and_not_all_at_once() -> None:
 
 def test_the_camera_moves_in_so_that_hardly_anything_must_be_invented() -> None:
     near, drift = sight()
-    from_x, from_y = camera.places(camera.motion(pointing_noise(), 127, 7), near, drift)
+    from_x, from_y = motion_model.places(motion_model.motion(pointing_noise(), 127, 7), near, drift)
     assert from_x[-1].min() > 0
     assert from_x[-1].max() < COLUMNS - 1
     assert from_y[-1].max() < ROWS - 1
 
 
 def test_pace_is_bucket_times_frame_interval() -> None:
-    assert camera.speed(254, 7) == pytest.approx(2 * camera.speed(127, 7))
-    assert camera.speed(127, 14) == pytest.approx(camera.speed(127, 7) / 2)
-    noise = torch.randn(4, shape.LATENT_CHANNELS, 6, 8)
-    one, other = (camera.motion(sign * noise, 127, 7) for sign in (1, -1))
+    assert motion_model.speed(254, 7) == pytest.approx(2 * motion_model.speed(127, 7))
+    assert motion_model.speed(127, 14) == pytest.approx(motion_model.speed(127, 7) / 2)
+    noise = torch.randn(4, architecture.LATENT_CHANNELS, 6, 8)
+    one, other = (motion_model.motion(sign * noise, 127, 7) for sign in (1, -1))
     assert torch.allclose(one["pan_x"], -other["pan_x"])
     assert torch.equal(one["pace"], other["pace"])
 
@@ -195,7 +217,7 @@ def test_nothing_comes_from_beyond_the_edges_and_nothing_is_turned_round() -> No
     near, drift = torch.ones(ROWS, COLUMNS), torch.zeros(ROWS, COLUMNS)
     for deviations in (8.0, -8.0):
         noise = pointing_noise(pan_x=deviations)
-        from_x, _ = camera.places(camera.motion(noise, 255, 7), near, drift)
+        from_x, _ = motion_model.places(motion_model.motion(noise, 255, 7), near, drift)
         assert from_x.min() >= 0
         assert from_x.max() <= COLUMNS - 1
         assert (from_x.diff(dim=2) > 0).all()

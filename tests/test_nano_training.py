@@ -9,14 +9,22 @@ import torch
 from PIL import Image
 
 from svd_core.errors import SvdError
-from svd_core.nano import decoder, denoising, operators, position, scene, shape, warping
-from svd_core.nano.codec import encode
-from svd_core.nano.course import Course
-from svd_core.nano.courses import DIALS, Lessons
-from svd_core.nano.photos import load_photos, random_crop, with_sketches
-from svd_core.nano.sheets import draw_sample
-from svd_core.nano.sketches import Shape, draw, sketches
-from svd_core.nano.train import main
+from svd_core.training import (
+    architecture,
+    decoder_training,
+    depth_net,
+    diffusion_loss,
+    initial_weights,
+    latent_shift,
+    position_net,
+)
+from svd_core.training.dataset import load_photos, random_crop, with_sketches
+from svd_core.training.depth_annotations import Shape, draw, sketches
+from svd_core.training.linear_codec import encode
+from svd_core.training.sample_sheets import draw_sample
+from svd_core.training.stages import DIALS, Lessons
+from svd_core.training.train import main
+from svd_core.training.trainer import Course
 from tests.nano_photos import save_photos, smooth_kernel, smooth_photo
 
 
@@ -27,92 +35,92 @@ def photo_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def unet() -> shape.Net:
+def unet() -> architecture.Net:
     torch.manual_seed(0)
-    net = shape.unet()
-    scene.prepare(net)
+    net = architecture.unet()
+    depth_net.prepare(net)
     return net
 
 
 def latents(seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(1, shape.LATENT_CHANNELS, 16, 24, generator=generator)
+    return torch.randn(1, architecture.LATENT_CHANNELS, 16, 24, generator=generator)
 
 
 @torch.no_grad()
-def test_position_lane_never_sees_the_photo_and_the_rest_does(unet: shape.Net) -> None:
-    one, other = (scene.Lane(unet)(latents(seed)) for seed in (1, 2))
-    assert torch.equal(one[:, : scene.LANE], other[:, : scene.LANE])
-    assert not torch.allclose(one[:, scene.LANE :], other[:, scene.LANE :])
-    alone = scene.Lane(unet, scene.LANE)(latents(3))
-    assert torch.allclose(alone, one[:, : scene.LANE], atol=1e-5)
+def test_position_lane_never_sees_the_photo_and_the_rest_does(unet: architecture.Net) -> None:
+    one, other = (depth_net.Lane(unet)(latents(seed)) for seed in (1, 2))
+    assert torch.equal(one[:, : depth_net.LANE], other[:, : depth_net.LANE])
+    assert not torch.allclose(one[:, depth_net.LANE :], other[:, depth_net.LANE :])
+    alone = depth_net.Lane(unet, depth_net.LANE)(latents(3))
+    assert torch.allclose(alone, one[:, : depth_net.LANE], atol=1e-5)
 
 
 @torch.no_grad()
-def test_stock_unet_hears_what_the_lane_computes(unet: shape.Net) -> None:
+def test_stock_unet_hears_what_the_lane_computes(unet: architecture.Net) -> None:
     """The inner levels inside the whole, stock UNet give what `Lane` gives in training."""
-    whole = shape.unet().eval()
-    bends = operators.fit([smooth_photo(64, 48)], smooth_kernel())
-    warping.initialise(whole, bends)
+    whole = architecture.unet().eval()
+    bends = latent_shift.fit([smooth_photo(64, 48)], smooth_kernel())
+    initial_weights.initialise(whole, bends)
     torch.manual_seed(4)
-    scene.prepare(whole)
+    depth_net.prepare(whole)
     heard = []
     last = list(whole.up_blocks)[-2].upsamplers[0]
     last.register_forward_hook(lambda _module, _input, made: heard.append(made))
     photo = latents(5)
     sample = torch.cat([torch.randn(2, *photo.shape[1:]), photo.expand(2, -1, -1, -1)], dim=1)
     ids = torch.tensor([[6.0, 127.0, 0.02]])
-    text = torch.zeros(1, 1, shape.CLIP_WIDTH)
+    text = torch.zeros(1, 1, architecture.CLIP_WIDTH)
     whole(sample[None], torch.tensor(1.6), text, ids)
-    expected = scene.Lane(whole)(photo)
+    expected = depth_net.Lane(whole)(photo)
     assert torch.allclose(heard[0][:1], expected, atol=2e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("position", [True, False])
 def test_guard_keeps_one_lane_from_changing(
-    unet: shape.Net, position: bool, tmp_path: Path
+    unet: architecture.Net, position: bool, tmp_path: Path
 ) -> None:
-    scene.guard(unet, position)
-    before = scene.Lane(unet)(latents(1)).detach()
+    depth_net.guard(unet, position)
+    before = depth_net.Lane(unet)(latents(1)).detach()
     course = Course(
         tmp_path / "one.pt",
-        {"inner": scene.inner_layers(unet)},
-        lambda _: scene.Lane(unet)(latents(1)).float().square().mean(),
+        {"inner": depth_net.inner_layers(unet)},
+        lambda _: depth_net.Lane(unet)(latents(1)).float().square().mean(),
         rate=1e-3,
         half_life=100,
     )
     steps(course, 3)
-    changed = (scene.Lane(unet)(latents(1)).detach() - before).abs() > 1e-3
-    assert changed[:, : scene.LANE].any() == position
+    changed = (depth_net.Lane(unet)(latents(1)).detach() - before).abs() > 1e-3
+    assert changed[:, : depth_net.LANE].any() == position
     if not position:
-        assert changed[:, scene.LANE :].any()
+        assert changed[:, depth_net.LANE :].any()
 
 
-def test_settling_fits_coordinates_and_then_the_worst_of_them(unet: shape.Net) -> None:
+def test_settling_fits_coordinates_and_then_the_worst_of_them(unet: architecture.Net) -> None:
     def worst() -> float:
         with torch.no_grad():
-            return max(float(found.abs().max()) for found in position.errors(unet))
+            return max(float(found.abs().max()) for found in position_net.errors(unet))
 
     blank = worst()
-    position.settle(unet, rounds=1)
+    position_net.settle(unet, rounds=1)
     once = worst()
-    position.settle(unet, rounds=25)
+    position_net.settle(unet, rounds=25)
     assert worst() < 0.8 * once < 0.8 * blank
 
 
 def test_scene_loss_falls_for_a_scene_seen_often(
-    unet: shape.Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unet: architecture.Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svd_core.nano.course.WARM_UP_STEPS", 5)
-    scene.guard(unet, position=False)
+    monkeypatch.setattr("svd_core.training.trainer.WARM_UP_STEPS", 5)
+    depth_net.guard(unet, position=False)
     kernel = smooth_kernel()
     ground = torch.linspace(-1, 1, 64)[:, None].expand(64, 96)
     one = torch.stack([*smooth_photo(96, 64), ground, -torch.ones(64, 96)])[None]
-    inner = {"inner": scene.inner_layers(unet)}
+    inner = {"inner": depth_net.inner_layers(unet)}
     course = Course(
         tmp_path / "scene.pt",
         inner,
-        lambda generator: scene.scene_loss(unet, one, kernel, generator),
+        lambda generator: depth_net.scene_loss(unet, one, kernel, generator),
         rate=1e-4,
         half_life=1000,
     )
@@ -243,17 +251,17 @@ def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path: Path) -> Non
 
 
 def test_one_clip_can_be_learnt_by_heart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("svd_core.nano.course.WARM_UP_STEPS", 5)
+    monkeypatch.setattr("svd_core.training.trainer.WARM_UP_STEPS", 5)
     torch.manual_seed(0)
-    unet, encoder = shape.unet(), shape.image_encoder()
+    unet, encoder = architecture.unet(), architecture.image_encoder()
     generator = torch.Generator().manual_seed(3)
     one = torch.cat([smooth_photo(64, 32), torch.zeros(2, 32, 64)])
-    batch = denoising.draw([one], smooth_kernel(), generator, num_frames=3)
-    batch.sigma.fill_(shape.SIGMA_MAX)
+    batch = diffusion_loss.draw([one], smooth_kernel(), generator, num_frames=3)
+    batch.sigma.fill_(architecture.SIGMA_MAX)
     course = Course(
         tmp_path / "one.pt",
         {"unet": unet, "image_encoder": encoder},
-        lambda _generator: denoising.loss(unet, encoder, batch).mean(),
+        lambda _generator: diffusion_loss.loss(unet, encoder, batch).mean(),
         rate=1e-3,
         half_life=1000,
     )
@@ -266,7 +274,7 @@ def listed(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everywhere = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
     shapes = (Shape((0.1, 0.9), 0.0, everywhere),)
     names = load_photos(photo_folder)
-    monkeypatch.setattr("svd_core.nano.photos.sketches", lambda: dict.fromkeys(names, shapes))
+    monkeypatch.setattr("svd_core.training.dataset.sketches", lambda: dict.fromkeys(names, shapes))
 
 
 def test_command_trains_every_course_and_exports_a_stock_checkpoint(
@@ -274,8 +282,8 @@ def test_command_trains_every_course_and_exports_a_stock_checkpoint(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     listed(photo_folder, monkeypatch)
-    monkeypatch.setattr("svd_core.nano.train.REPORT_EVERY", 1)
-    monkeypatch.setattr("svd_core.nano.position.settle", lambda _unet: None)
+    monkeypatch.setattr("svd_core.training.train.REPORT_EVERY", 1)
+    monkeypatch.setattr("svd_core.training.position_net.settle", lambda _unet: None)
     state, folder = tmp_path / "state", tmp_path / "svd-toy"
     common = ["--photos", str(photo_folder), "--state", str(state), "--device", "cpu"]
     for course in ("position", "scene", "decoder", "clips"):
@@ -284,9 +292,9 @@ def test_command_trains_every_course_and_exports_a_stock_checkpoint(
         assert f"{course}: step 1 " in capsys.readouterr().out
     assert main([*common, "--export", str(folder)]) == 1
     assert "train the course `position` for longer" in capsys.readouterr().err
-    monkeypatch.setattr("svd_core.nano.export.FARTHEST_OFF", 1000.0)
+    monkeypatch.setattr("svd_core.training.export.FARTHEST_OFF", 1000.0)
     assert main([*common, "--export", str(folder)]) == 0
-    assert json.loads((folder / "svd.json").read_text())["num_frames"] == shape.NUM_FRAMES
+    assert json.loads((folder / "svd.json").read_text())["num_frames"] == architecture.NUM_FRAMES
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] == "StableVideoDiffusionPipeline"
     assert sum(f.stat().st_size for f in folder.rglob("*")) < 40e6
@@ -312,19 +320,21 @@ def test_a_sample_shows_what_has_been_reached(photo_folder: Path, tmp_path: Path
     lessons = Lessons(tmp_path, load_photos(photo_folder), DIALS["tiny"], "cpu")
     draw_sample(lessons, tmp_path / "sample.png")
     with Image.open(tmp_path / "sample.png") as sheet:
-        assert sheet.width == 4 * shape.SIZES[0][0]
+        assert sheet.width == 4 * architecture.SIZES[0][0]
 
 
 def test_decoder_learns_a_picture(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    vae, kernel = shape.vae(), smooth_kernel()
-    decoder.prepare(vae)
+    vae, kernel = architecture.vae(), smooth_kernel()
+    decoder_training.prepare(vae)
     photo = smooth_photo(64, 64, 5)[None]
     cells = encode(photo, kernel)
     course = Course(
         tmp_path / "d.pt",
         {"decoder": vae.decoder},
-        lambda _: decoder.loss(decoder.decode(vae.decoder, cells, linear=True).float(), photo),
+        lambda _: decoder_training.loss(
+            decoder_training.decode(vae.decoder, cells, linear=True).float(), photo
+        ),
         rate=1e-3,
         half_life=1000,
     )

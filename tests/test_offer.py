@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from svd_core import loaded, loading
-from svd_core.clip import Clip
-from svd_core.engine import SvdEngine
+from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.table import CHECKPOINTS
+from svd_core.engine import loaded_model, pipeline_loader
+from svd_core.engine.engine import SvdEngine
 from svd_core.errors import (
     Cancelled,
     GenerationFailed,
@@ -30,11 +32,9 @@ from svd_core.errors import (
     OutOfMemory,
 )
 from svd_core.events import Failed, Progress, Stage, Succeeded
-from svd_core.jobs.work import ending_of
-from svd_core.models import CHECKPOINTS
-from svd_core.offer import Offer
+from svd_core.jobs.callbacks import ending_of
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.speed import SpeedUps
+from svd_core.types import Clip
 from tests.fake_hub import COMMIT, OPEN, FakeHub
 from tests.fake_work import front_queue, worker_queue
 from tests.fakes import READY, RealWork
@@ -80,9 +80,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def open_folder(folder: Path, *rest: Any) -> Any:
         names.append(folder.name)
-        return loading.open_folder(folder, *rest)
+        return pipeline_loader.open_folder(folder, *rest)
 
-    monkeypatch.setattr(loaded, "open_folder", open_folder)
+    monkeypatch.setattr(loaded_model, "open_folder", open_folder)
     return names
 
 
@@ -181,12 +181,12 @@ def test_the_one_before_is_out_of_memory_while_the_next_comes(
 
     def open_folder(*all_of_it: Any) -> Any:
         there.append(sum(weight() is not None for weight in weights))
-        return loading.open_folder(*all_of_it)
+        return pipeline_loader.open_folder(*all_of_it)
 
-    monkeypatch.setattr(loaded, "open_folder", open_folder)
+    monkeypatch.setattr(loaded_model, "open_folder", open_folder)
     engine.load(silent, "square")
     assert there == [0]
-    for part in loading.CLASSES:
+    for part in pipeline_loader.CLASSES:
         assert all(p.is_meta for p in getattr(pipeline, part).parameters())
 
 
@@ -331,9 +331,9 @@ def test_after_a_change_that_broke_off_the_one_before_comes_back(
     def fail(folder: Path, *rest: Any) -> Any:
         if folder.name == "square":
             raise error
-        return loading.open_folder(folder, *rest)
+        return pipeline_loader.open_folder(folder, *rest)
 
-    monkeypatch.setattr(loaded, "open_folder", fail)
+    monkeypatch.setattr(loaded_model, "open_folder", fail)
     with pytest.raises(type(error)):
         make(engine, "square")
     assert (engine.status.state, engine.status.checkpoint.name) == ("ready", "wide")
@@ -345,7 +345,7 @@ def demo(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny checkpoint in the place of svd-nano, to fall back to."""
     table = dict(CHECKPOINTS)
     table["svd-nano"] = replace(table["svd-nano"], source=str(tiny_checkpoint))
-    monkeypatch.setattr("svd_core.models.CHECKPOINTS", table)
+    monkeypatch.setattr("svd_core.checkpoints.table.CHECKPOINTS", table)
 
 
 @pytest.mark.usefixtures("demo")
@@ -370,7 +370,7 @@ def test_the_usual_one_ends_the_stand_in_once_it_can_be_had(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as down:
-        down.setattr(loaded, "fetch", _no_hub)
+        down.setattr(loaded_model, "fetch", _no_hub)
         engine = SvdEngine(f"{OPEN},svd-nano")
         assert make(engine).params.model == "svd-nano"
         assert engine.status.notice
@@ -410,10 +410,10 @@ def test_what_is_compiled_is_noted_for_each(
 
     def place(pipeline: Any, plan: Any, compiled: bool = False) -> None:
         asked.append((Path(pipeline.unet.config._name_or_path).parent.name, compiled))
-        loading.place(pipeline, plan)  # as if: compiling takes too long for a test
+        pipeline_loader.place(pipeline, plan)  # as if: compiling takes too long for a test
 
-    monkeypatch.setattr(loaded, "place", place)
-    monkeypatch.setattr("svd_core.fast.compiled.can_compile", lambda: True)
+    monkeypatch.setattr(loaded_model, "place", place)
+    monkeypatch.setattr("svd_core.engine.optimizations.torch_compile.can_compile", lambda: True)
     folder = tmp_path / "compiled"
 
     def marks() -> int:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from svd_core.checkpoints.eta import Pace, Timing, first_guess
+from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.events import Stage
-from svd_core.models import CHECKPOINTS
-from svd_core.pace import Pace, Timing, first_guess
 
 
 @dataclass

@@ -16,20 +16,20 @@ import torch
 from PIL import Image
 from torch.nn import attention
 
-from svd_core.clip import Clip
-from svd_core.engine import SvdEngine
-from svd_core.fast.attention_probe import UNPROBED
-from svd_core.fast.compiled import Kind
-from svd_core.fast.exact import EXACT, paying
-from svd_core.fast.guidance import Guidance
-from svd_core.fast.packaged import Packaged, exported, question
-from svd_core.fast.rewrites import put_on
-from svd_core.loading import give_up, place
-from svd_core.memory import MemoryPlan
+from svd_core.checkpoints.memory_plan import MemoryPlan
+from svd_core.checkpoints.speed_modes import AheadOfTime, SpeedUps
+from svd_core.engine.engine import SvdEngine
+from svd_core.engine.optimizations.aot_package import Packaged, exported, question
+from svd_core.engine.optimizations.attention_probe import UNPROBED
+from svd_core.engine.optimizations.guidance import Guidance
+from svd_core.engine.optimizations.patching import put_on
+from svd_core.engine.optimizations.registry import EXACT, paying
+from svd_core.engine.optimizations.torch_compile import Kind
+from svd_core.engine.pipeline_loader import give_up, place
+from svd_core.media.recipe import Recipe
 from svd_core.params import VideoParams
-from svd_core.recipe import Recipe
 from svd_core.settings import Settings
-from svd_core.speed import AheadOfTime, SpeedUps
+from svd_core.types import Clip
 from svd_core.web import zero_gpu
 from tests.random_checkpoint import question as asked
 from tests.random_checkpoint import random_models, smallest_unet

@@ -24,22 +24,22 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, OutOfMemory
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs import JobQueue
-from svd_core.models import CHECKPOINTS
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
-from svd_core.speed import SpeedUps
 from svd_core.storage import ResultStore
 from svd_core.web import server
-from svd_core.web.guard import MAX_BODY
-from svd_core.web.page import Backend, build_page, words
-from svd_core.web.page.dials import Changes
+from svd_core.web.middleware import MAX_BODY
+from svd_core.web.page import Backend, build_page, formatting
+from svd_core.web.page.controls import Changes
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import find_examples
-from svd_core.web.page.screen import Screen
-from svd_core.web.page.texts import texts_for
+from svd_core.web.page.i18n import texts_for
+from svd_core.web.page.player import Screen
 from tests.fake_work import FakeWork, front_queue, inline_queue, worker_queue
 from tests.fakes import READY, Served, examples, photo, retention, serve
 
@@ -93,27 +93,27 @@ class TestWords:
         ],
     )
     def test_progress_is_one_readable_line(self, progress: Progress, text: str) -> None:
-        assert words.progress_text(progress, SAY) == text
+        assert formatting.progress_text(progress, SAY) == text
 
     def test_every_stage_has_words(self) -> None:
-        assert all(words.progress_text(Progress(stage=stage), SAY) for stage in Stage)
+        assert all(formatting.progress_text(Progress(stage=stage), SAY) for stage in Stage)
 
     def test_what_is_sent_per_step_is_small(self) -> None:
         long = Progress(stage=Stage.DENOISING, step=99, total=100, remaining_s=9e4, elapsed_s=1)
-        assert len(words.event_html(long, SAY).encode()) < 300
+        assert len(formatting.event_html(long, SAY).encode()) < 300
 
     def test_the_bar_fills_with_time_and_wanders_when_nothing_is_known(self) -> None:
         known = Progress(stage=Stage.DENOISING, elapsed_s=1, remaining_s=3)
-        assert 'value="0.250"' in words.event_html(known, SAY)
-        assert "value" not in words.event_html(Progress(stage=Stage.ENCODING), SAY)
+        assert 'value="0.250"' in formatting.event_html(known, SAY)
+        assert "value" not in formatting.event_html(Progress(stage=Stage.ENCODING), SAY)
 
     def test_a_finished_video_is_summed_up_with_its_notes(self) -> None:
-        assert words.summary(VIDEO, SAY) == (
+        assert formatting.summary(VIDEO, SAY) == (
             "14 frames, 512 × 288, 7 fps, 2.0 s. Made with svd-nano in 12 s. fps was held to 30."
         )
 
     def test_errors_are_shown_in_their_own_words_and_escaped(self) -> None:
-        html = words.event_html(Failed(OutOfMemory("Use <less>.")), SAY)
+        html = formatting.event_html(Failed(OutOfMemory("Use <less>.")), SAY)
         assert "Use &lt;less&gt;." in html
         assert 'role="alert"' in html
 
@@ -122,23 +122,23 @@ class TestWords:
                               (9.97, "10 s"), (3780, "1 h 3 min")],
     )  # fmt: skip
     def test_durations(self, seconds: float, text: str) -> None:
-        assert words.duration(seconds, SAY) == text
+        assert formatting.duration(seconds, SAY) == text
 
     def test_the_demonstration_model_is_called_what_it_is(self) -> None:
-        assert "Small demo model" in words.device_html(READY, SAY)
-        assert "svd-nano</b> on CPU, 2 cores" in words.device_html(READY, SAY)
+        assert "Small demo model" in formatting.device_html(READY, SAY)
+        assert "svd-nano</b> on CPU, 2 cores" in formatting.device_html(READY, SAY)
 
     def test_other_models_name_their_licence_with_a_link(self) -> None:
         model = CHECKPOINTS["svd-xt"]
-        html = words.device_html(replace(READY, checkpoint=model, state="loading"), SAY)
+        html = formatting.device_html(replace(READY, checkpoint=model, state="loading"), SAY)
         assert f'href="{model.licence_url}"' in html
         assert model.licence in html
         assert "loading" in html
         assert "demo model" not in html
 
     def test_a_notice_is_escaped_and_nothing_is_shown_without(self) -> None:
-        assert "&lt;b&gt;" in words.notice_html(replace(READY, notice="<b>"), SAY)
-        assert words.notice_html(READY, SAY) == ""
+        assert "&lt;b&gt;" in formatting.notice_html(replace(READY, notice="<b>"), SAY)
+        assert formatting.notice_html(READY, SAY) == ""
 
 
 def test_examples_are_the_photos_that_have_a_video(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from svd_core.jobs import JobOptions
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.temp_folder import MADE
 from svd_core.web.page.batch import MAX_PHOTOS
-from svd_core.web.page.past import archive_key
+from svd_core.web.page.gallery_actions import archive_key
 from tests.fake_work import FakeWork
 from tests.fakes import Served, examples, photo, serve
 from tests.watching import ending, eventually

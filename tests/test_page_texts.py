@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from svd_core.web.page.texts import USUAL, fixed, languages, texts_for
+from svd_core.web.page.i18n import USUAL, fixed, languages, texts_for
 
 PAGE = Path(__file__).parent.parent / "svd_core" / "web" / "page"
 

@@ -9,9 +9,15 @@ import torch
 from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 
-from svd_core.fast import assumed
-from svd_core.fast.pipeline import SEEN, STOCK, SvdPipeline, pipeline_class, small
-from svd_core.loading import open_folder
+from svd_core.engine.optimizations import source_guard
+from svd_core.engine.optimizations.device_transfers import (
+    SEEN,
+    STOCK,
+    SvdPipeline,
+    pipeline_class,
+    small,
+)
+from svd_core.engine.pipeline_loader import open_folder
 
 PHOTO = Image.effect_mandelbrot((512, 288), (-2, -1, 1, 1), 50).convert("RGB")
 
@@ -58,7 +64,9 @@ def test_on_cuda_it_is_shrunk_there(pipeline: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         StableVideoDiffusionPipeline, "_encode_image", lambda _, image, *__: handed.append(image)
     )
-    monkeypatch.setattr("svd_core.fast.pipeline.small", lambda *given: given)
+    monkeypatch.setattr(
+        "svd_core.engine.optimizations.device_transfers.small", lambda *given: given
+    )
     pipeline._encode_image(PHOTO, "cuda", 1, False)
     pipeline._encode_image(PHOTO, "cpu", 1, False)
     assert handed == [(pipeline.video_processor, PHOTO, "cuda"), PHOTO]
@@ -67,8 +75,8 @@ def test_on_cuda_it_is_shrunk_there(pipeline: Any, monkeypatch: pytest.MonkeyPat
 def test_another_diffusers_means_its_own_pipeline_and_a_sentence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert assumed.changed(STOCK) == []
-    monkeypatch.setattr(assumed, "fingerprint", lambda _: "")
+    assert source_guard.changed(STOCK) == []
+    monkeypatch.setattr(source_guard, "fingerprint", lambda _: "")
     assert pipeline_class() is StableVideoDiffusionPipeline
     assert "_encode_image" in caplog.messages[0]
 

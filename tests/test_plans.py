@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from svd_core.bench.live import peak_bytes
-from svd_core.bench.plans import (
+from svd_core.benchmarks.activation_memory import peak_bytes
+from svd_core.benchmarks.memory_plans import (
     START,
     STEPS,
     clip_flops,
@@ -16,9 +16,9 @@ from svd_core.bench.plans import (
     rewritten_on_meta,
     step_bytes,
 )
-from svd_core.bench.weights import full_size
-from svd_core.memory import GIB, Device, Parts, demand, plan
-from svd_core.models import CHECKPOINTS
+from svd_core.benchmarks.random_models import full_size
+from svd_core.checkpoints.memory_plan import GIB, Device, Parts, demand, plan
+from svd_core.checkpoints.table import CHECKPOINTS
 
 NEEDS = demand(CHECKPOINTS["svd-xt"], Parts(), 2)
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from svd_core import storage
-from svd_core.clip import Frames
 from svd_core.errors import GenerationFailed, InvalidRequest, UnknownJob
-from svd_core.export import Export, export
 from svd_core.generate import generate
 from svd_core.jobs import Retention, TableQueue
+from svd_core.media.export import Export, export
+from svd_core.media.recipe import Recipe
+from svd_core.media.video import read_comment, read_frames, read_rate, write_mp4
 from svd_core.params import Interpolation, VideoParams, VideoRequest
-from svd_core.recipe import Recipe
 from svd_core.storage import PhotoStore, ResultStore, bytes_of
-from svd_core.video import read_comment, read_frames, read_rate, write_mp4
+from svd_core.types import Frames
 from tests.fake_work import front_queue, moving
 from tests.test_extend import Off
 from tests.test_generate import photo, silent

@@ -8,7 +8,7 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from PIL import Image, ImageSequence
 
-from svd_core.preview import MAX_BYTES, Sketch, moving
+from svd_core.engine.preview import MAX_BYTES, Sketch, moving
 
 CELLS = (18, 32)
 SCALING = 0.2

@@ -44,9 +44,9 @@ from svd_core.jobs import (
     TableQueue,
     WorkerQueue,
 )
-from svd_core.jobs.ahead import AT_ONCE
 from svd_core.jobs.clock import SteadyClock
-from svd_core.jobs.premises import no_fetch
+from svd_core.jobs.config import no_fetch
+from svd_core.jobs.prefetch import AT_ONCE
 from svd_core.jobs.schema import JOBS, METADATA, State
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore

@@ -16,10 +16,10 @@ from sqlalchemy import event
 
 from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
 from svd_core.events import Failed, Progress, Stage, Succeeded, Video
-from svd_core.ffmpeg import PART
 from svd_core.jobs import Cancellation, Job, Limits, RemoteRequest, TableQueue, WorkerQueue
+from svd_core.media.ffmpeg import PART
+from svd_core.media.video import read_frames
 from svd_core.params import VideoParams
-from svd_core.video import read_frames
 from tests.fake_work import FakeWork, front_queue, open_table, premises, worker_queue
 from tests.queue_server import QUICK, server
 from tests.watching import SECONDS, ending, eventually, reached, submit

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from svd_core.errors import GenerationFailed, InvalidImage, InvalidRequest, QueueFull
 from svd_core.events import Failed, Progress, Stopped, Succeeded
 from svd_core.jobs import Cancellation, Job, JobOptions, Limits, RemoteRequest, TableQueue
-from svd_core.jobs.table import MAX_ATTEMPTS
+from svd_core.jobs.store import MAX_ATTEMPTS
 from svd_core.params import VideoParams, VideoRequest
 from tests.fake_work import open_table, premises
 from tests.queue_server import server

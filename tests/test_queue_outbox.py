@@ -17,7 +17,7 @@ from svd_core.jobs import (
     TableQueue,
     Undeliverable,
 )
-from svd_core.jobs.outbox import Letter, Patience
+from svd_core.jobs.webhook_outbox import Letter, Patience
 from svd_core.params import VideoParams, VideoRequest
 from tests.fake_work import FakeWork, front_queue, worker_queue
 from tests.watching import eventually

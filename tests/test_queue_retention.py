@@ -24,7 +24,7 @@ from svd_core.jobs import (
 )
 from svd_core.jobs import retention as module
 from svd_core.jobs.schema import JOBS, OUTBOX, State
-from svd_core.jobs.table import PRUNE_EVERY
+from svd_core.jobs.store import PRUNE_EVERY
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import STALE_S, PhotoStore, ResultStore
 from tests.fake_work import front_queue
@@ -289,7 +289,7 @@ class TestRooms:
     def test_refused_requests_are_not_kept_without_limit(
         self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("svd_core.jobs.rows.MAX_REFUSED", 20)
+        monkeypatch.setattr("svd_core.jobs.transitions.MAX_REFUSED", 20)
         video = made(retention, queue, owner="ann")
         other = queue.reject(InvalidRequest("fps", "No."), JobOptions(owner="ann"))
         flood = JobOptions(owner="eve", webhook="http://127.0.0.1:1/")

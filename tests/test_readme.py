@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.bench import api, contest, video
-from svd_core.bench.gpu.command import parser as gpu
-from svd_core.options import parser
-from svd_core.recipe import Recipe
+from svd_core.benchmarks import api_load, generate
+from svd_core.benchmarks.gpu.command import parser as gpu
+from svd_core.benchmarks.vs_diffusers import contest
+from svd_core.cli.args import parser
+from svd_core.media.recipe import Recipe
+from svd_core.media.video import read_frames
 from svd_core.settings import Settings
-from svd_core.video import read_frames
 from tests.readme import README, ROOT, rewritten
 
 TEXT = README.read_text(encoding="utf-8")
@@ -52,7 +53,7 @@ def test_what_is_named_exists() -> None:
     linked = re.findall(r"\]\((?!https?://)([^)#]+)", TEXT)
     mentioned = re.findall(r"`((?:svd_core|tests|assets|\.ci)/[\w./-]+)`", TEXT)
     assert [name for name in {*linked, *mentioned} if not (ROOT / name).exists()] == []
-    parsers = (parser(), api._parser(), contest.parser(), video._parser(), gpu())
+    parsers = (parser(), api_load._parser(), contest.parser(), generate._parser(), gpu())
     options = {name for one in parsers for action in one._actions for name in action.option_strings}
     assert set(re.findall(r"(?<=[ `])--[a-z-]{2,}", TEXT)) <= options
     variables = {f"SVD_{name.upper()}" for name in Settings.model_fields}

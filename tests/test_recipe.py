@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from svd_core.clip import Clip, Frames
+from svd_core.checkpoints.table import ASSETS, CHECKPOINTS
 from svd_core.errors import InvalidRecipe
-from svd_core.export import Export, Format, export
-from svd_core.fingerprint import fingerprint
-from svd_core.image import Framed, frame_photo, open_photo
-from svd_core.models import ASSETS, CHECKPOINTS
+from svd_core.media.export import Export, Format, export
+from svd_core.media.fingerprint import fingerprint
+from svd_core.media.image import Framed, frame_photo, open_photo
+from svd_core.media.recipe import FORMAT, MAX_CLIPS, Recipe
+from svd_core.media.video import read_frames, write_mp4
 from svd_core.params import VideoParams
-from svd_core.recipe import FORMAT, MAX_CLIPS, Recipe
-from svd_core.video import read_frames, write_mp4
+from svd_core.types import Clip, Frames
 
 FRAMES: Frames = np.full((3, 32, 64, 3), 90, np.uint8)
 
@@ -115,7 +115,7 @@ def test_packages_that_are_not_there_are_left_out(monkeypatch: pytest.MonkeyPatc
 
 def test_the_model_libraries_are_not_loaded() -> None:
     code = (
-        "import sys, svd_core.recipe as r; r._versions(); "
+        "import sys, svd_core.media.recipe as r; r._versions(); "
         "print([m for m in ('torch', 'diffusers', 'gradio') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout == b"[]\n"

@@ -7,9 +7,9 @@ import torch
 from diffusers.models.attention import FeedForward
 from torch import nn
 
-from svd_core.fast.rewrites import put_on
-from svd_core.fast.silent import silent
-from svd_core.fast.units import used_units
+from svd_core.engine.optimizations.patching import put_on
+from svd_core.engine.optimizations.pruning import used_units
+from svd_core.engine.optimizations.zero_branches import silent
 from tests.tiny_checkpoint import build
 
 

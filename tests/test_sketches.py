@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from svd_core.errors import SvdError
-from svd_core.nano.photos import sources
-from svd_core.nano.sketches import Point, Shape, draw, sketches
+from svd_core.training.dataset import sources
+from svd_core.training.depth_annotations import Point, Shape, draw, sketches
 
 ALL: tuple[Point, ...] = ((0, 0), (1, 0), (1, 1), (0, 1))
 LEFT: tuple[Point, ...] = ((0, 0), (0.5, 0), (0.5, 1), (0, 1))

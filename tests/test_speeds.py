@@ -12,16 +12,16 @@ from diffusers import EulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import save_file
 
-from svd_core.clip import Clip
-from svd_core.engine import SvdEngine
+from svd_core.checkpoints.defaults import filled
+from svd_core.checkpoints.speed_modes import GUIDED, SpeedUps, exactly
+from svd_core.checkpoints.table import CHECKPOINTS
+from svd_core.engine.engine import SvdEngine
+from svd_core.engine.optimizations.guidance import Guidance
+from svd_core.engine.optimizations.schedulers import sampling
 from svd_core.errors import InvalidRequest, ModelBroken
-from svd_core.fast.guidance import Guidance
-from svd_core.fast.samplers import sampling
-from svd_core.fingerprint import fingerprint
-from svd_core.models import CHECKPOINTS
+from svd_core.media.fingerprint import fingerprint
 from svd_core.params import VideoParams
-from svd_core.resolved import filled
-from svd_core.speed import GUIDED, SpeedUps, exactly
+from svd_core.types import Clip
 
 PHOTO = Image.effect_mandelbrot((64, 32), (-2, -1, 1, 1), 50).convert("RGB")
 

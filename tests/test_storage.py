@@ -19,9 +19,9 @@ from svd_core.errors import (
     SvdError,
     UnknownJob,
 )
-from svd_core.ffmpeg import PART
+from svd_core.media.ffmpeg import PART
+from svd_core.media.video import write_mp4
 from svd_core.storage import STALE_S, PhotoStore, ResultStore, bytes_of, private_folder
-from svd_core.video import write_mp4
 from tests.fake_work import moving
 
 HOUR = 3600.0

@@ -10,7 +10,7 @@ import pytest
 
 from svd_core.errors import Cancelled, GenerationFailed, InvalidImage, InvalidRequest, OutOfMemory
 from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.stream import streamed, unpacked
+from svd_core.jobs.streaming import streamed, unpacked
 from svd_core.params import VideoParams, VideoRequest
 from tests.fake_work import inline_queue
 

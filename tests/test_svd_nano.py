@@ -10,18 +10,18 @@ import torch
 from diffusers import StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
 from PIL import Image
 
-from svd_core.engine import SvdEngine
+from svd_core.checkpoints.table import ASSETS
+from svd_core.engine.engine import SvdEngine
 from svd_core.generate import generate
-from svd_core.image import frame_photo, open_photo
-from svd_core.models import ASSETS
-from svd_core.nano import position, shape, warping
-from svd_core.nano.export import FARTHEST_OFF
-from svd_core.nano.flow import OpticalFlow
-from svd_core.nano.operators import KNOTS
-from svd_core.nano.photos import sources
+from svd_core.media.image import frame_photo, open_photo
+from svd_core.media.video import read_frames
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-from svd_core.video import read_frames
+from svd_core.training import architecture, initial_weights, position_net
+from svd_core.training.dataset import sources
+from svd_core.training.export import FARTHEST_OFF
+from svd_core.training.latent_shift import KNOTS
+from svd_core.training.optical_flow import OpticalFlow
 
 FOLDER = ASSETS / "svd-nano"
 EXAMPLES = sorted((ASSETS / "examples").glob("*.jpg"))
@@ -111,7 +111,7 @@ def test_plain_diffusers_makes_the_same_frames(engine: SvdEngine) -> None:
 def test_coordinates_are_right_in_every_cell_of_every_size() -> None:
     unet = UNetSpatioTemporalConditionModel.from_pretrained(FOLDER / "unet")
     with torch.no_grad():
-        worst = max(float(error.abs().max()) for error in position.errors(unet))
+        worst = max(float(error.abs().max()) for error in position_net.errors(unet))
     assert worst < FARTHEST_OFF
 
 
@@ -143,7 +143,7 @@ def test_examples_come_in_three_shapes_with_their_videos_and_credits() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_videos_play_and_were_made_by_svd_nano(path: Path) -> None:
-    from svd_core.recipe import Recipe
+    from svd_core.media.recipe import Recipe
 
     recipe = Recipe.read(path.with_suffix(".mp4"))
     assert recipe.model == "svd-nano"
@@ -152,9 +152,11 @@ def test_example_videos_play_and_were_made_by_svd_nano(path: Path) -> None:
 
 def test_the_written_layers_are_those_of_the_code() -> None:
     shipped = UNetSpatioTemporalConditionModel.from_pretrained(FOLDER / "unet")
-    written = shape.unet()
-    nothing = torch.zeros(len(KNOTS), shape.LATENT_CHANNELS, 2 * shape.LATENT_CHANNELS)
-    warping.initialise(written, (nothing, nothing))
+    written = architecture.unet()
+    nothing = torch.zeros(
+        len(KNOTS), architecture.LATENT_CHANNELS, 2 * architecture.LATENT_CHANNELS
+    )
+    initial_weights.initialise(written, (nothing, nothing))
     nets = (written, shipped)
     ours, theirs = (dict(net.up_blocks[-1].attentions.named_parameters()) for net in nets)
     last = "1.temporal_transformer_blocks.1."

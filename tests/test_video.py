@@ -11,10 +11,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from svd_core import ffmpeg
-from svd_core.clip import Frames
 from svd_core.errors import GenerationFailed, InvalidRequest, StorageFull
-from svd_core.video import (
+from svd_core.media import ffmpeg
+from svd_core.media.video import (
     read_comment,
     read_frames,
     read_lossless,
@@ -22,6 +21,7 @@ from svd_core.video import (
     write_lossless,
     write_mp4,
 )
+from svd_core.types import Frames
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 

@@ -11,20 +11,20 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from svd_core.cost import CostLimits
+from svd_core.checkpoints.cost_limits import CostLimits
+from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, QueueFull, ServerStopping, TooManyWatchers
 from svd_core.events import Event
 from svd_core.jobs import MAX_WATCHERS, Job, JobOptions, Limits, TableQueue
-from svd_core.jobs.ticket import Ticket
-from svd_core.models import CHECKPOINTS
+from svd_core.jobs.job import Ticket
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import ResultStore
 from svd_core.web.address_quota import AddressQuota
 from svd_core.web.client_address import client_address
 from svd_core.web.page import Backend, Visitors
-from svd_core.web.page.core_texts import core
-from svd_core.web.page.texts import languages
+from svd_core.web.page.error_translation import core
+from svd_core.web.page.i18n import languages
 from svd_core.web.server import watchers
 from tests.fake_work import FakeWork, front_queue, worker_queue
 from tests.fakes import READY, photo, serve
@@ -158,9 +158,7 @@ def test_the_api_reads_no_photo_for_a_line_that_is_full(
             assert httpx.post(url, json={"image_url": uri}).status_code == 200
             eventually(lambda: server.work.requests)
         read: list[str] = []
-        monkeypatch.setattr(
-            "svd_core.web.fal.submission.photo_of", lambda url, *_: read.append(url)
-        )
+        monkeypatch.setattr("svd_core.web.fal.submit.photo_of", lambda url, *_: read.append(url))
         assert httpx.post(url, json={"image_url": uri}).status_code == 429
         assert read == []
 

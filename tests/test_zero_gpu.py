@@ -29,11 +29,11 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from svd_core.checkpoints.eta import zero_gpu_seconds
+from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint
 from svd_core.errors import GenerationFailed, QueueFull
-from svd_core.models import CHECKPOINTS, find_checkpoint
-from svd_core.pace import zero_gpu_seconds
+from svd_core.media.recipe import Recipe
 from svd_core.params import VideoParams
-from svd_core.recipe import Recipe
 from svd_core.web.zero_gpu import TAKEN_BACK, refusal
 from tests.fakes import photo
 from tests.test_app import ROOT, SECONDS, ready

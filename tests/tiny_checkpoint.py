@@ -71,7 +71,7 @@ def _parts():
     )
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    from svd_core.bench.weights import scheduler
+    from svd_core.benchmarks.random_models import scheduler
 
     return {
         "unet": UNetSpatioTemporalConditionModel(

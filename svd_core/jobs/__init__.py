@@ -1,11 +1,10 @@
 """Jobs: who waits, who runs, what each has reported. Everything outside knows `JobQueue` only."""
 
+from svd_core.jobs.callbacks import InlineWork, Work
+from svd_core.jobs.config import Premises
 from svd_core.jobs.database import Database
 from svd_core.jobs.inline import InlineQueue
-from svd_core.jobs.limits import Limits
-from svd_core.jobs.outbox import Outbox
-from svd_core.jobs.premises import Premises
-from svd_core.jobs.protocol import (
+from svd_core.jobs.interface import (
     Cancellation,
     Fetch,
     Job,
@@ -18,11 +17,12 @@ from svd_core.jobs.protocol import (
     Times,
     Undeliverable,
 )
+from svd_core.jobs.job import MAX_WATCHERS
 from svd_core.jobs.queue import TableQueue
+from svd_core.jobs.queue_limits import Limits
 from svd_core.jobs.retention import Retention
-from svd_core.jobs.table import JobTable
-from svd_core.jobs.ticket import MAX_WATCHERS
-from svd_core.jobs.work import InlineWork, Work
+from svd_core.jobs.store import JobTable
+from svd_core.jobs.webhook_outbox import Outbox
 from svd_core.jobs.worker import WorkerQueue
 
 __all__ = [

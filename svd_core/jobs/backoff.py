@@ -1,7 +1,7 @@
 """Retry with exponential backoff for faults of the machine that pass by themselves."""
 
 from svd_core.events import Failed
-from svd_core.jobs.rows import Ending
+from svd_core.jobs.transitions import Ending
 
 FIRST_S = 1.0
 MOST_S = 60.0

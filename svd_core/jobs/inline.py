@@ -12,13 +12,13 @@ from dataclasses import replace
 from svd_core.errors import GenerationFailed
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs.backoff import WAITS, Backoff
-from svd_core.jobs.premises import Premises
-from svd_core.jobs.protocol import USUAL, JobOptions, RemoteRequest
+from svd_core.jobs.callbacks import InlineWork, ending_of
+from svd_core.jobs.config import Premises
+from svd_core.jobs.interface import USUAL, JobOptions, RemoteRequest
+from svd_core.jobs.job import Ticket
 from svd_core.jobs.queue import TableQueue
-from svd_core.jobs.rows import Ending
 from svd_core.jobs.schema import Row
-from svd_core.jobs.ticket import Ticket
-from svd_core.jobs.work import InlineWork, ending_of
+from svd_core.jobs.transitions import Ending
 from svd_core.params import VideoRequest
 
 UNWATCHED_S = 600.0

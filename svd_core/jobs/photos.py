@@ -14,9 +14,9 @@ from sqlalchemy import func, select, update
 
 from svd_core.errors import SvdError
 from svd_core.jobs.eviction import Item, evict
-from svd_core.jobs.rows import lock_line
 from svd_core.jobs.schema import JOBS, State
-from svd_core.jobs.table import JobTable
+from svd_core.jobs.store import JobTable
+from svd_core.jobs.transitions import lock_line
 from svd_core.storage import PhotoStore
 
 LOOK_BYTES = 64 * 2**20

@@ -7,13 +7,13 @@ from uuid import uuid4
 
 from svd_core.errors import QueueFull, ServerStopping, SvdError, UnknownJob
 from svd_core.events import Event, Failed
-from svd_core.jobs.board import Board
-from svd_core.jobs.hands import Hands
-from svd_core.jobs.keeper import Keeper
-from svd_core.jobs.premises import Premises
-from svd_core.jobs.protocol import USUAL, Cancellation, JobOptions, RemoteRequest
+from svd_core.jobs.claims import Hands
+from svd_core.jobs.config import Premises
+from svd_core.jobs.heartbeat import Keeper
+from svd_core.jobs.interface import USUAL, Cancellation, JobOptions, RemoteRequest
+from svd_core.jobs.job import Ticket
+from svd_core.jobs.open_jobs import Board
 from svd_core.jobs.schema import Row, State
-from svd_core.jobs.ticket import Ticket
 from svd_core.params import VideoRequest
 
 log = logging.getLogger(__name__)

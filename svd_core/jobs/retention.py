@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from svd_core.jobs.eviction import Item, evict
 from svd_core.jobs.photos import JobPhotos
 from svd_core.jobs.schema import JOBS, OUTBOX, State
-from svd_core.jobs.table import JobTable
+from svd_core.jobs.store import JobTable
 from svd_core.storage import PhotoStore, ResultStore
 
 MAX_ROWS = 100_000

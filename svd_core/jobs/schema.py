@@ -25,8 +25,8 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from svd_core.errors import InvalidRequest, InvalidSettings
 from svd_core.jobs.database import Database, shown
-from svd_core.jobs.protocol import JobOptions
-from svd_core.jobs.record import Record, from_json, to_json
+from svd_core.jobs.event_log import Record, from_json, to_json
+from svd_core.jobs.interface import JobOptions
 from svd_core.params import VideoParams
 
 VERSION = 1

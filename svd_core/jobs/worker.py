@@ -8,14 +8,14 @@ from contextlib import suppress
 
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Progress, Succeeded
-from svd_core.jobs.ahead import Ahead
 from svd_core.jobs.backoff import WAITS, Backoff
-from svd_core.jobs.premises import Premises
+from svd_core.jobs.callbacks import Work, ending_of
+from svd_core.jobs.config import Premises
+from svd_core.jobs.job import Ticket
+from svd_core.jobs.prefetch import Ahead
 from svd_core.jobs.queue import TableQueue
-from svd_core.jobs.rows import Ending
 from svd_core.jobs.schema import Row
-from svd_core.jobs.ticket import Ticket
-from svd_core.jobs.work import Work, ending_of
+from svd_core.jobs.transitions import Ending
 
 RETRY_S = 1.0
 """Seconds until the line is looked at again after the table could not be reached."""

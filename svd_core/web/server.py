@@ -12,11 +12,11 @@ from starlette.types import ASGIApp
 
 from svd_core.jobs import MAX_WATCHERS
 from svd_core.settings import Settings
-from svd_core.web.bodies import Bodies
-from svd_core.web.guard import Guard
+from svd_core.web.middleware import Guard
 from svd_core.web.origins import OriginPolicy, reachable_locally_only
-from svd_core.web.page.look import CSS, theme
-from svd_core.web.page.texts import all_languages
+from svd_core.web.page.i18n import all_languages
+from svd_core.web.page.theme import CSS, theme
+from svd_core.web.request_body import Bodies
 
 LOOK_S = 0.02
 """Seconds between two looks of Gradio's queue for what has been clicked. By its own 1 ms, and 10 ms

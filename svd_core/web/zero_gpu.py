@@ -5,12 +5,12 @@ from multiprocessing import parent_process
 
 import gradio as gr
 
+from svd_core.checkpoints.speed_modes import AheadOfTime
 from svd_core.errors import GenerationFailed, QueueFull, SvdError
 from svd_core.events import Event, Progress, Video
 from svd_core.jobs import InlineWork, Work
-from svd_core.jobs.stream import streamed, unpacked
+from svd_core.jobs.streaming import streamed, unpacked
 from svd_core.params import VideoRequest
-from svd_core.speed import AheadOfTime
 
 TAKEN_BACK = "ZeroGPU worker error"
 """Title of the platform's error when the process that had the GPU is gone."""

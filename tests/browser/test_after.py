@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from svd_core.recipe import Recipe
-from svd_core.video import read_frames, read_rate
+from svd_core.media.recipe import Recipe
+from svd_core.media.video import read_frames, read_rate
 from tests.browser.visiting import (
     colourful,
     done,

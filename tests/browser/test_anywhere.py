@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from svd_core.video import write_mp4
+from svd_core.media.video import write_mp4
 from tests.browser.test_bad_input import changed
 from tests.browser.test_look import CONTRAST, LOOKS
 from tests.browser.visiting import DESKTOP, colourful, done, drop, generate, hover, visitor

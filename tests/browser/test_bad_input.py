@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.media.recipe import FORMAT
+from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams
-from svd_core.recipe import FORMAT
-from svd_core.speed import SpeedUps
-from svd_core.video import write_mp4
 from tests.browser.visiting import colourful, done, generate, open_tab, shot, visitor
 from tests.fake_work import FakeWork, moving
 from tests.fakes import Served, examples, serve

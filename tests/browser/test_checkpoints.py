@@ -9,11 +9,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from svd_core.image import frame_photo, open_photo
-from svd_core.offer import Offer
+from svd_core.checkpoints.catalog import Offer
+from svd_core.media.image import frame_photo, open_photo
+from svd_core.media.recipe import Recipe
+from svd_core.media.video import read_frames, write_mp4
 from svd_core.params import VideoParams
-from svd_core.recipe import Recipe
-from svd_core.video import read_frames, write_mp4
 from tests.browser.visiting import PHONE, colourful, done, generate, open_tab, shot, upload, visitor
 from tests.fakes import READY, SQUARE, DriftingEngine, RealWork, Served, examples, serve
 

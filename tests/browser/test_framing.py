@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from svd_core.image import frame_photo, open_photo, shown_box, size_for
-from svd_core.models import CHECKPOINTS
+from svd_core.checkpoints.table import CHECKPOINTS
+from svd_core.media.image import frame_photo, open_photo, shown_box, size_for
 from svd_core.params import VideoParams
 from tests.browser.visiting import colourful, done, generate, shot, upload, visitor
 from tests.fakes import Served

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from svd_core.web.fal.schema import VideoInput
-from svd_core.web.fal.snippets import Snippets, snippets
+from svd_core.web.fal.models import VideoInput
+from svd_core.web.snippets import Snippets, snippets
 
 DOCS_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",

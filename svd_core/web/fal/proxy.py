@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from svd_core.web.fal.access import OWNER
-from svd_core.web.fal.answers import request_error
+from svd_core.web.fal.auth import OWNER
+from svd_core.web.fal.responses import request_error
 
 TARGET = "x-fal-target-url"
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
-from svd_core.web.fal.answers import Refusal, request_error
-from svd_core.web.fal.incoming import Incoming, Limits, disk, files_in, too_much
-from svd_core.web.fal.tokens import Tokens
+from svd_core.web.fal.responses import Refusal, request_error
+from svd_core.web.fal.signed_tokens import Tokens
+from svd_core.web.fal.upload_writer import Incoming, Limits, disk, files_in, too_much
 
 NAME = re.compile(r"[0-9a-f]{8}/[0-9a-f]{32}\.[a-z0-9]{3,4}")
 """Of a file: its key's folder, and what is not to be guessed."""

@@ -3,19 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from svd_core.cost import CostLimits
-from svd_core.engine import EngineStatus
+from svd_core.checkpoints.cost_limits import CostLimits
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.engine.engine import EngineStatus
 from svd_core.errors import InvalidImage, SvdError
 from svd_core.extend import continuing
-from svd_core.image import open_photo
 from svd_core.jobs import Job, JobOptions, JobQueue
+from svd_core.media.image import open_photo
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.speed import SpeedUps
 from svd_core.storage import ResultStore
 from svd_core.web.address_quota import AddressQuota
 from svd_core.web.client_address import client_address
-from svd_core.web.page.memo import memo, note
-from svd_core.web.page.visitor import Visitors
+from svd_core.web.page.job_memo import memo, note
+from svd_core.web.page.session_id import Visitors
 
 NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the camera."
 

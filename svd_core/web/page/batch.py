@@ -8,15 +8,15 @@ import gradio as gr
 from gradio.blocks import Block
 
 from svd_core.errors import QueueFull, SvdError
-from svd_core.image import MAX_BYTES
 from svd_core.jobs import Job
+from svd_core.media.image import MAX_BYTES
 from svd_core.web.page.components import Files
-from svd_core.web.page.core_texts import core
-from svd_core.web.page.dials import Changes
-from svd_core.web.page.studio import Studio
-from svd_core.web.page.texts import fixed, texts_for
-from svd_core.web.page.watching import then_watch
-from svd_core.web.page.words import error_html, status_html
+from svd_core.web.page.controls import Changes
+from svd_core.web.page.error_translation import core
+from svd_core.web.page.formatting import error_html, status_html
+from svd_core.web.page.i18n import fixed, texts_for
+from svd_core.web.page.job_watch import then_watch
+from svd_core.web.page.page_state import Studio
 
 MAX_PHOTOS = 100
 """Of one click. Each is decoded, and the line has 32 places unless the server is told otherwise."""

@@ -14,7 +14,7 @@ from gradio.blocks import Block
 from gradio.data_classes import FileData, ImageData
 from gradio.processing_utils import save_bytes_to_cache
 
-from svd_core.image import MAX_BYTES
+from svd_core.media.image import MAX_BYTES
 
 
 async def files_only(self: Any, path: str | Path | None) -> str | None:

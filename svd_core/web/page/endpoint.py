@@ -9,9 +9,9 @@ import gradio as gr
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
 from svd_core.web.page.backend import Backend
-from svd_core.web.page.core_texts import core
-from svd_core.web.page.texts import Texts, texts_for
-from svd_core.web.page.words import progress_text, summary
+from svd_core.web.page.error_translation import core
+from svd_core.web.page.formatting import progress_text, summary
+from svd_core.web.page.i18n import Texts, texts_for
 
 
 def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:

@@ -7,13 +7,13 @@ from pathlib import Path
 import gradio as gr
 from gradio.events import Dependency
 
-from svd_core.image import open_photo
-from svd_core.web.page.dials import Changes
-from svd_core.web.page.occasions import QUICK
-from svd_core.web.page.studio import Studio
-from svd_core.web.page.texts import fixed, texts_for
-from svd_core.web.page.watching import play_smoothly
-from svd_core.web.page.words import status_html
+from svd_core.media.image import open_photo
+from svd_core.web.page.controls import Changes
+from svd_core.web.page.formatting import status_html
+from svd_core.web.page.i18n import fixed, texts_for
+from svd_core.web.page.job_watch import play_smoothly
+from svd_core.web.page.page_events import QUICK
+from svd_core.web.page.page_state import Studio
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from typing import Any
 import gradio as gr
 
 from svd_core.errors import InvalidRequest, SvdError
-from svd_core.framer import Framer
-from svd_core.image import Framed, Size
+from svd_core.media.framing_preview import Framer
+from svd_core.media.image import Framed, Size
 from svd_core.params import VideoParams
-from svd_core.web.page.dials import Changes
+from svd_core.web.page.controls import Changes
+from svd_core.web.page.formatting import refused_html
+from svd_core.web.page.i18n import Texts
 from svd_core.web.page.scripts import script
-from svd_core.web.page.texts import Texts
-from svd_core.web.page.words import refused_html
 
 PREVIEW_SIDE = 1000
 """Longer side of the photo in the browser, in pixels: its place has half of that, and twice the

@@ -8,21 +8,19 @@ import gradio as gr
 from gradio.components import Component
 
 from svd_core.params import VideoParams
-from svd_core.web.page import words
-from svd_core.web.page.anywhere import anywhere
-from svd_core.web.page.automatic import wire_automatic
+from svd_core.web.page import formatting
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.batch import Batch, wire_batch
+from svd_core.web.page.code_panel import code_panel, wire_code
 from svd_core.web.page.components import Clip, Entry, Photo, Tick
-from svd_core.web.page.demo import Demo, demo_switch, wire_demo
-from svd_core.web.page.dials import (
+from svd_core.web.page.controls import (
     entry,
     fine_dials,
     framing_dials,
     motion_dials,
     playback_dial,
 )
-from svd_core.web.page.dropped import Dropped, wire_dropped
+from svd_core.web.page.drop_zone import anywhere
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import (
     Example,
@@ -31,23 +29,25 @@ from svd_core.web.page.examples import (
     first_example,
     wire_examples,
 )
-from svd_core.web.page.exporting import Exporting, wire_exporting
+from svd_core.web.page.export_panel import Exporting, wire_exporting
 from svd_core.web.page.framing import Framing
-from svd_core.web.page.from_code import code_panel, wire_code
-from svd_core.web.page.history import Gallery
-from svd_core.web.page.link import link_line, wire_link
-from svd_core.web.page.making import wire_making
-from svd_core.web.page.motion import motion_choice, wire_motion, wire_seed
-from svd_core.web.page.occasions import QUICK
-from svd_core.web.page.past import wire_past
-from svd_core.web.page.result import action_row, wire_result
-from svd_core.web.page.screen import PICK, Screen, status_line
+from svd_core.web.page.gallery import Gallery
+from svd_core.web.page.gallery_actions import wire_past
+from svd_core.web.page.generate_panel import wire_making
+from svd_core.web.page.i18n import fixed, languages, texts_for
+from svd_core.web.page.import_settings import Dropped, wire_dropped
+from svd_core.web.page.kiosk import Demo, demo_switch, wire_demo
+from svd_core.web.page.motion_presets import motion_choice, wire_motion, wire_seed
+from svd_core.web.page.page_events import QUICK
+from svd_core.web.page.page_state import Studio
+from svd_core.web.page.placeholders import wire_automatic
+from svd_core.web.page.player import PICK, Screen, status_line
+from svd_core.web.page.result_actions import action_row, wire_result
 from svd_core.web.page.scripts import script
-from svd_core.web.page.sheet import wire_sheet
-from svd_core.web.page.studio import Studio
-from svd_core.web.page.texts import fixed, languages, texts_for
-from svd_core.web.page.too_large import too_large
-from svd_core.web.page.visitor import visitor_card
+from svd_core.web.page.seed_grid import wire_sheet
+from svd_core.web.page.session_id import visitor_card
+from svd_core.web.page.settings_link import link_line, wire_link
+from svd_core.web.page.size_check import too_large
 
 REFRESH_S = 2.0
 """Between two looks at what runs, while that may change."""
@@ -142,9 +142,9 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
 
     def refresh(request: gr.Request) -> tuple[str, gr.HTML, gr.Timer]:
         now, say = backend.status(), texts_for(request)
-        banner = gr.HTML(words.notice_html(now, say), visible=bool(now.notice))
+        banner = gr.HTML(formatting.notice_html(now, say), visible=bool(now.notice))
         changing = now.state == "loading" or len(now.offer.names) > 1
-        return words.device_html(now, say), banner, gr.Timer(active=changing)
+        return formatting.device_html(now, say), banner, gr.Timer(active=changing)
 
     gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **QUICK)
 

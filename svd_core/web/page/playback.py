@@ -8,9 +8,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from svd_core.media.video import read_rate
 from svd_core.params import FACTORS, Interpolation
 from svd_core.storage import ResultStore
-from svd_core.video import read_rate
 
 SMOOTH_FPS = 15
 """From this rate on a video plays as it is."""
@@ -34,9 +34,7 @@ class Playback:
     interpolation: Interpolation
 
 
-def of_job(
-    results: ResultStore, job_id: str, rate: int, chosen: Interpolation | None
-) -> Playback:
+def of_job(results: ResultStore, job_id: str, rate: int, chosen: Interpolation | None) -> Playback:
     """The video of a job whose original frames play at `rate` frames per second.
 
     `chosen`: by the visitor; None for the default. Raises what `ResultStore.playback` raises.

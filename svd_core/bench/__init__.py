@@ -1,1 +1,0 @@
-"""`python -m svd_core.bench`: each measurement a module, ending in one line of JSON."""

@@ -1,0 +1,1 @@
+"""`python -m svd_core.benchmarks`: each measurement a module, ending in one line of JSON."""

@@ -1,0 +1,22 @@
+"""Run a benchmark: what a video costs, or the one that is named, such as `api` or `contest`."""
+
+import sys
+from importlib import import_module
+
+OTHERS = {
+    "api": "api_load",
+    "contest": "vs_diffusers.contest",
+    "extras": "media_ops",
+    "gpu": "gpu",
+    "interpolation": "interpolation",
+    "plans": "memory_plans",
+    "soak": "soak",
+}
+"""Module of each benchmark by its name on the command line, with or without dashes. They are
+imported on demand, since some import torch, which takes seconds."""
+
+if __name__ == "__main__":
+    name, rest = "".join(sys.argv[1:2]).removeprefix("--"), sys.argv[2:]
+    if name in OTHERS:
+        sys.exit(import_module(f"svd_core.benchmarks.{OTHERS[name]}").main(rest))
+    sys.exit(import_module("svd_core.benchmarks.generate").main())

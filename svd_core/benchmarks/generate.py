@@ -1,0 +1,150 @@
+"""Cost of one video: `python -m svd_core.benchmarks --model svd-nano`. A table, then JSON.
+
+One warm-up, then `--runs` videos of one photo; medians. What a process needs from its start on
+(first video, memory) is measured in a fresh one, the page by starting `app.py` on a free port.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from svd_core.benchmarks.server_process import APP, serving
+from svd_core.benchmarks.stopwatch import Run, Stopwatch, medians
+from svd_core.checkpoints.table import ASSETS
+from svd_core.engine.engine import Engine, SvdEngine
+from svd_core.errors import SvdError
+from svd_core.generate import generate
+from svd_core.params import VideoParams, VideoRequest
+from svd_core.storage import ResultStore
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    asked = parser.parse_args(argv)
+    if asked.photo is None or asked.runs < 1:
+        parser.error("a --photo and at least one run are needed")
+    try:
+        if asked.fresh:
+            print(json.dumps(_fresh(asked.model, asked.photo)))
+            return 0
+        _print(_measure(asked))
+    except SvdError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m svd_core.benchmarks", description=__doc__)
+    parser.add_argument("--model", default="svd-nano", help="as for python -m svd_core")
+    parser.add_argument("--runs", type=int, default=3, help="videos to take the median of")
+    parser.add_argument("--photo", type=Path, default=example(), help="default: an example")
+    parser.add_argument("--no-page", action="store_true", help="do not start app.py")
+    parser.add_argument("--fresh", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def example() -> Path | None:
+    photos = (p for p in (ASSETS / "examples").glob("*") if p.suffix in (".jpg", ".png"))
+    return min(photos, default=None)
+
+
+def _measure(asked: argparse.Namespace) -> dict[str, Any]:
+    # First, while this process is small: a child's peak begins with its parent's.
+    fresh = _in_a_fresh_process(asked.model, asked.photo)
+    page_s = None if asked.no_page else seconds_to_page(asked.model)
+    engine = SvdEngine(asked.model, fall_back=False)
+    image = asked.photo.read_bytes()
+    measured_run(engine, image)
+    runs = [measured_run(engine, image) for _ in range(asked.runs)]
+    return {
+        "model": engine.status.checkpoint.name,
+        "device": engine.status.device,
+        "runs": asked.runs,
+        **medians(runs),
+        **fresh,
+        "page_s": page_s,
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def measured_run(engine: Engine, image: bytes) -> Run:
+    """Make one video, always of the same seed, and throw it away."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = ResultStore(Path(folder))
+        request = VideoRequest(image, VideoParams(seed=0))
+        cpu = _cpu_seconds()
+        watch = Stopwatch()
+        generate(request, engine, store, "bench", watch)
+        seconds = time.perf_counter() - watch.started
+    return Run(
+        seconds=seconds,
+        first_event_s=watch.events[0][0],
+        step_s=watch.step_s(),
+        cpu_s=_cpu_seconds() - cpu,
+        stages=watch.stages(seconds),
+    )
+
+
+def _fresh(model: str, photo: Path) -> dict[str, float]:
+    """What the first video costs this very process."""
+    started = time.perf_counter()
+    run = measured_run(SvdEngine(model, fall_back=False), photo.read_bytes())
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {
+        "first_video_s": time.perf_counter() - started,
+        "first_video_event_s": run.first_event_s,
+        "peak_rss_gb": peak / 1e9,
+    }
+
+
+def _in_a_fresh_process(model: str, photo: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "svd_core.benchmarks", "--fresh", "--model", model]
+    done = subprocess.run(  # noqa: S603  # this very program
+        [*command, "--photo", str(photo.absolute())],
+        cwd=APP.parent, stdout=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise SystemExit(done.returncode)  # its sentence is on stderr already
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def seconds_to_page(model: str) -> float | None:
+    """Seconds until `python app.py` answers with its page; None if it never does."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        with serving(Path(folder), model=model) as server:
+            return time.perf_counter() - started if server.answers("/") else None
+
+
+def _cpu_seconds() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def _print(result: dict[str, Any]) -> None:
+    """The table for people, the last line for programs."""
+    print(f"{result['model']} on {result['device']}, median of {result['runs']} videos")
+    for label, value, unit in (
+        ("request to mp4", result["seconds"], "s"),
+        *((f"  {stage}", seconds, "s") for stage, seconds in result["stages"].items()),
+        ("one denoising step", result["step_s"], "s"),
+        ("time of all processors", result["cpu_s"], "s"),
+        ("first report", result["first_event_s"], "s"),
+        ("first video of a fresh process", result["first_video_s"], "s"),
+        ("  its first report", result["first_video_event_s"], "s"),
+        ("  its peak memory", result["peak_rss_gb"], "GB"),
+        ("page served after", result["page_s"], "s"),
+    ):
+        print(f"{label:32}", "not measured" if value is None else f"{value:8.3f} {unit}")
+    print(json.dumps(result))

@@ -1,0 +1,101 @@
+"""Part clip: whole clips of SVD-XT through the engine, as a user gets them but for the mp4."""
+
+import gc
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from svd_core.benchmarks.gpu.context import Context, Figures
+from svd_core.benchmarks.gpu.random_models import checkpoint, photo
+from svd_core.benchmarks.gpu.smoke import ignore
+from svd_core.checkpoints.memory_plan import Setting
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.table import Checkpoint
+from svd_core.engine.engine import SvdEngine
+from svd_core.events import Progress, Stage
+from svd_core.params import VideoParams
+
+
+def run(context: Context) -> None:
+    clips = Clips(context)
+    case = context.case
+    if not case("checkpoint", clips.prepare):
+        return
+    if case("load", partial(clips.load, "auto")):
+        case("exact, first", clips.measure)
+        case("exact", clips.measure)
+        case("fast", partial(clips.measure, speed="fast"))
+        case("turbo, first", partial(clips.measure, speed="turbo"))
+        case("turbo", partial(clips.measure, speed="turbo"))
+        case("twice the frames, 3 steps", clips.measure_long)
+    for offload in ("model", "sequential"):
+        if case(f"load, {offload} offload", partial(clips.load, offload)):
+            case(f"{offload} offload, 2 steps, first", partial(clips.measure, **TWO_STEPS))
+            case(f"{offload} offload, 2 steps", partial(clips.measure, **TWO_STEPS))
+
+
+TWO_STEPS = {"num_inference_steps": 2}
+
+
+@dataclass
+class Clips:
+    context: Context
+    checkpoint: Checkpoint = field(init=False)
+    engine: SvdEngine | None = None
+
+    def prepare(self) -> Figures:
+        begin = time.perf_counter()
+        self.checkpoint = checkpoint(self.context, self.context.tiny)
+        files = Path(self.checkpoint.source).rglob("*.safetensors")
+        size = sum(path.stat().st_size for path in files)
+        return {"write_s": round(time.perf_counter() - begin, 2), "gb": round(size / 1e9, 2)}
+
+    def load(self, offload: Setting) -> Figures:
+        """Read and placed, after what was loaded before is gone. Its own weights stand for those of
+        turbo, which take as long."""
+        self.engine = None
+        gc.collect()
+        self.context.timer.release()
+        source = self.checkpoint.source
+        turbo = next((Path(source) / "unet").glob("*.safetensors"))
+        self.engine = SvdEngine(source, offload, speed_ups=SpeedUps(turbo=turbo))
+        begin = time.perf_counter()
+        self.engine.load(ignore)
+        load_s = round(time.perf_counter() - begin, 2)
+        return {"load_s": load_s, "device": self.engine.status.device}
+
+    def measure_long(self) -> Figures:
+        return self.measure(num_frames=2 * self.checkpoint.num_frames, num_inference_steps=3)
+
+    def measure(self, **asked: Any) -> Figures:
+        """`step_s` and `preview_step_s`: of steps without a preview, and of those behind one."""
+        assert self.engine is not None
+        seen: list[tuple[float, Progress]] = []
+
+        def watch(progress: Progress) -> None:
+            seen.append((time.perf_counter() - begin, progress))
+
+        image = photo(self.checkpoint)
+        begin = time.perf_counter()
+        clip = self.engine.generate(image, VideoParams(seed=0, **asked), watch)
+        seconds = time.perf_counter() - begin
+        steps = [(at, p) for at, p in seen if p.stage is Stage.DENOISING]
+        pairs = list(zip(steps, steps[1:], strict=False))
+        plain = [end - start for (start, _), (end, p) in pairs if p.preview is None]
+        shown = [end - start for (start, _), (end, p) in pairs if p.preview is not None]
+        decoding = min((at for at, p in seen if p.stage is Stage.DECODING), default=None)
+        return {
+            "seconds": round(seconds, 3),
+            "encode_s": round(steps[0][0], 3) if steps else None,
+            "step_s": round(median(plain), 4) if plain else None,
+            "preview_step_s": round(median(shown), 4) if shown else None,
+            "previews": len(shown),
+            "decode_s": None if decoding is None else round(seconds - decoding, 3),
+            "frames": len(clip.frames),
+            "peak_gb": round((clip.peak_memory or 0) / 1e9, 2),
+            "device": self.engine.status.device,
+            "notes": clip.notes,
+        }

@@ -1,0 +1,247 @@
+"""Part kernels: attention, norms, convolutions and products alone, at SVD-XT's shapes."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # the field's name
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from svd_core.benchmarks.gpu.context import Context, Figures
+from svd_core.benchmarks.gpu.norms import (
+    NormSilu,
+    framewise_norm_silu,
+    torch_norm_silu,
+    triton_norm_silu,
+)
+from svd_core.benchmarks.gpu.timing import Work, relative_error
+from svd_core.benchmarks.gpu.variants import cudnn_benchmark
+from svd_core.benchmarks.vs_diffusers.parity import AS_NEAR
+
+BACKENDS = (
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+)
+
+MOST_SCORES = 2 * 2**30
+"""Scores of attention that are written out as a whole; flash kernels never do."""
+
+WIDTH = 64
+"""Channels of a head."""
+
+# Name, samples, heads, tokens: 50 samples are both halves of 25 frames.
+ATTENTION = (
+    ("outer level", 50, 5, 9216),
+    ("temporal, outer level", 18432, 5, 25),
+    ("second level", 50, 10, 2304),
+    ("third level", 50, 20, 576),
+    ("outer level, one half", 25, 5, 9216),
+    ("temporal, second level", 4608, 10, 25),
+)
+
+# Name, clips, channels, frames, pixels of a frame.
+NORMS = (
+    ("UNet, outer level", 2, 320, 25, 9216),
+    ("VAE, outer level", 1, 128, 25, 589824),
+    ("UNet, second level", 2, 640, 25, 2304),
+    ("UNet, third level", 2, 1280, 25, 576),
+    ("UNet, outer level, one half", 1, 320, 25, 9216),
+    ("VAE, third level", 1, 256, 25, 147456),
+)
+
+# Name, pictures, channels, height, width.
+CONVOLUTIONS = (
+    ("UNet, outer level", 50, 320, 72, 128),
+    ("VAE, outer level", 25, 128, 576, 1024),
+    ("UNet, second level", 50, 640, 36, 64),
+    ("UNet, third level", 50, 1280, 18, 32),
+    ("VAE, third level", 25, 256, 288, 512),
+)
+
+# Name, clips, channels, frames, pixels of a frame.
+OVER_FRAMES = (
+    ("UNet, outer level", 2, 320, 25, 9216),
+    ("VAE, outer level", 1, 128, 25, 589824),
+    ("UNet, third level", 2, 1280, 25, 576),
+)
+
+# Name, tokens, channels; the feed-forward is eight times as wide.
+PRODUCTS = (
+    ("outer level", 460800, 320),
+    ("second level", 115200, 640),
+    ("third level", 28800, 1280),
+)
+
+SMALL = 64
+"""Divisor of pixels, tokens and samples with `--tiny`."""
+
+
+def run(context: Context) -> None:
+    for name, *shape in ATTENTION:
+        context.case(f"attention, {name}", partial(attention, context, *shape))
+    for name, *shape in NORMS:
+        context.case(f"norm, {name}", partial(norm, context, *shape))
+    for name, *shape in CONVOLUTIONS:
+        context.case(f"convolution, {name}", partial(convolution, context, *shape))
+    for name, *shape in OVER_FRAMES:
+        context.case(f"over frames, {name}", partial(over_frames, context, *shape))
+    context.case("upsample, VAE", partial(upsample, context))
+    for name, *shape in PRODUCTS:
+        context.case(f"product, {name}", partial(product, context, *shape))
+
+
+def attention(context: Context, samples: int, heads: int, tokens: int) -> Figures:
+    """Each backend, its error at the first and the last sample against float32.
+
+    `unavailable`: what a backend says that cannot do it.
+    """
+    samples, tokens = _small(context, samples), _small(context, tokens)
+    joined = context.randn(samples, tokens, 3, heads, WIDTH)
+    q, k, v = joined.permute(2, 0, 3, 1, 4)
+    ends = [0, samples - 1]
+    first, other, value = (x[ends].float() for x in (q, k, v))
+    truth = torch.softmax(first @ other.mT / WIDTH**0.5, -1) @ value
+    operations = 4 * samples * heads * tokens**2 * WIDTH
+
+    def measure(work: Callable[[], Tensor]) -> Figures:
+        error = relative_error(work()[ends].float(), truth)
+        return _rate(context, work, operations) | {"error": error}
+
+    def attend() -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
+
+    found: dict[str, object] = {"default": measure(attend)}
+    for backend in BACKENDS:
+        if backend is SDPBackend.MATH and samples * heads * tokens**2 > MOST_SCORES:
+            continue
+        try:
+            with sdpa_kernel(backend):
+                found[backend.name] = measure(attend)
+        except RuntimeError as error:
+            found[backend.name] = {"unavailable": str(error)[:120]}
+    return found
+
+
+def norm(context: Context, clips: int, channels: int, frames: int, pixels: int) -> Figures:
+    """GroupNorm and SiLU of a clip, for each order that it may lie in."""
+    pixels = _small(context, pixels)
+    layer = nn.GroupNorm(32, channels, device=context.device, dtype=context.dtype)
+    x = context.randn(clips, channels, frames, pixels)
+    orders = {
+        "frames": x.transpose(1, 2).contiguous().transpose(1, 2),
+        "channels": x,
+        "channels last": x.contiguous(memory_format=torch.channels_last),
+    }
+    candidates: dict[str, NormSilu] = {"torch": torch_norm_silu, "framewise": framewise_norm_silu}
+    if context.cuda:
+        candidates["triton"] = triton_norm_silu()
+    part = x[:1].float()
+    truth = F.silu(F.group_norm(part, 32, layer.weight.float(), layer.bias.float(), layer.eps))
+    found: dict[str, object] = {"gb": round(x.nbytes / 1e9, 3)}
+    errors: dict[str, float] = {}
+    for order, clip in orders.items():
+        for name, norm_silu in candidates.items():
+            error = relative_error(norm_silu(layer, clip)[:1], truth)
+            ms = _ms(context, partial(norm_silu, layer, clip))
+            found[f"{name}, {order}"] = {"ms": ms, "error": error}
+            errors[name] = max(error, errors.get(name, 0.0))
+    if "triton" in errors:
+        found["ok"] = errors["triton"] <= AS_NEAR * errors["torch"]
+    return found
+
+
+def convolution(context: Context, count: int, channels: int, height: int, width: int) -> Figures:
+    """3x3, in both layouts, as cuDNN guesses its algorithm and as it finds it by trying."""
+    height, width = (max(4, side // 8) if context.tiny else side for side in (height, width))
+    count = _small(context, count)
+    operations = 18 * count * channels**2 * height * width
+    found: dict[str, object] = {}
+    for name, order in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
+        layer: Any = nn.Conv2d(channels, channels, 3, padding=1)
+        layer = layer.to(context.device, context.dtype).to(memory_format=order)
+        x = context.randn(count, channels, height, width).contiguous(memory_format=order)
+        found[name] = _rate(context, partial(layer, x), operations)
+        with cudnn_benchmark():
+            found[f"{name}, cudnn.benchmark"] = _rate(context, partial(layer, x), operations)
+    return found
+
+
+def over_frames(context: Context, clips: int, channels: int, frames: int, pixels: int) -> Figures:
+    """A kernel of 3x1x1: as it is, and as a flat convolution in both layouts."""
+    pixels = _small(context, pixels)
+    layer = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
+    layer = layer.to(context.device, context.dtype)
+    weight, bias = layer.weight[..., 0], layer.bias
+    inside = weight.contiguous(memory_format=torch.channels_last)
+    x = context.randn(clips, channels, frames, pixels)
+    last = x.contiguous(memory_format=torch.channels_last)
+    operations = 6 * clips * channels**2 * frames * pixels
+    works: dict[str, Work] = {
+        "conv3d": lambda: layer(x[..., None]),
+        "conv2d": lambda: F.conv2d(x, weight, bias, padding=(1, 0)),
+        "conv2d, NHWC": lambda: F.conv2d(last, inside, bias, padding=(1, 0)),
+    }
+    return {name: _rate(context, work, operations) for name, work in works.items()}
+
+
+def upsample(context: Context) -> Figures:
+    """Doubled and then convolved, and as one transposed convolution of 4x4."""
+    count, channels, height, width = (4, 32, 9, 16) if context.tiny else (25, 256, 288, 512)
+    x = context.randn(count, channels, height, width)
+    plain: Any = nn.Conv2d(channels, channels, 3, padding=1)
+    transposed: Any = nn.ConvTranspose2d(channels, channels, 4, 2, 1)
+    plain, transposed = (layer.to(x.device, x.dtype) for layer in (plain, transposed))
+    return {
+        "stock_ms": _ms(context, lambda: plain(F.interpolate(x, scale_factor=2.0))),
+        "transposed_ms": _ms(context, lambda: transposed(x)),
+    }
+
+
+def product(context: Context, tokens: int, channels: int) -> Figures:
+    """The feed-forward's first product, its GEGLU, and the product in 8 bits."""
+    tokens = _small(context, tokens)
+    x, weight = context.randn(tokens, channels), context.randn(8 * channels, channels)
+    operations = 16 * tokens * channels**2
+    hidden = F.linear(x, weight)
+    found: dict[str, object] = {
+        "half": _rate(context, lambda: F.linear(x, weight), operations),
+        "geglu_ms": _ms(
+            context, lambda: hidden[:, : 4 * channels] * F.gelu(hidden[:, 4 * channels :])
+        ),
+    }
+    if context.cuda:
+        try:
+            found["float8"] = _float8(context, x, weight, operations)
+        except RuntimeError as error:  # before Ada there is none
+            found["float8"] = {"unavailable": str(error)[:120]}
+    return found
+
+
+def _float8(context: Context, x: Tensor, weight: Tensor, operations: int) -> Figures:
+    eights = x.to(torch.float8_e4m3fn), weight.to(torch.float8_e4m3fn).t()
+    scale = torch.ones((), device=context.device)
+    multiply = partial(torch._scaled_mm, *eights, scale, scale, out_dtype=torch.bfloat16)
+    cast_ms = _ms(context, lambda: x.to(torch.float8_e4m3fn))
+    return _rate(context, multiply, operations) | {"cast_ms": cast_ms}
+
+
+def _small(context: Context, number: int) -> int:
+    return max(2, number // SMALL) if context.tiny else number
+
+
+def _ms(context: Context, work: Work) -> float:
+    return round(1e3 * _seconds(context, work), 4)
+
+
+def _rate(context: Context, work: Work, operations: int) -> dict[str, object]:
+    """`tflops`: a product and a sum are two operations."""
+    seconds = _seconds(context, work)
+    return {"ms": round(1e3 * seconds, 4), "tflops": round(operations / seconds / 1e12, 2)}
+
+
+def _seconds(context: Context, work: Work) -> float:
+    return context.timer.seconds(work, times=1 if context.tiny else 5, most_s=1.0)

@@ -1,0 +1,101 @@
+"""What a page asks for beside videos: `python -m svd_core.benchmarks extras`. Seconds, then JSON.
+
+Each figure is the median of `RUNS`, after one run to warm up. "framing" is a photo of 12 megapixels
+framed again, as after each move of a slider; "preview" all latents of a clip as a moving picture.
+"""
+
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+from svd_core.benchmarks.generate import example
+from svd_core.engine.preview import moving
+from svd_core.extend import matched
+from svd_core.media.export import SUFFIX, Export, export
+from svd_core.media.framing_preview import Framer
+from svd_core.media.motion_meter import measure
+from svd_core.media.video import read_lossless, write_lossless
+from svd_core.params import VideoParams
+from svd_core.types import Frames
+
+RUNS = 5
+SIZE, NUM_FRAMES = (1024, 576), 25
+
+
+def main(_: Sequence[str] = ()) -> int:
+    frames = clip()
+    with tempfile.TemporaryDirectory() as folder:
+        found = _exports(frames, Path(folder)) | _others(frames)
+    print(f"{NUM_FRAMES} frames of {SIZE[0]}x{SIZE[1]}, median of {RUNS}")
+    for name, taken in found.items():
+        print(f"{name:32} {taken:8.3f} s")
+    about = {"frames": NUM_FRAMES, "size": SIZE, "load_average": os.getloadavg()[0]}
+    print(json.dumps(about | found))
+    return 0
+
+
+def clip() -> Frames:
+    """An example photo before a camera that moves aside, with the grain of a photo as large."""
+    path = example()
+    assert path is not None
+    width, height = SIZE
+    with Image.open(path) as photo:
+        large = photo.convert("RGB").resize((width + 200, height + 200))
+    grain = np.random.default_rng(0)
+    boxes = [(4 * t, 2 * t, 4 * t + width, 2 * t + height) for t in range(NUM_FRAMES)]
+    frames = np.stack([np.asarray(large.crop(box), np.float32) for box in boxes])
+    noise = grain.normal(0, 1, frames.shape).astype(np.float32)
+    return (frames + noise).clip(0, 255).round().astype(np.uint8)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    work()
+    times = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return median(times)
+
+
+def _exports(frames: Frames, folder: Path) -> dict[str, float]:
+    """From the frames on disk to the file, and what keeping the frames costs."""
+    kept = folder / "kept.mkv"
+    found = {"keep the frames": seconds(lambda: write_lossless(frames, kept))}
+    for wanted in (Export(format=format) for format in SUFFIX):
+        path = folder / f"a{wanted.suffix}"
+        work = partial(_export, kept, wanted, path)
+        found[f"export {wanted.format}"] = seconds(work)
+    return found
+
+
+def _export(kept: Path, wanted: Export, path: Path) -> None:
+    export(read_lossless(kept), wanted, path, "{}")
+
+
+def _others(frames: Frames) -> dict[str, float]:
+    width, height = SIZE
+    file = io.BytesIO()
+    Image.fromarray(frames[0]).resize((4000, 3000)).save(file, "JPEG")
+    photo = file.getvalue()
+    framer = Framer(photo)
+    cells = np.ascontiguousarray(frames[:, ::8, ::8])
+    return {
+        "open a photo of 12 megapixels": seconds(lambda: Framer(photo)),
+        "framing": seconds(lambda: framer.frame([SIZE], VideoParams(focus_x=0.3))),
+        "framing with blurred borders": seconds(
+            lambda: framer.frame([(height, width)], VideoParams(fit="pad"))
+        ),
+        "motion meter": seconds(lambda: measure(frames)),
+        "preview": seconds(lambda: moving(cells, 7)),
+        "match colours of a clip": seconds(lambda: matched(frames, frames[0])),
+    }

@@ -1,0 +1,162 @@
+"""The pipelines of a contest: stock diffusers ones of equal weights, in a folder or random.
+
+`tiny` is of SVD-XT's shape with few channels; `svd-xt` with random weights is of its full size, for
+a GPU without the published weights: default initialisation keeps numbers near 1, so times are real
+and pictures are not.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    StableVideoDiffusionPipeline,
+    UNetSpatioTemporalConditionModel,
+)
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint, find_checkpoint
+from svd_core.engine.optimizations.device_transfers import pipeline_class
+from svd_core.engine.pipeline_loader import hush, open_folder
+from svd_core.errors import InvalidSettings, ModelUnavailable
+
+TINY = Checkpoint(
+    name="tiny",
+    source="random weights",
+    sizes=((256, 128),),
+    num_frames=6,
+    num_inference_steps=2,
+    min_guidance_scale=1.0,
+    max_guidance_scale=3.0,
+    licence="",
+    licence_url="",
+    summary="random weights, few channels",
+)
+
+PARTS = ("unet", "vae", "image_encoder")
+
+OUTER = ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",)
+INNER = ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3
+
+
+def contest_checkpoint(name: str, random_weights: bool, cuda: bool) -> Checkpoint:
+    """What `--model` names. Raises `InvalidSettings`."""
+    if name == TINY.name:
+        return TINY
+    if random_weights and name != "svd-xt":
+        raise InvalidSettings("--random-weights is for --model svd-xt; tiny has no others.")
+    return CHECKPOINTS[name] if random_weights else find_checkpoint(name, cuda)
+
+
+def open_stock(checkpoint: Checkpoint, random_weights: bool, device: str) -> Any:
+    """A stock pipeline, in half precision for a GPU; random weights are made on `device`, others
+    are read onto the CPU. Raises `ModelUnavailable` where the weights are not at hand."""
+    if checkpoint is TINY or random_weights:
+        return _random(checkpoint is TINY, device)
+    folder = checkpoint.folder
+    if folder is None:
+        raise ModelUnavailable(
+            f"A contest takes a folder's weights or random ones, not those of {checkpoint.source}: "
+            "download it first, or add --random-weights."
+        )
+    ours = open_folder(folder, device == "cuda", lambda _had, _total: None)
+    ours.unet.forward = ours.unet.forward.forward  # without our split guidance
+    return _stock(**ours.components)
+
+
+def full_size() -> tuple[Any, Any]:
+    """SVD-XT's UNet and VAE in half precision, without numbers."""
+    hush()
+    unet, vae = (random_part(part, False, "meta", torch.float16) for part in ("unet", "vae"))
+    return unet, vae
+
+
+def twin(stock: Any) -> Any:
+    """Our pipeline of the same weights, which can be changed while `stock` stays."""
+    return _quiet(pipeline_class()(**deepcopy(stock.components)))
+
+
+def random_part(part: str, tiny: bool, device: str, dtype: torch.dtype) -> Any:
+    """`unet`, `vae` or `image_encoder` with default initialisation, made on `device`: a CPU takes
+    half a minute for SVD-XT's UNet."""
+    hush()
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(PARTS.index(part))
+        made = {"unet": _unet, "vae": _vae, "image_encoder": _image_encoder}[part](tiny)
+    # Mix factors are made on the CPU whatever the context says.
+    return made.to(device).to(dtype).eval()
+
+
+def _random(tiny: bool, device: str) -> Any:
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    return _stock(
+        **{part: random_part(part, tiny, device, dtype) for part in PARTS},
+        scheduler=scheduler(),
+        feature_extractor=CLIPImageProcessorPil(),
+    )
+
+
+def _stock(**parts: Any) -> Any:
+    return _quiet(StableVideoDiffusionPipeline(**parts))  # type: ignore[no-untyped-call]
+
+
+def _quiet(pipeline: Any) -> Any:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _unet(tiny: bool) -> Any:
+    return UNetSpatioTemporalConditionModel(  # type: ignore[no-untyped-call]
+        down_block_types=OUTER,
+        up_block_types=INNER,
+        block_out_channels=(32, 64, 96, 128) if tiny else (320, 640, 1280, 1280),
+        layers_per_block=1 if tiny else 2,
+        cross_attention_dim=64 if tiny else 1024,
+        num_attention_heads=(2, 4, 6, 8) if tiny else (5, 10, 20, 20),
+        addition_time_embed_dim=32 if tiny else 256,
+        projection_class_embeddings_input_dim=96 if tiny else 768,
+        num_frames=TINY.num_frames if tiny else 25,
+        sample_size=32 if tiny else 96,
+    )
+
+
+def _vae(tiny: bool) -> Any:
+    channels = (32, 32, 32, 32) if tiny else (128, 256, 512, 512)
+    return AutoencoderKLTemporalDecoder(  # type: ignore[no-untyped-call]
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        block_out_channels=channels,
+        layers_per_block=1 if tiny else 2,
+        latent_channels=4,
+        sample_size=768,
+    )
+
+
+def _image_encoder(tiny: bool) -> Any:
+    """CLIP ViT-H/14, or two layers of little."""
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=64 if tiny else 1280,
+            intermediate_size=256 if tiny else 5120,
+            projection_dim=64 if tiny else 1024,
+            num_hidden_layers=2 if tiny else 32,
+            num_attention_heads=2 if tiny else 16,
+            image_size=224,
+            patch_size=32 if tiny else 14,
+            hidden_act="gelu",
+        )
+    )
+
+
+def scheduler() -> Any:
+    """As SVD-XT's, in its own file of settings."""
+    return EulerDiscreteScheduler(  # type: ignore[no-untyped-call]
+        prediction_type="v_prediction",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+        sigma_min=0.002,
+        sigma_max=700.0,
+        timestep_spacing="leading",
+        steps_offset=1,
+    )

@@ -1,0 +1,38 @@
+"""`app.py` with all but its model, to measure what is around it."""
+
+import runpy
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from svd_core.benchmarks.server_process import APP
+from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.table import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.engine.engine import EngineStatus
+from svd_core.events import OnProgress, Progress, Stage
+from svd_core.params import VideoParams
+from svd_core.settings import Settings
+from svd_core.types import Clip
+
+SMALL = replace(CHECKPOINTS[DEMO], name="still", sizes=((128, 72),), num_frames=2)
+
+
+class StillEngine:
+    """The photo itself as every frame. No setting matters to it."""
+
+    def __init__(self, _: Settings) -> None:
+        self.status = EngineStatus(
+            checkpoint=SMALL, device="no device", state="ready", offer=Offer((SMALL,))
+        )
+
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:  # noqa: ARG002
+        return SMALL
+
+    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+        on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
+        return Clip(np.stack([np.asarray(image, dtype=np.uint8)] * SMALL.num_frames), params)
+
+
+if __name__ == "__main__":
+    runpy.run_path(str(APP))["main"](StillEngine)

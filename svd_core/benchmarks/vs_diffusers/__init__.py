@@ -1,0 +1,1 @@
+"""Comparison with stock diffusers: same weights, same inputs, time and numerical agreement."""

@@ -1,0 +1,132 @@
+"""Whether we are faster than stock, and still right: `python -m svd_core.benchmarks contest`.
+
+Stock diffusers and our default path, each also compiled, stock's as its documentation says, the
+speed `fast`, and on request each rewrite alone make the same clip in turn, in one process, from the
+same weights and noise. The table is printed only if everybody's UNet is right: within `ROUNDING` of
+stock, or about as near to stock in the next wider precision as stock itself is. `fast` need not be;
+how far off it is stands in the table. Ends in one line of JSON.
+
+Each clip's times go to stderr as a line of JSON when the clip is made. A contestant that fails
+drops out with its error, and the others go on. Exit code 1: a wrong UNet, or a contestant failed.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TextIO
+
+from PIL import Image
+
+from svd_core.benchmarks.random_models import contest_checkpoint, open_stock
+from svd_core.benchmarks.vs_diffusers.parity import Fidelity, judge
+from svd_core.benchmarks.vs_diffusers.report import result, show
+from svd_core.benchmarks.vs_diffusers.rounds import OnShot, Rounds, last_line
+from svd_core.benchmarks.vs_diffusers.timing import Shot, shoot
+from svd_core.benchmarks.vs_diffusers.variants import STOCK, Contestant, contestants, settle
+from svd_core.checkpoints.defaults import filled
+from svd_core.checkpoints.memory_plan import plan
+from svd_core.checkpoints.table import ASSETS
+from svd_core.engine.pipeline_loader import find_device, parts_of
+from svd_core.errors import SvdError
+from svd_core.media.image import frame_photo
+from svd_core.params import Speed, VideoParams
+
+
+def main(argv: Sequence[str] | None = None, on_shot: OnShot | None = None) -> int:
+    """`on_shot`: receives every clip as it is made, instead of stderr."""
+    asked = parser().parse_args(argv)
+    try:
+        return _hold(asked, on_shot or (lambda name, shot: print_shot(name, shot, sys.stderr)))
+    except SvdError as error:
+        print(error.message, file=sys.stderr)
+        return 2
+
+
+def print_shot(name: str, shot: Shot, file: TextIO) -> None:
+    """One line of JSON, flushed at once."""
+    print(json.dumps({"contestant": name, **shot.figures()}), file=file, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="python -m svd_core.benchmarks contest", description=__doc__
+    )
+    found.add_argument("--model", default="svd-nano", help="svd-nano, tiny, svd-xt or a folder")
+    found.add_argument("--random-weights", action="store_true", help="for svd-xt at full size")
+    found.add_argument(
+        "--rounds", type=int, default=3, help="clips of each after a warm-up, as far as time allows"
+    )
+    found.add_argument(
+        "--budget", type=float, default=540.0, help="seconds after which no clip is begun"
+    )
+    found.add_argument("--steps", type=int, help="denoising steps; the model's if left out")
+    found.add_argument("--frames", type=int, help="frames; the model's if left out")
+    found.add_argument("--each", action="store_true", help="every rewrite alone as well")
+    found.add_argument("--no-compile", action="store_true", help="leave out who is compiled")
+    return found
+
+
+def _hold(asked: argparse.Namespace, on_shot: OnShot) -> int:
+    rounds = Rounds(asked.rounds, asked.budget, on_shot)
+    device = find_device()
+    checkpoint = contest_checkpoint(asked.model, asked.random_weights, device.kind == "cuda")
+    stock = open_stock(checkpoint, asked.random_weights, device.kind)
+    chosen = plan(device, checkpoint, parts_of(stock), "none")
+    if not chosen.single_unet and chosen.device == "cpu":
+        chosen = replace(chosen, dtype="float32")
+    steps = asked.steps or checkpoint.num_inference_steps
+    checkpoint = replace(checkpoint, num_inference_steps=steps)
+    params = VideoParams(seed=0, num_frames=asked.frames)
+
+    def at(speed: Speed) -> VideoParams:
+        return filled(replace(params, speed=speed), checkpoint, chosen.decode_chunk_size)
+
+    image = _photo(checkpoint.sizes, params)
+    settle(stock, chosen)
+    taking_part, absent = contestants(stock, chosen, asked.each, not asked.no_compile)
+    for compiled in (False, True):  # so that compiling, which takes minutes, costs nobody else
+        rounds.play(
+            [one for one in taking_part if one.compiled == compiled],
+            lambda one: _shoot(one, image, at(one.speed), chosen.device),
+        )
+    for sentence in (*absent, *rounds.sentences()):
+        print(sentence)
+    shots = rounds.complete()
+    verdict = _verdict(stock, shots, [one for one in taking_part if one.speed == "exact"])
+    if verdict is None:
+        return 1
+    found = result(checkpoint.name, device.name, shots, verdict, stock, at("exact"))
+    show(found)
+    print(json.dumps(found | {"failed": rounds.failed, "unfinished": rounds.unfinished()}))
+    return 1 if rounds.failed else 0
+
+
+def _verdict(
+    stock: Any, shots: dict[str, list[Shot]], exact: Sequence[Contestant]
+) -> Fidelity | None:
+    """None, with the reason on stderr, where no table may be printed."""
+    if STOCK not in shots:
+        print("No speeds: stock made no clip to compare with.", file=sys.stderr)
+        return None
+    try:
+        verdict = judge(stock, shots, [one for one in exact if one.name in shots])
+    except Exception as error:  # noqa: BLE001  # of any kind: the clips made so far stand
+        print(f"No speeds: the comparison failed: {last_line(error)}", file=sys.stderr)
+        return None
+    if verdict.wrong:
+        print(verdict.sentence(), file=sys.stderr)
+        return None
+    return verdict
+
+
+def _photo(sizes: Any, params: VideoParams) -> Image.Image:
+    found = min((p for p in (ASSETS / "examples").glob("*.jpg")), default=None)
+    photo = Image.open(found) if found else Image.effect_mandelbrot((1024, 576), (-2, -1, 1, 1), 50)
+    return frame_photo(photo.convert("RGB"), sizes, params).image
+
+
+def _shoot(one: Contestant, image: Image.Image, params: VideoParams, device: str) -> Shot:
+    pipeline = one.prepare()
+    return shoot(pipeline, one.our_decoding, image, params, device)

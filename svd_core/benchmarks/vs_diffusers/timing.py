@@ -1,0 +1,152 @@
+"""One clip of a contest, timed stage by stage, with what it takes of memory."""
+
+import gc
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from svd_core.checkpoints.eta import Pace
+from svd_core.engine.optimizations.schedulers import sampling
+from svd_core.engine.sampling import decode
+from svd_core.params import VideoParams
+from svd_core.types import Frames
+
+FPS = 7
+
+
+@dataclass(frozen=True)
+class Shot:
+    """`question` and `answer`: what the UNet was given at the first step, the same for everybody,
+    and what it said. `latents` and `frames`: as they came out. Seconds of the whole, of all
+    processors together, of encoding, of one step, of decoding up to pictures; megabytes above what
+    lay there before."""
+
+    question: tuple[Any, ...]
+    answer: Tensor
+    latents: Tensor
+    frames: Frames
+    seconds: float
+    cpu_s: float
+    encode_s: float
+    step_s: float
+    decode_s: float
+    peak_mb: float
+
+    def figures(self) -> dict[str, float]:
+        """What is told of it in numbers."""
+        names = ("seconds", "cpu_s", "encode_s", "step_s", "decode_s", "peak_mb")
+        return {name: getattr(self, name) for name in names}
+
+
+def shoot(pipeline: Any, ours: bool, image: Image.Image, params: VideoParams, device: str) -> Shot:
+    """The clip of `params`, every field of which is filled, decoded by stock's code or by ours.
+
+    Same seed, same noise: every contestant starts from the same latents.
+    """
+    now = _clock(device)
+    begin, cpu, at_rest = now(), time.process_time(), _reset_peak(device)
+    marks: list[float] = []
+
+    def encoded(*_: Any) -> None:
+        if not marks:
+            marks.append(now())
+
+    first: list[tuple[Any, ...]] = []
+
+    def answered(_: Any, inputs: tuple[Any, ...], more: dict[str, Any], said: Any) -> None:
+        if not first:
+            first.append((*inputs, more, said[0]))
+
+    def stepped(_: Any, __: int, ___: Any, found: dict[str, Any]) -> dict[str, Any]:
+        marks.append(now())
+        return found
+
+    hooks = [
+        pipeline.unet.register_forward_pre_hook(encoded),
+        pipeline.unet.register_forward_hook(answered, with_kwargs=True),
+    ]
+    at_speed = nullcontext() if params.speed == "exact" else sampling(pipeline, params)
+    try:
+        with at_speed:
+            latents = pipeline(
+                image, width=image.width, height=image.height, fps=FPS,
+                num_frames=params.num_frames, num_inference_steps=params.num_inference_steps,
+                min_guidance_scale=params.min_guidance_scale,
+                max_guidance_scale=params.max_guidance_scale,
+                decode_chunk_size=params.decode_chunk_size,
+                generator=torch.Generator("cpu").manual_seed(params.seed),
+                callback_on_step_end=stepped, output_type="latent",
+            ).frames  # fmt: skip
+    finally:
+        for hook in hooks:
+            hook.remove()
+    frames = (_our_frames if ours else _stock_frames)(pipeline, latents, params)
+    end = now()
+    *question, answer = first[0]
+    return Shot(
+        question=tuple(question),
+        answer=answer.float().cpu(),
+        latents=latents.float().cpu(),
+        frames=frames,
+        seconds=end - begin,
+        cpu_s=time.process_time() - cpu,
+        encode_s=marks[0] - begin,
+        step_s=(marks[-1] - marks[0]) / (len(marks) - 1),
+        decode_s=end - marks[-1],
+        peak_mb=(_peak(device) - at_rest) / 1e6,
+    )
+
+
+def _our_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
+    pace = Pace(num_steps=1, num_frames=params.num_frames or 1, on_cpu=latents.device.type == "cpu")
+    return decode(pipeline.vae, latents[0], params.decode_chunk_size or 1, pace, lambda _: None)
+
+
+@torch.no_grad()
+def _stock_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
+    """As `StableVideoDiffusionPipeline.__call__` ends, in the decoder's precision, with its default
+    of all frames at once."""
+    latents = latents.to(next(pipeline.vae.decoder.parameters()).dtype)
+    video = pipeline.decode_latents(latents, params.num_frames, latents.shape[1])
+    pictures = pipeline.video_processor.postprocess_video(video, output_type="pil")[0]
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def _clock(device: str) -> Callable[[], float]:
+    def now() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return now
+
+
+def _reset_peak(device: str) -> float:
+    """Start measuring the peak anew; returns the bytes in use now."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return float(torch.cuda.memory_allocated())
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")
+    return _status("VmRSS")
+
+
+def _peak(device: str) -> float:
+    return float(torch.cuda.max_memory_allocated()) if device == "cuda" else _status("VmHWM")
+
+
+def _status(name: str) -> float:
+    """Bytes that Linux has noted for this process; 0 elsewhere."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

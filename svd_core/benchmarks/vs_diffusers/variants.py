@@ -1,0 +1,98 @@
+"""Who takes part in a contest, and how each gets ready for its turn."""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from svd_core.benchmarks.random_models import twin
+from svd_core.checkpoints.memory_plan import MemoryPlan
+from svd_core.checkpoints.speed_modes import GUIDED
+from svd_core.engine.optimizations.guidance import Guidance
+from svd_core.engine.optimizations.registry import paying, quicken
+from svd_core.engine.optimizations.schedulers import levels
+from svd_core.engine.optimizations.torch_compile import can_compile, compile_blocks
+from svd_core.engine.pipeline_loader import place
+from svd_core.params import Speed
+
+STOCK = "stock"
+COMPILED = "stock, compiled"
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """`prepare`: gives the pipeline, made ready. `our_decoding`: from latents to pictures by our
+    code, which stock's pipeline has no place for. `speed`: other than exact it changes the picture
+    and need not agree with stock. `compiled`: its first clip compiles, which takes minutes."""
+
+    name: str
+    prepare: Callable[[], Any]
+    our_decoding: bool = False
+    speed: Speed = "exact"
+    compiled: bool = False
+
+
+def settle(stock: Any, plan: MemoryPlan) -> None:
+    """Bring a stock pipeline to the plan's device and precisions, and change nothing else."""
+    if plan.dtype == "bfloat16":  # only with `single_unet`: the decoder is all there is to convert
+        stock.vae.decoder.to(torch.bfloat16)
+    stock.to(plan.target)
+
+
+def contestants(
+    stock: Any, plan: MemoryPlan, each: bool, compiled: bool
+) -> tuple[list[Contestant], list[str]]:
+    """All who can take part here, and a sentence for each who cannot.
+
+    Nothing is built before the first `prepare`, so that what cannot be built fails alone.
+    """
+
+    @cache
+    def plain() -> Any:
+        return _ours(stock, plan)
+
+    @cache
+    def in_blocks() -> Any:
+        return _ours(stock, plan, compiled=True)
+
+    @cache
+    def stock_compiled() -> Any:
+        other = copy(stock)
+        other.unet = torch.compile(stock.unet)
+        return other
+
+    def ready(names: list[str]) -> Callable[[], Any]:
+        def prepare() -> Any:
+            quicken(plain(), names)
+            return plain()
+
+        return prepare
+
+    fast = paying(plan)
+    found = [Contestant(STOCK, lambda: stock), Contestant(OURS, ready(fast), our_decoding=True)]
+    absent = []
+    if compiled and not can_compile():
+        absent.append("Nobody takes part compiled: there is no C++ compiler (g++) here.")
+    elif compiled:
+        ours_compiled = f"{OURS}, compiled"
+        found.append(Contestant(COMPILED, stock_compiled, compiled=True))
+        found.append(Contestant(ours_compiled, in_blocks, our_decoding=True, compiled=True))
+    if levels(stock.scheduler)[0] < GUIDED[0]:
+        found.append(Contestant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
+    if each:
+        found += [Contestant(f"only {name}", ready([name])) for name in fast]
+    return found, absent
+
+
+def _ours(stock: Any, plan: MemoryPlan, compiled: bool = False) -> Any:
+    """Our pipeline of the same weights."""
+    ours = twin(stock)
+    ours.unet.forward = Guidance(ours.unet.forward)
+    place(ours, plan)
+    if compiled:
+        compile_blocks(ours.unet, strict=True)  # who falls back on what is not compiled gets none
+    return ours

@@ -1,0 +1,67 @@
+"""What a request comes to with one checkpoint: its own values, and what it cannot do as asked."""
+
+from dataclasses import replace
+
+from svd_core.checkpoints.speed_modes import MOST_TURBO_STEPS, at_speed
+from svd_core.checkpoints.table import Checkpoint
+from svd_core.errors import InvalidRequest
+from svd_core.params import VideoParams
+
+TRAINED_FPS = (5, 30)
+"""Outside of it, SVD's own sampling script warns that the result may be poor."""
+
+
+def filled(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> VideoParams:
+    """`params` with every None replaced by the checkpoint's own value, or the plan's.
+
+    Raises `InvalidRequest` for guidance that falls: diffusers then mixes up its batches.
+    """
+    low, high = params.min_guidance_scale, params.max_guidance_scale
+    if low is not None and high is not None and low > high:
+        raise InvalidRequest(
+            "max_guidance_scale",
+            f"max_guidance_scale must not be below min_guidance_scale ({low:g}), not {high:g}.",
+        )
+    if params.speed == "turbo" and (params.num_inference_steps or 0) > MOST_TURBO_STEPS:
+        raise InvalidRequest(
+            "num_inference_steps", f"Turbo takes at most {MOST_TURBO_STEPS} steps; usual are 4."
+        )
+    checkpoint = at_speed(checkpoint, params.speed)
+    if low is None:
+        low = min(
+            checkpoint.min_guidance_scale, checkpoint.max_guidance_scale if high is None else high
+        )
+    if high is None:
+        high = max(checkpoint.max_guidance_scale, low)
+    num_frames = params.num_frames or checkpoint.num_frames
+    return replace(
+        params,
+        num_frames=num_frames,
+        num_inference_steps=params.num_inference_steps or checkpoint.num_inference_steps,
+        min_guidance_scale=low,
+        max_guidance_scale=high,
+        decode_chunk_size=min(params.decode_chunk_size or chunk_size, num_frames),
+        playback_fps=params.rate,
+        model=checkpoint.name,
+    )
+
+
+def held_fps(fps: int) -> int:
+    """`fps` as the model is told it, held to what it was trained for."""
+    return max(TRAINED_FPS[0], min(fps, TRAINED_FPS[1]))
+
+
+def held_notes(params: VideoParams, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Sentences about what the model cannot do as asked."""
+    notes = []
+    held = held_fps(params.fps)
+    if held != params.fps:
+        notes.append(
+            f"The model knows {TRAINED_FPS[0]} to {TRAINED_FPS[1]} fps, so the motion was made for "
+            f"{held}; the video plays at {params.rate}."
+        )
+    if (params.num_frames or 0) > checkpoint.num_frames:
+        notes.append(
+            f"{checkpoint.name} was trained on {checkpoint.num_frames} frames; more look worse."
+        )
+    return tuple(notes)

@@ -1,0 +1,183 @@
+"""Remaining time of a video, from what its parts and those of the last video took."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from svd_core.checkpoints.speed_modes import at_speed
+from svd_core.checkpoints.table import Checkpoint
+from svd_core.events import OnProgress, Progress, Stage
+from svd_core.extend import MAX_FRAMES
+from svd_core.media.interpolation import limit_interpolation
+from svd_core.params import FACTORS, VideoParams
+
+# First guesses, until a video has been timed. On a CPU, decoding a frame costs about three times
+# encoding the photo (svd-nano 3.3, SVD-XT 2.7, counted in operations). On a GPU the encoding is too
+# short to time; decoding all frames costs about one guided step there (SVD-XT 1.09).
+FRAMES_PER_ENCODING = 3.0
+STEPS_PER_DECODING = 1.1
+
+# Shares of svd-nano's clip on two cores: 0.2 of 6.4 s, 5.2 s, 1.0 s.
+ENCODING_SHARE, STEPS_SHARE, DECODING_SHARE = 0.04, 0.8, 0.16
+
+# A ZeroGPU's share of an H200, by whose seconds the platform counts (it multiplies them for slower
+# cards). Modelled, not measured: 160 teraflop a step of SVD-XT (29.5 megapixels with both halves of
+# guidance) and 6.9 a decoded frame (0.59), at 120 a second; a process that starts, weights that
+# come from disk, the photo and the mp4 take the rest. Other checkpoints are no slower.
+ZERO_GPU_STEP_S = 0.045
+ZERO_GPU_DECODE_S = 0.098
+ZERO_GPU_FIXED_S = 8.0
+
+# In-between frames are made by the processor while the GPU is lent: 0.23 s a megapixel on one core,
+# measured, and at least two cores share the work.
+ZERO_GPU_INTERPOLATION_S = 0.12
+
+# The GPU is taken back when the time is over, and a quota pays for all that is asked.
+ZERO_GPU_MARGIN = 1.4
+
+REPORT_S = 0.1
+"""Seconds between two reports of bytes."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that the parts of a video take: encoding the photo, one step, decoding a frame."""
+
+    encode_s: float
+    step_s: float
+    decode_s: float
+
+
+def first_guess(checkpoint: Checkpoint, pixels: int, num_frames: int) -> Timing | None:
+    """Expected timing on a CPU before any video was made; None where nothing is known.
+
+    `pixels`: of a frame. The work is taken to be in proportion to pixels and frames.
+    """
+    if not checkpoint.cpu_core_s:
+        return None
+    width, height = checkpoint.sizes[0]
+    size = pixels * num_frames / (width * height * checkpoint.num_frames)
+    clip_s = checkpoint.cpu_core_s / (os.cpu_count() or 1) * size
+    return Timing(
+        encode_s=clip_s * ENCODING_SHARE,
+        step_s=clip_s * STEPS_SHARE / checkpoint.num_inference_steps,
+        decode_s=clip_s * DECODING_SHARE / num_frames,
+    )
+
+
+@dataclass
+class Pace:
+    """Clock of one video. Make it when the work begins, and report each part that is done.
+
+    `expected`: the timing of the last video of this kind, or a first guess; None: not known.
+    """
+
+    num_steps: int
+    num_frames: int
+    on_cpu: bool
+    expected: Timing | None = None
+    clock: Callable[[], float] = time.monotonic
+    _begun: float = field(init=False)
+    _encoded: float = field(init=False, default=0.0)
+    _stepped: float = field(init=False, default=0.0)
+    _steps: int = field(init=False, default=0)
+    _frames: int = field(init=False, default=0)
+    _decode_s: float | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._begun = self.clock()
+
+    def encoding(self) -> Progress:
+        expected = self.expected
+        left = expected.encode_s + self._steps_s() + self._decoding_s() if expected else None
+        return self._at(Progress(stage=Stage.ENCODING), left)
+
+    def encoded(self) -> Progress:
+        """The photo is encoded; the first step begins."""
+        self._encoded = self._stepped = self.clock()
+        left = self._steps_s() + self._decoding_s() if self.expected else None
+        return self._at(Progress(stage=Stage.DENOISING, total=self.num_steps), left)
+
+    def stepped(self, steps: int) -> Progress:
+        """`steps` denoising steps are done."""
+        self._stepped, self._steps = self.clock(), steps
+        progress = Progress(stage=Stage.DENOISING, step=steps, total=self.num_steps)
+        return self._at(progress, self._steps_s() + self._decoding_s())
+
+    def decoded(self, frames: int) -> Progress:
+        """`frames` frames are decoded, 0 when decoding begins."""
+        self._frames = frames
+        if frames:
+            self._decode_s = (self.clock() - self._stepped) / frames
+        progress = Progress(stage=Stage.DECODING, step=frames, total=self.num_frames)
+        return self._at(progress, self._decoding_s())
+
+    @property
+    def timing(self) -> Timing | None:
+        """What the parts took; None before any frame is decoded."""
+        if self._decode_s is None:
+            return None
+        return Timing(self._encoded - self._begun, self._step_s(), self._decode_s)
+
+    def _at(self, progress: Progress, remaining: float | None = None) -> Progress:
+        return replace(progress, elapsed_s=self.clock() - self._begun, remaining_s=remaining)
+
+    def _step_s(self) -> float:
+        if self._steps:
+            return (self._stepped - self._encoded) / self._steps
+        return self.expected.step_s if self.expected else 0.0
+
+    def _steps_s(self) -> float:
+        return self._step_s() * (self.num_steps - self._steps)
+
+    def _decoding_s(self) -> float:
+        timed = self._decode_s or (self.expected.decode_s if self.expected else None)
+        if timed is not None:
+            return timed * (self.num_frames - self._frames)
+        if self.on_cpu:
+            return FRAMES_PER_ENCODING * self.num_frames * (self._encoded - self._begun)
+        return STEPS_PER_DECODING * self._step_s()
+
+
+def zero_gpu_seconds(checkpoint: Checkpoint, params: VideoParams, continues: bool = False) -> int:
+    """Seconds of a ZeroGPU to ask for, for the video of `params` at the checkpoint's largest size.
+
+    In proportion to steps, frames and pixels; a step without guidance is half as long. A video that
+    `continues` another one may have as many frames to interpolate as a video can have.
+    """
+    checkpoint = at_speed(checkpoint, params.speed)
+    frame = max(width * height for width, height in checkpoint.sizes) / 1e6
+    num_frames = params.num_frames or checkpoint.num_frames
+    megapixels = frame * num_frames
+    high = params.max_guidance_scale
+    high = checkpoint.max_guidance_scale if high is None else high
+    halves = 2 if max(high, params.min_guidance_scale or 0.0) > 1 else 1
+    steps = params.num_inference_steps or checkpoint.num_inference_steps
+    work = megapixels * (steps * halves * ZERO_GPU_STEP_S + ZERO_GPU_DECODE_S)
+    factor = FACTORS[limit_interpolation(params.interpolation, params.rate)]
+    in_between = frame * (MAX_FRAMES if continues else num_frames) * (factor - 1)
+    work += in_between * ZERO_GPU_INTERPOLATION_S
+    return math.ceil(ZERO_GPU_MARGIN * (work + ZERO_GPU_FIXED_S))
+
+
+def byte_reports(on_progress: OnProgress) -> Callable[[int, int], None]:
+    """Bytes had as `Progress` of loading, not too often."""
+    started = time.monotonic()
+    told = -REPORT_S
+
+    def on_bytes(had: int, total: int) -> None:
+        nonlocal told
+        elapsed = time.monotonic() - started
+        if had < total and elapsed - told < REPORT_S:
+            return
+        told = elapsed
+        left = elapsed / had * (total - had) if had else None
+        on_progress(
+            Progress(
+                stage=Stage.LOADING, step=had, total=total, elapsed_s=elapsed, remaining_s=left
+            )
+        )
+
+    return on_bytes

@@ -1,0 +1,206 @@
+"""A checkpoint's files from the model hub, and only those that are needed."""
+
+import errno
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RemoteEntryNotFoundError
+
+from svd_core.checkpoints.table import Checkpoint
+from svd_core.errors import ModelBroken, ModelGated, ModelUnavailable, ModelUnreachable
+
+OnBytes = Callable[[int, int], None]
+"""Called with (bytes had, bytes in all)."""
+
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "image_encoder": "model",
+}
+"""Folder of each part with weights, and what its file is called."""
+
+CONFIGS = (
+    "model_index.json",
+    "unet/config.json",
+    "vae/config.json",
+    "image_encoder/config.json",
+    "scheduler/scheduler_config.json",
+    "feature_extractor/preprocessor_config.json",
+)
+TIMEOUT_S = 10.0
+
+# Base class of what the hub's client raises when a connection fails (its HTTP library changed name
+# between releases, so it is taken from the client's own error class).
+_TRANSPORT: type[Exception] = next(
+    base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A checkpoint's files on disk. `revision`: the commit they are of."""
+
+    folder: Path
+    revision: str
+
+
+def needed_files(files: Iterable[str], half: bool, where: str) -> list[str]:
+    """Those of `files` (paths inside a checkpoint) that running it takes.
+
+    `half`: take the fp16 variant of weights where there is one, about half the bytes. Weights in
+    shards are found too; pickled ones are never taken, nor the single file at the top. `where`:
+    the checkpoint, for the sentence. Raises `ModelBroken` naming what is missing.
+    """
+    there = set(files)
+    chosen = [*CONFIGS, *(there & {"svd.json"})]
+    for config in CONFIGS:
+        if config not in there:
+            raise ModelBroken(f"{where} is not a complete checkpoint: {config} is missing.")
+    for part in WEIGHTS:
+        chosen += weight_files(there, part, half, where)
+    return chosen
+
+
+def weight_files(files: Iterable[str], part: str, half: bool, where: str) -> list[str]:
+    """The safetensors files of one part, with the index if they are shards. See `needed_files`."""
+    there, stem = set(files), f"{part}/{WEIGHTS[part]}"
+    for variant in (".fp16", "") if half else ("", ".fp16"):
+        if f"{stem}{variant}.safetensors" in there:
+            return [f"{stem}{variant}.safetensors"]
+        shard = re.compile(rf"{re.escape(stem + variant)}-\d+-of-\d+\.safetensors")
+        index = f"{stem}.safetensors.index{variant}.json"
+        if index in there:
+            return [index, *sorted(file for file in there if shard.fullmatch(file))]
+    raise ModelBroken(f"{where} is not a complete checkpoint: {stem}.safetensors is missing.")
+
+
+def fetch(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
+    """The files of `checkpoint` on disk, downloading those that are not there yet.
+
+    A broken connection is taken up again where it broke; when the hub stays away, whole files are
+    kept for the next try. Works without a network once everything is there. HF_ENDPOINT, HF_HOME
+    and HF_TOKEN hold. `on_bytes` may raise to stop. Raises `ModelUnavailable`s.
+    """
+    try:
+        return _download(checkpoint, half, on_bytes)
+    except RemoteEntryNotFoundError as error:
+        raise ModelBroken(f"{checkpoint.source} lacks a file that it lists: {error}.") from error
+    # The Xet downloader raises RuntimeError, a server that is no hub makes ValueError (no JSON).
+    except (_TRANSPORT, OSError, RuntimeError, ValueError) as error:
+        kept = _cached(checkpoint, half)
+        if kept is None:
+            raise _told(checkpoint.source, error) from error
+        return kept
+
+
+def _download(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
+    repo = checkpoint.source
+    info = HfApi().model_info(
+        repo, revision=checkpoint.revision, timeout=TIMEOUT_S, files_metadata=True
+    )
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
+    commit = str(info.sha)
+    files = needed_files(sizes, half, repo)
+    missing = [f for f in files if not _kept(repo, f, commit)]
+    counter = _Counter(on_bytes, sum(sizes[file] for file in files))
+    if missing:
+        counter.add(counter.total - sum(sizes[file] for file in missing))
+    for file in sorted(missing, key=lambda file: sizes[file]):
+        hf_hub_download(repo, file, revision=commit, tqdm_class=counter.bar())
+        counter.add(0)
+    # Asked for by branch and last: notes the commit for a start without a network, once complete.
+    index = hf_hub_download(repo, CONFIGS[0], revision=checkpoint.revision)
+    return Snapshot(Path(index).parent, commit)
+
+
+def _cached(checkpoint: Checkpoint, half: bool) -> Snapshot | None:
+    """What an earlier download left, if it is complete."""
+    index = _kept(checkpoint.source, CONFIGS[0], checkpoint.revision)
+    if index is None:
+        return None
+    try:
+        needed_files(files_in(index.parent), half, checkpoint.source)
+    except ModelBroken:
+        return None
+    return Snapshot(index.parent, index.parent.name)
+
+
+def files_in(folder: Path) -> list[str]:
+    """Every file below `folder`, as a path inside it with forward slashes."""
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _kept(repo: str, file: str, revision: str) -> Path | None:
+    found = try_to_load_from_cache(repo, file, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _told(repo: str, error: Exception) -> ModelUnavailable:
+    """`error` as a sentence with what to do."""
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, GatedRepoError) or status in (401, 403):
+        return ModelGated(
+            f"{repo} is for people who accepted its licence: accept it at "
+            f"https://huggingface.co/{repo} and set HF_TOKEN to a token of that account."
+        )
+    if status == 404:
+        return ModelBroken(f"The hub has no model {repo} at this revision; check the name.")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return ModelUnreachable(
+            f"The disk is full, so {repo} cannot be downloaded: free some room, or let HF_HOME "
+            "name a folder on a larger disk."
+        )
+    return ModelUnreachable(
+        f"{repo} cannot be downloaded now: {constants.ENDPOINT} did not answer or broke off. "
+        "Check the network and start again; files that came whole are kept."
+    )
+
+
+class _Counter:
+    """Adds up the bytes of all files and passes them on."""
+
+    def __init__(self, on_bytes: OnBytes, total: int) -> None:
+        self.had, self.total = 0, total
+        self._on_bytes = on_bytes
+        self._stopped: BaseException | None = None
+
+    def add(self, count: int) -> None:
+        """Raises what `on_bytes` raised, again if the hub's client swallowed it the first time."""
+        self.had += count
+        if self._stopped is not None:
+            raise self._stopped
+        try:
+            self._on_bytes(self.had, self.total)
+        except BaseException as error:  # Ctrl-C too: kept, since the hub's client may swallow it
+            self._stopped = error
+            raise
+
+    def bar(self) -> Any:
+        """A class that the hub's client takes for a progress bar of one file."""
+        count = self.add
+
+        class Bar:
+            def __init__(self, *_: Any, **options: Any) -> None:
+                self.n, self.total = options.get("initial", 0), options.get("total")
+
+            def __enter__(self) -> "Bar":
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+            def update(self, n: float | None = 1) -> None:
+                self.n += int(n or 0)
+                count(int(n or 0))
+
+            def _ignore(self, *_: Any, **__: Any) -> None:
+                """Bytes on the wire, rates and redrawing are of no interest here."""
+
+            update_transfer = set_postfix_str = set_transfer_postfix_str = _ignore
+            set_description = set_description_str = refresh = close = reset = _ignore
+
+        return Bar

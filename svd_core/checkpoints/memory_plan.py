@@ -1,0 +1,284 @@
+"""Where a model's parts wait and how many frames are decoded at once, planned from the memory.
+
+Somewhat long: the bytes that were counted and the plans made from them are to be read together.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from svd_core.checkpoints.table import Checkpoint
+
+Offload = Literal["none", "model", "sequential"]
+Setting = Literal["auto", "none", "model", "sequential"]
+GIB = 2**30
+
+# Activations of one UNet step of SVD-XT in half precision, counted over every live tensor with our
+# rewrites on: 5.95 GiB for 25 frames of 1024x576 with guidance (29.5 million pixels), 3.84 without,
+# 4.06 for 14 frames, 3.17 at 576x320. (Stock takes 9.27, 5.25, 5.88 and 3.95.) They lie on this
+# line; it grows with the width of the outer level.
+UNET_FIXED = 1.8 * GIB
+UNET_PER_PIXEL = 0.1393 * GIB / 1e6
+UNET_CHANNELS = 320
+
+# Decoding in half precision at 128 channels, counted likewise. All frames of 1024x576 at once take
+# 1.125 GiB each as in stock; ours take an eighth less, which is left as a margin. In slices: what
+# lies there of the whole clip, and of each frame of a slice on top: 6.0 GiB for 25 frames one by
+# one, 8.1 by fours, where stock takes 28.1 for the same picture. Counted by
+# `python -m svd_core.benchmarks plans`.
+DECODE_PER_PIXEL = 1.125 * GIB / (1024 * 576)
+CLIP_PER_PIXEL = 5.301 * GIB / (25 * 1024 * 576)
+SLICE_PER_PIXEL = 0.703 * GIB / (1024 * 576)
+VAE_CHANNELS = 128
+
+# cuDNN's workspaces, the CUDA context and fragmentation take their part of a GPU.
+USABLE = 0.9
+
+# What decoding may take of a machine without a GPU: svd-nano stays below 2.5 GB resident, page
+# included (1.4 GB were measured for four frames at once in bfloat16). More frames at once are no
+# faster there: two to four take 0.7 s each on 2 cores.
+CPU_DECODE_BYTES = 1.0 * GIB
+
+# Half of an RTX Pro 6000, the default share of a ZeroGPU Space. Its own figure cannot be asked for
+# at the start, where the weights must be placed.
+ZERO_GPU_BYTES = 48 * 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """`name`: in words, for people. Bytes are of GPU memory, or of the machine's without a GPU.
+
+    `index`: CUDA's number of the GPU. `zero_gpu`: a GPU that is lent for each call (a Hugging Face
+    ZeroGPU Space). `float16`: False for a GPU that computes NaN in it. `bfloat16`: a CPU that
+    multiplies in it (AVX512-BF16); others only imitate it, slower than float32. `notice`: a
+    sentence for the user on why it is this device, None where it is the expected one.
+    """
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    total_bytes: int
+    free_bytes: int
+    index: int = 0
+    zero_gpu: bool = False
+    float16: bool = True
+    bfloat16: bool = False
+    notice: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What memory depends on in a checkpoint: parameters, and channels at the outer levels.
+
+    `vae_float32`: parameters of the VAE, those that encode, which stay in float32 on a GPU. The
+    defaults are those of Stable Video Diffusion's published checkpoints.
+    """
+
+    unet: int = 1_524_623_082
+    vae: int = 97_742_847
+    image_encoder: int = 632_076_800
+    vae_float32: int = 34_163_664
+    unet_channels: int = UNET_CHANNELS
+    vae_channels: int = VAE_CHANNELS
+
+    @property
+    def all(self) -> int:
+        return self.unet + self.vae + self.image_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """`offload`: the weights stay on the GPU, come one model at a time, or one layer at a time.
+
+    `split_guidance`: the two halves of a guided step run after each other; same result, less
+    memory, hardly slower on a large model. `decode_chunk_size`: frames decoded together, also the
+    same result however many; but without `whole_clip` each of these slices becomes a clip of its
+    own, as in stock, which takes less and looks a little different.
+    `dtype`: of the UNet, unless `single_unet`, and of the decoder. `index`: CUDA's number of the
+    GPU, which does not matter for what is compiled.
+    """
+
+    device: Literal["cpu", "cuda"]
+    index: int = field(default=0, repr=False)
+    dtype: Literal["float16", "bfloat16", "float32"]
+    single_unet: bool = False
+    offload: Offload = "none"
+    split_guidance: bool = False
+    decode_chunk_size: int
+    whole_clip: bool = True
+
+    @property
+    def target(self) -> str:
+        """The device in torch's words: "cpu", or "cuda:0"."""
+        return "cpu" if self.device == "cpu" else f"cuda:{self.index}"
+
+    def smaller(self) -> "MemoryPlan | None":
+        """The next plan to try when memory ran out, clearly smaller everywhere; None: no other."""
+        chunk = max(1, self.decode_chunk_size // 2)
+        step = replace(self, split_guidance=True, decode_chunk_size=chunk)
+        if self.device == "cuda" and self.offload == "none":
+            step = replace(step, offload="model")
+        elif self.device == "cuda" and self.offload == "model" and self.split_guidance:
+            step = replace(step, offload="sequential", decode_chunk_size=1)
+        elif self.device == "cuda" and self.offload == "sequential" and self.split_guidance:
+            step = replace(step, decode_chunk_size=1, whole_clip=False)
+        return None if step == self else step
+
+    def told(self) -> str:
+        """The plan in words, e.g. "model offload, 4 frames decoded at once"."""
+        frames = "1 frame" if self.decode_chunk_size == 1 else f"{self.decode_chunk_size} frames"
+        offload = [] if self.offload == "none" else [f"{self.offload} offload"]
+        guidance = ["guidance in two halves"] if self.split_guidance else []
+        apart = [] if self.whole_clip else ["each for itself"]
+        return ", ".join([*offload, *guidance, f"{frames} decoded at once", *apart])
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Bytes that one video takes: weights of all parts, of the UNet, of the VAE; the activations of
+    one step, whole and with split guidance; those of one frame while all are decoded at once, or
+    in slices, when there are also those of the whole `clip` of `num_frames`."""
+
+    weights: float
+    unet_weights: float
+    vae_weights: float
+    step: float
+    split_step: float
+    frame: float
+    clip: float
+    sliced_frame: float
+    num_frames: int
+
+    def decode(self, at_once: int, whole_clip: bool = True) -> float:
+        """Bytes of decoding `at_once` frames at a time."""
+        if whole_clip and at_once < self.num_frames:
+            return self.clip + self.sliced_frame * at_once
+        return self.frame * at_once
+
+    def frames_within(self, room: float) -> tuple[int, bool]:
+        """How many frames can be decoded at a time in `room` bytes, and whether as a whole clip."""
+        if self.decode(self.num_frames) <= room:
+            return self.num_frames, True
+        if self.decode(1) <= room:
+            most = int((room - self.clip) / self.sliced_frame)
+            return min(self.num_frames - 1, max(1, most)), True
+        return _even(self.num_frames, room / self.frame), False
+
+    def peak(self, plan: MemoryPlan) -> float:
+        """Bytes at the worst moment of a video made by `plan`."""
+        step = self.split_step if plan.split_guidance else self.step
+        decode = self.decode(plan.decode_chunk_size, plan.whole_clip)
+        return max(
+            self.unet_weights_beside(plan.offload) + step,
+            self.vae_weights_beside(plan.offload) + decode,
+        )
+
+    def unet_weights_beside(self, offload: Offload) -> float:
+        """Bytes of weights on the GPU while the UNet works."""
+        return {"none": self.weights, "model": self.unet_weights, "sequential": 0.0}[offload]
+
+    def vae_weights_beside(self, offload: Offload) -> float:
+        """Bytes of weights on the GPU while the VAE works."""
+        return {"none": self.weights, "model": self.vae_weights, "sequential": 0.0}[offload]
+
+
+def demand(checkpoint: Checkpoint, parts: Parts, bytes_per_number: int) -> Demand:
+    """What the checkpoint's largest size and own number of frames take."""
+    pixels = max(width * height for width, height in checkpoint.sizes)
+    halves = 2 if checkpoint.max_guidance_scale > 1 else 1
+    unet_scale = parts.unet_channels / UNET_CHANNELS * bytes_per_number / 2
+    vae_scale = parts.vae_channels / VAE_CHANNELS * bytes_per_number / 2
+    step = UNET_PER_PIXEL * pixels * checkpoint.num_frames
+    float32 = parts.vae_float32 * (4 - bytes_per_number)  # what float32 takes on top
+    return Demand(
+        weights=parts.all * bytes_per_number + float32,
+        unet_weights=parts.unet * bytes_per_number,
+        vae_weights=parts.vae * bytes_per_number + float32,
+        step=(UNET_FIXED + step * halves) * unet_scale,
+        split_step=(UNET_FIXED + step) * unet_scale,
+        frame=DECODE_PER_PIXEL * pixels * vae_scale,
+        clip=CLIP_PER_PIXEL * pixels * vae_scale * checkpoint.num_frames,
+        sliced_frame=SLICE_PER_PIXEL * pixels * vae_scale,
+        num_frames=checkpoint.num_frames,
+    )
+
+
+def plan(
+    device: Device, checkpoint: Checkpoint, parts: Parts | None = None, offload: Setting = "auto"
+) -> MemoryPlan:
+    """The fastest plan that fits.
+
+    `auto` keeps all weights on a GPU only where they and the peak fit twice over, since other
+    programs and larger requests come too. Another `offload` may use the last byte; where it does
+    not fit all the same, the next smaller one is planned. It has no effect without a GPU, nor on
+    ZeroGPU, where weights always stay. `parts`: SVD's own if left out.
+    """
+    needs = demand(checkpoint, parts or Parts(), bytes_per_number(device, checkpoint))
+    if device.kind == "cpu":
+        return _on_cpu(device, checkpoint, needs)
+    free = float(ZERO_GPU_BYTES if device.zero_gpu else device.free_bytes)
+    usable = free * USABLE
+    roomy = 2 * (needs.weights + needs.step) <= free
+    ways: tuple[Offload, ...] = get_args(Offload)
+    first = "none" if offload == "auto" else offload
+    for way in ("none",) if device.zero_gpu else ways[ways.index(first) :]:
+        for limit in (usable, free) if way == offload else (usable,):
+            # Half of a roomy GPU is enough for decoding, if it holds the whole clip.
+            half = max(free / 2, needs.vae_weights_beside(way) + needs.decode(1))
+            room = min(limit, half) if way == "none" and roomy else limit
+            found = _on_gpu(way, device, checkpoint, needs, limit, room)
+            fits = found.whole_clip and needs.peak(found) <= limit
+            if fits and (way != "none" or roomy or offload == "none" or device.zero_gpu):
+                return found
+    way = "none" if device.zero_gpu else "sequential"
+    return _on_gpu(way, device, checkpoint, needs, usable, usable)
+
+
+def opens_in_half(device: Device, checkpoint: Checkpoint) -> bool:
+    """Whether the weights of `checkpoint` are read in float16 for `device`."""
+    return device.kind == "cuda" and bytes_per_number(device, checkpoint) == 2
+
+
+def bytes_per_number(device: Device, checkpoint: Checkpoint) -> Literal[2, 4]:
+    """Bytes of a number in the UNet and the decoder of `checkpoint` on `device`."""
+    if device.kind == "cuda":
+        half = device.float16 and not checkpoint.single_precision_unet
+    else:
+        half = device.bfloat16 and checkpoint.half_precision_on_cpu
+    return 2 if half else 4
+
+
+def _on_cpu(device: Device, checkpoint: Checkpoint, needs: Demand) -> MemoryPlan:
+    return MemoryPlan(
+        device="cpu",
+        dtype="bfloat16" if bytes_per_number(device, checkpoint) == 2 else "float32",
+        single_unet=checkpoint.single_precision_unet,
+        decode_chunk_size=_even(checkpoint.num_frames, CPU_DECODE_BYTES / needs.frame),
+    )
+
+
+def _on_gpu(
+    offload: Offload,
+    device: Device,
+    checkpoint: Checkpoint,
+    needs: Demand,
+    limit: float,
+    room: float,
+) -> MemoryPlan:
+    """`limit`: bytes for a step and its weights; `room`: those for decoding and its weights."""
+    at_once, whole_clip = needs.frames_within(room - needs.vae_weights_beside(offload))
+    return MemoryPlan(
+        device="cuda",
+        index=device.index,
+        dtype="float16" if bytes_per_number(device, checkpoint) == 2 else "float32",
+        offload=offload,
+        split_guidance=needs.unet_weights_beside(offload) + needs.step > limit,
+        decode_chunk_size=at_once,
+        whole_clip=whole_clip,
+    )
+
+
+def _even(num_frames: int, most: float) -> int:
+    """Frames per chunk, at most `most`, so that the chunks come out equally long: a short last one
+    looks different where each is a clip of its own."""
+    chunks = math.ceil(num_frames / max(1, min(num_frames, int(most))))
+    return math.ceil(num_frames / chunks)

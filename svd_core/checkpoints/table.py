@@ -1,0 +1,252 @@
+"""The table of checkpoints: what each is called, where it comes from, what it was trained for.
+
+Somewhat long: the table and what a folder may say about itself in `svd.json` are one contract.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from svd_core.errors import InvalidRequest, InvalidSettings, ModelBroken
+from svd_core.params import LIMITS
+from svd_core.params import checked as limited
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+DEMO = "svd-nano"
+"""The embedded checkpoint: always at hand, so what the app falls back to."""
+
+PIPELINE = "StableVideoDiffusionPipeline"
+DIALS = (
+    "sizes",
+    "num_frames",
+    "num_inference_steps",
+    "min_guidance_scale",
+    "max_guidance_scale",
+    "half_precision_on_cpu",
+    "single_precision_unet",
+)
+"""What a checkpoint folder may say about itself in `svd.json`."""
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """`source`: hub id or local folder. `sizes`: trained first; the rest work with some loss.
+
+    `revision`: branch, tag or commit on the hub; once loaded, the commit. Empty for a folder.
+    `memory_gb`: GPU memory for its default video, (least with model offload, with all weights on
+    the GPU), estimated by `memory_plan.demand`; zeros where nobody worked it out.
+    `half_precision_on_cpu`: its videos are as good in bfloat16, which some CPUs work in faster.
+    `single_precision_unet`: its UNet needs float32 everywhere.
+    `cpu_core_s`: processor seconds of its default video, summed over the cores; 0: not known.
+    """
+
+    name: str
+    source: str
+    revision: str = "main"
+    sizes: tuple[Size, ...]
+    num_frames: int
+    num_inference_steps: int
+    min_guidance_scale: float
+    max_guidance_scale: float
+    licence: str
+    licence_url: str
+    gated: bool = False
+    memory_gb: tuple[float, float] = (0.0, 0.0)
+    half_precision_on_cpu: bool = False
+    single_precision_unet: bool = False
+    cpu_core_s: float = 0.0
+    summary: str
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, or None for a checkpoint on the hub."""
+        return None if HUB_ID.fullmatch(self.source) else Path(self.source)
+
+
+def _published(name: str, repo: str, num_frames: int, summary: str, **more: Any) -> Checkpoint:
+    """One of Stability AI's three. Steps and guidance are diffusers' defaults; the sizes are those
+    of Stability's own hosted service, the first being the one trained."""
+    return Checkpoint(
+        name=name,
+        source=f"stabilityai/{repo}",
+        sizes=((1024, 576), (576, 1024), (768, 768)),
+        num_frames=num_frames,
+        num_inference_steps=25,
+        min_guidance_scale=1.0,
+        max_guidance_scale=3.0,
+        licence="Stability AI Community License",
+        licence_url=f"https://huggingface.co/stabilityai/{repo}",
+        summary=summary,
+        **more,
+    )
+
+
+CHECKPOINTS: Mapping[str, Checkpoint] = {
+    checkpoint.name: checkpoint
+    for checkpoint in (
+        Checkpoint(
+            name=DEMO,
+            source=str(ASSETS / DEMO),
+            revision="",
+            sizes=((512, 288), (288, 512), (384, 384)),
+            num_frames=14,
+            num_inference_steps=1,
+            min_guidance_scale=1.0,
+            max_guidance_scale=1.0,
+            licence="CC BY-SA 4.0",
+            licence_url="https://creativecommons.org/licenses/by-sa/4.0/",
+            cpu_core_s=18.0,  # 9 s on 2 cores
+            summary="a small demonstration model that runs without a GPU",
+        ),
+        _published(
+            "svd-xt",
+            "stable-video-diffusion-img2vid-xt",
+            25,
+            "Stable Video Diffusion XT, 25 frames",
+            memory_gb=(7.2, 11.0),
+        ),
+        _published(
+            "svd-xt-1.1",
+            "stable-video-diffusion-img2vid-xt-1-1",
+            25,
+            "SVD-XT tuned at fps 6 and motion 127 for steadier videos; accept its licence first",
+            gated=True,
+            memory_gb=(7.2, 11.0),
+        ),
+        _published(
+            "svd",
+            "stable-video-diffusion-img2vid",
+            14,
+            "Stable Video Diffusion, 14 frames",
+            memory_gb=(6.2, 9.0),
+        ),
+    )
+}
+
+
+def find_checkpoint(name: str, cuda: bool) -> Checkpoint:
+    """The checkpoint called `name`: `auto`, a name of the table, a hub id or a local folder.
+
+    `cuda`: whether there is a GPU; `auto` takes svd-xt with one and svd-nano without. Nothing is
+    downloaded. A hub id outside the table gets SVD-XT's dials until `settled` has seen its files.
+    Raises `InvalidSettings` for a name that is none of these, `ModelBroken` for a wrong folder.
+    """
+    if name == "auto":
+        name = "svd-xt" if cuda else DEMO
+    found = CHECKPOINTS.get(name)
+    if found is not None:
+        folder = found.folder
+        return settled(found, folder) if folder and folder.is_dir() else found
+    for known in CHECKPOINTS.values():
+        if name == known.source:
+            return known
+    if name and Path(name).expanduser().is_dir():
+        return _of_folder(Path(name).expanduser().resolve())
+    if HUB_ID.fullmatch(name):
+        return _unknown(name.rsplit("/", 1)[1], name, "main", f"https://huggingface.co/{name}")
+    raise InvalidSettings(
+        f"There is no model {name!r}. Known: auto, {', '.join(CHECKPOINTS)}, a hub id such as "
+        "owner/name, or the path of a checkpoint folder."
+    )
+
+
+def settled(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    """`checkpoint` with the dials its files in `folder` name.
+
+    The UNet's config knows `num_frames` (a 14-frame model must not be asked for 25); an optional
+    `svd.json` knows `sizes` ([[width, height], ...]), `num_frames`, `num_inference_steps`,
+    `min_guidance_scale`, `max_guidance_scale`, `half_precision_on_cpu`,
+    `single_precision_unet`. Raises `ModelBroken`, naming the file.
+    """
+    index = read_json(folder / "model_index.json")
+    if index.get("_class_name") != PIPELINE:
+        raise ModelBroken(
+            f"{folder / 'model_index.json'} is of a {index.get('_class_name', 'model')}; only "
+            f"checkpoints of a {PIPELINE} can be used."
+        )
+    dials = {}
+    num_frames = read_json(folder / "unet" / "config.json").get("num_frames")
+    if num_frames is not None:
+        dials["num_frames"] = num_frames
+    own = folder / "svd.json"
+    if own.is_file():
+        dials |= read_json(own)
+    return replace(checkpoint, **_checked(dials, own))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in the file `path`. Raises `ModelBroken`, naming the file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelBroken(f"{path} is missing; the checkpoint is not complete.") from None
+    except (OSError, ValueError) as error:
+        raise ModelBroken(f"{path} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise ModelBroken(f"{path} must hold one JSON object.")
+    return found
+
+
+def _of_folder(folder: Path) -> Checkpoint:
+    if not (folder / "model_index.json").is_file():
+        raise ModelBroken(
+            f"{folder} is not a checkpoint folder: it has no model_index.json. Give the folder "
+            "that diffusers' save_pretrained wrote."
+        )
+    return settled(_unknown(folder.name, str(folder), "", ""), folder)
+
+
+def _unknown(name: str, source: str, revision: str, url: str) -> Checkpoint:
+    return replace(
+        CHECKPOINTS["svd-xt"],
+        name=name,
+        source=source,
+        revision=revision,
+        licence="see its model card",
+        licence_url=url,
+        memory_gb=(0.0, 0.0),
+        summary=f"{source}, chosen by you",
+    )
+
+
+def _checked(dials: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`dials` as fields of a `Checkpoint`. Raises `ModelBroken` for unknown or unusable ones."""
+    checked: dict[str, Any] = {}
+    try:
+        for name, value in dials.items():
+            if name not in DIALS:
+                raise ValueError(f"{name!r} is not known, only {', '.join(DIALS)}")
+            if value is None:
+                raise ValueError(f"{name} must not be null")
+            if name == "sizes":
+                checked[name] = _sizes(value)
+            elif name in ("half_precision_on_cpu", "single_precision_unet"):
+                checked[name] = _flag(name, value)
+            else:
+                checked[name] = limited(name, LIMITS[name], value)
+    except (TypeError, ValueError) as error:
+        raise ModelBroken(f"{path} is wrong: {error}.") from error
+    except InvalidRequest as error:
+        raise ModelBroken(f"{path} is wrong: {error.message}") from error
+    return checked
+
+
+def _sizes(value: Any) -> tuple[Size, ...]:
+    sizes = tuple((int(width), int(height)) for width, height in value)
+    if not sizes or any(side < 32 or side % 8 for size in sizes for side in size):
+        raise ValueError("sizes must be pairs of multiples of 8, at least 32")
+    return sizes
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false")
+    return value

@@ -1,0 +1,166 @@
+"""Device selection: the GPU with the most free memory, or the CPU; and the state of a device.
+
+A GPU that the installed torch has no code for is passed over, with a notice. ROCm's GPUs are CUDA's
+to torch. Apple's MPS and Intel's XPU are not supported.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Collection
+
+import torch
+
+from svd_core.checkpoints.memory_plan import Device, MemoryPlan
+from svd_core.errors import DeviceUnavailable
+from svd_core.settings import on_zero_gpu
+
+FULL = (
+    "out of memory",
+    "can't allocate memory",
+    "ALLOC_FAILED",
+    "unable to find an engine",  # cuDNN, with no room for the workspace of any algorithm
+)
+"""In the text of the plain RuntimeErrors by which torch, cuBLAS and cuDNN say it."""
+
+NAN_IN_FLOAT16 = re.compile(r"\bGTX 16\d\d\b")
+"""Names of GPUs whose convolutions give NaN in float16."""
+
+ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)([af]?)")
+"""Of `torch.cuda.get_arch_list()`: machine code or PTX, compute capability times ten, and whether
+it is for that one GPU (a) or its family (f) only."""
+
+Capability = tuple[int, int]
+
+
+def find_device() -> Device:
+    """The device that models run on here. Raises `DeviceUnavailable` if no GPU answers."""
+    if on_zero_gpu():
+        return Device(kind="cuda", name="ZeroGPU", total_bytes=0, free_bytes=0, zero_gpu=True)
+    if not torch.cuda.is_available():
+        return _cpu(None)
+    found: list[Device] = []
+    notice, silent = None, None
+    for index in range(torch.cuda.device_count()):
+        try:
+            notice = without_code(index)
+            if notice is None:
+                found.append(_gpu(index))
+        except RuntimeError as error:
+            silent = error
+    if found:
+        return max(found, key=lambda device: device.free_bytes)
+    if silent is not None:
+        raise DeviceUnavailable(
+            f"The GPU does not answer ({str(silent).splitlines()[0]}); restart the machine, or set "
+            "CUDA_VISIBLE_DEVICES to an empty text to use the CPU."
+        ) from silent
+    return _cpu(notice)
+
+
+def without_code(index: int) -> str | None:
+    """A sentence for a GPU that the installed torch has no code for, None where it has."""
+    capability = torch.cuda.get_device_capability(index)
+    if torch.version.hip or runs_on(capability, torch.cuda.get_arch_list()):
+        return None
+    name, version = torch.cuda.get_device_name(index), ".".join(map(str, capability))
+    return (
+        f"The installed torch {torch.__version__} has no code for {name} (compute capability "
+        f"{version}), so the CPU is used; install a torch build for this GPU."
+    )
+
+
+def runs_on(capability: Capability, architectures: Collection[str]) -> bool:
+    """Whether code for `architectures` runs on a GPU of `capability`.
+
+    Machine code runs on later GPUs of the same major version, PTX on all later ones (CUDA C++
+    Programming Guide, "Application Compatibility"). True where the list says nothing.
+    """
+    known = [found for each in architectures if (found := ARCHITECTURE.fullmatch(each))]
+    return not known or any(_runs(capability, *found.groups()) for found in known)
+
+
+def _runs(capability: Capability, kind: str, number: str, only: str) -> bool:
+    built = divmod(int(number), 10)
+    if only == "a":
+        return built == capability
+    same_family = kind == "sm" or only == "f"
+    return built <= capability and (not same_family or built[0] == capability[0])
+
+
+def _gpu(index: int) -> Device:
+    free, total = torch.cuda.mem_get_info(index)
+    name = torch.cuda.get_device_name(index)
+    return Device(
+        kind="cuda",
+        index=index,
+        name=f"{name}, {total / 1e9:.0f} GB",
+        total_bytes=total,
+        free_bytes=free,
+        float16=not NAN_IN_FLOAT16.search(name),
+    )
+
+
+def _cpu(notice: str | None) -> Device:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Device(
+        kind="cpu",
+        name="CPU, 1 core" if cores == 1 else f"CPU, {cores} cores",
+        total_bytes=0,
+        free_bytes=0,
+        bfloat16=bool(torch.cpu._is_avx512_bf16_supported()),
+        notice=notice,
+    )
+
+
+def available_memory(plan: MemoryPlan) -> int | None:
+    """Bytes that are free on the plan's GPU, or held by this process. None where not known."""
+    if not _on_cuda(plan):
+        return None
+    try:
+        free, _ = torch.cuda.mem_get_info(plan.index)
+        return free + torch.cuda.memory_reserved(plan.index)
+    except RuntimeError:  # the device is lost, which the next clip finds out
+        return None
+
+
+def forget_peak(plan: MemoryPlan) -> None:
+    """Begin to count for `peak_memory` anew, where that can be."""
+    if _on_cuda(plan):
+        torch.cuda.reset_peak_memory_stats(plan.index)
+
+
+def peak_memory(plan: MemoryPlan) -> int | None:
+    """Most bytes held since `forget_peak` on the GPU; without one by the process, since its start.
+    None where the system does not tell."""
+    if _on_cuda(plan):
+        return torch.cuda.max_memory_allocated(plan.index)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that a device, or the machine, has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text in str(error) for text in FULL
+    )
+
+
+def is_lost(plan: MemoryPlan) -> bool:
+    """Whether the plan's GPU computes nothing any more. After some errors (illegal memory access,
+    failed assertion, a driver that restarted) CUDA refuses all further work of the process."""
+    if plan.device == "cpu":
+        return False
+    try:
+        torch.ones(1, device=plan.target).add(1).item()
+    except RuntimeError as error:
+        return not is_out_of_memory(error)
+    return False
+
+
+def _on_cuda(plan: MemoryPlan) -> bool:
+    return plan.device == "cuda" and torch.cuda.is_available()

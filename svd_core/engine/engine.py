@@ -1,0 +1,216 @@
+"""The engine: a framed photo in, frames out. `SvdEngine` runs Stable Video Diffusion."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from PIL import Image
+
+from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.memory_plan import Device, Setting
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.table import DEMO, Checkpoint, find_checkpoint
+from svd_core.errors import DeviceUnavailable, InvalidImage, ModelUnavailable, OutOfMemory
+from svd_core.events import OnProgress, Progress, Stage
+from svd_core.params import VideoParams
+from svd_core.types import Clip
+
+if TYPE_CHECKING:
+    from svd_core.engine.loaded_model import LoadedModel
+
+log = logging.getLogger(__name__)
+
+State = Literal["loading", "ready", "failed"]
+
+POLL_S = 0.5
+"""How often a call that waits for another one gives a sign of life."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineStatus:
+    """What runs where, for people. While `loading`, the checkpoint is the one that is expected.
+    `ready` is also one that had to make room for another which then could not be loaded.
+
+    `device`: in words, e.g. "CPU, 2 cores" or "NVIDIA L4, 24 GB, model offload"; empty until
+    known. `offer`: what requests may ask for; of those on the hub more is known once they have been
+    loaded. `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead.
+    """
+
+    checkpoint: Checkpoint
+    device: str
+    state: State
+    offer: Offer
+    notice: str | None = None
+
+
+class Engine(Protocol):
+    """Turns framed photos into frames. Methods may be called from any thread."""
+
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+        """Make ready what `generate` needs for `VideoParams.model`; returns at once where it is.
+
+        The checkpoint is the one that runs. Raises `InvalidRequest` for a model that is not on
+        offer, `ModelUnavailable`, `OutOfMemory`, `DeviceUnavailable`.
+        """
+        ...
+
+    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+        """The clip of `image`, an RGB picture framed to one of the checkpoint's sizes.
+
+        Whatever `on_progress` raises comes out, and the engine stays ready for the next call.
+        Raises what `load` raises, and `GenerationFailed`. After `DeviceLost` no call of this
+        process can use the device any more.
+        """
+        ...
+
+    @property
+    def status(self) -> EngineStatus: ...
+
+
+class SvdEngine:
+    """Stable Video Diffusion on this machine: one video at a time, one checkpoint in memory.
+
+    `model`: see `Offer.of`. `fall_back`: run svd-nano, and say so in `status.notice`, when the
+    usual checkpoint cannot be had. A folder given by path never falls back, nor does what a request
+    asks for by name. Torch is imported by the first `load`. Raises `InvalidSettings` or
+    `ModelBroken` for a wrong `model`.
+    """
+
+    def __init__(
+        self,
+        model: str = "auto",
+        offload: Setting = "auto",
+        *,
+        fall_back: bool = True,
+        speed_ups: SpeedUps | None = None,
+    ) -> None:
+        offer = Offer.of(model, cuda=False)
+        self._model = model
+        self._offload = offload
+        self._speed_ups = speed_ups or SpeedUps()
+        self._fall_back = fall_back and (model == "auto" or offer.usual.folder is None)
+        self._lock = threading.Lock()
+        self._loaded: LoadedModel | None = None
+        self._loading = Progress(stage=Stage.LOADING)
+        self._status = EngineStatus(checkpoint=offer.usual, device="", state="loading", offer=offer)
+
+    @property
+    def status(self) -> EngineStatus:
+        loaded = self._loaded
+        offload = "" if loaded is None else loaded.offload
+        device = f"{self._status.device}, {offload} offload" if offload else self._status.device
+        told = (self._status.notice, None if loaded is None else loaded.notice)
+        notice = " ".join(filter(None, told)) or None
+        return replace(self._status, device=device, notice=notice)
+
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+        """See `Engine.load`. A load that failed or was stopped is tried afresh by the next call."""
+        found = self._at_hand(model)
+        if found is None:
+            on_progress(self._loading)
+            with self._turn(on_progress, lambda: self._loading):
+                found = self._wanted(model, on_progress)
+        return found.checkpoint
+
+    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+        """See `Engine.generate`. The same model, image, parameters and machine: the same frames."""
+        self.load(on_progress, params.model)
+        if image.width % 8 or image.height % 8:
+            raise InvalidImage(
+                f"The picture must be framed to multiples of 8, not {image.width}x{image.height}."
+            )
+        with self._turn(on_progress, lambda: Progress(stage=Stage.ENCODING)):
+            wanted = self._wanted(params.model, on_progress)  # another call may have had a turn
+            return wanted.make_clip(image, params, on_progress)
+
+    @contextmanager
+    def _turn(self, on_progress: OnProgress, sign: Callable[[], Progress]) -> Iterator[None]:
+        """Hold the engine; while another call has it, report `sign()`, which may raise."""
+        while not self._lock.acquire(timeout=POLL_S):
+            on_progress(sign())
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _at_hand(self, model: str | None) -> "LoadedModel | None":
+        """What is in memory, if that is what is asked for. Raises `InvalidRequest`."""
+        found = self._loaded
+        if found is None or found.checkpoint.source != self._status.offer.named(model).source:
+            return None
+        return found
+
+    def _wanted(self, model: str | None, on_progress: OnProgress) -> "LoadedModel":
+        """What is asked for, in memory."""
+        if (found := self._at_hand(model)) is not None:
+            return found
+        # Huge pages halve the processor time of decoding on a CPU. Torch reads this once, early.
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+        from svd_core.engine.pipeline_loader import find_device  # brings torch, which takes seconds
+
+        try:
+            device = find_device()
+        except DeviceUnavailable as error:
+            if self._loaded is None:
+                self._tell(state="failed", notice=error.message)
+            raise
+        if not self._status.device:  # from now on it is known what `auto` stands for
+            self._tell(offer=Offer.of(self._model, cuda=device.kind == "cuda"))
+        wanted = self._status.offer.named(model)
+        try:
+            return self._bring(wanted, device, on_progress)
+        except ModelUnavailable as error:
+            if not self._fall_back or model is not None or wanted.name == DEMO:
+                raise
+            why = f"{error.message} Until then {DEMO}, a small demonstration model, runs here."
+        return self._bring(find_checkpoint(DEMO, cuda=False), device, on_progress, why)
+
+    def _bring(
+        self, wanted: Checkpoint, device: Device, on_progress: OnProgress, why: str | None = None
+    ) -> "LoadedModel":
+        """`why`: it stands in for the usual one, for this reason."""
+        from svd_core.engine.loaded_model import LoadedModel
+
+        def report(progress: Progress) -> None:
+            self._loading = progress
+            on_progress(progress)
+
+        before = self._status
+        notice = before.notice if before.offer.stand_in else why
+        self._tell(checkpoint=wanted, device=device.name, state="loading", notice=notice)
+        try:
+            self._loaded = found = LoadedModel.open(
+                wanted, device, self._offload, self._speed_ups, report, self._make_room
+            )
+        except BaseException as error:  # a stop and Ctrl-C too: no status may stay at loading
+            if before.state == "ready":  # the next call has what it asks for loaded again
+                self._status = before
+            elif isinstance(error, ModelUnavailable | OutOfMemory | DeviceUnavailable):
+                self._tell(state="failed", notice=error.message)
+            raise
+        finally:
+            self._loading = Progress(stage=Stage.LOADING)
+        offer = before.offer.seen(found.checkpoint)
+        if why is not None:
+            offer = replace(offer, stand_in=found.checkpoint)
+        notice = notice if offer.stand_in else None
+        self._tell(checkpoint=found.checkpoint, state="ready", offer=offer, notice=notice)
+        if found.notice is not None:
+            log.warning("%s", found.notice)
+        return found
+
+    def _make_room(self) -> Device:
+        """Have nothing in memory. Returns the device, with what is free on it then."""
+        from svd_core.engine.pipeline_loader import find_device
+
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None
+        return find_device()
+
+    def _tell(self, **changes: Any) -> None:
+        self._status = replace(self._status, **changes)

@@ -1,0 +1,246 @@
+"""A checkpoint in memory: how it gets there, and clips made with it, also when memory is short."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from PIL import Image
+
+from svd_core.checkpoints.defaults import filled, held_fps, held_notes
+from svd_core.checkpoints.eta import Pace, Timing, byte_reports, first_guess
+from svd_core.checkpoints.hub import Snapshot, fetch, files_in, needed_files
+from svd_core.checkpoints.memory_plan import Device, MemoryPlan, Offload, Setting, opens_in_half
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.table import Checkpoint, settled
+from svd_core.engine.devices import (
+    available_memory,
+    forget_peak,
+    is_lost,
+    is_out_of_memory,
+    peak_memory,
+)
+from svd_core.engine.memory_fallback import MemoryFallback
+from svd_core.engine.optimizations.aot_package import use_package
+from svd_core.engine.optimizations.attention_probe import attention_backends
+from svd_core.engine.optimizations.torch_compile import Compiled, Kind
+from svd_core.engine.pipeline_loader import free, give_up, open_folder, parts_of, place
+from svd_core.engine.sampling import make_frames
+from svd_core.engine.turbo_weights import TurboWeights
+from svd_core.errors import DeviceLost, GenerationFailed, OutOfMemory
+from svd_core.events import OnProgress
+from svd_core.media.fingerprint import fingerprint
+from svd_core.params import Speed, VideoParams
+from svd_core.types import Clip, Frames
+
+DECODED_APART = (
+    "There was too little memory to decode all frames together, so they were decoded in groups, "
+    "which looks a little different."
+)
+
+COMPILING = "The UNet is compiled for this size first, which takes minutes."
+
+log = logging.getLogger(__name__)
+
+
+class LoadedModel:
+    """A checkpoint ready to make clips, one at a time. `memory`: its plans, of which the current
+    one is in place."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, pipeline: Any, memory: MemoryFallback, speed_ups: SpeedUps
+    ) -> None:
+        self.checkpoint = checkpoint
+        self._pipeline = pipeline
+        self._memory = memory
+        chosen = memory.current
+        self._placed: tuple[MemoryPlan, bool] | None = (chosen, False)  # None: placing it broke off
+        self._turbo = TurboWeights(speed_ups.turbo)
+        self._compiled = Compiled(speed_ups)
+        folder = checkpoint.folder
+        weights = fingerprint(folder) if folder else checkpoint.revision
+        self._model = f"{checkpoint.name} {weights}"
+        self._timings: dict[Kind, Timing] = {}  # of the last clip of that kind
+        usual = filled(VideoParams(seed=0), checkpoint, chosen.decode_chunk_size)
+        kind = Kind.of(self._model, chosen, checkpoint.sizes[0], usual)
+        use_package(pipeline.unet, kind, speed_ups)
+
+    @classmethod
+    def open(
+        cls,
+        wanted: Checkpoint,
+        device: Device,
+        offload: Setting,
+        speed_ups: SpeedUps,
+        on_progress: OnProgress,
+        make_room: Callable[[], Device],
+    ) -> "LoadedModel":
+        """`wanted` downloaded, read and placed on `device`.
+
+        `make_room`: called once the files are there, so that nothing makes room for what cannot be
+        had. Its `checkpoint` has the dials of the files. Raises `ModelUnavailable`, `OutOfMemory`,
+        `DeviceLost`.
+        """
+        on_bytes = byte_reports(on_progress)
+        half = opens_in_half(device, wanted)
+        folder = wanted.folder
+        found = Snapshot(folder, "") if folder else fetch(wanted, half, on_bytes)
+        checkpoint = settled(replace(wanted, revision=found.revision), found.folder)
+        needed_files(files_in(found.folder), half, str(found.folder))
+        device = make_room()
+        pipeline = open_folder(found.folder, half, on_bytes)
+        memory = MemoryFallback(device, checkpoint, parts_of(pipeline), offload)
+        if not device.zero_gpu:  # that is lent later
+            _choose_attention(pipeline, memory.current, speed_ups)
+        chosen: MemoryPlan | None = memory.current
+        while chosen is not None:
+            try:
+                place(pipeline, chosen)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    _raise_if_lost(error, chosen)
+                    raise
+                chosen = chosen.smaller()
+            else:
+                if chosen != memory.current:
+                    memory.ran_out(chosen, available_memory(chosen))
+                return cls(checkpoint, pipeline, memory, speed_ups)
+        give_up(pipeline)
+        raise OutOfMemory(memory.nothing_fits())
+
+    def close(self) -> None:
+        """Give its memory back, whoever may still hold on to it. It makes no more clips."""
+        self._turbo = TurboWeights(None)
+        give_up(self._pipeline)
+
+    @property
+    def offload(self) -> Offload | None:
+        """How weights wait beside the GPU, None if they do not."""
+        found = self._memory.current.offload
+        return None if found == "none" else found
+
+    @property
+    def notice(self) -> str | None:
+        """What the operator should know of the device and the memory plan; None: nothing."""
+        return self._memory.notice
+
+    def make_clip(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+        """See `Engine.generate`."""
+        first = chosen = self._memory.begin(available_memory(self._memory.current))
+        asked = filled(params, self.checkpoint, chosen.decode_chunk_size)
+        notes = held_notes(asked, self.checkpoint) + self._turbo.check(asked.speed)
+        note, free_bytes = None, None
+        forget_peak(chosen)
+        while (frames := self._try(chosen, image, asked, note, on_progress)) is None:
+            if chosen == first:
+                free_bytes = available_memory(chosen)
+            smaller = chosen.smaller()
+            if smaller is None:
+                raise OutOfMemory(self._too_small(asked, image, available_memory(chosen)))
+            chosen = smaller
+            chunk = min(chosen.decode_chunk_size, asked.decode_chunk_size or 1)
+            asked = replace(asked, decode_chunk_size=chunk)
+            note = f"Memory ran out, so it was made again with {chosen.told()}."
+        if chosen == first:
+            self._memory.worked(chosen)
+        elif self._ordinary(params, first):
+            self._memory.ran_out(chosen, free_bytes)
+        if not chosen.whole_clip and (asked.decode_chunk_size or 1) < len(frames):
+            notes += (DECODED_APART,)
+        return Clip(frames, asked, notes + ((note,) if note else ()), peak_memory(chosen))
+
+    def _try(
+        self,
+        chosen: MemoryPlan,
+        image: Image.Image,
+        params: VideoParams,
+        note: str | None,
+        on_progress: OnProgress,
+    ) -> Frames | None:
+        """Frames, or None if memory ran out. (The error must be gone before the next try: it
+        holds on to every tensor of the call.)"""
+        assert params.num_inference_steps is not None
+        assert params.num_frames is not None
+        on_cpu = chosen.device == "cpu"
+        pixels = image.width * image.height
+        guess = first_guess(self.checkpoint, pixels, params.num_frames) if on_cpu else None
+        kind = Kind.of(self._model, chosen, image.size, params)
+        pace = Pace(
+            num_steps=params.num_inference_steps,
+            num_frames=params.num_frames,
+            on_cpu=on_cpu,
+            expected=self._timings.get(kind) or guess,
+        )
+        try:
+            compiled = self._compiled.wanted(kind)
+            new = compiled and not self._compiled.had(kind)
+            notes = [*([note] if note else []), *([COMPILING] if new else [])]
+            on_progress(replace(pace.encoding(), note=" ".join(notes) or None))
+            self._settle(chosen, params.speed, compiled)
+            fps = held_fps(params.fps)
+            whole = chosen.whole_clip
+            frames = make_frames(self._pipeline, image, params, fps, pace, on_progress, whole)
+            if compiled:
+                self._compiled.note(kind)
+            if pace.timing is not None:
+                self._timings[kind] = pace.timing
+            return frames
+        except (RuntimeError, ValueError, MemoryError) as error:
+            if is_out_of_memory(error):
+                return None
+            _raise_if_lost(error, chosen)
+            raise GenerationFailed(f"The model failed: {_first_line(error)}") from error
+        finally:
+            self._free()
+
+    def _free(self) -> None:
+        """Make ready for the next clip. An error under way says more than one of this."""
+        try:
+            free(self._pipeline)
+        except RuntimeError:
+            self._placed = None
+
+    def _settle(self, chosen: MemoryPlan, speed: Speed, compiled: bool) -> None:
+        """Bring the weights for `speed` to where they are wanted, unless they are there."""
+        if not self._turbo.belong(speed):
+            self._placed = None
+            self._pipeline.remove_all_hooks()
+            self._turbo.exchange(self._pipeline.unet)
+        if (chosen, compiled) != self._placed:
+            self._placed = None
+            place(self._pipeline, chosen, compiled)
+            self._placed = chosen, compiled
+
+    def _ordinary(self, params: VideoParams, chosen: MemoryPlan) -> bool:
+        """Whether a request asks for no more than the plan was made for."""
+        return (params.num_frames or 0) <= self.checkpoint.num_frames and (
+            params.decode_chunk_size or 0
+        ) <= chosen.decode_chunk_size
+
+    def _too_small(self, params: VideoParams, image: Image.Image, free_bytes: int | None) -> str:
+        guided = (params.max_guidance_scale or 1.0) > 1.0
+        return self._memory.too_small(image.size, params.num_frames or 1, guided, free_bytes)
+
+
+def _choose_attention(pipeline: Any, chosen: MemoryPlan, speed_ups: SpeedUps) -> None:
+    """Have the UNet's attention computed by what is right and fastest on the plan's GPU."""
+    if chosen.device == "cpu":
+        return
+    try:
+        backends = attention_backends(chosen.target, chosen.dtype, speed_ups.folder)
+    except RuntimeError as error:
+        _raise_if_lost(error, chosen)
+        log.warning("Attention backends could not be probed: %s", _first_line(error))
+    else:
+        pipeline.unet.forward.backends = backends
+
+
+def _raise_if_lost(error: Exception, chosen: MemoryPlan) -> None:
+    if is_lost(chosen):
+        raise DeviceLost(
+            f"The GPU stopped working ({_first_line(error)}); the program has to be started again."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,1 @@
+"""Inference optimizations: the same function of the weights in less time, switched one by one."""

@@ -1,0 +1,70 @@
+"""Stock's pipeline without what it does on the wrong device.
+
+Beside the GPU it blurs and shrinks the photo for the image encoder on the CPU, a tenth of a second,
+and twice a step it asks a tensor on the GPU whether there is guidance at all, and waits for that.
+(One look at the latents a step stays: that is how far a video is, and whether it may stop.) And
+with model offload it takes back to the CPU what never left it; see `cpu_offload`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from accelerate.hooks import UserCpuOffloadHook
+from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs
+from torch import Tensor
+
+from svd_core.engine.optimizations.cpu_offload import let_wait
+from svd_core.engine.optimizations.source_guard import trusted
+
+_THEIRS: Any = theirs
+_STOCK: Any = theirs.StableVideoDiffusionPipeline
+
+STOCK: Mapping[Callable[..., Any], str] = {
+    _STOCK.__call__: "dc8bf70786247eee",
+    _STOCK._encode_image: "9ea3217e6cf476b4",
+    _STOCK.enable_model_cpu_offload: "c97798e116d95e54",
+    _STOCK.maybe_free_model_hooks: "0d380a0280ff7f7a",
+    _THEIRS._resize_with_antialiasing: "0738b3737773ae31",
+}
+"""What is relied on here; see `source_guard.STOCK`."""
+
+SEEN = (224, 224)
+"""Height and width of what CLIP looks at."""
+
+
+def pipeline_class() -> Any:
+    """`SvdPipeline`; stock's own, with a warning, where that is not what it was."""
+    return SvdPipeline if trusted(["pipeline"], STOCK) else _STOCK
+
+
+class SvdPipeline(_STOCK):  # type: ignore[misc]
+    """`StableVideoDiffusionPipeline`, of the same parts and with the same answers."""
+
+    _guided = False
+    _all_hooks: list[UserCpuOffloadHook]
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Stock has the largest guidance as a number first, then each frame's in a tensor."""
+        if not isinstance(self.guidance_scale, Tensor):
+            self._guided = self.guidance_scale > 1
+        return self._guided
+
+    def enable_model_cpu_offload(self, *given: Any, **more: Any) -> None:
+        super().enable_model_cpu_offload(*given, **more)
+        self._all_hooks = let_wait(self._all_hooks)
+
+    def _encode_image(self, image: Any, device: torch.device | str, *more: Any) -> Tensor:
+        if torch.device(device).type == "cuda":
+            image = small(self.video_processor, image, device)
+        embeddings: Tensor = super()._encode_image(image, device, *more)
+        return embeddings
+
+
+def small(processor: Any, image: Any, device: torch.device | str) -> Tensor:
+    """What stock makes of a PIL image before CLIP's own preprocessing: (1, 3, *SEEN) in 0..1, made
+    on `device`. In double precision, since convolutions of floats on CUDA may round as TF32."""
+    pixels = processor.numpy_to_pt(processor.pil_to_numpy(image)).to(device, torch.float64)
+    shrunk: Tensor = _THEIRS._resize_with_antialiasing(pixels * 2 - 1, SEEN)
+    return ((shrunk + 1) / 2).float().cpu()

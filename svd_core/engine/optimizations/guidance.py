@@ -1,0 +1,67 @@
+"""The UNet's forward as the pipeline calls it: both halves of a guided step at once, or apart."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from svd_core.engine.optimizations.attention_probe import UNPROBED
+
+
+class Guidance:
+    """The UNet's forward, called once for both halves of a guided step or once for each.
+
+    The halves, without and with the photo, do not look at each other, so the result is the same
+    but for rounding, and the activations of one half (4 GiB for SVD-XT) need not be held.
+    `dtype`: that of the UNet where the pipeline around it keeps another; None where it is the same.
+    `guided`: levels of noise between which the half without the photo is asked at all; elsewhere
+    the other one's answer stands for both, which is guidance of 1. None: everywhere.
+    `backends`: torch's kernels for attention on a GPU, in the order in which they are taken.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.split = False
+        self.dtype: torch.dtype | None = None
+        self.guided: tuple[float, float] | None = None
+        self.backends: Sequence[SDPBackend] = UNPROBED
+
+    def __call__(
+        self,
+        sample: torch.Tensor,
+        timestep: Any,
+        encoder_hidden_states: torch.Tensor,
+        added_time_ids: torch.Tensor,
+        return_dict: bool = True,
+    ) -> Any:
+        dtype, outer = self.dtype or sample.dtype, sample.dtype
+        sample, encoder_hidden_states = sample.to(dtype), encoder_hidden_states.to(dtype)
+        calls = [(sample, encoder_hidden_states, added_time_ids)]
+        asked = len(sample)
+        unguided = asked > 1 and self.guided is not None and not self._within(timestep)
+        if self.split or unguided:
+            halves = zip(sample, encoder_hidden_states, added_time_ids, strict=True)
+            calls = [(x[None], h[None], a[None]) for x, h, a in halves]
+        if unguided:
+            calls = calls[-1:]
+        with self.attention() if sample.is_cuda else nullcontext():
+            found = [self.forward(x, timestep, h, a, return_dict)[0] for x, h, a in calls]
+        if unguided:
+            found *= asked
+        return (torch.cat(found).to(outer),)
+
+    def attention(self) -> AbstractContextManager[None]:
+        """While it lasts, attention is computed by the first of `backends` that can."""
+        preferred: AbstractContextManager[None] = sdpa_kernel(
+            list(self.backends), set_priority=True
+        )
+        return preferred
+
+    def _within(self, timestep: Any) -> bool:
+        """SVD's timestep is a quarter of the logarithm of the level of noise."""
+        assert self.guided is not None
+        low, high = self.guided
+        return low <= math.exp(4 * float(timestep)) <= high

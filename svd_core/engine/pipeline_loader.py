@@ -1,0 +1,231 @@
+"""A checkpoint folder as a diffusers pipeline, placed on this machine's device by a memory plan.
+
+Somewhat long: everything that knows how a diffusers pipeline is put together stands here only.
+"""
+
+import gc
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    UNetSpatioTemporalConditionModel,
+)
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError, safe_open
+from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
+from transformers.utils import logging as transformers_logging
+
+from svd_core.checkpoints.hub import OnBytes, files_in, needed_files, weight_files
+from svd_core.checkpoints.memory_plan import MemoryPlan, Parts
+from svd_core.engine.devices import find_device as find_device
+from svd_core.engine.devices import is_out_of_memory as is_out_of_memory
+from svd_core.engine.optimizations.aot_package import drop_package
+from svd_core.engine.optimizations.guidance import Guidance
+from svd_core.engine.optimizations.patching import take_off
+from svd_core.engine.optimizations.registry import paying, quicken
+from svd_core.engine.optimizations.source_guard import trusted
+from svd_core.engine.optimizations.torch_compile import compile_blocks, forget_blocks
+from svd_core.errors import ModelBroken, OutOfMemory, SvdError
+
+CLASSES: Mapping[str, Any] = {
+    "image_encoder": CLIPVisionModelWithProjection,
+    "unet": UNetSpatioTemporalConditionModel,
+    "vae": AutoencoderKLTemporalDecoder,
+}
+
+ALIGNMENT = 64
+"""Bytes at whose multiples torch puts memory of its own on a CPU."""
+
+
+def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
+    """The pipeline in `folder`, on the CPU; float16 if `half`, else float32.
+
+    Each part is read by its own class rather than as `model_index.json` says: a damaged file is
+    then named, nothing unexpected is imported, and the published preprocessor config needs no
+    torchvision. Raises `ModelBroken`, naming the file.
+    """
+    hush()
+    there = files_in(folder)
+    needed_files(there, half, str(folder))
+    weights = {part: weight_files(there, part, half, str(folder)) for part in CLASSES}
+    sizes = {p: sum((folder / f).stat().st_size for f in weights[p]) for p in CLASSES}
+    had, total = 0, sum(sizes.values())
+    parts = {}
+    for part in CLASSES:
+        on_bytes(had, total)
+        parts[part] = _open_part(folder, part, weights[part], half)
+        had += sizes[part]
+    on_bytes(had, total)
+    from svd_core.engine.optimizations.device_transfers import (
+        pipeline_class,  # not before `hush`: its imports say much
+    )
+
+    pipeline = pipeline_class()(
+        **parts,
+        scheduler=_open_small(EulerDiscreteScheduler, folder / "scheduler"),
+        feature_extractor=_open_small(CLIPImageProcessorPil, folder / "feature_extractor"),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.unet.forward = Guidance(pipeline.unet.forward)
+    return pipeline
+
+
+def parts_of(pipeline: Any) -> Parts:
+    """What the memory plan must know of an opened pipeline."""
+    counts = {part: _count(getattr(pipeline, part)) for part in CLASSES}
+    upcast = pipeline.vae.config.force_upcast
+    return Parts(
+        **counts,
+        vae_float32=sum(map(_count, _encoding(pipeline.vae))) if upcast else 0,
+        unet_channels=pipeline.unet.config.block_out_channels[0],
+        vae_channels=pipeline.vae.config.block_out_channels[0],
+    )
+
+
+def _count(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
+    """Bring `pipeline` to where `plan` wants it, from wherever it is, at the speed it can have.
+
+    `compiled`: its blocks will be, when they are next used; not for layers that come one by one.
+    """
+    pipeline.remove_all_hooks()
+    drop_package(pipeline.unet)
+    pipeline.unet.forward.split = plan.split_guidance
+    if plan.dtype == "bfloat16":
+        if not plan.single_unet:
+            pipeline.unet.forward.dtype = torch.bfloat16
+            pipeline.unet.to(torch.bfloat16)
+        _to_bfloat16(pipeline.vae.decoder)
+    if plan.dtype == "float16" and pipeline.vae.config.force_upcast:
+        _encode_singly(pipeline.vae)
+    if plan.device == "cpu":
+        _align(pipeline)
+    quicken(pipeline, trusted(paying(plan)))
+    if compiled:
+        compile_blocks(pipeline.unet)
+    if plan.offload == "none":
+        pipeline.to(plan.target)
+    elif plan.offload == "model":
+        pipeline.enable_model_cpu_offload(device=plan.target)
+    else:
+        pipeline.to("cpu")
+        pipeline.enable_sequential_cpu_offload(device=plan.target)
+    release()
+
+
+def _align(pipeline: Any) -> None:
+    """Copy weights that lie as in their file, at odd addresses. There the processor's kernels add
+    up in another order, so that pixels would depend on how long the header of the file is."""
+    for part in CLASSES:
+        for parameter in getattr(pipeline, part).parameters():
+            if parameter.data_ptr() % ALIGNMENT:
+                parameter.data = parameter.data.clone()
+
+
+def _to_bfloat16(module: Any) -> None:
+    """Weights of convolutions as a CPU reads them fastest: decoding takes 0.7 times as long."""
+    module.to(torch.bfloat16)
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def _encode_singly(vae: Any) -> None:
+    """Keep what encodes in float32. Stock raises all of the VAE to it for each clip, and lowers it
+    again, which it does only while the encoder, the first part, is in float16."""
+    for part in _encoding(vae):
+        part.to(torch.float32)
+
+
+def _encoding(vae: Any) -> tuple[Any, Any]:
+    return vae.encoder, vae.quant_conv
+
+
+def free(pipeline: Any) -> None:
+    """Make `pipeline` ready for the next video after one that ended in the middle."""
+    pipeline.maybe_free_model_hooks()
+    release()
+
+
+def give_up(pipeline: Any) -> None:
+    """Take the weights out of `pipeline`, so that its memory is free even while the trace of an
+    error, or a circle of hooks, holds on to its layers."""
+    pipeline.remove_all_hooks()
+    drop_package(pipeline.unet)
+    for part in CLASSES:
+        model = getattr(pipeline, part)
+        take_off(model)
+        model.to("meta")
+    forget_blocks()
+    gc.collect()
+    release()
+
+
+def release() -> None:
+    """Give memory that is no longer used back to the system."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def hush() -> None:
+    """Keep the libraries' own bars and warnings off the terminal, where they mean nothing: that a
+    processor we never use wants torchvision, and a false alarm whenever the VAE changes precision.
+    What goes wrong is raised."""
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    for logging in libraries:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+
+def _open_part(folder: Path, part: str, files: list[str], half: bool) -> Any:
+    for file in files:
+        if file.endswith(".safetensors"):
+            _check_weights(folder / file)
+    try:
+        model, info = CLASSES[part].from_pretrained(
+            folder / part,
+            dtype=torch.float16 if half else torch.float32,
+            variant="fp16" if ".fp16" in files[0] else None,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # a wrong config makes the libraries raise anything
+        raise _unusable(folder / part, CLASSES[part], error) from error
+    # Both libraries fill in random numbers for weights that a file lacks, and go on.
+    wrong = [*info["missing_keys"], *map(str, info["mismatched_keys"])]
+    if wrong:
+        raise ModelBroken(f"{folder / files[-1]} lacks {len(wrong)} weights, such as {wrong[0]}.")
+    return model.eval()
+
+
+def _check_weights(path: Path) -> None:
+    """Raises `ModelBroken` for a file that is cut short or no safetensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise ModelBroken(
+            f"{path} is damaged ({error}); delete it, and it is fetched again at the next start."
+        ) from error
+
+
+def _open_small(kind: Any, folder: Path) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # as above
+        raise _unusable(folder, kind, error) from error
+
+
+def _unusable(path: Path, kind: type, error: Exception) -> SvdError:
+    if is_out_of_memory(error):
+        return OutOfMemory(f"There is too little memory to load {path}; close other programs.")
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ModelBroken(f"{path} cannot be used as {kind.__name__}: {first}")

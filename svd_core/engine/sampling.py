@@ -1,0 +1,153 @@
+"""One video through a loaded pipeline: encode, denoise, decode, each part with a sign of life."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from svd_core.checkpoints.eta import Pace
+from svd_core.engine.optimizations.schedulers import sampling
+from svd_core.engine.optimizations.source_guard import changed
+from svd_core.engine.optimizations.vae_decode import frames_at_once
+from svd_core.engine.preview import Sketch
+from svd_core.errors import GenerationFailed
+from svd_core.events import OnProgress
+from svd_core.params import VideoParams
+from svd_core.types import Frames
+
+NOT_A_NUMBER = (
+    "The model gave numbers that are no picture (NaN or infinite). Try another seed or less "
+    "noise_aug_strength; if it happens each time, the checkpoint does not suit this device."
+)
+
+
+def make_frames(
+    pipeline: Any,
+    image: Image.Image,
+    params: VideoParams,
+    conditioning_fps: int,
+    pace: Pace,
+    on_progress: OnProgress,
+    whole_clip: bool = True,
+) -> Frames:
+    """Frames of shape (num_frames, height, width, 3), the size of `image`.
+
+    `params`: without None but for `playback_fps`. What `on_progress` raises comes out at once;
+    the caller then makes the pipeline ready again. Raises `GenerationFailed` for NaN.
+    """
+    assert params.num_inference_steps is not None
+    scaling = pipeline.vae.config.scaling_factor
+    sketch = Sketch(image, params.num_inference_steps, params.rate, scaling)
+
+    def encoded(_: Any, given: tuple[Any, ...]) -> None:
+        handle.remove()
+        sketch.learn(given[0])
+        on_progress(pace.encoded())
+
+    def stepped(_: Any, step: int, __: Any, found: dict[str, Any]) -> dict[str, Any]:
+        if not torch.isfinite(found["latents"]).all():
+            raise GenerationFailed(NOT_A_NUMBER)
+        preview = sketch.after(step + 1)
+        on_progress(replace(pace.stepped(step + 1), preview=preview))
+        return found
+
+    handle = pipeline.unet.register_forward_pre_hook(encoded)
+    try:
+        with sampling(pipeline, params), sketch.watching(pipeline.scheduler):
+            latents = pipeline(
+                image,
+                width=image.width,
+                height=image.height,
+                num_frames=params.num_frames,
+                num_inference_steps=params.num_inference_steps,
+                min_guidance_scale=params.min_guidance_scale,
+                max_guidance_scale=params.max_guidance_scale,
+                fps=conditioning_fps,
+                motion_bucket_id=params.motion_bucket_id,
+                noise_aug_strength=params.noise_aug_strength,
+                decode_chunk_size=params.decode_chunk_size,
+                generator=torch.Generator("cpu").manual_seed(params.seed),
+                latents=_noise(pipeline, image, params),
+                callback_on_step_end=stepped,
+                output_type="latent",
+            ).frames
+    finally:
+        handle.remove()
+    assert params.decode_chunk_size is not None
+    chunk_size = params.decode_chunk_size
+    return decode(pipeline.vae, latents[0], chunk_size, pace, on_progress, whole_clip)
+
+
+def _noise(pipeline: Any, image: Image.Image, params: VideoParams) -> torch.Tensor:
+    """Initial latents of the clip: the pipeline's own draw, but in float32, then rounded.
+
+    Torch before 2.13 draws other numbers in half precision, so a seed would be another video there.
+    """
+    assert params.num_frames is not None
+    generator = torch.Generator("cpu").manual_seed(params.seed)
+    torch.randn((1, 3, image.height, image.width), generator=generator)  # the photo's noise
+    scale, channels = pipeline.vae_scale_factor, pipeline.unet.config.in_channels // 2
+    shape = (1, params.num_frames, channels, image.height // scale, image.width // scale)
+    return torch.randn(shape, generator=generator).to(pipeline.image_encoder.dtype)
+
+
+@torch.no_grad()
+def decode(
+    vae: Any,
+    latents: torch.Tensor,
+    chunk_size: int,
+    pace: Pace,
+    on_progress: OnProgress,
+    whole_clip: bool = True,
+) -> Frames:
+    """`latents` of shape (num_frames, channels, height / 8, width / 8) as frames.
+
+    Gives the pixels of diffusers' own `decode_latents` and `postprocess_video` with all frames
+    decoded at once, whatever `chunk_size`: that is how many are held at a time between the layers
+    that see them all. Without `whole_clip` each chunk is decoded as a clip of its own instead, as
+    stock does to save memory. On the way it reports how far it is.
+    """
+    on_progress(pace.decoded(0))
+    latents = 1 / vae.config.scaling_factor * latents
+    dtype = next(vae.decoder.parameters()).dtype
+    if dtype == torch.bfloat16:  # then the weights lie so, see `pipeline_loader.place`
+        latents = latents.to(dtype, memory_format=torch.channels_last)
+    if not whole_clip or chunk_size >= len(latents) or changed():
+        return _in_chunks(vae, latents, chunk_size, pace, on_progress)
+
+    told = 0
+
+    def report(share: float) -> None:
+        nonlocal told
+        done = round(share * len(latents))
+        if done > told:
+            told = done
+            on_progress(pace.decoded(done))
+
+    with frames_at_once(vae.decoder, chunk_size, report):
+        pixels = vae.decode(latents, num_frames=len(latents)).sample
+    return np.concatenate([_frames(chunk) for chunk in torch.split(pixels, chunk_size)])
+
+
+def _in_chunks(
+    vae: Any, latents: torch.Tensor, chunk_size: int, pace: Pace, on_progress: OnProgress
+) -> Frames:
+    chunks: list[Frames] = []
+    done = 0
+    for chunk in torch.split(latents, chunk_size):
+        chunks.append(_frames(vae.decode(chunk, num_frames=len(chunk)).sample))
+        done += len(chunk)
+        on_progress(pace.decoded(done))
+    return np.concatenate(chunks)
+
+
+def _frames(pixels: torch.Tensor) -> Frames:
+    """Decoded `pixels` (frames, 3, height, width) in -1..1, rounded where they are."""
+    pixels = pixels.float()
+    if not torch.isfinite(pixels).all():
+        raise GenerationFailed(NOT_A_NUMBER)
+    pixels = (pixels * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+    found: Frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return found

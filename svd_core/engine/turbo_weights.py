@@ -1,0 +1,78 @@
+"""The weights of the UNet that only the speed `turbo` uses: they change places with its own."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.errors import ModelBroken
+from svd_core.media.fingerprint import fingerprint
+from svd_core.params import Speed
+
+
+class TurboWeights:
+    """`path`: a safetensors file of all weights of a UNet, by diffusers' names, as AnimateLCM-SVD
+    is published; None where there is none. What is not in use waits in main memory."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._waiting: dict[str, Tensor] | None = None
+        self._inside = False
+
+    def check(self, speed: Speed) -> tuple[str, ...]:
+        """A note of what is used beside the checkpoint. Raises `InvalidRequest` where it cannot."""
+        if speed != "turbo":
+            return ()
+        SpeedUps(turbo=self._path).check(speed)
+        assert self._path is not None
+        weights = f"{self._path.name} ({fingerprint(self._path)})"
+        return (f"Made at speed turbo with the weights of {weights}.",)
+
+    def belong(self, speed: Speed) -> bool:
+        """Whether the UNet holds the weights for `speed`."""
+        return self._inside == (speed == "turbo")
+
+    @torch.no_grad()
+    def exchange(self, unet: Any) -> None:
+        """Put the waiting weights into `unet`, which keeps device and precision and has no hooks.
+
+        Raises `ModelBroken` for a file that does not fit.
+        """
+        inside = unet.state_dict()
+        if self._waiting is None:
+            assert self._path is not None
+            self._waiting = _read(self._path, inside)
+        waiting = {name: weight.to("cpu", copy=True) for name, weight in inside.items()}
+        try:
+            _fill(inside, self._waiting)
+        except BaseException:  # Ctrl-C too: a UNet of two halves would go on making pictures
+            _fill(inside, waiting)
+            raise
+        self._waiting, self._inside = waiting, not self._inside
+
+
+def _read(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelBroken(f"{path} (SVD_TURBO) cannot be read: {error}.") from error
+    wrong = [name for name, weight in like.items() if _shape(found.get(name)) != weight.shape]
+    if wrong:
+        raise ModelBroken(
+            f"{path} (SVD_TURBO) is not of a UNet like this checkpoint's: {len(wrong)} weights are "
+            f"missing or of another size, such as {wrong[0]}."
+        )
+    return found
+
+
+def _fill(places: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    for name, place in places.items():
+        place.copy_(weights[name])
+
+
+def _shape(weight: Tensor | None) -> torch.Size | None:
+    return None if weight is None else weight.shape

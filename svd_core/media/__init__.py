@@ -1,0 +1,1 @@
+"""Pictures and video files: decoding, framing, encoding, metadata. Knows no model and no job."""

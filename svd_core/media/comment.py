@@ -1,0 +1,173 @@
+"""Comment metadata: the recipe in an mp4, GIF, WebP or zip, read without decoding the file.
+
+Invariant: whatever the file says of itself, at most `MAX_COMMENT` bytes of it are unfolded and at
+most `MAX_ITEMS` of its parts are looked at. Sources: ISO/IEC 14496-12 (boxes), APPNOTE.TXT (zip),
+the WebP container specification.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from svd_core.errors import InvalidRequest, busy_if_passing
+from svd_core.media.containers import (
+    EXIF_IFD,
+    LimitExceeded,
+    check_directories,
+    directory,
+    first_directory,
+    gif_comment,
+    number,
+)
+
+RECIPE = "recipe.json"
+"""The name in a zip."""
+
+MAX_COMMENT = 2**20
+MAX_ITEMS = 10_000
+"""Boxes, chunks or files that are looked at. A zip of the longest video has 151 files."""
+
+USER_COMMENT = 0x9286
+MAX_TAIL = 2**16 + 22
+"""Bytes of a zip's end record, with its comment."""
+
+
+def read_comment(path: Path) -> str | None:
+    """The comment that `export` or `write_mp4` put into a file, None if there is none.
+
+    What the file is, its first bytes tell. Raises `InvalidRequest` for other files.
+    """
+    if not path.is_file():
+        raise InvalidRequest("video", f"There is no file {path.name}; check its name and folder.")
+    try:
+        with path.open("rb") as file:
+            found = _comment(file)
+    except (OSError, ValueError, struct.error, zlib.error) as error:
+        raise busy_if_passing(error) or not_a_video(path) from error
+    return None if found is None else found[:MAX_COMMENT].decode("utf-8", "replace")
+
+
+def not_a_video(path: Path) -> InvalidRequest:
+    return InvalidRequest(
+        "video", f"{path.name} is not a video that can be read; choose an mp4 made by this program."
+    )
+
+
+def _comment(file: BinaryIO) -> bytes | None:
+    head = file.read(12)
+    size = file.seek(0, io.SEEK_END)
+    if head[:4] == b"GIF8":
+        file.seek(0)
+        return _gif(file.read(MAX_COMMENT))
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return _webp(file, size)
+    if head[:4] == b"PK\x03\x04":
+        return _zip(file, size)
+    if head[4:8] == b"ftyp":
+        return _mp4(file, size)
+    raise ValueError("another kind of file")
+
+
+def _gif(data: bytes) -> bytes | None:
+    if len(data) < 13 or not int.from_bytes(data[6:8], "little"):
+        raise ValueError("no header")
+    return gif_comment(data)
+
+
+def _webp(file: BinaryIO, size: int) -> bytes | None:
+    """The user comment in the EXIF data."""
+    place, seen = 12, 0
+    while place + 8 <= size and seen < MAX_ITEMS:
+        file.seek(place)
+        kind, length = struct.unpack("<4sL", file.read(8))
+        if not kind.strip().isalnum():
+            raise ValueError("no chunk")
+        if kind == b"EXIF":
+            return _user_comment(file.read(min(length, MAX_COMMENT)).removeprefix(b"Exif\0\0"))
+        place, seen = place + 8 + length + length % 2, seen + 1
+    return None
+
+
+def _user_comment(exif: bytes) -> bytes | None:
+    check_directories(exif)
+    for tag in directory(exif, first_directory(exif)):
+        if tag.number == EXIF_IFD:
+            for own in directory(exif, number(exif, tag)):
+                if own.number == USER_COMMENT:
+                    return exif[own.start : own.start + own.size]
+    return None
+
+
+def _zip(file: BinaryIO, size: int) -> bytes | None:
+    """The member `RECIPE`, stored or deflated; other methods cannot be unfolded in part."""
+    file.seek(max(0, size - MAX_TAIL))
+    tail = file.read(MAX_TAIL)
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0:
+        raise ValueError("no end record")
+    length, start = struct.unpack_from("<LL", tail, end + 12)
+    file.seek(start)
+    listed = file.read(min(length, MAX_COMMENT))
+    place = 0
+    while listed[place : place + 4] == b"PK\x01\x02":
+        _, method, packed, name, extra, note, at = struct.unpack_from(
+            "<L6xH8xL4x3H8xL", listed, place
+        )
+        if listed[place + 46 : place + 46 + name] == RECIPE.encode():
+            file.seek(at)
+            own_name, own_extra = struct.unpack("<26x2H", file.read(30))
+            file.seek(at + 30 + own_name + own_extra)
+            return _unpacked(file.read(min(packed, MAX_COMMENT)), method)
+        place += 46 + name + extra + note
+    return None
+
+
+def _unpacked(data: bytes, method: int) -> bytes:
+    if method == 0:
+        return data
+    if method == 8:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_COMMENT)
+    raise LimitExceeded("method")
+
+
+def _mp4(file: BinaryIO, size: int) -> bytes | None:
+    """moov/udta/meta/ilst/(c)cmt/data, as ffmpeg and iTunes write it."""
+    place = _find(file, b"moov", 0, size)
+    if place is None:
+        raise ValueError("no moov")
+    for kind, skipped in ((b"udta", 0), (b"meta", 0), (b"ilst", 4), (b"\xa9cmt", 0), (b"data", 0)):
+        place = _find(file, kind, place[0] + skipped, place[1])
+        if place is None:
+            return None
+    start, end = place
+    file.seek(start + 8)  # after type and locale
+    return file.read(min(max(0, end - start - 8), MAX_COMMENT)) or None
+
+
+def _find(file: BinaryIO, wanted: bytes, start: int, end: int) -> tuple[int, int] | None:
+    """(start, end) of the content of the first box of that kind between two places."""
+    for kind, inner, after in _boxes(file, start, end):
+        if kind == wanted:
+            return inner, after
+    return None
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start of the content, end) of the boxes between two places of an mp4."""
+    for _ in range(MAX_ITEMS):
+        if start + 8 > end:
+            return
+        file.seek(start)
+        size, kind = struct.unpack(">L4s", file.read(8))
+        inner = start + 8
+        if size == 1:
+            (size,) = struct.unpack(">Q", file.read(8))
+            inner += 8
+        after = end if size == 0 else start + size
+        if not inner <= after <= end:
+            raise ValueError("a box is cut off")
+        yield kind, inner, after
+        start = after

@@ -1,0 +1,274 @@
+"""Decoder process: pictures of strangers are decoded one at a time, in a process with limits.
+
+Invariant: all decoding together takes at most `MEMORY` bytes, and one picture at most `CPU_S`
+seconds of processor time. The process reads requests from its input, answers on its output, writes
+no file, and ends with its parent. Where the system knows no such limits (Windows) the wall clock
+alone holds, and macOS ignores the limit of memory.
+
+Request: bytes of the file and most pixels (0: no limit), 8 bytes each, then the file. Answer: one
+line of JSON, then the rows of the picture as RGB.
+"""
+
+import atexit
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+
+from svd_core.errors import InvalidImage, ServerBusy, busy_if_passing
+from svd_core.media.image_decoding import TOO_MUCH, DecodedImage, decode
+
+MEMORY = 2**30
+"""Bytes of address space. The largest pictures that are allowed take 850 MB of it."""
+
+CPU_S = 20.0
+"""Seconds of processor time for one picture. 40 megapixels of any format take at most 5."""
+
+WALL_S = 90.0
+"""The same by the clock, for a machine that is busy."""
+
+WAITING = 24
+"""Pictures that may wait for the decoder; each holds its file in memory."""
+
+WAIT_S = 60.0
+
+END_S = 5.0
+"""Seconds that a process takes to end, once its pipes are closed."""
+
+KEEP = 256 * 2**20
+"""Bytes of memory beyond which the process ends after its answer, to give them back."""
+
+COMMAND = (sys.executable, "-P", "-m", "svd_core.media.decoder_process")
+
+HEADER = struct.Struct(">QQ")
+BLOCK = 2**26
+"""Bytes that Pillow takes at a time for a picture. glibc gives blocks beyond 32 MB back to the
+system when they are freed, and keeps smaller ones for the thread that had them."""
+
+LINE = 2**12
+ROWS = 64
+"""Rows of a picture that are sent at a time."""
+
+SECRET = ("SVD_", "HF_TOKEN", "AWS_", "GRADIO_")
+"""How the names of variables begin that the process has no business with."""
+
+
+class Decoder:
+    """The decoder process, started when it is needed first. Safe to use from any thread."""
+
+    def __init__(
+        self, command: Sequence[str] = COMMAND, wall_s: float = WALL_S, waiting: int = WAITING
+    ) -> None:
+        self._command = command
+        self._wall_s = wall_s
+        self._most_waiting = waiting
+        self._process: subprocess.Popen[bytes] | None = None
+        self._forget()
+
+    def decode(
+        self, data: bytes, most_pixels: int | None = None, *, patient: bool = False
+    ) -> DecodedImage:
+        """What `image_decoding.decode` returns. Raises `InvalidImage`, and `ServerBusy` where too
+        many pictures wait already, unless it is to be `patient`, or the process cannot be
+        started."""
+        if patient:
+            with self._turn:
+                return self._ask(data, most_pixels or 0)
+        if not self._waiting.acquire(blocking=False):
+            raise _busy()
+        try:
+            if not self._turn.acquire(timeout=WAIT_S):
+                raise _busy()
+            try:
+                return self._ask(data, most_pixels or 0)
+            finally:
+                self._turn.release()
+        finally:
+            self._waiting.release()
+
+    def close(self) -> None:
+        """End the process. The next picture starts another."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            _close(process)
+
+    def _forget(self) -> None:
+        """A fork of this program has a process of its own: pipes must not be shared."""
+        self._process = None
+        self._turn = threading.Lock()
+        self._waiting = threading.Semaphore(self._most_waiting)
+
+    def _ask(self, data: bytes, most_pixels: int) -> DecodedImage:
+        process = self._started()
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self._wall_s, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(HEADER.pack(len(data), most_pixels))
+            process.stdin.write(data)
+            process.stdin.flush()
+            told = json.loads(process.stdout.readline(LINE))
+            decoded = _received(told, process.stdout) if "size" in told else None
+        except (OSError, ValueError) as error:  # it ended in the middle
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(END_S)
+            self.close()
+            if process.returncode == -getattr(signal, "SIGKILL", 9) and not late.is_set():
+                raise _busy() from error  # the system took its memory
+            raise InvalidImage(TOO_MUCH) from error
+        except BaseException:
+            self.close()  # what is left in the pipe belongs to nobody
+            raise
+        finally:
+            timer.cancel()
+        if told["last"]:
+            self._process = None
+            _close(process)
+        if decoded is None:
+            raise InvalidImage(told["error"], told["reason"])
+        return decoded
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        process = self._process
+        if process is not None and process.poll() is not None:
+            self.close()
+            process = None
+        if process is None:
+            try:
+                process = self._process = subprocess.Popen(  # noqa: S603 - our own program
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=_environment(),
+                )
+            except OSError as error:
+                raise busy_if_passing(error) or error from error
+        return process
+
+
+def _busy() -> ServerBusy:
+    return ServerBusy(
+        "The server is reading as many photos as it can just now; please try again in a minute."
+    )
+
+
+def _environment() -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(SECRET)}
+    root = str(Path(__file__).resolve().parents[2])
+    paths = filter(None, (root, os.environ.get("PYTHONPATH")))
+    # Each thread reserves address space for its stack and its heap.
+    few = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    return own | few | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _received(told: dict[str, Any], answer: IO[bytes]) -> DecodedImage:
+    width, height = told["shown"]
+    Image.core.set_block_size(BLOCK)  # type: ignore[attr-defined]
+    image = Image.new("RGB", (width, height))
+    for top in range(0, height, ROWS):
+        rows = min(ROWS, height - top)
+        pixels = answer.read(3 * width * rows)
+        image.paste(Image.frombytes("RGB", (width, rows), pixels), (0, top))
+    return DecodedImage(image, (told["size"][0], told["size"][1]))
+
+
+def _close(process: "subprocess.Popen[bytes]") -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):  # what could not be written is not wanted
+                pipe.close()
+    process.wait()
+
+
+DECODER = Decoder()
+"""The one of this program: the limit holds for everything it decodes."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=DECODER._forget)
+atexit.register(DECODER.close)
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # they are for the parent, with which this one ends
+    _limit()
+    while len(head := sys.stdin.buffer.read(HEADER.size)) == HEADER.size:
+        length, most_pixels = HEADER.unpack(head)
+        _set_timer(CPU_S)
+        is_last = _answer(sys.stdin.buffer.read(length), most_pixels or None)
+        _set_timer(0)
+        if is_last:
+            return
+
+
+def _answer(data: bytes, most_pixels: int | None) -> bool:
+    """Write the answer. Returns whether it was said to be the last one of this process."""
+    out, image = sys.stdout.buffer, None
+    try:
+        image, size = decode(data, most_pixels)
+        told: dict[str, Any] = {"size": size, "shown": image.size}
+    except InvalidImage as error:
+        told = {"error": error.message, "reason": error.reason}
+    is_last = _peak_bytes() > KEEP
+    out.write(json.dumps(told | {"last": is_last}).encode() + b"\n")
+    if image is not None:
+        for top in range(0, image.height, ROWS):
+            band = image.crop((0, top, image.width, min(top + ROWS, image.height)))
+            out.write(band.tobytes())
+    out.flush()
+    return is_last
+
+
+def _limit() -> None:
+    """Set the limits, as far as the system has them, and offer this process to the killer that
+    frees memory, before the server itself."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        for kind, most in (
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_FSIZE, 0),
+            (resource.RLIMIT_AS, MEMORY),
+        ):
+            with suppress(ValueError, OSError):
+                resource.setrlimit(kind, (most, most))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _set_timer(seconds: float) -> None:
+    """Have the system end this process after so much processor time; 0: never."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _peak_bytes() -> int:
+    """The most memory this process has had resident; 0 where the system does not say."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The shape of svd-nano: stock diffusers classes with small numbers, saved to one folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    StableVideoDiffusionPipeline,
+    UNetSpatioTemporalConditionModel,
+)
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+Net = Any
+"""A torch module of diffusers or transformers; their layers are invisible to type checkers."""
+
+NUM_FRAMES = 14
+SIZES = ((512, 288), (288, 512), (384, 384))
+"""(width, height) in pixels, all with the same number of pixels."""
+
+LATENT_CHANNELS = 16
+PATCH = 4
+"""Pixels of a photo along one side of a latent cell. SVD's own VAE has cells of 8 pixels, from
+which a decoder as small as ours cannot bring detail back; 16 numbers for 4x4 keep nearly all."""
+
+UNET_WIDTH = 96
+"""Channels at every level: 32 norm groups of three, as `channel_layout` needs them."""
+
+LEVELS = 4
+"""Cells of 4, 8, 16 and 32 pixels. Only the first moves the picture; the others look at it."""
+
+HEADS = 6
+"""Each fetches the 16 numbers of one cell, see `warp_attention`."""
+
+VAE_CHANNELS = (96, 64, 96)
+"""Full resolution first. Three channels a group where the decoder ends: with fewer, GroupNorm
+removes the brightness of a picture and nothing after it can bring that back."""
+
+CLIP_WIDTH = 32
+SIGMA_MIN, SIGMA_MAX = 300.0, 700.0
+
+
+def unet() -> Net:
+    """Attention stands at the outermost level, where it moves the picture, and where it must."""
+    return UNetSpatioTemporalConditionModel(  # type: ignore[no-untyped-call]
+        sample_size=64,
+        in_channels=2 * LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("DownBlockSpatioTemporal",) * LEVELS,
+        up_block_types=(
+            *("UpBlockSpatioTemporal",) * (LEVELS - 1),
+            "CrossAttnUpBlockSpatioTemporal",
+        ),
+        block_out_channels=(UNET_WIDTH,) * LEVELS,
+        layers_per_block=1,
+        transformer_layers_per_block=(2,) + (1,) * (LEVELS - 1),
+        cross_attention_dim=CLIP_WIDTH,
+        num_attention_heads=HEADS,
+        addition_time_embed_dim=64,
+        projection_class_embeddings_input_dim=192,
+        num_frames=NUM_FRAMES,
+    )
+
+
+def vae() -> Net:
+    """Latents enter the UNet as they are (`scaling_factor` 1), with a mean variance of about 1."""
+    return AutoencoderKLTemporalDecoder(  # type: ignore[no-untyped-call]
+        down_block_types=("DownEncoderBlock2D",) * len(VAE_CHANNELS),
+        block_out_channels=VAE_CHANNELS,
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        sample_size=512,
+        scaling_factor=1.0,
+        force_upcast=False,
+    )
+
+
+def image_encoder() -> Net:
+    config = CLIPVisionConfig(
+        hidden_size=CLIP_WIDTH,
+        intermediate_size=4 * CLIP_WIDTH,
+        projection_dim=CLIP_WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        image_size=224,
+        patch_size=32,
+    )
+    return CLIPVisionModelWithProjection(config)
+
+
+def scheduler() -> Net:
+    """SVD's own sampler, over the noise levels (sigma) this checkpoint was trained for."""
+    return EulerDiscreteScheduler(  # type: ignore[no-untyped-call]
+        prediction_type="v_prediction",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+        sigma_min=SIGMA_MIN,
+        sigma_max=SIGMA_MAX,
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+
+
+def save(folder: Path, parts: dict[str, Any], dials: dict[str, Any]) -> None:
+    """Write a checkpoint folder, and `svd.json` with the dials the app reads.
+
+    `parts`: `unet`, `vae` and `image_encoder` by name; each is copied, not changed. The UNet stays
+    in single precision: places in it are told apart by fractions of a cell; so does the image
+    encoder, whose precision plain diffusers carries into the UNet.
+    """
+    makers = {"unet": unet, "vae": vae, "image_encoder": image_encoder}
+    copies: dict[str, Any] = {}
+    for name, make in makers.items():
+        module = make()
+        module.load_state_dict(parts[name].state_dict())
+        copies[name] = module.to(torch.float16 if name == "vae" else torch.float32)
+    pipeline: Any = StableVideoDiffusionPipeline(  # type: ignore[no-untyped-call]
+        **copies, scheduler=scheduler(), feature_extractor=CLIPImageProcessorPil()
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    (folder / "svd.json").write_text(json.dumps(dials, indent=2) + "\n")

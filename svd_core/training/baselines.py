@@ -1,0 +1,151 @@
+"""Who is judged: a checkpoint, and what it is held against, from the truth to a still photo."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPVisionConfig
+
+from svd_core.checkpoints.eta import Pace
+from svd_core.checkpoints.memory_plan import opens_in_half, plan
+from svd_core.checkpoints.table import Checkpoint
+from svd_core.engine.engine import Engine
+from svd_core.engine.pipeline_loader import CLASSES, find_device, open_folder, parts_of, place
+from svd_core.engine.sampling import decode
+from svd_core.events import Progress
+from svd_core.media.image import frame_photo
+from svd_core.params import VideoParams
+from svd_core.training.optical_flow import Frame
+from svd_core.training.synthetic_clips import Camera, true_clip
+from svd_core.types import Frames
+
+
+@dataclass(frozen=True)
+class Take:
+    """A clip and the framed photo it has to start from. `seconds`: what making it took."""
+
+    photo: Frame
+    frames: Frames
+    seconds: float
+
+
+class Subject(Protocol):
+    def film(self, photo: Image.Image, params: VideoParams) -> Take:
+        """The clip of `photo`, upright RGB of any size. Raises `SvdError`s."""
+        ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint, on the product's own path."""
+
+    engine: Engine
+
+    def film(self, photo: Image.Image, params: VideoParams) -> Take:
+        checkpoint = self.engine.load(_unheard)
+        framed = frame_photo(photo, checkpoint.sizes, params)
+        started = time.perf_counter()
+        clip = self.engine.generate(framed.image, params, _unheard)
+        return Take(np.asarray(framed.image), clip.frames, time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class Still:
+    """The framed photo, repeated: what no figure but those of likeness may accept."""
+
+    checkpoint: Checkpoint
+
+    def film(self, photo: Image.Image, params: VideoParams) -> Take:
+        started = time.perf_counter()
+        framed = np.asarray(frame_photo(photo, self.checkpoint.sizes, params).image)
+        frames = np.stack([framed] * self.checkpoint.num_frames)
+        return Take(framed, frames, time.perf_counter() - started)
+
+
+class Vae:
+    """The VAE of a checkpoint, where and how the engine would run it."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        assert checkpoint.folder is not None
+        device = find_device()
+        pipeline = open_folder(
+            checkpoint.folder, opens_in_half(device, checkpoint), lambda *_: None
+        )
+        chosen = plan(device, checkpoint, parts_of(pipeline), "none")
+        place(pipeline, chosen)
+        self.size = checkpoint.sizes[0]
+        self._vae = pipeline.vae
+        self._chunk_size = chosen.decode_chunk_size
+        self._on_cpu = chosen.device == "cpu"
+
+    @torch.no_grad()
+    def through(self, pixels: Tensor) -> Frames:
+        """`pixels` of shape (n, 3, height, width), -1..1, encoded and decoded as one clip."""
+        weight = next(self._vae.encoder.parameters())
+        latents = [
+            self._vae.encode(frame.to(weight.device, weight.dtype)).latent_dist.mode()
+            for frame in torch.split(pixels, 1)  # one at a time, for memory
+        ]
+        scaled = self._vae.config.scaling_factor * torch.cat(latents)
+        pace = Pace(num_steps=1, num_frames=len(scaled), on_cpu=self._on_cpu)
+        return decode(self._vae, scaled, self._chunk_size, pace, _unheard)
+
+    def through_single(self, photo: Frame) -> Frame:
+        """`photo` encoded and decoded on its own."""
+        found: Frame = self.through(_signed(photo[None]))[0]
+        return found
+
+
+@dataclass(frozen=True)
+class VaeOnly:
+    """Clips of known motion through the VAE alone: what a perfect UNet would get.
+
+    Noise is added to the pixels before they are encoded, as the pipeline adds it to its photo.
+    """
+
+    vae: Vae
+    checkpoint: Checkpoint
+
+    def film(self, photo: Image.Image, params: VideoParams) -> Take:
+        started = time.perf_counter()
+        size = frame_photo(photo, self.checkpoint.sizes, params).size
+        camera = Camera.drawn(params.seed)
+        true = true_clip(photo, camera, size, params, self.checkpoint.num_frames)
+        pixels = _signed(true)
+        generator = torch.Generator("cpu").manual_seed(params.seed)
+        noise = torch.randn(pixels.shape, generator=generator)
+        frames = self.vae.through(pixels + params.noise_aug_strength * noise)
+        return Take(true[0], frames, time.perf_counter() - started)
+
+
+def untrained(checkpoint: Path, folder: Path) -> Path:
+    """Write into `folder` a checkpoint of the same configuration with fresh random weights."""
+    shutil.copytree(
+        checkpoint, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.md")
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for part, kind in CLASSES.items():
+            _fresh(kind, checkpoint / part).save_pretrained(folder / part)
+    return folder
+
+
+def _fresh(kind: Any, folder: Path) -> Any:
+    if hasattr(kind, "load_config"):  # a class of diffusers
+        return kind.from_config(kind.load_config(folder))
+    return kind(CLIPVisionConfig.from_pretrained(folder))
+
+
+def _signed(frames: Frames) -> Tensor:
+    """uint8 (n, height, width, 3) as float (n, 3, height, width), -1..1."""
+    return torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _unheard(_: Progress) -> None:
+    pass

@@ -1,0 +1,105 @@
+"""One training example of the UNet, conditioned exactly as SVD's pipeline conditions it."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  # the field's name
+
+from svd_core.training.architecture import NUM_FRAMES, PATCH, SIGMA_MAX, SIGMA_MIN, Net
+from svd_core.training.clip_rendering import render
+from svd_core.training.linear_codec import encode
+
+FIRST_STEP_SHARE = 0.6
+"""Share of clips at the highest noise level. Motion is tied to the noise, so the first step decides
+nearly everything; the other levels, drawn evenly in log(sigma), only refine it."""
+
+NOISE_AUG_LOG_MEAN, NOISE_AUG_LOG_STD = -3.0, 1.0
+"""SVD's mean (arXiv 2311.15127, D.3) and twice its deviation, so that more levels are known."""
+FPS = (5, 30)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+"""Of CLIP's training pictures, as `CLIPImageProcessor` uses them."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean latents and noise (n, frames, channels, height, width), photo latents (n, channels,
+    height, width), 224-pixel photos for CLIP, sigmas (n,), added ids (n, 3): fps - 1, bucket,
+    noise_aug_strength."""
+
+    clean: Tensor
+    noise: Tensor
+    photo: Tensor
+    clip_pixels: Tensor
+    sigma: Tensor
+    ids: Tensor
+
+    def to(self, device: str) -> "Batch":
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+def draw(
+    scenes: list[Tensor], kernel: Tensor, generator: torch.Generator, num_frames: int = NUM_FRAMES
+) -> Batch:
+    """A batch of one clip for each of `scenes`: photo, near and drift as channels (5, height,
+    width) in [-1, 1], all of one size."""
+    singles = [_draw_one(scene, kernel, generator, num_frames) for scene in scenes]
+    names = [f.name for f in fields(Batch)]
+    return Batch(**{name: torch.cat([getattr(one, name) for one in singles]) for name in names})
+
+
+def _draw_one(scene: Tensor, kernel: Tensor, generator: torch.Generator, num_frames: int) -> Batch:
+    photo = scene[:3]
+    near, drift = F.avg_pool2d((scene[3:] + 1) / 2, PATCH)
+    noise = torch.randn(num_frames, len(kernel), *near.shape, generator=generator)
+    bucket = float(torch.randint(1, 256, (), generator=generator))
+    fps = 7.0  # half of the time: what nearly everybody asks for
+    if torch.rand((), generator=generator) < 0.5:
+        fps = float(torch.randint(FPS[0], FPS[1] + 1, (), generator=generator))
+    frames = render(photo, near, drift, noise, bucket, fps)
+    log_aug = NOISE_AUG_LOG_MEAN + NOISE_AUG_LOG_STD * torch.randn((), generator=generator)
+    aug = log_aug.exp().clamp(max=1.0)
+    noisy = photo + aug * torch.randn(photo.shape, generator=generator)
+    sigma = SIGMA_MAX * (SIGMA_MIN / SIGMA_MAX) ** torch.rand((), generator=generator)
+    if torch.rand((), generator=generator) < FIRST_STEP_SHARE:
+        sigma = torch.tensor(SIGMA_MAX)
+    return Batch(
+        clean=encode(frames, kernel)[None],
+        noise=noise[None],
+        photo=encode(noisy[None], kernel),
+        clip_pixels=F.interpolate(photo[None], (224, 224), mode="bicubic", antialias=True),
+        sigma=sigma[None],
+        ids=torch.tensor([[fps - 1, bucket, float(aug)]]),
+    )
+
+
+def loss(unet: Net, image_encoder: Net, batch: Batch) -> Tensor:
+    """Squared error of v for each clip and frame, shape (n, frames).
+
+    With x = clean + sigma noise, the net sees x / sqrt(sigma^2 + 1) and log(sigma) / 4, and answers
+    v = (noise - sigma clean) / sqrt(sigma^2 + 1): EulerDiscreteScheduler with v_prediction.
+    """
+    n, frames = batch.clean.shape[:2]
+    sigma = batch.sigma.view(-1, 1, 1, 1, 1)
+    scale = (sigma**2 + 1).sqrt()
+    seen = (batch.clean + sigma * batch.noise) / scale
+    target = (batch.noise - sigma * batch.clean) / scale
+    pixels = (batch.clip_pixels + 1) / 2
+    mean, deviation = (pixels.new_tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_DEVIATION))
+    embeds = image_encoder((pixels - mean) / deviation).image_embeds[:, None]
+    photo = batch.photo[:, None].expand(-1, frames, -1, -1, -1)
+    answer = unet(
+        torch.cat([seen, photo], dim=2),
+        batch.sigma.log() / 4,
+        encoder_hidden_states=embeds,
+        added_time_ids=batch.ids,
+        return_dict=False,
+    )[0]
+    error: Tensor = (answer.float() - target).square().mean(dim=(2, 3, 4))
+    return error
+
+
+def clean_error(error: Tensor, sigma: Tensor) -> Tensor:
+    """Squared error of the clean latents that belongs to a squared error of v."""
+    return error * (sigma**2 / (sigma**2 + 1)).view(-1, *[1] * (error.ndim - 1))

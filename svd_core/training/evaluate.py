@@ -1,0 +1,198 @@
+"""`python -m svd_core.training.evaluate`: how good svd-nano is. A table, then one line of JSON.
+
+The committed checkpoint, or `--model`, makes clips of the example photos and of six more that
+training never sees; `metrics` says what is measured. Beside it stand the same figures of what it
+is held against: `vae_only`, clips of known motion through its VAE alone (upper bound), and the
+lower bounds `still`, the photo repeated, and `untrained`, the same shape with random weights.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+import torch
+
+from svd_core.checkpoints.table import DEMO, Checkpoint, find_checkpoint
+from svd_core.engine.engine import SvdEngine
+from svd_core.errors import SvdError
+from svd_core.media.image import frame_photo
+from svd_core.params import VideoParams
+from svd_core.training.baselines import Model, Still, Subject, Vae, VaeOnly, untrained
+from svd_core.training.clip_metrics import psnr, read_clip
+from svd_core.training.contact_sheet import Gallery
+from svd_core.training.dataset import fetch_photos
+from svd_core.training.eval_photos import HeldOut, examples, listed, spread
+from svd_core.training.metrics import Figures, figures_of, settings
+from svd_core.training.metrics_report import scorecard
+from svd_core.training.optical_flow import OpticalFlow
+
+VAE_ONLY, STILL, UNTRAINED = "vae_only", "still", "untrained"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured: `photos`, of which `vae_only` and `untrained` get so many."""
+
+    photos: list[HeldOut]
+    seeds: tuple[int, ...]
+    vae_only: int
+    untrained: int
+
+    @classmethod
+    def asked(cls, quick: bool, folder: Path | None) -> "Extent":
+        if quick:
+            return cls(spread(examples(), 2), seeds=(1,), vae_only=1, untrained=1)
+        return cls(examples() + listed(folder), seeds=(1, 2), vae_only=3, untrained=1)
+
+    @property
+    def settings(self) -> list[VideoParams]:
+        return settings(self.seeds)
+
+    def of(self, subject: str) -> list[HeldOut]:
+        counts = {VAE_ONLY: self.vae_only, UNTRAINED: self.untrained}
+        return spread(self.photos, counts.get(subject, len(self.photos)))
+
+    def clips(self, *subjects: str) -> int:
+        """Clips that are made for `subjects` together."""
+        return sum(len(self.of(subject)) for subject in subjects) * len(self.settings)
+
+
+class Judge:
+    """Lets subjects make their clips, measures them, and says on stderr how far it has come."""
+
+    def __init__(self, extent: Extent, gallery: Gallery | None) -> None:
+        self._extent = extent
+        self._gallery = gallery
+        self._flow = OpticalFlow()
+        self._total = extent.clips(DEMO, VAE_ONLY, UNTRAINED)
+        self._done = 0
+        self._started = time.perf_counter()
+
+    def figures(self, name: str, subject: Subject) -> Figures:
+        """What clips tell about `subject`, and how long a clip takes a model."""
+        readings, seconds = {}, []
+        for photo in self._extent.of(name):
+            opened = photo.opened()
+            for params in self._extent.settings:
+                take = subject.film(opened, params)
+                readings[photo.name, params] = read_clip(take.photo, take.frames, self._flow)
+                seconds.append(take.seconds)
+                if name != STILL:
+                    self._tell(name, photo, take.seconds)
+                if self._gallery and name == DEMO and params in self._extent.settings[:3]:
+                    self._gallery.add(photo.name, params.motion_bucket_id, take.frames)
+        timed = isinstance(subject, Model)
+        found = figures_of(readings) | {"seconds_per_clip": median(seconds[1:]) if timed else None}
+        print(f"{name}: {json.dumps(found)}", file=sys.stderr)  # so that a later failure costs less
+        return found
+
+    def vae_psnr(self, name: str, vae: Vae) -> float:
+        """Of the photos that `name` is judged by."""
+        found = []
+        for photo in self._extent.of(name):
+            framed = frame_photo(photo.opened(), [vae.size], VideoParams(seed=0))
+            pixels = np.asarray(framed.image)
+            found.append(psnr(pixels, vae.through_single(pixels)))
+        return fmean(found)
+
+    def _tell(self, name: str, photo: HeldOut, seconds: float) -> None:
+        self._done += 1
+        gone = time.perf_counter() - self._started
+        left = gone / self._done * (self._total - self._done)
+        print(
+            f"clip {self._done} of {self._total}  {name}, {photo.name}: {seconds:.1f} s, "
+            f"{left / 60:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def evaluate(checkpoint: Checkpoint, judge: Judge) -> dict[str, Figures]:
+    """The figures of every subject by name, svd-nano's first."""
+    assert checkpoint.folder is not None
+    found = {DEMO: judge.figures(DEMO, Model(SvdEngine(str(checkpoint.folder), fall_back=False)))}
+    found[DEMO] |= {"peak_memory_mb": _peak_memory_mb()}  # before anything else takes some
+    vae = Vae(checkpoint)
+    found[VAE_ONLY] = judge.figures(VAE_ONLY, VaeOnly(vae, checkpoint))
+    found[STILL] = judge.figures(STILL, Still(checkpoint))
+    for name in (DEMO, VAE_ONLY):
+        found[name] |= {"vae_psnr": judge.vae_psnr(name, vae)}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = untrained(checkpoint.folder, Path(scratch) / UNTRAINED)
+        twin = find_checkpoint(str(folder), cuda=False)
+        found[UNTRAINED] = judge.figures(UNTRAINED, Model(SvdEngine(str(folder), fall_back=False)))
+        found[UNTRAINED] |= {"vae_psnr": judge.vae_psnr(UNTRAINED, Vae(twin))}
+    return found
+
+
+def _peak_memory_mb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m svd_core.training.evaluate", description=__doc__
+    )
+    parser.add_argument("--model", default=DEMO, help="checkpoint folder; default: the committed")
+    parser.add_argument("--photos", type=Path, help="folder with the six photos of the list")
+    parser.add_argument(
+        "--fetch", action="store_true", help="bring them there from Debian packages"
+    )
+    parser.add_argument("--quick", action="store_true", help="two photos, one seed: for trying out")
+    parser.add_argument("--sheet", type=Path, help="contact sheet to write, a .png")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    asked = parser.parse_args(argv)
+    if asked.fetch and asked.photos is None:
+        parser.error("--fetch needs --photos, the folder to bring the photos to")
+    try:
+        gallery = None if asked.sheet is None else Gallery(asked.sheet)
+        checkpoint = _folder_of(asked.model)
+        if asked.fetch:
+            fetch_photos(asked.photos, "evaluation")
+        extent = Extent.asked(asked.quick, asked.photos)
+        judge = Judge(extent, gallery)
+        _announce(extent)
+        found = evaluate(checkpoint, judge)
+        if gallery is not None:
+            gallery.save()
+    except SvdError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    print(scorecard(found, {name: len(extent.of(name)) for name in found}))
+    print(json.dumps(found))
+    return 0
+
+
+def _folder_of(model: str) -> Checkpoint:
+    checkpoint = find_checkpoint(model, cuda=False)
+    if checkpoint.folder is None:
+        raise SvdError(f"{model} is no checkpoint folder on this machine; only those are judged.")
+    return checkpoint
+
+
+def _announce(extent: Extent) -> None:
+    for photo in extent.photos:
+        print(f"{photo.sha256}  {photo.name}")
+    counts = ", ".join(f"{extent.clips(name)} of {name}" for name in (DEMO, VAE_ONLY, UNTRAINED))
+    print(
+        f"{len(extent.photos)} photos, {len(extent.settings)} clips of each: {counts}.", flush=True
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""The figures svd-nano is judged by, and the value that each of them has to reach.
+
+The standard clips are those of noise 0.02 and 7 fps, at every bucket and with every seed. Pixels
+are sRGB values 0..255 as shown; a PSNR is taken over all three channels and never above 60 dB.
+
+`vae_psnr`: the photo, cropped around its middle and reduced to the checkpoint's first size
+(512x288), against itself encoded (the mode of the distribution) and decoded as a single frame.
+PSNR in dB, mean over photos.
+
+`first_frame_psnr`: the first frame against the framed photo that the model was given, whole
+picture. PSNR in dB, mean over standard clips.
+
+`sharpness`: gradient energy of a frame over that of the framed photo. Gradient energy is the mean
+square of the steps in luma (BT.601) from each pixel to its right and its lower neighbour, over the
+whole picture. At most 1 for each frame, since grain and ringing are no sharpness and must not make
+up for blur elsewhere. Mean over the frames of all standard clips.
+
+`sharpness_min`: the same of the least sharp frame of all standard clips.
+
+`consistency`: each frame against the next one warped back by the flow between them (bilinear), over
+the pixels whose source lies inside the next frame. The PSNR of the error of all these pairs of a
+clip together, so that one jump is not outvoted; in dB, mean over standard clips.
+
+Flow is in pixels per frame, from each frame to the next, by OpenCV's dense inverse search (preset
+medium) on luma. Motion counts where the flow is trusted, that is where the flow back leads to its
+start within 0.1 pixels and a tenth; elsewhere nothing is taken to have moved. The speed of a clip
+is the mean Euclidean length of the trusted flow over all pixels and pairs, and below 0.1 pixels it
+counts as 0.1: nobody sees that, and it may be flicker.
+
+`motion_order`: share of pairs of photo and seed in which the speed grows from bucket 32 to 127 and
+from 127 to 223.
+
+`motion_ratio`: mean speed at bucket 223 over mean speed at bucket 32, all photos and seeds.
+
+`noise_order`: share of pairs of photo and seed in which likeness to the photo, the PSNR of the
+first frame against it, falls from noise_aug_strength 0.02 to 0.2 and from 0.2 to 0.8. One seed, at
+bucket 127.
+
+`fps_order`: share of pairs of photo and seed in which the speed at 25 fps is below that at 7 fps.
+One seed, at bucket 127.
+
+`seed_variety`: how differently the first two seeds move a photo. Mean length of the difference of
+their trusted flows, each averaged over cells of 8x8 pixels, over the mean length of both, no less
+than 0.1 pixels; mean over photos and buckets. 0 for still pictures and for one seed twice, 1.4 for
+directions at right angles, 2 for opposite ones.
+
+`seconds_per_clip`: median time from the framed photo to the frames, over all clips but the first.
+
+`peak_memory_mb`: largest memory the process has held up to the last clip, that of these
+measurements included, in 10^6 bytes; on CUDA that of the GPU.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from statistics import fmean
+
+import numpy as np
+
+from svd_core.params import VideoParams
+from svd_core.training.clip_metrics import Reading
+
+BUCKETS = (32, 127, 223)
+NOISES = (0.02, 0.2, 0.8)
+FPS = (7, 25)
+
+LEAST_SPEED = 0.1
+
+TARGETS: Mapping[str, float | None] = {
+    "vae_psnr": 30.0,
+    "first_frame_psnr": 26.0,
+    "sharpness": 0.75,
+    "sharpness_min": 0.6,
+    "consistency": 26.0,
+    "motion_order": 0.95,
+    "motion_ratio": 3.0,
+    "noise_order": 0.95,
+    "fps_order": 0.9,
+    "seed_variety": 0.5,
+    "seconds_per_clip": None,
+    "peak_memory_mb": None,
+}
+"""Every figure and the least it has to be; None where nothing is demanded."""
+
+Figures = dict[str, float | None]
+"""Values by name; None for what was not measured."""
+
+Readings = Mapping[tuple[str, VideoParams], Reading]
+"""By the name of the photo and what was asked for."""
+
+
+def settings(seeds: tuple[int, ...]) -> list[VideoParams]:
+    """What is asked of a model for each photo. Noise and fps take one seed, at bucket 127."""
+    first = _standard(seeds[0], BUCKETS[1])
+    return [
+        *(_standard(seed, bucket) for seed in seeds for bucket in BUCKETS),
+        *(replace(first, noise_aug_strength=noise) for noise in NOISES[1:]),
+        *(replace(first, fps=fps) for fps in FPS[1:]),
+    ]
+
+
+def figures_of(readings: Readings) -> Figures:
+    """Every figure that clips alone tell; the others are None."""
+    usual = [reading for (_, params), reading in readings.items() if _is_standard(params)]
+    sharpness = [value for reading in usual for value in reading.sharpness]
+    slow, *_, fast = zip(*_speeds_by_bucket(readings), strict=True)
+    found: Figures = {
+        "first_frame_psnr": fmean(reading.first_frame_psnr for reading in usual),
+        "sharpness": fmean(sharpness),
+        "sharpness_min": min(sharpness),
+        "consistency": fmean(reading.consistency for reading in usual),
+        "motion_order": _share(a < b < c for a, b, c in _speeds_by_bucket(readings)),
+        "motion_ratio": fmean(fast) / fmean(slow),
+        "noise_order": _share(a > b > c for a, b, c in _likeness_by_noise(readings)),
+        "fps_order": _share(usual > quick for usual, quick in _speeds_by_fps(readings)),
+        "seed_variety": _seed_variety(readings),
+    }
+    return dict.fromkeys(TARGETS) | found
+
+
+def missed(figures: Figures) -> list[str]:
+    """Names of the figures that were measured and fall short."""
+    return [name for name in TARGETS if is_met(name, figures[name]) is False]
+
+
+def is_met(name: str, value: float | None) -> bool | None:
+    """None where nothing is demanded, or nothing was measured."""
+    target = TARGETS[name]
+    return None if target is None or value is None else value >= target
+
+
+def _standard(seed: int, bucket: int) -> VideoParams:
+    return VideoParams(seed=seed, motion_bucket_id=bucket, noise_aug_strength=NOISES[0], fps=FPS[0])
+
+
+def _is_standard(params: VideoParams) -> bool:
+    return params.noise_aug_strength == NOISES[0] and params.fps == FPS[0]
+
+
+def _cases(readings: Readings) -> Iterator[tuple[str, VideoParams]]:
+    """The middle standard clip of every pair of photo and seed."""
+    return (
+        (photo, params)
+        for photo, params in readings
+        if _is_standard(params) and params.motion_bucket_id == BUCKETS[1]
+    )
+
+
+def _speed(reading: Reading) -> float:
+    return max(LEAST_SPEED, reading.speed)
+
+
+def _speeds_by_bucket(readings: Readings) -> Iterator[list[float]]:
+    for photo, params in _cases(readings):
+        asked = (replace(params, motion_bucket_id=bucket) for bucket in BUCKETS)
+        yield [_speed(readings[photo, params]) for params in asked]
+
+
+def _speeds_by_fps(readings: Readings) -> Iterator[list[float]]:
+    for photo, params in _cases(readings):
+        asked = [replace(params, fps=fps) for fps in FPS]
+        if all((photo, params) in readings for params in asked):
+            yield [_speed(readings[photo, params]) for params in asked]
+
+
+def _likeness_by_noise(readings: Readings) -> Iterator[list[float]]:
+    for photo, params in _cases(readings):
+        asked = [replace(params, noise_aug_strength=noise) for noise in NOISES]
+        if all((photo, params) in readings for params in asked):
+            yield [readings[photo, params].first_frame_psnr for params in asked]
+
+
+def _share(held: Iterator[bool]) -> float | None:
+    found = [float(holds) for holds in held]
+    return fmean(found) if found else None
+
+
+def _seed_variety(readings: Readings) -> float | None:
+    seeds = sorted({params.seed for _, params in readings})[:2]
+    if len(seeds) < 2:
+        return None
+    pairs = [
+        (reading.motion, readings[photo, replace(params, seed=seeds[1])].motion)
+        for (photo, params), reading in readings.items()
+        if params.seed == seeds[0] and _is_standard(params)
+    ]
+    return fmean(_difference(one, other) for one, other in pairs)
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    apart, a, b = (float(np.linalg.norm(f, axis=-1).mean()) for f in (one - other, one, other))
+    return apart / max((a + b) / 2, LEAST_SPEED)

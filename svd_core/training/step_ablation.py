@@ -1,0 +1,66 @@
+"""`python -m svd_core.training.step_ablation`: what more denoising steps bring svd-nano. A table.
+
+The same two photos and one seed at bucket 127, made with each number of steps, and at the speed
+`fast`; `metrics` says what is measured. `motion` is in pixels per frame; `as_first` the PSNR
+against the clips of the first line, in dB, 60 where they are the same.
+"""
+
+import sys
+from statistics import fmean
+
+import numpy as np
+
+from svd_core.checkpoints.table import DEMO
+from svd_core.engine.engine import SvdEngine
+from svd_core.errors import SvdError
+from svd_core.params import Speed, VideoParams
+from svd_core.training.baselines import Model, Take
+from svd_core.training.clip_metrics import psnr, read_clip
+from svd_core.training.eval_photos import HeldOut, examples, spread
+from svd_core.training.optical_flow import OpticalFlow
+from svd_core.types import Frames
+
+WAYS: tuple[tuple[Speed, int], ...] = (
+    *(("exact", steps) for steps in (1, 4, 6, 8, 12, 25)),
+    *(("fast", steps) for steps in (1, 14)),
+)
+HEAD = ("speed", "steps", "first_frame_psnr", "sharpness", "sharpness_min", "consistency", "motion",
+        "as_first", "seconds_per_clip")  # fmt: skip
+
+
+def main() -> int:
+    try:
+        photos = spread(examples(), 2)
+        model = Model(SvdEngine(DEMO, fall_back=False))
+        print(f"{', '.join(photo.name for photo in photos)}\n\n| {' | '.join(HEAD)} |")
+        print(f"|{'---|' * len(HEAD)}")
+        least = [_film(model, photo, *WAYS[0]).frames for photo in photos]
+        for speed, steps in WAYS:
+            takes = [_film(model, photo, speed, steps) for photo in photos]
+            print(f"| {speed} | {steps} | {_cells(takes, least)} |", flush=True)
+    except SvdError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _film(model: Model, photo: HeldOut, speed: Speed, steps: int) -> Take:
+    return model.film(photo.opened(), VideoParams(seed=1, num_inference_steps=steps, speed=speed))
+
+
+def _cells(takes: list[Take], least: list[Frames]) -> str:
+    flow = OpticalFlow()
+    readings = [read_clip(take.photo, take.frames, flow) for take in takes]
+    sharpness = [value for reading in readings for value in reading.sharpness]
+    pairs = zip(takes, least, strict=True)
+    same = [psnr(np.concatenate(take.frames), np.concatenate(first)) for take, first in pairs]
+    values = (
+        fmean(r.first_frame_psnr for r in readings), fmean(sharpness), min(sharpness),
+        fmean(r.consistency for r in readings), fmean(r.speed for r in readings), fmean(same),
+        fmean(take.seconds for take in takes),
+    )  # fmt: skip
+    return " | ".join(f"{value:.2f}" for value in values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

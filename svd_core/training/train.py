@@ -1,0 +1,91 @@
+"""`python -m svd_core.training.train`: make svd-nano from a folder of photos, on a CPU or on CUDA.
+
+Courses, each keeping its state in `--state` and going on from there, however it ended: `position`
+(coordinates), `scene` (what is near, what drifts), `decoder` (latents back to pixels) and `clips`
+(the whole UNet on whole clips). `scene` needs `position`; `decoder` can run beside both. `--export`
+writes the checkpoint folder from whatever all have reached.
+"""
+
+import argparse
+import logging
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from svd_core.errors import SvdError
+from svd_core.training.dataset import fetch_photos, load_photos
+from svd_core.training.export import export
+from svd_core.training.sample_sheets import draw_sample
+from svd_core.training.stages import DIALS, Lessons
+from svd_core.training.trainer import Course
+
+SAVE_EVERY = 100
+REPORT_EVERY = 50
+SAMPLE_EVERY = 500
+
+COURSES = ("position", "scene", "decoder", "clips")
+
+
+def reporter(lessons: Lessons, name: str, seconds: float) -> Any:
+    """A callback that prints a line every so often, keeps the state safe, and draws a sample."""
+    recent: deque[float] = deque(maxlen=REPORT_EVERY)
+    began: list[float] = []
+
+    def on_step(course: Course, loss: float) -> None:
+        recent.append(loss)
+        began.append(course.seconds) if not began else None
+        left = max(0.0, seconds - (course.seconds - began[0]))
+        if course.step % REPORT_EVERY == 0:
+            mean = sum(recent) / len(recent)
+            print(
+                f"{name}: step {course.step}  loss {mean:.4f}  seen {course.clips}  "
+                f"trained {course.seconds / 60:.0f} min  left {left / 60:.0f} min",
+                flush=True,
+            )
+        if course.step % SAVE_EVERY == 0:
+            course.save()
+        if course.step % SAMPLE_EVERY == 0:
+            draw_sample(lessons, lessons.state / f"{name}-{course.step}.png")
+
+    return on_step
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m svd_core.training.train", description=__doc__)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos to learn from")
+    parser.add_argument("--fetch", action="store_true", help="fill it from Debian packages first")
+    parser.add_argument("--state", type=Path, required=True, help="folder for the training state")
+    parser.add_argument("--course", choices=COURSES, help="what to train")
+    parser.add_argument("--dial", choices=sorted(DIALS), default="cpu", help="size of the work")
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long to train")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 takes all")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--export", type=Path, help="write the checkpoint folder at the end")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.state.mkdir(parents=True, exist_ok=True)
+    try:
+        if options.fetch:
+            fetch_photos(options.photos)
+        photos = load_photos(options.photos)
+        lessons = Lessons(options.state, photos, DIALS[options.dial], options.device)
+        if options.course:
+            course = getattr(lessons, options.course)()
+            seconds = options.minutes * 60
+            course.train(seconds, reporter(lessons, options.course, seconds))
+            course.save()
+        if options.export:
+            export(lessons, options.export)
+    except SvdError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

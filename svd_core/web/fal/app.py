@@ -1,0 +1,185 @@
+"""The API as one ASGI application, to be mounted at `/fal`: every address it has."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from svd_core import __version__
+from svd_core.errors import SvdError
+from svd_core.web.fal.auth import Access
+from svd_core.web.fal.dependencies import Service
+from svd_core.web.fal.docs import DOCS_HEADERS, docs_page
+from svd_core.web.fal.endpoints import Operations
+from svd_core.web.fal.models import ENDPOINTS
+from svd_core.web.fal.proxy import Proxy
+from svd_core.web.fal.responses import Answer, Refusal, of
+from svd_core.web.fal.routes.files import CdnRoutes
+from svd_core.web.fal.routes.queue import QueueRoutes
+from svd_core.web.fal.routes.run import RunRoutes
+from svd_core.web.fal.routes.storage import StorageRoutes
+
+log = logging.getLogger(__name__)
+
+EXPOSED = (
+    "x-fal-request-id", "x-fal-request-timeout-type", "x-fal-error-type", "x-fal-retryable",
+    "x-fal-needs-retry", "etag",
+)  # fmt: skip
+
+ANYWHERE = ".*"
+HERE = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+
+
+def build_api(service: Service) -> Starlette:
+    """An application that starts nothing by itself."""
+    keys = service.parts.keys
+    operations = Operations()
+    for endpoint in ENDPOINTS:
+        _add_queue(operations, service, endpoint)
+        _add_run(operations, service, endpoint)
+    _add_storage(operations, service)
+    _add_cdn(operations, service)
+    _add_own(operations, service)
+    api = Starlette(
+        routes=operations.routes,
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origin_regex=HERE if keys.open else ANYWHERE,
+                allow_methods=["GET", "POST", "PUT"],
+                allow_headers=["*"],
+                expose_headers=EXPOSED,
+            ),
+            Middleware(Proxy, origins=service.parts.settings.proxy_origins),
+            Middleware(Access, keys=keys, tokens=service.parts.tokens),
+        ],
+        exception_handlers={
+            Refusal: _refused,
+            SvdError: _failed,
+            HTTPException: _unrouted,
+            Exception: _broken,
+        },
+    )
+    api.router.redirect_slashes = False  # every address is served with a slash as well
+    return api
+
+
+def _add_queue(operations: Operations, service: Service, endpoint: str) -> None:
+    add = operations.add
+    routes = QueueRoutes(service, endpoint)
+    top = f"/queue/{endpoint}"
+    add("POST", top, routes.submit, "submit")
+    for tail, method, call, name in (
+        ("/status", "GET", routes.status, "status"),
+        ("/status/stream", "GET", routes.stream, "status_stream"),
+        ("", "GET", routes.result, "result"),
+        ("/cancel", "PUT", routes.cancel, "cancel"),
+    ):
+        # Some clients keep the rest of a longer endpoint id in these addresses.
+        others = [f"{top}/{{rest:path}}/requests/{{request_id}}{tail}"]
+        if name == "result":
+            others += [f"{top}/requests/{{request_id}}/response", f"{others[0]}/response"]
+        path = f"{top}/requests/{{request_id}}{tail}"
+        add(method, path, call, name, *others)
+
+
+def _add_run(operations: Operations, service: Service, endpoint: str) -> None:
+    add = operations.add
+    routes = RunRoutes(service)
+    add("POST", f"/run/{endpoint}", routes.run, "run")
+    add("POST", f"/run/{endpoint}/stream", routes.stream, "run_stream")
+
+
+def _add_storage(operations: Operations, service: Service) -> None:
+    add = operations.add
+    routes = StorageRoutes(service)
+    initiate = "/rest/storage/upload/initiate"
+    add("POST", initiate, routes.initiate, "initiate")
+    add("POST", f"{initiate}-multipart", routes.initiate, "initiate_multipart")
+    add("POST", "/rest/storage/auth/token", routes.cdn_token, "cdn_token")
+    add("POST", "/rest/tokens", routes.stream_token, "stream_token")
+    add("GET", "/rest/.well-known/jwks.json", routes.key_set, "key_set")
+
+
+def _add_cdn(operations: Operations, service: Service) -> None:
+    add = operations.add
+    routes = CdnRoutes(service)
+    upload, file = "/cdn/upload/{folder}/{file}", "/cdn/files/{folder}/{file}"
+    parts = f"{file}/multipart/{{upload_id}}"
+    add("PUT", upload, routes.put, "put")
+    add("PUT", f"{upload}/{{number}}", routes.put_part, "put_part")
+    add("POST", f"{upload}/complete", routes.complete, "complete")
+    add("POST", "/cdn/files/upload", routes.upload, "upload")
+    add("POST", "/cdn/files/upload/multipart", routes.begin, "begin")
+    add("PUT", f"{parts}/{{number}}", routes.put_part_by_id, "put_part_by_id")
+    add("POST", f"{parts}/complete", routes.complete_by_id, "complete_by_id")
+    add("GET", file, routes.file, "file")
+    add("GET", "/cdn/videos/{mark}/{file}", routes.video, "video")
+
+
+def _add_own(operations: Operations, service: Service) -> None:
+    async def health(_: Request) -> Response:
+        return Answer(200, await to_thread.run_sync(_health, service)).response()
+
+    def document(request: Request) -> dict[str, Any]:
+        servers = [{"url": service.parts.links.base(request)}]
+        return {**operations.document, "servers": servers}
+
+    async def openapi(request: Request) -> Response:
+        return Answer(200, document(request)).response()
+
+    async def docs(request: Request) -> Response:
+        page = docs_page(document(request), service.parts.keys.open)
+        return HTMLResponse(page, headers=DOCS_HEADERS)
+
+    operations.add("GET", "/health", health, "health")
+    operations.add("GET", "/openapi.json", openapi, "openapi")
+    operations.add("GET", "/docs", docs, "docs")
+
+
+def _health(service: Service) -> Mapping[str, Any]:
+    status = service.status()
+    return {
+        "status": "ok" if status.state == "ready" else status.state,
+        "queue_length": service.queue.length(),
+        "model": status.checkpoint.name,
+        "models": status.offer.names,
+        "device": status.device,
+        "version": __version__,
+    }
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return _numbered(error.answer)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    assert isinstance(error, SvdError)
+    return _numbered(of(error))
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    """No such address, or not by this method."""
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    detail = f"Path {path} not found" if error.status_code == 404 else str(error.detail)
+    return Answer(error.status_code, {"detail": detail}, error.headers or {}).response()
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    log.error("A request to the API ended by an unforeseen error.", exc_info=error)
+    return _numbered(Answer(500, {"detail": "Internal Server Error"}))
+
+
+def _numbered(answer: Answer) -> Response:
+    """An error of ours carries an id in any case: clients take one without for a gateway's."""
+    return answer.response(uuid4().hex if answer.status >= 500 else None)

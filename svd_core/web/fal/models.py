@@ -1,0 +1,127 @@
+"""What fal's `fal-ai/stable-video` takes and gives, and how it is told in the core's terms."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from svd_core.errors import InvalidRequest
+from svd_core.params import CHOICES, LIMITS, Limit, VideoParams
+from svd_core.web.fal.responses import NAMES, Detail, detail
+
+ENDPOINTS = ("fal-ai/stable-video",)
+"""Ids that lead to the model of this server."""
+
+FPS = 25
+"""Default fps of fal. Its range begins at 10; here all of the core's fps are taken, so that every
+video of the page can be made over HTTP too."""
+
+MODEL = "checkpoint that makes the video, one that `/health` lists; the first of them if left out"
+
+EXAMPLE = "https://example.com/photo.jpg"
+
+
+def _extra(limit: Limit, default: object) -> tuple[Any, Any]:
+    kind: Any = int if limit.integer else float
+    field = Field(default, ge=limit.minimum, le=limit.maximum, description=limit.help)
+    return (kind | None if limit.optional else kind), field
+
+
+class _Documented(BaseModel):
+    """The fields of fal's own endpoint. Unknown ones are ignored, as fal does."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    image_url: str = Field(
+        description="The photo: an http(s) address, a data URI, or the address of an upload.",
+        examples=[EXAMPLE],
+    )
+    seed: int | None = Field(
+        None,
+        ge=LIMITS["seed"].minimum,
+        le=LIMITS["seed"].maximum,
+        description="The same seed and photo give the same video; drawn if left out.",
+    )
+    motion_bucket_id: int = Field(
+        VideoParams.default("motion_bucket_id"),
+        ge=LIMITS["motion_bucket_id"].minimum,
+        le=LIMITS["motion_bucket_id"].maximum,
+        description="How much moves, from 1 to 255.",
+    )
+    cond_aug: float = Field(
+        VideoParams.default("noise_aug_strength"),
+        ge=LIMITS["noise_aug_strength"].minimum,
+        le=LIMITS["noise_aug_strength"].maximum,
+        description="Noise on the photo: more frees the motion and loses likeness.",
+    )
+    fps: int = Field(
+        FPS,
+        ge=LIMITS["fps"].minimum,
+        le=LIMITS["fps"].maximum,
+        description="Frames per second of the video.",
+    )
+
+
+_OWN = ("seed", "motion_bucket_id", "noise_aug_strength", "fps")
+
+VideoInput = create_model(
+    "StableVideoInput",
+    __base__=_Documented,
+    **{
+        name: _extra(limit, VideoParams.default(name))
+        for name, limit in LIMITS.items()
+        if name not in _OWN
+    },
+    **{
+        name: (Literal[choice.words], Field(VideoParams.default(name), description=choice.help))
+        for name, choice in CHOICES.items()
+    },
+    model=(str | None, Field(None, description=MODEL)),
+)  # type: ignore[call-overload]  # the names come from a table
+"""fal's input, and the core's other parameters under their own names."""
+
+
+class File(BaseModel):
+    url: str = Field(description="Where the file can be downloaded.")
+    content_type: Literal["video/mp4"]
+    file_name: str
+    file_size: int = Field(description="Bytes.")
+
+
+class VideoOutput(BaseModel):
+    video: File
+    seed: int = Field(description="The seed that was given or drawn.")
+
+
+def read_input(body: Mapping[str, Any]) -> tuple[str, VideoParams]:
+    """(image_url, params). Raises `InvalidInput`."""
+    try:
+        values = VideoInput.model_validate(body).model_dump()
+    except ValidationError as error:
+        raise InvalidInput([_told(entry) for entry in error.errors()]) from None
+    image_url: str = values.pop("image_url")
+    values = {name: value for name, value in values.items() if value is not None}
+    values["noise_aug_strength"] = values.pop("cond_aug")
+    try:
+        return image_url, VideoParams.from_mapping(values)
+    except InvalidRequest as error:  # what no field alone can tell
+        raise InvalidInput.of(error) from None
+
+
+class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like the core's
+    """`details`: the entries of the 422, one for each field that is wrong."""
+
+    def __init__(self, details: list[Detail]) -> None:
+        super().__init__(str(details[0]["msg"]))
+        self.details = details
+
+    @classmethod
+    def of(cls, error: InvalidRequest) -> "InvalidInput":
+        name = NAMES.get(error.field, error.field)
+        return cls([detail(name, error.message, "value_error")])
+
+
+def _told(entry: Any) -> Detail:
+    more = {"ctx": entry["ctx"]} if "ctx" in entry else {}
+    name = ".".join(map(str, entry["loc"]))
+    return detail(name, entry["msg"], entry["type"], **more, input=entry["input"])

@@ -1,0 +1,93 @@
+"""Where uploads begin (`/rest`), and temporary tokens for callers that have no key of their own."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from svd_core.web.fal.auth import owner_of
+from svd_core.web.fal.dependencies import Parts, Service
+from svd_core.web.fal.models import ENDPOINTS
+from svd_core.web.fal.responses import Answer, Refusal, detail, input_error, no_object
+from svd_core.web.fal.submit import lifetime, read_json
+from svd_core.web.fal.uploads import UPLOAD_S
+
+MOST_TOKEN_S = 3600.0
+SMALL = 64 * 1024
+"""Bytes of the bodies read here."""
+
+
+class StorageRoutes:
+    def __init__(self, service: Service) -> None:
+        self._parts = service.parts
+
+    async def initiate(self, request: Request) -> Response:
+        """An address to send the file to, which is its own permission, and the one it gets."""
+        wish = await _object(self._parts, request)
+        keep_s = lifetime(request.headers.get("x-fal-object-lifecycle"))
+        name = self._parts.uploads.new_name(
+            owner_of(request), _text(wish, "content_type"), _text(wish, "file_name")
+        )
+        token = self._parts.tokens.issue("upload", UPLOAD_S, {"name": name, "keep_s": keep_s})
+        base = self._parts.links.base(request)
+        told = {
+            "upload_url": f"{base}/cdn/upload/{name}?token={token}",
+            "file_url": f"{base}/cdn/files/{name}",
+        }
+        return Answer(200, told).response()
+
+    async def cdn_token(self, request: Request) -> Response:
+        """What `fal-client` for Python uploads with."""
+        token = self._parts.tokens.issue("cdn", UPLOAD_S, {"owner": owner_of(request)})
+        until = datetime.now(UTC) + timedelta(seconds=UPLOAD_S)
+        told = {
+            "token": token,
+            "token_type": "Bearer",
+            "base_url": f"{self._parts.links.base(request)}/cdn",
+            "expires_at": until.isoformat(timespec="seconds"),
+        }
+        return Answer(200, told).response()
+
+    async def stream_token(self, request: Request) -> Response:
+        """What a browser may stream with for a while, in place of a key."""
+        wish = await _object(self._parts, request)
+        apps = wish.get("allowed_apps")
+        known = {endpoint.partition("/")[2] for endpoint in ENDPOINTS} | {*ENDPOINTS}
+        if (
+            not isinstance(apps, list)
+            or not apps
+            or not all(isinstance(app, str) and app in known for app in apps)
+        ):
+            message = f"Input should list apps of this server: {', '.join(sorted(known))}"
+            raise Refusal(input_error([detail("allowed_apps", message, "value_error", input=apps)]))
+        seconds = wish.get("token_expiration", 120)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+            message = "Input should be a number of seconds"
+            entry = detail("token_expiration", message, "float_type", input=seconds)
+            raise Refusal(input_error([entry]))
+        lasting = min(float(seconds), MOST_TOKEN_S)
+        token = self._parts.tokens.issue("stream", lasting, {"owner": owner_of(request)})
+        return Answer(201, token).response()
+
+    async def key_set(self, _: Request) -> Response:
+        """The public key that webhooks are signed with."""
+        headers = {"Cache-Control": "public, max-age=3600"}
+        return Answer(200, self._parts.signer.key_set(), headers).response()
+
+
+async def _object(parts: Parts, request: Request) -> dict[str, Any]:
+    body = await read_json(parts, request, SMALL)
+    if not isinstance(body, dict):
+        raise Refusal(input_error([no_object(body)]))
+    return body
+
+
+def _text(wish: dict[str, Any], name: str) -> str:
+    value = wish.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        message = "Input should be a valid string"
+        raise Refusal(input_error([detail(name, message, "string_type", input=value)]))
+    return value

@@ -1,0 +1,56 @@
+"""Following a job as it goes, and server-sent events to tell it by."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any
+
+from anyio import sleep
+from starlette.responses import Response, StreamingResponse
+
+from svd_core.events import Event, Progress, Stage
+from svd_core.jobs import Job, Stamped
+from svd_core.web.fal.responses import as_json
+
+LOOK_S = 0.1
+"""Seconds between two looks at a job that somebody waits for."""
+
+SILENCE_S = 15.0
+"""After so long without news a stream shows that it is alive; Node ends silent ones at 300 s."""
+
+STILL_HERE = b": still here\n\n"
+
+
+async def watched(job: Job, silence_s: float) -> AsyncGenerator[Sequence[Stamped]]:
+    """What is new of `job`, until it has ended; nothing after every `silence_s` without news."""
+    seen, heard, last = 0, time.monotonic(), None
+    while True:
+        fresh = []
+        for stamped in job.news(seen):  # at once, since it is not to wait for any
+            seen = stamped.number
+            if _gist(stamped.event) != last:
+                last = _gist(stamped.event)
+                fresh.append(stamped)
+        if fresh or time.monotonic() - heard > silence_s:
+            heard = time.monotonic()
+            yield fresh
+        if fresh and not isinstance(fresh[-1].event, Progress):
+            return
+        await sleep(LOOK_S)
+
+
+def _gist(event: Event) -> object:
+    """Where a job stands. Signs of life in between, which differ in seconds left, are no news."""
+    if not isinstance(event, Progress):
+        return event
+    counted = event.step if event.stage in (Stage.QUEUED, Stage.DENOISING) else None
+    return event.stage, counted, event.note
+
+
+def event(body: Any) -> bytes:
+    """`body` as one server-sent event."""
+    return b"data: " + as_json(body) + b"\n\n"
+
+
+def event_stream(request_id: str, events: AsyncIterator[bytes]) -> Response:
+    headers = {"X-Fal-Request-Id": request_id, "Cache-Control": "no-cache"}
+    return StreamingResponse(events, headers=headers, media_type="text/event-stream")

@@ -1,0 +1,193 @@
+"""From a request as fal's clients send it to a job of the queue."""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from json import JSONDecodeError
+from typing import Any, Literal
+
+from anyio import to_thread
+from starlette.requests import Request
+
+from svd_core.errors import InvalidRequest, InvalidUrl, Unreachable
+from svd_core.jobs import Job, JobOptions, RemoteRequest
+from svd_core.params import VideoRequest
+from svd_core.web.fal.auth import owner_of
+from svd_core.web.fal.dependencies import MAX_KEEP_S, Parts, Service
+from svd_core.web.fal.image_source import photo_of
+from svd_core.web.fal.job_memo import Memo
+from svd_core.web.fal.models import InvalidInput, read_input
+from svd_core.web.fal.responses import (
+    GONE,
+    Detail,
+    Refusal,
+    input_error,
+    no_object,
+    request_error,
+)
+from svd_core.web.request_body import BodyError
+from svd_core.web.strict_json import loads
+
+MAX_INPUT = 32 * 2**20
+"""Bytes of a submit: a photo of 20 MB, a third longer as base64, and what is around it."""
+
+MAX_JSON = 2**20
+"""Bytes of every other body."""
+
+SOON = 64 * 1024
+"""Bytes of a body that is parsed at once; for more, other requests go first."""
+
+LEAST_TIMEOUT_S = 0.1
+
+
+async def submit(service: Service, request: Request, *, reject: bool) -> Job:
+    """Put the job of `request` in line.
+
+    `reject`: enter a wrong input as a job that has failed, whose answer is the 422; otherwise it
+    is refused at once, as everything else is. Raises `Refusal`, and what the queue raises.
+    """
+    body = await read_json(service.parts, request, MAX_INPUT)
+    options = await _options(service, request)
+    base = service.parts.links.base(request)
+    try:
+        job = await to_thread.run_sync(_entered, service, body, options, base)
+    except InvalidInput as error:
+        if not reject:
+            raise Refusal(input_error(error.details)) from None
+        return await to_thread.run_sync(_rejected, service, error.details, options, base)
+    service.on_submit(job)
+    return job
+
+
+def _entered(service: Service, body: Any, options: JobOptions, base: str) -> Job:
+    """Raises `InvalidInput`, and what the queue raises."""
+    if not isinstance(body, dict):
+        raise InvalidInput([no_object(body)])
+    image_url, params = read_input(body)
+    service.queue.ensure_room(options)
+    try:
+        checkpoint = service.status().offer.named(params.model)
+        params = service.parts.costs.limited(params, checkpoint)
+    except InvalidRequest as error:
+        raise InvalidInput.of(error) from None
+    photo = photo_of(image_url, service.parts.uploads, base)
+    wanted = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
+    memo = Memo(base=base, image_url=image_url[:200])
+    return service.queue.submit(wanted, memo.within(options))
+
+
+def _rejected(service: Service, details: Sequence[Detail], options: JobOptions, base: str) -> Job:
+    problem = InvalidRequest(str(details[0]["loc"][-1]), str(details[0]["msg"]))
+    memo = Memo(base=base, details=tuple(details))
+    return service.queue.reject(problem, memo.within(options))
+
+
+async def read_json(parts: Parts, request: Request, limit: int = MAX_JSON) -> Any:
+    """The body of `request`, at most `limit` bytes; nothing at all counts as an empty object.
+
+    Large ones are parsed in a thread, few at a time. Raises `Refusal`.
+    """
+    try:
+        async with parts.bodies.read(request.receive, limit) as body:
+            if not body.strip():
+                return {}
+            if len(body) <= SOON:
+                return loads(body)
+            return await to_thread.run_sync(loads, body, limiter=parts.parsing)
+    except BodyError as error:
+        raise refused_body(error) from None
+    except ValueError as error:
+        raise Refusal(input_error([_malformed(error)])) from None
+
+
+def refused_body(error: BodyError) -> Refusal:
+    """The answer to a body that was not read to its end, after which the connection is closed."""
+    if error.status == GONE.status:
+        return Refusal(GONE)
+    headers = {"Connection": "close"}
+    return Refusal(request_error(error.status, error.message, "bad_request", headers))
+
+
+def _malformed(error: ValueError) -> Detail:
+    where, why = 0, str(error)
+    if isinstance(error, JSONDecodeError):
+        where, why = error.pos, error.msg
+    return {
+        "loc": ["body", where], "msg": "JSON decode error", "type": "json_invalid",
+        "ctx": {"error": why}, "input": {},
+    }  # fmt: skip
+
+
+async def _options(service: Service, request: Request) -> JobOptions:
+    """What headers and query ask of the queue. Raises `Refusal`, 400."""
+    headers, query = request.headers, request.query_params
+    webhook = query.get("fal_webhook") or None
+    if webhook is not None:
+        await _check_webhook(service, webhook)
+    most = query.get("fal_max_queue_length")
+    return JobOptions(
+        priority=_priority(headers.get("x-fal-queue-priority", "normal")),
+        start_timeout_s=_seconds(headers.get("x-fal-request-timeout"), "x-fal-request-timeout"),
+        max_waiting=None if most is None else int(_number(most, "fal_max_queue_length", 0)),
+        owner=owner_of(request),
+        webhook=webhook,
+        keep_s=lifetime(headers.get("x-fal-object-lifecycle-preference")),
+    )
+
+
+async def _check_webhook(service: Service, url: str) -> None:
+    try:
+        with suppress(Unreachable):  # a receiver that is down now may be up when it is told
+            await service.parts.fetcher.check(url, service.lookups)
+    except InvalidUrl as error:
+        raise bad_request(f"fal_webhook: {error.message}") from None
+
+
+def lifetime(preference: str | None) -> float | None:
+    """Seconds that a file is to stay, by a lifecycle header; None if it does not say.
+
+    Raises `Refusal`, also for access lists: every file here can be opened by whoever has its
+    address, and who asked for something else should not believe otherwise.
+    """
+    if not preference:
+        return None
+    try:
+        wish = loads(preference)
+        seconds = wish.get("expiration_duration_seconds")
+        private = str(wish.get("initial_acl")).lower()
+    except (ValueError, AttributeError):
+        raise bad_request("The lifecycle preference is not a JSON object.") from None
+    if "forbid" in private or "hide" in private:
+        raise bad_request("This server has no access lists; files open to whoever has their URL.")
+    if not seconds:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
+        raise bad_request("expiration_duration_seconds must be a number of seconds.")
+    return min(float(seconds), MAX_KEEP_S)
+
+
+def _priority(text: str) -> Literal["low", "normal"]:
+    match text.strip().lower():
+        case "low":
+            return "low"
+        case "normal" | "":
+            return "normal"
+    raise bad_request("x-fal-queue-priority must be 'low' or 'normal'.")
+
+
+def _seconds(text: str | None, name: str) -> float | None:
+    return None if text is None else _number(text, name, LEAST_TIMEOUT_S)
+
+
+def _number(text: str, name: str, least: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number < 1e9:
+        raise bad_request(f"{name} must be a number of at least {least:g}.")
+    return number
+
+
+def bad_request(sentence: str) -> Refusal:
+    return Refusal(request_error(400, sentence, "bad_request"))

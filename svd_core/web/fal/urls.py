@@ -1,0 +1,59 @@
+"""Addresses that this server gives out, and how it knows its own again."""
+
+import hmac
+import re
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from svd_core.web.fal.signed_tokens import Tokens
+
+MOUNT = "/fal"
+"""Where the API lies on this server."""
+
+NETLOC = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+UPLOADS = "/cdn/files/"
+NAME = re.compile(r"[0-9a-f]{8}/[0-9a-f]{32}\.[a-z0-9]{3,4}")
+
+
+class Links:
+    """`public_url`: address of this server as everybody is to call it; empty: as each caller
+    does."""
+
+    def __init__(self, public_url: str, tokens: Tokens) -> None:
+        self._public_url = public_url.rstrip("/")
+        self._tokens = tokens
+
+    def base(self, request: Request) -> str:
+        """What every address of the API begins with, without a slash at the end."""
+        if self._public_url:
+            return f"{self._public_url}{MOUNT}"
+        scope, netloc = request.scope, request.headers.get("host", "")
+        if not NETLOC.fullmatch(netloc):
+            host, port = scope.get("server") or ("127.0.0.1", None)
+            host = f"[{host}]" if ":" in host else host
+            netloc = f"{host}:{port}" if port else host
+        return f"{scope['scheme']}://{netloc}{scope.get('root_path', '')}"
+
+    def video(self, base: str, job_id: str) -> str:
+        """Address of a finished video, which everybody may open who knows it."""
+        return f"{base}/cdn/videos/{self._tokens.mark(f'video:{job_id}')}/{job_id}.mp4"
+
+    def is_video(self, mark: str, job_id: str) -> bool:
+        expected = self._tokens.mark(f"video:{job_id}")
+        return hmac.compare_digest(mark.encode("utf-8", "surrogatepass"), expected.encode())
+
+
+def upload_name(url: str) -> str | None:
+    """Name of the upload that `url` leads to, on any host; None for every other address.
+
+    Runs in linear time. The caller limits the length.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not parts.netloc or "?" in url or "#" in url:
+        return None
+    _, found, name = parts.path.rpartition(UPLOADS)
+    return name if found and NAME.fullmatch(name) else None

@@ -1,0 +1,47 @@
+"""A file that is made at a click and handed over as a download."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+
+from svd_core.temp_folder import place_for, remove_copies
+from svd_core.web.page.page_events import QUICK
+
+TAKE = """() => setTimeout(() => {
+    const found = document.querySelector("#ID");
+    (found.querySelector("a") || found).click();
+}, 200)"""
+
+
+@dataclass(frozen=True)
+class Handed:
+    """`file` is not seen; once a file is in it, the script clicks it."""
+
+    go: gr.Button
+    file: gr.DownloadButton
+
+    @classmethod
+    def build(cls, label: Any, elem_id: str, **options: Any) -> "Handed":
+        go = gr.Button(label, elem_id=elem_id, **options)
+        return cls(go, gr.DownloadButton("", visible="hidden", elem_id=f"{elem_id}-file"))
+
+    def wire(self, make: Callable[..., Any], inputs: Any, *outputs: Block) -> None:
+        """`make` returns changes; with a file among them, the download begins."""
+        made = self.go.click(make, inputs, [self.file, *outputs], **QUICK)
+        take = TAKE.replace("ID", f"{self.go.elem_id}-file")
+        made.success(None, js=take, api_visibility="private")
+
+    def place(self, name: str, key: str) -> Path:
+        """Where to write a file of that name for `key`, the id of a job or another secret: in the
+        folder of temporary files, in the place of an earlier one."""
+        path = place_for(Path(self.file.GRADIO_CACHE), key, name)
+        self.file.temp_files.add(str(path))
+        return path
+
+    def discard(self, *keys: str) -> None:
+        """Remove all files that were made for these keys, and copies that Gradio made of theirs."""
+        remove_copies(Path(self.file.GRADIO_CACHE), *keys)

@@ -1,0 +1,146 @@
+"""What this visitor made: a gallery that plays, with each video's settings and what to do with it.
+
+It is read from the job table, so it survives reloads and restarts."""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from svd_core.events import Failed, Progress, Stopped, Succeeded
+from svd_core.jobs import Job
+from svd_core.media.ffmpeg import whole
+from svd_core.params import VideoParams
+from svd_core.web.page import formatting
+from svd_core.web.page.download_button import Handed
+from svd_core.web.page.error_translation import core
+from svd_core.web.page.i18n import Texts, fixed
+from svd_core.web.page.job_memo import is_draft
+
+GALLERY = """
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const sight = new IntersectionObserver((seen) => seen.forEach(({ target, isIntersecting }) => {
+    if (isIntersecting && !calm.matches) target.play().catch(() => {});
+    else target.pause();
+}));
+const wake = () => element.querySelectorAll("video").forEach((video) => sight.observe(video));
+element.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-do]");
+    if (!button || (button.dataset.sure && !confirm(button.dataset.sure))) return;
+    trigger("chosen", { what: button.dataset.do, job: button.dataset.job });
+});
+watch("value", wake);
+wake();
+"""
+
+NAMES = (
+    "model", "motion_bucket_id", "noise_aug_strength", "fps", "num_inference_steps", "num_frames",
+    "min_guidance_scale", "max_guidance_scale",
+)  # fmt: skip
+"""Settings that a tile tells, where they are not left to the model."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    waiting: gr.HTML
+    tiles: gr.HTML
+    timer: gr.Timer
+    download: Handed
+    box: gr.Row
+    nothing: gr.HTML
+
+    @classmethod
+    def build(cls) -> "Gallery":
+        with gr.Tab(fixed("history"), elem_id="history", id="history", render_children=True):
+            with gr.Row(elem_id="history-top", visible=False) as box:
+                gr.HTML(fixed("history_kept"), padding=False)
+                download = Handed.build(
+                    fixed("download_all"), "all", size="sm", scale=0, min_width=160
+                )
+            nothing = gr.HTML(fixed("history_none"), elem_id="nothing", padding=False)
+            waiting = gr.HTML("", elem_id="waiting", js_on_load=GALLERY)
+            tiles = gr.HTML("", elem_id="tiles", js_on_load=GALLERY)
+        return cls(waiting, tiles, gr.Timer(3.0, active=False), download, box, nothing)
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [self.waiting, self.tiles, self.timer, self.box, self.nothing]
+
+    def of(self, jobs: Sequence[Job], say: Texts) -> dict[Any, Any]:
+        """Those that are made are apart from those that are not: they change rarely, and a tile
+        that changes begins to play anew."""
+        waiting = _tiles([job for job in jobs if not job.done], say)
+        made = _tiles([job for job in jobs if job.done], say)
+        return {
+            self.waiting: waiting,
+            self.tiles: made,
+            self.timer: gr.Timer(active=bool(waiting)),
+            self.box: gr.update(visible=bool(waiting or made)),
+            self.nothing: gr.update(visible=not (waiting or made)),
+        }
+
+
+def _tiles(jobs: Sequence[Job], say: Texts) -> str:
+    html = "".join(tile_html(job, say) for job in jobs)
+    return f'<ul class="svd-tiles">{html}</ul>' if html else ""
+
+
+def tile_html(job: Job, say: Texts) -> str:
+    last, params = job.last, job.params
+    name = settings_text(params, say) if params else ""
+    remove = _button("remove", job, say("remove"), sure=say("remove_sure"))
+    match last:
+        case Succeeded(video):
+            seen = (
+                f'<video src="{file_url(video.path)}" muted loop playsinline '
+                f'tabindex="-1" aria-label="{escape(name)}"></video>'
+            )
+            buttons = _button("show", job, say("show")) + _button("restore", job, say("restore"))
+        case Failed(error):
+            seen = f'<p class="svd-error">{escape(core(error.message, say))}</p>'
+            buttons = ""
+        case Progress():
+            seen = f'<div class="svd-wait">{formatting.event_html(last, say)}</div>'
+            buttons, remove = _button("watch", job, say("watch")), ""
+        case Stopped():
+            return ""
+    draft = f"<b>{say('draft')}</b> " if is_draft(job) else ""
+    return (
+        f'<li><div class="svd-thumb">{seen}</div><p class="svd-told">{draft}{escape(name)}</p>'
+        f'<div class="svd-buttons">{buttons}{remove}</div></li>'
+    )
+
+
+def settings_text(params: VideoParams, say: Texts) -> str:
+    """The settings in one line: seed, motion, and what else was not left to the model."""
+    values = params.to_mapping()
+    told = [f"{say('seed')} {params.seed}"]
+    told += [f"{say(name)} {values[name]}" for name in NAMES if values[name] is not None]
+    return " · ".join(told)
+
+
+def file_url(path: Path) -> str:
+    """Where the page's server hands out a file of its results folder."""
+    return f"gradio_api/file={quote(str(path))}"
+
+
+def archive(jobs: Sequence[Job], path: Path) -> Path:
+    """All videos in one zip at `path`, the newest first."""
+    videos = [job.last.video for job in jobs if isinstance(job.last, Succeeded)]
+    # mp4 is packed already
+    with whole(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as kept:
+        for number, video in enumerate([v for v in videos if v.path.is_file()], 1):
+            kept.write(video.path, f"{number:02}-seed-{video.seed}.mp4")
+    return path
+
+
+def _button(what: str, job: Job, text: str, sure: str = "") -> str:
+    asks = f' data-sure="{escape(sure)}"' if sure else ""
+    return (
+        f'<button type="button" data-do="{what}" data-job="{job.id}"{asks}>{escape(text)}</button>'
+    )
