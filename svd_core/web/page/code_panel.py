@@ -16,6 +16,7 @@ from svd_core.web.page.i18n import Texts, fixed, texts_for
 from svd_core.web.page.page_events import QUICK
 from svd_core.web.page.page_state import Studio
 from svd_core.web.page.playback import default_interpolation
+from svd_core.web.page.scripts import script
 from svd_core.web.page.settings_link import query_of
 from svd_core.web.snippets import BASE, snippets, values_of
 
@@ -23,24 +24,10 @@ ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
 
 CLOSED = ("JavaScript", "curl")
 
-COPY = """
-element.addEventListener("click", async (event) => {
-    const button = event.target.closest("button[data-copied]");
-    if (!button) return;
-    const code = button.closest("details").querySelector("code");
-    getSelection().selectAllChildren(code);
-    if (navigator.clipboard) await navigator.clipboard.writeText(code.textContent);
-    else document.execCommand("copy");
-    const before = button.textContent;
-    button.textContent = button.dataset.copied;
-    setTimeout(() => { button.textContent = before; }, 1500);
-});
-"""
-
 
 def code_panel() -> tuple[gr.Tab, gr.HTML]:
     with gr.Tab(fixed("code"), elem_id="code", render_children=True) as panel:
-        return panel, gr.HTML("", elem_id="snippets", js_on_load=COPY)
+        return panel, gr.HTML("", elem_id="snippets", js_on_load=script("copy.js"))
 
 
 def wire_code(studio: Studio, panel: gr.Tab, code: gr.HTML, switched: Dependency) -> None:

@@ -10,11 +10,7 @@ from gradio.blocks import Block
 
 from svd_core.temp_folder import place_for, remove_copies
 from svd_core.web.page.page_events import QUICK
-
-TAKE = """() => setTimeout(() => {
-    const found = document.querySelector("#ID");
-    (found.querySelector("a") || found).click();
-}, 200)"""
+from svd_core.web.page.scripts import script
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Handed:
     def wire(self, make: Callable[..., Any], inputs: Any, *outputs: Block) -> None:
         """`make` returns changes; with a file among them, the download begins."""
         made = self.go.click(make, inputs, [self.file, *outputs], **QUICK)
-        take = TAKE.replace("ID", f"{self.go.elem_id}-file")
+        take = script("download.js").replace("ELEM_ID", f"{self.go.elem_id}-file")
         made.success(None, js=take, api_visibility="private")
 
     def place(self, name: str, key: str) -> Path:

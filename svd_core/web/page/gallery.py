@@ -21,22 +21,7 @@ from svd_core.web.page.download_button import Handed
 from svd_core.web.page.error_translation import core
 from svd_core.web.page.i18n import Texts, fixed
 from svd_core.web.page.job_memo import is_draft
-
-GALLERY = """
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const sight = new IntersectionObserver((seen) => seen.forEach(({ target, isIntersecting }) => {
-    if (isIntersecting && !calm.matches) target.play().catch(() => {});
-    else target.pause();
-}));
-const wake = () => element.querySelectorAll("video").forEach((video) => sight.observe(video));
-element.addEventListener("click", (event) => {
-    const button = event.target.closest("button[data-do]");
-    if (!button || (button.dataset.sure && !confirm(button.dataset.sure))) return;
-    trigger("chosen", { what: button.dataset.do, job: button.dataset.job });
-});
-watch("value", wake);
-wake();
-"""
+from svd_core.web.page.scripts import script
 
 NAMES = (
     "model", "motion_bucket_id", "noise_aug_strength", "fps", "num_inference_steps", "num_frames",
@@ -63,8 +48,8 @@ class Gallery:
                     fixed("download_all"), "all", size="sm", scale=0, min_width=160
                 )
             nothing = gr.HTML(fixed("history_none"), elem_id="nothing", padding=False)
-            waiting = gr.HTML("", elem_id="waiting", js_on_load=GALLERY)
-            tiles = gr.HTML("", elem_id="tiles", js_on_load=GALLERY)
+            waiting = gr.HTML("", elem_id="waiting", js_on_load=script("gallery.js"))
+            tiles = gr.HTML("", elem_id="tiles", js_on_load=script("gallery.js"))
         return cls(waiting, tiles, gr.Timer(3.0, active=False), download, box, nothing)
 
     @property

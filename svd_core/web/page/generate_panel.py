@@ -16,14 +16,7 @@ from svd_core.web.page.i18n import Texts, texts_for
 from svd_core.web.page.job_watch import then_watch
 from svd_core.web.page.page_events import QUICK, event_value
 from svd_core.web.page.page_state import Studio
-
-SHOW_STAGE = """() => {
-    const { top, bottom } = document.getElementById("stage").getBoundingClientRect();
-    if (top >= 0 && bottom <= innerHeight) return;
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const behavior = calm ? "auto" : "smooth";
-    document.getElementById("output").scrollIntoView({ block: "start", behavior });
-}"""
+from svd_core.web.page.scripts import script
 
 STILL_SIDE = 640
 
@@ -59,7 +52,7 @@ def wire_making(opened: Dependency, studio: Studio) -> None:
     then_watch(studio, screen.generate.click, on_generate, studio.asked)
     # On a phone the stage is below the fold; where it is in sight already, nothing moves.
     for button in (screen.generate, screen.sheet):
-        button.click(None, js=SHOW_STAGE, api_visibility="private")
+        button.click(None, js=script("scroll_to_stage.js"), api_visibility="private")
     screen.stop.click(on_stop, [screen.current, studio.visitor], None, **QUICK)
 
 

@@ -41,7 +41,7 @@ class Demo:
             f'<dialog aria-label="Stable Video Diffusion">{leave}'
             f'<video muted loop playsinline></video><div class="svd-strip">{strip}</div></dialog>',
             elem_id="demo",
-            js_on_load=script("demo.js"),
+            js_on_load=script("kiosk.js"),
         )
         return cls(stage, gr.HTML("", elem_id="demo-files", visible="hidden"), examples)
 

@@ -41,7 +41,7 @@ from svd_core.web.page.motion_presets import motion_choice, wire_motion, wire_se
 from svd_core.web.page.page_events import QUICK
 from svd_core.web.page.page_state import Studio
 from svd_core.web.page.placeholders import wire_automatic
-from svd_core.web.page.player import PICK, Screen, status_line
+from svd_core.web.page.player import Screen, status_line
 from svd_core.web.page.result_actions import action_row, wire_result
 from svd_core.web.page.scripts import script
 from svd_core.web.page.seed_grid import wire_sheet
@@ -81,7 +81,9 @@ def build_page(backend: Backend, examples: Path, watchers: int) -> gr.Blocks:
                 generate, sheet, stop = _buttons()
             with gr.Column(elem_id="output", scale=7, min_width=300):
                 with gr.Column(elem_id="stage"):
-                    forming = gr.HTML("", elem_id="forming", visible=False, js_on_load=PICK)
+                    forming = gr.HTML(
+                        "", elem_id="forming", visible=False, js_on_load=script("drafts.js")
+                    )
                     player = _player(first)
                 with gr.Column(elem_id="status"):
                     with gr.Row(elem_id="status-row"):

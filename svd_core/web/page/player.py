@@ -30,13 +30,6 @@ CHANGED = ("seed", "interpolation")
 CLOCK_KEYS = ("elapsed", "left", "almost", "seconds", "minutes", "hours")
 """Sentences that static/clock.js fills between two events."""
 
-PICK = """
-element.addEventListener("click", (event) => {
-    const button = event.target.closest("button[data-job]");
-    if (button) trigger("picked", { job: button.dataset.job });
-});
-"""
-
 
 def status_line() -> gr.HTML:
     """The line below the video: how to begin, progress, the end of a job, errors."""

@@ -7,30 +7,9 @@ import gradio as gr
 
 from svd_core.media.image import MAX_BYTES
 from svd_core.web.page.i18n import fixed
-
-SCRIPT = """
-const sentence = () => element.textContent.trim();
-const field = (node) => node.closest(".block") || node.parentElement;
-const said = (place) => place.parentElement.querySelector(":scope > .svd-too-large");
-const refuse = (event) => {
-    const files = [...(event.target.files || event.dataTransfer?.files || [])];
-    const input = event.target.closest?.("input[type=file]");
-    if (!files.length || (event.type === "change" && !input)) return;
-    const place = field(event.target);
-    said(place)?.remove();
-    if (files.every((file) => file.size <= MAX_BYTES)) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-    if (input) input.value = "";
-    const told = document.createElement("p");
-    told.className = "svd-error svd-too-large";
-    told.setAttribute("role", "alert");
-    told.textContent = sentence();
-    place.after(told);
-};
-for (const what of ["change", "drop"]) document.addEventListener(what, refuse, true);
-""".replace("MAX_BYTES", str(MAX_BYTES))
+from svd_core.web.page.scripts import script
 
 
 def too_large() -> None:
-    gr.HTML(f"<p>{fixed('too_large')}</p>", elem_id="too-large", js_on_load=SCRIPT)
+    check = script("size_check.js").replace("MAX_BYTES = 0", f"MAX_BYTES = {MAX_BYTES}")
+    gr.HTML(f"<p>{fixed('too_large')}</p>", elem_id="too-large", js_on_load=check)

@@ -1,0 +1,4 @@
+() => setTimeout(() => {
+    const found = document.querySelector("#ELEM_ID");
+    (found.querySelector("a") || found).click();
+}, 200)

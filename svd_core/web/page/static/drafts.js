@@ -1,0 +1,6 @@
+// Drafts are buttons: "picked" reports the job of the chosen one.
+
+element.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-job]");
+    if (button) trigger("picked", { job: button.dataset.job });
+});
