@@ -1,6 +1,6 @@
 # make run     install on the first call, then serve the page on http://127.0.0.1:7860
 # make test    ruff, mypy and the tests; installs what they need (Chromium too, when root; with
-#              node and npm the JavaScript clients, into tests/fal_clients/node_modules)
+#              node and npm the JavaScript clients, into tests/api/fal_clients/node_modules)
 # make test-slow   the tests that take many minutes: every combination of GPU sizes, `bench gpu`
 # make lint    ruff and mypy alone
 # make bench   time and memory of the embedded model
@@ -48,7 +48,7 @@ browser: $(VENV)/test.stamp
 	@.ci/browser
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .gradio tests/fal_clients/node_modules
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .gradio tests/api/fal_clients/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):

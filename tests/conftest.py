@@ -16,12 +16,12 @@ from svd_core.engine.engine import Engine, EngineStatus
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
 from svd_core.types import Clip
-from tests.fake_hub import FakeHub
-from tests.tiny_checkpoint import build
+from tests.fakes.hub_server import FakeHub
+from tests.fakes.tiny_checkpoint import build
 
 if TYPE_CHECKING:
-    from tests.fake_work import FakeWork
-    from tests.fal_server import FalServer
+    from tests.fakes.fal_server import FalServer
+    from tests.fakes.work import FakeWork
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def hub(
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["FalServer"]:
     """The fal API for the tests of one file; it may ask this machine for photos."""
-    from tests.fal_server import fal_server  # brings what other tests need not wait for
+    from tests.fakes.fal_server import fal_server  # brings what other tests need not wait for
 
     with fal_server(tmp_path_factory.mktemp("fal")) as found:
         yield found
@@ -94,7 +94,7 @@ def work(server: "FalServer") -> "FakeWork":
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.fakes import photo
+    from tests.fakes.engines import photo
 
     return photo(tmp_path_factory.mktemp("photo") / "photo.png")
 

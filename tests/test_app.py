@@ -21,10 +21,10 @@ from svd_core.jobs.schema import State
 from svd_core.media.video import read_frames
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.temp_folder import TempFolder
-from tests.fake_work import front_queue, open_table
-from tests.fakes import photo
-from tests.receiver import receiving
-from tests.watching import eventually
+from tests.fakes.engines import photo
+from tests.fakes.job_events import eventually
+from tests.fakes.webhook_receiver import receiving
+from tests.fakes.work import front_queue, open_table
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 60
@@ -149,7 +149,7 @@ TELLS_WHAT_IT_LOADS = """
 import runpy
 from dataclasses import replace
 from svd_core.checkpoints.catalog import Offer
-from tests.fakes import READY, SQUARE, DriftingEngine
+from tests.fakes.engines import READY, SQUARE, DriftingEngine
 
 class Telling(DriftingEngine):
     def load(self, on_progress, model=None):
@@ -209,7 +209,7 @@ LOSES_ITS_GPU_ONCE = """
 import runpy
 from pathlib import Path
 from svd_core.errors import DeviceLost
-from tests.fakes import DriftingEngine
+from tests.fakes.engines import DriftingEngine
 
 class Losing(DriftingEngine):
     def generate(self, *given):

@@ -13,7 +13,12 @@ from svd_core.params import VideoParams, draw_seed
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "svd_core").rglob("*.py"), ROOT / "app.py"])
-TEXTS = [ROOT / "README.md", ROOT / "Makefile", *(ROOT / "tests").glob("*.py"), *ROOT.glob(".ci/*")]
+TEXTS = [
+    ROOT / "README.md",
+    ROOT / "Makefile",
+    *(ROOT / "tests").rglob("*.py"),
+    *ROOT.glob(".ci/*"),
+]
 SECRET = re.compile(
     r"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{30,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b"

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 from tests.browser.visiting import PATIENCE_MS, SHOTS, small_film, visitor
-from tests.fake_work import FakeWork
-from tests.fakes import RealWork, Served, examples, serve
+from tests.fakes.engines import RealWork, Served, examples, serve
+from tests.fakes.work import FakeWork
 
 # As root Chromium runs without its sandbox only; /dev/shm is small in containers. Nobody clicks
 # before a test looks at a video.

@@ -25,7 +25,7 @@ from tests.browser.visiting import (
     upload,
     visitor,
 )
-from tests.fakes import Served
+from tests.fakes.engines import Served
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from svd_core.media.video import write_mp4
 from tests.browser.test_bad_input import changed
 from tests.browser.test_look import CONTRAST, LOOKS
 from tests.browser.visiting import DESKTOP, colourful, done, drop, generate, hover, visitor
-from tests.fake_work import moving
-from tests.fakes import Served
+from tests.fakes.engines import Served
+from tests.fakes.work import moving
 
 SOMEWHERE = (900.0, 800.0)
 """On the page, beside everything that is on it."""

@@ -14,8 +14,8 @@ from svd_core.media.recipe import FORMAT
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams
 from tests.browser.visiting import colourful, done, generate, open_tab, shot, visitor
-from tests.fake_work import FakeWork, moving
-from tests.fakes import Served, examples, serve
+from tests.fakes.engines import Served, examples, serve
+from tests.fakes.work import FakeWork, moving
 
 GOOD: dict[str, Any] = {
     "format": FORMAT, "model": "svd-nano", "source": "svd-nano", "revision": "", "size": [512, 288],

@@ -15,7 +15,7 @@ from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_frames, write_mp4
 from svd_core.params import VideoParams
 from tests.browser.visiting import PHONE, colourful, done, generate, open_tab, shot, upload, visitor
-from tests.fakes import READY, SQUARE, DriftingEngine, RealWork, Served, examples, serve
+from tests.fakes.engines import READY, SQUARE, DriftingEngine, RealWork, Served, examples, serve
 
 TWO = replace(READY, offer=Offer((READY.checkpoint, SQUARE)))
 LONG = replace(SQUARE, name="stable-video-diffusion-img2vid-xt-1-1-of-somebody-else", source="a/b")

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.visiting import done, generate, open_menu, open_tab, shot, visitor
-from tests.fakes import Served
+from tests.fakes.engines import Served
 
 CONTROLS = (
     "photo", "framing", "orientation", "fit", "motion", "motion_bucket_id", "noise_aug_strength",

@@ -14,7 +14,7 @@ from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.media.image import frame_photo, open_photo, shown_box, size_for
 from svd_core.params import VideoParams
 from tests.browser.visiting import colourful, done, generate, shot, upload, visitor
-from tests.fakes import Served
+from tests.fakes.engines import Served
 
 SIZES = CHECKPOINTS["svd-nano"].sizes
 

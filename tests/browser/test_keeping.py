@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.visiting import done, generate, open_page, open_tab, plays, shot, visitor
-from tests.fakes import FakeWork, Served, examples, serve
+from tests.fakes.engines import FakeWork, Served, examples, serve
 
 
 def test_closing_the_tab_loses_nothing(page: Page, served: Served) -> None:

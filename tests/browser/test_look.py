@@ -20,7 +20,7 @@ from tests.browser.visiting import (
     upload,
     visitor,
 )
-from tests.fakes import Served
+from tests.fakes.engines import Served
 
 CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")

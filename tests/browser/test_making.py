@@ -21,7 +21,7 @@ from tests.browser.visiting import (
     upload,
     visitor,
 )
-from tests.fakes import READY, Served, serve
+from tests.fakes.engines import READY, Served, serve
 
 
 def test_a_visitor_turns_a_photo_into_a_video(page: Page, served: Served, tmp_path: Path) -> None:

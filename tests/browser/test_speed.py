@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, Page, expect
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.params import VideoParams, VideoRequest
 from tests.browser.visiting import done, generate, open_page, small_film, upload, visitor
-from tests.fake_work import FakeWork
-from tests.fakes import Served, examples, serve
+from tests.fakes.engines import Served, examples, serve
+from tests.fakes.work import FakeWork
 
 pytestmark = pytest.mark.alone
 

@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.fake_work import moving
-from tests.fakes import photo
+from tests.fakes.engines import photo
+from tests.fakes.work import moving
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 360, "height": 780}

@@ -1,0 +1,241 @@
+"""The ways that only a GPU is taken, with a GPU that is pretended: see
+tests/fakes/pretend_cuda.py."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from svd_core.benchmarks import random_models, roofline
+from svd_core.benchmarks.vs_diffusers import contest, variants
+from svd_core.benchmarks.vs_diffusers.parity import ASKED, Fidelity
+from svd_core.checkpoints.memory_plan import Device
+from svd_core.engine import pipeline_loader, sampling
+from svd_core.engine.engine import SvdEngine
+from svd_core.engine.optimizations import feed_forward, vae_decode
+from svd_core.errors import Cancelled
+from svd_core.events import OnProgress, Progress, Stage
+from svd_core.params import VideoParams
+from svd_core.types import Clip
+from tests.fakes.pretend_cuda import CPU, CUDA, PretendCuda, pretend_cuda
+from tests.fakes.tiny_checkpoint import PHOTO
+
+GPU = Device(kind="cuda", name="None at all", total_bytes=80 << 30, free_bytes=80 << 30)
+
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Made:
+    """A clip, and the same again after one that was cancelled. `brought`, `fetched`: bytes that the
+    second moved; `waits`: from each step to the next; `weights`: bytes of each part."""
+
+    first: Clip
+    again: Clip
+    brought: int
+    fetched: int
+    waits: list[int]
+    weights: dict[str, int]
+
+
+Making = Callable[[str], Made]
+"""By offload; each is made once."""
+
+
+def make(engine: SvdEngine, on_progress: OnProgress = lambda _: None, **params: Any) -> Clip:
+    asked = VideoParams(**{"seed": 1, "num_inference_steps": STEPS, **params})
+    return engine.generate(PHOTO, asked, on_progress)
+
+
+def levels(one: Clip, other: Clip) -> int:
+    """Largest difference of two pixels, of 255."""
+    return int(np.abs(one.frames.astype(int) - other.frames).max())
+
+
+@contextmanager
+def a_gpu() -> Iterator[PretendCuda]:
+    with pytest.MonkeyPatch.context() as patch, pretend_cuda() as gpu:
+        patch.setattr(pipeline_loader, "find_device", lambda: GPU)
+        yield gpu
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tiny_checkpoint: Path) -> Callable[[str], Clip]:
+    engine = SvdEngine(str(tiny_checkpoint), "none")
+    return cache(lambda speed: make(engine, speed=speed))
+
+
+@pytest.fixture(scope="module")
+def making(tiny_checkpoint: Path) -> Making:
+    return cache(lambda offload: made(tiny_checkpoint, offload))
+
+
+def made(folder: Path, offload: Any) -> Made:
+    waited = []
+
+    def stop(event: Progress) -> None:
+        if event.step == 1:
+            raise Cancelled
+
+    def note(event: Progress) -> None:
+        if event.stage is Stage.DENOISING:
+            waited.append(gpu.waits)
+
+    with a_gpu() as gpu:
+        engine = SvdEngine(str(folder), offload)
+        first = make(engine)
+        with pytest.raises(Cancelled):
+            make(engine, stop)
+        brought, fetched = gpu.brought, gpu.fetched
+        again = make(engine, note)
+        brought, fetched = gpu.brought - brought, gpu.fetched - fetched
+        loaded = engine._loaded
+        assert loaded is not None
+        weights = {
+            part: nbytes(getattr(loaded._pipeline, part)) for part in pipeline_loader.CLASSES
+        }
+    return Made(first, again, brought, fetched, np.diff(waited).tolist(), weights)
+
+
+def nbytes(model: torch.nn.Module) -> int:
+    return sum(part.nbytes for part in [*model.parameters(), *model.buffers()])
+
+
+def test_what_is_pretended() -> None:
+    with pretend_cuda() as gpu:
+        here = torch.ones(3)
+        there = here.to("cuda")
+        assert (here.device, there.device, (there + 1).device) == (CPU, CUDA, CUDA)
+        assert there.is_cuda
+        assert not here.is_cuda
+        assert torch.zeros(2, device=CUDA).is_cuda
+        both = [here, there]
+        for mixed in (lambda: here + there, lambda: there == here, lambda: torch.cat(both)):
+            with pytest.raises(RuntimeError, match="same device"):
+                mixed()
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+        layer = torch.nn.Linear(3, 1).to("cuda")
+        assert layer(there).is_cuda
+        with pytest.raises(RuntimeError, match="same device, in linear"):
+            layer(here)
+        assert (gpu.brought, gpu.fetched, gpu.waits) == (12 + 16, 0, 0)
+        assert there.cpu().device == CPU
+        assert float(there.sum()) == 3
+        assert (gpu.fetched, gpu.waits) == (12, 2)
+    assert not there.cpu().is_cuda
+
+
+@pytest.mark.parametrize("offload", ["none", "model", "sequential"])
+def test_wherever_weights_wait_the_frames_are_the_same(
+    making: Making, on_cpu: Callable[[str], Clip], offload: str
+) -> None:
+    found = making(offload)
+    assert levels(found.first, found.again) == 0
+    assert levels(found.first, on_cpu("exact")) <= 2  # half precision
+
+
+def test_fast_runs_there_too(tiny_checkpoint: Path, on_cpu: Callable[[str], Clip]) -> None:
+    with a_gpu():
+        clip = make(SvdEngine(str(tiny_checkpoint), "model"), speed="fast")
+    assert levels(clip, on_cpu("fast")) <= 2
+
+
+def test_models_that_are_offloaded_come_once_a_clip_and_nothing_goes_back(making: Making) -> None:
+    """The VAE twice: it encodes before all others, and decodes after them."""
+    stays, model, layers = making("none"), making("model"), making("sequential")
+    weights = stays.weights
+    assert model.brought - stays.brought == sum(weights.values()) + weights["vae"]
+    assert layers.brought - stays.brought > STEPS * weights["unet"]
+    assert stays.fetched == model.fetched == layers.fetched
+
+
+def test_layers_that_wait_come_no_oftener_for_work_in_slices(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for each frame that is decoded, nor for each slice of a feed-forward."""
+    moved = []
+    for hidden, rows, at_once in ((2**27, 2**28, 3), (2**12, 2**12, 1)):
+        monkeypatch.setattr(feed_forward, "HIDDEN", hidden)
+        monkeypatch.setattr(vae_decode, "ROWS_BYTES", rows)
+        with a_gpu() as gpu:
+            engine = SvdEngine(str(tiny_checkpoint), "sequential")
+            make(engine)
+            before = gpu.brought
+            make(engine, decode_chunk_size=at_once)
+            moved.append(gpu.brought - before)
+    whole, sliced = moved
+    assert sliced == pytest.approx(whole, rel=0.001)
+
+
+class OtherNumbersInHalf(TorchFunctionMode):
+    """Like torch before 2.13, which draws other numbers in half precision than in single."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.randn and kwargs.get("dtype") in (torch.float16, torch.bfloat16):
+            return -func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("offload", ["none", "model"])
+def test_a_seed_is_the_same_video_for_every_torch(
+    tiny_checkpoint: Path, making: Making, offload: Any
+) -> None:
+    with OtherNumbersInHalf(), a_gpu():
+        clip = make(SvdEngine(str(tiny_checkpoint), offload))
+    assert levels(clip, making(offload).first) == 0
+
+
+def test_noise_is_what_the_pipeline_draws_itself_in_single_precision(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = SvdEngine(str(tiny_checkpoint), "none")
+    for frames, size in ((3, (64, 32)), (5, (32, 64))):
+        photo = PHOTO.resize(size)
+        asked = VideoParams(seed=2**32 - 1, num_inference_steps=1, num_frames=frames)
+        ours = engine.generate(photo, asked, lambda _: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(sampling, "_noise", lambda *_: None)
+            assert levels(ours, engine.generate(photo, asked, lambda _: None)) == 0
+
+
+def test_a_step_waits_for_the_gpu_only_when_it_is_done(making: Making) -> None:
+    """To see whether its numbers are any, and to show them."""
+    assert making("none").waits == [2] * STEPS
+
+
+def test_a_contest_there_asks_everybody_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ours computes as stock does here, but in its own clip it asks otherwise in the last digit."""
+    verdicts: list[Fidelity] = []
+    judge = contest.judge
+
+    def noted(*given: Any) -> Fidelity:
+        verdicts.append(judge(*given))
+        return verdicts[0]
+
+    monkeypatch.setattr(contest, "judge", noted)
+    monkeypatch.setattr(contest, "find_device", lambda: GPU)
+    monkeypatch.setattr(variants, "paying", lambda _: ["silent"])  # nothing is silent in TINY
+    monkeypatch.setattr(random_models, "TINY", replace(random_models.TINY, sizes=((64, 64),)))
+    monkeypatch.setitem(roofline.SIDE, "cuda", 64)  # a CPU would take minutes for a GPU's product
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    for name in ("memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 0)
+    with pretend_cuda():
+        small = ["--model", "tiny", "--rounds", "1", "--steps", "2", "--frames", "2"]
+        assert contest.main([*small, "--no-compile"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["device"] == GPU.name
+    assert 0 < verdicts[0].asked["ours"] <= ASKED
+    assert verdicts[0].answers == {"stock": 0, "ours": 0}

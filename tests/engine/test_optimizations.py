@@ -1,0 +1,205 @@
+"""Every exact rewrite computes what stock diffusers computes, alone and with all others."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers.models.activations import GEGLU
+from torch import nn
+
+from svd_core.benchmarks.vs_diffusers.parity import WIDER
+from svd_core.checkpoints.memory_plan import MemoryPlan
+from svd_core.engine.optimizations import feed_forward, source_guard, vae_decode
+from svd_core.engine.optimizations.patching import rewritten
+from svd_core.engine.optimizations.registry import EXACT, paying, quicken
+from svd_core.engine.optimizations.source_guard import STOCK, changed, trusted
+from svd_core.engine.optimizations.vae_decode import frames_at_once
+from svd_core.engine.pipeline_loader import open_folder, place
+from svd_core.errors import Cancelled
+from tests.fakes.random_checkpoint import decode, denoise, random_models
+
+ROUNDING = 3e-6
+"""Of the largest number that comes out, in single precision."""
+
+ON_CPU = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
+ON_CUDA = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=2)
+
+CHANGING = [name for name in EXACT if name not in ("silent", "units")]
+"""Those that have something to do where nothing is silent; `test_silent` is about the others."""
+
+
+@pytest.fixture
+def models() -> dict[str, nn.Module]:
+    return random_models()
+
+
+def differ(found: torch.Tensor, stock: torch.Tensor) -> float:
+    return float((found - stock).abs().max() / stock.abs().max())
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_rewrite_alone_changes_rounding_only(models: dict[str, nn.Module], name: str) -> None:
+    stock = denoise(models["unet"], halves=2), decode(models["vae"])
+    assert quicken(SimpleNamespace(**models), only=[name])[name] > 0
+    assert differ(denoise(models["unet"], halves=2), stock[0]) < ROUNDING
+    assert differ(decode(models["vae"]), stock[1]) < ROUNDING
+
+
+@pytest.mark.parametrize("halves", [1, 2])
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 8, 8), (2, 12, 10), (25, 6, 4)])
+def test_all_together_change_rounding_only(
+    models: dict[str, nn.Module], halves: int, frames: int, height: int, width: int
+) -> None:
+    shape = {"frames": frames, "height": height, "width": width}
+    stock = denoise(models["unet"], halves, **shape), decode(models["vae"], **shape)
+    quicken(SimpleNamespace(**models), only=EXACT)
+    assert differ(denoise(models["unet"], halves, **shape), stock[0]) < ROUNDING
+    assert differ(decode(models["vae"], **shape), stock[1]) < ROUNDING
+
+
+@pytest.mark.parametrize("dtype", WIDER)
+def test_they_are_as_near_to_the_truth_as_stock(
+    models: dict[str, nn.Module], dtype: torch.dtype
+) -> None:
+    for model in models.values():
+        model.to(WIDER[dtype])
+    truth = {"unet": denoise(models["unet"], 2), "vae": decode(models["vae"])}
+    for model in models.values():
+        model.to(dtype)
+    stock = {"unet": denoise(models["unet"], 2), "vae": decode(models["vae"])}
+    quicken(SimpleNamespace(**models), only=EXACT)
+    ours = {"unet": denoise(models["unet"], 2), "vae": decode(models["vae"])}
+    for part, right in truth.items():
+        error, stock_error = (
+            float((made[part] - right).square().mean().sqrt()) for made in (ours, stock)
+        )
+        assert error <= 1.05 * stock_error
+
+
+def test_none_is_stock_again_to_the_bit(models: dict[str, nn.Module]) -> None:
+    stock = denoise(models["unet"], halves=2), decode(models["vae"])
+    state = {name: value.clone() for name, value in models["unet"].state_dict().items()}
+    quicken(SimpleNamespace(**models), only=EXACT)
+    assert models["unet"].state_dict().keys() == state.keys()
+    assert all(torch.equal(models["unet"].state_dict()[name], state[name]) for name in state)
+    quicken(SimpleNamespace(**models), only=[])
+    assert torch.equal(denoise(models["unet"], halves=2), stock[0])
+    assert torch.equal(decode(models["vae"]), stock[1])
+
+
+def test_two_clips_in_a_row_are_the_same(models: dict[str, nn.Module]) -> None:
+    quicken(SimpleNamespace(**models), only=EXACT)
+    first = denoise(models["unet"], halves=2)
+    denoise(models["unet"], halves=1, frames=5)
+    assert torch.equal(denoise(models["unet"], halves=2), first)
+
+
+def test_more_than_one_token_is_looked_at_properly(models: dict[str, nn.Module]) -> None:
+    unet = models["unet"]
+    block = unet.down_blocks[0].attentions[0].transformer_blocks[0]
+    draw = torch.Generator().manual_seed(3)
+    places, tokens = (torch.randn(2, n, c, generator=draw) for n, c in ((6, 32), (4, 16)))
+    with torch.no_grad():
+        stock = block(places, encoder_hidden_states=tokens)
+        quicken(SimpleNamespace(**models), only=EXACT)
+        assert differ(block(places, encoder_hidden_states=tokens), stock) < ROUNDING
+
+
+def test_sequential_offload_gets_only_what_leaves_weights_to_their_layers() -> None:
+    sequential = MemoryPlan(
+        device="cuda", dtype="float16", offload="sequential", decode_chunk_size=1
+    )
+    assert "units" in paying(ON_CPU)
+    assert "units" not in paying(ON_CUDA)
+    assert set(paying(sequential)) < set(paying(ON_CUDA))
+    assert all(EXACT[name].whole_layers for name in paying(sequential))
+
+
+def test_diffusers_is_what_the_rewrites_were_compared_with() -> None:
+    assert changed() == []
+
+
+def test_another_diffusers_means_the_stock_path_and_a_sentence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert trusted(["blend"]) == ["blend"]
+    assert caplog.messages == []
+    other = {**STOCK, GEGLU.forward: "0" * 16}
+    assert trusted(["blend"], other) == []
+    (sentence,) = caplog.messages
+    assert "GEGLU.forward" in sentence
+    assert "without them" in sentence
+
+
+def test_placing_a_pipeline_of_another_diffusers_leaves_it_stock(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = open_folder(tiny_checkpoint, False, lambda *_: None)
+    place(pipeline, ON_CPU)
+    assert list(rewritten(pipeline.unet))
+    monkeypatch.setattr(source_guard, "fingerprint", lambda _: "")
+    place(pipeline, ON_CPU)
+    assert not list(rewritten(pipeline.unet))
+
+
+@pytest.mark.parametrize("rewrites", [[], EXACT])
+@pytest.mark.parametrize(("frames", "at_once"), [(5, 1), (5, 2), (25, 4)])
+def test_a_clip_decoded_in_slices_is_the_clip_decoded_at_once(
+    models: dict[str, nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+    rewrites: list[str],
+    frames: int,
+    at_once: int,
+) -> None:
+    stock = decode(models["vae"], frames, 5, 3)
+    monkeypatch.setattr(vae_decode, "ROWS_BYTES", 2**14)  # several slices of rows
+    quicken(SimpleNamespace(**models), only=rewrites)
+    shares: list[float] = []
+    with frames_at_once(models["vae"].decoder, at_once, shares.append):
+        assert differ(decode(models["vae"], frames, 5, 3), stock) < ROUNDING
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
+
+
+def test_decoding_can_be_stopped_and_leaves_the_decoder_as_it_was(
+    models: dict[str, nn.Module],
+) -> None:
+    stock = decode(models["vae"])
+
+    def stop(share: float) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled), frames_at_once(models["vae"].decoder, 1, stop):
+        decode(models["vae"])
+    assert torch.equal(decode(models["vae"]), stock)
+
+
+@pytest.mark.parametrize("halves", [1, 2])
+def test_feed_forwards_in_slices_are_feed_forwards(
+    models: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch, halves: int
+) -> None:
+    """Slices that do not divide the tokens: stock's own chunking gives noise or refuses there."""
+    stock = denoise(models["unet"], halves, frames=5, height=6, width=10)
+    monkeypatch.setattr(feed_forward, "HIDDEN", 7 * 256)
+    quicken(SimpleNamespace(**models), only=["slices"])
+    ours = denoise(models["unet"], halves, frames=5, height=6, width=10)
+    assert differ(ours, stock) < ROUNDING
+
+
+def test_with_model_offload_the_clip_is_the_same(tiny_checkpoint: Path) -> None:
+    """Offloaded from a CPU to itself, which moves no byte but goes the ways of a GPU. (Sequential
+    offload cannot be tried so: accelerate fails at it, with stock layers too.)"""
+    pipeline = open_folder(tiny_checkpoint, False, lambda *_: None)
+    place(pipeline, ON_CPU)
+    there = denoise(pipeline.unet, halves=2), decode(pipeline.vae, frames=5)
+    place(pipeline, replace(ON_CPU, offload="model", split_guidance=True))
+    assert list(rewritten(pipeline.vae))
+    away = denoise(pipeline.unet, halves=2)
+    assert differ(away, there[0]) < ROUNDING
+    with frames_at_once(pipeline.vae.decoder, 2, lambda _: None):
+        assert differ(decode(pipeline.vae, frames=5), there[1]) < ROUNDING
+    place(pipeline, ON_CPU)
+    assert differ(denoise(pipeline.unet, halves=2), there[0]) < ROUNDING
+    assert differ(decode(pipeline.vae, frames=5), there[1]) < ROUNDING

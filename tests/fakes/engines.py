@@ -1,0 +1,155 @@
+"""Stand-ins for the engine, quick enough for tests of what is around it."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.table import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.engine.engine import EngineStatus
+from svd_core.events import OnProgress, Progress, Stage, Video
+from svd_core.generate import generate
+from svd_core.jobs import JobQueue, Retention, TableQueue
+from svd_core.media.video import write_mp4
+from svd_core.params import VideoParams, VideoRequest
+from svd_core.settings import Settings
+from svd_core.storage import PhotoStore, ResultStore
+from svd_core.types import Clip
+from svd_core.web.address_quota import AddressQuota
+from svd_core.web.fal.secrets import load_secret
+from svd_core.web.page import Backend, Visitors, build_page
+from svd_core.web.server import keep_queue, launch_options, watchers
+from tests.fakes.work import FakeWork, moving, worker_queue
+
+READY = EngineStatus(
+    checkpoint=CHECKPOINTS[DEMO],
+    device="CPU, 2 cores",
+    state="ready",
+    offer=Offer((CHECKPOINTS[DEMO],)),
+)
+
+
+def photo(path: Path, size: tuple[int, int] = (320, 180)) -> Path:
+    """A colourful photo, so that a viewer sees which way is up."""
+    across = np.linspace(0, 255, size[0], dtype=np.uint8)
+    down = np.linspace(0, 255, size[1], dtype=np.uint8)
+    picture = np.zeros((size[1], size[0], 3), np.uint8)
+    picture[..., 0], picture[..., 1], picture[..., 2] = across, down[:, None], 128
+    Image.fromarray(picture).save(path)
+    return path
+
+
+SQUARE = replace(
+    CHECKPOINTS["svd"],
+    name="square",
+    source="somebody/square",
+    sizes=((96, 96),),
+    num_frames=5,
+    summary="Squares only",
+)
+"""Another checkpoint than `READY`'s, to choose on the page."""
+
+
+@dataclass
+class DriftingEngine:
+    """The photo, sliding sideways: an engine without a model whose videos have real recipes."""
+
+    status: EngineStatus = READY
+
+    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+        found = self.status.offer.named(model)
+        if found != self.status.checkpoint:
+            on_progress(Progress(stage=Stage.LOADING, step=1, total=2))
+        self.status = replace(self.status, checkpoint=found)
+        return found
+
+    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+        self.load(on_progress, params.model)
+        on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
+        frames = [np.roll(np.asarray(image), 6 * n, axis=1) for n in range(params.num_frames or 8)]
+        return Clip(np.stack(frames), params)
+
+
+@dataclass
+class RealWork(FakeWork):
+    """The whole path of the core, around `DriftingEngine`."""
+
+    engine: DriftingEngine = field(default_factory=DriftingEngine)
+
+    def __call__(self, job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
+        self.requests.append(request)
+        store = ResultStore(self.folder)
+        return generate(request, self.engine, store, job_id, on_progress)
+
+
+@dataclass(frozen=True)
+class Served:
+    url: str
+    queue: JobQueue
+    work: FakeWork
+    page: gr.Blocks
+    visitors: Visitors
+
+
+@contextmanager
+def serve(
+    folder: Path,
+    work: FakeWork | None = None,
+    *,
+    status: Callable[[], EngineStatus] = lambda: READY,
+    settings: Settings | None = None,
+    port: int | None = None,
+    speed_ups: SpeedUps | None = None,
+    quota: AddressQuota | None = None,
+) -> Iterator[Served]:
+    """The page on `port` or a free one of this machine, with `folder/examples` as its examples."""
+    settings = settings or Settings(data_dir=folder, max_queue=4)
+    work = work or FakeWork(folder)
+    with worker_queue(folder, work, settings.max_queue) as queue:
+        keep = retention(queue, folder)
+        backend = Backend(
+            queue, status, keep.results, keep.remove, speed_ups or SpeedUps(),
+            quota=quota or AddressQuota(),
+            visitors=Visitors(load_secret(folder / "secrets" / "visitors")),
+        )  # fmt: skip
+        page = build_page(backend, folder / "examples", watchers(settings))
+        keep_queue(page, settings)
+        port = port or _free_port()
+        options = launch_options(settings, folder)
+        page.launch(prevent_thread_lock=True, server_port=port, **options)
+        try:
+            yield Served(f"http://127.0.0.1:{port}", queue, work, page, backend.visitors)
+        finally:
+            queue.close()
+            page.close(verbose=False)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def retention(queue: TableQueue, folder: Path) -> Retention:
+    """What removes the jobs of `worker_queue`."""
+    photos = PhotoStore(folder / "photos")
+    return Retention(queue._table, ResultStore(folder), photos, keep_hours=1, keep_gb=1)
+
+
+def examples(folder: Path) -> Path:
+    """Two examples in `folder/examples`, and a photo that has no video yet."""
+    place = folder / "examples"
+    place.mkdir()
+    for name in ("blue-door", "cat", "unfinished"):
+        photo(place / f"{name}.jpg")
+        if name != "unfinished":
+            write_mp4(moving(), place / f"{name}.mp4", 7, comment="{}")
+    return place

@@ -1,0 +1,240 @@
+"""Faults of the machine that pass end no job: it goes back in line, waits, and is made."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from svd_core.errors import (
+    GenerationFailed,
+    InvalidImage,
+    OutOfMemory,
+    ServerBusy,
+    StorageFull,
+    SvdError,
+    Unreachable,
+    busy_if_passing,
+)
+from svd_core.events import Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.jobs import InlineQueue, Job, RemoteRequest, WorkerQueue
+from svd_core.jobs.backoff import MAX_FAULTS, MOST_S, WAITS, Backoff
+from svd_core.params import VideoParams, VideoRequest
+from svd_core.storage import PhotoStore
+from tests.fakes.job_events import ending, eventually, failure, submit
+from tests.fakes.work import FakeWork, open_table, premises
+
+
+def fault(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousandth of the usual delays."""
+    usual = Backoff.delay_s
+
+    def delay_s(self: Backoff, job_id: str, end: Failed) -> float | None:
+        delay = usual(self, job_id, end)
+        return None if delay is None else delay / 1000
+
+    monkeypatch.setattr(Backoff, "delay_s", delay_s)
+
+
+class Faulty:
+    """Work that raises what it is given, one after the other, and then is done."""
+
+    def __init__(self, folder: Path, *errors: Exception) -> None:
+        self._work = FakeWork(folder)
+        self._errors = list(errors)
+        self.begun: list[str] = []
+
+    def __call__(self, job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
+        self.begun.append(job_id)
+        if self._errors:
+            raise self._errors.pop(0)
+        return self._work(job_id, request, on_progress)
+
+
+@contextmanager
+def worker(folder: Path, *errors: Exception) -> Iterator[tuple[WorkerQueue, Faulty]]:
+    with open_table(folder) as table:
+        work = Faulty(folder, *errors)
+        queue = WorkerQueue(work, premises(table, folder))
+        yield queue, work
+        queue.close()
+
+
+def notes(job: Job) -> list[str | None]:
+    return [e.event.note for e in job.news() if isinstance(e.event, Progress)]
+
+
+def wrapped(error: Exception) -> SvdError:
+    """As the modules do that translate a library's errors."""
+    try:
+        try:
+            raise error
+        except Exception as caught:
+            raise GenerationFailed("The video could not be written.") from caught
+    except GenerationFailed as outer:
+        return outer
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *map(fault, (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ENOSPC)),
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+        ServerBusy("Busy."),
+        StorageFull("There is no room left."),
+        wrapped(fault(errno.EMFILE)),
+    ],
+    ids=repr,
+)
+def test_a_job_that_meets_one_is_made_later(tmp_path: Path, error: Exception) -> None:
+    with worker(tmp_path, error, error) as (queue, work):
+        jobs = [submit(queue, b"1"), submit(queue, b"2")]
+        assert all(isinstance(ending(job), Succeeded) for job in jobs)
+        assert work.begun == [jobs[0].id] * 3 + [jobs[1].id]
+        assert WAITS in notes(jobs[0])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        GenerationFailed("No."),
+        InvalidImage("No."),
+        OutOfMemory("The device is too small."),
+        fault(errno.ENOENT),
+        ValueError("No."),
+    ],
+    ids=repr,
+)
+def test_others_are_the_end_at_once(tmp_path: Path, error: Exception) -> None:
+    with worker(tmp_path, error) as (queue, work):
+        job = submit(queue, b"1")
+        assert not isinstance(failure(job), ServerBusy)
+        assert work.begun == [job.id]
+
+
+def test_one_that_does_not_pass_ends_the_job_and_not_those_behind_it(tmp_path: Path) -> None:
+    with worker(tmp_path, *[fault(errno.EMFILE)] * MAX_FAULTS) as (queue, work):
+        job, behind = submit(queue, b"1"), submit(queue, b"2")
+        assert isinstance(failure(job), ServerBusy)
+        assert isinstance(ending(behind), Succeeded)
+        assert work.begun == [job.id] * MAX_FAULTS + [behind.id]
+
+
+def test_out_of_descriptors_no_photo_is_said_to_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four accepted jobs ended at once because a client held all connections."""
+    read, left = Path.read_bytes, [6]
+
+    def read_bytes(path: Path) -> bytes:
+        if path.parent.name == "photos" and left[0] > 0:
+            left[0] -= 1
+            raise fault(errno.EMFILE)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with worker(tmp_path) as (queue, _):
+        jobs = [submit(queue, bytes([n])) for n in range(4)]
+        assert all(isinstance(ending(job), Succeeded) for job in jobs)
+
+
+def test_a_photo_that_is_gone_is_the_end(tmp_path: Path) -> None:
+    with worker(tmp_path) as (queue, work):
+        with work._work.held():
+            first, second = submit(queue, b"1"), submit(queue, b"2")
+            eventually(lambda: work.begun)
+            for path in PhotoStore(tmp_path / "photos").folder.iterdir():
+                if not path.suffix:
+                    path.unlink()
+        assert isinstance(ending(first), Succeeded)
+        assert "gone" in failure(second).message
+
+
+def test_a_job_can_be_stopped_while_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backoff, "delay_s", lambda *_: 600.0)
+    with worker(tmp_path, fault(errno.ENOSPC)) as (queue, work):
+        job = submit(queue, b"1")
+        eventually(lambda: work.begun and job.times.started is None)
+        job.cancel()
+        assert isinstance(ending(job), Stopped)
+
+
+def test_a_fetch_that_meets_one_is_tried_again(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def fetch(url: str) -> bytes:
+        asked.append(url)
+        if len(asked) < 3:
+            try:
+                raise fault(errno.EMFILE)
+            except OSError as error:
+                raise Unreachable("The host does not answer.") from error
+        return b"photo"
+
+    with open_table(tmp_path) as table:
+        own = premises(table, tmp_path)
+        queue = WorkerQueue(FakeWork(tmp_path), type(own)(**vars(own) | {"fetch": fetch}))
+        job = queue.submit(RemoteRequest("http://host/photo", VideoParams(seed=1)))
+        assert isinstance(ending(job), Succeeded)
+        queue.close()
+    assert len(asked) == 3
+
+
+def test_without_a_worker_the_watcher_tries_again(tmp_path: Path) -> None:
+    with open_table(tmp_path) as table:
+        faulty = Faulty(tmp_path, fault(errno.ENOMEM))
+
+        def work(job_id: str, request: VideoRequest) -> Iterator[Progress | Video]:
+            yield Progress(stage=Stage.LOADING)
+            yield faulty(job_id, request, lambda _: None)
+
+        queue = InlineQueue(work, premises(table, tmp_path))  # type: ignore[arg-type]
+        events = list(submit(queue, b"1").events())
+        queue.close()
+    assert isinstance(events[-1], Succeeded)
+    assert WAITS in [event.note for event in events if isinstance(event, Progress)]
+
+
+def test_a_watcher_that_waits_notices_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backoff, "delay_s", lambda *_: 600.0)
+
+    def work(*_: object) -> Iterator[Progress | Video]:
+        raise fault(errno.ENOMEM)
+        yield
+
+    with open_table(tmp_path) as table:
+        queue = InlineQueue(work, premises(table, tmp_path))  # type: ignore[arg-type]
+        job = submit(queue, b"1")
+        for event in job.events():
+            if isinstance(event, Progress) and event.note == WAITS:
+                job.cancel()
+        queue.close()
+    assert isinstance(event, Stopped)
+
+
+def test_delays_grow_to_their_limit_and_begin_anew() -> None:
+    backoff, busy = Backoff(1000.0 / MOST_S * 0.1), Failed(ServerBusy("Busy."))
+    first = [backoff.delay_s("job", busy) for _ in range(MAX_FAULTS)]
+    assert first[-1] is None
+    delays = [delay for delay in first if delay is not None]
+    assert delays == sorted(delays)
+    assert backoff.delay_s("job", busy) == delays[0]
+    assert backoff.delay_s("other", Stopped()) is None
+
+
+def test_a_chain_of_causes_may_be_a_circle() -> None:
+    one, two = ValueError("1"), ValueError("2")
+    one.__cause__, two.__cause__ = two, one
+    assert busy_if_passing(one) is None

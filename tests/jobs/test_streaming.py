@@ -1,0 +1,141 @@
+"""Work as a stream of events, with nothing but threads and pickles."""
+
+import pickle
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from svd_core.errors import Cancelled, GenerationFailed, InvalidImage, InvalidRequest, OutOfMemory
+from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.jobs.streaming import streamed, unpacked
+from svd_core.params import VideoParams, VideoRequest
+from tests.fakes.work import inline_queue
+
+REQUEST = VideoRequest(b"photo", VideoParams(seed=1))
+STEP = Progress(stage=Stage.DENOISING, step=1, total=2)
+VIDEO = Video(
+    path=Path("x.mp4"), width=64, height=64, num_frames=2, fps=7, seed=1, model="fake",
+    elapsed_s=0.1, notes=("fps was held to 30.",),
+)  # fmt: skip
+
+
+def good(_: str, __: VideoRequest, on_progress: OnProgress) -> Video:
+    on_progress(Progress(stage=Stage.ENCODING))
+    on_progress(STEP)
+    return VIDEO
+
+
+def failing(error: Exception):
+    def work(_: str, __: VideoRequest, on_progress: OnProgress) -> Video:
+        on_progress(STEP)
+        raise error
+
+    return work
+
+
+class Endless:
+    """Works until its progress raises; `stopped` then says that it did."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+
+    def __call__(self, _: str, __: VideoRequest, on_progress: OnProgress) -> Video:
+        try:
+            while True:
+                on_progress(STEP)
+                time.sleep(0.002)
+        except Cancelled:
+            self.stopped.set()
+            raise
+
+
+def test_progress_comes_before_the_video() -> None:
+    assert list(streamed(good, "1", REQUEST)) == [
+        Progress(stage=Stage.ENCODING),
+        STEP,
+        Succeeded(VIDEO),
+    ]
+    assert list(unpacked(streamed(good, "1", REQUEST)))[-1] == VIDEO
+
+
+def test_progress_comes_while_the_work_goes_on() -> None:
+    go = threading.Event()
+
+    def work(_: str, __: VideoRequest, on_progress: OnProgress) -> Video:
+        on_progress(STEP)
+        assert go.wait(10)
+        return VIDEO
+
+    stream = streamed(work, "1", REQUEST)
+    assert next(stream) == STEP
+    go.set()
+    assert list(stream) == [Succeeded(VIDEO)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemory("There is too little memory; ask for fewer frames."),
+        InvalidRequest("fps", "fps must be lower."),
+        InvalidImage("The photo is broken; please send another one."),
+    ],
+)
+def test_an_error_keeps_its_sentence_across_processes(error) -> None:
+    def crossed() -> Generator[Event]:
+        for event in streamed(failing(error), "1", REQUEST):
+            yield pickle.loads(pickle.dumps(event))  # noqa: S301 - our own
+
+    with pytest.raises(type(error)) as caught:
+        list(unpacked(crossed()))
+    assert caught.value is not error
+    assert (str(caught.value), caught.value.status) == (str(error), error.status)
+    assert vars(caught.value) == vars(error)
+
+
+def test_what_nobody_foresaw_tells_no_details(caplog: pytest.LogCaptureFixture) -> None:
+    *_, ending = streamed(failing(ZeroDivisionError("secret")), "1", REQUEST)
+    assert isinstance(ending, Failed)
+    assert isinstance(ending.error, GenerationFailed)
+    assert "secret" not in str(ending.error)
+    assert "secret" in caplog.text
+
+
+def test_stopped_from_within_is_stopped() -> None:
+    *_, ending = streamed(failing(Cancelled()), "1", REQUEST)
+    assert ending == Stopped()
+    with pytest.raises(Cancelled):
+        list(unpacked(streamed(failing(Cancelled()), "1", REQUEST)))
+
+
+def test_every_event_can_be_pickled() -> None:
+    for event in (STEP, Succeeded(VIDEO), Stopped()):
+        assert pickle.loads(pickle.dumps(event)) == event  # noqa: S301 - our own
+
+
+def test_closing_stops_the_work_before_it_returns() -> None:
+    work = Endless()
+    stream = unpacked(streamed(work, "1", REQUEST))
+    assert next(stream) == STEP
+    assert not work.stopped.is_set()
+    stream.close()
+    assert work.stopped.is_set()
+
+
+def test_cancelling_an_inline_job_stops_the_work(tmp_path: Path) -> None:
+    work = Endless()
+
+    def inline(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+        return unpacked(streamed(work, job_id, request))
+
+    with inline_queue(tmp_path, inline) as queue:
+        job = queue.submit(REQUEST)
+        events = job.events()
+        assert next(events).stage is Stage.QUEUED
+        assert next(events) == STEP
+        job.cancel()
+        *_, ending = events
+        assert ending == Stopped()
+        assert work.stopped.is_set()
