@@ -50,9 +50,9 @@ from svd_core.jobs import (
     Job,
     JobQueue,
     JobTable,
-    Limits,
     Outbox,
-    Premises,
+    QueueContext,
+    QueueLimits,
     Retention,
     WorkerQueue,
 )
@@ -103,11 +103,11 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     parts = Parts(settings, results, reachable_locally_only())
     table = JobTable(Database(settings.job_table))
     engine = make_engine(settings)
-    waiting = table.open()
+    waiting = table.open_jobs()
     if zero_gpu := on_zero_gpu():
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
-    outbox = Outbox(table, queue.latest, Webhooks(parts).send)
+    outbox = Outbox(table, queue.refresh, Webhooks(parts).send)
     service = Service(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
     retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
     backend = Backend(
@@ -160,9 +160,9 @@ def build_queue(
         return zero_gpu_seconds(engine.status.checkpoint, request.params, continues)
 
     own = parts.settings
-    limits = Limits(own.max_queue, own.max_queue_per_key, photo_bytes=own.keep_gb * 1e9)
-    premises = Premises(table, photos, limits, parts.fetcher.photo)
-    return InlineQueue(lent(work, seconds), premises) if inline else WorkerQueue(work, premises)
+    limits = QueueLimits(own.max_queue, own.max_queue_per_key, photo_bytes=own.keep_gb * 1e9)
+    context = QueueContext(table, photos, limits, parts.fetcher.photo)
+    return InlineQueue(lent(work, seconds), context) if inline else WorkerQueue(work, context)
 
 
 def end_process(error: DeviceLost) -> None:

@@ -139,8 +139,8 @@ def test_sigterm_puts_a_running_job_back_and_leaves_nothing_half_made(
     left = {path.suffix for path in (tmp_path / "results").iterdir()}
     assert left == {".mp4", ".mkv"}  # of the video that was done
     with open_table(tmp_path) as table:
-        (waits,) = table.open()
-        row = table.row(waits.id)
+        (waits,) = table.open_jobs()
+        row = table.get(waits.id)
     assert row is not None
     assert (row.state, row.attempt) == (State.WAITING, 0)
 
@@ -171,7 +171,7 @@ def test_the_usual_one_is_loaded_at_the_start_unless_somebody_waits_for_another(
             queue.submit(VideoRequest(image, VideoParams(seed=1, model="square")))
     with started("-c", TELLS_WHAT_IT_LOADS, **settings) as process, open_table(tmp_path) as table:
         url = ready(process, settings)
-        eventually(lambda: not table.open(), SECONDS)
+        eventually(lambda: not table.open_jobs(), SECONDS)
         time.sleep(0.5)  # what is loaded at the start would be by now
         model = asked(f"{url}fal/health")["model"]
         process.send_signal(signal.SIGTERM)
@@ -194,7 +194,7 @@ def test_what_it_keeps_is_its_owners_alone_and_what_a_killed_one_left_is_swept(
         Client(url, verbose=False, analytics_enabled=False).predict(
             image=handle_file(picture), api_name="/generate"
         )
-        eventually(lambda: not table.open(), SECONDS)
+        eventually(lambda: not table.open_jobs(), SECONDS)
         process.kill()
         process.wait()
     kept = {path.relative_to(data).parts[0] for path in data.rglob("*") if path.is_file()}
@@ -236,12 +236,12 @@ def test_a_lost_gpu_ends_the_process_and_the_next_one_makes_the_jobs(
     assert err.splitlines()[-1] == "The GPU stopped working (CUDA error); start again."
     assert "Traceback" not in err
     with open_table(tmp_path) as table:
-        assert {glance.id for glance in table.open()} == set(ids), "none has failed"
+        assert {glance.id for glance in table.open_jobs()} == set(ids), "none has failed"
         with started("-c", code, **settings) as process:
-            eventually(lambda: not table.open(), SECONDS)
+            eventually(lambda: not table.open_jobs(), SECONDS)
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=SECONDS)
-        rows = {row.id: row for row in table.rows(ids)}
+        rows = {row.id: row for row in table.get_many(ids)}
     assert [rows[job_id].attempt for job_id in ids] == [2, 1]
     assert {path.stem for path in (tmp_path / "results").glob("*.mp4")} == set(ids)
 
@@ -273,13 +273,13 @@ def test_killed_with_jobs_running_and_waiting_it_makes_them_after_the_restart(
                     {"num_inference_steps": 1, "num_frames": 3, "seed": 8},
                 )
             ]
-            while sorted(glance.state for glance in table.open()) != ["running", "waiting"]:
+            while sorted(glance.state for glance in table.open_jobs()) != ["running", "waiting"]:
                 time.sleep(0.05)
             process.kill()
             process.wait()
         with started(**settings) as process:
             url = ready(process, settings)
-            eventually(lambda: not table.open(), SECONDS)
+            eventually(lambda: not table.open_jobs(), SECONDS)
             for job_id, seed in zip(ids, (7, 8), strict=True):
                 told = asked(f"{queue}/requests/{job_id}")
                 assert told["seed"] == seed
@@ -288,7 +288,7 @@ def test_killed_with_jobs_running_and_waiting_it_makes_them_after_the_restart(
                 assert len(read_frames(path)) == {7: 4, 8: 3}[seed]
             eventually(lambda: {hook.told["request_id"] for hook in receiver.hooks} == set(ids))
             keys = asked(f"{url}fal/rest/.well-known/jwks.json")
-        first, second = sorted(table.rows(ids), key=lambda row: ids.index(row.id))
+        first, second = sorted(table.get_many(ids), key=lambda row: ids.index(row.id))
     assert (first.attempt, second.attempt) == (2, 1)
     assert (first.started or 0) < (second.started or 0)
     for hook in receiver.hooks:

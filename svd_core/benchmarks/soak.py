@@ -166,11 +166,11 @@ def _ended(folder: Path, ledger: Ledger) -> list[Row]:
     """The rows of all accepted jobs, once none is open any more."""
     table = JobTable(Database(f"sqlite:///{folder / 'jobs.sqlite'}"))
     until = time.monotonic() + END_S
-    while table.open() and time.monotonic() < until:
+    while table.open_jobs() and time.monotonic() < until:
         time.sleep(0.2)
     rows = []
     for start in range(0, len(ledger.accepted), 500):
-        rows += table.rows(ledger.accepted[start : start + 500])
+        rows += table.get_many(ledger.accepted[start : start + 500])
     table.database.close()
     return rows
 

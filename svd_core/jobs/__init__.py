@@ -1,25 +1,26 @@
-"""Jobs: who waits, who runs, what each has reported. Everything outside knows `JobQueue` only."""
+"""The durable job queue: submit, follow, cancel. `interface` has the protocols to program
+against."""
 
 from svd_core.jobs.callbacks import InlineWork, Work
-from svd_core.jobs.config import Premises
+from svd_core.jobs.config import QueueContext
 from svd_core.jobs.database import Database
 from svd_core.jobs.inline import InlineQueue
 from svd_core.jobs.interface import (
     Cancellation,
     Fetch,
     Job,
+    JobEvent,
     JobOptions,
     JobQueue,
     Priority,
     RemoteRequest,
     Send,
-    Stamped,
     Times,
     Undeliverable,
 )
 from svd_core.jobs.job import MAX_WATCHERS
 from svd_core.jobs.queue import TableQueue
-from svd_core.jobs.queue_limits import Limits
+from svd_core.jobs.queue_limits import QueueLimits
 from svd_core.jobs.retention import Retention
 from svd_core.jobs.store import JobTable
 from svd_core.jobs.webhook_outbox import Outbox
@@ -36,14 +37,14 @@ __all__ = [
     "JobOptions",
     "JobQueue",
     "JobTable",
-    "Limits",
+    "QueueLimits",
     "Outbox",
-    "Premises",
+    "QueueContext",
     "Priority",
     "RemoteRequest",
     "Retention",
     "Send",
-    "Stamped",
+    "JobEvent",
     "TableQueue",
     "Times",
     "Undeliverable",

@@ -1,14 +1,16 @@
-"""Retry with exponential backoff for faults of the machine that pass by themselves."""
+"""Retry with exponential backoff for transient faults of the machine."""
 
 from svd_core.events import Failed
-from svd_core.jobs.transitions import Ending
+from svd_core.jobs.transitions import Outcome
 
 FIRST_S = 1.0
-MOST_S = 60.0
+MAX_S = 60.0
 MAX_FAULTS = 10
 """Tries of one job, which together take some five minutes. Each may cost minutes of work."""
 
-WAITS = "The server is short of something just now; the video is made as soon as that is over."
+WAITING_NOTE = (
+    "The server is short of something just now; the video is made as soon as that is over."
+)
 
 
 class Backoff:
@@ -18,11 +20,11 @@ class Backoff:
         self._first_s = first_s
         self._faults: dict[str, int] = {}
 
-    def delay_s(self, job_id: str, ending: Ending) -> float | None:
+    def delay_s(self, job_id: str, outcome: Outcome) -> float | None:
         """Seconds until the job should be tried again; None if `ending` is its end."""
         before = self._faults.pop(job_id, 0)
-        passing = isinstance(ending, Failed) and ending.error.passing
+        passing = isinstance(outcome, Failed) and outcome.error.passing
         if not passing or before + 1 >= MAX_FAULTS:
             return None
         self._faults[job_id] = before + 1
-        return min(self._first_s * 2.0**before, MOST_S)
+        return min(self._first_s * 2.0**before, MAX_S)

@@ -1,4 +1,4 @@
-"""The work that a queue is given to do, and what its errors mean for the job."""
+"""Work callbacks of a queue, and the outcome that an error of theirs means for the job."""
 
 import logging
 from collections.abc import Callable, Generator
@@ -17,7 +17,7 @@ InlineWork = Callable[[str, VideoRequest], Generator[Progress | Video]]
 log = logging.getLogger(__name__)
 
 
-def ending_of(job_id: str, error: Exception) -> Failed | Stopped:
+def error_to_outcome(job_id: str, error: Exception) -> Failed | Stopped:
     """How a job ends whose work raised `error`. What nobody foresaw is logged with its trace.
 
     An error that is `passing`, or was caused by a fault that passes, is no end yet where the job

@@ -1,4 +1,4 @@
-"""Jobs in the hands of this process: taken from the table, kept alive there, and ended."""
+"""Claimed jobs of this process: claim, report, finish or requeue."""
 
 import logging
 import threading
@@ -7,49 +7,49 @@ from uuid import uuid4
 
 from svd_core.errors import GenerationFailed
 from svd_core.events import OnProgress, Progress, Stage, Stopped, Succeeded
-from svd_core.jobs.config import Premises
-from svd_core.jobs.database import insisted
-from svd_core.jobs.job import Ticket
-from svd_core.jobs.open_jobs import Board
+from svd_core.jobs.config import QueueContext
+from svd_core.jobs.database import retry_until_written
+from svd_core.jobs.job import JobHandle
+from svd_core.jobs.open_jobs import OpenJobs
 from svd_core.jobs.schema import Row
-from svd_core.jobs.transitions import Ending
+from svd_core.jobs.transitions import Outcome
 from svd_core.params import VideoRequest
 from svd_core.storage import bytes_of
 
-STOPPED = "The server was stopped; the video is made as soon as it is back."
+SERVER_STOPPED_NOTE = "The server was stopped; the video is made as soon as it is back."
 
 log = logging.getLogger(__name__)
 
 
-class Hands:
-    """Safe to use from any thread. `token` tells this process from all others."""
+class ClaimedJobs:
+    """Jobs that this process has claimed. Thread-safe. `token` identifies this process."""
 
-    def __init__(self, premises: Premises, board: Board) -> None:
+    def __init__(self, context: QueueContext, open_jobs: OpenJobs) -> None:
         self.token = uuid4().hex
         self.closing = threading.Event()
-        self._table = premises.table
-        self._photos = premises.photos
-        self._fetch = premises.fetch
-        self._board = board
-        self._held: dict[str, Ticket] = {}
+        self._table = context.table
+        self._photos = context.photos
+        self._fetch = context.fetch
+        self._open_jobs = open_jobs
+        self._claimed: dict[str, JobHandle] = {}
 
     @property
-    def held(self) -> Mapping[str, Ticket]:
+    def claimed(self) -> Mapping[str, JobHandle]:
         """The jobs under way here."""
-        return self._held.copy()
+        return self._claimed.copy()
 
-    def take(self, job_id: str | None = None) -> tuple[Ticket, Row] | None:
-        """Begin the first job in line, or that of `job_id`; None if there is nothing to begin."""
+    def claim(self, job_id: str | None = None) -> tuple[JobHandle, Row] | None:
+        """Claim the first job in line, or the job `job_id`. Returns None if there is none."""
         row = None if self.closing.is_set() else self._table.claim(self.token, job_id)
         if row is None:
             return None
-        ticket = self._held[row.id] = self._board.show(row)
+        job = self._claimed[row.id] = self._open_jobs.upsert(row)
         if not row.stop_asked:
-            ticket.stopping.clear()  # it may have been ours before, and lost
-        return ticket, row
+            job.cancel_event.clear()  # it may have been ours before, and lost
+        return job, row
 
-    def must_stop(self, ticket: Ticket) -> bool:
-        return ticket.stopping.is_set() or self.closing.is_set()
+    def is_cancelled(self, job: JobHandle) -> bool:
+        return job.cancel_event.is_set() or self.closing.is_set()
 
     def request(self, row: Row, on_progress: OnProgress) -> VideoRequest:
         """What is to be made, with the photo. Raises what `fetch` does, and `GenerationFailed`."""
@@ -63,39 +63,41 @@ class Hands:
         on_progress(Progress(stage=Stage.FETCHING))
         return VideoRequest(self._fetch(row.image_url), row.params)
 
-    def end(self, ticket: Ticket, ending: Ending) -> None:
-        """Write down how a job ended. One that stopped because the server does has not ended."""
+    def finish(self, job: JobHandle, outcome: Outcome) -> None:
+        """Store the outcome of a job. A job that stopped because the server stops is requeued."""
         try:
             if (
-                isinstance(ending, Stopped)
-                and not ticket.stopping.is_set()
+                isinstance(outcome, Stopped)
+                and not job.cancel_event.is_set()
                 and self.closing.is_set()
             ):
-                self.put_back(ticket)
+                self.requeue(job)
             else:
-                self._write(ticket, ending)
+                self._write_outcome(job, outcome)
         finally:
-            self._held.pop(ticket.id, None)
+            self._claimed.pop(job.id, None)
 
-    def put_back(self, ticket: Ticket, note: str = STOPPED) -> None:
-        """Give a job its place in line again, as if it had not been begun."""
-        self._held.pop(ticket.id, None)
-        row = insisted(lambda: self._table.release(ticket.id, self.token, note), self.closing)
+    def requeue(self, job: JobHandle, note: str = SERVER_STOPPED_NOTE) -> None:
+        """Return a job to its place in line; the attempt does not count."""
+        self._claimed.pop(job.id, None)
+        row = retry_until_written(
+            lambda: self._table.release(job.id, self.token, note), self.closing
+        )
         if row is not None:
-            self._board.show(row)
+            self._open_jobs.upsert(row)
 
-    def _write(self, ticket: Ticket, ending: Ending) -> None:
+    def _write_outcome(self, job: JobHandle, outcome: Outcome) -> None:
         """Minutes of work are not to be lost. If the server stops before, they are done again; if
         somebody took the job over while this process slept, they are not wanted."""
-        size = _size(ending)
-        row = insisted(
-            lambda: self._table.end(ticket.id, self.token, ticket.snapshot(), ending, size),
+        size = _size(outcome)
+        row = retry_until_written(
+            lambda: self._table.end(job.id, self.token, job.snapshot(), outcome, size),
             self.closing,
         )
         if row is not None:
-            self._board.show(row)
+            self._open_jobs.upsert(row)
 
 
-def _size(ending: Ending) -> int:
+def _size(outcome: Outcome) -> int:
     """Bytes on disk."""
-    return bytes_of(ending.video.path) if isinstance(ending, Succeeded) else 0
+    return bytes_of(outcome.video.path) if isinstance(outcome, Succeeded) else 0

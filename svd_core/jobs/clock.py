@@ -1,4 +1,4 @@
-"""Time that can be relied on, whatever somebody does to the clock of this or another machine."""
+"""Monotonic wall clock, and change tracking without comparing clocks of two processes."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ class SteadyClock:
             return self._shown
 
 
-class Sightings:
+class ChangeTracker:
     """Since when each thing has looked as it does, as this process has seen it.
 
     No clock of one process is compared with that of another, so none has to be right: whoever
@@ -40,7 +40,7 @@ class Sightings:
         self._steady = steady
         self._seen: dict[Hashable, tuple[Hashable, float]] = {}
 
-    def still_s(self, key: Hashable, looks: Hashable = None) -> float:
+    def unchanged_for_s(self, key: Hashable, looks: Hashable = None) -> float:
         """Seconds since `key` was first seen looking like this; 0 if that is now."""
         now = self._steady()
         before, since = self._seen.get(key, (None, now))
@@ -49,6 +49,6 @@ class Sightings:
             return 0.0
         return now - since
 
-    def keep(self, keys: Container[Hashable]) -> None:
+    def retain(self, keys: Container[Hashable]) -> None:
         """Forget everything but `keys`."""
         self._seen = {key: seen for key, seen in self._seen.items() if key in keys}

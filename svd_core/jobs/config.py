@@ -1,4 +1,4 @@
-"""What a queue stands on, whoever does the work."""
+"""Dependencies that all queue implementations share."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,7 +6,7 @@ from functools import cached_property
 from svd_core.errors import InvalidImage
 from svd_core.jobs.interface import Fetch
 from svd_core.jobs.photos import JobPhotos
-from svd_core.jobs.queue_limits import USUAL_LIMITS, Limits
+from svd_core.jobs.queue_limits import DEFAULT_LIMITS, QueueLimits
 from svd_core.jobs.store import JobTable
 from svd_core.storage import PhotoStore
 
@@ -16,13 +16,13 @@ def no_fetch(_: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Premises:
-    """`table` and `photos` may be shared by several processes. `fetch`: for photos that lie at an
-    address."""
+class QueueContext:
+    """`table` and `photos` may be shared by several processes. `fetch` downloads remote
+    photos."""
 
     table: JobTable
     photos: PhotoStore
-    limits: Limits = USUAL_LIMITS
+    limits: QueueLimits = DEFAULT_LIMITS
     fetch: Fetch = no_fetch
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Connections to the database of the job table; its errors become ours here."""
+"""Database connections with transactions; SQLAlchemy errors become errors of the core."""
 
 import logging
 import os
@@ -41,7 +41,11 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-FULL = ("database or disk is full", "No space left on device", "could not extend file")
+DISK_FULL_MESSAGES = (
+    "database or disk is full",
+    "No space left on device",
+    "could not extend file",
+)
 
 
 class Database:
@@ -66,8 +70,8 @@ class Database:
                 connect_args={"timeout": BUSY_S} if self.is_sqlite else {},
             )
         except (ArgumentError, NoSuchModuleError, ImportError, OSError, ValueError) as error:
-            raise _wrong(url, error) from None  # its own text may show a password
-        self._turn = threading.Lock()
+            raise _invalid_url(url, error) from None  # its own text may show a password
+        self._write_lock = threading.Lock()
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -76,7 +80,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One transaction that changes nothing. Raises `QueueUnavailable`."""
-        with _translated(), self._engine.begin() as connection:
+        with _translate_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -85,47 +89,47 @@ class Database:
 
         Raises `QueueUnavailable`, `StorageFull`.
         """
-        with self._in_turn(), _translated(), self._writing.begin() as connection:
+        with self._serialized(), _translate_errors(), self._writing.begin() as connection:
             yield connection
 
     @contextmanager
-    def _in_turn(self) -> Iterator[None]:
+    def _serialized(self) -> Iterator[None]:
         """Threads of one process queue up here; SQLite itself would have them sleep and guess."""
         if not self.is_sqlite:
             yield
             return
-        if not self._turn.acquire(timeout=BUSY_S):
+        if not self._write_lock.acquire(timeout=BUSY_S):
             raise QueueUnavailable(UNAVAILABLE)
         try:
             yield
         finally:
-            self._turn.release()
+            self._write_lock.release()
 
     @contextmanager
-    def founding(self) -> Iterator[Connection]:
+    def first_transaction(self) -> Iterator[Connection]:
         """The first transaction of a process. Raises `InvalidSettings` if there is no database."""
         try:
             with self.write() as connection:
                 yield connection
         except QueueUnavailable as error:
-            raise _wrong(self._given, error.__cause__ or error) from None
+            raise _invalid_url(self._given, error.__cause__ or error) from None
 
     def close(self) -> None:
         self._engine.dispose()
 
 
-def shown(url: URL) -> str:
+def redacted_url(url: URL) -> str:
     """`url` without user, password and options, any of which may be a secret."""
     public = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
     return public.render_as_string()
 
 
-def _wrong(url: str, error: BaseException) -> InvalidSettings:
+def _invalid_url(url: str, error: BaseException) -> InvalidSettings:
     """Says why there is no job table, as far as the reason shows no secret of `url`."""
     where, why = "that address", ""
     with suppress(ArgumentError, ValueError):
         parsed = make_url(url)
-        where = shown(parsed)
+        where = redacted_url(parsed)
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         if reason and not any(secret in reason for secret in _secrets(url, parsed)):
             why = f" ({reason})"
@@ -141,7 +145,7 @@ def _secrets(url: str, parsed: URL) -> list[str]:
     return [secret for secret in (url, str(parsed.password or ""), *values) if secret]
 
 
-def insisted(change: Callable[[], T], closing: threading.Event) -> T | None:
+def retry_until_written(change: Callable[[], T], closing: threading.Event) -> T | None:
     """What `change` returns, tried until the database takes it; None once `closing` is set.
 
     For what cost minutes of work, or a call to a stranger's server, to find out.
@@ -150,7 +154,7 @@ def insisted(change: Callable[[], T], closing: threading.Event) -> T | None:
         try:
             return change()
         except (QueueUnavailable, StorageFull) as error:
-            log.warning("What became of a job is not written yet. %s", error)
+            log.warning("Could not save a job's state, retrying: %s", error)
             if closing.wait(RETRY_S):
                 return None
 
@@ -172,12 +176,12 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
     """Transactions begin where we say so; the driver would begin them late, and then deadlock."""
     connection.isolation_level = None
     cursor = connection.cursor()
-    _into_wal(cursor)
+    _enable_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")  # what was accepted outlives a power cut, too
     cursor.close()
 
 
-def _into_wal(cursor: DBAPICursor) -> None:
+def _enable_wal(cursor: DBAPICursor) -> None:
     """SQLite does not wait to change a new file to WAL while another connection is about to write,
     as where several servers start on one at once."""
     begun = time.monotonic()
@@ -198,17 +202,17 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except (IntegrityError, DataError, ProgrammingError):
         raise  # ours, not the database's
     except (DatabaseError, InterfaceError, PoolTimeout, sqlite3.Error) as error:
-        raise _in_our_words(error) from error
+        raise _to_svd_error(error) from error
 
 
-def _in_our_words(error: Exception) -> SvdError:
-    if any(words in str(error) for words in FULL):
+def _to_svd_error(error: Exception) -> SvdError:
+    if any(words in str(error) for words in DISK_FULL_MESSAGES):
         return StorageFull(
             "There is no room left on the disk of the job table; free some, and try again."
         )

@@ -1,4 +1,4 @@
-"""Fair eviction: where there is too much, the owner who holds most loses their oldest first."""
+"""Fair eviction: when space runs out, the owner who holds most loses their oldest items first."""
 
 import heapq
 from collections import defaultdict, deque
@@ -14,7 +14,7 @@ class Item(NamedTuple):
     size: int
 
 
-def evict(newest_first: Iterable[Item], most: float) -> list[str]:
+def evict(newest_first: Iterable[Item], limit: float) -> list[str]:
     """The names that have to go so that at most `most` is left. The very newest stays in any case,
     since somebody waits for it."""
     queues: defaultdict[str, deque[Item]] = defaultdict(deque)
@@ -28,7 +28,7 @@ def evict(newest_first: Iterable[Item], most: float) -> list[str]:
     heap = [(-size, owner) for owner, size in sums.items()]
     heapq.heapify(heap)
     gone = []
-    while total > most and heap:
+    while total > limit and heap:
         _, owner = heapq.heappop(heap)
         oldest = queues[owner].pop()
         if oldest.name != newest:

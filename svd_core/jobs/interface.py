@@ -1,4 +1,4 @@
-"""What page, API and command line may rely on, whichever queue runs behind it."""
+"""Protocols of the job queue, for page, API and command line."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ class JobOptions:
     memo: str = ""
 
 
-USUAL = JobOptions()
+DEFAULT_OPTIONS = JobOptions()
 
 
 class Cancellation(StrEnum):
@@ -70,14 +70,14 @@ class Cancellation(StrEnum):
 
 
 @dataclass(frozen=True)
-class Stamped:
+class JobEvent:
     """An event of a job, with the time it came (UTC). `number` grows from each to the next."""
 
     number: int
     at: datetime
     event: Event
 
-    def without_preview(self) -> "Stamped":
+    def without_preview(self) -> "JobEvent":
         if isinstance(self.event, Progress) and self.event.preview:
             return replace(self, event=replace(self.event, preview=None))
         return self
@@ -117,7 +117,7 @@ class Job(Protocol):
     def done(self) -> bool:
         """Whether `last` is Succeeded, Failed or Stopped. Once true it stays so."""
 
-    def news(self, seen: int = 0, timeout_s: float = 0.0) -> Sequence[Stamped]:
+    def events_since(self, seen: int = 0, timeout_s: float = 0.0) -> Sequence[JobEvent]:
         """What came after the event numbered `seen`, less the progress that newer progress of its
         stage replaced. Waits up to `timeout_s` for something to come; empty if nothing did."""
 
@@ -136,17 +136,19 @@ class Job(Protocol):
 
 
 class JobQueue(Protocol):
-    def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Job:
+    def submit(
+        self, request: VideoRequest | RemoteRequest, options: JobOptions = DEFAULT_OPTIONS
+    ) -> Job:
         """Put `request` in line. Raises `QueueFull`, `ServerStopping` once the queue is closed."""
 
-    def ensure_room(self, options: JobOptions = USUAL) -> None:
+    def ensure_room(self, options: JobOptions = DEFAULT_OPTIONS) -> None:
         """Raise what `submit` would raise for a job with these options, before anything is spent on
         its photo: `QueueFull`, `ServerStopping`."""
 
     def room(self, owner: str = "") -> int:
         """How many more jobs of `owner` would be taken now, for callers that submit several."""
 
-    def reject(self, error: SvdError, options: JobOptions = USUAL) -> Job:
+    def reject(self, error: SvdError, options: JobOptions = DEFAULT_OPTIONS) -> Job:
         """Enter a job that has failed by `error`, so that it has an id, an end and a webhook.
 
         Raises `ServerStopping`."""
@@ -154,11 +156,11 @@ class JobQueue(Protocol):
     def get(self, job_id: str) -> Job:
         """The job of that id. Raises `UnknownJob`, also for jobs that finished long ago."""
 
-    def latest(self, job_id: str) -> Job:
+    def refresh(self, job_id: str) -> Job:
         """The same as the table has it now, of which `get` hears up to a second later where another
         server has done something. Raises `UnknownJob`."""
 
-    def at_hand(self, job_id: str) -> Job | None:
+    def get_cached(self, job_id: str) -> Job | None:
         """The job of that id if it is open and this process has seen it; never waits."""
 
     def of_owner(self, owner: str, limit: int = 100) -> Sequence[Job]:

@@ -1,4 +1,4 @@
-"""A job as this process sees it: its record as far as known here, and who waits for more of it."""
+"""Job handle: the events of a job as far as this process knows them, and its watchers."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -8,18 +8,18 @@ from datetime import datetime
 
 from svd_core.errors import ServerStopping, TooManyWatchers
 from svd_core.events import Event, Progress
-from svd_core.jobs.event_log import Record, added, ended
-from svd_core.jobs.interface import Cancellation, Stamped, Times
+from svd_core.jobs.event_log import Record, append, is_finished
+from svd_core.jobs.interface import Cancellation, JobEvent, Times
 from svd_core.jobs.schema import Row
 from svd_core.jobs.transitions import utc
 
 MAX_WATCHERS = 3
 """Watchers of one job. Each holds a thread of the page, for as long as the job waits and runs."""
 
-STOPPING = "Stopping; the step that is under way still runs to its end."
+CANCELLING_NOTE = "Stopping; the step that is under way still runs to its end."
 
 
-class Ticket:
+class JobHandle:
     """Implements `Job`. It does not hold the photo, so that it costs next to nothing.
 
     `now`: the time of what is reported here. `on_cancel` is called with the id. `on_watch` may
@@ -31,12 +31,12 @@ class Ticket:
         row: Row,
         now: Callable[[], float],
         on_cancel: Callable[[str], Cancellation],
-        on_watch: Callable[["Ticket"], Iterator[Event] | None] = lambda _: None,
+        on_watch: Callable[["JobHandle"], Iterator[Event] | None] = lambda _: None,
     ) -> None:
         self.id = row.id
         self.params = row.params
         self.options = row.options
-        self.stopping = threading.Event()
+        self.cancel_event = threading.Event()
         self._now = now
         self._on_cancel = on_cancel
         self._on_watch = on_watch
@@ -58,9 +58,9 @@ class Ticket:
 
     @property
     def done(self) -> bool:
-        return ended(self._record)
+        return is_finished(self._record)
 
-    def news(self, seen: int = 0, timeout_s: float | None = 0.0) -> Sequence[Stamped]:
+    def events_since(self, seen: int = 0, timeout_s: float | None = 0.0) -> Sequence[JobEvent]:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._number > seen, timeout_s)
             return [entry for entry in self._record if entry.number > seen]
@@ -72,7 +72,7 @@ class Ticket:
         with self._watcher() as watcher:
             seen = 0
             while True:
-                fresh = self._news_for(watcher, seen)
+                fresh = self._next_events(watcher, seen)
                 seen = fresh[-1].number
                 yield from (entry.event for entry in fresh)
                 if not isinstance(fresh[-1].event, Progress):
@@ -84,14 +84,14 @@ class Ticket:
     def report(self, event: Event) -> None:
         """Record `event` and wake whoever watches. Whatever comes after the end is dropped."""
         with self._changed:
-            self._add(event, utc(self._now()))
+            self._append(event, utc(self._now()))
 
     def stop(self) -> None:
         """Have the work end at its next progress, and say so once."""
         with self._changed:
-            if not self.stopping.is_set() and isinstance(last := self.last, Progress):
-                self.stopping.set()
-                self._add(replace(last, note=STOPPING), utc(self._now()))
+            if not self.cancel_event.is_set() and isinstance(last := self.last, Progress):
+                self.cancel_event.set()
+                self._append(replace(last, note=CANCELLING_NOTE), utc(self._now()))
 
     def snapshot(self) -> Record:
         """The record as it is to be written to the table by whoever does the work."""
@@ -108,7 +108,7 @@ class Ticket:
             self._times = _times(row)
             for entry in row.record:
                 if entry.number > self._merged or not isinstance(entry.event, Progress):
-                    self._add(entry.event, entry.at, entry.number)
+                    self._append(entry.event, entry.at, entry.number)
             self._merged = max(self._merged, row.record[-1].number)
             return True
 
@@ -132,7 +132,7 @@ class Ticket:
             with self._changed, suppress(ValueError):
                 self._watchers.remove(watcher)
 
-    def _news_for(self, watcher: object, seen: int) -> Sequence[Stamped]:
+    def _next_events(self, watcher: object, seen: int) -> Sequence[JobEvent]:
         """What came after `seen`; waits for it. Raises `TooManyWatchers`, `ServerStopping`."""
         with self._changed:
             self._changed.wait_for(
@@ -152,11 +152,11 @@ class Ticket:
     def _number(self) -> int:
         return self._record[-1].number
 
-    def _add(self, event: Event, at: datetime, number: int = 0) -> None:
+    def _append(self, event: Event, at: datetime, number: int = 0) -> None:
         """`number`: that of the table. The own one must not fall behind, since what is numbered
         here may be written there."""
         before = self._record
-        self._record = added(before, event, at)
+        self._record = append(before, event, at)
         if self._record is not before:
             *kept, newest = self._record
             self._record = (*kept, replace(newest, number=max(newest.number, number)))

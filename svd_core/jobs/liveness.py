@@ -1,4 +1,4 @@
-"""Which processes on this disk are gone for certain, so that nobody waits for their leases."""
+"""Process liveness by file locks (flock), so that jobs of a dead process are requeued at once."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -12,15 +12,17 @@ except ImportError:  # Windows: leases alone have to do there
 SUFFIX = ".alive"
 
 
-class Lifeline:
-    """A file in `folder`, named by `token`, that is locked for as long as this process lives: the
-    system lets go of it the moment the process is gone, whatever ended it. Not thread-safe."""
+class LivenessLock:
+    """Lock on a file in `folder` named by `token`, held for the life of this process.
+
+    The system releases the lock when the process ends in any way. Not thread-safe.
+    """
 
     def __init__(self, folder: Path, token: str) -> None:
         self._folder = folder
         self._path = folder / f"{token}{SUFFIX}"
         self._file: IO[bytes] | None = None
-        self._cut: set[str] = set()
+        self._dead: set[str] = set()
         if fcntl is None:
             return
         draft = folder / token  # a lock is not seen under its name before it is one
@@ -29,17 +31,17 @@ class Lifeline:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             draft.rename(self._path)
         for path in folder.glob(f"*{SUFFIX}"):
-            self.is_cut(path.stem)
+            self.is_dead(path.stem)
 
-    def is_cut(self, token: str) -> bool:
-        """Whether the process of `token` is known to be gone. Its file goes as well."""
+    def is_dead(self, token: str) -> bool:
+        """Whether the process of `token` is known to be dead. Its lock file is removed then."""
         path = self._folder / f"{token}{SUFFIX}"
         if fcntl is not None and self._file is not None and path != self._path:
             with suppress(OSError), path.open("rb+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._cut.add(token)
+                self._dead.add(token)
                 path.unlink()
-        return token in self._cut
+        return token in self._dead
 
     def close(self) -> None:
         if self._file is not None:

@@ -1,4 +1,4 @@
-"""Photo lifecycle: the table counts the references to each photo, and all together have a limit.
+"""Photo lifecycle: reference counting in the table, and a limit for all photos together.
 
 Invariant: no photo that an open job needs is removed, whatever else happens at the same time. A
 reference is written, and a photo removed, in a transaction that holds the line; whoever writes a
@@ -19,7 +19,7 @@ from svd_core.jobs.store import JobTable
 from svd_core.jobs.transitions import lock_line
 from svd_core.storage import PhotoStore
 
-LOOK_BYTES = 64 * 2**20
+SWEEP_BYTES = 64 * 2**20
 """Bytes put after which all photos are counted anew."""
 
 
@@ -43,7 +43,7 @@ class JobPhotos:
         name = self._store.put(data)
         with self._lock:
             self._put_bytes += len(data)
-            look = self._put_bytes >= LOOK_BYTES
+            look = self._put_bytes >= SWEEP_BYTES
             if look:
                 self._put_bytes = 0
         if look:
@@ -78,10 +78,10 @@ class JobPhotos:
                 kept[row.image] = Item(row.image, row.owner, size)
         room = self._most_bytes - sum(map(self._store.size, needed))
         for name in evict(kept.values(), max(0.0, room)):
-            self._forget(name)
+            self._detach(name)
         self._store.sweep({row.image for row in rows}, self._most_bytes)
 
-    def _forget(self, name: str) -> None:
+    def _detach(self, name: str) -> None:
         """Take a photo from ended jobs, and remove it unless an open one has come to need it."""
         ended = (JOBS.c.image == name) & (JOBS.c.state == State.ENDED)
         with self._table.database.write() as connection:

@@ -1,24 +1,24 @@
-"""Photos at addresses, fetched while their jobs wait: a slow host holds up its own job only."""
+"""Prefetch of remote photos while their jobs wait; a slow host delays its own job only."""
 
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 from svd_core.jobs.backoff import Backoff
-from svd_core.jobs.callbacks import ending_of
-from svd_core.jobs.config import Premises
-from svd_core.jobs.database import insisted
+from svd_core.jobs.callbacks import error_to_outcome
+from svd_core.jobs.config import QueueContext
+from svd_core.jobs.database import retry_until_written
 from svd_core.jobs.schema import Row
 
-AT_ONCE = 4
-"""Photos under way at a time: four slow hosts hold up those behind them, and may fill 80 MB."""
+MAX_CONCURRENT = 4
+"""Concurrent downloads. Each may hold 20 MB; four slow hosts delay those behind them."""
 
-WRITING_S = 1.0
-"""Far more than the table takes to be told of a photo."""
+CLOSE_TIMEOUT_S = 1.0
+"""Seconds that `close` waits for pending table writes, far more than one takes."""
 
 
-class Ahead:
-    """Fetches in threads of its own. Safe to use from any thread.
+class PhotoPrefetcher:
+    """Downloads photos in threads of its own. Thread-safe.
 
     A photo lies on disk before the table says so, and a job has its place in line meanwhile: a
     process that dies on the way loses nothing, the photo is fetched again. `waiting` gives the jobs
@@ -28,31 +28,31 @@ class Ahead:
 
     def __init__(
         self,
-        premises: Premises,
+        context: QueueContext,
         waiting: Callable[[], Iterable[Row]],
         on_change: Callable[[Row], None],
     ) -> None:
-        self._table = premises.table
-        self._photos = premises.job_photos
-        self._fetch = premises.fetch
+        self._table = context.table
+        self._photos = context.job_photos
+        self._fetch = context.fetch
         self._waiting = waiting
         self._on_change = on_change
         self._backoff = Backoff()
         self._lock = threading.Lock()
-        self._under_way: dict[str, threading.Thread] = {}
+        self._threads: dict[str, threading.Thread] = {}
         self._closing = threading.Event()
 
-    def look(self) -> None:
-        """Begin with the first that wait, as far as there are hands free."""
+    def start_next(self) -> None:
+        """Start downloads of the first waiting jobs, up to `MAX_CONCURRENT` at a time."""
         with self._lock:  # around `waiting`, so that nothing is begun that has just been done
             for row in self._waiting():
-                if len(self._under_way) >= AT_ONCE or self._closing.is_set():
+                if len(self._threads) >= MAX_CONCURRENT or self._closing.is_set():
                     return
-                if row.id not in self._under_way:
+                if row.id not in self._threads:
                     thread = threading.Thread(
                         target=self._run, args=(row,), name="svd-fetch", daemon=True
                     )
-                    self._under_way[row.id] = thread
+                    self._threads[row.id] = thread
                     thread.start()
 
     def close(self) -> None:
@@ -60,33 +60,33 @@ class Ahead:
         restart, so that no slow host holds up the end."""
         self._closing.set()
         with self._lock:
-            threads = list(self._under_way.values())
-        deadline = time.monotonic() + WRITING_S
+            threads = list(self._threads.values())
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, row: Row) -> None:
         try:
-            change = self._brought(row)
-            after = None if self._closing.is_set() else insisted(change, self._closing)
+            change = self._fetch_photo(row)
+            after = None if self._closing.is_set() else retry_until_written(change, self._closing)
             if after is not None:  # else it did not wait any more
                 self._on_change(after)
         finally:
             with self._lock:
-                del self._under_way[row.id]
-        self.look()
+                del self._threads[row.id]
+        self.start_next()
 
-    def _brought(self, row: Row) -> Callable[[], Row | None]:
-        """What is to be done to the table after the photo has come, or has not."""
+    def _fetch_photo(self, row: Row) -> Callable[[], Row | None]:
+        """Download one photo. Returns the change to make in the table."""
         assert row.image_url is not None
         try:
             name, ensure = self._photos.put(self._fetch(row.image_url))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this job
-            ending = ending_of(row.id, error)
+            outcome = error_to_outcome(row.id, error)
             with self._lock:
-                delay_s = self._backoff.delay_s(row.id, ending)
+                delay_s = self._backoff.delay_s(row.id, outcome)
             if delay_s is not None:
                 self._closing.wait(delay_s)
                 return lambda: None
-            return lambda: self._table.end_waiting(row.id, ending)
-        return lambda: self._table.provide(row.id, name, ensure)
+            return lambda: self._table.end_waiting(row.id, outcome)
+        return lambda: self._table.set_image(row.id, name, ensure)

@@ -1,4 +1,4 @@
-"""The queue over the job table, whoever does the work: a thread here, a watcher, other servers."""
+"""Job queue over the table; subclasses do the work in a thread or in a watcher."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -7,12 +7,12 @@ from uuid import uuid4
 
 from svd_core.errors import QueueFull, ServerStopping, SvdError, UnknownJob
 from svd_core.events import Event, Failed
-from svd_core.jobs.claims import Hands
-from svd_core.jobs.config import Premises
-from svd_core.jobs.heartbeat import Keeper
-from svd_core.jobs.interface import USUAL, Cancellation, JobOptions, RemoteRequest
-from svd_core.jobs.job import Ticket
-from svd_core.jobs.open_jobs import Board
+from svd_core.jobs.claims import ClaimedJobs
+from svd_core.jobs.config import QueueContext
+from svd_core.jobs.heartbeat import HeartbeatThread
+from svd_core.jobs.interface import DEFAULT_OPTIONS, Cancellation, JobOptions, RemoteRequest
+from svd_core.jobs.job import JobHandle
+from svd_core.jobs.open_jobs import OpenJobs
 from svd_core.jobs.schema import Row, State
 from svd_core.params import VideoRequest
 
@@ -26,20 +26,22 @@ class TableQueue:
     in_turn = True
     """Whether one job waits for another, and only those that wait count as such."""
 
-    def __init__(self, premises: Premises) -> None:
-        self._table = premises.table
-        self._store = premises.photos
-        self._photos = premises.job_photos
-        premises.table.on_released = self._release
-        self._limits = premises.limits
-        self._board = Board(self._ticket, self.in_turn)
-        self._hands = Hands(premises, self._board)
-        self._keeper = Keeper(premises, self._board, self._hands, self._look_for_work)
-        self._keeper.start()
+    def __init__(self, context: QueueContext) -> None:
+        self._table = context.table
+        self._store = context.photos
+        self._photos = context.job_photos
+        context.table.on_released = self._release_photo
+        self._limits = context.limits
+        self._open_jobs = OpenJobs(self._make_handle, self.in_turn)
+        self._claims = ClaimedJobs(context, self._open_jobs)
+        self._heartbeat = HeartbeatThread(context, self._open_jobs, self._claims, self._on_waiting)
+        self._heartbeat.start()
 
-    def submit(self, request: VideoRequest | RemoteRequest, options: JobOptions = USUAL) -> Ticket:
+    def submit(
+        self, request: VideoRequest | RemoteRequest, options: JobOptions = DEFAULT_OPTIONS
+    ) -> JobHandle:
         self.ensure_room(options)  # what the table is going to refuse need not fill the disk first
-        photo, ensure = self._placed(request)
+        photo, ensure = self._store_photo(request)
         row = self._table.new(uuid4().hex, request.params, options, **photo)
         states = (State.WAITING,) if self.in_turn else (State.WAITING, State.RUNNING)
 
@@ -51,86 +53,86 @@ class TableQueue:
             row = self._table.insert(row, states, admit)
         except SvdError:
             if row.image is not None:
-                self._release(row.image)
+                self._release_photo(row.image)
             raise
-        ticket = self._board.show(row)
-        self._look_for_work()
-        return ticket
+        job = self._open_jobs.upsert(row)
+        self._on_waiting()
+        return job
 
-    def ensure_room(self, options: JobOptions = USUAL) -> None:
+    def ensure_room(self, options: JobOptions = DEFAULT_OPTIONS) -> None:
         self._refuse_if_closed()
-        self._admit(options, self._board.taken(), self._board.taken(options.owner))
+        self._admit(options, self._open_jobs.count(), self._open_jobs.count(options.owner))
 
     def room(self, owner: str = "") -> int:
         most, own_most = self._limits.max_queue, self._limits.max_per_owner
-        left = most - self._board.taken()
+        left = most - self._open_jobs.count()
         if own_most is not None:
-            left = min(left, own_most - self._board.taken(owner))
+            left = min(left, own_most - self._open_jobs.count(owner))
         return max(left, 0)
 
-    def reject(self, error: SvdError, options: JobOptions = USUAL) -> Ticket:
+    def reject(self, error: SvdError, options: JobOptions = DEFAULT_OPTIONS) -> JobHandle:
         self._refuse_if_closed()
         row = self._table.new(uuid4().hex, None, options)
-        return self._ticket(self._table.insert_ended(row, Failed(error)))
+        return self._make_handle(self._table.insert_ended(row, Failed(error)))
 
-    def get(self, job_id: str) -> Ticket:
-        if (ticket := self._board.find(job_id)) is not None:
-            return ticket
-        return self.latest(job_id)
+    def get(self, job_id: str) -> JobHandle:
+        if (job := self._open_jobs.find(job_id)) is not None:
+            return job
+        return self.refresh(job_id)
 
-    def latest(self, job_id: str) -> Ticket:
-        return self._shown(self._row(job_id))
+    def refresh(self, job_id: str) -> JobHandle:
+        return self._handle(self._row(job_id))
 
-    def of_owner(self, owner: str, limit: int = 100) -> list[Ticket]:
-        return [self._shown(row) for row in self._table.of_owner(owner, limit)]
+    def of_owner(self, owner: str, limit: int = 100) -> list[JobHandle]:
+        return [self._handle(row) for row in self._table.list_by_owner(owner, limit)]
 
     def photo(self, job_id: str) -> bytes | None:
         name = self._row(job_id).image
         return None if name is None else self._store.read(name)
 
-    def at_hand(self, job_id: str) -> Ticket | None:
-        return self._board.find(job_id)
+    def get_cached(self, job_id: str) -> JobHandle | None:
+        return self._open_jobs.find(job_id)
 
     def position(self, job_id: str) -> int:
         self.get(job_id)
-        return self._board.position(job_id)
+        return self._open_jobs.position(job_id)
 
     def length(self) -> int:
-        return self._board.waiting()
+        return self._open_jobs.waiting()
 
     def close(self) -> None:
-        self._hands.closing.set()
-        self._stop_work(self._limits.patience_s)
-        for ticket in self._hands.held.values():
-            log.warning("Job %s did not stop in time; it goes back in line.", ticket.id)
+        self._claims.closing.set()
+        self._stop_work(self._limits.shutdown_timeout_s)
+        for job in self._claims.claimed.values():
+            log.warning("Job %s did not stop in time; it goes back in line.", job.id)
             with suppress(SvdError):  # then the next server has to find out by itself
-                self._hands.put_back(ticket)
-        self._keeper.close(self._limits.patience_s)
-        self._board.close()
+                self._claims.requeue(job)
+        self._heartbeat.close(self._limits.shutdown_timeout_s)
+        self._open_jobs.close()
 
-    def _look_for_work(self) -> None:
+    def _on_waiting(self) -> None:
         """A job may wait that could be begun here."""
 
     def _stop_work(self, patience_s: float) -> None:
-        """Return when the work has stopped, or is not going to within `patience_s`."""
+        """Return when the work has stopped, or will not within `timeout_s`."""
 
-    def _watched(self, _: Ticket) -> Iterator[Event] | None:
-        """Somebody begins to watch a job; see `Ticket`."""
+    def _on_watch(self, _: JobHandle) -> Iterator[Event] | None:
+        """Somebody begins to watch a job; see `JobHandle`."""
         return None
 
     def _row(self, job_id: str) -> Row:
-        row = self._table.row(job_id)
+        row = self._table.get(job_id)
         if row is None:
             raise UnknownJob("This job is not known here any more; please make the video again.")
         return row
 
-    def _shown(self, row: Row) -> Ticket:
-        return self._ticket(row) if row.state is State.ENDED else self._board.show(row)
+    def _handle(self, row: Row) -> JobHandle:
+        return self._make_handle(row) if row.state is State.ENDED else self._open_jobs.upsert(row)
 
-    def _ticket(self, row: Row) -> Ticket:
-        return Ticket(row, self._table.clock.now, self._cancel, self._watched)
+    def _make_handle(self, row: Row) -> JobHandle:
+        return JobHandle(row, self._table.clock.now, self._cancel, self._on_watch)
 
-    def _placed(
+    def _store_photo(
         self, request: VideoRequest | RemoteRequest
     ) -> tuple[dict[str, str], Callable[[], None]]:
         """The columns of the photo, and what makes sure that it is there."""
@@ -140,7 +142,7 @@ class TableQueue:
         more = {} if request.continues is None else {"continues": request.continues}
         return {"image": name} | more, ensure
 
-    def _release(self, name: str) -> None:
+    def _release_photo(self, name: str) -> None:
         with suppress(SvdError):  # then the next sweep removes it
             self._photos.release(name)
 
@@ -149,13 +151,13 @@ class TableQueue:
             what, row = self._table.cancel(job_id)
         except UnknownJob:  # over for so long that it is forgotten
             return Cancellation.TOO_LATE
-        ticket = self._board.show(row)
+        job = self._open_jobs.upsert(row)
         if what is Cancellation.REQUESTED:
-            ticket.stop()
+            job.stop()
         return what
 
     def _refuse_if_closed(self) -> None:
-        if self._hands.closing.is_set():
+        if self._claims.closing.is_set():
             raise ServerStopping("The server is stopping; please try again in a minute.")
 
     def _admit(self, options: JobOptions, there: int, own: int) -> None:

@@ -1,25 +1,25 @@
-"""How many jobs a queue takes, and how long it waits for what."""
+"""Queue limits and timeouts."""
 
 import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
+class QueueLimits:
     """`max_queue`: jobs that may wait. `max_per_owner`: those of one owner; None: as many as all.
     Jobs that belong to nobody share one such number.
 
-    `lease_s`: seconds after which a worker that shows no sign of life has lost its job. `every_s`:
-    seconds between two looks at what other processes did. `patience_s`: seconds that `close` waits
-    for the work under way to notice. `photo_bytes`: of all photos together, see `JobPhotos`.
+    `lease_s`: seconds without a heartbeat after which a worker loses its job.
+    `poll_interval_s`: seconds between two syncs with the table. `shutdown_timeout_s`: seconds that
+    `close` waits for running work to stop. `photo_bytes`: of all photos together, see `JobPhotos`.
     """
 
     max_queue: int = 32
     max_per_owner: int | None = None
     lease_s: float = 10.0
-    every_s: float = 1.0
-    patience_s: float = 10.0
+    poll_interval_s: float = 1.0
+    shutdown_timeout_s: float = 10.0
     photo_bytes: float = math.inf
 
 
-USUAL_LIMITS = Limits()
+DEFAULT_LIMITS = QueueLimits()

@@ -1,4 +1,4 @@
-"""Retention: ended jobs that are too old or too many go, with their videos and their photos."""
+"""Retention: delete finished jobs, videos and photos by age and total size."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -14,7 +14,7 @@ from svd_core.storage import PhotoStore, ResultStore
 
 MAX_ROWS = 100_000
 """Ended jobs kept at most, since failures have no size; that is some 200 MB of table. As many
-refused requests, of which each owner has `MAX_REFUSED`."""
+refused requests, of which each owner has `MAX_REJECTED`."""
 
 BATCH = 500
 

@@ -1,4 +1,4 @@
-"""The tables, and a row of the job table as the rest of the program sees it."""
+"""SQL schema, and the row of a job as a dataclass."""
 
 import json
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from svd_core.errors import InvalidRequest, InvalidSettings
-from svd_core.jobs.database import Database, shown
+from svd_core.jobs.database import Database, redacted_url
 from svd_core.jobs.event_log import Record, from_json, to_json
 from svd_core.jobs.interface import JobOptions
 from svd_core.params import VideoParams
@@ -43,7 +43,7 @@ METADATA = MetaData()
 
 # One row. Whoever changes the order of the line changes this row first, so that two processes never
 # count or number at once; numbers are then in the order in which jobs were accepted.
-LINE = Table(
+SEQUENCE = Table(
     "svd_line",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
@@ -162,11 +162,11 @@ def _params(asked: dict[str, Any]) -> VideoParams | None:
         return None
 
 
-def found(database: Database) -> None:
-    """Make the tables where there are none. Raises `InvalidSettings` for other versions of them."""
+def create_tables(database: Database) -> None:
+    """Create missing tables and indexes. Raises `InvalidSettings` for another schema version."""
     for _ in range(2):  # another server may be doing the same
         try:
-            with database.founding() as connection:
+            with database.first_transaction() as connection:
                 METADATA.create_all(connection)
                 for index in JOBS.indexes:  # tables of before may lack one
                     index.create(connection, checkfirst=True)
@@ -177,14 +177,14 @@ def found(database: Database) -> None:
             break
         return
     raise InvalidSettings(
-        f"The job table at {shown(database.url)} is not of this version of the "
+        f"The job table at {redacted_url(database.url)} is not of this version of the "
         "program; set SVD_DATABASE_URL to another place, or remove it."
     )
 
 
 def _version(connection: Connection) -> int:
-    version: int | None = connection.execute(select(LINE.c.version)).scalar()
+    version: int | None = connection.execute(select(SEQUENCE.c.version)).scalar()
     if version is None:
-        connection.execute(insert(LINE).values(id=1, version=VERSION, number=0))
+        connection.execute(insert(SEQUENCE).values(id=1, version=VERSION, number=0))
         return VERSION
     return version

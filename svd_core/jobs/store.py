@@ -1,4 +1,4 @@
-"""The job table: what becomes of a job, each change in one transaction. It alone is the truth."""
+"""Job table: every state change of a job is one transaction. The table is the only truth."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -10,18 +10,18 @@ from svd_core.errors import GenerationFailed, StartTimeout, SvdError, UnknownJob
 from svd_core.events import Failed, Progress, Stage, Stopped
 from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.database import Database
-from svd_core.jobs.event_log import Record, added, to_json
+from svd_core.jobs.event_log import Record, append, to_json
 from svd_core.jobs.interface import Cancellation, JobOptions
-from svd_core.jobs.schema import JOBS, Row, State, found
+from svd_core.jobs.schema import JOBS, Row, State, create_tables
 from svd_core.jobs.transitions import (
-    Ending,
-    back_in_line,
-    changed,
-    ended,
+    Outcome,
+    finish,
     lock_line,
-    locked,
+    lock_row,
     next_number,
-    prune_refused,
+    prune_rejected,
+    requeue,
+    update_row,
     utc,
 )
 from svd_core.params import VideoParams
@@ -29,13 +29,13 @@ from svd_core.params import VideoParams
 MAX_ATTEMPTS = 3
 """How often a job is begun whose worker dies on it: the third time it is likely the job's doing."""
 
-PRUNE_EVERY = 50
+PRUNE_INTERVAL = 50
 """Numbers in line between two looks at how many refused requests an owner has."""
 
-OPEN = (State.WAITING, State.RUNNING)
+OPEN_STATES = (State.WAITING, State.RUNNING)
 
 
-class Glance(NamedTuple):
+class JobSummary(NamedTuple):
     """What has to be known of every open job every second."""
 
     id: str
@@ -57,7 +57,7 @@ class JobTable:
         self.database = database
         self.clock = clock or SteadyClock()
         self.on_released: Callable[[str], None] = lambda _: None
-        found(database)
+        create_tables(database)
 
     def new(
         self, job_id: str, params: VideoParams | None, options: JobOptions, **photo: str
@@ -65,7 +65,7 @@ class JobTable:
         """A row that is not in the table yet. `photo`: `image`, `image_url`, or neither; beside
         `image` perhaps `continues`."""
         now = self.clock.now()
-        record = added((), Progress(stage=Stage.QUEUED), utc(now))
+        record = append((), Progress(stage=Stage.QUEUED), utc(now))
         return Row(
             id=job_id, params=params, options=options, record=record, submitted=now,
             image=photo.get("image"), image_url=photo.get("image_url"),
@@ -85,37 +85,39 @@ class JobTable:
             connection.execute(insert(JOBS).values(row.to_columns()))
         return row
 
-    def insert_ended(self, row: Row, ending: Ending) -> Row:
+    def insert_ended(self, row: Row, outcome: Outcome) -> Row:
         """Put in a job that is over before it began."""
         with self.database.write() as connection:
             row = replace(row, number=next_number(connection))
             connection.execute(insert(JOBS).values(row.to_columns()))
-            if row.number % PRUNE_EVERY == 0:
-                prune_refused(connection, row.options.owner)
-            return ended(connection, row, ending, self.clock.now())
+            if row.number % PRUNE_INTERVAL == 0:
+                prune_rejected(connection, row.options.owner)
+            return finish(connection, row, outcome, self.clock.now())
 
-    def row(self, job_id: str) -> Row | None:
-        return next(iter(self.rows([job_id])), None)
+    def get(self, job_id: str) -> Row | None:
+        return next(iter(self.get_many([job_id])), None)
 
-    def rows(self, ids: Collection[str]) -> list[Row]:
+    def get_many(self, ids: Collection[str]) -> list[Row]:
         with self.database.read() as connection:
             found = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
             return [Row.from_columns(columns) for columns in found]
 
-    def of_owner(self, owner: str, limit: int) -> list[Row]:
+    def list_by_owner(self, owner: str, limit: int) -> list[Row]:
         """The newest jobs of `owner`, the newest first."""
         theirs = select(JOBS).where(JOBS.c.owner == owner)
         newest = theirs.order_by(JOBS.c.number.desc()).limit(limit)
         with self.database.read() as connection:
             return [Row.from_columns(found) for found in connection.execute(newest).mappings()]
 
-    def open(self) -> list[Glance]:
+    def open_jobs(self) -> list[JobSummary]:
         """The jobs that wait or run."""
-        columns = (JOBS.c[name] for name in Glance._fields[:-1])
+        columns = (JOBS.c[name] for name in JobSummary._fields[:-1])
         timeout = (JOBS.c.start_by - JOBS.c.submitted).label("start_timeout_s")
         with self.database.read() as connection:
-            found = connection.execute(select(*columns, timeout).where(JOBS.c.state.in_(OPEN)))
-            return [Glance(**values) for values in found.mappings()]
+            found = connection.execute(
+                select(*columns, timeout).where(JOBS.c.state.in_(OPEN_STATES))
+            )
+            return [JobSummary(**values) for values in found.mappings()]
 
     def claim(self, worker: str, job_id: str | None = None) -> Row | None:
         """Begin the first job in line that has its photo, or that of `job_id`; None if there is
@@ -131,7 +133,7 @@ class JobTable:
             if found is None:
                 return None
             row = Row.from_columns(found)
-            return changed(
+            return update_row(
                 connection,
                 row,
                 state=State.RUNNING,
@@ -140,7 +142,7 @@ class JobTable:
                 started=max(now, row.submitted),
             )
 
-    def beat(self, job_id: str, worker: str, record: Record) -> bool | None:
+    def heartbeat(self, job_id: str, worker: str, record: Record) -> bool | None:
         """Say that `worker` is still at it, and what has come of it. Returns whether it is asked
         to stop; None if the job is not its any more."""
         mine = (JOBS.c.id == job_id) & (JOBS.c.worker == worker)
@@ -151,33 +153,33 @@ class JobTable:
             return connection.scalar(select(JOBS.c.stop_asked).where(mine))
 
     def end(
-        self, job_id: str, worker: str, record: Record, ending: Ending, size: int
+        self, job_id: str, worker: str, record: Record, outcome: Outcome, size: int
     ) -> Row | None:
         """End a job that `worker` has run, with `size` bytes as its result; None if it is not its
         any more."""
         with self.database.write() as connection:
-            row = locked(connection, job_id)
+            row = lock_row(connection, job_id)
             if row is None or row.worker != worker:
                 return None
             known = replace(row, record=record)
-            after = ended(connection, known, ending, self.clock.now(), size)
+            after = finish(connection, known, outcome, self.clock.now(), size)
         return self._notify(row, after)
 
     def release(self, job_id: str, worker: str, note: str) -> Row | None:
         """Put a job of `worker` back to its place in line, as if it had not been begun. `note`:
         why."""
         with self.database.write() as connection:
-            row = locked(connection, job_id)
+            row = lock_row(connection, job_id)
             if row is None or row.worker != worker:
                 return None
-            after = back_in_line(connection, row, note, self.clock.now(), row.attempt - 1)
+            after = requeue(connection, row, note, self.clock.now(), row.attempt - 1)
         return self._notify(row, after)
 
-    def abandoned(self, job_id: str, version: int) -> Row | None:
+    def requeue_lost(self, job_id: str, version: int) -> Row | None:
         """Put a job whose worker is gone back to its place in line, or end it if that has happened
         too often. None if the worker has shown up since `version`."""
         with self.database.write() as connection:
-            row = locked(connection, job_id)
+            row = lock_row(connection, job_id)
             if row is None or row.state is not State.RUNNING or row.version != version:
                 return None
             note = (
@@ -185,22 +187,22 @@ class JobTable:
                 f"(attempt {row.attempt + 1} of {MAX_ATTEMPTS})."
             )
             if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
-                after = ended(connection, row, Failed(_dies_of_it(row)), self.clock.now())
+                after = finish(connection, row, Failed(_crash_loop_error(row)), self.clock.now())
             else:
-                after = back_in_line(connection, row, note, self.clock.now(), row.attempt)
+                after = requeue(connection, row, note, self.clock.now(), row.attempt)
         return self._notify(row, after)
 
     def cancel(self, job_id: str) -> tuple[Cancellation, Row]:
         """Raises `UnknownJob`."""
         with self.database.write() as connection:
-            row = locked(connection, job_id)
+            row = lock_row(connection, job_id)
             if row is None:
                 raise UnknownJob("This job is not known here any more.")
             if row.state is State.RUNNING:
-                return Cancellation.REQUESTED, changed(connection, row, stop_asked=True)
+                return Cancellation.REQUESTED, update_row(connection, row, stop_asked=True)
             if row.state is State.ENDED:
                 return Cancellation.TOO_LATE, row
-            after = ended(connection, row, Stopped(), self.clock.now())
+            after = finish(connection, row, Stopped(), self.clock.now())
         return Cancellation.REMOVED, self._notify(row, after)
 
     def time_out(self, job_id: str) -> Row | None:
@@ -211,27 +213,27 @@ class JobTable:
         )
         return self.end_waiting(job_id, Failed(error))
 
-    def end_waiting(self, job_id: str, ending: Ending) -> Row | None:
+    def end_waiting(self, job_id: str, outcome: Outcome) -> Row | None:
         """End a job before it is begun; None if it does not wait any more."""
         with self.database.write() as connection:
-            row = locked(connection, job_id)
+            row = lock_row(connection, job_id)
             if row is None or row.state is not State.WAITING:
                 return None
-            after = ended(connection, row, ending, self.clock.now())
+            after = finish(connection, row, outcome, self.clock.now())
         return self._notify(row, after)
 
-    def provide(
+    def set_image(
         self, job_id: str, image: str, ensure: Callable[[], None] = lambda: None
     ) -> Row | None:
         """Give a job its photo, which is on disk; None if it does not wait any more. `ensure`: see
         `JobPhotos.put`."""
         with self.database.write() as connection:
             lock_line(connection)
-            row = locked(connection, job_id)
+            row = lock_row(connection, job_id)
             if row is None or row.state is not State.WAITING:
                 return None
             ensure()
-            return changed(connection, row, image=image)
+            return update_row(connection, row, image=image)
 
     def _notify(self, before: Row, after: Row) -> Row:
         """`after`; the photo that the job has let go of since `before` is told to `on_released`."""
@@ -240,7 +242,7 @@ class JobTable:
         return after
 
 
-def _dies_of_it(row: Row) -> SvdError:
+def _crash_loop_error(row: Row) -> SvdError:
     return GenerationFailed(
         f"The server went down each of the {row.attempt} times it worked on this video; please "
         "try again with fewer steps or frames, or with another photo."

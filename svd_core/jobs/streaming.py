@@ -1,4 +1,4 @@
-"""Work that reports by a callback, turned into a stream of events that may leave its process."""
+"""Stream of events from work that reports by callback, for use across processes."""
 
 import threading
 from collections.abc import Generator
@@ -7,11 +7,11 @@ from queue import SimpleQueue
 
 from svd_core.errors import Cancelled
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
-from svd_core.jobs.callbacks import Work, ending_of
+from svd_core.jobs.callbacks import Work, error_to_outcome
 from svd_core.params import VideoRequest
 
 
-def streamed(work: Work, job_id: str, request: VideoRequest) -> Generator[Event]:
+def run_as_stream(work: Work, job_id: str, request: VideoRequest) -> Generator[Event]:
     """What `work` reports, then how it ended. Nothing is raised: an error is an event here, since
     exceptions lose their text on the way to another process and events do not.
 
@@ -30,7 +30,7 @@ def streamed(work: Work, job_id: str, request: VideoRequest) -> Generator[Event]
         try:
             events.put(Succeeded(work(job_id, request, on_progress)))
         except Exception as error:  # noqa: BLE001 - whoever reads the stream waits for its end
-            events.put(ending_of(job_id, error))
+            events.put(error_to_outcome(job_id, error))
 
     thread = threading.Thread(target=run, name="svd-stream", daemon=True)
     thread.start()
@@ -43,7 +43,7 @@ def streamed(work: Work, job_id: str, request: VideoRequest) -> Generator[Event]
         thread.join()
 
 
-def unpacked(events: Generator[Event]) -> Generator[Progress | Video]:
+def raise_errors(events: Generator[Event]) -> Generator[Progress | Video]:
     """`events` as `InlineQueue` takes them: progress, then the video or the error, raised."""
     with closing(events):
         for event in events:

@@ -1,4 +1,4 @@
-"""Webhooks that are due: delivered again and again, ever less often, and at last given up."""
+"""Transactional webhook outbox: at-least-once delivery with exponential backoff."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, select, update
 
 from svd_core.errors import SvdError, UnknownJob
-from svd_core.jobs.clock import Sightings
+from svd_core.jobs.clock import ChangeTracker
 from svd_core.jobs.interface import Job, Send, Undeliverable
 from svd_core.jobs.schema import OUTBOX
 from svd_core.jobs.store import JobTable
@@ -17,8 +17,8 @@ from svd_core.jobs.store import JobTable
 log = logging.getLogger(__name__)
 
 
-class Letter(NamedTuple):
-    """One webhook. `state`: due, delivered or given up; `problem`: what went wrong last time."""
+class Delivery(NamedTuple):
+    """One webhook. `state`: due, delivered or given up; `problem`: the last error."""
 
     job_id: str
     url: str
@@ -28,9 +28,9 @@ class Letter(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Patience:
-    """When to try again: after `first_s` seconds, then twice as long each time, at most `most_s`;
-    `tries` times in all, which is some two and a half hours with these numbers."""
+class RetryPolicy:
+    """Exponential backoff: `first_s` seconds, doubled with each try up to `most_s`, `tries` times
+    in all. The defaults cover some two and a half hours."""
 
     first_s: float = 20.0
     most_s: float = 3600.0
@@ -41,14 +41,13 @@ class Patience:
         return min(self.first_s * 2.0 ** (tries - 1), self.most_s) if tries else 0.0
 
 
-USUAL_PATIENCE = Patience()
+DEFAULT_RETRY_POLICY = RetryPolicy()
 
 
 class Outbox:
-    """A thread that has everything delivered that the table says is due, at least once, from any
-    number of processes; `at_once` at a time.
+    """Thread that delivers due webhooks at least once, `max_concurrent` at a time.
 
-    `find` gets the job of an id as it has ended (`JobQueue.latest`), `send` tells an address of it.
+    `find` returns a finished job by id (`JobQueue.refresh`); `send` posts it to an address.
     """
 
     def __init__(
@@ -56,95 +55,99 @@ class Outbox:
         table: JobTable,
         find: Callable[[str], Job],
         send: Send,
-        patience: Patience = USUAL_PATIENCE,
+        retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         *,
-        every_s: float = 1.0,
-        at_once: int = 4,
+        poll_interval_s: float = 1.0,
+        max_concurrent: int = 4,
     ) -> None:
         self._table = table
         self._find = find
         self._send = send
-        self._patience = patience
-        self._every_s = every_s
-        self._at_once = at_once
-        self._seen = Sightings()
+        self._retry_policy = retry_policy
+        self._poll_interval_s = poll_interval_s
+        self._max_concurrent = max_concurrent
+        self._changes = ChangeTracker()
         self._sending: dict[str, threading.Thread] = {}
-        self._called = threading.Event()
+        self._wake = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="svd-outbox", daemon=True)
         self._thread.start()
 
-    def letter(self, job_id: str) -> Letter | None:
+    def delivery(self, job_id: str) -> Delivery | None:
         """What became of the webhook of a job; None if it has none, or none yet."""
-        return next(iter(self._letters(OUTBOX.c.job_id == job_id)), None)
+        return next(iter(self._deliveries(OUTBOX.c.job_id == job_id)), None)
 
-    def close(self, patience_s: float = 5.0) -> None:
-        """Send no more. What is not through within `patience_s` is sent again after a restart."""
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Stop sending. What is not delivered within `timeout_s` is sent again after a restart."""
         self._closing = True
-        self._called.set()
-        self._thread.join(patience_s)
+        self._wake.set()
+        self._thread.join(timeout_s)
         for thread in list(self._sending.values()):
-            thread.join(patience_s)
+            thread.join(timeout_s)
 
     def _run(self) -> None:
         while not self._closing:
             try:
-                self._look()
+                self._start_due()
             except SvdError as error:
-                log.warning("Webhooks wait. %s", error)
-            self._called.wait(self._every_s)
-            self._called.clear()
+                log.warning("Webhook delivery paused: %s", error)
+            self._wake.wait(self._poll_interval_s)
+            self._wake.clear()
 
-    def _look(self) -> None:
-        """Begin what is due, as far as there are hands free."""
-        letters = self._letters(OUTBOX.c.state == "due")
-        self._seen.keep({letter.job_id for letter in letters})
-        for letter in letters:
-            waited_s = self._seen.still_s(letter.job_id, letter.tries)
-            due = waited_s >= self._patience.delay_s(letter.tries)
-            if due and letter.job_id not in self._sending and len(self._sending) < self._at_once:
-                self._begin(letter)
+    def _start_due(self) -> None:
+        """Start due deliveries, up to the concurrency limit."""
+        deliveries = self._deliveries(OUTBOX.c.state == "due")
+        self._changes.retain({delivery.job_id for delivery in deliveries})
+        for delivery in deliveries:
+            waited_s = self._changes.unchanged_for_s(delivery.job_id, delivery.tries)
+            due = waited_s >= self._retry_policy.delay_s(delivery.tries)
+            if (
+                due
+                and delivery.job_id not in self._sending
+                and len(self._sending) < self._max_concurrent
+            ):
+                self._start(delivery)
 
-    def _begin(self, letter: Letter) -> None:
-        """Count the try before it is made, so that no two processes make the same one."""
-        if not self._mark(letter, letter._replace(tries=letter.tries + 1)):
+    def _start(self, delivery: Delivery) -> None:
+        """Count the try before it is made, so that no other process makes the same one."""
+        if not self._update(delivery, delivery._replace(tries=delivery.tries + 1)):
             return
-        letter = letter._replace(tries=letter.tries + 1)
+        delivery = delivery._replace(tries=delivery.tries + 1)
         thread = threading.Thread(
-            target=self._deliver, args=(letter,), name="svd-webhook", daemon=True
+            target=self._deliver, args=(delivery,), name="svd-webhook", daemon=True
         )
-        self._sending[letter.job_id] = thread
+        self._sending[delivery.job_id] = thread
         thread.start()
 
-    def _deliver(self, letter: Letter) -> None:
+    def _deliver(self, delivery: Delivery) -> None:
         try:
-            self._mark(letter, self._tried(letter))
+            self._update(delivery, self._attempt(delivery))
         except SvdError as error:
-            log.warning("A webhook of job %s may come again. %s", letter.job_id, error)
+            log.warning("A webhook of job %s may come again. %s", delivery.job_id, error)
         finally:
-            del self._sending[letter.job_id]
-            self._called.set()
+            del self._sending[delivery.job_id]
+            self._wake.set()
 
-    def _tried(self, letter: Letter) -> Letter:
-        """Send `letter`. Returns it as it stands after that."""
+    def _attempt(self, delivery: Delivery) -> Delivery:
+        """Send once. Returns the delivery with its new state."""
         try:
-            self._send(self._find(letter.job_id), letter.url)
+            self._send(self._find(delivery.job_id), delivery.url)
         except (Undeliverable, UnknownJob) as error:
-            return _given_up(letter, str(error))
+            return _give_up(delivery, str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, it may be over next time
             problem = f"{type(error).__name__}: {error}"[:500]
-            if letter.tries >= self._patience.tries:
-                return _given_up(letter, problem)
-            return letter._replace(problem=problem)
-        return letter._replace(state="delivered", problem="")
+            if delivery.tries >= self._retry_policy.tries:
+                return _give_up(delivery, problem)
+            return delivery._replace(problem=problem)
+        return delivery._replace(state="delivered", problem="")
 
-    def _letters(self, which: ColumnElement[bool]) -> list[Letter]:
-        columns = [OUTBOX.c[name] for name in Letter._fields]
+    def _deliveries(self, which: ColumnElement[bool]) -> list[Delivery]:
+        columns = [OUTBOX.c[name] for name in Delivery._fields]
         with self._table.database.read() as connection:
             found = connection.execute(select(*columns).where(which).limit(1000))
-            return [Letter(*values) for values in found]
+            return [Delivery(*values) for values in found]
 
-    def _mark(self, before: Letter, after: Letter) -> bool:
+    def _update(self, before: Delivery, after: Delivery) -> bool:
         """Write `after`; False if somebody else has tried since `before`."""
         same = (OUTBOX.c.job_id == before.job_id) & (OUTBOX.c.tries == before.tries)
         changes = {"state": after.state, "tries": after.tries, "problem": after.problem}
@@ -152,8 +155,11 @@ class Outbox:
             return connection.execute(update(OUTBOX).where(same).values(changes)).rowcount == 1
 
 
-def _given_up(letter: Letter, problem: str) -> Letter:
+def _give_up(delivery: Delivery, problem: str) -> Delivery:
     log.warning(
-        "The webhook of job %s is given up after %d tries: %s", letter.job_id, letter.tries, problem
+        "The webhook of job %s is given up after %d tries: %s",
+        delivery.job_id,
+        delivery.tries,
+        problem,
     )
-    return letter._replace(state="given up", problem=problem)
+    return delivery._replace(state="given up", problem=problem)

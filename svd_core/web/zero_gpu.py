@@ -9,7 +9,7 @@ from svd_core.checkpoints.speed_modes import AheadOfTime
 from svd_core.errors import GenerationFailed, QueueFull, SvdError
 from svd_core.events import Event, Progress, Video
 from svd_core.jobs import InlineWork, Work
-from svd_core.jobs.streaming import streamed, unpacked
+from svd_core.jobs.streaming import raise_errors, run_as_stream
 from svd_core.params import VideoRequest
 
 TAKEN_BACK = "ZeroGPU worker error"
@@ -33,11 +33,11 @@ def lent(work: Work, seconds: Callable[[VideoRequest], int]) -> InlineWork:
 
     @spaces.GPU(duration=duration)  # type: ignore[untyped-decorator]
     def on_gpu(job_id: str, request: VideoRequest) -> Generator[Event]:
-        yield from streamed(work, job_id, request)
+        yield from run_as_stream(work, job_id, request)
 
     def make(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
         try:
-            yield from unpacked(on_gpu(job_id, request))
+            yield from raise_errors(on_gpu(job_id, request))
         except gr.Error as error:
             raise refusal(error) from error
 

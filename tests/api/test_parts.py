@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from svd_core.errors import InvalidSettings
 from svd_core.events import Event, Progress, Stage, Stopped
-from svd_core.jobs import Stamped
+from svd_core.jobs import JobEvent
 from svd_core.web.fal.api_keys import Keys
 from svd_core.web.fal.job_status import log_of
 from svd_core.web.fal.responses import Refusal, as_json
@@ -229,8 +229,8 @@ def test_signs_of_life_between_two_steps_are_no_news() -> None:
     ]
 
     class Talking:
-        def news(self, seen: int = 0, timeout_s: float = 0.0) -> list[Stamped]:
-            fresh = [Stamped(number, at, event) for number, event in enumerate(told, start=1)]
+        def news(self, seen: int = 0, timeout_s: float = 0.0) -> list[JobEvent]:
+            fresh = [JobEvent(number, at, event) for number, event in enumerate(told, start=1)]
             return fresh[seen : seen + 1]
 
     async def watch() -> list[Event]:
@@ -242,7 +242,7 @@ def test_signs_of_life_between_two_steps_are_no_news() -> None:
 
 def test_silence_is_told_now_and_then() -> None:
     class Silent:
-        def news(self, seen: int = 0, timeout_s: float = 0.0) -> list[Stamped]:
+        def news(self, seen: int = 0, timeout_s: float = 0.0) -> list[JobEvent]:
             return []
 
     async def watch() -> None:
@@ -255,7 +255,7 @@ def test_silence_is_told_now_and_then() -> None:
 def test_every_stage_has_a_line_in_the_log() -> None:
     at = datetime.now(UTC)
     for stage in Stage:
-        (*found,) = log_of([Stamped(1, at, Progress(stage=stage))])
+        (*found,) = log_of([JobEvent(1, at, Progress(stage=stage))])
         assert bool(found) == (stage is not Stage.QUEUED)
 
 

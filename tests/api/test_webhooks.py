@@ -9,7 +9,7 @@ import httpx
 import pytest
 from cryptography.exceptions import InvalidSignature
 
-from svd_core.jobs.webhook_outbox import Letter
+from svd_core.jobs.webhook_outbox import Delivery
 from tests.fakes.fal_server import KEY, FalServer, fal_server
 from tests.fakes.webhook_receiver import Hook, Receiver, receiving
 from tests.fakes.work import FakeWork
@@ -35,9 +35,9 @@ def submit(server: FalServer, hook: str, body: dict[str, Any]) -> str:
     return job
 
 
-def letter(server: FalServer, job: str, state: str) -> Letter:
+def letter(server: FalServer, job: str, state: str) -> Delivery:
     for _ in range(400):
-        found = server.outbox.letter(job)
+        found = server.outbox.delivery(job)
         if found is not None and found.state == state:
             return found
         time.sleep(0.02)

@@ -32,7 +32,7 @@ from svd_core.errors import (
     OutOfMemory,
 )
 from svd_core.events import Failed, Progress, Stage, Succeeded
-from svd_core.jobs.callbacks import ending_of
+from svd_core.jobs.callbacks import error_to_outcome
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.types import Clip
 from tests.fakes.engines import READY, RealWork
@@ -216,7 +216,7 @@ def test_an_error_that_is_kept_keeps_nothing_else(engine: SvdEngine) -> None:
     try:
         fail()
     except GenerationFailed as error:
-        ending = ending_of("0" * 32, error)
+        ending = error_to_outcome("0" * 32, error)
     gc.collect()
     assert held[0]() is None
     assert str(ending.error) == "The model failed."  # type: ignore[union-attr]

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from svd_core.engine.engine import EngineStatus
 from svd_core.events import OnProgress, Video
-from svd_core.jobs import JobQueue, Limits, Outbox, Premises, Work, WorkerQueue
-from svd_core.jobs.webhook_outbox import Patience
+from svd_core.jobs import JobQueue, Outbox, QueueContext, QueueLimits, Work, WorkerQueue
+from svd_core.jobs.webhook_outbox import RetryPolicy
 from svd_core.media.image import open_photo
 from svd_core.params import VideoRequest
 from svd_core.settings import Settings
@@ -29,7 +29,7 @@ from tests.fakes.work import FakeWork, open_table
 
 KEYS = "ann:s3cret,bob:other"
 KEY = "ann:s3cret"
-QUICK = Patience(first_s=0.2, most_s=0.2, tries=3)
+QUICK = RetryPolicy(first_s=0.2, most_s=0.2, tries=3)
 
 
 @dataclass
@@ -68,11 +68,11 @@ def fal_service(
     if fetcher is not None:
         vars(parts)["fetcher"] = fetcher
     work = work or PhotoWork(parts.results.folder, steps=3)
-    limits = Limits(settings.max_queue, settings.max_queue_per_key, every_s=0.2)
+    limits = QueueLimits(settings.max_queue, settings.max_queue_per_key, poll_interval_s=0.2)
     with open_table(folder) as table:
         photos = PhotoStore(folder / "photos")
-        queue = WorkerQueue(work, Premises(table, photos, limits, parts.fetcher.photo))
-        outbox = Outbox(table, queue.latest, Webhooks(parts).send, QUICK, every_s=0.1)
+        queue = WorkerQueue(work, QueueContext(table, photos, limits, parts.fetcher.photo))
+        outbox = Outbox(table, queue.refresh, Webhooks(parts).send, QUICK, poll_interval_s=0.1)
         try:
             yield Service(parts, queue, lambda: status), outbox
         finally:

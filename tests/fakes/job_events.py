@@ -26,7 +26,7 @@ def eventually(condition: Callable[[], object], seconds: float = SECONDS) -> Non
 def ending(job: Job) -> Event:
     """The job's only ending, with numbers and times that grow up to it."""
     eventually(lambda: job.done)
-    record = job.news()
+    record = job.events_since()
     assert [e.number for e in record] == sorted({e.number for e in record})
     assert [e.at for e in record] == sorted(e.at for e in record)
     assert [isinstance(e.event, Progress) for e in record] == [True] * (len(record) - 1) + [False]

@@ -23,14 +23,14 @@ import numpy as np
 
 from svd_core.errors import InvalidImage
 from svd_core.events import OnProgress, Progress, Stage, Video
-from svd_core.jobs import Job, Limits, Outbox, Premises, WorkerQueue
-from svd_core.jobs.webhook_outbox import Patience
+from svd_core.jobs import Job, Outbox, QueueContext, QueueLimits, WorkerQueue
+from svd_core.jobs.webhook_outbox import RetryPolicy
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore, ResultStore
 from tests.fakes.work import moving, open_table
 
-QUICK = Limits(max_queue=1000, lease_s=600.0, every_s=0.05)
+QUICK = QueueLimits(max_queue=1000, lease_s=600.0, poll_interval_s=0.05)
 
 
 @contextmanager
@@ -91,8 +91,8 @@ def main(folder: Path, told: Connection) -> None:
         urllib.request.urlopen(call, timeout=5).close()
 
     with open_table(folder) as table:
-        queue = WorkerQueue(work, Premises(table, PhotoStore(folder / "photos"), QUICK, fetch))
-        outbox = Outbox(table, queue.latest, send, Patience(first_s=0.2), every_s=0.05)
+        queue = WorkerQueue(work, QueueContext(table, PhotoStore(folder / "photos"), QUICK, fetch))
+        outbox = Outbox(table, queue.refresh, send, RetryPolicy(first_s=0.2), poll_interval_s=0.05)
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         told.send("ready")

@@ -14,13 +14,13 @@ from svd_core.jobs import (
     InlineQueue,
     InlineWork,
     JobTable,
-    Limits,
-    Premises,
+    QueueContext,
+    QueueLimits,
     TableQueue,
     Work,
     WorkerQueue,
 )
-from svd_core.jobs.queue_limits import USUAL_LIMITS
+from svd_core.jobs.queue_limits import DEFAULT_LIMITS
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore
@@ -86,13 +86,13 @@ def open_table(folder: Path) -> Iterator[JobTable]:
         database.close()
 
 
-def premises(table: JobTable, folder: Path, limits: Limits = USUAL_LIMITS) -> Premises:
+def premises(table: JobTable, folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> QueueContext:
     """Those of a server whose photos lie in `folder`, and that fetches none."""
-    return Premises(table, PhotoStore(folder / "photos"), limits)
+    return QueueContext(table, PhotoStore(folder / "photos"), limits)
 
 
 @contextmanager
-def front_queue(folder: Path, limits: Limits = USUAL_LIMITS) -> Iterator[TableQueue]:
+def front_queue(folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> Iterator[TableQueue]:
     """The queue of a server without a worker, with table and photos in `folder`."""
     with open_table(folder) as table:
         queue = TableQueue(premises(table, folder, limits))
@@ -106,7 +106,7 @@ def front_queue(folder: Path, limits: Limits = USUAL_LIMITS) -> Iterator[TableQu
 def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[WorkerQueue]:
     """The queue of a server with a worker, with table and photos in `folder`."""
     with open_table(folder) as table:
-        queue = WorkerQueue(work, premises(table, folder, Limits(max_queue)))
+        queue = WorkerQueue(work, premises(table, folder, QueueLimits(max_queue)))
         try:
             yield queue
         finally:
@@ -117,7 +117,7 @@ def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[Worke
 def inline_queue(folder: Path, work: InlineWork, max_queue: int = 1) -> Iterator[InlineQueue]:
     """The queue of a Space on ZeroGPU, with table and photos in `folder`."""
     with open_table(folder) as table:
-        queue = InlineQueue(work, premises(table, folder, Limits(max_queue)))
+        queue = InlineQueue(work, premises(table, folder, QueueLimits(max_queue)))
         try:
             yield queue
         finally:

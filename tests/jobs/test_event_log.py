@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from svd_core.errors import GenerationFailed, InvalidRequest, SvdError, UnknownJob
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.clock import Sightings, SteadyClock
-from svd_core.jobs.event_log import Record, added, ended, from_json, to_json
-from svd_core.jobs.interface import Stamped
-from svd_core.jobs.liveness import Lifeline
+from svd_core.jobs.clock import ChangeTracker, SteadyClock
+from svd_core.jobs.event_log import Record, append, from_json, is_finished, to_json
+from svd_core.jobs.interface import JobEvent
+from svd_core.jobs.liveness import LivenessLock
 
 VIDEO = Video(
     path=Path("/a.mp4"), width=8, height=8, num_frames=2, fps=7, seed=1, model="m", elapsed_s=1.0,
@@ -54,7 +54,7 @@ times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.ju
 def filled(events: list[tuple[object, datetime]]) -> Record:
     record: Record = ()
     for event, at in events:
-        record = added(record, event, at)  # type: ignore[arg-type]
+        record = append(record, event, at)  # type: ignore[arg-type]
     return record
 
 
@@ -65,7 +65,7 @@ def test_a_record_is_in_order_and_ends_once(events: list[tuple[object, datetime]
     assert all(isinstance(entry.event, Progress) for entry in record[:-1])
     first_end = next((e for e, _ in events if not isinstance(e, Progress)), None)
     assert record[-1].event == (first_end or events[-1][0])
-    assert ended(record) == (first_end is not None)
+    assert is_finished(record) == (first_end is not None)
 
 
 @given(st.lists(st.tuples(progress, times), min_size=1, max_size=30), endings, times)
@@ -131,7 +131,7 @@ def every(kind: type[SvdError]) -> list[type[SvdError]]:
 
 def packed(error: SvdError) -> SvdError:
     """`error`, through the table and back."""
-    event = from_json(to_json((Stamped(1, datetime.now(UTC), Failed(error)),)))[0].event
+    event = from_json(to_json((JobEvent(1, datetime.now(UTC), Failed(error)),)))[0].event
     assert isinstance(event, Failed)
     return event.error
 
@@ -151,7 +151,7 @@ def test_an_error_whose_class_is_gone_keeps_sentence_and_status() -> None:
     class Gone(UnknownJob):
         status = 418
 
-    text = to_json((Stamped(1, datetime.now(UTC), Failed(Gone("Have some tea."))),))
+    text = to_json((JobEvent(1, datetime.now(UTC), Failed(Gone("Have some tea."))),))
     (entry,) = from_json(text.replace("Gone", "Vanished"))
     assert isinstance(entry.event, Failed)
     assert (str(entry.event.error), entry.event.error.status) == ("Have some tea.", 418)
@@ -201,37 +201,37 @@ def test_a_clock_set_back_moves_on_all_the_same(hands: Hands, clock: SteadyClock
 
 
 def test_sightings_count_from_the_last_change(hands: Hands) -> None:
-    seen = Sightings(lambda: hands.steady)
-    assert seen.still_s("a", 1) == 0
+    seen = ChangeTracker(lambda: hands.steady)
+    assert seen.unchanged_for_s("a", 1) == 0
     hands.steady += 3
-    assert (seen.still_s("a", 1), seen.still_s("b", None)) == (3, 0)
+    assert (seen.unchanged_for_s("a", 1), seen.unchanged_for_s("b", None)) == (3, 0)
     hands.steady += 3
-    assert (seen.still_s("a", 2), seen.still_s("b", None)) == (0, 3)
-    seen.keep({"a"})
+    assert (seen.unchanged_for_s("a", 2), seen.unchanged_for_s("b", None)) == (0, 3)
+    seen.retain({"a"})
     hands.steady += 1
-    assert (seen.still_s("a", 2), seen.still_s("b", None)) == (1, 0)
+    assert (seen.unchanged_for_s("a", 2), seen.unchanged_for_s("b", None)) == (1, 0)
 
 
 def test_a_lifeline_is_cut_when_its_process_lets_go(tmp_path: Path) -> None:
-    first, second = Lifeline(tmp_path, "a" * 32), Lifeline(tmp_path, "b" * 32)
-    assert not first.is_cut("b" * 32)
-    assert not second.is_cut("a" * 32)
-    assert not second.is_cut("b" * 32)
-    assert not second.is_cut("c" * 32)  # never heard of
+    first, second = LivenessLock(tmp_path, "a" * 32), LivenessLock(tmp_path, "b" * 32)
+    assert not first.is_dead("b" * 32)
+    assert not second.is_dead("a" * 32)
+    assert not second.is_dead("b" * 32)
+    assert not second.is_dead("c" * 32)  # never heard of
     assert first._file is not None
     first._file.close()  # as the system does with those of the dead
-    assert second.is_cut("a" * 32)
-    assert second.is_cut("a" * 32)
+    assert second.is_dead("a" * 32)
+    assert second.is_dead("a" * 32)
     second.close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_who_comes_later_knows_who_was_dead_before(tmp_path: Path) -> None:
-    first = Lifeline(tmp_path, "a" * 32)
+    first = LivenessLock(tmp_path, "a" * 32)
     assert first._file is not None
     first._file.close()
-    second = Lifeline(tmp_path, "b" * 32)
-    assert second.is_cut("a" * 32)
+    second = LivenessLock(tmp_path, "b" * 32)
+    assert second.is_dead("a" * 32)
     second.close()
 
 

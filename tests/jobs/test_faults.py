@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
 from svd_core.events import Failed, Progress, Stage, Succeeded, Video
-from svd_core.jobs import Cancellation, Job, Limits, RemoteRequest, TableQueue, WorkerQueue
+from svd_core.jobs import Cancellation, Job, QueueLimits, RemoteRequest, TableQueue, WorkerQueue
 from svd_core.media.ffmpeg import PART
 from svd_core.media.video import read_frames
 from svd_core.params import VideoParams
@@ -56,7 +56,7 @@ def test_killed_with_jobs_running_and_waiting(front: TableQueue, tmp_path: Path)
     for end in ends:
         assert isinstance(end, Succeeded)
         assert len(read_frames(end.video.path)) == 8
-    notes = [e.event.note for e in jobs[0].news() if isinstance(e.event, Progress)]
+    notes = [e.event.note for e in jobs[0].events_since() if isinstance(e.event, Progress)]
     assert any("attempt 2 of 3" in note for note in notes if note)
     assert jobs[0].times.started is not None
     assert jobs[0].times.submitted <= jobs[0].times.started
@@ -85,7 +85,7 @@ def test_killed_while_photos_are_fetched(front: TableQueue, tmp_path: Path) -> N
             for name in ("there", "slow")
         )
         (tmp_path / "there").touch()
-        eventually(lambda: len(front._board.unprovided()) == 1)
+        eventually(lambda: len(front._open_jobs.without_image()) == 1)
         eventually(lambda: len(asked(tmp_path)) == 2)
         first.kill()
         first.join()
@@ -299,7 +299,7 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
 
     with open_table(tmp_path) as table:
         event.listen(table.database._engine, "checkout", limit)
-        queue = WorkerQueue(work, premises(table, tmp_path, Limits(every_s=0.1)))
+        queue = WorkerQueue(work, premises(table, tmp_path, QueueLimits(poll_interval_s=0.1)))
         running = submit(queue, b"1")
         eventually(lambda: running.times.started)
         full.set()

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import event, insert
 
 from svd_core.events import OnProgress, Progress, Stage, Stopped, Video
-from svd_core.jobs import JobOptions, JobTable, Limits, TableQueue
-from svd_core.jobs.event_log import added
+from svd_core.jobs import JobOptions, JobTable, QueueLimits, TableQueue
+from svd_core.jobs.event_log import append
 from svd_core.jobs.schema import JOBS, State
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.work import open_table, premises, worker_queue
@@ -26,7 +26,7 @@ def fill(table: JobTable) -> None:
     """As many jobs as that, over since yesterday."""
     row = table.new("x", VideoParams(seed=1), JobOptions(owner="ann", memo="m" * 200))
     row = replace(row, state=State.ENDED, ended=row.submitted, attempt=1)
-    row = replace(row, record=added(row.record, Stopped(), row.record[0].at))
+    row = replace(row, record=append(row.record, Stopped(), row.record[0].at))
     columns = row.to_columns()
     rows = [columns | {"id": f"{n:032x}", "number": -n} for n in range(1, FINISHED + 1)]
     with table.database.write() as connection:
@@ -41,7 +41,7 @@ def queues(tmp_path: Path) -> Iterator[tuple[TableQueue, TableQueue]]:
         folder.mkdir()
     with open_table(folders[0]) as empty, open_table(folders[1]) as full:
         fill(full)
-        limits = Limits(max_queue=1000, max_per_owner=1000)
+        limits = QueueLimits(max_queue=1000, max_per_owner=1000)
         made = [
             TableQueue(premises(table, folder, limits))
             for table, folder in zip((empty, full), folders, strict=True)
@@ -69,9 +69,11 @@ def test_jobs_that_are_over_slow_nothing(queues: tuple[TableQueue, TableQueue]) 
     for turn in range(300):
         for index in (0, 1) if turn % 2 else (1, 0):
             queue = queues[index]
-            job_id = next(iter(queue._board.versions()))
+            job_id = next(iter(queue._open_jobs.versions()))
             found = queue.get(job_id)
-            poll = timed(lambda q=queue, j=job_id, f=found: (q.get(j), q.position(j), f.news()))
+            poll = timed(
+                lambda q=queue, j=job_id, f=found: (q.get(j), q.position(j), f.events_since())
+            )
             polls[index].append(poll)
     assert median(submits[1]) <= 1.2 * median(submits[0])
     assert median(polls[1]) <= 1.2 * median(polls[0])
@@ -96,13 +98,13 @@ def test_no_statement_of_every_day_reads_the_whole_table(
     )
     row = table.claim("worker")
     assert row is not None
-    table.beat(row.id, "worker", row.record)
-    table.open()
+    table.heartbeat(row.id, "worker", row.record)
+    table.open_jobs()
     table.end(first.id, "worker", row.record, Stopped(), 0)
     second.cancel()
     table.time_out(third.id)
-    table.row("f" * 32)
-    queue._keeper._look()
+    table.get("f" * 32)
+    queue._heartbeat._tick()
     assert len(plans) > 15
     for statement, plan in plans:
         assert not [line for line in plan if line.startswith("SCAN svd_jobs")], statement

@@ -29,10 +29,10 @@ from svd_core.events import (
     Succeeded,
     Video,
 )
-from svd_core.jobs import Job, JobQueue, Limits, WorkerQueue
-from svd_core.jobs.job import STOPPING
+from svd_core.jobs import Job, JobQueue, QueueLimits, WorkerQueue
+from svd_core.jobs.job import CANCELLING_NOTE
 from svd_core.jobs.schema import State
-from svd_core.jobs.worker import NICER
+from svd_core.jobs.worker import NICE_INCREMENT
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.job_events import eventually
 from tests.fakes.work import front_queue, inline_queue, open_table, premises, worker_queue
@@ -195,7 +195,7 @@ def test_cancelling_a_running_job_stops_it_at_its_next_progress(
     job.cancel()
     job.cancel()
     assert ending(job) == Stopped()
-    assert [e.note for e in job.events() if isinstance(e, Progress)][-1] == STOPPING
+    assert [e.note for e in job.events() if isinstance(e, Progress)][-1] == CANCELLING_NOTE
     gate.go.set()
     assert isinstance(ending(behind), Succeeded)
     job.cancel()
@@ -232,7 +232,7 @@ def test_the_work_gives_way_to_those_who_ask_about_it(tmp_path: Path) -> None:
     with worker_queue(tmp_path, work) as queue:
         ending(queue.submit(a_request()))
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    assert nice == [min(own + NICER, 19)]
+    assert nice == [min(own + NICE_INCREMENT, 19)]
 
 
 def test_a_long_job_keeps_a_short_record(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_job_that_was_stopped_keeps_its_last_preview_for_who_watches(tmp_path:
     shown = [e.preview for e in events if isinstance(e, Progress) and e.preview]
     assert (shown, events[-1]) == ([b"4"], Stopped())
     with open_table(tmp_path) as table:
-        row = table.row(job.id)
+        row = table.get(job.id)
     assert row is not None
     assert not any(e.event.preview for e in row.record if isinstance(e.event, Progress))
 
@@ -331,14 +331,14 @@ def test_close_does_not_wait_for_ever_for_work_that_never_looks_up(tmp_path: Pat
         return a_video(job_id)
 
     with open_table(tmp_path) as table:
-        limits = Limits(patience_s=0.05)
+        limits = QueueLimits(shutdown_timeout_s=0.05)
         queue = WorkerQueue(stuck, premises(table, tmp_path, limits))
         job = queue.submit(a_request())
         assert started.wait(5)
         queue.close()
         release.set()
         eventually(lambda: "svd-worker" not in [t.name for t in threading.enumerate()])
-        row = table.row(job.id)
+        row = table.get(job.id)
         assert row is not None
         assert (row.state, row.attempt) == (State.WAITING, 0)  # made as soon as somebody can
 

@@ -37,23 +37,23 @@ from svd_core.jobs import (
     Job,
     JobOptions,
     JobTable,
-    Limits,
     Outbox,
-    Premises,
+    QueueContext,
+    QueueLimits,
     RemoteRequest,
     TableQueue,
     WorkerQueue,
 )
 from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.config import no_fetch
-from svd_core.jobs.prefetch import AT_ONCE
+from svd_core.jobs.prefetch import MAX_CONCURRENT
 from svd_core.jobs.schema import JOBS, METADATA, State
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from tests.fakes import postgres
 from tests.fakes.job_events import ending, eventually, failure, reached, submit
 
-QUICK = Limits(lease_s=600, every_s=0.05)
+QUICK = QueueLimits(lease_s=600, poll_interval_s=0.05)
 
 
 @pytest.fixture(scope="session")
@@ -115,20 +115,20 @@ class Servers:
         self.opened.append(database.close)
         return JobTable(database, clock)
 
-    def front(self, limits: Limits = QUICK, table: JobTable | None = None) -> TableQueue:
+    def front(self, limits: QueueLimits = QUICK, table: JobTable | None = None) -> TableQueue:
         """One without a worker."""
-        queue = TableQueue(Premises(table or self.table(), self.photos, limits))
+        queue = TableQueue(QueueContext(table or self.table(), self.photos, limits))
         self.opened.append(queue.close)
         return queue
 
     def worker(
         self,
         work: Work,
-        limits: Limits = QUICK,
+        limits: QueueLimits = QUICK,
         table: JobTable | None = None,
         fetch: Fetch = no_fetch,
     ) -> WorkerQueue:
-        queue = WorkerQueue(work, Premises(table or self.table(), self.photos, limits, fetch))
+        queue = WorkerQueue(work, QueueContext(table or self.table(), self.photos, limits, fetch))
         self.opened.append(queue.close)
         self.opened.append(work.go.set)
         return queue
@@ -180,7 +180,7 @@ class TestOptions:
         submit(queue, b"3")
 
     def test_nobody_may_fill_the_line_alone(self, servers: Servers) -> None:
-        queue = servers.front(Limits(max_queue=4, max_per_owner=2))
+        queue = servers.front(QueueLimits(max_queue=4, max_per_owner=2))
         first, *_ = [submit(queue, b"", owner="ann") for _ in range(2)]
         with pytest.raises(QueueFull, match="2 of your videos are waiting"):
             submit(queue, b"", owner="ann")
@@ -192,7 +192,7 @@ class TestOptions:
             submit(queue, b"")
 
     def test_who_is_refused_fills_no_disk(self, servers: Servers) -> None:
-        queue = servers.front(Limits(max_queue=1))
+        queue = servers.front(QueueLimits(max_queue=1))
         submit(queue, b"1")
         with pytest.raises(QueueFull):
             submit(queue, b"2")
@@ -200,7 +200,9 @@ class TestOptions:
         assert photos == [b"1"]
 
     def test_running_jobs_take_no_place_in_line(self, servers: Servers) -> None:
-        queue = servers.worker(Work(), Limits(max_queue=1, max_per_owner=1, every_s=0.05))
+        queue = servers.worker(
+            Work(), QueueLimits(max_queue=1, max_per_owner=1, poll_interval_s=0.05)
+        )
         eventually(reached(submit(queue, b"hold", owner="ann")))
         submit(queue, b"", owner="ann")
         with pytest.raises(QueueFull):
@@ -260,7 +262,7 @@ class TestRejected:
         assert queue.length() == queue.position(job.id) == 0
 
     def test_rejected_jobs_take_no_place_and_are_never_run(self, servers: Servers) -> None:
-        queue = servers.worker(work := Work(), Limits(max_queue=1, every_s=0.05))
+        queue = servers.worker(work := Work(), QueueLimits(max_queue=1, poll_interval_s=0.05))
         for _ in range(3):
             queue.reject(InvalidRequest("fps", "fps must be lower."))
         ending(submit(queue, b"1"))
@@ -314,14 +316,14 @@ class TestPhotosAtAddresses:
 
     def test_a_slow_host_holds_up_nobody_else(self, servers: Servers, hosts: Hosts) -> None:
         queue = servers.worker(work := Work(), fetch=hosts)
-        slow = [at(queue, f"http://slow/{n}") for n in range(AT_ONCE + 1)]
+        slow = [at(queue, f"http://slow/{n}") for n in range(MAX_CONCURRENT + 1)]
         others = [submit(queue, b"%d" % n) for n in range(5, 8)]
         for job in others:
             assert isinstance(ending(job), Succeeded)
         assert not any(job.done for job in slow)
         hosts.let_go["http://slow/1"].set()
         assert isinstance(ending(slow[1]), Succeeded)
-        for url in ("http://slow/0", *(f"http://slow/{n}" for n in range(2, AT_ONCE + 1))):
+        for url in ("http://slow/0", *(f"http://slow/{n}" for n in range(2, MAX_CONCURRENT + 1))):
             hosts.let_go[url].set()
         for job in slow:
             assert isinstance(ending(job), Succeeded)
@@ -334,7 +336,7 @@ class TestPhotosAtAddresses:
         eventually(reached(submit(queue, b"hold")))
         first, second = at(queue, "http://a/first"), submit(queue, b"second")
         hosts.let_go["http://a/first"].set()
-        eventually(lambda: not queue._board.unprovided())
+        eventually(lambda: not queue._open_jobs.without_image())
         assert [queue.position(job.id) for job in (first, second)] == [1, 2]
         work.go.set()
         ending(second)
@@ -343,19 +345,19 @@ class TestPhotosAtAddresses:
     def test_few_at_once_and_in_the_order_of_the_line(self, servers: Servers, hosts: Hosts) -> None:
         queue = servers.worker(work := Work(), fetch=hosts)
         eventually(reached(submit(queue, b"hold")))
-        urls = [f"http://a/{n}" for n in range(AT_ONCE)]
+        urls = [f"http://a/{n}" for n in range(MAX_CONCURRENT)]
         jobs = [at(queue, url) for url in urls]
         jobs += [at(queue, "http://a/low", priority="low"), at(queue, "http://a/normal")]
-        eventually(lambda: len(hosts.asked) == AT_ONCE)
+        eventually(lambda: len(hosts.asked) == MAX_CONCURRENT)
         for url in (urls[2], "http://a/normal", "http://a/low", *urls):
             hosts.let_go[url].set()
             eventually(lambda url=url: url in hosts.asked)
         work.go.set()
         for job in jobs:
             assert isinstance(ending(job), Succeeded)
-        assert sorted(hosts.asked[:AT_ONCE]) == urls
-        assert hosts.asked[AT_ONCE:] == ["http://a/normal", "http://a/low"]
-        assert hosts.most == AT_ONCE
+        assert sorted(hosts.asked[:MAX_CONCURRENT]) == urls
+        assert hosts.asked[MAX_CONCURRENT:] == ["http://a/normal", "http://a/low"]
+        assert hosts.most == MAX_CONCURRENT
 
     def test_what_cannot_be_fetched_fails_the_job(self, servers: Servers, hosts: Hosts) -> None:
         queue = servers.worker(work := Work(), fetch=hosts)
@@ -363,8 +365,8 @@ class TestPhotosAtAddresses:
         hosts.let_go["http://a/bad"].set()
         assert str(failure(job)) == "There is no photo at that address."
         assert job.times.started is None
-        outbox = Outbox(servers.table(), queue.latest, lambda *_: None, every_s=0.01)
-        assert outbox.letter(job.id) is not None
+        outbox = Outbox(servers.table(), queue.refresh, lambda *_: None, poll_interval_s=0.01)
+        assert outbox.delivery(job.id) is not None
         outbox.close()
         assert isinstance(ending(submit(queue, b"next")), Succeeded)
         assert (hosts.asked, work.done) == (["http://a/bad"], [b"next"])
@@ -396,7 +398,7 @@ class TestPhotosAtAddresses:
         eventually(reached(submit(queue, b"hold")))
         there, on_its_way = at(queue, "http://a/there"), at(queue, "http://a/slow")
         hosts.let_go["http://a/there"].set()
-        eventually(lambda: len(queue._board.unprovided()) == 1)
+        eventually(lambda: len(queue._open_jobs.without_image()) == 1)
         hosts.let_go["http://a/slow"].clear()
         threading.Timer(0.3, hosts.let_go["http://a/slow"].set).start()
         queue.close()
@@ -412,7 +414,7 @@ class TestPhotosAtAddresses:
     ) -> None:
         monkeypatch.setattr("svd_core.jobs.database.RETRY_S", 0.01)
         table = servers.table()
-        for name in ("provide", "end_waiting"):
+        for name in ("set_image", "end_waiting"):
             outcomes = [QueueUnavailable("Not now."), StorageFull("Full.")]
             change = getattr(table, name)
 
@@ -467,16 +469,16 @@ class TestNews:
         queue = servers.worker(work := Work())
         job = submit(queue, b"hold")
         eventually(reached(job))
-        seen = job.news()[-1].number
-        later = job.news(seen, timeout_s=5)
+        seen = job.events_since()[-1].number
+        later = job.events_since(seen, timeout_s=5)
         assert [e.number > seen for e in later] == [True] * len(later) != []
         work.go.set()
         ending(job)
-        last = job.news()[-1].number
+        last = job.events_since()[-1].number
         begin = time.monotonic()
-        assert job.news(last) == []
+        assert job.events_since(last) == []
         assert time.monotonic() - begin < 0.1
-        assert job.news(last, timeout_s=0.2) == []
+        assert job.events_since(last, timeout_s=0.2) == []
         assert 0.2 <= time.monotonic() - begin < 2
 
     def test_times_are_in_order_and_in_utc(self, servers: Servers) -> None:
@@ -493,7 +495,9 @@ class TestNews:
 class TestManyServers:
     def test_no_job_is_run_twice_and_all_are_seen_by_all(self, servers: Servers) -> None:
         works = [Work(), Work()]
-        queues = [servers.worker(work, Limits(max_queue=100, every_s=0.05)) for work in works]
+        queues = [
+            servers.worker(work, QueueLimits(max_queue=100, poll_interval_s=0.05)) for work in works
+        ]
         front = servers.front()
         jobs = [submit(queues[n % 2], b"%d" % n) for n in range(40)]
         for job in jobs:
@@ -521,7 +525,7 @@ class TestManyServers:
 
     def test_who_shows_no_life_loses_the_job(self, servers: Servers) -> None:
         ghost = servers.table()
-        queue = servers.worker(work := Work(), Limits(lease_s=0.6, every_s=0.05))
+        queue = servers.worker(work := Work(), QueueLimits(lease_s=0.6, poll_interval_s=0.05))
         submit(queue, b"hold")
         job = submit(queue, b"lost")
         row = ghost.claim("ghost", job.id)
@@ -529,11 +533,11 @@ class TestManyServers:
         work.go.set()
         for _ in range(5):  # it lives, slowly
             time.sleep(0.25)
-            assert ghost.beat(job.id, "ghost", row.record) is False
+            assert ghost.heartbeat(job.id, "ghost", row.record) is False
         assert b"lost" not in work.done
         assert isinstance(ending(job), Succeeded)
         assert b"lost" in work.done
-        assert ghost.beat(job.id, "ghost", row.record) is None
+        assert ghost.heartbeat(job.id, "ghost", row.record) is None
         assert ghost.end(job.id, "ghost", row.record, Stopped(), 0) is None
         assert isinstance(servers.front().get(job.id).last, Succeeded)
 
@@ -542,7 +546,7 @@ class TestManyServers:
         queue = servers.worker(work := Work())
         job = submit(queue, b"deaf")
         eventually(reached(job))
-        while (row := ghost.row(job.id)) and not ghost.abandoned(job.id, row.version):
+        while (row := ghost.get(job.id)) and not ghost.requeue_lost(job.id, row.version):
             pass  # a beat came between
         assert (row := ghost.claim("ghost", job.id))
         work.go.set()
@@ -558,13 +562,13 @@ class TestManyServers:
         queue = servers.worker(work := Work())
         job = submit(queue, b"hold")
         eventually(reached(job))
-        while (row := ghost.row(job.id)) and not ghost.abandoned(job.id, row.version):
+        while (row := ghost.get(job.id)) and not ghost.requeue_lost(job.id, row.version):
             pass  # a beat came between
         assert (row := ghost.claim("ghost", job.id))
         time.sleep(0.3)  # the work here has noticed, and stopped
         assert not job.done
         work.go.set()
-        assert ghost.abandoned(job.id, row.version) is not None
+        assert ghost.requeue_lost(job.id, row.version) is not None
         assert isinstance(ending(job), Succeeded)
 
     def test_jobs_whose_workers_die_again_and_again_fail(self, servers: Servers) -> None:
@@ -574,7 +578,7 @@ class TestManyServers:
             row = table.claim(f"ghost{attempt}")
             assert row is not None
             assert row.attempt == attempt
-            assert table.abandoned(job.id, row.version) is not None
+            assert table.requeue_lost(job.id, row.version) is not None
         assert table.claim("ghost4") is None
         assert "each of the 3 times" in str(failure(servers.front().get(job.id)))
 
@@ -583,20 +587,20 @@ class TestManyServers:
         job = submit(servers.front(), b"")
         row = table.claim("slow")
         assert row is not None
-        assert table.beat(job.id, "slow", row.record) is False
-        assert table.abandoned(job.id, row.version) is None
+        assert table.heartbeat(job.id, "slow", row.record) is False
+        assert table.requeue_lost(job.id, row.version) is None
         assert table.end(job.id, "slow", row.record, Stopped(), 0) is not None
 
     def test_a_look_that_took_long_changes_nothing(self, servers: Servers) -> None:
         """Rows that were read before a change, and are shown after it."""
         table, queue = servers.table(), servers.front()
         first, second = submit(queue, b"1"), submit(queue, b"2")
-        before = table.rows([first.id, second.id])
+        before = table.get_many([first.id, second.id])
         assert table.claim("worker", second.id) is not None
         eventually(lambda: second.times.started)
         first.cancel()
         for row in before:
-            queue._board.show(row)
+            queue._open_jobs.upsert(row)
         assert queue.get(first.id).done
         assert queue.get(second.id).times.started is not None
         assert (queue.length(), queue.position(second.id)) == (0, 0)
@@ -606,13 +610,13 @@ class TestManyServers:
         job = submit(servers.front(), b"")
         assert table.claim("ghost") is not None
         _, row = table.cancel(job.id)
-        assert table.abandoned(job.id, row.version) is not None
+        assert table.requeue_lost(job.id, row.version) is not None
         assert ending(servers.front().get(job.id)) == Stopped()
 
     def test_twenty_clients_at_once(self, servers: Servers) -> None:
         work = Work()
-        here = servers.worker(work, Limits(max_queue=150, every_s=0.05))
-        there = servers.front(Limits(max_queue=150, every_s=0.05))
+        here = servers.worker(work, QueueLimits(max_queue=150, poll_interval_s=0.05))
+        there = servers.front(QueueLimits(max_queue=150, poll_interval_s=0.05))
         first = submit(here, b"hold")
         eventually(reached(first))
         accepted: list[list[tuple[bytes, Job]]] = [[] for _ in range(20)]
@@ -638,7 +642,7 @@ class TestManyServers:
         assert len(jobs) == 150
         assert len(refused) == 50
         table = servers.table()
-        rows = {job.id: table.row(job.id) for _, job in jobs}
+        rows = {job.id: table.get(job.id) for _, job in jobs}
         line = sorted(jobs, key=lambda entry: (rows[entry[1].id].rank, rows[entry[1].id].number))  # type: ignore[union-attr]
         assert [here.position(job.id) for _, job in line] == list(range(1, 151))
         for entries in accepted:  # what one client sends later goes later
@@ -655,9 +659,9 @@ class TestManyServers:
 class TestMishaps:
     def test_a_begun_job_that_nobody_here_knows_of_is_begun_again(self, servers: Servers) -> None:
         """The table took the change, and the word of it was lost on the way."""
-        queue = servers.worker(work := Work(), Limits(lease_s=0.3, every_s=0.05))
+        queue = servers.worker(work := Work(), QueueLimits(lease_s=0.3, poll_interval_s=0.05))
         blocking, job = submit(queue, b"hold"), submit(queue, b"job")
-        assert servers.table().claim(queue._hands.token, job.id) is not None
+        assert servers.table().claim(queue._claims.token, job.id) is not None
         work.go.set()
         assert isinstance(ending(job), Succeeded)
         assert isinstance(ending(blocking), Succeeded)
@@ -742,7 +746,7 @@ class TestClocks:
             jobs.append(ahead.insert(row, (State.WAITING,), lambda *_: None))
         assert ahead.claim("ghost") is not None
         blocking = Work()
-        queue = servers.worker(blocking, Limits(lease_s=0.3, every_s=0.05))
+        queue = servers.worker(blocking, QueueLimits(lease_s=0.3, poll_interval_s=0.05))
         lost, waits, late = (queue.get(row.id) for row in jobs)
         for job in (waits, lost):
             assert isinstance(ending(job), Succeeded)
@@ -807,13 +811,13 @@ class TestStarting:
 
 
 def test_jobs_at_hand_are_those_that_are_open_and_seen(servers: Servers) -> None:
-    here, there = servers.front(), servers.front(Limits(every_s=600))
+    here, there = servers.front(), servers.front(QueueLimits(poll_interval_s=600))
     job = submit(here, b"")
-    assert here.at_hand(job.id) is job
-    assert there.at_hand(job.id) is None
-    assert there.get(job.id) is there.at_hand(job.id)
+    assert here.get_cached(job.id) is job
+    assert there.get_cached(job.id) is None
+    assert there.get(job.id) is there.get_cached(job.id)
     job.cancel()
-    assert here.at_hand(job.id) is None
+    assert here.get_cached(job.id) is None
 
 
 def test_an_unknown_job_is_told(servers: Servers) -> None:

@@ -15,16 +15,16 @@ from svd_core.jobs import (
     Job,
     JobOptions,
     JobTable,
-    Limits,
     Outbox,
-    Premises,
+    QueueContext,
+    QueueLimits,
     RemoteRequest,
     Retention,
     TableQueue,
 )
 from svd_core.jobs import retention as module
 from svd_core.jobs.schema import JOBS, OUTBOX, State
-from svd_core.jobs.store import PRUNE_EVERY
+from svd_core.jobs.store import PRUNE_INTERVAL
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import STALE_S, PhotoStore, ResultStore
 from tests.fakes.work import front_queue
@@ -78,7 +78,7 @@ def there(retention: Retention, job: Job) -> bool:
     """Whether the job is there with its files; it must not be half gone."""
     files = retention.results.path(job.id), retention.results.frames_path(job.id)
     found = {path.exists() for path in files}
-    assert found == {retention.table.row(job.id) is not None}
+    assert found == {retention.table.get(job.id) is not None}
     return True in found
 
 
@@ -86,7 +86,7 @@ def test_old_jobs_go_with_their_files(retention: Retention, queue: TableQueue) -
     old, new = made(retention, queue, 25 * HOUR), made(retention, queue, 23 * HOUR)
     assert retention.sweep() == [old.id]
     assert (there(retention, old), there(retention, new)) == (False, True)
-    fresh = TableQueue(Premises(retention.table, retention.photos))
+    fresh = TableQueue(QueueContext(retention.table, retention.photos))
     with pytest.raises(UnknownJob):
         fresh.get(old.id)
     fresh.close()
@@ -145,7 +145,7 @@ def test_a_fetched_photo_stays_for_its_job_and_no_longer(
 ) -> None:
     job = queue.submit(RemoteRequest("http://host/photo.jpg", VideoParams()))
     name = retention.photos.put(b"fetched")
-    assert retention.table.provide(job.id, name) is not None
+    assert retention.table.set_image(job.id, name) is not None
     os.utime(retention.photos.folder / name, (time.time() - STALE_S - 60,) * 2)
     replace(retention, keep_gb=0).sweep()
     assert retention.photos.read(name) == b"fetched"
@@ -173,9 +173,11 @@ def test_a_webhook_goes_with_its_job(retention: Retention, queue: TableQueue) ->
     job = made(retention, queue, 25 * HOUR, webhook="http://127.0.0.1:1/")
     told: list[str] = []
     retention.sweep()
-    outbox = Outbox(retention.table, queue.latest, lambda job, _: told.append(job.id), every_s=0.01)
+    outbox = Outbox(
+        retention.table, queue.refresh, lambda job, _: told.append(job.id), poll_interval_s=0.01
+    )
     time.sleep(0.1)
-    assert outbox.letter(job.id) is None
+    assert outbox.delivery(job.id) is None
     outbox.close()
     assert told == []
 
@@ -193,7 +195,7 @@ def test_a_clock_that_was_ahead_costs_nobody_a_result(
     job = made(retention, queue, -HOUR)
     assert retention.sweep() == []
     assert there(retention, job)
-    assert retention.table.row(job.id).state is State.ENDED  # type: ignore[union-attr]
+    assert retention.table.get(job.id).state is State.ENDED  # type: ignore[union-attr]
 
 
 class TestWhatAnOwnerKeeps:
@@ -229,7 +231,7 @@ class TestWhatAnOwnerKeeps:
         waiting = queue.submit(VideoRequest(b"photo", VideoParams()))
         retention.remove([over.id, waiting.id])
         assert queue.get(waiting.id).done is False
-        assert retention.table.row(over.id) is None
+        assert retention.table.get(over.id) is None
         assert not retention.results.path(over.id).exists()
 
 
@@ -278,9 +280,9 @@ class TestRooms:
     def test_the_room_of_photos_is_looked_at_when_they_come(
         self, retention: Retention, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("svd_core.jobs.photos.LOOK_BYTES", 5_000)
-        limits = Limits(max_queue=1000, photo_bytes=10_000)
-        queue = TableQueue(Premises(retention.table, retention.photos, limits))
+        monkeypatch.setattr("svd_core.jobs.photos.SWEEP_BYTES", 5_000)
+        limits = QueueLimits(max_queue=1000, photo_bytes=10_000)
+        queue = TableQueue(QueueContext(retention.table, retention.photos, limits))
         for n in range(30):
             made(retention, queue, photo=bytes([n]) * 2_000, keep_photo=True)
         queue.close()
@@ -289,18 +291,18 @@ class TestRooms:
     def test_refused_requests_are_not_kept_without_limit(
         self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("svd_core.jobs.transitions.MAX_REFUSED", 20)
+        monkeypatch.setattr("svd_core.jobs.transitions.MAX_REJECTED", 20)
         video = made(retention, queue, owner="ann")
         other = queue.reject(InvalidRequest("fps", "No."), JobOptions(owner="ann"))
         flood = JobOptions(owner="eve", webhook="http://127.0.0.1:1/")
         jobs = [queue.reject(InvalidRequest("fps", "No."), flood) for _ in range(200)]
-        assert len(queue.of_owner("eve", 1000)) <= 20 + PRUNE_EVERY
+        assert len(queue.of_owner("eve", 1000)) <= 20 + PRUNE_INTERVAL
         assert queue.get(jobs[-1].id).done
         assert queue.get(other.id).done
         assert there(retention, video)
         with retention.table.database.read() as connection:
-            letters = connection.scalar(select(func.count()).select_from(OUTBOX))
-        assert letters <= 20 + PRUNE_EVERY
+            deliveries = connection.scalar(select(func.count()).select_from(OUTBOX))
+        assert deliveries <= 20 + PRUNE_INTERVAL
 
     def test_rows_of_one_owner_do_not_push_out_those_of_others(
         self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
@@ -319,8 +321,8 @@ class TestPhotos:
         self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The table refuses what this process let pass: another took the last place."""
-        monkeypatch.setattr(queue, "_limits", Limits(max_queue=1))
-        monkeypatch.setattr(queue._board, "taken", lambda *_: 0)
+        monkeypatch.setattr(queue, "_limits", QueueLimits(max_queue=1))
+        monkeypatch.setattr(queue._open_jobs, "count", lambda *_: 0)
         queue.submit(VideoRequest(b"first", VideoParams()))
         with pytest.raises(QueueFull):
             queue.submit(VideoRequest(b"second", VideoParams()))

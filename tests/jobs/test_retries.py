@@ -20,7 +20,7 @@ from svd_core.errors import (
 )
 from svd_core.events import Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs import InlineQueue, Job, RemoteRequest, WorkerQueue
-from svd_core.jobs.backoff import MAX_FAULTS, MOST_S, WAITS, Backoff
+from svd_core.jobs.backoff import MAX_FAULTS, MAX_S, WAITING_NOTE, Backoff
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from tests.fakes.job_events import ending, eventually, failure, submit
@@ -68,7 +68,7 @@ def worker(folder: Path, *errors: Exception) -> Iterator[tuple[WorkerQueue, Faul
 
 
 def notes(job: Job) -> list[str | None]:
-    return [e.event.note for e in job.news() if isinstance(e.event, Progress)]
+    return [e.event.note for e in job.events_since() if isinstance(e.event, Progress)]
 
 
 def wrapped(error: Exception) -> SvdError:
@@ -99,7 +99,7 @@ def test_a_job_that_meets_one_is_made_later(tmp_path: Path, error: Exception) ->
         jobs = [submit(queue, b"1"), submit(queue, b"2")]
         assert all(isinstance(ending(job), Succeeded) for job in jobs)
         assert work.begun == [jobs[0].id] * 3 + [jobs[1].id]
-        assert WAITS in notes(jobs[0])
+        assert WAITING_NOTE in notes(jobs[0])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_without_a_worker_the_watcher_tries_again(tmp_path: Path) -> None:
         events = list(submit(queue, b"1").events())
         queue.close()
     assert isinstance(events[-1], Succeeded)
-    assert WAITS in [event.note for event in events if isinstance(event, Progress)]
+    assert WAITING_NOTE in [event.note for event in events if isinstance(event, Progress)]
 
 
 def test_a_watcher_that_waits_notices_a_stop(
@@ -218,14 +218,14 @@ def test_a_watcher_that_waits_notices_a_stop(
         queue = InlineQueue(work, premises(table, tmp_path))  # type: ignore[arg-type]
         job = submit(queue, b"1")
         for event in job.events():
-            if isinstance(event, Progress) and event.note == WAITS:
+            if isinstance(event, Progress) and event.note == WAITING_NOTE:
                 job.cancel()
         queue.close()
     assert isinstance(event, Stopped)
 
 
 def test_delays_grow_to_their_limit_and_begin_anew() -> None:
-    backoff, busy = Backoff(1000.0 / MOST_S * 0.1), Failed(ServerBusy("Busy."))
+    backoff, busy = Backoff(1000.0 / MAX_S * 0.1), Failed(ServerBusy("Busy."))
     first = [backoff.delay_s("job", busy) for _ in range(MAX_FAULTS)]
     assert first[-1] is None
     delays = [delay for delay in first if delay is not None]

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from svd_core.errors import GenerationFailed, InvalidImage, InvalidRequest, QueueFull
 from svd_core.events import Failed, Progress, Stopped, Succeeded
-from svd_core.jobs import Cancellation, Job, JobOptions, Limits, RemoteRequest, TableQueue
+from svd_core.jobs import Cancellation, Job, JobOptions, QueueLimits, RemoteRequest, TableQueue
 from svd_core.jobs.store import MAX_ATTEMPTS
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.job_events import eventually
@@ -32,7 +32,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.world = ExitStack()
         self.folder = Path(self.world.enter_context(tempfile.TemporaryDirectory()))
         self.table = self.world.enter_context(open_table(self.folder))
-        limits = Limits(max_queue=MOST, lease_s=600, every_s=0.02)
+        limits = QueueLimits(max_queue=MOST, lease_s=600, poll_interval_s=0.02)
         self.front = TableQueue(premises(self.table, self.folder, limits))
         self.world.callback(self.front.close)
         self.server = ExitStack()
@@ -118,7 +118,7 @@ class AnyOrder(RuleBasedStateMachine):
             found = self.front.get(job_id)
             assert 0 <= self.front.position(job_id) <= MOST + 1
             assert found.done or not job.done
-            number = job.news()[-1].number
+            number = job.events_since()[-1].number
             assert number >= self.seen.get(job_id, 0)
             self.seen[job_id] = number
 
@@ -136,7 +136,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.world.close()
 
     def judge(self, job_id: str, photo: bytes, job: Job) -> None:
-        row = self.table.row(job_id)
+        row = self.table.get(job_id)
         assert row is not None
         endings = [e.event for e in row.record if not isinstance(e.event, Progress)]
         assert len(endings) == 1

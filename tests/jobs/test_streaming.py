@@ -10,7 +10,7 @@ import pytest
 
 from svd_core.errors import Cancelled, GenerationFailed, InvalidImage, InvalidRequest, OutOfMemory
 from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.streaming import streamed, unpacked
+from svd_core.jobs.streaming import raise_errors, run_as_stream
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.work import inline_queue
 
@@ -53,12 +53,12 @@ class Endless:
 
 
 def test_progress_comes_before_the_video() -> None:
-    assert list(streamed(good, "1", REQUEST)) == [
+    assert list(run_as_stream(good, "1", REQUEST)) == [
         Progress(stage=Stage.ENCODING),
         STEP,
         Succeeded(VIDEO),
     ]
-    assert list(unpacked(streamed(good, "1", REQUEST)))[-1] == VIDEO
+    assert list(raise_errors(run_as_stream(good, "1", REQUEST)))[-1] == VIDEO
 
 
 def test_progress_comes_while_the_work_goes_on() -> None:
@@ -69,7 +69,7 @@ def test_progress_comes_while_the_work_goes_on() -> None:
         assert go.wait(10)
         return VIDEO
 
-    stream = streamed(work, "1", REQUEST)
+    stream = run_as_stream(work, "1", REQUEST)
     assert next(stream) == STEP
     go.set()
     assert list(stream) == [Succeeded(VIDEO)]
@@ -85,29 +85,29 @@ def test_progress_comes_while_the_work_goes_on() -> None:
 )
 def test_an_error_keeps_its_sentence_across_processes(error) -> None:
     def crossed() -> Generator[Event]:
-        for event in streamed(failing(error), "1", REQUEST):
+        for event in run_as_stream(failing(error), "1", REQUEST):
             yield pickle.loads(pickle.dumps(event))  # noqa: S301 - our own
 
     with pytest.raises(type(error)) as caught:
-        list(unpacked(crossed()))
+        list(raise_errors(crossed()))
     assert caught.value is not error
     assert (str(caught.value), caught.value.status) == (str(error), error.status)
     assert vars(caught.value) == vars(error)
 
 
 def test_what_nobody_foresaw_tells_no_details(caplog: pytest.LogCaptureFixture) -> None:
-    *_, ending = streamed(failing(ZeroDivisionError("secret")), "1", REQUEST)
-    assert isinstance(ending, Failed)
-    assert isinstance(ending.error, GenerationFailed)
-    assert "secret" not in str(ending.error)
+    *_, outcome = run_as_stream(failing(ZeroDivisionError("secret")), "1", REQUEST)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, GenerationFailed)
+    assert "secret" not in str(outcome.error)
     assert "secret" in caplog.text
 
 
 def test_stopped_from_within_is_stopped() -> None:
-    *_, ending = streamed(failing(Cancelled()), "1", REQUEST)
-    assert ending == Stopped()
+    *_, outcome = run_as_stream(failing(Cancelled()), "1", REQUEST)
+    assert outcome == Stopped()
     with pytest.raises(Cancelled):
-        list(unpacked(streamed(failing(Cancelled()), "1", REQUEST)))
+        list(raise_errors(run_as_stream(failing(Cancelled()), "1", REQUEST)))
 
 
 def test_every_event_can_be_pickled() -> None:
@@ -117,7 +117,7 @@ def test_every_event_can_be_pickled() -> None:
 
 def test_closing_stops_the_work_before_it_returns() -> None:
     work = Endless()
-    stream = unpacked(streamed(work, "1", REQUEST))
+    stream = raise_errors(run_as_stream(work, "1", REQUEST))
     assert next(stream) == STEP
     assert not work.stopped.is_set()
     stream.close()
@@ -128,7 +128,7 @@ def test_cancelling_an_inline_job_stops_the_work(tmp_path: Path) -> None:
     work = Endless()
 
     def inline(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
-        return unpacked(streamed(work, job_id, request))
+        return raise_errors(run_as_stream(work, job_id, request))
 
     with inline_queue(tmp_path, inline) as queue:
         job = queue.submit(REQUEST)
@@ -136,6 +136,6 @@ def test_cancelling_an_inline_job_stops_the_work(tmp_path: Path) -> None:
         assert next(events).stage is Stage.QUEUED
         assert next(events) == STEP
         job.cancel()
-        *_, ending = events
-        assert ending == Stopped()
+        *_, outcome = events
+        assert outcome == Stopped()
         assert work.stopped.is_set()

@@ -12,18 +12,18 @@ from svd_core.jobs import (
     Cancellation,
     Job,
     JobOptions,
-    Limits,
     Outbox,
+    QueueLimits,
     TableQueue,
     Undeliverable,
 )
-from svd_core.jobs.webhook_outbox import Letter, Patience
+from svd_core.jobs.webhook_outbox import Delivery, RetryPolicy
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.job_events import eventually
 from tests.fakes.work import FakeWork, front_queue, worker_queue
 
 URL = "http://127.0.0.1:1/hook"
-QUICK = Patience(first_s=0.05, most_s=0.2, tries=4)
+QUICK = RetryPolicy(first_s=0.05, most_s=0.2, tries=4)
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def queue(tmp_path: Path) -> Iterator[TableQueue]:
 def outbox(
     queue: TableQueue,
     send: Callable[[Job, str], None],
-    patience: Patience = QUICK,
+    patience: RetryPolicy = QUICK,
     **options: int,
 ) -> Iterator[Outbox]:
-    outbox = Outbox(queue._table, queue.latest, send, patience, every_s=0.01, **options)
+    outbox = Outbox(queue._table, queue.refresh, send, patience, poll_interval_s=0.01, **options)
     try:
         yield outbox
     finally:
@@ -54,10 +54,10 @@ def over(queue: TableQueue, webhook: str | None = URL) -> Job:
     return job
 
 
-def letter(outbox: Outbox, job: Job, state: str) -> Letter:
+def letter(outbox: Outbox, job: Job, state: str) -> Delivery:
     """The job's webhook, once it is in that state."""
-    eventually(lambda: (found := outbox.letter(job.id)) and found.state == state)
-    found = outbox.letter(job.id)
+    eventually(lambda: (found := outbox.delivery(job.id)) and found.state == state)
+    found = outbox.delivery(job.id)
     assert found is not None
     return found
 
@@ -66,7 +66,7 @@ def test_the_end_is_told_once_with_the_job_as_it_ended(queue: TableQueue) -> Non
     told: list[tuple[str, bool, str]] = []
     with outbox(queue, lambda job, url: told.append((job.id, job.done, url))) as box:
         job = over(queue)
-        assert letter(box, job, "delivered") == Letter(job.id, URL, "delivered", 1, "")
+        assert letter(box, job, "delivered") == Delivery(job.id, URL, "delivered", 1, "")
         time.sleep(0.2)
     assert told == [(job.id, True, URL)]
 
@@ -74,7 +74,10 @@ def test_the_end_is_told_once_with_the_job_as_it_ended(queue: TableQueue) -> Non
 def test_the_end_is_told_where_this_server_has_not_heard_of_it(tmp_path: Path) -> None:
     """Another server has ended the job; here it still waits until the next look at the table."""
     told: list[bool] = []
-    with front_queue(tmp_path, Limits(every_s=600.0)) as behind, front_queue(tmp_path) as other:
+    with (
+        front_queue(tmp_path, QueueLimits(poll_interval_s=600.0)) as behind,
+        front_queue(tmp_path) as other,
+    ):
         job = behind.submit(VideoRequest(b"", VideoParams(seed=1)), JobOptions(webhook=URL))
         with outbox(behind, lambda job, _: told.append(job.done)) as box:
             assert other.get(job.id).cancel() is Cancellation.REMOVED
@@ -87,7 +90,7 @@ def test_jobs_without_a_webhook_tell_nobody(queue: TableQueue) -> None:
     with outbox(queue, lambda job, _: told.append(job.id)) as box:
         silent, job = over(queue, webhook=None), over(queue)
         letter(box, job, "delivered")
-        assert box.letter(silent.id) is None
+        assert box.delivery(silent.id) is None
     assert told == [job.id]
 
 
@@ -194,7 +197,7 @@ def test_two_servers_do_not_both_tell(queue: TableQueue) -> None:
         told.append(job.id)
         time.sleep(0.01)
 
-    slow = Patience(first_s=600)  # a busy machine is no reason to tell it again
+    slow = RetryPolicy(first_s=600)  # a busy machine is no reason to tell it again
     with outbox(queue, send, slow) as here, outbox(queue, send, slow):
         jobs = [over(queue) for _ in range(20)]
         for job in jobs:
@@ -209,14 +212,14 @@ def test_what_was_due_when_the_server_stopped_is_sent_by_the_next(queue: TableQu
     told: list[str] = []
     with outbox(queue, fails) as box:
         job = over(queue)
-        eventually(lambda: (found := box.letter(job.id)) and found.tries == 2)
+        eventually(lambda: (found := box.delivery(job.id)) and found.tries == 2)
     with outbox(queue, lambda job, _: told.append(job.id)) as box:
         assert letter(box, job, "delivered").tries == 3
     assert told == [job.id]
 
 
 def test_the_usual_patience_is_hours_not_days() -> None:
-    usual = Patience()
+    usual = RetryPolicy()
     delays = [usual.delay_s(tries) for tries in range(usual.tries)]
     assert delays[:4] == [0, 20, 40, 80]
     assert max(delays) <= 3600

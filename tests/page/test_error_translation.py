@@ -16,7 +16,7 @@ from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, SvdError
 from svd_core.events import Failed, Progress, Stage
 from svd_core.extend import drift
-from svd_core.jobs.queue_limits import Limits
+from svd_core.jobs.queue_limits import QueueLimits
 from svd_core.media.export import Export
 from svd_core.media.image import open_photo, size_for
 from svd_core.params import CHOICES, VideoParams
@@ -234,7 +234,7 @@ def test_photos() -> None:
 def test_the_queue_is_full(tmp_path: Path) -> None:
     from svd_core.params import VideoRequest
 
-    with front_queue(tmp_path, Limits(0)) as queue:
+    with front_queue(tmp_path, QueueLimits(0)) as queue:
         with pytest.raises(SvdError) as error:
             queue.submit(VideoRequest(b"", VideoParams()))
         assert german(error.value).startswith("0 Videos warten schon, mehr passen nicht;")

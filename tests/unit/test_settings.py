@@ -161,7 +161,7 @@ def test_passwords_are_not_printed() -> None:
 )
 def test_the_password_of_the_job_table_is_not_printed(url: str) -> None:
     with pytest.raises(InvalidSettings, match="SVD_DATABASE_URL") as caught:
-        JobTable(Database(url)).open()
+        JobTable(Database(url)).open_jobs()
     told = "".join(traceback.format_exception_only(caught.value)) + caught.value.message
     assert "s3cret" not in told
     assert "\n" not in caught.value.message

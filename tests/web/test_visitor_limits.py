@@ -15,8 +15,8 @@ from svd_core.checkpoints.cost_limits import CostLimits
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, QueueFull, ServerStopping, TooManyWatchers
 from svd_core.events import Event
-from svd_core.jobs import MAX_WATCHERS, Job, JobOptions, Limits, TableQueue
-from svd_core.jobs.job import Ticket
+from svd_core.jobs import MAX_WATCHERS, Job, JobOptions, QueueLimits, TableQueue
+from svd_core.jobs.job import JobHandle
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import ResultStore
@@ -85,7 +85,7 @@ def test_nobody_makes_up_visitors() -> None:
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[TableQueue]:
-    with front_queue(tmp_path, Limits(max_queue=5, max_per_owner=2)) as found:
+    with front_queue(tmp_path, QueueLimits(max_queue=5, max_per_owner=2)) as found:
         yield found
 
 
@@ -120,7 +120,7 @@ def test_the_line_says_how_much_room_there_is(queue: TableQueue) -> None:
 
 
 def test_a_line_without_limits_of_owners_has_room_for_all(tmp_path: Path) -> None:
-    with front_queue(tmp_path, Limits(max_queue=3)) as queue:
+    with front_queue(tmp_path, QueueLimits(max_queue=3)) as queue:
         put(queue)
         assert queue.room() == queue.room("ann") == 2
     with pytest.raises(ServerStopping):
@@ -290,7 +290,7 @@ def test_watching_one_own_job_keeps_nobody_from_theirs(tmp_path: Path, picture: 
             watched = {"data": [None, card], "fn_index": watching} | session
             httpx.post(f"{events}/queue/join", json=watched, timeout=30)
         ticket = served.queue.get(job.id)
-        assert isinstance(ticket, Ticket)
+        assert isinstance(ticket, JobHandle)
         eventually(lambda: len(ticket._watchers) == MAX_WATCHERS)
         client = Client(served.url, verbose=False, analytics_enabled=False)
         honest = client.submit(image=handle_file(path), api_name="/generate")

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded
-from svd_core.jobs import Job, Stamped
+from svd_core.jobs import Job, JobEvent
 from svd_core.web.fal.responses import Answer
 
 LINES = {
@@ -60,11 +60,11 @@ def metrics_of(job: Job) -> dict[str, float]:
     return {"inference_time": round((times.ended - times.started).total_seconds(), 3)}
 
 
-def log_of(news: Sequence[Stamped]) -> list[Entry]:
+def log_of(news: Sequence[JobEvent]) -> list[Entry]:
     return [entry for stamped in news if (entry := _entry(stamped)) is not None]
 
 
-def _entry(stamped: Stamped) -> Entry | None:
+def _entry(stamped: JobEvent) -> Entry | None:
     """A line of the log; waiting is not worth one."""
     match stamped.event:
         case Progress(stage=Stage.QUEUED):
@@ -80,7 +80,7 @@ def _entry(stamped: Stamped) -> Entry | None:
 
 
 @lru_cache(maxsize=1024)
-def _underway(stamped: Stamped) -> Entry:
+def _underway(stamped: JobEvent) -> Entry:
     """Remembered, since each poll tells all lines again."""
     assert isinstance(stamped.event, Progress)
     return _logged(stamped.at, _line(stamped.event))

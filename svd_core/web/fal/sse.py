@@ -8,7 +8,7 @@ from anyio import sleep
 from starlette.responses import Response, StreamingResponse
 
 from svd_core.events import Event, Progress, Stage
-from svd_core.jobs import Job, Stamped
+from svd_core.jobs import Job, JobEvent
 from svd_core.web.fal.responses import as_json
 
 LOOK_S = 0.1
@@ -20,12 +20,12 @@ SILENCE_S = 15.0
 STILL_HERE = b": still here\n\n"
 
 
-async def watched(job: Job, silence_s: float) -> AsyncGenerator[Sequence[Stamped]]:
+async def watched(job: Job, silence_s: float) -> AsyncGenerator[Sequence[JobEvent]]:
     """What is new of `job`, until it has ended; nothing after every `silence_s` without news."""
     seen, heard, last = 0, time.monotonic(), None
     while True:
         fresh = []
-        for stamped in job.news(seen):  # at once, since it is not to wait for any
+        for stamped in job.events_since(seen):  # at once, since it is not to wait for any
             seen = stamped.number
             if _gist(stamped.event) != last:
                 last = _gist(stamped.event)

@@ -42,7 +42,7 @@ class QueueRoutes:
         def look() -> Entry:
             return self._told(self.find(owner, request_id), base, logs)
 
-        if (job := self._service.queue.at_hand(request_id)) is not None:
+        if (job := self._service.queue.get_cached(request_id)) is not None:
             # Most that are asked about are; a walk to another thread costs more than the answer.
             told = self._told(_own(job, owner), base, logs)
         else:
@@ -81,7 +81,7 @@ class QueueRoutes:
 
     def _told(self, job: Job, base: str, logs: bool) -> Entry:
         last = job.last
-        log = log_of(job.news()) if logs else None
+        log = log_of(job.events_since()) if logs else None
         done = not isinstance(last, Progress)
         end = ending_of(job, self._service.parts.links, base) if done else None
         return status_of(job, last, urls_of(base, self._endpoint, job.id), log, end)
