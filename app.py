@@ -68,7 +68,7 @@ from svd_core.web.connections import (
 from svd_core.web.fal import Parts, Service, Webhooks, build_api
 from svd_core.web.fal.secrets import load_secret
 from svd_core.web.origins import reachable_locally_only
-from svd_core.web.page import Backend, Visitors, build_page
+from svd_core.web.page import Backend, SessionIds, build_page
 from svd_core.web.server import keep_queue, launch_options, watchers
 from svd_core.web.zero_gpu import ahead_of_time, lent
 
@@ -118,7 +118,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
         SpeedUps.of(settings),
         CostLimits.from_settings(settings),
         AddressQuota(settings.max_queue_per_address),
-        Visitors(
+        SessionIds(
             load_secret(settings.data_dir / "secrets" / "visitors"),
             lambda owner: bool(queue.of_owner(owner)),
         ),

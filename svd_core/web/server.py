@@ -14,7 +14,7 @@ from svd_core.jobs import MAX_WATCHERS
 from svd_core.settings import Settings
 from svd_core.web.middleware import Guard
 from svd_core.web.origins import OriginPolicy, reachable_locally_only
-from svd_core.web.page.i18n import all_languages
+from svd_core.web.page.i18n import i18n_bundle
 from svd_core.web.page.theme import CSS, theme
 from svd_core.web.request_body import Bodies
 
@@ -66,7 +66,7 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
         "footer_links": ["api"],
         "theme": theme(),
         "css_paths": CSS,
-        "i18n": all_languages(),
+        "i18n": i18n_bundle(),
         "app_kwargs": {
             "lifespan": guarded(settings, api),
         },

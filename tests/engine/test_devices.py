@@ -11,7 +11,7 @@ from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.devices import available_memory, find_device, is_out_of_memory, runs_on
 from svd_core.engine.engine import SvdEngine
 from svd_core.errors import DeviceUnavailable
-from svd_core.web.page.error_translation import core
+from svd_core.web.page.error_translation import translate
 from svd_core.web.page.i18n import languages
 
 GB = 10**9
@@ -92,7 +92,7 @@ def test_a_gpu_without_code_gives_way_to_the_cpu_with_a_notice(
     found = find_device()
     assert found.kind == "cpu"
     assert "has no code for NVIDIA GeForce GTX 1080 (compute capability 6.1)" in found.notice
-    assert core(found.notice, languages()["de"]) != found.notice
+    assert translate(found.notice, languages()["de"]) != found.notice
     engine = SvdEngine(str(tiny_checkpoint))
     engine.load(lambda _: None)
     assert engine.status.notice == found.notice

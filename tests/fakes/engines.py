@@ -24,7 +24,7 @@ from svd_core.storage import PhotoStore, ResultStore
 from svd_core.types import Clip
 from svd_core.web.address_quota import AddressQuota
 from svd_core.web.fal.secrets import load_secret
-from svd_core.web.page import Backend, Visitors, build_page
+from svd_core.web.page import Backend, SessionIds, build_page
 from svd_core.web.server import keep_queue, launch_options, watchers
 from tests.fakes.work import FakeWork, moving, worker_queue
 
@@ -95,7 +95,7 @@ class Served:
     queue: JobQueue
     work: FakeWork
     page: gr.Blocks
-    visitors: Visitors
+    visitors: SessionIds
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def serve(
         backend = Backend(
             queue, status, keep.results, keep.remove, speed_ups or SpeedUps(),
             quota=quota or AddressQuota(),
-            visitors=Visitors(load_secret(folder / "secrets" / "visitors")),
+            session_ids=SessionIds(load_secret(folder / "secrets" / "visitors")),
         )  # fmt: skip
         page = build_page(backend, folder / "examples", watchers(settings))
         keep_queue(page, settings)
@@ -125,7 +125,7 @@ def serve(
         options = launch_options(settings, folder)
         page.launch(prevent_thread_lock=True, server_port=port, **options)
         try:
-            yield Served(f"http://127.0.0.1:{port}", queue, work, page, backend.visitors)
+            yield Served(f"http://127.0.0.1:{port}", queue, work, page, backend.session_ids)
         finally:
             queue.close()
             page.close(verbose=False)

@@ -161,7 +161,7 @@ def test_one_that_hangs_does_not_hold_up_the_others(queue: TableQueue) -> None:
         if url == "hangs":
             go.wait(10)
 
-    with outbox(queue, send, at_once=2) as box:
+    with outbox(queue, send, max_concurrent=2) as box:
         slow, quick = over(queue, "hangs"), over(queue)
         letter(box, quick, "delivered")
         time.sleep(0.3)  # longer than until the next try, which is not made beside this one
@@ -184,7 +184,7 @@ def test_no_more_are_sent_at_once_than_allowed(queue: TableQueue) -> None:
             now -= 1
 
     jobs = [over(queue) for _ in range(12)]
-    with outbox(queue, send, at_once=3) as box:
+    with outbox(queue, send, max_concurrent=3) as box:
         for job in jobs:
             letter(box, job, "delivered")
     assert most == 3

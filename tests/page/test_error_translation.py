@@ -24,13 +24,13 @@ from svd_core.web.page import formatting
 from svd_core.web.page.error_translation import (
     CLAUSE,
     ONE_WORD,
-    PLACE,
+    PLACEHOLDER,
     Template,
-    core,
-    core_part,
     templates,
+    translate,
+    translate_part,
 )
-from svd_core.web.page.i18n import USUAL, languages
+from svd_core.web.page.i18n import DEFAULT_LANGUAGE, languages
 from tests.fakes.engines import READY
 from tests.fakes.work import front_queue, moving
 
@@ -108,7 +108,7 @@ def clauses(node: ast.AST) -> Iterator[str]:
 def made_of(template: Template, text: str) -> bool:
     """Whether `template` is `text`, or what that becomes by filling some of its {}."""
     form = ".+".join(map(re.escape, text.split("{}")))
-    return re.fullmatch(form, template.said[USUAL], re.DOTALL) is not None
+    return re.fullmatch(form, template.texts[DEFAULT_LANGUAGE], re.DOTALL) is not None
 
 
 SAID = {text: name for name, tree in code() for text in sentences(tree)}
@@ -137,7 +137,9 @@ def test_every_clause_of_a_recipes_error_has_a_template() -> None:
 def test_no_template_is_left_over() -> None:
     for known, found in ((SAID, templates()[""]), (WITHIN, templates()[CLAUSE])):
         assert [
-            each.said[USUAL] for each in found if not any(made_of(each, text) for text in known)
+            each.texts[DEFAULT_LANGUAGE]
+            for each in found
+            if not any(made_of(each, text) for text in known)
         ] == []
 
 
@@ -163,30 +165,32 @@ def test_sentences_are_found_wherever_they_stand(source: str, found: list[str]) 
 
 def test_templates_are_there_in_every_language_with_the_same_places() -> None:
     for template in itertools.chain(*templates().values()):
-        assert set(template.said) == set(languages())
-        usual = template.said[USUAL]
-        for said in template.said.values():
-            assert sorted(PLACE.findall(said)) == sorted(PLACE.findall(usual)), usual
-        assert len(set(PLACE.findall(usual))) == len(PLACE.findall(usual)), usual
+        assert set(template.texts) == set(languages())
+        usual = template.texts[DEFAULT_LANGUAGE]
+        for said in template.texts.values():
+            assert sorted(PLACEHOLDER.findall(said)) == sorted(PLACEHOLDER.findall(usual)), usual
+        assert len(set(PLACEHOLDER.findall(usual))) == len(PLACEHOLDER.findall(usual)), usual
 
 
-@pytest.mark.parametrize("template", templates()[""], ids=lambda each: each.said[USUAL][:40])
+@pytest.mark.parametrize(
+    "template", templates()[""], ids=lambda each: each.texts[DEFAULT_LANGUAGE][:40]
+)
 def test_every_sentence_comes_back_in_german_with_its_values(template: Template) -> None:
     """Values that look like sentences themselves, where places may hold any text."""
-    names = PLACE.findall(template.said[USUAL])
+    names = PLACEHOLDER.findall(template.texts[DEFAULT_LANGUAGE])
     plain = {name: f"<{name}>" for name in names}
     odd = {
         name: plain[name] if name in ONE_WORD else f"'{name}: no, 1.5, not' a b" for name in names
     }
     for values in (plain, odd):
-        told = core(template.said[USUAL].format(**values), DE)
-        assert told == template.said["de"].format(**values)
-        assert told != template.said[USUAL].format(**values)
+        told = translate(template.texts[DEFAULT_LANGUAGE].format(**values), DE)
+        assert told == template.texts["de"].format(**values)
+        assert told != template.texts[DEFAULT_LANGUAGE].format(**values)
 
 
 def german(error: Exception) -> str:
     assert isinstance(error, SvdError)
-    return core(error.message, DE)
+    return translate(error.message, DE)
 
 
 @pytest.mark.parametrize(
@@ -248,13 +252,13 @@ def test_notes_of_a_video() -> None:
     notes = held_notes(
         filled(VideoParams(fps=60, num_frames=30), CHECKPOINTS["svd-xt"], 8), CHECKPOINTS["svd-xt"]
     )
-    assert [core(note, DE) for note in notes] == [
+    assert [translate(note, DE) for note in notes] == [
         "Das Modell kennt 5 bis 30 Bilder je Sekunde, darum ist die Bewegung für 30 gemacht; "
         "abgespielt wird das Video mit 60.",
         "svd-xt hat mit 25 Bildern gelernt; mehr sehen schlechter aus.",
     ]
     grey = moving()[:1] * 0
-    softer, shifted = (core(note, DE) for note in drift(moving(), grey[0]))
+    softer, shifted = (translate(note, DE) for note in drift(moving(), grey[0]))
     assert softer.startswith("Das Ende des Videos hat 100% weniger Einzelheiten")
     assert re.match(r"Die Farben am Ende des Videos weichen um \d+% von", shifted)
 
@@ -269,7 +273,7 @@ def test_plans_and_two_notes_at_once() -> None:
             split_guidance=split, whole_clip=whole,
         )  # type: ignore[arg-type]  # fmt: skip
         note = f"Memory ran out, so it was made again with {plan.told()}."
-        told = core(f"{note} {compiling}", DE)
+        told = translate(f"{note} {compiling}", DE)
         assert not re.search(r"\b(frames?|offload|guidance|itself|decoded|the|is)\b", told), told
         assert ("Bild auf einmal" in told) == (chunk == 1)
         assert told.endswith(", das dauert Minuten.")
@@ -298,12 +302,12 @@ def test_the_page_says_errors_and_notes_in_the_visitors_language() -> None:
 
 @pytest.mark.parametrize("text", ["", "Nobody says this.", "x" * 5000, "a. b. " * 150, "{name}."])
 def test_what_is_unknown_stays_as_it_is(text: str) -> None:
-    assert core(text, DE) == text
+    assert translate(text, DE) == text
 
 
 def test_device_and_checkpoint_are_told_in_german() -> None:
     for checkpoint in CHECKPOINTS.values():
-        assert core_part("summary", checkpoint.summary, DE) != checkpoint.summary
+        assert translate_part("summary", checkpoint.summary, DE) != checkpoint.summary
     device = "NVIDIA L4, 24 GB, model offload"
     gpu = replace(READY, checkpoint=CHECKPOINTS["svd-xt"], device=device)
     told = formatting.device_html(gpu, DE)

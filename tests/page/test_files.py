@@ -52,7 +52,7 @@ def submitted(served: Served, card: str, data: bytes) -> Any:
 
 def test_a_stranger_stops_nobodys_job(served: Served, data: bytes) -> None:
     """Who knows the session of somebody else has the ids of their jobs, and not who they are."""
-    card, stranger = served.visitors.known(None), served.visitors.known(None)
+    card, stranger = served.visitors.ensure_id(None), served.visitors.ensure_id(None)
     stop = event(served, "on_stop").fn
     with served.work.held():
         job = submitted(served, card, data)
@@ -60,7 +60,7 @@ def test_a_stranger_stops_nobodys_job(served: Served, data: bytes) -> None:
             stop([job.id], other)
         stop([job.id, "no such job", None], stranger)
         assert not job.done
-        assert not job.stopping.is_set()
+        assert not job.cancel_event.is_set()
         stop([job.id], card)
     eventually(lambda: job.done)
     assert not isinstance(job.last, Succeeded)
@@ -78,7 +78,7 @@ def test_a_batch_reads_no_more_photos_than_fit(
     with served.work.held():
         go.fn(given, gr.Request(headers={}))
         assert len(opened) <= 4 + 2  # the line's places, the one that runs, and one too many
-        for job in list(served.queue._board._tickets.values()):  # type: ignore[attr-defined]
+        for job in list(served.queue._open_jobs._jobs.values()):  # type: ignore[attr-defined]
             job.cancel()
     opened.clear()
     path.write_bytes(b"no photo")
@@ -89,7 +89,7 @@ def test_a_batch_reads_no_more_photos_than_fit(
 
 
 def test_deleting_a_video_deletes_every_copy(served: Served, temp: Path, data: bytes) -> None:
-    card = served.visitors.known(None)
+    card = served.visitors.ensure_id(None)
     job, other = (submitted(served, card, data) for _ in range(2))
     for each in (job, other):
         assert isinstance(ending(each), Succeeded)
@@ -109,7 +109,7 @@ def test_deleting_a_video_deletes_every_copy(served: Served, temp: Path, data: b
         target = next(iter(served.page.blocks.values()))
         chosen(by, gr.EventData(target, {"what": "remove", "job": one.id}), gr.Request(headers={}))
 
-    remove(job, served.visitors.known(None))
+    remove(job, served.visitors.ensure_id(None))
     assert copy.exists()
     remove(job, card)
     assert not any(path.exists() for path in (archive, copy, export))

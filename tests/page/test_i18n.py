@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from svd_core.web.page.i18n import USUAL, fixed, languages, texts_for
+from svd_core.web.page.i18n import DEFAULT_LANGUAGE, client_text, languages, texts_for
 
 PAGE = Path(__file__).parents[2] / "svd_core" / "web" / "page"
 
@@ -18,7 +18,7 @@ def asked(header: str) -> Any:
 
 
 def test_every_sentence_is_there_in_every_language_with_the_same_places() -> None:
-    usual = languages()[USUAL].sentences
+    usual = languages()[DEFAULT_LANGUAGE].sentences
     assert len(languages()) >= 2
     for texts in languages().values():
         assert set(texts.sentences) == set(usual)
@@ -30,10 +30,10 @@ def test_every_sentence_is_there_in_every_language_with_the_same_places() -> Non
 def test_another_language_is_another_text() -> None:
     same = [
         key
-        for key, sentence in languages()[USUAL].sentences.items()
+        for key, sentence in languages()[DEFAULT_LANGUAGE].sentences.items()
         if languages()["de"].sentences[key] == sentence
     ]
-    assert len(same) < len(languages()[USUAL].sentences) / 8
+    assert len(same) < len(languages()[DEFAULT_LANGUAGE].sentences) / 8
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_numbers_follow_the_language() -> None:
 
 def test_a_sentence_with_places_cannot_be_left_to_the_browser() -> None:
     with pytest.raises(AssertionError):
-        fixed("done")
+        client_text("done")
 
 
 def test_no_sentence_is_left_over_and_none_is_missing() -> None:
     """Keys stand in the code as they are, or are put together from the names they belong to."""
     code = "\n".join(path.read_text(encoding="utf-8") for path in PAGE.glob("*.py"))
     named = set(re.findall(r"""(?:say|fixed)\(\s*"(\w+)\"""", code))
-    known = set(languages()[USUAL].sentences)
+    known = set(languages()[DEFAULT_LANGUAGE].sentences)
     assert named <= known
     put_together = {key for key in known for start in STARTS if key.startswith(start)}
     mentioned = {key for key in known if f'"{key}"' in code or f"'{key}'" in code}

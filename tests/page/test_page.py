@@ -39,7 +39,7 @@ from svd_core.web.page.controls import Changes
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import find_examples
 from svd_core.web.page.i18n import texts_for
-from svd_core.web.page.player import Screen
+from svd_core.web.page.player import Player
 from tests.fakes.engines import READY, Served, examples, photo, retention, serve
 from tests.fakes.work import FakeWork, front_queue, inline_queue, worker_queue
 
@@ -345,13 +345,13 @@ def test_mcp_offers_one_documented_tool_that_works(served: Served, a_photo: Path
 
 class TestWatching:
     @pytest.fixture
-    def screen(self) -> Screen:
+    def screen(self) -> Player:
         with gr.Blocks():
-            return Screen(
-                line=gr.HTML(), forming=gr.HTML(), player=gr.Video(), result=gr.Column(),
-                summary=gr.HTML(), generate=gr.Button(), sheet=gr.Button(), stop=gr.Button(),
-                current=gr.State([]), wanted=gr.State([]), playing=gr.State(None),
-                dials={"seed": gr.Textbox(), "fps": gr.Slider(), "interpolation": gr.Radio()},
+            return Player(
+                line=gr.HTML(), preview=gr.HTML(), video=gr.Video(), result=gr.Column(),
+                summary=gr.HTML(), generate=gr.Button(), drafts=gr.Button(), stop=gr.Button(),
+                current=gr.State([]), to_follow=gr.State([]), playing=gr.State(None),
+                controls={"seed": gr.Textbox(), "fps": gr.Slider(), "interpolation": gr.Radio()},
             )  # fmt: skip
 
     @pytest.fixture
@@ -365,24 +365,24 @@ class TestWatching:
             yield Backend(queue, lambda: READY, keep.results, keep.remove)
 
     def test_the_end_shows_the_video_and_writes_the_seed_back(
-        self, screen: Screen, backend: Backend, a_photo: Path
+        self, screen: Player, backend: Backend, a_photo: Path
     ) -> None:
         job = backend.submit(a_photo.read_bytes(), {"seed": 9})
-        *_, last = screen.watch(job, SAY)
-        assert last[screen.dials["seed"]] == "9"
-        assert last[screen.player]["value"].is_file()
+        *_, last = screen.follow(job, SAY)
+        assert last[screen.controls["seed"]] == "9"
+        assert last[screen.video]["value"].is_file()
         assert last[screen.generate].interactive
         assert not last[screen.stop].interactive
 
     def test_the_first_change_comes_at_once(
-        self, screen: Screen, backend: Backend, work: FakeWork, a_photo: Path
+        self, screen: Player, backend: Backend, work: FakeWork, a_photo: Path
     ) -> None:
         with work.held():
             for before in ("", "Waiting · 1 video ahead of yours"):
                 job = backend.submit(a_photo.read_bytes(), {})
                 first = screen.begin([job], SAY)
                 assert before in first[screen.line]
-                assert before in next(screen.watch(job, SAY))[screen.line]
+                assert before in next(screen.follow(job, SAY))[screen.line]
                 assert first[screen.stop].interactive
                 assert not first[screen.generate].interactive
                 assert first[screen.current] == [job.id]
@@ -390,18 +390,18 @@ class TestWatching:
                     time.sleep(0.01)
 
     def test_leaving_does_not_stop_the_job_and_coming_back_finds_it(
-        self, screen: Screen, backend: Backend, a_photo: Path
+        self, screen: Player, backend: Backend, a_photo: Path
     ) -> None:
-        visitor = backend.visitors.known(None)
-        watching = screen.watch(backend.submit(a_photo.read_bytes(), {}, visitor), SAY)
+        visitor = backend.session_ids.ensure_id(None)
+        watching = screen.follow(backend.submit(a_photo.read_bytes(), {}, visitor), SAY)
         next(watching)
         watching.close()  # type: ignore[attr-defined]  # it is a generator
         (job,) = backend.jobs(visitor)
-        *_, last = screen.watch(job, SAY)
-        assert last[screen.player]["value"].is_file()
+        *_, last = screen.follow(job, SAY)
+        assert last[screen.video]["value"].is_file()
 
     def test_jobs_are_their_visitors_alone(self, backend: Backend, a_photo: Path) -> None:
-        ann, bob = backend.visitors.known(None), backend.visitors.known(None)
+        ann, bob = backend.session_ids.ensure_id(None), backend.session_ids.ensure_id(None)
         job = backend.submit(a_photo.read_bytes(), {}, ann)
         assert backend.job(job.id, ann) is not None
         assert backend.job(job.id, bob) is None
@@ -416,35 +416,35 @@ class TestWatching:
         assert job.options.owner == ""
         assert backend.jobs(card) == []
         assert backend.job(job.id, card) is None
-        assert backend.visitors.known(card) != backend.visitors.known(card)
+        assert backend.session_ids.ensure_id(card) != backend.session_ids.ensure_id(card)
 
     @pytest.mark.parametrize("job_id", [None, "", "0" * 32, 7, {"a": 1}, ["x"]])
     def test_an_id_that_means_nothing_finds_nothing(self, backend: Backend, job_id: object) -> None:
-        assert backend.job(job_id, backend.visitors.known(None)) is None
+        assert backend.job(job_id, backend.session_ids.ensure_id(None)) is None
 
     def test_a_stopped_job_says_how_far_it_came(
-        self, screen: Screen, backend: Backend, work: FakeWork, a_photo: Path
+        self, screen: Player, backend: Backend, work: FakeWork, a_photo: Path
     ) -> None:
         seen: deque[Changes] = deque(maxlen=1)
         with work.held():
             job = backend.submit(a_photo.read_bytes(), {})
-            for change in screen.watch(job, SAY):
+            for change in screen.follow(job, SAY):
                 seen.append(change)
                 if "step 2 of 8" in change[screen.line]:
                     job.cancel()
         assert "Stopped at step 2 of 8" in seen[0][screen.line]
-        assert screen.forming not in seen[0]
+        assert screen.preview not in seen[0]
         assert seen[0][screen.generate].interactive
         assert job.last == Stopped()
 
-    def test_a_refusal_is_said_on_top_and_beside_its_field(self, screen: Screen) -> None:
-        changes = screen.refused(InvalidRequest("fps", "fps must be a whole number."), SAY)
+    def test_a_refusal_is_said_on_top_and_beside_its_field(self, screen: Player) -> None:
+        changes = screen.show_error(InvalidRequest("fps", "fps must be a whole number."), SAY)
         assert "fps must be a whole number" in changes[screen.line]
-        assert changes[screen.dials["fps"]]["info"] == "fps must be a whole number."
+        assert changes[screen.controls["fps"]]["info"] == "fps must be a whole number."
         assert changes[screen.generate].interactive
 
     def test_a_failure_is_shown_and_said(
-        self, screen: Screen, a_photo: Path, tmp_path: Path
+        self, screen: Player, a_photo: Path, tmp_path: Path
     ) -> None:
         def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
             yield Progress(stage=Stage.ENCODING)
@@ -452,11 +452,11 @@ class TestWatching:
 
         with inline_queue(tmp_path, work) as queue:
             backend = plain_backend(queue, tmp_path)
-            *_, last = screen.watch(backend.submit(a_photo.read_bytes(), {}), SAY)
+            *_, last = screen.follow(backend.submit(a_photo.read_bytes(), {}), SAY)
         assert "fewer frames" in last[screen.line]
         assert last[screen.generate].interactive
 
-    def test_any_queue_will_do(self, screen: Screen, a_photo: Path, tmp_path: Path) -> None:
+    def test_any_queue_will_do(self, screen: Player, a_photo: Path, tmp_path: Path) -> None:
         video = replace(VIDEO, path=tmp_path / "x.mp4")
 
         def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
@@ -465,8 +465,8 @@ class TestWatching:
 
         with inline_queue(tmp_path, work) as queue:
             job = plain_backend(queue, tmp_path).submit(a_photo.read_bytes(), {})
-            *_, last = screen.watch(job, SAY)
-            assert last[screen.player]["value"] == video.path
+            *_, last = screen.follow(job, SAY)
+            assert last[screen.video]["value"] == video.path
             assert queue.get(job.id).last == Succeeded(video)
 
 

@@ -22,8 +22,8 @@ from svd_core.settings import Settings
 from svd_core.storage import ResultStore
 from svd_core.web.address_quota import AddressQuota
 from svd_core.web.client_address import client_address
-from svd_core.web.page import Backend, Visitors
-from svd_core.web.page.error_translation import core
+from svd_core.web.page import Backend, SessionIds
+from svd_core.web.page.error_translation import translate
 from svd_core.web.page.i18n import languages
 from svd_core.web.server import watchers
 from tests.fakes.engines import READY, photo, serve
@@ -45,21 +45,21 @@ def picture(tmp_path: Path) -> bytes:
 def test_numbers_of_earlier_versions_count_where_they_have_jobs() -> None:
     old, made_up = "a" * 32, "b" * 32
     owner = "page:" + hashlib.sha256(old.encode()).hexdigest()[:32]
-    visitors = Visitors(b"secret", lambda asked: asked == owner)
-    assert visitors.known(old) == old
+    visitors = SessionIds(b"secret", lambda asked: asked == owner)
+    assert visitors.ensure_id(old) == old
     assert visitors.owner(old) == owner
-    assert visitors.known(made_up) != made_up
+    assert visitors.ensure_id(made_up) != made_up
     assert visitors.owner(made_up) == ""
 
 
 def test_a_number_is_drawn_once_and_kept() -> None:
-    visitors = Visitors(b"secret")
-    card = visitors.known(None)
-    assert visitors.known(card) == card
-    assert Visitors(b"secret").known(card) == card  # after a restart
-    assert visitors.known(None) != card
+    visitors = SessionIds(b"secret")
+    card = visitors.ensure_id(None)
+    assert visitors.ensure_id(card) == card
+    assert SessionIds(b"secret").ensure_id(card) == card  # after a restart
+    assert visitors.ensure_id(None) != card
     assert visitors.owner(card).startswith("page:")
-    assert visitors.owner(card) == Visitors(b"secret").owner(card)
+    assert visitors.owner(card) == SessionIds(b"secret").owner(card)
     assert card[:32] not in visitors.owner(card)
 
 
@@ -68,16 +68,16 @@ def forged(card: str) -> list[object]:
     return [
         None, 7, {}, [card], "", "0" * 32, "0" * 64, card[:32], card[32:], card[:-1], card.upper(),
         f"{card}0", other + card[1:], card[:-1] + ("0" if card[-1] != "0" else "1"),
-        Visitors(b"other").known(None), card[:32] + "\u0660" * 32, f"{card}\n",
+        SessionIds(b"other").ensure_id(None), card[:32] + "\u0660" * 32, f"{card}\n",
     ]  # fmt: skip
 
 
 def test_nobody_makes_up_visitors() -> None:
-    visitors = Visitors(b"secret")
-    for card in forged(visitors.known(None)):
+    visitors = SessionIds(b"secret")
+    for card in forged(visitors.ensure_id(None)):
         assert visitors.owner(card) == "", card
-        assert visitors.known(card) != card
-    assert Visitors().owner(Visitors().known(None)) == ""
+        assert visitors.ensure_id(card) != card
+    assert SessionIds().owner(SessionIds().ensure_id(None)) == ""
 
 
 # Places in line.
@@ -98,7 +98,7 @@ def test_jobs_of_nobody_share_one_limit(queue: TableQueue) -> None:
     with pytest.raises(QueueFull) as error:
         put(queue)
     assert "without a name" in error.value.message
-    assert core(error.value.message, languages()["de"]) != error.value.message
+    assert translate(error.value.message, languages()["de"]) != error.value.message
     put(queue, "ann"), put(queue, "ann")
     with pytest.raises(QueueFull, match="of your videos"):
         put(queue, "ann")
@@ -136,7 +136,7 @@ def test_no_photo_is_decoded_for_a_line_that_is_full(
 ) -> None:
     backend, opened = a_backend(queue, tmp_path), []
     monkeypatch.setattr("svd_core.web.page.backend.open_photo", opened.append)
-    card = backend.visitors.known(None)
+    card = backend.session_ids.ensure_id(None)
     assert backend.room(card) == 2
     for _ in range(2):
         backend.submit(picture, {}, card)
@@ -145,7 +145,7 @@ def test_no_photo_is_decoded_for_a_line_that_is_full(
             backend.submit(picture, {}, card)
     assert len(opened) == 2
     assert backend.room(card) == 0
-    assert backend.room(backend.visitors.known(None)) == 2
+    assert backend.room(backend.session_ids.ensure_id(None)) == 2
 
 
 def test_the_api_reads_no_photo_for_a_line_that_is_full(
@@ -170,24 +170,24 @@ def test_an_address_has_a_quota_where_one_is_set(
     queue: TableQueue, tmp_path: Path, picture: bytes
 ) -> None:
     backend = a_backend(queue, tmp_path, quota=AddressQuota(1))
-    first = backend.submit(picture, {}, backend.visitors.known(None), address="192.0.2.1")
+    first = backend.submit(picture, {}, backend.session_ids.ensure_id(None), address="192.0.2.1")
     with pytest.raises(QueueFull) as error:
-        backend.submit(picture, {}, backend.visitors.known(None), address="192.0.2.1")
+        backend.submit(picture, {}, backend.session_ids.ensure_id(None), address="192.0.2.1")
     assert "network address" in error.value.message
-    assert core(error.value.message, languages()["de"]) != error.value.message
-    backend.submit(picture, {}, backend.visitors.known(None), address="192.0.2.2")
+    assert translate(error.value.message, languages()["de"]) != error.value.message
+    backend.submit(picture, {}, backend.session_ids.ensure_id(None), address="192.0.2.2")
     backend.submit(picture, {}, address="2001:db8::1")
     with pytest.raises(QueueFull, match="network address"):
         backend.submit(picture, {}, address="2001:db8::2")
     token = client_address.set("192.0.2.2")
     try:
         with pytest.raises(QueueFull, match="network address"):
-            backend.submit(picture, {}, backend.visitors.known(None))
+            backend.submit(picture, {}, backend.session_ids.ensure_id(None))
     finally:
         client_address.reset(token)
     first.cancel()
     eventually(lambda: first.done)
-    backend.submit(picture, {}, backend.visitors.known(None), address="192.0.2.1")
+    backend.submit(picture, {}, backend.session_ids.ensure_id(None), address="192.0.2.1")
 
 
 def test_without_a_quota_addresses_do_not_count(
@@ -195,7 +195,7 @@ def test_without_a_quota_addresses_do_not_count(
 ) -> None:
     backend = a_backend(queue, tmp_path)
     for _ in range(5):
-        backend.submit(picture, {}, backend.visitors.known(None), address="192.0.2.1")
+        backend.submit(picture, {}, backend.session_ids.ensure_id(None), address="192.0.2.1")
 
 
 def test_a_submit_that_fails_takes_nothing_of_the_quota() -> None:
@@ -239,7 +239,7 @@ def test_of_many_watchers_of_a_job_the_newest_stay(tmp_path: Path, picture: byte
         assert all(isinstance(each[-1], TooManyWatchers) for each in seen[:-MAX_WATCHERS])
         told = seen[0][-1]
         assert isinstance(told, TooManyWatchers)
-        assert core(told.message, languages()["de"]) != told.message
+        assert translate(told.message, languages()["de"]) != told.message
         work.go.set()
         for thread in threads:
             thread.join(30)
@@ -275,7 +275,7 @@ def test_watching_one_own_job_keeps_nobody_from_theirs(tmp_path: Path, picture: 
     work = FakeWork(tmp_path)
     with serve(tmp_path, work, settings=settings) as served, work.held():
         visitors = served.visitors
-        card = visitors.known(None)
+        card = visitors.ensure_id(None)
         job = served.queue.submit(
             VideoRequest(picture, VideoParams()), JobOptions(owner=visitors.owner(card))
         )
@@ -322,7 +322,7 @@ def test_a_video_may_cost_so_much(limits: CostLimits, steps: int, frames: int) -
                 limits.limited(replace(most, **{name: value}), XT)
             assert error.value.field == name
             assert str(value - 1) in error.value.message
-            assert core(error.value.message, languages()["de"]) != error.value.message
+            assert translate(error.value.message, languages()["de"]) != error.value.message
 
 
 def test_what_is_left_open_is_cut_to_the_limit() -> None:

@@ -1,7 +1,7 @@
-"""The page: what is on it (`layout`), what it says (`texts.toml`) and looks like (`theme`)."""
+"""The Gradio page: components and bindings, texts in two languages, style sheet and scripts."""
 
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.layout import build_page
-from svd_core.web.page.session_id import Visitors
+from svd_core.web.page.session_id import SessionIds
 
-__all__ = ["Backend", "Visitors", "build_page"]
+__all__ = ["Backend", "SessionIds", "build_page"]

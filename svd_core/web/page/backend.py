@@ -1,4 +1,4 @@
-"""What stands behind the page: the queue it submits to, and where results lie."""
+"""Backend of the page: submits to the job queue and finds the jobs of a session."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +14,8 @@ from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
 from svd_core.web.address_quota import AddressQuota
 from svd_core.web.client_address import client_address
-from svd_core.web.page.job_memo import memo, note
-from svd_core.web.page.session_id import Visitors
+from svd_core.web.page.job_memo import read_memo, to_memo
+from svd_core.web.page.session_id import SessionIds
 
 NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the camera."
 
@@ -33,74 +33,79 @@ class Backend:
     speed_ups: SpeedUps = SpeedUps()  # noqa: RUF009 - frozen
     costs: CostLimits = CostLimits()  # noqa: RUF009 - frozen
     quota: AddressQuota = field(default_factory=AddressQuota)
-    visitors: Visitors = field(default_factory=Visitors)
+    session_ids: SessionIds = field(default_factory=SessionIds)
 
     def submit(
         self,
         image: bytes | None,
         values: Mapping[str, object],
-        visitor: object = None,
-        kept: str = "",
+        session_id: object = None,
+        job_memo: str = "",
         address: str | None = None,
     ) -> Job:
         """Put a job in line. `values` by core names; empty fields (None) are left to the defaults.
-        `kept`: a note, see `memo`. `address`: of the client, by default the one that is answered.
+        `job_memo`: see the module of that name. `address`: of the client, by default the one that
+        is answered.
 
         Raises `InvalidRequest` (and with it `InvalidImage`), `QueueFull`.
         """
         if image is None:
             raise InvalidImage(NO_PHOTO)
-        self.queue.ensure_room(JobOptions(owner=self.visitors.owner(visitor)))
+        self.queue.ensure_room(JobOptions(owner=self.session_ids.owner(session_id)))
         open_photo(image)  # a photo that cannot be used should not wait its turn to hear so
         given = {name: value for name, value in values.items() if value is not None}
         request = VideoRequest(image, VideoParams.from_mapping(given))
-        return self.put(request, visitor, kept, address)
+        return self.submit_request(request, session_id, job_memo, address)
 
-    def put(
-        self, request: VideoRequest, visitor: object, kept: str = "", address: str | None = None
+    def submit_request(
+        self,
+        request: VideoRequest,
+        session_id: object,
+        job_memo: str = "",
+        address: str | None = None,
     ) -> Job:
         """Raises `QueueFull`, `ServerStopping`, and `InvalidRequest` for a speed or a checkpoint
         that this server does not have, and for what costs more than it allows."""
         self.speed_ups.check(request.params.speed)
         checkpoint = self.status().offer.named(request.params.model)
         request = replace(request, params=self.costs.limited(request.params, checkpoint))
-        owner = self.visitors.owner(visitor)
-        kept = kept or (note(continues=request.continues) if request.continues else "")
-        options = JobOptions(owner=owner, keep_photo=bool(owner), memo=kept)
+        owner = self.session_ids.owner(session_id)
+        job_memo = job_memo or (to_memo(continues=request.continues) if request.continues else "")
+        options = JobOptions(owner=owner, keep_photo=bool(owner), memo=job_memo)
         return self.quota.submit(
             client_address.get() if address is None else address,
             lambda: self.queue.submit(request, options),
         )
 
-    def room(self, visitor: object) -> int:
+    def room(self, session_id: object) -> int:
         """How many more jobs of this visitor the queue takes now."""
-        return self.queue.room(self.visitors.owner(visitor))
+        return self.queue.room(self.session_ids.owner(session_id))
 
-    def again(self, job: Job, change: Callable[[VideoParams], VideoParams]) -> VideoRequest:
+    def rerun(self, job: Job, change: Callable[[VideoParams], VideoParams]) -> VideoRequest:
         """The request of `job` with other settings. Raises `InvalidImage` without its photo."""
         photo = self.queue.photo(job.id)
         if photo is None or job.params is None:
             raise InvalidImage("The photo of this video is gone; upload it again.")
-        return VideoRequest(photo, change(job.params), memo(job).get("continues"))
+        return VideoRequest(photo, change(job.params), read_memo(job).get("continues"))
 
-    def longer(self, job: Job) -> VideoRequest:
+    def extend(self, job: Job) -> VideoRequest:
         """The request that goes on where the video of `job` ends. Raises `UnknownJob`,
         `InvalidRequest`."""
         params = job.params or VideoParams()
         return continuing(self.results, job.id, with_new_seed(params))
 
-    def jobs(self, visitor: object) -> Sequence[Job]:
+    def jobs(self, session_id: object) -> Sequence[Job]:
         """This visitor's jobs, the newest first."""
-        owner = self.visitors.owner(visitor)
+        owner = self.session_ids.owner(session_id)
         return self.queue.of_owner(owner) if owner else []
 
-    def job(self, job_id: object, visitor: object) -> Job | None:
+    def job(self, job_id: object, session_id: object) -> Job | None:
         """The job of an id that a browser sent, if it is this visitor's."""
         try:
             job = self.queue.get(job_id) if isinstance(job_id, str) else None
         except SvdError:
             return None
-        owner = self.visitors.owner(visitor)
+        owner = self.session_ids.owner(session_id)
         return job if job is not None and owner and job.options.owner == owner else None
 
 

@@ -1,4 +1,4 @@
-"""Several photos at once: a job for each, with the settings on screen."""
+"""Batch panel: one job for each of several photos, with the settings on screen."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ from svd_core.jobs import Job
 from svd_core.media.image import MAX_BYTES
 from svd_core.web.page.components import Files
 from svd_core.web.page.controls import Changes
-from svd_core.web.page.error_translation import core
+from svd_core.web.page.error_translation import translate
 from svd_core.web.page.formatting import error_html, status_html
-from svd_core.web.page.i18n import fixed, texts_for
-from svd_core.web.page.job_watch import then_watch
-from svd_core.web.page.page_state import Studio
+from svd_core.web.page.i18n import client_text, texts_for
+from svd_core.web.page.job_watch import then_follow
+from svd_core.web.page.page_state import PageState
 
 MAX_PHOTOS = 100
 """Of one click. Each is decoded, and the line has 32 places unless the server is told otherwise."""
@@ -29,48 +29,48 @@ PHOTOS = [
 @dataclass(frozen=True)
 class Batch:
     photos: Files
-    go: gr.Button
-    said: gr.HTML
+    button: gr.Button
+    message: gr.HTML
 
     @classmethod
     def build(cls) -> "Batch":
-        with gr.Tab(fixed("batch"), elem_id="batch", render_children=True):
+        with gr.Tab(client_text("batch"), elem_id="batch", render_children=True):
             return cls(
                 Files(
-                    label=fixed("batch_photos"),
+                    label=client_text("batch_photos"),
                     file_count="multiple",
                     file_types=PHOTOS,
                     height=140,
                     elem_id="photos",
                 ),
-                gr.Button(fixed("batch_go"), elem_id="batch-go"),
+                gr.Button(client_text("batch_go"), elem_id="batch-go"),
                 gr.HTML("", elem_id="batch-said"),
             )
 
 
-def wire_batch(studio: Studio, batch: Batch) -> None:
+def bind_batch(state: PageState, batch: Batch) -> None:
     def on_go(given: dict[Any, Any], request: gr.Request) -> Changes:
-        say, visitor = texts_for(request), studio.known(given[studio.visitor])
-        values = studio.values(given)
+        t, session_id = texts_for(request), state.ensure_session_id(given[state.session])
+        values = state.values(given)
         jobs: list[Job] = []
         lines = []
         for name in (given[batch.photos] or [])[:MAX_PHOTOS]:
             try:
-                jobs.append(studio.backend.submit(_read(Path(name)), values, visitor))
+                jobs.append(state.backend.submit(_read(Path(name)), values, session_id))
             except QueueFull as error:  # so it is for the others, which need not be read
-                lines.append(error_html(core(error.message, say)))
+                lines.append(error_html(translate(error.message, t)))
                 break
             except SvdError as error:
-                lines.append(error_html(f"{Path(name).name}: {core(error.message, say)}"))
+                lines.append(error_html(f"{Path(name).name}: {translate(error.message, t)}"))
         if jobs:
-            lines.insert(0, status_html(say("batch_taken", count=len(jobs))))
+            lines.insert(0, status_html(t("batch_taken", count=len(jobs))))
         if not lines:
-            lines.append(error_html(say("batch_none")))
-        changes: Changes = {batch.said: "".join(lines), studio.visitor: visitor}
-        return changes | studio.turn_to(jobs, visitor, say) if jobs else changes
+            lines.append(error_html(t("batch_none")))
+        changes: Changes = {batch.message: "".join(lines), state.session: session_id}
+        return changes | state.show_jobs(jobs, session_id, t) if jobs else changes
 
-    inputs: set[Block] = {batch.photos, *studio.asked}
-    then_watch(studio, batch.go.click, on_go, inputs, batch.said)
+    inputs: set[Block] = {batch.photos, *state.inputs}
+    then_follow(state, batch.button.click, on_go, inputs, batch.message)
 
 
 def _read(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Gradio's components, less what would keep the core from doing its own work.
+"""Gradio components whose values reach the core unchanged.
 
 None of them fetches an address that a visitor sent in place of a file, as stock ones do; every
 input of the page is one of these.
@@ -38,7 +38,7 @@ class Photo(gr.Image):
         if payload is None:
             return None
         if payload.url and payload.url.startswith("data:"):
-            return _decoded(payload.url)
+            return _decode_data_uri(payload.url)
         if payload.path is None:
             return None
         with Path(payload.path).open("rb") as file:
@@ -53,7 +53,7 @@ class Photo(gr.Image):
         return None if value is None else ImageData(path=str(value), orig_name="photo.jpg")
 
 
-class Dial(gr.Slider):
+class Slider(gr.Slider):
     """A slider whose range is checked by the core, so that page and API say the same sentence."""
 
     is_template = True
@@ -63,7 +63,7 @@ class Dial(gr.Slider):
         return payload
 
 
-class Entry(gr.Textbox):
+class NumberField(gr.Textbox):
     """A field for a number that may be left empty; the core reads the text and checks the range.
 
     (Gradio's own number field turns an empty value into 0.)
@@ -82,7 +82,7 @@ class Entry(gr.Textbox):
         return {"type": "number"}
 
 
-class Choice(gr.Radio):
+class RadioChoice(gr.Radio):
     """One of a few words, checked by the core."""
 
     is_template = True
@@ -92,7 +92,7 @@ class Choice(gr.Radio):
         return payload
 
 
-class Pick(gr.Radio):
+class ModelChoice(gr.Radio):
     """One of some names, of which the first is what is taken where nothing is asked for."""
 
     is_template = True
@@ -113,7 +113,7 @@ class Pick(gr.Radio):
         return self.choices[0][1] if self.choices else None
 
 
-class Tick(gr.Checkbox):
+class Checkbox(gr.Checkbox):
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
@@ -125,14 +125,14 @@ class Files(gr.File):
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
 
-class Kept(gr.BrowserState):
+class BrowserState(gr.BrowserState):
     """What the browser keeps beyond a reload."""
 
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
 
-class Clip(gr.Video):
+class VideoPlayer(gr.Video):
     """A player of files that are known to be playable.
 
     Stock probes each file where an `ffmpeg` is on PATH, and fails if no `ffprobe` is beside it.
@@ -144,7 +144,7 @@ class Clip(gr.Video):
         return None if value is None else FileData(path=str(value))
 
 
-def _decoded(url: str) -> bytes:
+def _decode_data_uri(url: str) -> bytes:
     try:
         return base64.b64decode(url.partition(",")[2], validate=True)
     except binascii.Error:

@@ -1,4 +1,4 @@
-"""A file that is made at a click and handed over as a download."""
+"""Download button whose file is made at the click."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,29 +9,29 @@ import gradio as gr
 from gradio.blocks import Block
 
 from svd_core.temp_folder import place_for, remove_copies
-from svd_core.web.page.page_events import QUICK
+from svd_core.web.page.page_events import UNQUEUED_EVENT
 from svd_core.web.page.scripts import script
 
 
 @dataclass(frozen=True)
-class Handed:
+class DownloadButton:
     """`file` is not seen; once a file is in it, the script clicks it."""
 
-    go: gr.Button
+    button: gr.Button
     file: gr.DownloadButton
 
     @classmethod
-    def build(cls, label: Any, elem_id: str, **options: Any) -> "Handed":
+    def build(cls, label: Any, elem_id: str, **options: Any) -> "DownloadButton":
         go = gr.Button(label, elem_id=elem_id, **options)
         return cls(go, gr.DownloadButton("", visible="hidden", elem_id=f"{elem_id}-file"))
 
-    def wire(self, make: Callable[..., Any], inputs: Any, *outputs: Block) -> None:
+    def bind(self, make: Callable[..., Any], inputs: Any, *outputs: Block) -> None:
         """`make` returns changes; with a file among them, the download begins."""
-        made = self.go.click(make, inputs, [self.file, *outputs], **QUICK)
-        take = script("download.js").replace("ELEM_ID", f"{self.go.elem_id}-file")
+        made = self.button.click(make, inputs, [self.file, *outputs], **UNQUEUED_EVENT)
+        take = script("download.js").replace("ELEM_ID", f"{self.button.elem_id}-file")
         made.success(None, js=take, api_visibility="private")
 
-    def place(self, name: str, key: str) -> Path:
+    def path_for(self, name: str, key: str) -> Path:
         """Where to write a file of that name for `key`, the id of a job or another secret: in the
         folder of temporary files, in the place of an earlier one."""
         path = place_for(Path(self.file.GRADIO_CACHE), key, name)

@@ -1,4 +1,4 @@
-"""Files dropped anywhere on the page: a video brings its settings, a photo becomes the photo.
+"""Drop zone: files dropped anywhere on the page go to the field that takes them.
 
 Several photos go to the panel for them; a hint says what will be while a file is over the page.
 
@@ -9,9 +9,9 @@ what is dropped on them while they hold a file, so theirs are placed here too.
 
 import gradio as gr
 
-from svd_core.web.page.i18n import fixed
+from svd_core.web.page.i18n import client_text
 from svd_core.web.page.scripts import script
 
 
-def anywhere() -> None:
-    gr.HTML(fixed("drop"), elem_id="drop", padding=False, js_on_load=script("drop_zone.js"))
+def drop_zone() -> None:
+    gr.HTML(client_text("drop"), elem_id="drop", padding=False, js_on_load=script("drop_zone.js"))

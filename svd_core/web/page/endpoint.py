@@ -1,4 +1,4 @@
-"""The page's one public endpoint, `/generate`, for Gradio's clients and for MCP."""
+"""The page's one public endpoint, `/generate`, for Gradio clients and MCP."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import gradio as gr
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
 from svd_core.web.page.backend import Backend
-from svd_core.web.page.error_translation import core
+from svd_core.web.page.error_translation import translate
 from svd_core.web.page.formatting import progress_text, summary
 from svd_core.web.page.i18n import Texts, texts_for
 
@@ -84,16 +84,16 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
             "interpolation": interpolation,
             "model": model,
         }
-        say = texts_for(request)
+        t = texts_for(request)
         try:
             for event in backend.submit(image, values, address=_address(request)).events():
                 if isinstance(event, Progress):
-                    _tell(progress, event, say)
+                    _report(progress, event, t)
                 else:
                     video = _video(event)
         except SvdError as error:
-            raise gr.Error(core(error.message, say), print_exception=False) from None
-        return video.path, video.seed, summary(video, say)
+            raise gr.Error(translate(error.message, t), print_exception=False) from None
+        return video.path, video.seed, summary(video, t)
 
     return generate
 
@@ -117,6 +117,6 @@ def _video(event: Event) -> Video:
             raise AssertionError(event)
 
 
-def _tell(progress: gr.Progress, event: Progress, say: Texts) -> None:
+def _report(progress: gr.Progress, event: Progress, t: Texts) -> None:
     counted = (event.step, event.total) if event.total else None
-    progress(counted, desc=progress_text(event, say))
+    progress(counted, desc=progress_text(event, t))

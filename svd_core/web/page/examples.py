@@ -1,4 +1,4 @@
-"""Example photos and the videos that were made from them."""
+"""Example photos with the videos made from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from gradio.events import Dependency
 from svd_core.media.image import open_photo
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import status_html
-from svd_core.web.page.i18n import fixed, texts_for
-from svd_core.web.page.job_watch import play_smoothly
-from svd_core.web.page.page_events import QUICK
-from svd_core.web.page.page_state import Studio
+from svd_core.web.page.i18n import client_text, texts_for
+from svd_core.web.page.job_watch import play_interpolated
+from svd_core.web.page.page_events import UNQUEUED_EVENT
+from svd_core.web.page.page_state import PageState
 
 
 @dataclass(frozen=True)
@@ -45,30 +45,30 @@ def _is_landscape(photo: Path) -> bool:
 
 
 def example_strip(found: Sequence[Example]) -> list[gr.Button]:
-    with gr.Tab(fixed("examples"), id="examples"), gr.Row(elem_id="examples"):
+    with gr.Tab(client_text("examples"), id="examples"), gr.Row(elem_id="examples"):
         return [gr.Button(each.name, icon=str(each.photo), min_width=96) for each in found]
 
 
-def wire_examples(
-    found: Sequence[Example], buttons: Sequence[gr.Button], studio: Studio, opened: Dependency
+def bind_examples(
+    found: Sequence[Example], buttons: Sequence[gr.Button], state: PageState, opened: Dependency
 ) -> None:
     """A click shows a photo with its finished video, first as it was made and then smoothly.
 
     `opened`: the page is, with the first example in the player or with a job of the visitor.
     """
-    screen = studio.screen
+    player = state.player
 
-    play_smoothly(studio, opened)
+    play_interpolated(state, opened)
     for example, button in zip(found, buttons, strict=True):
 
         def show(request: gr.Request, example: Example = example) -> Changes:
             line = status_html(texts_for(request)("example", name=example.name))
-            return screen.cleared() | {
-                studio.photo: str(example.photo),
-                screen.line: line,
-                screen.playing: {"example": example.name},
-                screen.player: gr.update(value=str(example.video), visible=True),
+            return player.clear() | {
+                state.photo: str(example.photo),
+                player.line: line,
+                player.playing: {"example": example.name},
+                player.video: gr.update(value=str(example.video), visible=True),
             }
 
-        shown = button.click(show, None, [studio.photo, *screen.outputs], **QUICK)
-        play_smoothly(studio, shown)
+        shown = button.click(show, None, [state.photo, *player.outputs], **UNQUEUED_EVENT)
+        play_interpolated(state, shown)

@@ -1,4 +1,4 @@
-"""Crop preview: a window over the photo that shows what the model will see, before anything runs.
+"""Crop preview: a window over the photo that shows what the model will see.
 
 The photo is decoded once and sent to the browser once. After that a change of framing costs
 milliseconds and a few bytes of HTML, since only the window moves. Its place comes from the core's
@@ -27,7 +27,7 @@ PREVIEW_SIDE = 1000
 """Longer side of the photo in the browser, in pixels: its place has half of that, and twice the
 pixels on a dense screen."""
 
-FRAMER_TTL_S = 3600.0
+PHOTO_TTL_S = 3600.0
 """Seconds for which a session's photo stays decoded after its last use."""
 
 WHOLE = 0.995
@@ -37,56 +37,56 @@ WHOLE = 0.995
 @dataclass(frozen=True)
 class Framing:
     """`preview`: the photo, or what is wrong with it. `window`: the part that the model will see.
-    `framer`: the decoded photo; None while there is none that can be used."""
+    `cached_photo`: the decoded photo; None while there is none that can be used."""
 
     preview: gr.HTML
     window: gr.HTML
-    framer: gr.State
+    cached_photo: gr.State
 
     @classmethod
     def build(cls) -> "Framing":
         preview = gr.HTML("", elem_id="photo-preview", js_on_load=script("photo.js"))
         window = gr.HTML("", elem_id="framing", js_on_load=script("crop.js"))
-        return cls(preview, window, gr.State(None, time_to_live=FRAMER_TTL_S))
+        return cls(preview, window, gr.State(None, time_to_live=PHOTO_TTL_S))
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.preview, self.window, self.framer]
+        return [self.preview, self.window, self.cached_photo]
 
-    def opened(self, image: bytes | None, say: Texts) -> Changes:
+    def open_photo(self, image: bytes | None, t: Texts) -> Changes:
         """The changes for a new photo, or for none."""
         if image is None:
-            return {self.framer: None, self.preview: "", self.window: ""}
+            return {self.cached_photo: None, self.preview: "", self.window: ""}
         try:
             framer = Framer(image)
-            source = picture(framer.small, PREVIEW_SIDE)
+            source = data_uri(framer.small, PREVIEW_SIDE)
         except SvdError as error:
-            return {self.framer: None, self.preview: refused_html(error, say), self.window: ""}
-        photo = f'<img alt="{escape(say("photo"))}" src="{source}">'
-        return {self.framer: framer, self.preview: _fitted(photo, framer.size)}
+            return {self.cached_photo: None, self.preview: refused_html(error, t), self.window: ""}
+        photo = f'<img alt="{escape(t("photo"))}" src="{source}">'
+        return {self.cached_photo: framer, self.preview: _fitted(photo, framer.size)}
 
-    def framed(
-        self, framer: Framer, values: Mapping[str, object], sizes: Sequence[Size], say: Texts
+    def update(
+        self, framer: Framer, values: Mapping[str, object], sizes: Sequence[Size], t: Texts
     ) -> Changes:
         """The changes for new framing parameters. `sizes`: what the checkpoint was trained for."""
         try:
             params = VideoParams.from_mapping(values)
             framed = framer.frame(sizes, params)
         except InvalidRequest as error:
-            return {self.window: refused_html(error, say)}
-        return {self.window: window_html(framer.size, framed, params, say)}
+            return {self.window: refused_html(error, t)}
+        return {self.window: window_html(framer.size, framed, params, t)}
 
 
-def window_html(photo: Size, framed: Framed, params: VideoParams, say: Texts) -> str:
+def window_html(photo: Size, framed: Framed, params: VideoParams, t: Texts) -> str:
     """The crop window, or the padded picture, with a caption. `photo`: its (width, height).
 
     A window that can be moved is a slider for keyboard and screen reader; see static/crop.js.
     """
     left, top, right, bottom = framed.box
     width, height = (right - left) / photo[0], (bottom - top) / photo[1]
-    caption = _caption(framed.size, width * height, say)
+    caption = _caption(framed.size, width * height, t)
     if framed.fit == "pad":
-        alt, source = escape(say("framing_alt")), picture(framed.image, PREVIEW_SIDE)
+        alt, source = escape(t("framing_alt")), data_uri(framed.image, PREVIEW_SIDE)
         shown = _fitted(f'<img class="svd-framed" alt="{alt}" src="{source}">', framed.size)
         return f"<figure>{shown}{caption}</figure>"
     place = (
@@ -99,7 +99,7 @@ def window_html(photo: Size, framed: Framed, params: VideoParams, say: Texts) ->
     axis, room, focus = (
         ("x", 1 - width, params.focus_x) if width < height else ("y", 1 - height, params.focus_y)
     )
-    name = escape(say("framing_move"))
+    name = escape(t("framing_move"))
     window = (
         f'<div class="svd-window" tabindex="0" role="slider" style="{place}" aria-label="{name}" '
         f'title="{name}" aria-orientation="{"horizontal" if axis == "x" else "vertical"}" '
@@ -110,7 +110,7 @@ def window_html(photo: Size, framed: Framed, params: VideoParams, say: Texts) ->
     return f"<figure>{_fitted(window, photo, data)}{caption}</figure>"
 
 
-def picture(image: Any, side: int) -> str:
+def data_uri(image: Any, side: int) -> str:
     """A PIL image as a data URI of a JPEG, its longer side at most `side` pixels; about 100 kB."""
     image = image.copy()
     image.thumbnail((side, side))
@@ -119,11 +119,11 @@ def picture(image: Any, side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def _caption(size: Size, share: float, say: Texts) -> str:
+def _caption(size: Size, share: float, t: Texts) -> str:
     """The size of the video, and how much of the photo is in it."""
     whole = share > WHOLE
-    kept = say("framing_whole") if whole else say("framing_kept", percent=round(100 * share))
-    pixels = say("framing_caption", width=size[0], height=size[1])
+    kept = t("framing_whole") if whole else t("framing_kept", percent=round(100 * share))
+    pixels = t("framing_caption", width=size[0], height=size[1])
     return f"<figcaption><span>{escape(pixels)} · </span>{escape(kept)}</figcaption>"
 
 

@@ -1,4 +1,4 @@
-"""What this visitor made: a gallery that plays, with each video's settings and what to do with it.
+"""Gallery: the videos of this session, with their settings and actions.
 
 It is read from the job table, so it survives reloads and restarts."""
 
@@ -17,13 +17,13 @@ from svd_core.jobs import Job
 from svd_core.media.ffmpeg import whole
 from svd_core.params import VideoParams
 from svd_core.web.page import formatting
-from svd_core.web.page.download_button import Handed
-from svd_core.web.page.error_translation import core
-from svd_core.web.page.i18n import Texts, fixed
+from svd_core.web.page.download_button import DownloadButton
+from svd_core.web.page.error_translation import translate
+from svd_core.web.page.i18n import Texts, client_text
 from svd_core.web.page.job_memo import is_draft
 from svd_core.web.page.scripts import script
 
-NAMES = (
+SHOWN_SETTINGS = (
     "model", "motion_bucket_id", "noise_aug_strength", "fps", "num_inference_steps", "num_frames",
     "min_guidance_scale", "max_guidance_scale",
 )  # fmt: skip
@@ -35,77 +35,77 @@ class Gallery:
     waiting: gr.HTML
     tiles: gr.HTML
     timer: gr.Timer
-    download: Handed
-    box: gr.Row
-    nothing: gr.HTML
+    download: DownloadButton
+    header: gr.Row
+    empty: gr.HTML
 
     @classmethod
     def build(cls) -> "Gallery":
-        with gr.Tab(fixed("history"), elem_id="history", id="history", render_children=True):
+        with gr.Tab(client_text("history"), elem_id="history", id="history", render_children=True):
             with gr.Row(elem_id="history-top", visible=False) as box:
-                gr.HTML(fixed("history_kept"), padding=False)
-                download = Handed.build(
-                    fixed("download_all"), "all", size="sm", scale=0, min_width=160
+                gr.HTML(client_text("history_kept"), padding=False)
+                download = DownloadButton.build(
+                    client_text("download_all"), "all", size="sm", scale=0, min_width=160
                 )
-            nothing = gr.HTML(fixed("history_none"), elem_id="nothing", padding=False)
+            nothing = gr.HTML(client_text("history_none"), elem_id="nothing", padding=False)
             waiting = gr.HTML("", elem_id="waiting", js_on_load=script("gallery.js"))
             tiles = gr.HTML("", elem_id="tiles", js_on_load=script("gallery.js"))
         return cls(waiting, tiles, gr.Timer(3.0, active=False), download, box, nothing)
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.waiting, self.tiles, self.timer, self.box, self.nothing]
+        return [self.waiting, self.tiles, self.timer, self.header, self.empty]
 
-    def of(self, jobs: Sequence[Job], say: Texts) -> dict[Any, Any]:
+    def update(self, jobs: Sequence[Job], t: Texts) -> dict[Any, Any]:
         """Those that are made are apart from those that are not: they change rarely, and a tile
         that changes begins to play anew."""
-        waiting = _tiles([job for job in jobs if not job.done], say)
-        made = _tiles([job for job in jobs if job.done], say)
+        waiting = _tiles([job for job in jobs if not job.done], t)
+        made = _tiles([job for job in jobs if job.done], t)
         return {
             self.waiting: waiting,
             self.tiles: made,
             self.timer: gr.Timer(active=bool(waiting)),
-            self.box: gr.update(visible=bool(waiting or made)),
-            self.nothing: gr.update(visible=not (waiting or made)),
+            self.header: gr.update(visible=bool(waiting or made)),
+            self.empty: gr.update(visible=not (waiting or made)),
         }
 
 
-def _tiles(jobs: Sequence[Job], say: Texts) -> str:
-    html = "".join(tile_html(job, say) for job in jobs)
+def _tiles(jobs: Sequence[Job], t: Texts) -> str:
+    html = "".join(tile_html(job, t) for job in jobs)
     return f'<ul class="svd-tiles">{html}</ul>' if html else ""
 
 
-def tile_html(job: Job, say: Texts) -> str:
+def tile_html(job: Job, t: Texts) -> str:
     last, params = job.last, job.params
-    name = settings_text(params, say) if params else ""
-    remove = _button("remove", job, say("remove"), sure=say("remove_sure"))
+    name = settings_text(params, t) if params else ""
+    remove = _button("remove", job, t("remove"), sure=t("remove_sure"))
     match last:
         case Succeeded(video):
             seen = (
                 f'<video src="{file_url(video.path)}" muted loop playsinline '
                 f'tabindex="-1" aria-label="{escape(name)}"></video>'
             )
-            buttons = _button("show", job, say("show")) + _button("restore", job, say("restore"))
+            buttons = _button("show", job, t("show")) + _button("restore", job, t("restore"))
         case Failed(error):
-            seen = f'<p class="svd-error">{escape(core(error.message, say))}</p>'
+            seen = f'<p class="svd-error">{escape(translate(error.message, t))}</p>'
             buttons = ""
         case Progress():
-            seen = f'<div class="svd-wait">{formatting.event_html(last, say)}</div>'
-            buttons, remove = _button("watch", job, say("watch")), ""
+            seen = f'<div class="svd-wait">{formatting.event_html(last, t)}</div>'
+            buttons, remove = _button("watch", job, t("watch")), ""
         case Stopped():
             return ""
-    draft = f"<b>{say('draft')}</b> " if is_draft(job) else ""
+    draft = f"<b>{t('draft')}</b> " if is_draft(job) else ""
     return (
         f'<li><div class="svd-thumb">{seen}</div><p class="svd-told">{draft}{escape(name)}</p>'
         f'<div class="svd-buttons">{buttons}{remove}</div></li>'
     )
 
 
-def settings_text(params: VideoParams, say: Texts) -> str:
+def settings_text(params: VideoParams, t: Texts) -> str:
     """The settings in one line: seed, motion, and what else was not left to the model."""
     values = params.to_mapping()
-    told = [f"{say('seed')} {params.seed}"]
-    told += [f"{say(name)} {values[name]}" for name in NAMES if values[name] is not None]
+    told = [f"{t('seed')} {params.seed}"]
+    told += [f"{t(name)} {values[name]}" for name in SHOWN_SETTINGS if values[name] is not None]
     return " · ".join(told)
 
 

@@ -1,4 +1,4 @@
-"""What a visitor finds again: jobs under way after a reload, and the gallery's buttons."""
+"""Gallery actions, and what a returning visitor sees first."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,51 +17,53 @@ from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import status_html
 from svd_core.web.page.gallery import archive
 from svd_core.web.page.i18n import Texts, texts_for
-from svd_core.web.page.job_memo import is_draft, memo
-from svd_core.web.page.job_watch import then_watch
-from svd_core.web.page.page_events import QUICK, event_value
-from svd_core.web.page.page_state import Studio
-from svd_core.web.page.player import ended_otherwise
+from svd_core.web.page.job_memo import is_draft, read_memo
+from svd_core.web.page.job_watch import then_follow
+from svd_core.web.page.page_events import UNQUEUED_EVENT, event_value
+from svd_core.web.page.page_state import PageState
+from svd_core.web.page.player import ended_without_video
 
 
-def wire_past(page: gr.Blocks, studio: Studio) -> Dependency:
+def bind_gallery_actions(page: gr.Blocks, state: PageState) -> Dependency:
     """Returns the event after which the screen shows what the visitor left, if there is such."""
 
-    def on_open(card: Any, current: list[str], request: gr.Request) -> Changes:
-        visitor, say = studio.known(card), texts_for(request)
-        jobs = [] if current else newest(studio, visitor)  # somebody may have been quicker
-        turned = studio.turn_to(jobs, visitor, say) if jobs else studio.history(visitor, say)
-        return {studio.visitor: visitor} | turned
+    def on_open(session: Any, current: list[str], request: gr.Request) -> Changes:
+        session_id, t = state.ensure_session_id(session), texts_for(request)
+        jobs = [] if current else jobs_to_show(state, session_id)  # somebody may have been quicker
+        turned = (
+            state.show_jobs(jobs, session_id, t) if jobs else state.refresh_gallery(session_id, t)
+        )
+        return {state.session: session_id} | turned
 
-    def on_download(card: Any) -> Changes:
-        key = archive_key(studio.backend.visitors.owner(card))
-        path = gallery.download.place("videos.zip", key)
-        return {gallery.download.file: archive(studio.backend.jobs(card), path)}
+    def on_download(session: Any) -> Changes:
+        key = archive_key(state.backend.session_ids.owner(session))
+        path = gallery.download.path_for("videos.zip", key)
+        return {gallery.download.file: archive(state.backend.jobs(session), path)}
 
-    def on_tick(card: Any, request: gr.Request) -> Changes:
-        return studio.history(studio.known(card), texts_for(request))
+    def on_tick(session: Any, request: gr.Request) -> Changes:
+        return state.refresh_gallery(state.ensure_session_id(session), texts_for(request))
 
-    def on_chosen(card: Any, event: gr.EventData, request: gr.Request) -> Changes:
-        say, visitor = texts_for(request), studio.known(card)
-        job = studio.backend.job(event_value(event, "job"), card)
+    def on_chosen(session: Any, event: gr.EventData, request: gr.Request) -> Changes:
+        t, session_id = texts_for(request), state.ensure_session_id(session)
+        job = state.backend.job(event_value(event, "job"), session)
         if job is None:
-            return {studio.screen.line: status_html(say("nothing_there"))}
+            return {state.player.line: status_html(t("nothing_there"))}
         action = event_value(event, "what")
         if action == "remove":
-            studio.backend.remove([job.id])
-            gallery.download.discard(job.id, archive_key(studio.backend.visitors.owner(card)))
-            line = {studio.screen.line: status_html(say("removed"))}
-            return line | studio.history(visitor, say)
+            state.backend.remove([job.id])
+            gallery.download.discard(job.id, archive_key(state.backend.session_ids.owner(session)))
+            line = {state.player.line: status_html(t("removed"))}
+            return line | state.refresh_gallery(session_id, t)
         if action == "restore":
-            return restored(studio, job, say)
-        return studio.turn_to([job], visitor, say)
+            return restore_settings(state, job, t)
+        return state.show_jobs([job], session_id, t)
 
-    gallery = studio.gallery
-    opened = then_watch(studio, page.load, on_open, [studio.visitor, studio.screen.current])
+    gallery = state.gallery
+    opened = then_follow(state, page.load, on_open, [state.session, state.player.current])
     for tiles in (gallery.waiting, gallery.tiles):
-        then_watch(studio, tiles.chosen, on_chosen, studio.visitor)
-    gallery.download.wire(on_download, studio.visitor)
-    gallery.timer.tick(on_tick, studio.visitor, gallery.outputs, **QUICK)
+        then_follow(state, tiles.chosen, on_chosen, state.session)
+    gallery.download.bind(on_download, state.session)
+    gallery.timer.tick(on_tick, state.session, gallery.outputs, **UNQUEUED_EVENT)
     return opened
 
 
@@ -70,35 +72,35 @@ def archive_key(owner: str) -> str:
     return hashlib.sha256(f"videos:{owner or token_hex()}".encode()).hexdigest()[:32]
 
 
-def newest(studio: Studio, visitor: str) -> Sequence[Job]:
+def jobs_to_show(state: PageState, session_id: str) -> Sequence[Job]:
     """What a visitor who comes back wants to see: what is under way, else the last video; drafts
     all together."""
-    jobs = [job for job in studio.backend.jobs(visitor) if not ended_otherwise(job)]
+    jobs = [job for job in state.backend.jobs(session_id) if not ended_without_video(job)]
     under_way = [job for job in jobs if not job.done]
     if not jobs:
         return []
     one = under_way[-1] if under_way else jobs[0]
     if not is_draft(one):
         return [one]
-    return [job for job in reversed(jobs) if memo(job).get("sheet") == memo(one)["sheet"]]
+    return [job for job in reversed(jobs) if read_memo(job).get("sheet") == read_memo(one)["sheet"]]
 
 
-def restored(studio: Studio, job: Job, say: Texts) -> Changes:
+def restore_settings(state: PageState, job: Job, t: Texts) -> Changes:
     """Dials and photo as they were for `job`."""
     if job.params is None:
-        return {studio.screen.line: status_html(say("nothing_there"))}
-    photo = studio.backend.queue.photo(job.id)
-    params, missing = _as_here(job, job.params, studio.offer, say)
-    changes = studio.shown(params, say) | {studio.random: False}
+        return {state.player.line: status_html(t("nothing_there"))}
+    photo = state.backend.queue.photo(job.id)
+    params, missing = _with_local_model(job, job.params, state.catalog, t)
+    changes = state.set_values(params, t) | {state.random_seed: False}
     if photo is not None:
-        changes[studio.photo] = photo
-    told = [say("restored_without" if photo is None else "restored")]
-    line = " ".join(told + missing + studio.lacking(params, say))
-    return changes | {studio.screen.line: status_html(line)}
+        changes[state.photo] = photo
+    told = [t("restored_without" if photo is None else "restored")]
+    line = " ".join(told + missing + state.unavailable_notes(params, t))
+    return changes | {state.player.line: status_html(line)}
 
 
-def _as_here(
-    job: Job, params: VideoParams, offer: Offer, say: Texts
+def _with_local_model(
+    job: Job, params: VideoParams, offer: Offer, t: Texts
 ) -> tuple[VideoParams, list[str]]:
     """The settings of `job` with the checkpoint that made it, or would have, if it is on offer. The
     usual one of then may be another now."""
@@ -108,4 +110,4 @@ def _as_here(
     if params.model is None:
         return params, []
     usual = offer.usual.name
-    return replace(params, model=None), [say("recipe_model_missing", other=made_by, model=usual)]
+    return replace(params, model=None), [t("recipe_model_missing", other=made_by, model=usual)]

@@ -1,4 +1,4 @@
-"""From the photo to a video: framing as it will be, generating, stopping."""
+"""Generate and stop buttons, and the crop preview that follows photo and controls."""
 
 from typing import Any
 
@@ -11,100 +11,101 @@ from svd_core.media.framing_preview import Framer
 from svd_core.params import VideoParams
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import refused_html
-from svd_core.web.page.framing import picture
+from svd_core.web.page.framing import data_uri
 from svd_core.web.page.i18n import Texts, texts_for
-from svd_core.web.page.job_watch import then_watch
-from svd_core.web.page.page_events import QUICK, event_value
-from svd_core.web.page.page_state import Studio
+from svd_core.web.page.job_watch import then_follow
+from svd_core.web.page.page_events import UNQUEUED_EVENT, event_value
+from svd_core.web.page.page_state import PageState
 from svd_core.web.page.scripts import script
 
-STILL_SIDE = 640
+PLACEHOLDER_SIDE = 640
 
 SKIP: Changes = gr.skip()
 
-Given = dict[Component, Any]
+Inputs = dict[Component, Any]
 """What is on the page when an event begins."""
 
-FRAMING = ("orientation", "fit", "focus_x", "focus_y", "model")
+FRAMING_CONTROLS = ("orientation", "fit", "focus_x", "focus_y", "model")
 
 
-def wire_making(opened: Dependency, studio: Studio) -> None:
-    """`opened`: the page is, and its dials say what the link to it says."""
-    _wire_framing(opened, studio)
-    screen = studio.screen
+def bind_generate(opened: Dependency, state: PageState) -> None:
+    """`opened`: event after which the controls have the values of the link."""
+    _bind_framing(opened, state)
+    player = state.player
 
-    def on_generate(given: Given, request: gr.Request) -> Changes:
-        say, values = texts_for(request), studio.values(given)
-        still = still_html(studio, given, say)
-        return studio.begin(
-            lambda visitor: [studio.backend.submit(given[studio.photo], values, visitor)],
-            given[studio.visitor],
-            say,
+    def on_generate(given: Inputs, request: gr.Request) -> Changes:
+        t, values = texts_for(request), state.values(given)
+        still = placeholder_html(state, given, t)
+        return state.submit(
+            lambda session_id: [state.backend.submit(given[state.photo], values, session_id)],
+            given[state.session],
+            t,
             still,
         )
 
-    def on_stop(ids: list[str], card: Any) -> None:
+    def on_stop(ids: list[str], session: Any) -> None:
         """Ask for the end of this visitor's jobs. Only the watcher shows it: two would race."""
         for job_id in ids:
-            if (job := studio.backend.job(job_id, card)) is not None:
+            if (job := state.backend.job(job_id, session)) is not None:
                 job.cancel()
 
-    then_watch(studio, screen.generate.click, on_generate, studio.asked)
+    then_follow(state, player.generate.click, on_generate, state.inputs)
     # On a phone the stage is below the fold; where it is in sight already, nothing moves.
-    for button in (screen.generate, screen.sheet):
+    for button in (player.generate, player.drafts):
         button.click(None, js=script("scroll_to_stage.js"), api_visibility="private")
-    screen.stop.click(on_stop, [screen.current, studio.visitor], None, **QUICK)
+    player.stop.click(on_stop, [player.current, state.session], None, **UNQUEUED_EVENT)
 
 
-def still_html(studio: Studio, given: Given, say: Texts) -> str:
+def placeholder_html(state: PageState, given: Inputs, t: Texts) -> str:
     """The photo as the model sees it, to wait with."""
-    framer = given[studio.framing.framer]
+    framer = given[state.framing.cached_photo]
     if framer is None:
         return ""
-    values = {name: given[studio.dials[name]] for name in FRAMING}
+    values = {name: given[state.controls[name]] for name in FRAMING_CONTROLS}
     try:
-        framed = framer.frame(studio.sizes(given), VideoParams.from_mapping(values))
+        framed = framer.frame(state.sizes(given), VideoParams.from_mapping(values))
     except SvdError:
         return ""  # it is said when the job is submitted
-    source = picture(framed.image, STILL_SIDE)
-    return f'<img class="svd-still" alt="{say("screen_alt")}" src="{source}">'
+    source = data_uri(framed.image, PLACEHOLDER_SIDE)
+    return f'<img class="svd-still" alt="{t("screen_alt")}" src="{source}">'
 
 
-def _wire_framing(opened: Dependency, studio: Studio) -> None:
-    framing, dials = studio.framing, studio.dials
-    turned = {dials[name] for name in FRAMING}
-    focus = [dials["focus_x"], dials["focus_y"]]
+def _bind_framing(opened: Dependency, state: PageState) -> None:
+    framing, controls = state.framing, state.controls
+    turned = {controls[name] for name in FRAMING_CONTROLS}
+    focus = [controls["focus_x"], controls["focus_y"]]
     outputs = [*framing.outputs, *focus]
 
-    def framed(given: Given, framer: Framer | None, request: gr.Request) -> Changes:
+    def framed(given: Inputs, framer: Framer | None, request: gr.Request) -> Changes:
         if framer is None:
             return {}
-        values = {name: given[dials[name]] for name in FRAMING}
+        values = {name: given[controls[name]] for name in FRAMING_CONTROLS}
         try:
-            sizes = studio.sizes(given)
+            sizes = state.sizes(given)
         except SvdError as error:
             return {framing.window: refused_html(error, texts_for(request))}
-        return framing.framed(framer, values, sizes, texts_for(request))
+        return framing.update(framer, values, sizes, texts_for(request))
 
-    def on_photo(given: Given, request: gr.Request) -> Changes:
-        changes = framing.opened(given[studio.photo], texts_for(request))
-        return changes | framed(given, changes[framing.framer], request)
+    def on_photo(given: Inputs, request: gr.Request) -> Changes:
+        changes = framing.open_photo(given[state.photo], texts_for(request))
+        return changes | framed(given, changes[framing.cached_photo], request)
 
-    def on_turn(given: Given, request: gr.Request) -> Changes:
-        return framed(given, given[framing.framer], request) or SKIP
+    def on_turn(given: Inputs, request: gr.Request) -> Changes:
+        return framed(given, given[framing.cached_photo], request) or SKIP
 
     def on_move(event: gr.EventData) -> Changes:
         axis, moved = event_value(event, "axis"), event_value(event, "focus")
         if axis not in ("x", "y") or not isinstance(moved, int | float) or not 0 <= moved <= 1:
             return SKIP
-        return {dials[f"focus_{axis}"]: round(moved, 3)}
+        return {controls[f"focus_{axis}"]: round(moved, 3)}
 
-    for event in (opened.then, studio.photo.change):
-        event(on_photo, {studio.photo, *turned}, outputs, **QUICK)
+    for event in (opened.then, state.photo.change):
+        event(on_photo, {state.photo, *turned}, outputs, **UNQUEUED_EVENT)
     gr.on(
-        [dial.change for dial in turned],  # type: ignore[attr-defined]
-        on_turn, {framing.framer, *turned}, outputs, trigger_mode="always_last", **QUICK,
+        [control.change for control in turned],  # type: ignore[attr-defined]
+        on_turn, {framing.cached_photo, *turned}, outputs, trigger_mode="always_last",
+        **UNQUEUED_EVENT,
     )  # fmt: skip
-    framing.window.moved(on_move, None, focus, **QUICK)
+    framing.window.moved(on_move, None, focus, **UNQUEUED_EVENT)
     # Another photo is framed afresh.
-    studio.photo.input(lambda: (0.5, 0.5), None, focus, **QUICK)
+    state.photo.input(lambda: (0.5, 0.5), None, focus, **UNQUEUED_EVENT)

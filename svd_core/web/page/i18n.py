@@ -1,8 +1,8 @@
-"""What the page says, in the visitor's language. Every sentence stands in `texts.toml`.
+"""Internationalization: the page's texts in the visitor's language. All of them are in
+`texts.toml`.
 
-What is on the page from the beginning is translated by the browser (`fixed`, `all_languages`), what
-is said later by the server, for the language that the request asks for (`texts_for`).
-"""
+What is on the page from the beginning is translated by the browser (`client_text`, `i18n_bundle`),
+what is said later by the server, for the language that the request asks for (`texts_for`)."""
 
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import gradio as gr
 from gradio.i18n import I18nData
 
 FILE = Path(__file__).with_name("texts.toml")
-USUAL = "en"
+DEFAULT_LANGUAGE = "en"
 
 PREFIX = "svd_"
 """Of keys in the browser, which knows many of Gradio's own."""
@@ -48,20 +48,20 @@ def languages() -> Mapping[str, Texts]:
 def texts_for(request: gr.Request | None = None) -> Texts:
     """The language that a browser likes best of those that there are."""
     header = "" if request is None else request.headers.get("accept-language") or ""
-    for code in _liked(header):
+    for code in _accepted_languages(header):
         if code in languages():
             return languages()[code]
-    return languages()[USUAL]
+    return languages()[DEFAULT_LANGUAGE]
 
 
-def fixed(key: str) -> I18nData:
+def client_text(key: str) -> I18nData:
     """A sentence that the browser puts in when it shows the page. It has no {places}."""
-    assert "{" not in languages()[USUAL].sentences[key]
+    assert "{" not in languages()[DEFAULT_LANGUAGE].sentences[key]
     return I18nData(PREFIX + key)
 
 
-def all_languages() -> gr.I18n:
-    """For `launch`, so that browsers know the `fixed` sentences."""
+def i18n_bundle() -> gr.I18n:
+    """For `launch`, so that browsers know the texts of `client_text`."""
     return gr.I18n(
         **{
             code: {PREFIX + key: text for key, text in texts.sentences.items() if "{" not in text}
@@ -70,7 +70,7 @@ def all_languages() -> gr.I18n:
     )
 
 
-def _liked(header: str) -> list[str]:
+def _accepted_languages(header: str) -> list[str]:
     """Language codes of an `Accept-Language` header, the most liked first."""
     found = []
     for part in header.split(","):

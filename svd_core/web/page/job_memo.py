@@ -1,4 +1,4 @@
-"""What the page asked a job for besides its settings, kept with the job."""
+"""Job memo of the page: what was asked for besides the settings, as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from typing import Any
 from svd_core.jobs import Job
 
 
-def note(**values: object) -> str:
-    """A memo, for `memo` to read: what a job was asked for besides its settings."""
+def to_memo(**values: object) -> str:
+    """The memo of a job, for `read_memo`."""
     return json.dumps(values)
 
 
-def memo(job: Job) -> Mapping[str, Any]:
+def read_memo(job: Job) -> Mapping[str, Any]:
     try:
         found = json.loads(job.options.memo or "{}")
     except ValueError:
@@ -21,4 +21,4 @@ def memo(job: Job) -> Mapping[str, Any]:
 
 
 def is_draft(job: Job) -> bool:
-    return "sheet" in memo(job)
+    return "sheet" in read_memo(job)

@@ -1,4 +1,4 @@
-"""Asking for videos, and then watching them: two events, one after the other.
+"""Submit and follow: one event submits jobs, the next one streams their progress.
 
 The page only watches jobs, so closing the tab loses nothing. Gradio makes each output anew at each
 step of a generator; so watching, which has many, names only what a job changes.
@@ -12,64 +12,68 @@ from gradio.events import Dependency
 
 from svd_core.errors import SvdError
 from svd_core.web.page.controls import Changes
-from svd_core.web.page.draft_tiles import watch_drafts
+from svd_core.web.page.draft_tiles import follow_drafts
 from svd_core.web.page.formatting import refused_html
 from svd_core.web.page.i18n import texts_for
 from svd_core.web.page.job_memo import is_draft
-from svd_core.web.page.page_events import QUICK
-from svd_core.web.page.page_state import Studio
+from svd_core.web.page.page_events import UNQUEUED_EVENT
+from svd_core.web.page.page_state import PageState
 
 SKIP: Changes = gr.skip()
 
 Ask = Callable[..., Changes]
-"""A handler that may turn the screen to jobs, see `Studio.turn_to`."""
+"""A handler that may show jobs in the player, see `PageState.show_jobs`."""
 
 
-def then_watch(
-    studio: Studio, event: Callable[..., Any], ask: Ask, inputs: Any, *more: Any
+def then_follow(
+    state: PageState, event: Callable[..., Any], ask: Ask, inputs: Any, *more: Any
 ) -> Dependency:
-    """Have `event` call `ask`, and watch what that turned the screen to. `more`: other outputs.
+    """On `event` call `ask`, then follow the jobs that it shows. `more`: other outputs.
     Returns the event after `ask`."""
-    asked: Dependency = event(ask, inputs, [*studio.outputs, *more], **QUICK)
-    watch_next(studio, asked)
+    asked: Dependency = event(ask, inputs, [*state.outputs, *more], **UNQUEUED_EVENT)
+    follow_next(state, asked)
     return asked
 
 
-def watch_next(studio: Studio, asked: Any) -> None:
-    screen = studio.screen
+def follow_next(state: PageState, asked: Any) -> None:
+    player = state.player
 
-    def on_wanted(ids: list[str], card: Any, request: gr.Request) -> Iterator[Changes]:
-        say, visitor = texts_for(request), studio.known(card)
-        jobs = [job for job in (studio.backend.job(each, card) for each in ids) if job is not None]
-        yield {screen.wanted: []}
+    def on_wanted(ids: list[str], session: Any, request: gr.Request) -> Iterator[Changes]:
+        t, session_id = texts_for(request), state.ensure_session_id(session)
+        jobs = [
+            job for job in (state.backend.job(each, session) for each in ids) if job is not None
+        ]
+        yield {player.to_follow: []}
         if len(jobs) > 1 and all(is_draft(job) for job in jobs):
-            yield from watch_drafts(screen, jobs, say)
+            yield from follow_drafts(player, jobs, t)
         else:
             for number, job in enumerate(jobs):
                 if number:
-                    yield screen.begin([job], say)
-                yield from screen.watch(job, say)
+                    yield player.begin([job], t)
+                yield from player.follow(job, t)
         if jobs:
-            yield studio.history(visitor, say)
+            yield state.refresh_gallery(session_id, t)
 
-    inputs = [screen.wanted, studio.visitor]
-    play_smoothly(studio, asked.then(on_wanted, inputs, studio.watched, **studio.watching))
+    inputs = [player.to_follow, state.session]
+    play_interpolated(
+        state, asked.then(on_wanted, inputs, state.followed_outputs, **state.follow_options)
+    )
 
 
-def play_smoothly(studio: Studio, shown: Dependency) -> None:
+def play_interpolated(state: PageState, shown: Dependency) -> None:
     """After `shown`, have the player take the file with in-between frames."""
-    screen = studio.screen
+    player = state.player
 
-    def on_shown(playing: Any, chosen: Any, card: Any, request: gr.Request) -> Changes:
+    def on_shown(playing: Any, chosen: Any, session: Any, request: gr.Request) -> Changes:
         if playing is None:
             return SKIP
         try:
-            changes = studio.playback(playing, chosen, card)
+            changes = state.playback(playing, chosen, session)
         except SvdError as error:
-            return {screen.line: refused_html(error, texts_for(request))}
+            return {player.line: refused_html(error, texts_for(request))}
         # Meanwhile the visitor may have begun another video, which has the screen now.
-        return SKIP if any(not job.done for job in studio.backend.jobs(card)) else changes
+        return SKIP if any(not job.done for job in state.backend.jobs(session)) else changes
 
-    inputs = [screen.playing, studio.chosen, studio.visitor]
-    outputs = [screen.player, screen.playing, studio.dials["interpolation"], screen.line]
-    shown.then(on_shown, inputs, outputs, **QUICK | {"trigger_mode": "multiple"})
+    inputs = [player.playing, state.interpolation, state.session]
+    outputs = [player.video, player.playing, state.controls["interpolation"], player.line]
+    shown.then(on_shown, inputs, outputs, **UNQUEUED_EVENT | {"trigger_mode": "multiple"})

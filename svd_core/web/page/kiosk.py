@@ -1,4 +1,4 @@
-"""Demo mode, for a projector: a large player and a strip of examples, and nothing else."""
+"""Kiosk mode for projectors: a large player that goes through the examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ import gradio as gr
 
 from svd_core.errors import SvdError
 from svd_core.web.page.examples import Example
-from svd_core.web.page.i18n import fixed
-from svd_core.web.page.page_events import QUICK
-from svd_core.web.page.page_state import Studio
-from svd_core.web.page.playback import of_example
+from svd_core.web.page.i18n import client_text
+from svd_core.web.page.page_events import UNQUEUED_EVENT
+from svd_core.web.page.page_state import PageState
+from svd_core.web.page.playback import playback_of_example
 from svd_core.web.page.scripts import script
 
 
-def demo_switch() -> None:
-    gr.Button(fixed("demo"), size="sm", elem_id="demo-switch", min_width=110, scale=0)
+def kiosk_button() -> None:
+    gr.Button(client_text("demo"), size="sm", elem_id="demo-switch", min_width=110, scale=0)
 
 
 @dataclass(frozen=True)
-class Demo:
+class Kiosk:
     """`files`: addresses of the examples with in-between frames, empty until the first opening."""
 
     stage: gr.HTML
@@ -30,13 +30,13 @@ class Demo:
     examples: Sequence[Example]
 
     @classmethod
-    def build(cls, examples: Sequence[Example]) -> "Demo":
+    def build(cls, examples: Sequence[Example]) -> "Kiosk":
         strip = "".join(
             f'<button type="button" {_data(each, each.video)}><img src="{_url(each.photo)}" alt="" '
             f'loading="lazy">{escape(each.name)}</button>'
             for each in examples
         )
-        leave = f'<button type="button" class="svd-leave">{fixed("demo_leave")}</button>'
+        leave = f'<button type="button" class="svd-leave">{client_text("demo_leave")}</button>'
         stage = gr.HTML(
             f'<dialog aria-label="Stable Video Diffusion">{leave}'
             f'<video muted loop playsinline></video><div class="svd-strip">{strip}</div></dialog>',
@@ -46,18 +46,18 @@ class Demo:
         return cls(stage, gr.HTML("", elem_id="demo-files", visible="hidden"), examples)
 
 
-def wire_demo(studio: Studio, demo: Demo) -> None:
+def bind_kiosk(state: PageState, kiosk: Kiosk) -> None:
     def on_opened() -> str:
-        files = ((each, _playback_path(studio, each)) for each in demo.examples)
+        files = ((each, _playback_path(state, each)) for each in kiosk.examples)
         return "".join(f"<i {_data(each, path)}></i>" for each, path in files)
 
-    demo.stage.opened(on_opened, None, demo.files, **QUICK)
+    kiosk.stage.opened(on_opened, None, kiosk.files, **UNQUEUED_EVENT)
 
 
-def _playback_path(studio: Studio, example: Example) -> Path:
+def _playback_path(state: PageState, example: Example) -> Path:
     """The example's video with in-between frames, or as it is where these cannot be made."""
     try:
-        return of_example(studio.backend.results, example.video, None).path
+        return playback_of_example(state.backend.results, example.video, None).path
     except SvdError:
         return example.video
 

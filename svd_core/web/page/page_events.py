@@ -1,10 +1,14 @@
-"""Options and values of the page's own events."""
+"""Options of Gradio events, and values that a script sends along."""
 
 from typing import Any
 
 import gradio as gr
 
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+UNQUEUED_EVENT: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
 """For events that are the page's own business, and over at once."""
 
 

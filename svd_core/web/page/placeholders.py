@@ -1,4 +1,4 @@
-"""What an empty field comes to: the checkpoint's own number, shown in the field itself."""
+"""Placeholders of empty fields: the checkpoint's default values."""
 
 from typing import Any
 
@@ -10,31 +10,32 @@ from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.i18n import texts_for
-from svd_core.web.page.page_events import QUICK
-from svd_core.web.page.page_state import Studio
+from svd_core.web.page.page_events import UNQUEUED_EVENT
+from svd_core.web.page.page_state import PageState
 
-NAMES = ("num_inference_steps", "num_frames", "min_guidance_scale", "max_guidance_scale")
+FIELDS = ("num_inference_steps", "num_frames", "min_guidance_scale", "max_guidance_scale")
 
 
-def wire_automatic(opened: Dependency, studio: Studio) -> None:
-    """They follow the checkpoint and the speed. `opened`: the dials say what the link says."""
-    dials = studio.dials
-    decisive: list[Any] = [dials["model"], dials["speed"]]
+def bind_placeholders(opened: Dependency, state: PageState) -> None:
+    """They follow the checkpoint and the speed. `opened`: event after which the controls have the
+    values of the link."""
+    controls = state.controls
+    decisive: list[Any] = [controls["model"], controls["speed"]]
 
     def on_turn(model: Any, speed: Any, request: gr.Request) -> Changes:
-        say = texts_for(request)
+        t = texts_for(request)
         try:
-            checkpoint = studio.offer.named(model)
+            checkpoint = state.catalog.named(model)
         except InvalidRequest:
-            checkpoint = studio.offer.usual  # it is said when the job is submitted
+            checkpoint = state.catalog.usual  # it is said when the job is submitted
         if speed in CHOICES["speed"].words:
             checkpoint = at_speed(checkpoint, speed)
         return {
-            dials[name]: gr.update(
-                placeholder=say("automatic_number", number=f"{getattr(checkpoint, name):g}")
+            controls[name]: gr.update(
+                placeholder=t("automatic_number", number=f"{getattr(checkpoint, name):g}")
             )
-            for name in NAMES
+            for name in FIELDS
         }
 
-    for event in (opened.then, *(dial.change for dial in decisive)):
-        event(on_turn, decisive, [dials[name] for name in NAMES], **QUICK)
+    for event in (opened.then, *(control.change for control in decisive)):
+        event(on_turn, decisive, [controls[name] for name in FIELDS], **UNQUEUED_EVENT)

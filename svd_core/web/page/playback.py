@@ -34,7 +34,9 @@ class Playback:
     interpolation: Interpolation
 
 
-def of_job(results: ResultStore, job_id: str, rate: int, chosen: Interpolation | None) -> Playback:
+def playback_of_job(
+    results: ResultStore, job_id: str, rate: int, chosen: Interpolation | None
+) -> Playback:
     """The video of a job whose original frames play at `rate` frames per second.
 
     `chosen`: by the visitor; None for the default. Raises what `ResultStore.playback` raises.
@@ -43,7 +45,9 @@ def of_job(results: ResultStore, job_id: str, rate: int, chosen: Interpolation |
     return Playback(results.playback(job_id, interpolation), interpolation)
 
 
-def of_example(results: ResultStore, video: Path, chosen: Interpolation | None) -> Playback:
+def playback_of_example(
+    results: ResultStore, video: Path, chosen: Interpolation | None
+) -> Playback:
     """An example's video. It is copied beside the results, where its playback files may lie.
 
     Raises what `ResultStore.playback` raises.
@@ -57,4 +61,4 @@ def of_example(results: ResultStore, video: Path, chosen: Interpolation | None) 
         part = copy.with_suffix(".part")
         shutil.copyfile(video, part)
         part.replace(copy)
-    return of_job(store, job_id, read_rate(copy), chosen)
+    return playback_of_job(store, job_id, read_rate(copy), chosen)

@@ -1,4 +1,4 @@
-"""Four seeds, pick one: drafts of fewer steps side by side, and the chosen one made in full.
+"""Seed grid: four drafts of fewer steps to choose from; the chosen one is made in full.
 
 The seed decides the motion more than any slider. A draft has the size and the frames of the full
 video and only fewer steps, since other sizes or lengths draw other noise and so other motion.
@@ -18,53 +18,59 @@ from svd_core.params import Speed, draw_seed
 from svd_core.web.page import formatting
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.i18n import texts_for
-from svd_core.web.page.job_memo import memo, note
-from svd_core.web.page.job_watch import then_watch
+from svd_core.web.page.job_memo import read_memo, to_memo
+from svd_core.web.page.job_watch import then_follow
 from svd_core.web.page.page_events import event_value
-from svd_core.web.page.page_state import Studio
+from svd_core.web.page.page_state import PageState
 
-SEEDS = 4
-SHARE = 0.4
+NUM_DRAFTS = 4
+DRAFT_STEP_SHARE = 0.4
 """Of the steps, for a draft: 10 of 25."""
 
 
 def draft_steps(steps: int, speed: Speed = "exact") -> int:
     """Turbo's few steps cannot be fewer: each draws noise of its own."""
-    return steps if speed == "turbo" else max(1, round(steps * SHARE))
+    return steps if speed == "turbo" else max(1, round(steps * DRAFT_STEP_SHARE))
 
 
-def wire_sheet(studio: Studio) -> None:
-    screen, backend = studio.screen, studio.backend
+def bind_seed_grid(state: PageState) -> None:
+    player, backend = state.player, state.backend
 
-    def ask(photo: bytes | None, values: dict[str, Any], visitor: str) -> list[Job]:
-        checkpoint = studio.offer.named(values["model"])
+    def ask(photo: bytes | None, values: dict[str, Any], session_id: str) -> list[Job]:
+        checkpoint = state.catalog.named(values["model"])
         own = at_speed(checkpoint, values["speed"]).num_inference_steps
         steps = values["num_inference_steps"] or own
         valid = str(steps).isdigit()
         few = draft_steps(int(steps), values["speed"]) if valid else steps  # the core complains
-        memo = note(sheet=token_hex(8), steps=values["num_inference_steps"])
-        drafts = [values | {"num_inference_steps": few, "seed": draw_seed()} for _ in range(SEEDS)]
-        jobs = [backend.submit(photo, drafts[0], visitor, memo)]
+        memo = to_memo(sheet=token_hex(8), steps=values["num_inference_steps"])
+        drafts = [
+            values | {"num_inference_steps": few, "seed": draw_seed()} for _ in range(NUM_DRAFTS)
+        ]
+        jobs = [backend.submit(photo, drafts[0], session_id, memo)]
         with suppress(QueueFull):  # then there are fewer to choose from
             for draft in drafts[1:]:
-                jobs.append(backend.submit(photo, draft, visitor, memo))
+                jobs.append(backend.submit(photo, draft, session_id, memo))
         return jobs
 
     def on_sheet(given: dict[Any, Any], request: gr.Request) -> Changes:
-        say, photo, values = texts_for(request), given[studio.photo], studio.values(given)
-        return studio.begin(lambda visitor: ask(photo, values, visitor), given[studio.visitor], say)
+        t, photo, values = texts_for(request), given[state.photo], state.values(given)
+        return state.submit(
+            lambda session_id: ask(photo, values, session_id), given[state.session], t
+        )
 
-    def on_picked(card: Any, event: gr.EventData, request: gr.Request) -> Changes:
-        say, job = texts_for(request), backend.job(event_value(event, "job"), card)
+    def on_picked(session: Any, event: gr.EventData, request: gr.Request) -> Changes:
+        t, job = texts_for(request), backend.job(event_value(event, "job"), session)
         if job is None:
-            return {screen.line: formatting.error_html(say("nothing_there"))}
-        steps = memo(job).get("steps")
+            return {player.line: formatting.error_html(t("nothing_there"))}
+        steps = read_memo(job).get("steps")
         try:
-            full = backend.again(job, lambda params: replace(params, num_inference_steps=steps))
+            full = backend.rerun(job, lambda params: replace(params, num_inference_steps=steps))
         except SvdError as error:
-            return screen.refused(error, say)
-        begun = studio.begin(lambda visitor: [backend.put(full, visitor)], card, say)
-        return studio.shown(full.params, say, begun)
+            return player.show_error(error, t)
+        begun = state.submit(
+            lambda session_id: [backend.submit_request(full, session_id)], session, t
+        )
+        return state.set_values(full.params, t, begun)
 
-    then_watch(studio, screen.sheet.click, on_sheet, studio.asked)
-    then_watch(studio, screen.forming.picked, on_picked, studio.visitor)
+    then_follow(state, player.drafts.click, on_sheet, state.inputs)
+    then_follow(state, player.preview.picked, on_picked, state.session)

@@ -1,4 +1,4 @@
-"""A link that carries settings: what it says when the page is opened by one."""
+"""Settings link: applies the settings in the address when the page is opened."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -11,38 +11,38 @@ from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import refused_html, status_html
 from svd_core.web.page.i18n import texts_for
-from svd_core.web.page.page_events import QUICK
-from svd_core.web.page.page_state import Studio
+from svd_core.web.page.page_events import UNQUEUED_EVENT
+from svd_core.web.page.page_state import PageState
 
-NAMES = {*LIMITS, *CHOICES, "model"}
+FIELDS = {*LIMITS, *CHOICES, "model"}
 
 
-def link_line() -> gr.HTML:
+def link_message() -> gr.HTML:
     return gr.HTML("", elem_id="link-said", padding=False)
 
 
-def wire_link(page: gr.Blocks, studio: Studio, said: gr.HTML) -> Dependency:
+def bind_settings_link(page: gr.Blocks, state: PageState, said: gr.HTML) -> Dependency:
     """Returns the event, for what has to come after it when the page is opened."""
 
     def on_open(request: gr.Request) -> Changes:
         given: list[tuple[str, Any]] = list(request.query_params.multi_items())
-        if not any(name in NAMES for name, _ in given):
+        if not any(name in FIELDS for name, _ in given):
             return {said: ""}
-        say = texts_for(request)
+        t = texts_for(request)
         try:
             params = VideoParams.from_query(urlencode(given))
-            studio.offer.named(params.model)
+            state.catalog.named(params.model)
         except InvalidRequest as error:
-            return {said: refused_html(error, say)}
-        line = " ".join([say("link_read"), *studio.lacking(params, say)])
+            return {said: refused_html(error, t)}
+        line = " ".join([t("link_read"), *state.unavailable_notes(params, t)])
         told: Changes = {said: status_html(line)}
-        told[studio.random] = all(name != "seed" for name, _ in given)
-        return told | studio.shown(params, say)
+        told[state.random_seed] = all(name != "seed" for name, _ in given)
+        return told | state.set_values(params, t)
 
-    outputs = [said, studio.random, studio.chosen, *studio.dials.values()]
-    return page.load(on_open, None, outputs, **QUICK)
+    outputs = [said, state.random_seed, state.interpolation, *state.controls.values()]
+    return page.load(on_open, None, outputs, **UNQUEUED_EVENT)
 
 
-def query_of(params: VideoParams, with_seed: bool) -> str:
+def query_string(params: VideoParams, with_seed: bool) -> str:
     query = params.to_query()
     return query if with_seed else "&".join(p for p in query.split("&") if p[:5] != "seed=")

@@ -1,4 +1,4 @@
-"""Files too large for this server are stopped in the browser, with a sentence beside their field.
+"""File size check in the browser, with a message beside the field.
 
 The server would refuse them as well, but only after they were on their way, and without a word.
 """
@@ -6,10 +6,10 @@ The server would refuse them as well, but only after they were on their way, and
 import gradio as gr
 
 from svd_core.media.image import MAX_BYTES
-from svd_core.web.page.i18n import fixed
+from svd_core.web.page.i18n import client_text
 from svd_core.web.page.scripts import script
 
 
-def too_large() -> None:
+def size_check() -> None:
     check = script("size_check.js").replace("MAX_BYTES = 0", f"MAX_BYTES = {MAX_BYTES}")
-    gr.HTML(f"<p>{fixed('too_large')}</p>", elem_id="too-large", js_on_load=check)
+    gr.HTML(f"<p>{client_text('too_large')}</p>", elem_id="too-large", js_on_load=check)

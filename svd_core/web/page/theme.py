@@ -1,4 +1,4 @@
-"""How the page looks: a Gradio theme with enough contrast (WCAG AA), a style sheet, a script."""
+"""Theme: Gradio theme with WCAG AA contrast, and the style sheet."""
 
 from pathlib import Path
 
