@@ -65,12 +65,12 @@ from svd_core.web.connections import (
     limit_connections,
     raise_descriptor_limit,
 )
-from svd_core.web.fal import Parts, Service, Webhooks, build_api
+from svd_core.web.fal import ApiContext, ApiService, Webhooks, build_api
 from svd_core.web.fal.secrets import load_secret
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, SessionIds, build_page
-from svd_core.web.server import keep_queue, launch_options, watchers
-from svd_core.web.zero_gpu import ahead_of_time, lent
+from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
+from svd_core.web.zero_gpu import ahead_of_time, run_on_zero_gpu
 
 TURN_S = 0.0005
 """Seconds after which the thread that works lets others have Python; with the usual 5 ms each step
@@ -100,7 +100,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     results = ResultStore(private_folder(data / "results"))
     photos = PhotoStore(private_folder(data / "photos"))
     temp = TempFolder(temp_path(settings), settings.keep_hours * 3600, keep_bytes)
-    parts = Parts(settings, results, reachable_locally_only())
+    parts = ApiContext(settings, results, reachable_locally_only())
     table = JobTable(Database(settings.job_table))
     engine = make_engine(settings)
     waiting = table.open_jobs()
@@ -108,7 +108,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
     outbox = Outbox(table, queue.refresh, Webhooks(parts).send)
-    service = Service(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
+    service = ApiService(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
     retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
     backend = Backend(
         queue,
@@ -123,8 +123,8 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
             lambda owner: bool(queue.of_owner(owner)),
         ),
     )
-    page = build_page(backend, ASSETS / "examples", watchers(settings))
-    keep_queue(page, settings)
+    page = build_page(backend, ASSETS / "examples", max_followers(settings))
+    configure_gradio_queue(page, settings)
     options = launch_options(settings, parts.results.folder, build_api(service))
     page.launch(prevent_thread_lock=True, **options)
     limit = connection_limit(settings.max_connections, descriptors)
@@ -143,7 +143,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
 
 
 def build_queue(
-    parts: Parts, engine: Engine, table: JobTable, photos: PhotoStore, *, inline: bool
+    parts: ApiContext, engine: Engine, table: JobTable, photos: PhotoStore, *, inline: bool
 ) -> JobQueue:
     """The one queue of page and API. `inline`: a watcher has to lend the work its GPU."""
 
@@ -162,7 +162,11 @@ def build_queue(
     own = parts.settings
     limits = QueueLimits(own.max_queue, own.max_queue_per_key, photo_bytes=own.keep_gb * 1e9)
     context = QueueContext(table, photos, limits, parts.fetcher.photo)
-    return InlineQueue(lent(work, seconds), context) if inline else WorkerQueue(work, context)
+    return (
+        InlineQueue(run_on_zero_gpu(work, seconds), context)
+        if inline
+        else WorkerQueue(work, context)
+    )
 
 
 def end_process(error: DeviceLost) -> None:

@@ -1,1 +1,1 @@
-"""What is reached by HTTP. Nothing outside this package knows that there is a web."""
+"""Everything that HTTP reaches: the page, the API, and the middleware in front of both."""

@@ -1,4 +1,4 @@
-"""Quota of jobs by network address, for pages that anybody may use without a login.
+"""Job quota by network address, for pages that are open without a login.
 
 Counts the open jobs that were submitted here; a restart forgets them. IPv6 clients count by their
 network of 64 bits.

@@ -1,6 +1,7 @@
-"""Address of the client whose request is being answered, for code far from the request."""
+"""Client address of the current request, as a context variable."""
 
 from contextvars import ContextVar
 
 client_address: ContextVar[str] = ContextVar("client_address", default="")
-"""Set by `Guard`. Threads that a request starts see it; Gradio's queue does not hand it on."""
+"""Set by `GuardMiddleware`. Threads that a request starts see it; Gradio's queue does not hand it
+on."""

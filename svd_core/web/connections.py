@@ -1,4 +1,4 @@
-"""Connections: timeouts for idle and slow clients, a limit of their number, file descriptors.
+"""Connection limits: timeouts for idle and slow clients, and a limit of open connections.
 
 A connection without a request ends after `header_s`, and one whose client does not read its answer
 after `unread_s`. At the limit the connection that has been idle for the longest makes room; where
@@ -14,11 +14,12 @@ from typing import Any, cast
 
 from svd_core.web.login_throttle import network_of
 
-HEADER_S = 20.0
-UNREAD_S = 60.0
+HEADER_TIMEOUT_S = 20.0
+WRITE_TIMEOUT_S = 60.0
 
 MAX_HEAD = 256 * 1024
-"""Bytes of a request until its headers are complete. `Guard` refuses smaller ones in words."""
+"""Bytes of a request until its headers are complete. `GuardMiddleware` refuses smaller ones in
+words."""
 
 MAX_DESCRIPTORS = 65_536
 RESERVED_DESCRIPTORS = 256
@@ -74,8 +75,8 @@ class Connections:
         inner: NewProtocol,
         limit: int,
         *,
-        header_s: float = HEADER_S,
-        unread_s: float = UNREAD_S,
+        header_s: float = HEADER_TIMEOUT_S,
+        unread_s: float = WRITE_TIMEOUT_S,
     ) -> None:
         self.header_s = header_s
         self.unread_s = unread_s
@@ -93,7 +94,7 @@ class Connections:
     def admit(self, connection: "_Connection") -> bool:
         """Count a new connection in, at the cost of another one where there are too many."""
         if len(self._open) >= self._limit:
-            victim = self._dispensable(connection)
+            victim = self._evictable(connection)
             if victim is None:
                 return False
             victim.end()
@@ -109,11 +110,11 @@ class Connections:
             if not self._of[connection.network]:
                 del self._of[connection.network]
 
-    def heard(self, connection: "_Connection") -> None:
+    def touch(self, connection: "_Connection") -> None:
         if connection in self._open:
             self._open.move_to_end(connection)
 
-    def _dispensable(self, new: "_Connection") -> "_Connection | None":
+    def _evictable(self, new: "_Connection") -> "_Connection | None":
         idle = next((each for each in self._open if not each.busy), None)
         if idle is not None:
             return idle
@@ -161,7 +162,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._inner.data_received(data)
-        self._connections.heard(self)
+        self._connections.touch(self)
         if self.busy:
             self._head = 0
             self._stop("header")

@@ -33,7 +33,7 @@ class LoginThrottle:
         self._full_at[network] = full_at
         return True
 
-    def give_back(self, address: str) -> None:
+    def refund(self, address: str) -> None:
         """The attempt did not fail."""
         network = network_of(address)
         if network in self._full_at:

@@ -1,4 +1,4 @@
-"""ASGI middleware in front of page and API: what is refused before Gradio or a route sees it.
+"""ASGI middleware in front of page and API: refuses requests before Gradio or a route sees them.
 
 Outermost of all, so that Gradio's own middleware adds no header to the API's answers. Requests for
 the API go to it directly: it has limits of its own, and most requests are polls. For the page it
@@ -22,7 +22,7 @@ from svd_core.web.client_address import client_address
 from svd_core.web.fal import MOUNT
 from svd_core.web.login_throttle import TOO_MANY, LoginThrottle
 from svd_core.web.origins import OriginPolicy
-from svd_core.web.request_body import TOO_LARGE, Bodies, BodyError, Disconnected
+from svd_core.web.request_body import TOO_LARGE, BodyError, BodyReader, Disconnected
 from svd_core.web.strict_json import loads
 
 MAX_BODY = 32 * 2**20
@@ -66,11 +66,11 @@ RANGE_ANSWER = frozenset({
 CLOSE = {"Connection": "close"}
 
 
-class Guard:
+class GuardMiddleware:
     """`app`: the page. `api`: the API, or None. `bodies` reads what is sent to the page."""
 
     def __init__(
-        self, app: ASGIApp, api: ASGIApp | None, origins: OriginPolicy, bodies: Bodies
+        self, app: ASGIApp, api: ASGIApp | None, origins: OriginPolicy, bodies: BodyReader
     ) -> None:
         self._app = app
         self._api = None if api is None else Mount(MOUNT, app=api)
@@ -87,19 +87,19 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         client_address.set((scope.get("client") or ("",))[0])
-        refusal = _oversized(scope)
+        error = _oversized(scope)
         if self._api is not None:
             match, inner = self._api.matches(scope)
             if match is not Match.NONE:
-                api = self._api.app if refusal is None else _in_json(refusal)
+                api = self._api.app if error is None else _in_json(error)
                 await api({**scope, **inner}, receive, send)
                 return
         headers = Headers(scope=scope)
         if "origin" in headers and not self._origins.is_own(headers):
             send = _without(send, lambda name: name == CREDENTIALS)
-        refusal = refusal or self._refusal(scope, headers)
-        if refusal is not None:
-            await refusal(scope, receive, send)
+        error = error or self._refusal(scope, headers)
+        if error is not None:
+            await error(scope, receive, send)
         elif LOGIN.fullmatch(scope["path"]) and scope["method"] == "POST":
             await self._login(scope, receive, send)
         else:
@@ -123,7 +123,7 @@ class Guard:
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] != 400:
-                self._throttle.give_back(address)
+                self._throttle.refund(address)
             await send(message)
 
         await self._page(scope, receive, watched)
@@ -188,9 +188,9 @@ def _oversized(scope: Scope) -> Response | None:
     return None
 
 
-def _in_json(refusal: Response) -> Response:
-    body = {"detail": bytes(refusal.body).decode()}
-    return JSONResponse(body, refusal.status_code, CLOSE)
+def _in_json(error: Response) -> Response:
+    body = {"detail": bytes(error.body).decode()}
+    return JSONResponse(body, error.status_code, CLOSE)
 
 
 def _limit(path: str) -> int:

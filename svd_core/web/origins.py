@@ -24,11 +24,11 @@ PRIVATE_NAME = re.compile(r"[^.]+|.+\.(local|internal|lan|home\.arpa)")
 NETLOC = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 ORIGIN = re.compile(r"https?://([^/?#@\s]+)")
 
-FOREIGN_HOST = (
+HOST_REFUSED = (
     "This server does not answer to that host name; call it by localhost, or set SVD_PUBLIC_URL to "
     "the address that visitors use and start it again."
 )
-FOREIGN_ORIGIN = (
+ORIGIN_REFUSED = (
     "This server does not serve other web pages than its own; set SVD_PUBLIC_URL to the address "
     "that visitors use, or SVD_ALLOWED_ORIGINS to the pages that may call it, and start it again."
 )
@@ -87,16 +87,16 @@ class OriginPolicy:
         """The sentence that answers a request with `headers`; None for one that may pass."""
         hosts = headers.getlist("host")
         if len(hosts) > 1 or not all(self._may_call(_plain(host)) for host in hosts):
-            return FOREIGN_HOST
+            return HOST_REFUSED
         origin = headers.get("origin")
         if origin is None or ANY in self.allowed:
             return None
         netloc = origin_netloc(origin)
         if netloc is None:
-            return FOREIGN_ORIGIN
+            return ORIGIN_REFUSED
         near = self.local and not self.login and is_loopback(netloc)
         known = near or _plain(netloc) in self.allowed or self.is_own(headers)
-        return None if known else FOREIGN_ORIGIN
+        return None if known else ORIGIN_REFUSED
 
     def is_own(self, headers: Headers) -> bool:
         """Whether the Origin in `headers` is a page of this server."""

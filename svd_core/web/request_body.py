@@ -1,4 +1,4 @@
-"""Request bodies: a limit of size, a deadline, and one memory budget for all that arrive at once.
+"""Request bodies: size limit, deadline, and one memory budget for all bodies that arrive at once.
 
 A body that stalls, or arrives more slowly than its deadline allows, ends its request. Where bodies
 under way hold more than the budget, the one that has been silent for the longest is dropped, so
@@ -57,7 +57,7 @@ class _Held:
     arriving: bool = True
 
 
-class Bodies:
+class BodyReader:
     """Reads bodies within limits; all calls from one event loop.
 
     `total_s`: seconds a body may take, and longer only at `MIN_RATE`. `stall_s`: seconds without a

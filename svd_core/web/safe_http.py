@@ -1,4 +1,4 @@
-"""Asking addresses that users named: each is checked, and exactly what was checked is dialled.
+"""HTTP client for untrusted URLs: SSRF guard with DNS pinning, limits of size, time and redirects.
 
 Photos are fetched and webhooks delivered through here; nothing else of the program dials out for a
 user. No cookie, key or proxy of this machine takes part.
@@ -17,29 +17,29 @@ import httpx
 from svd_core import __version__
 from svd_core.errors import Unreachable
 from svd_core.media.image import MAX_BYTES
-from svd_core.web.ssrf import Address, checked, literal, parsed
+from svd_core.web.ssrf import Address, check_addresses, parse_ip, parse_url
 
 MAX_REDIRECTS = 5
-CONNECT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
 """Seconds for a connection, and for each piece of an answer."""
 
-CHECK_S = 3.0
+CHECK_TIMEOUT_S = 3.0
 """Seconds that somebody waits who only wants to know whether an address may be asked."""
 
-OWN_HEADERS = {
+DEFAULT_HEADERS = {
     "User-Agent": f"svd-studio/{__version__}",
     "Accept-Encoding": "identity",
     "Connection": "close",
 }
 
-PICTURES = ("image/", "application/octet-stream", "binary/octet-stream")
+IMAGE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 """Content types of photos; stores that know no better send the latter two."""
 
 Resolve = Callable[[str, int], Sequence[str]]
 """All addresses of (host, port), as text. Raises `OSError`."""
 
 
-def by_system(host: str, port: int) -> Sequence[str]:
+def system_resolver(host: str, port: int) -> Sequence[str]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -48,14 +48,13 @@ def by_system(host: str, port: int) -> Sequence[str]:
 class Fetcher:
     """`allow_private`: whether addresses of private networks and of this machine may be asked.
 
-    `photo_s`, `post_s`: seconds a whole exchange may take. `resolve` and `transport` (what dials)
-    are there for tests.
-    """
+    `photo_timeout_s`, `post_timeout_s`: seconds a whole exchange may take. `resolve` and
+    `transport` (what dials) are there for tests."""
 
     allow_private: bool = False
-    photo_s: float = 20.0
-    post_s: float = 15.0
-    resolve: Resolve = by_system
+    photo_timeout_s: float = 20.0
+    post_timeout_s: float = 15.0
+    resolve: Resolve = system_resolver
     transport: Callable[[], httpx.AsyncBaseTransport] | None = None
 
     def photo(self, url: str) -> bytes:
@@ -78,75 +77,80 @@ class Fetcher:
     async def check(self, url: str, limiter: anyio.CapacityLimiter | None = None) -> None:
         """Raises `InvalidUrl` for an address that is not to be asked, `Unreachable` for a name that
         is not found, or not soon. `limiter`: of the threads that may wait for the name service."""
-        async with _deadline(parsed(url).host, CHECK_S):
-            await self._addresses(parsed(url), limiter)
+        async with _deadline(parse_url(url).host, CHECK_TIMEOUT_S):
+            await self._resolve(parse_url(url), limiter)
 
     async def _photo(self, url: str, photo: bytearray) -> None:
-        host = parsed(url).host
+        host = parse_url(url).host
         headers = {"Accept": "image/*, */*;q=0.1"}
-        async with _deadline(host, self.photo_s), self._dialler() as dialler:
-            target = parsed(url)
+        async with _deadline(host, self.photo_timeout_s), self._transport() as transport:
+            target = parse_url(url)
             for _ in range(MAX_REDIRECTS + 1):
-                response = await self._ask(dialler, httpx.Request("GET", target, headers=headers))
+                response = await self._send_pinned(
+                    transport, httpx.Request("GET", target, headers=headers)
+                )
                 try:
                     if not response.has_redirect_location:
-                        await _read(response, host, photo)
+                        await _read_photo(response, host, photo)
                         return
-                    target = _redirected(target, response.headers["Location"])
+                    target = _redirect_target(target, response.headers["Location"])
                 finally:
                     await response.aclose()
         raise Unreachable(f"{host} leads from one address to the next without an end.")
 
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        request = httpx.Request("POST", parsed(url), content=body, headers=headers)
-        async with _deadline(request.url.host, self.post_s), self._dialler() as dialler:
-            response = await self._ask(dialler, request)
+        request = httpx.Request("POST", parse_url(url), content=body, headers=headers)
+        async with _deadline(request.url.host, self.post_timeout_s), self._transport() as transport:
+            response = await self._send_pinned(transport, request)
             await response.aclose()
             return response.status_code
 
     @asynccontextmanager
-    async def _dialler(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
+    async def _transport(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
         if self.transport is not None:
             yield self.transport()
             return
         # Certificates as the environment names them (SSL_CERT_FILE), but none of its proxies.
-        async with httpx.AsyncHTTPTransport(verify=httpx.create_ssl_context()) as dialler:
-            yield dialler
+        async with httpx.AsyncHTTPTransport(verify=httpx.create_ssl_context()) as transport:
+            yield transport
 
-    async def _ask(
-        self, dialler: httpx.AsyncBaseTransport, request: httpx.Request
+    async def _send_pinned(
+        self, transport: httpx.AsyncBaseTransport, request: httpx.Request
     ) -> httpx.Response:
         """The answer of the first address that takes a connection; its body is not read yet."""
         url = request.url
         problem: Exception = OSError()
-        for address in await self._addresses(url):
+        for address in await self._resolve(url):
             pinned = httpx.Request(
                 request.method,
                 url.copy_with(host=str(address)),
-                headers={**OWN_HEADERS, **request.headers},  # the host as named is among the latter
+                headers={
+                    **DEFAULT_HEADERS,
+                    **request.headers,
+                },  # the host as named is among the latter
                 stream=request.stream,
                 extensions={
-                    "timeout": httpx.Timeout(CONNECT_S).as_dict(),
+                    "timeout": httpx.Timeout(CONNECT_TIMEOUT_S).as_dict(),
                     "sni_hostname": url.raw_host.decode("ascii"),
                 },
             )
             try:
-                return await dialler.handle_async_request(pinned)
+                return await transport.handle_async_request(pinned)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 problem = error
         raise problem
 
-    async def _addresses(
+    async def _resolve(
         self, url: httpx.URL, limiter: anyio.CapacityLimiter | None = None
     ) -> list[Address]:
         host = url.raw_host.decode("ascii")
         port = url.port or {"http": 80, "https": 443}[url.scheme]
         found: Sequence[str] = [host]
-        if literal(host) is None:
+        if parse_ip(host) is None:
             found = await anyio.to_thread.run_sync(
                 self.resolve, host, port, abandon_on_cancel=True, limiter=limiter
             )
-        return checked(url.host, found, self.allow_private)
+        return check_addresses(url.host, found, self.allow_private)
 
 
 @asynccontextmanager
@@ -166,42 +170,42 @@ async def _deadline(host: str, seconds: float) -> AsyncIterator[None]:
         raise Unreachable(f"The connection to {host} failed or broke off.") from None
 
 
-def _redirected(url: httpx.URL, location: str) -> httpx.URL:
+def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:
     try:
-        return parsed(str(url.join(location)))
+        return parse_url(str(url.join(location)))
     except httpx.InvalidURL:
         raise Unreachable(f"{url.host} leads on to an address that cannot be read.") from None
 
 
-async def _read(response: httpx.Response, host: str, photo: bytearray) -> None:
+async def _read_photo(response: httpx.Response, host: str, photo: bytearray) -> None:
     """The body of `response` into `photo`, unpacked and limited. Raises `Unreachable`."""
     if response.status_code != 200:
         raise Unreachable(f"{host} answered {response.status_code} instead of giving the photo.")
-    kind = response.headers.get("Content-Type", PICTURES[1]).strip().lower()
-    if not kind.startswith(PICTURES):
+    kind = response.headers.get("Content-Type", IMAGE_TYPES[1]).strip().lower()
+    if not kind.startswith(IMAGE_TYPES):
         raise Unreachable(f"{host} gave {kind.partition(';')[0][:40]!r}, which is no picture.")
-    unpack = _unpacking(response.headers.get("Content-Encoding", "identity"), host)
+    decode = _decoder(response.headers.get("Content-Encoding", "identity"), host)
     received = 0
     async for piece in response.aiter_raw():
         received += len(piece)
-        photo += unpack(piece, MAX_BYTES + 1 - len(photo))
+        photo += decode(piece, MAX_BYTES + 1 - len(photo))
         if max(received, len(photo)) > MAX_BYTES:  # the former: packed, but to no avail
             photo[:] = bytes(MAX_BYTES + 1)
             return
 
 
-def _unpacking(encoding: str, host: str) -> Callable[[bytes, int], bytes]:
+def _decoder(encoding: str, host: str) -> Callable[[bytes, int], bytes]:
     """What turns a piece of a body into at most so many bytes. A packed answer was not asked for,
     but some stores keep files packed and give them as they are."""
     if encoding.strip().lower() in ("", "identity"):
         return lambda piece, most: piece[:most]
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
         raise Unreachable(f"{host} packed the photo in a way that cannot be unpacked here.")
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: finds out whether gzip or zlib
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: finds out whether gzip or zlib
 
     def unpack(piece: bytes, most: int) -> bytes:
         try:
-            return unpacker.decompress(unpacker.unconsumed_tail + piece, most)
+            return decompressor.decompress(decompressor.unconsumed_tail + piece, most)
         except zlib.error:
             raise Unreachable(f"{host} gave a photo whose packing is damaged.") from None
 

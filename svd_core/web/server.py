@@ -12,11 +12,11 @@ from starlette.types import ASGIApp
 
 from svd_core.jobs import MAX_WATCHERS
 from svd_core.settings import Settings
-from svd_core.web.middleware import Guard
+from svd_core.web.middleware import GuardMiddleware
 from svd_core.web.origins import OriginPolicy, reachable_locally_only
 from svd_core.web.page.i18n import i18n_bundle
 from svd_core.web.page.theme import CSS, theme
-from svd_core.web.request_body import Bodies
+from svd_core.web.request_body import BodyReader
 
 LOOK_S = 0.02
 """Seconds between two looks of Gradio's queue for what has been clicked. By its own 1 ms, and 10 ms
@@ -30,13 +30,13 @@ PROGRESS_S = 0.1
 """Seconds between two of its looks for progress to be told; its own figure on Windows."""
 
 
-def watchers(settings: Settings) -> int:
+def max_followers(settings: Settings) -> int:
     """How many watchers there may be at once: as many as every open job may have, so that nobody's
     jobs keep others from watching theirs."""
     return MAX_WATCHERS * (settings.max_queue + RUNNING)
 
 
-def keep_queue(page: gr.Blocks, settings: Settings) -> None:
+def configure_gradio_queue(page: gr.Blocks, settings: Settings) -> None:
     """Give `page` the line that Gradio keeps for its clicks; photos wait in another, `JobQueue`."""
     queue = page.queue(max_size=settings.max_queue)._queue  # noqa: SLF001  # has no other way there
     queue.sleep_when_free = LOOK_S
@@ -57,7 +57,7 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
         "allowed_paths": [str(results)],
         "max_file_size": "20mb",
         # A watcher blocks a thread while nothing happens; 40 is Gradio's number for all the rest.
-        "max_threads": watchers(settings) + 40,
+        "max_threads": max_followers(settings) + 40,
         "show_error": True,
         "run_history": False,
         "enable_monitoring": False,
@@ -68,26 +68,27 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
         "css_paths": CSS,
         "i18n": i18n_bundle(),
         "app_kwargs": {
-            "lifespan": guarded(settings, api),
+            "lifespan": with_middleware(settings, api),
         },
     }
 
 
-def guarded(
+def with_middleware(
     settings: Settings, api: ASGIApp | None
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """A lifespan that puts `Guard` in front of everything before the first request is taken.
+    """A lifespan that puts `GuardMiddleware` in front of everything before the first request is
+    taken.
 
     Gradio puts middleware of its own around what it is given, and that has to stay inside.
     """
     origins = OriginPolicy.from_settings(settings, local=reachable_locally_only())
-    bodies = Bodies(total_s=settings.body_seconds)
+    bodies = BodyReader(total_s=settings.body_seconds)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         inside = app.middleware_stack
         assert inside is not None  # it has just handed on the event that started this
-        app.middleware_stack = Guard(inside, api, origins, bodies)
+        app.middleware_stack = GuardMiddleware(inside, api, origins, bodies)
         yield
 
     return lifespan

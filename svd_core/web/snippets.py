@@ -1,11 +1,11 @@
-"""How a video is asked for from code: the same lines on the page, in the docs and in the README."""
+"""Code snippets for the HTTP API, shown on the page, in the docs and in the README."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from svd_core.params import VideoParams
-from svd_core.web.fal.models import ENDPOINTS, FPS
+from svd_core.web.fal.models import DEFAULT_FPS, ENDPOINTS
 
 Values = Mapping[str, object]
 """Settings of a video by fal's names."""
@@ -91,7 +91,7 @@ def values_of(params: VideoParams) -> Values:
     """The API's input for the video of `params`; what equals a default of the API is left out."""
     values = {name: value for name, value in params.to_mapping().items() if value is not None}
     values["cond_aug"] = values.pop("noise_aug_strength")
-    usual = {"cond_aug": VideoParams.default("noise_aug_strength"), "fps": FPS}
+    usual = {"cond_aug": VideoParams.default("noise_aug_strength"), "fps": DEFAULT_FPS}
     return {
         name: value
         for name, value in values.items()

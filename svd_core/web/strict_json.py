@@ -3,7 +3,7 @@
 Python's parser also takes NaN, 1e999 and integers of thousands of digits, which no JSON answer and
 no database column can carry. It holds the interpreter's lock until it is done, so a thread of its
 own does not help: what would keep it busy is counted before it begins. Limits: `MAX_DEPTH`,
-`MAX_MARKS`, `MAX_ESCAPES`, `MAX_DIGITS`.
+`MAX_TOKENS`, `MAX_ESCAPES`, `MAX_DIGITS`.
 """
 
 import json
@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 MAX_DEPTH = 64
-MAX_MARKS = 50_000
+MAX_TOKENS = 50_000
 """Brackets, braces and commas, those within text included. An upload of 10,000 parts has 40,000."""
 
 MAX_ESCAPES = 1_000_000
@@ -29,11 +29,11 @@ class InvalidJson(ValueError):
 
 def loads(data: bytes | bytearray | str) -> Any:
     """The value of a JSON text. Raises `ValueError`: `json.JSONDecodeError` or `InvalidJson`."""
-    if _count(data, "[", "{", ",") > MAX_MARKS or _count(data, "\\") > MAX_ESCAPES:
+    if _count(data, "[", "{", ",") > MAX_TOKENS or _count(data, "\\") > MAX_ESCAPES:
         raise InvalidJson("it has too many parts")
     try:
         value = json.loads(
-            data, parse_float=_float, parse_int=_integer, parse_constant=_no_constant
+            data, parse_float=_float, parse_int=_integer, parse_constant=_reject_constant
         )
     except RecursionError:
         raise InvalidJson("it is nested too deeply") from None
@@ -64,7 +64,7 @@ def _integer(text: str) -> int:
     return number
 
 
-def _no_constant(text: str) -> float:
+def _reject_constant(text: str) -> float:
     raise InvalidJson(f"{text} is no JSON")
 
 

@@ -1,4 +1,4 @@
-"""ZeroGPU: a Space's GPU is lent to a single call, for as long as the call asked for beforehand."""
+"""ZeroGPU: a GPU of the Space is attached to one call, for a duration requested in advance."""
 
 from collections.abc import Callable, Generator
 from multiprocessing import parent_process
@@ -12,14 +12,14 @@ from svd_core.jobs import InlineWork, Work
 from svd_core.jobs.streaming import raise_errors, run_as_stream
 from svd_core.params import VideoRequest
 
-TAKEN_BACK = "ZeroGPU worker error"
+WORKER_ERROR_TITLE = "ZeroGPU worker error"
 """Title of the platform's error when the process that had the GPU is gone."""
 
 START_S = 1500
 """The longest time for which the platform lends a GPU while a Space starts, at nobody's expense."""
 
 
-def lent(work: Work, seconds: Callable[[VideoRequest], int]) -> InlineWork:
+def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> InlineWork:
     """`work`, done in a process that is forked from this one and has a GPU.
 
     So it sees a model that was loaded before, and only plain values come back. `seconds`: what to
@@ -63,7 +63,7 @@ def ahead_of_time() -> AheadOfTime:
 
 def refusal(error: gr.Error) -> SvdError:
     """Why the platform lent no GPU, or took it back. Its own sentence names quotas and waits."""
-    if error.title == TAKEN_BACK:
+    if error.title == WORKER_ERROR_TITLE:
         return GenerationFailed(
             "The borrowed GPU was taken back before the video was done; please try again with "
             "fewer steps or frames."

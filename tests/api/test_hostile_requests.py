@@ -18,14 +18,14 @@ from svd_core.errors import InvalidUrl
 from svd_core.media.image import MAX_BYTES
 from svd_core.settings import Settings
 from svd_core.web import strict_json
-from svd_core.web.fal.api_keys import Keys
-from svd_core.web.fal.image_source import photo_of
+from svd_core.web.fal.api_keys import ApiKeys
+from svd_core.web.fal.image_source import resolve_image
 from svd_core.web.fal.models import InvalidInput
-from svd_core.web.fal.responses import Refusal, as_json, echoed
-from svd_core.web.fal.signed_tokens import Tokens
-from svd_core.web.fal.urls import Links, upload_name
-from svd_core.web.request_body import Bodies, BodyError
-from svd_core.web.ssrf import MAX_URL, parsed
+from svd_core.web.fal.responses import ApiError, as_json, echoed
+from svd_core.web.fal.signed_tokens import SignedTokens
+from svd_core.web.fal.urls import UrlBuilder, upload_name
+from svd_core.web.request_body import BodyError, BodyReader
+from svd_core.web.ssrf import MAX_URL, parse_url
 from svd_core.web.strict_json import InvalidJson
 from tests.fakes.fal_server import KEY, FalServer, fal_server
 
@@ -58,7 +58,7 @@ def test_a_long_address_costs_no_more_than_linear_time(kind: str) -> None:
     begun = time.process_time()
     assert upload_name(LONG[kind]) in (None, "0" * 2_000_000)
     with pytest.raises(InvalidUrl):
-        parsed(LONG[kind])
+        parse_url(LONG[kind])
     assert time.process_time() - begun < SECONDS
 
 
@@ -106,7 +106,7 @@ def test_uploads_are_known_by_their_address(url: str, name: str | None) -> None:
 
 
 def test_marks_of_videos_are_compared_whatever_they_hold() -> None:
-    links = Links("", Tokens(b"secret"))
+    links = UrlBuilder("", SignedTokens(b"secret"))
     mark = links.video("http://a", "0" * 32).split("/")[-2]
     assert links.is_video(mark, "0" * 32)
     for other in ("", mark[:-1], mark.upper(), "\udcff", "é" * 32):
@@ -117,7 +117,7 @@ def test_marks_of_videos_are_compared_whatever_they_hold() -> None:
 def test_a_percent_encoded_photo_is_decoded_in_pieces(server: FalServer, size: int) -> None:
     raw = "".join(f"%{n * 7 % 256:02x}" for n in range(size))
     for text in (raw, "a%41" * size, "%" * size, "a%4" * size, "a" * size + "%"):
-        found = photo_of(f"data:,{text}", server.parts.uploads, "")
+        found = resolve_image(f"data:,{text}", server.parts.uploads, "")
         assert found == unquote_to_bytes(text)
 
 
@@ -127,7 +127,7 @@ def test_a_percent_encoded_photo_takes_little_more_memory_than_its_bytes(
     uri = "data:image/png," + "%41" * 2_000_000
     tracemalloc.start()
     try:
-        photo = photo_of(uri, server.parts.uploads, "")
+        photo = resolve_image(uri, server.parts.uploads, "")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -139,7 +139,7 @@ def test_spaces_within_base64_take_little_memory(server: FalServer) -> None:
     uri = "data:image/png;base64," + "QUFB \r\n\t" * 250_000
     tracemalloc.start()
     try:
-        photo = photo_of(uri, server.parts.uploads, "")
+        photo = resolve_image(uri, server.parts.uploads, "")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -148,17 +148,19 @@ def test_spaces_within_base64_take_little_memory(server: FalServer) -> None:
 
 
 def test_a_percent_encoded_photo_ends_one_byte_beyond_the_limit(server: FalServer) -> None:
-    photo = photo_of("data:," + "a" * (MAX_BYTES + 100_000), server.parts.uploads, "")
+    photo = resolve_image("data:," + "a" * (MAX_BYTES + 100_000), server.parts.uploads, "")
     assert photo is not None
     assert len(photo) == MAX_BYTES + 1
 
 
 def test_broken_base64_is_told(server: FalServer) -> None:
     good = base64.b64encode(b"photo").decode()
-    assert photo_of(f"data:image/png;base64,{good[:4]}\r\n {good[4:]}", server.parts.uploads, "")
+    assert resolve_image(
+        f"data:image/png;base64,{good[:4]}\r\n {good[4:]}", server.parts.uploads, ""
+    )
     for data in ("é", "%%%", "a", "QQ=Q"):
         with pytest.raises(InvalidInput):
-            photo_of(f"data:image/png;base64,{data}", server.parts.uploads, "")
+            resolve_image(f"data:image/png;base64,{data}", server.parts.uploads, "")
 
 
 # Numbers.
@@ -333,7 +335,7 @@ class Sender:
         return {"type": "http.request", "body": self.pieces.pop(0), "more_body": True}
 
 
-async def refused(bodies: Bodies, sender: Sender, limit: int = 100) -> int:
+async def refused(bodies: BodyReader, sender: Sender, limit: int = 100) -> int:
     try:
         async with bodies.read(sender.receive, limit):
             return 0
@@ -350,9 +352,9 @@ def test_a_body_that_stalls_or_is_too_slow_or_too_large_ends() -> None:
         slow = Sender()
         slow.receive = drip  # type: ignore[method-assign]
         return [
-            await refused(Bodies(stall_s=0.01), Sender(b"a")),
-            await refused(Bodies(total_s=0.05), slow),
-            await refused(Bodies(), Sender(b"a" * 101)),
+            await refused(BodyReader(stall_s=0.01), Sender(b"a")),
+            await refused(BodyReader(total_s=0.05), slow),
+            await refused(BodyReader(), Sender(b"a" * 101)),
         ]
 
     assert anyio.run(scenario) == [408, 408, 413]
@@ -360,7 +362,7 @@ def test_a_body_that_stalls_or_is_too_slow_or_too_large_ends() -> None:
 
 def test_too_many_bodies_cost_the_one_that_is_silent() -> None:
     async def scenario() -> list[int]:
-        bodies, ends = Bodies(budget=150), [-1, -1, -1]
+        bodies, ends = BodyReader(budget=150), [-1, -1, -1]
 
         async def send(number: int, *pieces: bytes) -> None:
             sender = Sender(*pieces)
@@ -392,7 +394,7 @@ def test_too_many_bodies_cost_the_one_that_is_silent() -> None:
 
 
 def test_an_upload_that_stalls_leaves_nothing(server: FalServer, api: httpx.Client) -> None:
-    vars(server.parts)["bodies"] = Bodies(stall_s=0.1)
+    vars(server.parts)["bodies"] = BodyReader(stall_s=0.1)
     try:
         with socket.create_connection(
             (httpx.URL(server.url).host, httpx.URL(server.url).port or 0)
@@ -413,16 +415,16 @@ def test_an_upload_that_stalls_leaves_nothing(server: FalServer, api: httpx.Clie
 
 @pytest.mark.parametrize("secret", ["pässwörd", "пароль", "😀", "plain"])
 def test_a_secret_may_have_any_letters(secret: str) -> None:
-    keys = Keys(f"ann:{secret}", open_here=False)
+    keys = ApiKeys(f"ann:{secret}", open_here=False)
     as_utf8 = f"Key ann:{secret}".encode().decode("latin-1")  # how servers read header bytes
     assert keys.owner(as_utf8) == "ann"
     for wrong in (f"{as_utf8}x", as_utf8[:-1], "Key ann:?", "Key ann:" + "?" * len(secret)):
-        with pytest.raises(Refusal):
+        with pytest.raises(ApiError):
             keys.owner(wrong)
 
 
 def test_a_secret_may_come_as_latin_1() -> None:
-    assert Keys("ann:pässwörd", open_here=False).owner("Key ann:pässwörd") == "ann"
+    assert ApiKeys("ann:pässwörd", open_here=False).owner("Key ann:pässwörd") == "ann"
 
 
 # Without keys.

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.routing import Route
 
-from svd_core.web.fal import Service, build_api
+from svd_core.web.fal import ApiService, build_api
 from svd_core.web.fal.openapi import JSON, OPERATIONS
 from tests.fakes.engines import READY, photo
 from tests.fakes.fal_server import KEY, FalServer
@@ -147,7 +147,7 @@ def test_every_operation_says_whether_it_asks_for_a_key(server: FalServer) -> No
 
 
 def test_every_address_is_described_or_another_spelling_of_one_that_is(server: FalServer) -> None:
-    api = build_api(Service(server.parts, server.queue, lambda: READY))
+    api = build_api(ApiService(server.parts, server.queue, lambda: READY))
     shown = {*httpx.get(f"{server.url}/openapi.json").json()["paths"]}
     for route in api.routes:
         assert isinstance(route, Route)

@@ -17,21 +17,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from svd_core.errors import InvalidSettings
 from svd_core.events import Event, Progress, Stage, Stopped
 from svd_core.jobs import JobEvent
-from svd_core.web.fal.api_keys import Keys
-from svd_core.web.fal.job_status import log_of
-from svd_core.web.fal.responses import Refusal, as_json
+from svd_core.web.fal.api_keys import ApiKeys
+from svd_core.web.fal.job_status import log_lines
+from svd_core.web.fal.responses import ApiError, as_json
 from svd_core.web.fal.secrets import load_secret
-from svd_core.web.fal.signed_tokens import Tokens
-from svd_core.web.fal.sse import watched
+from svd_core.web.fal.signed_tokens import SignedTokens
+from svd_core.web.fal.sse import follow
 from svd_core.web.fal.webhook_signing import Signer
 
 KEYS = "ann:s3cret,bob:other, ann:second"
 
 
-def refused(keys: Keys, header: str | None) -> str:
-    with pytest.raises(Refusal) as caught:
+def refused(keys: ApiKeys, header: str | None) -> str:
+    with pytest.raises(ApiError) as caught:
         keys.owner(header)
-    answer = caught.value.answer
+    answer = caught.value.response
     assert (answer.status, answer.headers["X-Fal-Error-Type"]) == (401, "unauthorized")
     assert "s3cret" not in json.dumps(answer.body)
     detail: str = answer.body["detail"]
@@ -48,7 +48,7 @@ def refused(keys: Keys, header: str | None) -> str:
     ],
 )
 def test_a_key_tells_its_owner(header: str, owner: str) -> None:
-    assert Keys(KEYS, open_here=True).owner(header) == owner
+    assert ApiKeys(KEYS, open_here=True).owner(header) == owner
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_a_key_tells_its_owner(header: str, owner: str) -> None:
     ],
 )
 def test_whoever_has_no_key_hears_why(header: str | None, sentence: str) -> None:
-    assert sentence in refused(Keys(KEYS, open_here=True), header)
+    assert sentence in refused(ApiKeys(KEYS, open_here=True), header)
 
 
 def test_without_keys_it_is_open_here_and_closed_elsewhere() -> None:
-    assert Keys("", open_here=True).owner(None) == ""
-    assert Keys("", open_here=True).owner("Key any:thing") == ""
+    assert ApiKeys("", open_here=True).owner(None) == ""
+    assert ApiKeys("", open_here=True).owner("Key any:thing") == ""
     for header in (None, "Key any:thing"):
-        assert "SVD_API_KEYS" in refused(Keys("", open_here=False), header)
+        assert "SVD_API_KEYS" in refused(ApiKeys("", open_here=False), header)
 
 
 def test_every_key_is_compared_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,13 +86,13 @@ def test_every_key_is_compared_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         return one == other
 
     monkeypatch.setattr("svd_core.web.fal.api_keys.hmac.compare_digest", compare)
-    keys = Keys(KEYS, open_here=False)
+    keys = ApiKeys(KEYS, open_here=False)
     assert keys.owner("Key ann:s3cret") == "ann"  # the first of three
     assert compared == [(32, 32)] * 3
 
 
 def test_keys_are_not_shown() -> None:
-    keys = Keys(KEYS, open_here=False)
+    keys = ApiKeys(KEYS, open_here=False)
     shown = f"{keys!r} {vars(keys)!r}"
     assert "s3cret" not in shown
     assert "other" not in shown
@@ -100,18 +100,18 @@ def test_keys_are_not_shown() -> None:
 
 def test_a_token_is_good_for_its_purpose_and_its_time() -> None:
     now = [1000.0]
-    tokens = Tokens(b"x" * 32, lambda: now[0])
+    tokens = SignedTokens(b"x" * 32, lambda: now[0])
     token = tokens.issue("upload", 60, {"owner": "ann"})
     assert tokens.read("upload", token) == {"owner": "ann"}
     assert tokens.read("stream", token) is None
-    assert Tokens(b"y" * 32, lambda: now[0]).read("upload", token) is None
+    assert SignedTokens(b"y" * 32, lambda: now[0]).read("upload", token) is None
     now[0] = 1061.0
     assert tokens.read("upload", token) is None
 
 
 @pytest.mark.parametrize("position", [0, 5, -1, -10])
 def test_a_token_that_was_changed_is_none(position: int) -> None:
-    tokens = Tokens(b"x" * 32)
+    tokens = SignedTokens(b"x" * 32)
     token = list(tokens.issue("upload", 60, {"owner": "ann"}))
     token[position] = "A" if token[position] != "A" else "Q"
     assert tokens.read("upload", "".join(token)) is None
@@ -119,13 +119,15 @@ def test_a_token_that_was_changed_is_none(position: int) -> None:
 
 @pytest.mark.parametrize("token", ["", ".", "a.b", "ü.\udcff", "e30.", "." * 100])
 def test_any_text_may_come_as_a_token(token: str) -> None:
-    assert Tokens(b"x" * 32).read("upload", token) is None
+    assert SignedTokens(b"x" * 32).read("upload", token) is None
 
 
 def test_a_mark_can_be_told_again_but_not_guessed() -> None:
-    marks = {Tokens(secret).mark(text) for secret in (b"x" * 32, b"y" * 32) for text in "ab"}
+    marks = {
+        SignedTokens(secret).sign_short(text) for secret in (b"x" * 32, b"y" * 32) for text in "ab"
+    }
     assert len(marks) == 4
-    assert Tokens(b"x" * 32).mark("a") in marks
+    assert SignedTokens(b"x" * 32).sign_short("a") in marks
     assert all(len(mark) == 32 for mark in marks)
 
 
@@ -234,7 +236,7 @@ def test_signs_of_life_between_two_steps_are_no_news() -> None:
             return fresh[seen : seen + 1]
 
     async def watch() -> list[Event]:
-        changes = watched(Talking(), 60)  # type: ignore[arg-type]
+        changes = follow(Talking(), 60)  # type: ignore[arg-type]
         return [stamped.event async for news in changes for stamped in news]
 
     assert anyio.run(watch) == [*told[:3], told[5], *told[8:]]
@@ -246,7 +248,7 @@ def test_silence_is_told_now_and_then() -> None:
             return []
 
     async def watch() -> None:
-        async with aclosing(watched(Silent(), 0.05)) as changes:  # type: ignore[arg-type]
+        async with aclosing(follow(Silent(), 0.05)) as changes:  # type: ignore[arg-type]
             assert [await anext(changes) for _ in range(2)] == [[], []]
 
     anyio.run(watch)
@@ -255,7 +257,7 @@ def test_silence_is_told_now_and_then() -> None:
 def test_every_stage_has_a_line_in_the_log() -> None:
     at = datetime.now(UTC)
     for stage in Stage:
-        (*found,) = log_of([JobEvent(1, at, Progress(stage=stage))])
+        (*found,) = log_lines([JobEvent(1, at, Progress(stage=stage))])
         assert bool(found) == (stage is not Stage.QUEUED)
 
 

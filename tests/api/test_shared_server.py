@@ -19,7 +19,7 @@ from svd_core.web.fal import build_api
 from svd_core.web.middleware import MAX_BODY
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, build_page
-from svd_core.web.server import keep_queue, launch_options, watchers
+from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
 from tests.fakes.engines import photo
 from tests.fakes.fal_server import KEY, KEYS, PhotoWork, fal_service
 
@@ -35,9 +35,9 @@ def page_and_api(
     folder = settings.data_dir
     work = PhotoWork(folder / "results", steps=3)
     with fal_service(settings, work) as (service, _), socket.socket() as free:
-        backend = Backend(service.queue, service.status, service.parts.results, lambda _: None)
-        page = build_page(backend, folder / "none", watchers(settings))
-        keep_queue(page, settings)
+        backend = Backend(service.queue, service.status, service.context.results, lambda _: None)
+        page = build_page(backend, folder / "none", max_followers(settings))
+        configure_gradio_queue(page, settings)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from svd_core.errors import StorageFull
-from svd_core.web.fal.responses import Refusal
-from svd_core.web.fal.signed_tokens import Tokens
-from svd_core.web.fal.upload_writer import Limits
+from svd_core.web.fal.responses import ApiError
+from svd_core.web.fal.signed_tokens import SignedTokens
+from svd_core.web.fal.upload_writer import UploadLimits
 from svd_core.web.fal.uploads import UploadStore
 
 HOUR = 3600.0
-LIMITS = Limits(file=1000, owner=2500, all=4000, keep_s=HOUR)
+LIMITS = UploadLimits(file=1000, owner=2500, all=4000, keep_s=HOUR)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> UploadStore:
-    return UploadStore(tmp_path / "uploads", LIMITS, Tokens(b"x" * 32))
+    return UploadStore(tmp_path / "uploads", LIMITS, SignedTokens(b"x" * 32))
 
 
 def put(store: UploadStore, size: int = 5, owner: str = "ann", keep_s: float | None = None) -> str:
@@ -36,9 +36,9 @@ def left(store: UploadStore) -> list[Path]:
 
 
 def refusal(call: Callable[[], object]) -> tuple[int, str]:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ApiError) as caught:
         call()
-    return caught.value.answer.status, caught.value.answer.body["detail"]
+    return caught.value.response.status, caught.value.response.body["detail"]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_key_has_a_limit_and_others_have_their_own(store: UploadStore) -> None
 def test_uploads_at_the_same_time_count_together(
     store: UploadStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svd_core.web.fal.upload_writer.LOOK_EVERY", 100)
+    monkeypatch.setattr("svd_core.web.fal.upload_writer.CHECK_INTERVAL_BYTES", 100)
 
     def write_three() -> None:
         names = [store.new_name("ann", "image/png", "") for _ in range(3)]
@@ -302,7 +302,7 @@ def test_empty_folders_go_too(store: UploadStore) -> None:
 
 def test_a_key_has_only_so_many_files(tmp_path: Path) -> None:
     """Empty ones too, since each upload looks at all of its key's."""
-    store = UploadStore(tmp_path / "uploads", replace(LIMITS, count=5), Tokens(b"x" * 32))
+    store = UploadStore(tmp_path / "uploads", replace(LIMITS, count=5), SignedTokens(b"x" * 32))
     for _ in range(5):
         put(store, size=0)
     status, told = refusal(lambda: put(store, size=0))

@@ -25,7 +25,7 @@ from svd_core.types import Clip
 from svd_core.web.address_quota import AddressQuota
 from svd_core.web.fal.secrets import load_secret
 from svd_core.web.page import Backend, SessionIds, build_page
-from svd_core.web.server import keep_queue, launch_options, watchers
+from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
 from tests.fakes.work import FakeWork, moving, worker_queue
 
 READY = EngineStatus(
@@ -119,8 +119,8 @@ def serve(
             quota=quota or AddressQuota(),
             session_ids=SessionIds(load_secret(folder / "secrets" / "visitors")),
         )  # fmt: skip
-        page = build_page(backend, folder / "examples", watchers(settings))
-        keep_queue(page, settings)
+        page = build_page(backend, folder / "examples", max_followers(settings))
+        configure_gradio_queue(page, settings)
         port = port or _free_port()
         options = launch_options(settings, folder)
         page.launch(prevent_thread_lock=True, server_port=port, **options)

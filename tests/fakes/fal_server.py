@@ -22,7 +22,7 @@ from svd_core.media.image import open_photo
 from svd_core.params import VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import PhotoStore, ResultStore
-from svd_core.web.fal import MOUNT, Parts, Service, Webhooks, build_api
+from svd_core.web.fal import MOUNT, ApiContext, ApiService, Webhooks, build_api
 from svd_core.web.safe_http import Fetcher
 from tests.fakes.engines import READY
 from tests.fakes.work import FakeWork, open_table
@@ -48,7 +48,7 @@ class FalServer:
     url: str
     queue: JobQueue
     work: PhotoWork
-    parts: Parts
+    parts: ApiContext
     outbox: Outbox
     asked: list[str]
 
@@ -61,10 +61,10 @@ def fal_service(
     open_here: bool = False,
     fetcher: Fetcher | None = None,
     status: EngineStatus = READY,
-) -> Iterator[tuple[Service, Outbox]]:
+) -> Iterator[tuple[ApiService, Outbox]]:
     """What the program puts behind the API: queue, table and outbox on disk."""
     folder = settings.data_dir
-    parts = Parts(settings, ResultStore(folder / "results"), open_here)
+    parts = ApiContext(settings, ResultStore(folder / "results"), open_here)
     if fetcher is not None:
         vars(parts)["fetcher"] = fetcher
     work = work or PhotoWork(parts.results.folder, steps=3)
@@ -74,7 +74,7 @@ def fal_service(
         queue = WorkerQueue(work, QueueContext(table, photos, limits, parts.fetcher.photo))
         outbox = Outbox(table, queue.refresh, Webhooks(parts).send, QUICK, poll_interval_s=0.1)
         try:
-            yield Service(parts, queue, lambda: status), outbox
+            yield ApiService(parts, queue, lambda: status), outbox
         finally:
             outbox.close()
             queue.close()
@@ -97,7 +97,7 @@ def fal_server(
     with served as (service, outbox):
         noted = Noting(Starlette(routes=[Mount(MOUNT, app=build_api(service))]))
         with listening(noted, **options) as url:
-            queue, parts = service.queue, service.parts
+            queue, parts = service.queue, service.context
             yield FalServer(f"{url}{MOUNT}", queue, work, parts, outbox, noted.asked)
 
 

@@ -22,10 +22,10 @@ from svd_core.web.middleware import (
     MAX_LOGIN_BODY,
     MAX_OTHER_BODY,
     MAX_PATH,
-    Guard,
+    GuardMiddleware,
 )
 from svd_core.web.origins import OriginPolicy, is_loopback, origin_netloc
-from svd_core.web.request_body import Bodies
+from svd_core.web.request_body import BodyReader
 from tests.api.test_shared_server import page_and_api
 from tests.fakes.engines import Served, photo, serve
 from tests.fakes.fal_server import KEYS
@@ -324,7 +324,7 @@ def test_a_body_of_unsaid_length_is_cut_off() -> None:
 
         for path in read:
             scope = {"type": "http", "method": "POST", "path": path, "headers": []}
-            await Guard(app, None, LOCAL, Bodies())(scope, receive, send)
+            await GuardMiddleware(app, None, LOCAL, BodyReader())(scope, receive, send)
         return told
 
     assert anyio.run(scenario)[0] == 413
@@ -347,7 +347,7 @@ def test_an_upload_that_stalls_ends() -> None:
         pass
 
     async def scenario() -> None:
-        guard = Guard(app, None, LOCAL, Bodies(stall_s=0.01))
+        guard = GuardMiddleware(app, None, LOCAL, BodyReader(stall_s=0.01))
         scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": []}
         await guard(scope, receive, send)
 
@@ -378,7 +378,7 @@ def test_what_comes_after_a_body_is_heard() -> None:
 
         scope = {"type": "http", "method": "POST", "path": path, "headers": [],
                  "client": ("192.0.2.7", 1)}  # fmt: skip
-        await Guard(app, None, LOCAL, Bodies())(scope, receive, send)
+        await GuardMiddleware(app, None, LOCAL, BodyReader())(scope, receive, send)
 
     anyio.run(scenario, "/gradio_api/queue/join")
     assert seen == [
@@ -402,7 +402,7 @@ def test_a_websocket_is_closed() -> None:
 
     async def scenario() -> None:
         scope = {"type": "websocket", "path": "/", "headers": [(b"origin", b"http://evil.example")]}
-        await Guard(app, None, LOCAL, Bodies())(scope, receive, send)
+        await GuardMiddleware(app, None, LOCAL, BodyReader())(scope, receive, send)
 
     anyio.run(scenario)
     assert [message["type"] for message in told] == ["websocket.close"]
@@ -468,7 +468,7 @@ def test_the_throttle_fills_up_again() -> None:
     assert throttle.admit("b")
     clock.now += REFILL_S
     assert [throttle.admit("a") for _ in range(2)] == [True, False]
-    throttle.give_back("a")
+    throttle.refund("a")
     assert [throttle.admit("a") for _ in range(2)] == [True, False]
     clock.now += 1000 * REFILL_S
     assert [throttle.admit("a") for _ in range(BURST + 1)] == [True] * BURST + [False]
@@ -479,7 +479,7 @@ def test_the_throttle_knows_only_so_many_addresses() -> None:
     for number in range(MAX_ADDRESSES + 10):
         assert throttle.admit(str(number))
     assert len(throttle._full_at) <= MAX_ADDRESSES
-    throttle.give_back("gone long ago")
+    throttle.refund("gone long ago")
 
 
 @pytest.mark.parametrize(

@@ -367,7 +367,7 @@ def test_a_slow_name_service_has_an_end() -> None:
 
     started = time.monotonic()
     with pytest.raises(Unreachable, match=r"within 0\.2 seconds"):
-        Fetcher(photo_s=0.2, resolve=resolve).photo("http://photos.test/")
+        Fetcher(photo_timeout_s=0.2, resolve=resolve).photo("http://photos.test/")
     assert time.monotonic() - started < 1
 
 

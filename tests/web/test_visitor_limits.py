@@ -25,7 +25,7 @@ from svd_core.web.client_address import client_address
 from svd_core.web.page import Backend, SessionIds
 from svd_core.web.page.error_translation import translate
 from svd_core.web.page.i18n import languages
-from svd_core.web.server import watchers
+from svd_core.web.server import max_followers
 from tests.fakes.engines import READY, photo, serve
 from tests.fakes.fal_server import fal_server
 from tests.fakes.job_events import eventually
@@ -158,7 +158,9 @@ def test_the_api_reads_no_photo_for_a_line_that_is_full(
             assert httpx.post(url, json={"image_url": uri}).status_code == 200
             eventually(lambda: server.work.requests)
         read: list[str] = []
-        monkeypatch.setattr("svd_core.web.fal.submit.photo_of", lambda url, *_: read.append(url))
+        monkeypatch.setattr(
+            "svd_core.web.fal.submit.resolve_image", lambda url, *_: read.append(url)
+        )
         assert httpx.post(url, json={"image_url": uri}).status_code == 429
         assert read == []
 
@@ -265,7 +267,7 @@ def test_watchers_that_left_are_not_counted(tmp_path: Path, picture: bytes) -> N
 
 def test_there_are_watchers_enough_for_every_open_job() -> None:
     for max_queue in (1, 4, 32):
-        assert watchers(Settings(max_queue=max_queue)) >= MAX_WATCHERS * (max_queue + 1)
+        assert max_followers(Settings(max_queue=max_queue)) >= MAX_WATCHERS * (max_queue + 1)
 
 
 def test_watching_one_own_job_keeps_nobody_from_theirs(tmp_path: Path, picture: bytes) -> None:
@@ -283,7 +285,7 @@ def test_watching_one_own_job_keeps_nobody_from_theirs(tmp_path: Path, picture: 
         opening = next(n for n, fn in fns.items() if fn.name == "on_open" and fn.inputs)
         watching = next(n for n, fn in fns.items() if fn.name == "on_wanted")
         events = f"{served.url}/gradio_api"
-        for number in range(watchers(settings) + 6):
+        for number in range(max_followers(settings) + 6):
             session = {"session_hash": f"made-up-{number}"}
             opened = {"data": [card, None], "fn_index": opening} | session
             assert httpx.post(f"{events}/run/predict", json=opened, timeout=30).status_code == 200

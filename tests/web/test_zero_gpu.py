@@ -34,7 +34,7 @@ from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint
 from svd_core.errors import GenerationFailed, QueueFull
 from svd_core.media.recipe import Recipe
 from svd_core.params import VideoParams
-from svd_core.web.zero_gpu import TAKEN_BACK, refusal
+from svd_core.web.zero_gpu import WORKER_ERROR_TITLE, refusal
 from tests.fakes.engines import photo
 from tests.test_app import ROOT, SECONDS, ready
 
@@ -342,7 +342,11 @@ def test_seconds_grow_with_the_work() -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (gr.Error("GPU task aborted", title=TAKEN_BACK), GenerationFailed, "fewer steps or frames"),
+        (
+            gr.Error("GPU task aborted", title=WORKER_ERROR_TITLE),
+            GenerationFailed,
+            "fewer steps or frames",
+        ),
         (gr.Error("Try again in 2:00:00. ", title="ZeroGPU quota exceeded"), QueueFull, "2:00:00."),
     ],
 )

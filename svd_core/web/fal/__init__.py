@@ -1,8 +1,8 @@
-"""The HTTP API, in the dialect of fal's clients; nothing outside this folder knows its names."""
+"""The HTTP API in the dialect of fal's clients."""
 
 from svd_core.web.fal.app import build_api
-from svd_core.web.fal.dependencies import Parts, Service
+from svd_core.web.fal.dependencies import ApiContext, ApiService
 from svd_core.web.fal.urls import MOUNT
 from svd_core.web.fal.webhooks import Webhooks
 
-__all__ = ["MOUNT", "Parts", "Service", "Webhooks", "build_api"]
+__all__ = ["MOUNT", "ApiContext", "ApiService", "Webhooks", "build_api"]

@@ -1,11 +1,11 @@
-"""API keys: who may call, told from the `Authorization` header alone."""
+"""API keys from the `Authorization` header, compared in constant time."""
 
 import hashlib
 import hmac
 from collections.abc import Sequence
 from contextlib import suppress
 
-from svd_core.web.fal.responses import Refusal, request_error
+from svd_core.web.fal.responses import ApiError, request_error
 
 CLOSED = (
     "This server has no API keys yet, so its API is closed: whoever runs it sets SVD_API_KEYS to "
@@ -16,7 +16,7 @@ MALFORMED = "The Authorization header is not of the form 'Key id:secret'."
 UNKNOWN = "There is no such key, or its secret is another one."
 
 
-class Keys:
+class ApiKeys:
     """`keys`: id:secret, comma separated. `open_here`: whether everybody may call while there are
     none, which is right only where nobody but this machine's own users gets through.
 
@@ -31,7 +31,7 @@ class Keys:
         self.open = open_here and not pairs
 
     def owner(self, authorization: str | None) -> str:
-        """The id of the caller's key; empty where everybody may call. Raises `Refusal`, 401."""
+        """The id of the caller's key; empty where everybody may call. Raises `ApiError`, 401."""
         if self.open:
             return ""
         if not self._digests:
@@ -71,6 +71,6 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _refusal(detail: str) -> Refusal:
+def _refusal(detail: str) -> ApiError:
     headers = {"WWW-Authenticate": 'Key realm="fal"'}
-    return Refusal(request_error(401, detail, "unauthorized", headers))
+    return ApiError(request_error(401, detail, "unauthorized", headers))

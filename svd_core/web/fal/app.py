@@ -1,4 +1,4 @@
-"""The API as one ASGI application, to be mounted at `/fal`: every address it has."""
+"""The API as one ASGI application, mounted at `/fal`."""
 
 import logging
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from starlette.responses import HTMLResponse, Response
 
 from svd_core import __version__
 from svd_core.errors import SvdError
-from svd_core.web.fal.auth import Access
-from svd_core.web.fal.dependencies import Service
+from svd_core.web.fal.auth import AuthMiddleware
+from svd_core.web.fal.dependencies import ApiService
 from svd_core.web.fal.docs import DOCS_HEADERS, docs_page
 from svd_core.web.fal.endpoints import Operations
 from svd_core.web.fal.models import ENDPOINTS
 from svd_core.web.fal.proxy import Proxy
-from svd_core.web.fal.responses import Answer, Refusal, of
-from svd_core.web.fal.routes.files import CdnRoutes
+from svd_core.web.fal.responses import ApiError, ApiResponse, error_response
+from svd_core.web.fal.routes.files import FileRoutes
 from svd_core.web.fal.routes.queue import QueueRoutes
 from svd_core.web.fal.routes.run import RunRoutes
 from svd_core.web.fal.routes.storage import StorageRoutes
@@ -38,16 +38,16 @@ ANYWHERE = ".*"
 HERE = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
-def build_api(service: Service) -> Starlette:
+def build_api(service: ApiService) -> Starlette:
     """An application that starts nothing by itself."""
-    keys = service.parts.keys
+    keys = service.context.keys
     operations = Operations()
     for endpoint in ENDPOINTS:
         _add_queue(operations, service, endpoint)
         _add_run(operations, service, endpoint)
     _add_storage(operations, service)
     _add_cdn(operations, service)
-    _add_own(operations, service)
+    _add_meta(operations, service)
     api = Starlette(
         routes=operations.routes,
         middleware=[
@@ -58,11 +58,11 @@ def build_api(service: Service) -> Starlette:
                 allow_headers=["*"],
                 expose_headers=EXPOSED,
             ),
-            Middleware(Proxy, origins=service.parts.settings.proxy_origins),
-            Middleware(Access, keys=keys, tokens=service.parts.tokens),
+            Middleware(Proxy, origins=service.context.settings.proxy_origins),
+            Middleware(AuthMiddleware, keys=keys, tokens=service.context.tokens),
         ],
         exception_handlers={
-            Refusal: _refused,
+            ApiError: _refused,
             SvdError: _failed,
             HTTPException: _unrouted,
             Exception: _broken,
@@ -72,7 +72,7 @@ def build_api(service: Service) -> Starlette:
     return api
 
 
-def _add_queue(operations: Operations, service: Service, endpoint: str) -> None:
+def _add_queue(operations: Operations, service: ApiService, endpoint: str) -> None:
     add = operations.add
     routes = QueueRoutes(service, endpoint)
     top = f"/queue/{endpoint}"
@@ -91,14 +91,14 @@ def _add_queue(operations: Operations, service: Service, endpoint: str) -> None:
         add(method, path, call, name, *others)
 
 
-def _add_run(operations: Operations, service: Service, endpoint: str) -> None:
+def _add_run(operations: Operations, service: ApiService, endpoint: str) -> None:
     add = operations.add
     routes = RunRoutes(service)
     add("POST", f"/run/{endpoint}", routes.run, "run")
     add("POST", f"/run/{endpoint}/stream", routes.stream, "run_stream")
 
 
-def _add_storage(operations: Operations, service: Service) -> None:
+def _add_storage(operations: Operations, service: ApiService) -> None:
     add = operations.add
     routes = StorageRoutes(service)
     initiate = "/rest/storage/upload/initiate"
@@ -109,35 +109,35 @@ def _add_storage(operations: Operations, service: Service) -> None:
     add("GET", "/rest/.well-known/jwks.json", routes.key_set, "key_set")
 
 
-def _add_cdn(operations: Operations, service: Service) -> None:
+def _add_cdn(operations: Operations, service: ApiService) -> None:
     add = operations.add
-    routes = CdnRoutes(service)
+    routes = FileRoutes(service)
     upload, file = "/cdn/upload/{folder}/{file}", "/cdn/files/{folder}/{file}"
-    parts = f"{file}/multipart/{{upload_id}}"
+    multipart = f"{file}/multipart/{{upload_id}}"
     add("PUT", upload, routes.put, "put")
     add("PUT", f"{upload}/{{number}}", routes.put_part, "put_part")
     add("POST", f"{upload}/complete", routes.complete, "complete")
     add("POST", "/cdn/files/upload", routes.upload, "upload")
     add("POST", "/cdn/files/upload/multipart", routes.begin, "begin")
-    add("PUT", f"{parts}/{{number}}", routes.put_part_by_id, "put_part_by_id")
-    add("POST", f"{parts}/complete", routes.complete_by_id, "complete_by_id")
+    add("PUT", f"{multipart}/{{number}}", routes.put_part_by_id, "put_part_by_id")
+    add("POST", f"{multipart}/complete", routes.complete_by_id, "complete_by_id")
     add("GET", file, routes.file, "file")
     add("GET", "/cdn/videos/{mark}/{file}", routes.video, "video")
 
 
-def _add_own(operations: Operations, service: Service) -> None:
+def _add_meta(operations: Operations, service: ApiService) -> None:
     async def health(_: Request) -> Response:
-        return Answer(200, await to_thread.run_sync(_health, service)).response()
+        return ApiResponse(200, await to_thread.run_sync(_health, service)).to_response()
 
     def document(request: Request) -> dict[str, Any]:
-        servers = [{"url": service.parts.links.base(request)}]
+        servers = [{"url": service.context.urls.base(request)}]
         return {**operations.document, "servers": servers}
 
     async def openapi(request: Request) -> Response:
-        return Answer(200, document(request)).response()
+        return ApiResponse(200, document(request)).to_response()
 
     async def docs(request: Request) -> Response:
-        page = docs_page(document(request), service.parts.keys.open)
+        page = docs_page(document(request), service.context.keys.open)
         return HTMLResponse(page, headers=DOCS_HEADERS)
 
     operations.add("GET", "/health", health, "health")
@@ -145,7 +145,7 @@ def _add_own(operations: Operations, service: Service) -> None:
     operations.add("GET", "/docs", docs, "docs")
 
 
-def _health(service: Service) -> Mapping[str, Any]:
+def _health(service: ApiService) -> Mapping[str, Any]:
     status = service.status()
     return {
         "status": "ok" if status.state == "ready" else status.state,
@@ -158,13 +158,13 @@ def _health(service: Service) -> Mapping[str, Any]:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return _numbered(error.answer)
+    assert isinstance(error, ApiError)
+    return _with_request_id(error.response)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, SvdError)
-    return _numbered(of(error))
+    return _with_request_id(error_response(error))
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:
@@ -172,14 +172,14 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     detail = f"Path {path} not found" if error.status_code == 404 else str(error.detail)
-    return Answer(error.status_code, {"detail": detail}, error.headers or {}).response()
+    return ApiResponse(error.status_code, {"detail": detail}, error.headers or {}).to_response()
 
 
 async def _broken(_: Request, error: Exception) -> Response:
     log.error("A request to the API ended by an unforeseen error.", exc_info=error)
-    return _numbered(Answer(500, {"detail": "Internal Server Error"}))
+    return _with_request_id(ApiResponse(500, {"detail": "Internal Server Error"}))
 
 
-def _numbered(answer: Answer) -> Response:
+def _with_request_id(response: ApiResponse) -> Response:
     """An error of ours carries an id in any case: clients take one without for a gateway's."""
-    return answer.response(uuid4().hex if answer.status >= 500 else None)
+    return response.to_response(uuid4().hex if response.status >= 500 else None)

@@ -1,4 +1,4 @@
-"""What the routes of the API have in common, made from the settings."""
+"""Dependencies of all API routes, made from the settings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from svd_core.engine.engine import EngineStatus
 from svd_core.jobs import Job, JobQueue
 from svd_core.settings import Settings, space_url
 from svd_core.storage import ResultStore
-from svd_core.web.fal.api_keys import Keys
+from svd_core.web.fal.api_keys import ApiKeys
 from svd_core.web.fal.secrets import load_secret
-from svd_core.web.fal.signed_tokens import Tokens
-from svd_core.web.fal.upload_writer import Limits
+from svd_core.web.fal.signed_tokens import SignedTokens
+from svd_core.web.fal.upload_writer import UploadLimits
 from svd_core.web.fal.uploads import UploadStore
-from svd_core.web.fal.urls import Links
+from svd_core.web.fal.urls import UrlBuilder
 from svd_core.web.fal.webhook_signing import Signer
 from svd_core.web.origins import is_loopback
-from svd_core.web.request_body import Bodies
+from svd_core.web.request_body import BodyReader
 from svd_core.web.safe_http import Fetcher
 
 MAX_KEEP_S = 1e9
@@ -28,7 +28,7 @@ MAX_KEEP_S = 1e9
 
 
 @dataclass(frozen=True)
-class Parts:
+class ApiContext:
     """What needs no queue, so that the queue can be made with some of it.
 
     `open_here`: whether everybody may call while there are no keys. Raises `InvalidSettings` on
@@ -40,23 +40,23 @@ class Parts:
     open_here: bool
 
     @cached_property
-    def tokens(self) -> Tokens:
-        return Tokens(load_secret(self.settings.data_dir / "secrets" / "links"))
+    def tokens(self) -> SignedTokens:
+        return SignedTokens(load_secret(self.settings.data_dir / "secrets" / "links"))
 
     @cached_property
     def signer(self) -> Signer:
         return Signer(load_secret(self.settings.data_dir / "secrets" / "webhooks"))
 
     @cached_property
-    def keys(self) -> Keys:
+    def keys(self) -> ApiKeys:
         # A proxy in front is a program of this machine too, whoever calls through it.
         public = self.settings.public_url or space_url()
         near = not public or is_loopback(urlsplit(public).netloc)
-        return Keys(self.settings.api_keys, open_here=self.open_here and near)
+        return ApiKeys(self.settings.api_keys, open_here=self.open_here and near)
 
     @cached_property
-    def links(self) -> Links:
-        return Links(self.settings.public_url or space_url(), self.tokens)
+    def urls(self) -> UrlBuilder:
+        return UrlBuilder(self.settings.public_url or space_url(), self.tokens)
 
     @cached_property
     def fetcher(self) -> Fetcher:
@@ -68,8 +68,8 @@ class Parts:
         return CostLimits(self.settings.max_steps, self.settings.max_frames)
 
     @cached_property
-    def bodies(self) -> Bodies:
-        return Bodies(total_s=self.settings.body_seconds)
+    def bodies(self) -> BodyReader:
+        return BodyReader(total_s=self.settings.body_seconds)
 
     @cached_property
     def parsing(self) -> CapacityLimiter:
@@ -79,7 +79,7 @@ class Parts:
     @cached_property
     def uploads(self) -> UploadStore:
         own = self.settings
-        limits = Limits(
+        limits = UploadLimits(
             file=own.max_upload_mb << 20,
             owner=int(own.uploads_gb * 1e9),
             all=int(own.keep_gb * 1e9),
@@ -89,13 +89,13 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Service:
-    """`Parts`, and what stands behind them. `on_submit` is told each job that was put in line.
+class ApiService:
+    """`ApiContext`, and what stands behind them. `on_submit` is told each job that was put in line.
 
     `lookups` keeps names that take long to be found from taking every thread.
     """
 
-    parts: Parts
+    context: ApiContext
     queue: JobQueue
     status: Callable[[], EngineStatus]
     on_submit: Callable[[Job], None] = lambda _: None

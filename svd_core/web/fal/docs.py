@@ -1,4 +1,4 @@
-"""The page that describes the API, drawn from the description itself; it loads nothing else."""
+"""Documentation page of the API, rendered from its OpenAPI document without external assets."""
 
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -47,7 +47,7 @@ CODE = (("curl", "curl"), ("JavaScript", "javascript"), ("Python", "python"))
 def docs_page(document: Mapping[str, Any], open_here: bool) -> str:
     """`document`: as OpenAPI. `open_here`: whether no key is asked for."""
     base = document["servers"][0]["url"]
-    parts = [
+    blocks = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(document['info']['title'])}: API</title><style>{STYLE}</style></head>",
@@ -58,7 +58,7 @@ def docs_page(document: Mapping[str, Any], open_here: bool) -> str:
         *_operations(document),
         "</main></body></html>",
     ]
-    return "".join(parts)
+    return "".join(blocks)
 
 
 def _code(found: Snippets) -> Iterator[str]:

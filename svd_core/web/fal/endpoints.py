@@ -1,4 +1,4 @@
-"""The operations of the API: at which addresses each is served, and all of them described."""
+"""Endpoints: the routes that are served, and their description for OpenAPI."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from svd_core import __version__
-from svd_core.web.fal.openapi import OPERATIONS, finished
+from svd_core.web.fal.openapi import OPERATIONS, finish_document
 
-Call = Callable[..., Awaitable[Response]]
-"""It gets the request, and by their names the parts of the address that it asks for."""
+EndpointFunction = Callable[..., Awaitable[Response]]
+"""Called with the request and, by name, the path parameters that it declares."""
 
 
 class Operations:
@@ -28,14 +28,14 @@ class Operations:
         self.routes: list[Route] = []
         self._described: list[APIRoute] = []
 
-    def add(self, method: str, path: str, call: Call, name: str, *others: str) -> None:
+    def add(self, method: str, path: str, call: EndpointFunction, name: str, *others: str) -> None:
         """The operation `name` at `path`, and without a description at `others`; each of them with
         and without a slash at its end, since not every client follows a redirect."""
         described = OPERATIONS[name].route(name)
         self._described.append(
             APIRoute(path, call, methods=[method], response_model=None, **described)
         )
-        served = Served(call, frozenset(signature(call).parameters) - {"request", "_"})
+        served = Endpoint(call, frozenset(signature(call).parameters) - {"request", "_"})
         methods = {method} | ({"HEAD"} if method == "GET" and path.startswith("/cdn/") else set())
         for spelling in (path, *others):
             for address in (spelling, f"{spelling}/"):
@@ -47,19 +47,21 @@ class Operations:
     def document(self) -> dict[str, Any]:
         """OpenAPI, less the address of the server."""
         title = "Stable Video Diffusion"
-        return finished(get_openapi(title=title, version=__version__, routes=self._described))
+        return finish_document(
+            get_openapi(title=title, version=__version__, routes=self._described)
+        )
 
 
 @dataclass(frozen=True)
-class Served:
-    """ASGI application: an operation. `wanted`: which parts of the address it asks for."""
+class Endpoint:
+    """ASGI application of one operation. `path_params`: those that it takes."""
 
-    call: Call
-    wanted: frozenset[str]
+    function: EndpointFunction
+    path_params: frozenset[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parts = scope["path_params"]
-        response = await self.call(
-            Request(scope, receive, send), **{name: parts[name] for name in self.wanted}
+        params = scope["path_params"]
+        response = await self.function(
+            Request(scope, receive, send), **{name: params[name] for name in self.path_params}
         )
         await response(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Where the photo of a request is: inside it, among the uploads, or at an address."""
+"""Image source of a request: a data URI, an upload, or a remote URL."""
 
 import base64
 import binascii
@@ -15,14 +15,14 @@ PIECE = 2**16
 """Characters of percent-encoded text that are decoded at once; each costs some 80 bytes then."""
 
 
-def photo_of(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
+def resolve_image(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
     """The photo that is here already, or None where `image_url` has to be fetched.
 
     `base`: of this server's addresses. Raises `InvalidInput` for an upload that is gone, for what
     is no address and for what cannot be decoded.
     """
     if image_url[:5].lower() == "data:":
-        return _decoded(image_url)
+        return _decode_data_uri(image_url)
     if image_url[:8].lower().startswith(("http://", "https://")):
         if len(image_url) > MAX_URL:
             message = f"The address is longer than {MAX_URL} characters; upload the photo instead."
@@ -50,7 +50,7 @@ def photo_of(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
     )
 
 
-def _decoded(url: str) -> bytes:
+def _decode_data_uri(url: str) -> bytes:
     head, comma, data = url.partition(",")
     try:
         if not comma:

@@ -1,4 +1,4 @@
-"""What the API wants to find again with a job, kept in the job's memo."""
+"""Job metadata of the API, stored as JSON in the memo of the job."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from svd_core.web.fal.responses import Detail
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memo:
+class JobMetadata:
     """`base`: of the addresses as the submitter called them. `image_url`: beginning of what was
     sent. `details`: entries of the 422 by which the job was rejected."""
 
@@ -18,9 +18,9 @@ class Memo:
     details: Sequence[Detail] = ()
 
     @classmethod
-    def of(cls, options: JobOptions) -> "Memo | None":
+    def from_options(cls, options: JobOptions) -> "JobMetadata | None":
         """None for a job that did not come by the API."""
         return cls(**json.loads(options.memo)) if options.memo else None
 
-    def within(self, options: JobOptions) -> JobOptions:
+    def to_options(self, options: JobOptions) -> JobOptions:
         return replace(options, memo=json.dumps(asdict(self)))

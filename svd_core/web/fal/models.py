@@ -1,4 +1,4 @@
-"""What fal's `fal-ai/stable-video` takes and gives, and how it is told in the core's terms."""
+"""Input and output models of fal's `fal-ai/stable-video`, and their mapping to core parameters."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, Limit, VideoParams
-from svd_core.web.fal.responses import NAMES, Detail, detail
+from svd_core.web.fal.responses import FAL_NAMES, Detail, detail
 
 ENDPOINTS = ("fal-ai/stable-video",)
 """Ids that lead to the model of this server."""
 
-FPS = 25
+DEFAULT_FPS = 25
 """Default fps of fal. Its range begins at 10; here all of the core's fps are taken, so that every
 video of the page can be made over HTTP too."""
 
@@ -55,7 +55,7 @@ class _Documented(BaseModel):
         description="Noise on the photo: more frees the motion and loses likeness.",
     )
     fps: int = Field(
-        FPS,
+        DEFAULT_FPS,
         ge=LIMITS["fps"].minimum,
         le=LIMITS["fps"].maximum,
         description="Frames per second of the video.",
@@ -105,7 +105,7 @@ def read_input(body: Mapping[str, Any]) -> tuple[str, VideoParams]:
     try:
         return image_url, VideoParams.from_mapping(values)
     except InvalidRequest as error:  # what no field alone can tell
-        raise InvalidInput.of(error) from None
+        raise InvalidInput.from_validation_error(error) from None
 
 
 class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like the core's
@@ -116,8 +116,8 @@ class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like
         self.details = details
 
     @classmethod
-    def of(cls, error: InvalidRequest) -> "InvalidInput":
-        name = NAMES.get(error.field, error.field)
+    def from_validation_error(cls, error: InvalidRequest) -> "InvalidInput":
+        name = FAL_NAMES.get(error.field, error.field)
         return cls([detail(name, error.message, "value_error")])
 
 

@@ -1,4 +1,4 @@
-"""The description of every operation for `/openapi.json`: what it takes, and each way it may end.
+"""OpenAPI description of every operation: inputs, and each possible response.
 
 Longer than other files: it is one table.
 """
@@ -14,32 +14,32 @@ from svd_core.web.fal import response_models
 from svd_core.web.fal.models import VideoInput, VideoOutput
 
 JSON = "application/json"
-Told = type[BaseModel] | str
+BodyType = type[BaseModel] | str
 """A body: its model, or its media type where it is no JSON."""
 
-Answers = Mapping[int, tuple[str, Told]]
+Responses = Mapping[int, tuple[str, BodyType]]
 """(description, body) by status."""
 
-UNAUTHORIZED: Answers = {401: ("No key, or no such key.", response_models.RequestError)}
-CLOSED: Answers = {
+UNAUTHORIZED: Responses = {401: ("No key, or no such key.", response_models.RequestError)}
+CLOSED: Responses = {
     **UNAUTHORIZED,
     403: (
         "A web page of another origin, while the server has no keys.",
         response_models.RequestError,
     ),
 }
-UNAVAILABLE: Answers = {
+UNAVAILABLE: Responses = {
     500: ("The server's disk is full.", response_models.RequestError),
     503: ("The server cannot do it now.", response_models.RequestError),
 }
-UNKNOWN: Answers = {404: ("No such request, or its time is over.", response_models.NotFound)}
-BAD: Answers = {400: ("A header or the query is wrong.", response_models.RequestError)}
-NO_JSON: Answers = {
+UNKNOWN: Responses = {404: ("No such request, or its time is over.", response_models.NotFound)}
+BAD_REQUEST: Responses = {400: ("A header or the query is wrong.", response_models.RequestError)}
+BAD_BODY: Responses = {
     413: ("The body is too large.", response_models.RequestError),
     422: ("The body is wrong.", response_models.InputError),
 }
-BUSY: Answers = {429: ("Too many requests wait.", response_models.RequestError)}
-ENDS: Answers = {
+BUSY: Responses = {429: ("Too many requests wait.", response_models.RequestError)}
+OUTCOMES: Responses = {
     422: ("The input was wrong, or the photo cannot be used.", response_models.InputError),
     499: ("The request was cancelled.", response_models.RequestError),
     500: ("No video could be made.", response_models.RequestError),
@@ -48,26 +48,26 @@ ENDS: Answers = {
         response_models.RequestError,
     ),
 }
-FORBIDDEN: Answers = {403: ("The upload is not permitted.", response_models.RequestError)}
-STORING: Answers = {
+FORBIDDEN: Responses = {403: ("The upload is not permitted.", response_models.RequestError)}
+STORING: Responses = {
     413: ("More than a file or a key may have.", response_models.RequestError),
     499: ("The client went away.", response_models.RequestError),
     500: ("The disk is full.", response_models.RequestError),
 }
-NO_FILE: Answers = {404: ("No such file, or its time is over.", response_models.RequestError)}
+NO_FILE: Responses = {404: ("No such file, or its time is over.", response_models.RequestError)}
 EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True)
-class Described:
-    """`keyed`: whether a key is needed. `body`: see `Told`, or None where none is taken."""
+class OperationDoc:
+    """`keyed`: whether a key is needed. `body`: see `BodyType`, or None where none is taken."""
 
     summary: str
     tag: str
-    answers: Answers
+    responses: Responses
     headers: tuple[str, ...] = ()
     query: tuple[str, ...] = ()
-    body: Told | None = None
+    body: BodyType | None = None
     keyed: bool = True
 
     def route(self, name: str) -> dict[str, Any]:
@@ -83,18 +83,18 @@ class Described:
             "tags": [self.tag],
             "operation_id": name,
             "response_class": Response,
-            "responses": {status: _response(*told) for status, told in self.answers.items()},
+            "responses": {status: _response(*told) for status, told in self.responses.items()},
             "openapi_extra": extra,
         }
 
 
-def _response(description: str, told: Told) -> dict[str, Any]:
+def _response(description: str, told: BodyType) -> dict[str, Any]:
     if isinstance(told, str):
         return {"description": description, "content": _content(told)}
     return {"description": description, "model": told}
 
 
-def _content(told: Told) -> dict[str, Any]:
+def _content(told: BodyType) -> dict[str, Any]:
     if isinstance(told, str):
         binary = {"schema": {"type": "string", "format": "binary"}}
         return {told: {} if told == EVENTS else binary}
@@ -150,120 +150,126 @@ PATHS: Mapping[str, str] = {
 
 RUN_HEADERS = ("x-fal-request-timeout", "x-fal-object-lifecycle-preference")
 
-OPERATIONS: Mapping[str, Described] = {
-    "submit": Described(
+OPERATIONS: Mapping[str, OperationDoc] = {
+    "submit": OperationDoc(
         "Put a request in line; wrong input is told by its result", "Queue",
-        {200: ("In line.", response_models.Submitted), **BAD, **CLOSED, **NO_JSON, **BUSY,
+        {200: ("In line.", response_models.Submitted), **BAD_REQUEST, **CLOSED, **BAD_BODY, **BUSY,
          **UNAVAILABLE},
         headers=("x-fal-queue-priority", *RUN_HEADERS),
         query=("fal_webhook", "fal_max_queue_length"), body=VideoInput,
     ),
-    "status": Described(
+    "status": OperationDoc(
         "How a request goes", "Queue",
         {200: ("It has ended.", response_models.QueueStatus),
          202: ("It waits or runs.", response_models.QueueStatus),
          **CLOSED, **UNKNOWN, **UNAVAILABLE}, query=("logs",),
     ),
-    "status_stream": Described(
+    "status_stream": OperationDoc(
         "How a request goes, at every change, each with the new lines of the log", "Queue",
         {200: ("Statuses, the last one COMPLETED.", EVENTS), **CLOSED, **UNKNOWN, **UNAVAILABLE},
         query=("logs", "fal_jwt_token"),
     ),
-    "result": Described(
+    "result": OperationDoc(
         "The video, or why there is none; also at .../response", "Queue",
-        {200: ("The video.", VideoOutput), 400: ("It has not ended yet.", response_models.Plain),
-         **CLOSED, **UNKNOWN, **UNAVAILABLE, **ENDS},
+        {200: ("The video.", VideoOutput), 400: ("It has not ended yet.", response_models.Message),
+         **CLOSED, **UNKNOWN, **UNAVAILABLE, **OUTCOMES},
     ),
-    "cancel": Described(
+    "cancel": OperationDoc(
         "Cancel a request that waits or runs", "Queue",
-        {202: ("It will end.", response_models.Cancelling),
-         400: ("It has ended.", response_models.TooLate), **CLOSED, **UNKNOWN, **UNAVAILABLE},
+        {202: ("It will end.", response_models.CancelAccepted),
+         400: ("It has ended.", response_models.CancelTooLate), **CLOSED, **UNKNOWN, **UNAVAILABLE},
     ),
-    "run": Described(
+    "run": OperationDoc(
         "Make a video and wait for it", "Run",
-        {200: ("The video.", VideoOutput), **BAD, **CLOSED, **NO_JSON, **BUSY,
-         **UNAVAILABLE, **ENDS, 404: ("The video's time is over.", response_models.NotFound)},
+        {200: ("The video.", VideoOutput), **BAD_REQUEST, **CLOSED, **BAD_BODY, **BUSY,
+         **UNAVAILABLE, **OUTCOMES, 404: ("The video's time is over.", response_models.NotFound)},
         headers=RUN_HEADERS, query=("fal_max_queue_length",), body=VideoInput,
     ),
-    "run_stream": Described(
+    "run_stream": OperationDoc(
         "Make a video and tell how it goes; the last event is the video", "Run",
-        {200: ("Progress, then the video or an error.", EVENTS), **BAD, **CLOSED, **NO_JSON,
+        {200: ("Progress, then the video or an error.", EVENTS), **BAD_REQUEST, **CLOSED,
+         **BAD_BODY,
          **BUSY, **UNAVAILABLE},
         headers=RUN_HEADERS, query=("fal_max_queue_length", "fal_jwt_token"), body=VideoInput,
     ),
-    "initiate": Described(
+    "initiate": OperationDoc(
         "Where to send a file", "Files",
-        {200: ("Two addresses.", response_models.UploadPermit), **BAD, **CLOSED, **NO_JSON},
-        headers=("x-fal-object-lifecycle",), body=response_models.UploadWish,
+        {200: ("Two addresses.", response_models.UploadResponse), **BAD_REQUEST, **CLOSED,
+         **BAD_BODY},
+        headers=("x-fal-object-lifecycle",), body=response_models.UploadRequest,
     ),
-    "initiate_multipart": Described(
+    "initiate_multipart": OperationDoc(
         "Where to send a big file, part by part", "Files",
-        {200: ("Two addresses.", response_models.UploadPermit), **BAD, **CLOSED, **NO_JSON},
-        headers=("x-fal-object-lifecycle",), body=response_models.UploadWish,
+        {200: ("Two addresses.", response_models.UploadResponse), **BAD_REQUEST, **CLOSED,
+         **BAD_BODY},
+        headers=("x-fal-object-lifecycle",), body=response_models.UploadRequest,
     ),
-    "put": Described(
+    "put": OperationDoc(
         "Send a file to its upload_url", "Files",
         {200: ("Stored.", response_models.Stored), **FORBIDDEN, **STORING}, query=("token",),
         body="application/octet-stream", keyed=False,
     ),
-    "put_part": Described(
+    "put_part": OperationDoc(
         "Send a part of a file", "Files",
-        {200: ("Stored.", response_models.PartStored), **BAD, **FORBIDDEN, **STORING},
+        {200: ("Stored.", response_models.PartStored), **BAD_REQUEST, **FORBIDDEN, **STORING},
         query=("token",), body="application/octet-stream", keyed=False,
     ),
-    "complete": Described(
+    "complete": OperationDoc(
         "Put the parts of a file together", "Files",
-        {200: ("The file.", response_models.Uploaded), **BAD, **FORBIDDEN, **NO_JSON, **STORING},
+        {200: ("The file.", response_models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY,
+         **STORING},
         query=("token",), body=response_models.PartList, keyed=False,
     ),
-    "cdn_token": Described(
+    "cdn_token": OperationDoc(
         "A token for uploads", "Files", {200: ("The token.", response_models.CdnToken), **CLOSED},
     ),
-    "upload": Described(
+    "upload": OperationDoc(
         "Send a file, by a token or a key", "Files",
-        {200: ("Its address.", response_models.Uploaded), **BAD, **CLOSED, **STORING},
+        {200: ("Its address.", response_models.Uploaded), **BAD_REQUEST, **CLOSED, **STORING},
         headers=("x-fal-file-name", "x-fal-object-lifecycle"), body="application/octet-stream",
     ),
-    "begin": Described(
+    "begin": OperationDoc(
         "Begin to send a big file, by a token or a key", "Files",
-        {200: ("Its address, and the id of the upload.", response_models.Begun), **BAD, **CLOSED},
+        {200: ("Its address, and the id of the upload.", response_models.MultipartUpload),
+         **BAD_REQUEST, **CLOSED},
         headers=("x-fal-file-name", "x-fal-object-lifecycle"),
     ),
-    "put_part_by_id": Described(
+    "put_part_by_id": OperationDoc(
         "Send a part of a file", "Files",
-        {200: ("Stored.", response_models.PartStored), **BAD, **FORBIDDEN, **STORING},
+        {200: ("Stored.", response_models.PartStored), **BAD_REQUEST, **FORBIDDEN, **STORING},
         body="application/octet-stream", keyed=False,
     ),
-    "complete_by_id": Described(
+    "complete_by_id": OperationDoc(
         "Put the parts of a file together", "Files",
-        {200: ("The file.", response_models.Uploaded), **BAD, **FORBIDDEN, **NO_JSON, **STORING},
+        {200: ("The file.", response_models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY,
+         **STORING},
         body=response_models.PartList, keyed=False,
     ),
-    "file": Described(
+    "file": OperationDoc(
         "An uploaded file", "Files", {200: ("The file.", "*/*"), **NO_FILE}, keyed=False,
     ),
-    "video": Described(
+    "video": OperationDoc(
         "A finished video", "Files", {200: ("The video.", "video/mp4"), **NO_FILE}, keyed=False,
     ),
-    "stream_token": Described(
+    "stream_token": OperationDoc(
         "A token for a browser to stream with, in place of a key", "Access",
-        {201: ("The token.", JSON), **CLOSED, **NO_JSON}, body=response_models.StreamTokenWish,
+        {201: ("The token.", JSON), **CLOSED, **BAD_BODY}, body=response_models.StreamTokenRequest,
     ),
-    "key_set": Described(
+    "key_set": OperationDoc(
         "The public key that webhooks are signed with", "Access",
         {200: ("A JSON Web Key Set.", response_models.KeySet)}, keyed=False,
     ),
-    "health": Described(
+    "health": OperationDoc(
         "How the server is", "Server", {200: ("Its state.", response_models.Health), **UNAVAILABLE},
         keyed=False,
     ),
-    "openapi": Described("This description", "Server", {200: ("OpenAPI.", JSON)}, keyed=False),
-    "docs": Described("A page to read it on", "Server", {200: ("A page.", "text/html")},
+    "openapi": OperationDoc("This description", "Server", {200: ("OpenAPI.", JSON)}, keyed=False),
+    "docs": OperationDoc("A page to read it on", "Server", {200: ("A page.", "text/html")},
                       keyed=False),
 }  # fmt: skip
 
 
-def finished(document: dict[str, Any]) -> dict[str, Any]:
+def finish_document(document: dict[str, Any]) -> dict[str, Any]:
     """What FastAPI made of the routes, less what it takes for granted, and with how keys go."""
     for operations in document["paths"].values():
         for operation in operations.values():
@@ -274,10 +280,10 @@ def finished(document: dict[str, Any]) -> dict[str, Any]:
                 if parameter["in"] == "path":
                     pattern = PATHS[parameter["name"]]
                     parameter["schema"] = {"type": "string", "pattern": pattern}
-    parts = document.setdefault("components", {})
+    components = document.setdefault("components", {})
     for name in ("HTTPValidationError", "ValidationError"):
-        parts.get("schemas", {}).pop(name, None)
-    parts["securitySchemes"] = {
+        components.get("schemas", {}).pop(name, None)
+    components["securitySchemes"] = {
         "falKey": {
             "type": "apiKey", "in": "header", "name": "Authorization",
             "description": "Key id:secret",

@@ -1,39 +1,43 @@
-"""What became of a job, as the answer that its result call, its sync call and its webhook give."""
+"""Outcome of a job as a response: for the result call, the sync call and the webhook."""
 
 from svd_core.errors import Cancelled
 from svd_core.events import Failed, Progress, Stopped, Succeeded, Video
 from svd_core.jobs import Job
-from svd_core.web.fal.job_memo import Memo
-from svd_core.web.fal.responses import NOT_FOUND, Answer, input_error, of
-from svd_core.web.fal.urls import Links
+from svd_core.web.fal.job_memo import JobMetadata
+from svd_core.web.fal.responses import NOT_FOUND, ApiResponse, error_response, input_error
+from svd_core.web.fal.urls import UrlBuilder
 
-UNFINISHED = Answer(400, {"detail": "Request is still in progress"})
+UNFINISHED = ApiResponse(400, {"detail": "Request is still in progress"})
 CANCELLED = Cancelled("The request was cancelled.")
 
 
-def ending_of(job: Job, links: Links, base: str) -> Answer:
+def outcome_response(job: Job, urls: UrlBuilder, base: str) -> ApiResponse:
     """`base`: of the addresses in it."""
     match job.last:
         case Progress():
             return UNFINISHED
         case Succeeded(video):
-            return _finished(job, video, links, base)
+            return _video_response(job, video, urls, base)
         case Failed(error):
-            memo = Memo.of(job.options)
-            return input_error(memo.details) if memo and memo.details else of(error)
+            metadata = JobMetadata.from_options(job.options)
+            return (
+                input_error(metadata.details)
+                if metadata and metadata.details
+                else error_response(error)
+            )
         case Stopped():
-            return of(CANCELLED)
+            return error_response(CANCELLED)
 
 
-def _finished(job: Job, video: Video, links: Links, base: str) -> Answer:
+def _video_response(job: Job, video: Video, urls: UrlBuilder, base: str) -> ApiResponse:
     try:
         size = video.path.stat().st_size
     except OSError:  # its time was over
         return NOT_FOUND
     file = {
-        "url": links.video(base, job.id),
+        "url": urls.video(base, job.id),
         "content_type": "video/mp4",
         "file_name": f"{job.id}.mp4",
         "file_size": size,
     }
-    return Answer(200, {"video": file, "seed": video.seed})
+    return ApiResponse(200, {"video": file, "seed": video.seed})

@@ -1,4 +1,4 @@
-"""`/proxy`: what fal's clients for browsers send to a server of one's own instead of to fal.
+"""`/proxy`: stand-in for the server proxy that fal's browser clients expect.
 
 They name the address they mean in a header; if it is one of fal's, its counterpart here answers.
 """
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from svd_core.web.fal.auth import OWNER
+from svd_core.web.fal.auth import OWNER_KEY
 from svd_core.web.fal.responses import request_error
 
 TARGET = "x-fal-target-url"
@@ -48,13 +48,13 @@ class Proxy:
         if scope["method"] == "OPTIONS":
             await self.app(scope, receive, send)
         elif TARGET not in headers:
-            await ABSENT.response()(scope, receive, send)
-        elif (inner := self._aimed(scope, headers, root)) is None:
-            await UNKNOWN.response()(scope, receive, send)
+            await ABSENT.to_response()(scope, receive, send)
+        elif (inner := self._route(scope, headers, root)) is None:
+            await UNKNOWN.to_response()(scope, receive, send)
         else:
             await self.app(inner, receive, send)
 
-    def _aimed(self, scope: Scope, headers: Headers, root: str) -> Scope | None:
+    def _route(self, scope: Scope, headers: Headers, root: str) -> Scope | None:
         """`scope` as if it had come to its counterpart here; None for other targets."""
         try:
             target = urlsplit(headers[TARGET])
@@ -72,5 +72,5 @@ class Proxy:
             "headers": [pair for pair in scope["headers"] if pair[0] != TARGET.encode()],
         }
         if "authorization" not in headers and headers.get("origin") in self._origins:
-            inner[OWNER] = WEB_PAGE
+            inner[OWNER_KEY] = WEB_PAGE
         return inner

@@ -1,4 +1,4 @@
-"""The bodies of answers, for the description of the API; what they hold is made elsewhere."""
+"""Response models for the OpenAPI description."""
 
 from typing import Any, Literal
 
@@ -39,11 +39,11 @@ class QueueStatus(BaseModel):
     error_type: str | None = None
 
 
-class Cancelling(BaseModel):
+class CancelAccepted(BaseModel):
     status: Literal["CANCELLATION_REQUESTED"]
 
 
-class TooLate(BaseModel):
+class CancelTooLate(BaseModel):
     status: Literal["ALREADY_COMPLETED"]
 
 
@@ -73,16 +73,16 @@ class RequestError(BaseModel):
     error_type: str
 
 
-class Plain(BaseModel):
+class Message(BaseModel):
     detail: str
 
 
-class UploadWish(BaseModel):
+class UploadRequest(BaseModel):
     content_type: str | None = None
     file_name: str | None = None
 
 
-class UploadPermit(BaseModel):
+class UploadResponse(BaseModel):
     upload_url: str = Field(description="PUT the file here; this address is its own permission.")
     file_url: str = Field(description="Where the file is then, for `image_url`.")
 
@@ -94,7 +94,7 @@ class CdnToken(BaseModel):
     expires_at: str
 
 
-class StreamTokenWish(BaseModel):
+class StreamTokenRequest(BaseModel):
     allowed_apps: list[Literal["stable-video", "fal-ai/stable-video"]] = Field(min_length=1)
     token_expiration: float = Field(120, gt=0, description="Seconds, at most 3600.")
 
@@ -103,7 +103,7 @@ class Uploaded(BaseModel):
     access_url: str
 
 
-class Begun(BaseModel):
+class MultipartUpload(BaseModel):
     access_url: str
     uploadId: str  # noqa: N815 - the client's spelling
 

@@ -1,4 +1,4 @@
-"""What an answer looks like in fal's dialect: the video, and the two shapes of errors."""
+"""Responses in the shapes of fal: the video, and the two kinds of errors."""
 
 import json
 import math
@@ -23,41 +23,41 @@ from svd_core.errors import (
 )
 from svd_core.media.image import FORMATS, MAX_BYTES, MIN_SIDE
 
-NAMES: Mapping[str, str] = {"image": "image_url", "noise_aug_strength": "cond_aug"}
+FAL_NAMES: Mapping[str, str] = {"image": "image_url", "noise_aug_strength": "cond_aug"}
 """fal's names of the core's fields, where they differ."""
 
-ECHOED = 100
+MAX_ECHO = 100
 """Characters of a wrong value that go back with the refusal; a data URI may have millions."""
 
 JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
-SHORT = reprlib.Repr()
+SHORT_REPR = reprlib.Repr()
 """Looks at the beginning of a value only, however large that is."""
-SHORT.maxstring = SHORT.maxother = ECHOED
+SHORT_REPR.maxstring = SHORT_REPR.maxother = MAX_ECHO
 
 Detail = Mapping[str, Any]
 """One entry of a 422: where, what, which kind."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class ApiResponse:
     status: int
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def response(self, request_id: str | None = None) -> Response:
+    def to_response(self, request_id: str | None = None) -> Response:
         headers = dict(self.headers)
         if request_id is not None:
             headers["X-Fal-Request-Id"] = request_id
         return Response(as_json(self.body), self.status, headers, "application/json")
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, raised
-    """Ends a request with `answer`."""
+class ApiError(Exception):  # noqa: N818 - an answer, raised
+    """Ends a request with `response`."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
+    def __init__(self, response: ApiResponse) -> None:
+        super().__init__(response.status)
+        self.response = response
 
 
 def as_json(body: Any) -> bytes:
@@ -73,14 +73,16 @@ def as_json(body: Any) -> bytes:
 
 def request_error(
     status: int, detail: str, error_type: str, headers: Mapping[str, str] | None = None
-) -> Answer:
+) -> ApiResponse:
     """An error of the server or of the call, as opposed to one of the input."""
     own = {"X-Fal-Error-Type": error_type}
-    return Answer(status, {"detail": detail, "error_type": error_type}, {**own, **(headers or {})})
+    return ApiResponse(
+        status, {"detail": detail, "error_type": error_type}, {**own, **(headers or {})}
+    )
 
 
-def input_error(details: Sequence[Detail]) -> Answer:
-    return Answer(422, {"detail": list(details)}, {"X-Fal-Retryable": "false"})
+def input_error(details: Sequence[Detail]) -> ApiResponse:
+    return ApiResponse(422, {"detail": list(details)}, {"X-Fal-Retryable": "false"})
 
 
 def detail(field: str, message: str, kind: str, **more: Any) -> Detail:
@@ -101,13 +103,13 @@ def echoed(value: Any) -> Any:
     if isinstance(value, int | float) or _is_short(value):
         return _representable(value)
     if isinstance(value, str):
-        return f"{value[:ECHOED]}..."
-    return f"{SHORT.repr(value)[:ECHOED]}..."
+        return f"{value[:MAX_ECHO]}..."
+    return f"{SHORT_REPR.repr(value)[:MAX_ECHO]}..."
 
 
 def _is_short(value: Any) -> bool:
-    """Whether `value` has at most some `ECHOED` characters as JSON. Stops counting there."""
-    room, pending = ECHOED, [value]
+    """Whether `value` has at most some `MAX_ECHO` characters as JSON. Stops counting there."""
+    room, pending = MAX_ECHO, [value]
     while pending and room >= 0:
         one = pending.pop()
         room -= len(one) if isinstance(one, str | dict | list) else 4
@@ -132,15 +134,15 @@ def _representable(value: Any) -> Any:
     return value
 
 
-def of(error: SvdError) -> Answer:
+def error_response(error: SvdError) -> ApiResponse:
     """How `error` is told, whether it refuses a call or ended a job."""
     match error:
         case InvalidUrl():
             return input_error([detail("image_url", error.message, "file_download_error")])
         case InvalidImage():
-            return input_error([_of_image(error)])
+            return input_error([_image_error(error)])
         case InvalidRequest():
-            name = NAMES.get(error.field, error.field)
+            name = FAL_NAMES.get(error.field, error.field)
             return input_error([detail(name, error.message, "value_error")])
         case Cancelled():
             return request_error(499, error.message, "client_cancelled")
@@ -158,7 +160,7 @@ def of(error: SvdError) -> Answer:
             return request_error(500, error.message, "runner_server_error")
 
 
-def _of_image(error: InvalidImage) -> Detail:
+def _image_error(error: InvalidImage) -> Detail:
     """The limit goes along where there is one number to it."""
     ctx: dict[str, Any]
     match error.reason:
@@ -175,9 +177,9 @@ def _of_image(error: InvalidImage) -> Detail:
     return detail("image_url", error.message, kind, **({"ctx": ctx} if ctx else {}))
 
 
-def no_object(body: Any) -> Detail:
+def not_an_object(body: Any) -> Detail:
     return detail("", "Input should be an object", "model_attributes_type", input=body)
 
 
-NOT_FOUND = Answer(404, {"status": "NOT_FOUND"})
-GONE = request_error(499, "The client went away.", "client_disconnected")
+NOT_FOUND = ApiResponse(404, {"status": "NOT_FOUND"})
+CLIENT_DISCONNECTED = request_error(499, "The client went away.", "client_disconnected")

@@ -1,4 +1,4 @@
-"""Secrets of this server, drawn once and kept in the data folder, so that they outlive it."""
+"""Secrets of this server: generated once, kept in the data folder."""
 
 import os
 import secrets
@@ -19,7 +19,7 @@ def load_secret(path: Path) -> bytes:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _draw(path)
+            _generate(path)
         secret = bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
         raise InvalidSettings(f"The secret in {path} cannot be read or made: {error}") from error
@@ -28,7 +28,7 @@ def load_secret(path: Path) -> bytes:
     return secret
 
 
-def _draw(path: Path) -> None:
+def _generate(path: Path) -> None:
     """Written whole under another name first, so that nobody ever reads half of it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,4 +1,4 @@
-"""Short signed texts that let their holder do one thing for a while, without a key."""
+"""Signed tokens that permit one action for a limited time, without an API key."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-class Tokens:
+class SignedTokens:
     """`secret`: bytes that only this server knows. `clock`: seconds since 1970."""
 
     def __init__(self, secret: bytes, clock: Callable[[], float] = time.time) -> None:
@@ -34,7 +34,7 @@ class Tokens:
             return None
         return content
 
-    def mark(self, text: str) -> str:
+    def sign_short(self, text: str) -> str:
         """32 hexadecimal digits that only this server can tell of `text`, today and later."""
         return hmac.new(self._secret, b"mark:" + text.encode(), hashlib.sha256).hexdigest()[:32]
 

@@ -1,4 +1,4 @@
-"""From a request as fal's clients send it to a job of the queue."""
+"""Job submission: from an HTTP request to a job of the queue."""
 
 import math
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from svd_core.errors import InvalidRequest, InvalidUrl, Unreachable
 from svd_core.jobs import Job, JobOptions, RemoteRequest
 from svd_core.params import VideoRequest
 from svd_core.web.fal.auth import owner_of
-from svd_core.web.fal.dependencies import MAX_KEEP_S, Parts, Service
-from svd_core.web.fal.image_source import photo_of
-from svd_core.web.fal.job_memo import Memo
+from svd_core.web.fal.dependencies import MAX_KEEP_S, ApiContext, ApiService
+from svd_core.web.fal.image_source import resolve_image
+from svd_core.web.fal.job_memo import JobMetadata
 from svd_core.web.fal.models import InvalidInput, read_input
 from svd_core.web.fal.responses import (
-    GONE,
+    CLIENT_DISCONNECTED,
+    ApiError,
     Detail,
-    Refusal,
     input_error,
-    no_object,
+    not_an_object,
     request_error,
 )
 from svd_core.web.request_body import BodyError
@@ -37,75 +37,77 @@ MAX_JSON = 2**20
 SOON = 64 * 1024
 """Bytes of a body that is parsed at once; for more, other requests go first."""
 
-LEAST_TIMEOUT_S = 0.1
+MIN_TIMEOUT_S = 0.1
 
 
-async def submit(service: Service, request: Request, *, reject: bool) -> Job:
+async def submit(service: ApiService, request: Request, *, reject: bool) -> Job:
     """Put the job of `request` in line.
 
     `reject`: enter a wrong input as a job that has failed, whose answer is the 422; otherwise it
-    is refused at once, as everything else is. Raises `Refusal`, and what the queue raises.
+    is refused at once, as everything else is. Raises `ApiError`, and what the queue raises.
     """
-    body = await read_json(service.parts, request, MAX_INPUT)
+    body = await read_json(service.context, request, MAX_INPUT)
     options = await _options(service, request)
-    base = service.parts.links.base(request)
+    base = service.context.urls.base(request)
     try:
-        job = await to_thread.run_sync(_entered, service, body, options, base)
+        job = await to_thread.run_sync(_submit_input, service, body, options, base)
     except InvalidInput as error:
         if not reject:
-            raise Refusal(input_error(error.details)) from None
-        return await to_thread.run_sync(_rejected, service, error.details, options, base)
+            raise ApiError(input_error(error.details)) from None
+        return await to_thread.run_sync(_submit_rejected, service, error.details, options, base)
     service.on_submit(job)
     return job
 
 
-def _entered(service: Service, body: Any, options: JobOptions, base: str) -> Job:
+def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str) -> Job:
     """Raises `InvalidInput`, and what the queue raises."""
     if not isinstance(body, dict):
-        raise InvalidInput([no_object(body)])
+        raise InvalidInput([not_an_object(body)])
     image_url, params = read_input(body)
     service.queue.ensure_room(options)
     try:
         checkpoint = service.status().offer.named(params.model)
-        params = service.parts.costs.limited(params, checkpoint)
+        params = service.context.costs.limited(params, checkpoint)
     except InvalidRequest as error:
-        raise InvalidInput.of(error) from None
-    photo = photo_of(image_url, service.parts.uploads, base)
+        raise InvalidInput.from_validation_error(error) from None
+    photo = resolve_image(image_url, service.context.uploads, base)
     wanted = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
-    memo = Memo(base=base, image_url=image_url[:200])
-    return service.queue.submit(wanted, memo.within(options))
+    metadata = JobMetadata(base=base, image_url=image_url[:200])
+    return service.queue.submit(wanted, metadata.to_options(options))
 
 
-def _rejected(service: Service, details: Sequence[Detail], options: JobOptions, base: str) -> Job:
+def _submit_rejected(
+    service: ApiService, details: Sequence[Detail], options: JobOptions, base: str
+) -> Job:
     problem = InvalidRequest(str(details[0]["loc"][-1]), str(details[0]["msg"]))
-    memo = Memo(base=base, details=tuple(details))
-    return service.queue.reject(problem, memo.within(options))
+    metadata = JobMetadata(base=base, details=tuple(details))
+    return service.queue.reject(problem, metadata.to_options(options))
 
 
-async def read_json(parts: Parts, request: Request, limit: int = MAX_JSON) -> Any:
+async def read_json(context: ApiContext, request: Request, limit: int = MAX_JSON) -> Any:
     """The body of `request`, at most `limit` bytes; nothing at all counts as an empty object.
 
-    Large ones are parsed in a thread, few at a time. Raises `Refusal`.
+    Large ones are parsed in a thread, few at a time. Raises `ApiError`.
     """
     try:
-        async with parts.bodies.read(request.receive, limit) as body:
+        async with context.bodies.read(request.receive, limit) as body:
             if not body.strip():
                 return {}
             if len(body) <= SOON:
                 return loads(body)
-            return await to_thread.run_sync(loads, body, limiter=parts.parsing)
+            return await to_thread.run_sync(loads, body, limiter=context.parsing)
     except BodyError as error:
         raise refused_body(error) from None
     except ValueError as error:
-        raise Refusal(input_error([_malformed(error)])) from None
+        raise ApiError(input_error([_malformed(error)])) from None
 
 
-def refused_body(error: BodyError) -> Refusal:
+def refused_body(error: BodyError) -> ApiError:
     """The answer to a body that was not read to its end, after which the connection is closed."""
-    if error.status == GONE.status:
-        return Refusal(GONE)
+    if error.status == CLIENT_DISCONNECTED.status:
+        return ApiError(CLIENT_DISCONNECTED)
     headers = {"Connection": "close"}
-    return Refusal(request_error(error.status, error.message, "bad_request", headers))
+    return ApiError(request_error(error.status, error.message, "bad_request", headers))
 
 
 def _malformed(error: ValueError) -> Detail:
@@ -118,8 +120,8 @@ def _malformed(error: ValueError) -> Detail:
     }  # fmt: skip
 
 
-async def _options(service: Service, request: Request) -> JobOptions:
-    """What headers and query ask of the queue. Raises `Refusal`, 400."""
+async def _options(service: ApiService, request: Request) -> JobOptions:
+    """What headers and query ask of the queue. Raises `ApiError`, 400."""
     headers, query = request.headers, request.query_params
     webhook = query.get("fal_webhook") or None
     if webhook is not None:
@@ -135,10 +137,10 @@ async def _options(service: Service, request: Request) -> JobOptions:
     )
 
 
-async def _check_webhook(service: Service, url: str) -> None:
+async def _check_webhook(service: ApiService, url: str) -> None:
     try:
         with suppress(Unreachable):  # a receiver that is down now may be up when it is told
-            await service.parts.fetcher.check(url, service.lookups)
+            await service.context.fetcher.check(url, service.lookups)
     except InvalidUrl as error:
         raise bad_request(f"fal_webhook: {error.message}") from None
 
@@ -146,7 +148,7 @@ async def _check_webhook(service: Service, url: str) -> None:
 def lifetime(preference: str | None) -> float | None:
     """Seconds that a file is to stay, by a lifecycle header; None if it does not say.
 
-    Raises `Refusal`, also for access lists: every file here can be opened by whoever has its
+    Raises `ApiError`, also for access lists: every file here can be opened by whoever has its
     address, and who asked for something else should not believe otherwise.
     """
     if not preference:
@@ -176,7 +178,7 @@ def _priority(text: str) -> Literal["low", "normal"]:
 
 
 def _seconds(text: str | None, name: str) -> float | None:
-    return None if text is None else _number(text, name, LEAST_TIMEOUT_S)
+    return None if text is None else _number(text, name, MIN_TIMEOUT_S)
 
 
 def _number(text: str, name: str, least: float) -> float:
@@ -189,5 +191,5 @@ def _number(text: str, name: str, least: float) -> float:
     return number
 
 
-def bad_request(sentence: str) -> Refusal:
-    return Refusal(request_error(400, sentence, "bad_request"))
+def bad_request(sentence: str) -> ApiError:
+    return ApiError(request_error(400, sentence, "bad_request"))

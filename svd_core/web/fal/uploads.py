@@ -1,4 +1,4 @@
-"""Uploaded files on disk: whole or not there, limited for each key, gone when their time is over.
+"""Upload store: complete files on disk, limited for each key, deleted when they expire.
 
 The folder is the only record. Each key has a folder of its own, and a file's time of change is set
 to the moment when it is to go.
@@ -13,9 +13,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
-from svd_core.web.fal.responses import Refusal, request_error
-from svd_core.web.fal.signed_tokens import Tokens
-from svd_core.web.fal.upload_writer import Incoming, Limits, disk, files_in, too_much
+from svd_core.web.fal.responses import ApiError, request_error
+from svd_core.web.fal.signed_tokens import SignedTokens
+from svd_core.web.fal.upload_writer import (
+    UploadLimits,
+    UploadWriter,
+    files_in,
+    storage_errors,
+    too_large_error,
+)
 
 NAME = re.compile(r"[0-9a-f]{8}/[0-9a-f]{32}\.[a-z0-9]{3,4}")
 """Of a file: its key's folder, and what is not to be guessed."""
@@ -28,10 +34,10 @@ TYPES: Mapping[str, str] = {
     "avif": "image/avif", "heic": "image/heic", "heif": "image/heif", "bmp": "image/bmp",
     "tiff": "image/tiff", "mp4": "video/mp4",
 }  # fmt: skip
-ENDINGS = {kind: ending for ending, kind in TYPES.items()} | {"image/jpg": "jpg"}
+EXTENSIONS = {kind: ending for ending, kind in TYPES.items()} | {"image/jpg": "jpg"}
 UNKNOWN = "bin"
 
-UPLOAD_S = 3600.0
+UPLOAD_TIMEOUT_S = 3600.0
 """Seconds within which an upload has to be begun; the last part of a big one too."""
 
 STALE_S = 3600.0
@@ -42,16 +48,16 @@ STALE_PARTS_S = 86_400.0
 class UploadStore:
     """Files in `folder`. `tokens` turns a key's id into the name of its folder."""
 
-    def __init__(self, folder: Path, limits: Limits, tokens: Tokens) -> None:
+    def __init__(self, folder: Path, limits: UploadLimits, tokens: SignedTokens) -> None:
         self.folder = folder
         self.limits = limits
         self._tokens = tokens
 
     def new_name(self, owner: str, content_type: str, file_name: str) -> str:
         """A name for a file of `owner`, of the form `NAME`."""
-        ending = ENDINGS.get(content_type.partition(";")[0].strip().lower())
+        ending = EXTENSIONS.get(content_type.partition(";")[0].strip().lower())
         told = PurePosixPath(file_name.lower()).suffix[1:].replace("jpeg", "jpg")
-        folder = self._tokens.mark(f"owner:{owner}")[:8]
+        folder = self._tokens.sign_short(f"owner:{owner}")[:8]
         return f"{folder}/{uuid4().hex}.{ending or (told if told in TYPES else UNKNOWN)}"
 
     def find(self, name: str) -> Path | None:
@@ -63,13 +69,13 @@ class UploadStore:
             return None
 
     @contextmanager
-    def writing(self, name: str, keep_s: float | None = None) -> Iterator[Incoming]:
+    def writing(self, name: str, keep_s: float | None = None) -> Iterator[UploadWriter]:
         """Whoever writes a file of that name. If the block ends well it is kept, for `keep_s` at
-        most. Raises `Refusal` for too much, `StorageFull` for a full disk."""
+        most. Raises `ApiError` for too much, `StorageFull` for a full disk."""
         path = self._path(name)
-        incoming = Incoming(self.limits, path, path.parent)
+        incoming = UploadWriter(self.limits, path, path.parent)
         try:
-            with disk():
+            with storage_errors():
                 incoming.open()
                 yield incoming
                 incoming.close()
@@ -79,12 +85,12 @@ class UploadStore:
             incoming.draft.unlink(missing_ok=True)
 
     @contextmanager
-    def writing_part(self, name: str, number: int) -> Iterator[Incoming]:
+    def writing_part(self, name: str, number: int) -> Iterator[UploadWriter]:
         """Whoever writes a part, which waits under its own hash until `join`."""
         folder = self._parts(name)
-        incoming = Incoming(self.limits, folder / f"{number}", folder.parent)
+        incoming = UploadWriter(self.limits, folder / f"{number}", folder.parent)
         try:
-            with disk():
+            with storage_errors():
                 incoming.open()
                 yield incoming
                 incoming.close()
@@ -96,18 +102,18 @@ class UploadStore:
             incoming.draft.unlink(missing_ok=True)
 
     def join(self, name: str, parts: Sequence[tuple[int, str]], keep_s: float | None) -> None:
-        """Make the file out of (number, etag) in the order of numbers. Raises `Refusal`."""
+        """Make the file out of (number, etag) in the order of numbers. Raises `ApiError`."""
         folder, path = self._parts(name), self._path(name)
         found = [folder / f"{number}-{etag}" for number, etag in sorted(set(parts))]
         if len({number for number, _ in parts}) != len(found) or not found:
-            raise Refusal(request_error(400, "Each part must be named once.", "bad_request"))
+            raise ApiError(request_error(400, "Each part must be named once.", "bad_request"))
         if not all(ETAG.fullmatch(etag) for _, etag in parts) or not all(map(Path.is_file, found)):
-            raise Refusal(request_error(400, "A part was not uploaded like this.", "bad_request"))
+            raise ApiError(request_error(400, "A part was not uploaded like this.", "bad_request"))
         if sum(part.stat().st_size for part in found) > self.limits.file:
-            raise too_much(self.limits)
+            raise too_large_error(self.limits)
         draft = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
         try:
-            with disk(), draft.open("wb") as whole:
+            with storage_errors(), draft.open("wb") as whole:
                 for part in found:
                     with part.open("rb") as piece:
                         shutil.copyfileobj(piece, whole, 2**20)
@@ -141,7 +147,7 @@ class UploadStore:
 
     def _path(self, name: str) -> Path:
         if not NAME.fullmatch(name):
-            raise Refusal(request_error(404, "There is no such file.", "not_found"))
+            raise ApiError(request_error(404, "There is no such file.", "not_found"))
         return self.folder / name
 
     def _parts(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Addresses that this server gives out, and how it knows its own again."""
+"""URLs of this server: building them, and recognizing its own."""
 
 import hmac
 import re
@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from svd_core.web.fal.signed_tokens import Tokens
+from svd_core.web.fal.signed_tokens import SignedTokens
 
 MOUNT = "/fal"
 """Where the API lies on this server."""
@@ -16,11 +16,11 @@ UPLOADS = "/cdn/files/"
 NAME = re.compile(r"[0-9a-f]{8}/[0-9a-f]{32}\.[a-z0-9]{3,4}")
 
 
-class Links:
+class UrlBuilder:
     """`public_url`: address of this server as everybody is to call it; empty: as each caller
     does."""
 
-    def __init__(self, public_url: str, tokens: Tokens) -> None:
+    def __init__(self, public_url: str, tokens: SignedTokens) -> None:
         self._public_url = public_url.rstrip("/")
         self._tokens = tokens
 
@@ -37,11 +37,11 @@ class Links:
 
     def video(self, base: str, job_id: str) -> str:
         """Address of a finished video, which everybody may open who knows it."""
-        return f"{base}/cdn/videos/{self._tokens.mark(f'video:{job_id}')}/{job_id}.mp4"
+        return f"{base}/cdn/videos/{self._tokens.sign_short(f'video:{job_id}')}/{job_id}.mp4"
 
-    def is_video(self, mark: str, job_id: str) -> bool:
-        expected = self._tokens.mark(f"video:{job_id}")
-        return hmac.compare_digest(mark.encode("utf-8", "surrogatepass"), expected.encode())
+    def is_video(self, signature: str, job_id: str) -> bool:
+        expected = self._tokens.sign_short(f"video:{job_id}")
+        return hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), expected.encode())
 
 
 def upload_name(url: str) -> str | None:
@@ -50,10 +50,10 @@ def upload_name(url: str) -> str | None:
     Runs in linear time. The caller limits the length.
     """
     try:
-        parts = urlsplit(url)
+        split = urlsplit(url)
     except ValueError:
         return None
-    if parts.scheme not in ("http", "https") or not parts.netloc or "?" in url or "#" in url:
+    if split.scheme not in ("http", "https") or not split.netloc or "?" in url or "#" in url:
         return None
-    _, found, name = parts.path.rpartition(UPLOADS)
+    _, found, name = split.path.rpartition(UPLOADS)
     return name if found and NAME.fullmatch(name) else None

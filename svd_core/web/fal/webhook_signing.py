@@ -1,4 +1,4 @@
-"""The signature of a webhook: Ed25519, checked by receivers with the key we publish as a JWKS."""
+"""Webhook signatures: Ed25519, verified by receivers with the published JWKS."""
 
 import base64
 import hashlib

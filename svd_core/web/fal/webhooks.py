@@ -1,50 +1,50 @@
-"""Tells a caller's address how a job ended, signed."""
+"""Webhook delivery: posts the outcome of a job to an address, signed."""
 
 from typing import Any
 
 from svd_core.errors import InvalidUrl, Unreachable
 from svd_core.jobs import Job, Undeliverable
-from svd_core.web.fal.dependencies import Parts
-from svd_core.web.fal.job_memo import Memo
-from svd_core.web.fal.outcomes import ending_of
-from svd_core.web.fal.responses import Answer, as_json
+from svd_core.web.fal.dependencies import ApiContext
+from svd_core.web.fal.job_memo import JobMetadata
+from svd_core.web.fal.outcomes import outcome_response
+from svd_core.web.fal.responses import ApiResponse, as_json
 
-NOBODY = "local-user"
+ANONYMOUS = "local-user"
 """The user of jobs that came without a key."""
 
 
-class Unanswered(Exception):  # noqa: N818 - named after what happened
+class DeliveryFailed(Exception):  # noqa: N818 - named after what happened
     """The receiver did not take it this time."""
 
 
 class Webhooks:
     """`send` is what a queue calls when a job with a webhook has ended."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
 
     def send(self, job: Job, url: str) -> None:
         """Raises `Undeliverable` where another try makes no sense, anything else where it does."""
-        memo = Memo.of(job.options) or Memo(base="")
-        body = as_json(payload(job.id, ending_of(job, self._parts.links, memo.base)))
-        user = job.options.owner or NOBODY
+        metadata = JobMetadata.from_options(job.options) or JobMetadata(base="")
+        body = as_json(payload(job.id, outcome_response(job, self._context.urls, metadata.base)))
+        user = job.options.owner or ANONYMOUS
         headers = {"Content-Type": "application/json"}
-        headers |= self._parts.signer.headers(job.id, user, body)
+        headers |= self._context.signer.headers(job.id, user, body)
         try:
-            status = self._parts.fetcher.post(url, body, headers)
+            status = self._context.fetcher.post(url, body, headers)
         except Unreachable as error:
-            raise Unanswered(error.message) from None
+            raise DeliveryFailed(error.message) from None
         except InvalidUrl as error:
             raise Undeliverable(error.message) from None
         if 300 <= status < 400:
             raise Undeliverable(f"The receiver answered {status}; redirects are not followed.")
         if not 200 <= status < 300:
-            raise Unanswered(f"The receiver answered {status}.")
+            raise DeliveryFailed(f"The receiver answered {status}.")
 
 
-def payload(job_id: str, answer: Answer) -> dict[str, Any]:
+def payload(job_id: str, response: ApiResponse) -> dict[str, Any]:
     told: dict[str, Any] = {"request_id": job_id, "gateway_request_id": job_id}
-    if answer.status < 400:
-        return told | {"status": "OK", "payload": answer.body}
-    error = f"Invalid status code: {answer.status}"
-    return told | {"status": "ERROR", "error": error, "payload": answer.body}
+    if response.status < 400:
+        return told | {"status": "OK", "payload": response.body}
+    error = f"Invalid status code: {response.status}"
+    return told | {"status": "ERROR", "error": error, "payload": response.body}

@@ -1,4 +1,4 @@
-"""Files (`/cdn`): uploads come in whole or in parts; uploads and videos go out.
+"""Files (`/cdn`): uploads, whole or in parts, and downloads of uploads and videos.
 
 Each address here is its own permission, or a token came with the request.
 """
@@ -13,17 +13,17 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from svd_core.errors import UnknownJob
-from svd_core.web.fal.dependencies import Service
-from svd_core.web.fal.responses import Answer, Refusal, request_error
+from svd_core.web.fal.dependencies import ApiService
+from svd_core.web.fal.responses import ApiError, ApiResponse, request_error
 from svd_core.web.fal.submit import bad_request, lifetime, read_json, refused_body
-from svd_core.web.fal.upload_writer import Incoming
-from svd_core.web.fal.uploads import TYPES, UPLOAD_S
+from svd_core.web.fal.upload_writer import UploadWriter
+from svd_core.web.fal.uploads import TYPES, UPLOAD_TIMEOUT_S
 from svd_core.web.request_body import BodyError
 
 PIECE = 2**20
 """Bytes gathered before they are written."""
 
-MOST_PARTS = 10_000
+MAX_PARTS = 10_000
 PART_NUMBER = re.compile(r"[0-9]{1,5}")
 DIGITS = re.compile(r"[0-9]{1,18}")
 
@@ -31,24 +31,24 @@ NO_FILE = request_error(404, "There is no such file, or its time is over.", "not
 NO_UPLOAD = request_error(403, "This upload was not permitted, or too long ago.", "forbidden")
 
 # A file shown from our address must not become a page of ours.
-SAFE = {
+SANDBOX_HEADERS = {
     "Content-Security-Policy": "sandbox; default-src 'none'; media-src 'self'; img-src 'self'",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 
 
-class CdnRoutes:
-    def __init__(self, service: Service) -> None:
-        self._parts = service.parts
+class FileRoutes:
+    def __init__(self, service: ApiService) -> None:
+        self._context = service.context
 
     async def put(self, request: Request, folder: str, file: str) -> Response:
         """The whole file, at the address that `initiate` gave."""
         permit = self._permit(request, f"{folder}/{file}")
         etag = await self._take(
-            request, self._parts.uploads.writing(permit["name"], permit["keep_s"])
+            request, self._context.uploads.writing(permit["name"], permit["keep_s"])
         )
-        return Answer(200, {"etag": etag}, {"ETag": etag}).response()
+        return ApiResponse(200, {"etag": etag}, {"ETag": etag}).to_response()
 
     async def put_part(self, request: Request, folder: str, file: str, number: str) -> Response:
         permit = self._permit(request, f"{folder}/{file}")
@@ -62,17 +62,17 @@ class CdnRoutes:
         """The whole file, by a token; the answer tells its address."""
         name = self._new_name(request)
         keep_s = lifetime(request.headers.get("x-fal-object-lifecycle"))
-        await self._take(request, self._parts.uploads.writing(name, keep_s))
-        return Answer(200, {"access_url": self._address(request, name)}).response()
+        await self._take(request, self._context.uploads.writing(name, keep_s))
+        return ApiResponse(200, {"access_url": self._address(request, name)}).to_response()
 
     async def begin(self, request: Request) -> Response:
         """The address that a file of parts is going to have, and a token for its parts."""
         name = self._new_name(request)
         keep_s = lifetime(request.headers.get("x-fal-object-lifecycle"))
         claims = {"name": name, "keep_s": keep_s}
-        upload_id = self._parts.tokens.issue("upload", UPLOAD_S, claims)
+        upload_id = self._context.tokens.issue("upload", UPLOAD_TIMEOUT_S, claims)
         told = {"access_url": self._address(request, name), "uploadId": upload_id}
-        return Answer(200, told).response()
+        return ApiResponse(200, told).to_response()
 
     async def put_part_by_id(
         self, request: Request, folder: str, file: str, upload_id: str, number: str
@@ -87,29 +87,29 @@ class CdnRoutes:
         return await self._join(request, permit["name"], permit["keep_s"])
 
     async def file(self, _: Request, folder: str, file: str) -> Response:
-        path = self._parts.uploads.find(f"{folder}/{file}")
+        path = self._context.uploads.find(f"{folder}/{file}")
         if path is None:
-            raise Refusal(NO_FILE)
-        return _handed_out(path)
+            raise ApiError(NO_FILE)
+        return _file_response(path)
 
     async def video(self, _: Request, mark: str, file: str) -> Response:
         job_id = file.removesuffix(".mp4")
-        if not self._parts.links.is_video(mark, job_id):
-            raise Refusal(NO_FILE)
+        if not self._context.urls.is_video(mark, job_id):
+            raise ApiError(NO_FILE)
         try:
-            path = self._parts.results.path(job_id)
+            path = self._context.results.path(job_id)
         except UnknownJob:
-            raise Refusal(NO_FILE) from None
+            raise ApiError(NO_FILE) from None
         if not path.is_file():
-            raise Refusal(NO_FILE)
-        return _handed_out(path)
+            raise ApiError(NO_FILE)
+        return _file_response(path)
 
     def _new_name(self, request: Request) -> str:
         headers = request.headers
         given = headers.get("authorization", "")
-        claims = self._parts.tokens.read("cdn", given.removeprefix("Bearer "))
-        owner = claims["owner"] if claims else self._parts.keys.owner(given)
-        return self._parts.uploads.new_name(
+        claims = self._context.tokens.read("cdn", given.removeprefix("Bearer "))
+        owner = claims["owner"] if claims else self._context.keys.owner(given)
+        return self._context.uploads.new_name(
             owner, headers.get("content-type", ""), headers.get("x-fal-file-name", "")
         )
 
@@ -117,42 +117,44 @@ class CdnRoutes:
         return self._permitted(request.query_params.get("token", ""), name)
 
     def _permitted(self, token: str, name: str) -> dict[str, Any]:
-        """What may be done with the file of that name. Raises `Refusal`, 403."""
-        claims = self._parts.tokens.read("upload", token)
+        """What may be done with the file of that name. Raises `ApiError`, 403."""
+        claims = self._context.tokens.read("upload", token)
         if claims is None or claims["name"] != name:
-            raise Refusal(NO_UPLOAD)
+            raise ApiError(NO_UPLOAD)
         return claims
 
     def _address(self, request: Request, name: str) -> str:
-        return f"{self._parts.links.base(request)}/cdn/files/{name}"
+        return f"{self._context.urls.base(request)}/cdn/files/{name}"
 
     async def _part(self, request: Request, name: str, number: str) -> Response:
-        if not PART_NUMBER.fullmatch(number) or not 1 <= int(number) <= MOST_PARTS:
-            raise bad_request(f"Parts are numbered from 1 to {MOST_PARTS}.")
-        etag = await self._take(request, self._parts.uploads.writing_part(name, int(number)))
-        return Answer(200, {"partNumber": int(number), "etag": etag}, {"ETag": etag}).response()
+        if not PART_NUMBER.fullmatch(number) or not 1 <= int(number) <= MAX_PARTS:
+            raise bad_request(f"Parts are numbered from 1 to {MAX_PARTS}.")
+        etag = await self._take(request, self._context.uploads.writing_part(name, int(number)))
+        return ApiResponse(
+            200, {"partNumber": int(number), "etag": etag}, {"ETag": etag}
+        ).to_response()
 
     async def _join(self, request: Request, name: str, keep_s: float | None) -> Response:
-        body = await read_json(self._parts, request)
+        body = await read_json(self._context, request)
         try:
             parts = [(int(p["partNumber"]), str(p["etag"]).strip('"')) for p in body["parts"]]
-            if not all(1 <= number <= MOST_PARTS for number, _ in parts):
+            if not all(1 <= number <= MAX_PARTS for number, _ in parts):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             form = "The body must be {'parts': [{'partNumber': 1, 'etag': '...'}]}."
             raise bad_request(form) from None
-        await to_thread.run_sync(self._parts.uploads.join, name, parts, keep_s)
-        return Answer(200, {"access_url": self._address(request, name)}).response()
+        await to_thread.run_sync(self._context.uploads.join, name, parts, keep_s)
+        return ApiResponse(200, {"access_url": self._address(request, name)}).to_response()
 
-    async def _take(self, request: Request, place: AbstractContextManager[Incoming]) -> str:
-        """Write the body of `request` to `place`; its hash. Raises `Refusal`."""
+    async def _take(self, request: Request, place: AbstractContextManager[UploadWriter]) -> str:
+        """Write the body of `request` to `place`; its hash. Raises `ApiError`."""
         length = request.headers.get("content-length", "")
         try:
             with place as incoming:
                 if DIGITS.fullmatch(length):
                     await to_thread.run_sync(incoming.expect, int(length))
                 gathered = bytearray()
-                async for piece in self._parts.bodies.pieces(request.receive):
+                async for piece in self._context.bodies.pieces(request.receive):
                     gathered += piece
                     if len(gathered) >= PIECE:
                         await to_thread.run_sync(incoming.write, bytes(gathered))
@@ -163,13 +165,13 @@ class CdnRoutes:
         return incoming.etag
 
 
-def _handed_out(path: Path) -> Response:
+def _file_response(path: Path) -> Response:
     """To be shown where its kind is known, to be saved otherwise."""
     kind = TYPES.get(path.suffix[1:])
     return FileResponse(
         path,
         media_type=kind or "application/octet-stream",
-        headers=SAFE | {"Cache-Control": "private, max-age=300"},
+        headers=SANDBOX_HEADERS | {"Cache-Control": "private, max-age=300"},
         filename=path.name,
         content_disposition_type="inline" if kind else "attachment",
     )

@@ -1,4 +1,4 @@
-"""One call for one video: the answer comes when it is made, or piece by piece.
+"""Run routes: one call for one video, answered at the end or streamed.
 
 Nobody else knows such a job, so it is cancelled when its caller goes away.
 """
@@ -13,60 +13,60 @@ from starlette.responses import Response
 
 from svd_core.events import Progress, Stage
 from svd_core.jobs import Job
-from svd_core.web.fal.dependencies import Service
-from svd_core.web.fal.outcomes import ending_of
-from svd_core.web.fal.responses import GONE
-from svd_core.web.fal.sse import SILENCE_S, STILL_HERE, event, event_stream, watched
+from svd_core.web.fal.dependencies import ApiService
+from svd_core.web.fal.outcomes import outcome_response
+from svd_core.web.fal.responses import CLIENT_DISCONNECTED
+from svd_core.web.fal.sse import KEEPALIVE, KEEPALIVE_S, encode_event, event_stream, follow
 from svd_core.web.fal.submit import submit
 
-LOOK_GONE_S = 1.0
+DISCONNECT_POLL_S = 1.0
 """Seconds after which a caller that went away is noticed, at most."""
 
 
 class RunRoutes:
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ApiService) -> None:
         self._service = service
 
     async def run(self, request: Request) -> Response:
-        base = self._service.parts.links.base(request)
+        base = self._service.context.urls.base(request)
         job = await submit(self._service, request, reject=False)
-        if not await _ended(job, request):
-            await _drop(job)
-            return GONE.response(job.id)
-        links = self._service.parts.links
-        return (await to_thread.run_sync(ending_of, job, links, base)).response(job.id)
+        if not await _outcome(job, request):
+            await _cancel(job)
+            return CLIENT_DISCONNECTED.to_response(job.id)
+        urls = self._service.context.urls
+        return (await to_thread.run_sync(outcome_response, job, urls, base)).to_response(job.id)
 
     async def stream(self, request: Request) -> Response:
-        base = self._service.parts.links.base(request)
+        base = self._service.context.urls.base(request)
         job = await submit(self._service, request, reject=False)
         return event_stream(job.id, self._pieces(job, base))
 
     async def _pieces(self, job: Job, base: str) -> AsyncIterator[bytes]:
         """Progress, then the output; or what an error's answer would say."""
-        links = self._service.parts.links
+        urls = self._service.context.urls
         try:
-            async for news in watched(job, SILENCE_S):
+            async for news in follow(job, KEEPALIVE_S):
                 if not news:
-                    yield STILL_HERE
-                for stamped in news:
-                    if isinstance(stamped.event, Progress):
-                        yield event(progress_of(stamped.event))
-            yield event((await to_thread.run_sync(ending_of, job, links, base)).body)
+                    yield KEEPALIVE
+                for job_event in news:
+                    if isinstance(job_event.event, Progress):
+                        yield encode_event(progress_of(job_event.event))
+            yield encode_event((await to_thread.run_sync(outcome_response, job, urls, base)).body)
         finally:
             with CancelScope(shield=True):
-                await _drop(job)
+                await _cancel(job)
 
 
-async def _ended(job: Job, request: Request) -> bool:
+async def _outcome(job: Job, request: Request) -> bool:
     """Waits for the end of `job`; False if the caller is gone before."""
-    async with aclosing(watched(job, LOOK_GONE_S)) as changes:
+    async with aclosing(follow(job, DISCONNECT_POLL_S)) as changes:
         async for _ in changes:
             if await request.is_disconnected():
                 return False
     return True
 
 
-async def _drop(job: Job) -> None:
+async def _cancel(job: Job) -> None:
     await to_thread.run_sync(job.cancel)
 
 
