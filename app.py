@@ -15,7 +15,7 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: sys.exit(0))
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
-from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.errors import Cancelled, DeviceLost, SvdError
 from svd_core.settings import Settings, on_zero_gpu
 
@@ -29,7 +29,7 @@ def temp_path(settings: Settings) -> Path:
 
 if __name__ == "__main__":  # what is set wrongly is told now, not after the imports that follow
     try:
-        Offer.of((early := Settings.from_env()).model, cuda=False)
+        ModelCatalog.from_setting((early := Settings.from_env()).model, cuda=False)
     except SvdError as error:
         sys.exit(str(error))
     temp_path(early)
@@ -39,7 +39,7 @@ with suppress(ImportError):
 
 from svd_core.checkpoints.cost_limits import CostLimits
 from svd_core.checkpoints.eta import zero_gpu_seconds
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import ASSETS
 from svd_core.engine.engine import Engine, SvdEngine
 from svd_core.events import OnProgress, Progress, Video
@@ -84,8 +84,10 @@ TEMP_SWEEP_S = 5.0
 
 
 def open_engine(settings: Settings) -> Engine:
-    speed_ups = SpeedUps.of(settings, ahead_of_time() if on_zero_gpu() else None)
-    return SvdEngine(settings.model, settings.offload, speed_ups=speed_ups)
+    acceleration = AccelerationConfig.from_settings(
+        settings, ahead_of_time() if on_zero_gpu() else None
+    )
+    return SvdEngine(settings.model, settings.offload, acceleration=acceleration)
 
 
 def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
@@ -115,7 +117,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
         lambda: engine.status,
         parts.results,
         retention.remove,
-        SpeedUps.of(settings),
+        AccelerationConfig.from_settings(settings),
         CostLimits.from_settings(settings),
         AddressQuota(settings.max_queue_per_address),
         SessionIds(

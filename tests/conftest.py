@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
 from svd_core.engine.engine import Engine, EngineStatus
 from svd_core.events import OnProgress, Progress, Stage
@@ -46,7 +46,9 @@ class StillEngine:
     @property
     def status(self) -> EngineStatus:
         nano = CHECKPOINTS["svd-nano"]
-        return EngineStatus(checkpoint=nano, device="none", state="ready", offer=Offer((nano,)))
+        return EngineStatus(
+            checkpoint=nano, device="none", state="ready", catalog=ModelCatalog((nano,))
+        )
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ A part stands between `<!-- name -->` and `<!-- end name -->`.
 
 from pathlib import Path
 
-from svd_core.checkpoints.table import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.cli.args import option
 from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.settings import PREFIX, Settings
@@ -56,7 +56,9 @@ def checkpoints() -> str:
 def _checkpoint(c: Checkpoint) -> tuple[str, ...]:
     sizes = ", ".join(f"{width}x{height}" for width, height in c.sizes)
     least, most = c.memory_gb
-    memory = "runs without" if c.name == DEMO else f"{least:g} GB, {most:g} GB without offload"
+    memory = (
+        "runs without" if c.name == DEMO_MODEL else f"{least:g} GB, {most:g} GB without offload"
+    )
     place = f"[{c.source}]({c.licence_url})" if c.folder is None else "`assets/svd-nano`"
     licence = f"[{c.licence}]({c.licence_url})" + (", to be accepted first" if c.gated else "")
     return f"`{c.name}`", c.summary, f"{c.num_frames} frames, {sizes}", memory, licence, place

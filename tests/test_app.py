@@ -148,7 +148,7 @@ def test_sigterm_puts_a_running_job_back_and_leaves_nothing_half_made(
 TELLS_WHAT_IT_LOADS = """
 import runpy
 from dataclasses import replace
-from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.catalog import ModelCatalog
 from tests.fakes.engines import READY, SQUARE, DriftingEngine
 
 class Telling(DriftingEngine):
@@ -156,7 +156,7 @@ class Telling(DriftingEngine):
         print("load", model, flush=True)
         return super().load(on_progress, model)
 
-two = replace(READY, offer=Offer((READY.checkpoint, SQUARE)))
+two = replace(READY, catalog=ModelCatalog((READY.checkpoint, SQUARE)))
 runpy.run_path("app.py")["main"](lambda settings: Telling(two))
 """
 

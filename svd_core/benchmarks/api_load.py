@@ -19,7 +19,7 @@ from svd_core.benchmarks.load_clients import asking_for, clip, many
 from svd_core.benchmarks.load_report import Figures, Rounds, latencies, table
 from svd_core.benchmarks.seed_jobs import lengthen
 from svd_core.benchmarks.server_process import Server, serving
-from svd_core.checkpoints.table import ASSETS, DEMO
+from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
 from svd_core.errors import GenerationFailed, SvdError
 
 WARM_UP = 250
@@ -65,7 +65,7 @@ def _latencies(asked: argparse.Namespace, body: bytes) -> Figures:
                 both = [(0, rounds.quiet), (asked.clients, rounds.asked)]
                 for clients, clips in both if number % 2 else reversed(both):
                     clips.append(clip(server, body, clients))
-    return {"model": "still" if asked.still else DEMO, **latencies(fresh, aged)}
+    return {"model": "still" if asked.still else DEMO_MODEL, **latencies(fresh, aged)}
 
 
 def _memory(asked: argparse.Namespace, body: bytes) -> Figures:
@@ -84,7 +84,7 @@ def _server(*program: str) -> Iterator[Server]:
     """One with an empty table, ready to make videos."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder), *program, model=DEMO) as server,
+        serving(Path(folder), *program, model=DEMO_MODEL) as server,
     ):
         if not server.answers("/fal/health", b'"ok"'):
             raise GenerationFailed("The server that was to be measured did not start.")

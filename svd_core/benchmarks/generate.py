@@ -61,7 +61,7 @@ def _measure(asked: argparse.Namespace) -> dict[str, Any]:
     # First, while this process is small: a child's peak begins with its parent's.
     fresh = _in_a_fresh_process(asked.model, asked.photo)
     page_s = None if asked.no_page else seconds_to_page(asked.model)
-    engine = SvdEngine(asked.model, fall_back=False)
+    engine = SvdEngine(asked.model, fallback=False)
     image = asked.photo.read_bytes()
     measured_run(engine, image)
     runs = [measured_run(engine, image) for _ in range(asked.runs)]
@@ -97,7 +97,7 @@ def measured_run(engine: Engine, image: bytes) -> Run:
 def _fresh(model: str, photo: Path) -> dict[str, float]:
     """What the first video costs this very process."""
     started = time.perf_counter()
-    run = measured_run(SvdEngine(model, fall_back=False), photo.read_bytes())
+    run = measured_run(SvdEngine(model, fallback=False), photo.read_bytes())
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {

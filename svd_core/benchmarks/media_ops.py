@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from svd_core.benchmarks.generate import example
-from svd_core.engine.preview import moving
+from svd_core.engine.preview import encode_webp
 from svd_core.extend import matched
 from svd_core.media.export import SUFFIX, Export, export
 from svd_core.media.framing_preview import Framer
@@ -96,6 +96,6 @@ def _others(frames: Frames) -> dict[str, float]:
             lambda: framer.frame([(height, width)], VideoParams(fit="pad"))
         ),
         "motion meter": seconds(lambda: measure(frames)),
-        "preview": seconds(lambda: moving(cells, 7)),
+        "preview": seconds(lambda: encode_webp(cells, 7)),
         "match colours of a clip": seconds(lambda: matched(frames, frames[0])),
     }

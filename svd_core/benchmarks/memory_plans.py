@@ -16,11 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from svd_core.benchmarks.activation_memory import peak_bytes
 from svd_core.benchmarks.random_models import full_size
-from svd_core.checkpoints.memory_plan import MemoryPlan, Parts, demand
+from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes, estimate_memory
 from svd_core.checkpoints.table import CHECKPOINTS
-from svd_core.engine.optimizations.patching import put_on
-from svd_core.engine.optimizations.registry import EXACT, paying
-from svd_core.engine.optimizations.vae_decode import frames_at_once
+from svd_core.engine.optimizations.patching import patch
+from svd_core.engine.optimizations.registry import OPTIMIZATIONS, optimizations_for
+from svd_core.engine.optimizations.vae_decode import chunked_decode
 
 READ_WEIGHTS = ("silent",)
 """Rewrites that ask what weights are; here they have no numbers."""
@@ -46,14 +46,14 @@ def clip_flops(unet: Any, vae: Any, at_once: int) -> float:
     return STEPS * _flops(lambda: _step(unet, 2)) + _flops(lambda: _decode(vae, at_once))
 
 
-def moved_bytes(plan: MemoryPlan, parts: Parts) -> int:
+def moved_bytes(plan: MemoryPlan, parts: ModelSizes) -> int:
     """Weights over the bus for one clip, and none back. Whole models come once, the VAE to encode
     and to decode; layers come for each use, but once for all slices of it. Frames decoded as clips
     of their own have the VAE come for each of these."""
     if plan.offload == "none":
         return 0
     if plan.offload == "model":
-        return 2 * (parts.all + parts.vae)
+        return 2 * (parts.total + parts.vae)
     calls = STEPS * (2 if plan.split_guidance else 1)
     clips = 1 if plan.whole_clip else -(-FRAMES // plan.decode_chunk_size)
     return 2 * (parts.image_encoder + calls * parts.unet + clips * parts.vae)
@@ -65,8 +65,8 @@ def rewritten_on_meta(model: Any) -> Any:
         if name.endswith("mix_factor"):
             blender = model.get_submodule(name.rpartition(".")[0])
             blender.mix_factor = torch.nn.Parameter(torch.zeros(1, dtype=parameter.dtype))
-    names = [name for name in paying(START) if name not in READ_WEIGHTS]
-    put_on(model, [(name, EXACT[name].rewrite) for name in names])
+    names = [name for name in optimizations_for(START) if name not in READ_WEIGHTS]
+    patch(model, [(name, OPTIMIZATIONS[name].rewrite) for name in names])
     return model
 
 
@@ -88,7 +88,7 @@ def _decode(vae: Any, at_once: int) -> None:
 
 
 def _sliced(vae: Any, at_once: int) -> AbstractContextManager[None]:
-    return frames_at_once(vae.decoder, at_once, lambda _: None)
+    return chunked_decode(vae.decoder, at_once, lambda _: None)
 
 
 def _flops(compute: Callable[[], None]) -> float:
@@ -115,15 +115,15 @@ def main(_: Sequence[str] = ()) -> int:
     print("SVD-XT, 25 frames of 1024x576, half precision, counted activations")
     for name, count in counts.items():
         print(f"{name:24}{count / 2**30:8.2f} GiB")
-    needs = demand(CHECKPOINTS["svd-xt"], Parts(), 2)
+    needs = estimate_memory(CHECKPOINTS["svd-xt"], ModelSizes(), 2)
     plans = {}
     print(f"\n{'plan':66}{'peak':>8}{'PFLOP':>8}{'moved':>10}")
     for offload, split, at_once in PLANS:
         plan = replace(START, offload=offload, split_guidance=split, decode_chunk_size=at_once)
-        peak, moved = needs.peak(plan), moved_bytes(plan, Parts())
+        peak, moved = needs.peak(plan), moved_bytes(plan, ModelSizes())
         flops = clip_flops(unet, vae, at_once)
-        plans[plan.told()] = {"peak_bytes": peak, "flops": flops, "moved_bytes": moved}
-        print(f"{plan.told():66}{peak / 1e9:5.1f} GB{flops / 1e15:8.2f}{moved / 1e9:7.1f} GB")
+        plans[plan.describe()] = {"peak_bytes": peak, "flops": flops, "moved_bytes": moved}
+        print(f"{plan.describe():66}{peak / 1e9:5.1f} GB{flops / 1e15:8.2f}{moved / 1e9:7.1f} GB")
     print("peak: what the planner expects, weights included; moved: weights over the bus, a clip")
     print(json.dumps({"counted_bytes": counts, "plans": plans}))
     return 0

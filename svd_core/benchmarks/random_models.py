@@ -19,7 +19,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 
 from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint, find_checkpoint
 from svd_core.engine.optimizations.device_transfers import pipeline_class
-from svd_core.engine.pipeline_loader import hush, open_folder
+from svd_core.engine.pipeline_loader import open_folder, silence_library_logging
 from svd_core.errors import InvalidSettings, ModelUnavailable
 
 TINY = Checkpoint(
@@ -68,7 +68,7 @@ def open_stock(checkpoint: Checkpoint, random_weights: bool, device: str) -> Any
 
 def full_size() -> tuple[Any, Any]:
     """SVD-XT's UNet and VAE in half precision, without numbers."""
-    hush()
+    silence_library_logging()
     unet, vae = (random_part(part, False, "meta", torch.float16) for part in ("unet", "vae"))
     return unet, vae
 
@@ -81,7 +81,7 @@ def twin(stock: Any) -> Any:
 def random_part(part: str, tiny: bool, device: str, dtype: torch.dtype) -> Any:
     """`unet`, `vae` or `image_encoder` with default initialisation, made on `device`: a CPU takes
     half a minute for SVD-XT's UNet."""
-    hush()
+    silence_library_logging()
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(PARTS.index(part))
         made = {"unet": _unet, "vae": _vae, "image_encoder": _image_encoder}[part](tiny)

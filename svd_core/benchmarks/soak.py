@@ -24,7 +24,7 @@ from typing import Any
 
 from svd_core.benchmarks.api_load import STILL
 from svd_core.benchmarks.server_process import Server, serving
-from svd_core.checkpoints.table import ASSETS, DEMO
+from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
 from svd_core.errors import GenerationFailed, InvalidImage, SvdError
 from svd_core.events import Failed, Progress, Stopped, Succeeded
 from svd_core.jobs import Database, JobTable
@@ -87,7 +87,7 @@ def _soak(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ]
     memory: list[float] = []
     for kill in range(asked.kills + 1):
-        with serving(folder, *STILL, model=DEMO) as server:
+        with serving(folder, *STILL, model=DEMO_MODEL) as server:
             _await(server)
             ledger.port = server.port
             if kill == 0:

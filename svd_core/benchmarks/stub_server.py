@@ -7,15 +7,15 @@ import numpy as np
 from PIL import Image
 
 from svd_core.benchmarks.server_process import APP
-from svd_core.checkpoints.catalog import Offer
-from svd_core.checkpoints.table import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.checkpoints.catalog import ModelCatalog
+from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.engine.engine import EngineStatus
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
 from svd_core.settings import Settings
 from svd_core.types import Clip
 
-SMALL = replace(CHECKPOINTS[DEMO], name="still", sizes=((128, 72),), num_frames=2)
+SMALL = replace(CHECKPOINTS[DEMO_MODEL], name="still", sizes=((128, 72),), num_frames=2)
 
 
 class StillEngine:
@@ -23,7 +23,7 @@ class StillEngine:
 
     def __init__(self, _: Settings) -> None:
         self.status = EngineStatus(
-            checkpoint=SMALL, device="no device", state="ready", offer=Offer((SMALL,))
+            checkpoint=SMALL, device="no device", state="ready", catalog=ModelCatalog((SMALL,))
         )
 
     def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""Which checkpoints a server offers: those its operator named, the first being the usual one."""
+"""Model catalog: the checkpoints that this server offers; the first one is the default."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +9,15 @@ from svd_core.settings import on_zero_gpu
 
 
 @dataclass(frozen=True)
-class Offer:
-    """`stand_in`: makes the videos of those who asked for no checkpoint by name, while the first of
-    `checkpoints` cannot be had. Names are unlike each other."""
+class ModelCatalog:
+    """Checkpoints with unique names. `stand_in`: the default while the first of `checkpoints` is
+    unavailable."""
 
     checkpoints: tuple[Checkpoint, ...]
     stand_in: Checkpoint | None = None
 
     @classmethod
-    def of(cls, setting: str, cuda: bool) -> "Offer":
+    def from_setting(cls, setting: str, cuda: bool) -> "ModelCatalog":
         """What `SVD_MODEL` names: one checkpoint as `find_checkpoint` takes it, or several, comma
         separated. Nothing is downloaded.
 
@@ -47,22 +47,22 @@ class Offer:
         return found
 
     @property
-    def usual(self) -> Checkpoint:
-        """What makes the videos of those who asked for none by name."""
+    def default(self) -> Checkpoint:
+        """The checkpoint of requests that name none."""
         return self.stand_in or self.checkpoints[0]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What may be asked for."""
+        """Names that a request may ask for."""
         return tuple(checkpoint.name for checkpoint in self.checkpoints)
 
-    def named(self, name: str | None) -> Checkpoint:
-        """What makes a video for which `name` was asked, None: nothing by name.
+    def get(self, name: str | None) -> Checkpoint:
+        """The checkpoint called `name`; the default for None.
 
-        Raises `InvalidRequest`. Nothing stands in for what was asked for by name.
+        Raises `InvalidRequest`: nothing stands in for a checkpoint that was asked for by name.
         """
         if name is None:
-            return self.usual
+            return self.default
         for checkpoint in self.checkpoints:
             if checkpoint.name == name:
                 return checkpoint
@@ -71,11 +71,11 @@ class Offer:
             f"This server has no checkpoint {name!r}; it offers {', '.join(self.names)}.",
         )
 
-    def seen(self, checkpoint: Checkpoint) -> "Offer":
+    def with_loaded(self, checkpoint: Checkpoint) -> "ModelCatalog":
         """The same, now that `checkpoint` is loaded and its files have told its dials. Nothing
         stands in for the first one any more if it is that."""
         known = tuple(
             checkpoint if old.source == checkpoint.source else old for old in self.checkpoints
         )
         here = checkpoint.source == self.checkpoints[0].source
-        return Offer(known, None if here else self.stand_in)
+        return ModelCatalog(known, None if here else self.stand_in)

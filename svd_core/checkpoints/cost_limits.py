@@ -19,38 +19,38 @@ class CostLimits:
 
     steps: int | None = None
     frames: int | None = None
-    own: bool = False
+    checkpoint_limits: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "CostLimits":
         """For visitors of the page. On a Space without login these are strangers."""
         public = bool(space_url()) and not settings.page_auth
-        return cls(settings.max_steps, settings.max_frames, own=public)
+        return cls(settings.max_steps, settings.max_frames, checkpoint_limits=public)
 
-    def most_steps(self, checkpoint: Checkpoint) -> int:
-        own = checkpoint.num_inference_steps if self.own else None
+    def max_steps(self, checkpoint: Checkpoint) -> int:
+        own = checkpoint.num_inference_steps if self.checkpoint_limits else None
         return self.steps or own or int(LIMITS["num_inference_steps"].maximum)
 
-    def most_frames(self, checkpoint: Checkpoint) -> int:
-        own = checkpoint.num_frames if self.own else None
+    def max_frames(self, checkpoint: Checkpoint) -> int:
+        own = checkpoint.num_frames if self.checkpoint_limits else None
         return self.frames or own or int(LIMITS["num_frames"].maximum)
 
-    def limited(self, params: VideoParams, checkpoint: Checkpoint) -> VideoParams:
+    def limit(self, params: VideoParams, checkpoint: Checkpoint) -> VideoParams:
         """`params` if they cost no more than is allowed, with less where the checkpoint's own
         number, which they leave open, is more. Raises `InvalidRequest` for what asks for more.
         """
         own = at_speed(checkpoint, params.speed)
-        steps, frames = self.most_steps(checkpoint), self.most_frames(checkpoint)
+        steps, frames = self.max_steps(checkpoint), self.max_frames(checkpoint)
         return replace(
             params,
-            num_inference_steps=_within(
+            num_inference_steps=_limit(
                 "num_inference_steps", params.num_inference_steps, own.num_inference_steps, steps
             ),
-            num_frames=_within("num_frames", params.num_frames, own.num_frames, frames),
+            num_frames=_limit("num_frames", params.num_frames, own.num_frames, frames),
         )
 
 
-def _within(name: str, asked: int | None, own: int, most: int) -> int | None:
+def _limit(name: str, asked: int | None, own: int, most: int) -> int | None:
     if asked is None:
         return None if own <= most else most
     if asked > most:

@@ -1,8 +1,8 @@
-"""What a request comes to with one checkpoint: its own values, and what it cannot do as asked."""
+"""Fill a request's defaults from the checkpoint, and warn about values it was not trained for."""
 
 from dataclasses import replace
 
-from svd_core.checkpoints.speed_modes import MOST_TURBO_STEPS, at_speed
+from svd_core.checkpoints.speed_modes import MAX_TURBO_STEPS, at_speed
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.errors import InvalidRequest
 from svd_core.params import VideoParams
@@ -11,7 +11,7 @@ TRAINED_FPS = (5, 30)
 """Outside of it, SVD's own sampling script warns that the result may be poor."""
 
 
-def filled(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> VideoParams:
+def with_defaults(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> VideoParams:
     """`params` with every None replaced by the checkpoint's own value, or the plan's.
 
     Raises `InvalidRequest` for guidance that falls: diffusers then mixes up its batches.
@@ -22,9 +22,9 @@ def filled(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> Vide
             "max_guidance_scale",
             f"max_guidance_scale must not be below min_guidance_scale ({low:g}), not {high:g}.",
         )
-    if params.speed == "turbo" and (params.num_inference_steps or 0) > MOST_TURBO_STEPS:
+    if params.speed == "turbo" and (params.num_inference_steps or 0) > MAX_TURBO_STEPS:
         raise InvalidRequest(
-            "num_inference_steps", f"Turbo takes at most {MOST_TURBO_STEPS} steps; usual are 4."
+            "num_inference_steps", f"Turbo takes at most {MAX_TURBO_STEPS} steps; usual are 4."
         )
     checkpoint = at_speed(checkpoint, params.speed)
     if low is None:
@@ -46,15 +46,15 @@ def filled(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> Vide
     )
 
 
-def held_fps(fps: int) -> int:
-    """`fps` as the model is told it, held to what it was trained for."""
+def clamp_fps(fps: int) -> int:
+    """`fps` for conditioning, clamped to the trained range."""
     return max(TRAINED_FPS[0], min(fps, TRAINED_FPS[1]))
 
 
-def held_notes(params: VideoParams, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Sentences about what the model cannot do as asked."""
+def warnings_for(params: VideoParams, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Warnings about values that the model was not trained for."""
     notes = []
-    held = held_fps(params.fps)
+    held = clamp_fps(params.fps)
     if held != params.fps:
         notes.append(
             f"The model knows {TRAINED_FPS[0]} to {TRAINED_FPS[1]} fps, so the motion was made for "

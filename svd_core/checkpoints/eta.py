@@ -1,4 +1,4 @@
-"""Remaining time of a video, from what its parts and those of the last video took."""
+"""Remaining-time estimate (ETA) of a video, from the timing of its stages and of the last video."""
 
 import math
 import os
@@ -68,7 +68,7 @@ def first_guess(checkpoint: Checkpoint, pixels: int, num_frames: int) -> Timing 
 
 
 @dataclass
-class Pace:
+class ProgressEstimator:
     """Clock of one video. Make it when the work begins, and report each part that is done.
 
     `expected`: the timing of the last video of this kind, or a first guess; None: not known.
@@ -79,54 +79,54 @@ class Pace:
     on_cpu: bool
     expected: Timing | None = None
     clock: Callable[[], float] = time.monotonic
-    _begun: float = field(init=False)
+    _started: float = field(init=False)
     _encoded: float = field(init=False, default=0.0)
-    _stepped: float = field(init=False, default=0.0)
+    _last_step: float = field(init=False, default=0.0)
     _steps: int = field(init=False, default=0)
     _frames: int = field(init=False, default=0)
     _decode_s: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._begun = self.clock()
+        self._started = self.clock()
 
     def encoding(self) -> Progress:
         expected = self.expected
         left = expected.encode_s + self._steps_s() + self._decoding_s() if expected else None
-        return self._at(Progress(stage=Stage.ENCODING), left)
+        return self._timed(Progress(stage=Stage.ENCODING), left)
 
     def encoded(self) -> Progress:
         """The photo is encoded; the first step begins."""
-        self._encoded = self._stepped = self.clock()
+        self._encoded = self._last_step = self.clock()
         left = self._steps_s() + self._decoding_s() if self.expected else None
-        return self._at(Progress(stage=Stage.DENOISING, total=self.num_steps), left)
+        return self._timed(Progress(stage=Stage.DENOISING, total=self.num_steps), left)
 
-    def stepped(self, steps: int) -> Progress:
+    def step_done(self, steps: int) -> Progress:
         """`steps` denoising steps are done."""
-        self._stepped, self._steps = self.clock(), steps
+        self._last_step, self._steps = self.clock(), steps
         progress = Progress(stage=Stage.DENOISING, step=steps, total=self.num_steps)
-        return self._at(progress, self._steps_s() + self._decoding_s())
+        return self._timed(progress, self._steps_s() + self._decoding_s())
 
-    def decoded(self, frames: int) -> Progress:
+    def frames_decoded(self, frames: int) -> Progress:
         """`frames` frames are decoded, 0 when decoding begins."""
         self._frames = frames
         if frames:
-            self._decode_s = (self.clock() - self._stepped) / frames
+            self._decode_s = (self.clock() - self._last_step) / frames
         progress = Progress(stage=Stage.DECODING, step=frames, total=self.num_frames)
-        return self._at(progress, self._decoding_s())
+        return self._timed(progress, self._decoding_s())
 
     @property
     def timing(self) -> Timing | None:
         """What the parts took; None before any frame is decoded."""
         if self._decode_s is None:
             return None
-        return Timing(self._encoded - self._begun, self._step_s(), self._decode_s)
+        return Timing(self._encoded - self._started, self._step_s(), self._decode_s)
 
-    def _at(self, progress: Progress, remaining: float | None = None) -> Progress:
-        return replace(progress, elapsed_s=self.clock() - self._begun, remaining_s=remaining)
+    def _timed(self, progress: Progress, remaining: float | None = None) -> Progress:
+        return replace(progress, elapsed_s=self.clock() - self._started, remaining_s=remaining)
 
     def _step_s(self) -> float:
         if self._steps:
-            return (self._stepped - self._encoded) / self._steps
+            return (self._last_step - self._encoded) / self._steps
         return self.expected.step_s if self.expected else 0.0
 
     def _steps_s(self) -> float:
@@ -137,7 +137,7 @@ class Pace:
         if timed is not None:
             return timed * (self.num_frames - self._frames)
         if self.on_cpu:
-            return FRAMES_PER_ENCODING * self.num_frames * (self._encoded - self._begun)
+            return FRAMES_PER_ENCODING * self.num_frames * (self._encoded - self._started)
         return STEPS_PER_DECODING * self._step_s()
 
 

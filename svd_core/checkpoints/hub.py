@@ -1,4 +1,4 @@
-"""A checkpoint's files from the model hub, and only those that are needed."""
+"""Download of checkpoint files from the model hub, limited to the needed ones."""
 
 import errno
 import re
@@ -93,7 +93,7 @@ def fetch(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
     except (_TRANSPORT, OSError, RuntimeError, ValueError) as error:
         kept = _cached(checkpoint, half)
         if kept is None:
-            raise _told(checkpoint.source, error) from error
+            raise _explain(checkpoint.source, error) from error
         return kept
 
 
@@ -105,7 +105,7 @@ def _download(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
     commit = str(info.sha)
     files = needed_files(sizes, half, repo)
-    missing = [f for f in files if not _kept(repo, f, commit)]
+    missing = [f for f in files if not _cached_file(repo, f, commit)]
     counter = _Counter(on_bytes, sum(sizes[file] for file in files))
     if missing:
         counter.add(counter.total - sum(sizes[file] for file in missing))
@@ -119,7 +119,7 @@ def _download(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot
 
 def _cached(checkpoint: Checkpoint, half: bool) -> Snapshot | None:
     """What an earlier download left, if it is complete."""
-    index = _kept(checkpoint.source, CONFIGS[0], checkpoint.revision)
+    index = _cached_file(checkpoint.source, CONFIGS[0], checkpoint.revision)
     if index is None:
         return None
     try:
@@ -134,12 +134,12 @@ def files_in(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
-def _kept(repo: str, file: str, revision: str) -> Path | None:
+def _cached_file(repo: str, file: str, revision: str) -> Path | None:
     found = try_to_load_from_cache(repo, file, revision=revision)
     return Path(found) if isinstance(found, str) else None
 
 
-def _told(repo: str, error: Exception) -> ModelUnavailable:
+def _explain(repo: str, error: Exception) -> ModelUnavailable:
     """`error` as a sentence with what to do."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError) or status in (401, 403):

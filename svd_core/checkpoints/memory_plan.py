@@ -1,4 +1,4 @@
-"""Where a model's parts wait and how many frames are decoded at once, planned from the memory.
+"""Memory plan: offload mode and decode chunk size that fit the memory of the device.
 
 Somewhat long: the bytes that were counted and the plans made from them are to be read together.
 """
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from svd_core.checkpoints.table import Checkpoint
 
 Offload = Literal["none", "model", "sequential"]
-Setting = Literal["auto", "none", "model", "sequential"]
+OffloadSetting = Literal["auto", "none", "model", "sequential"]
 GIB = 2**30
 
 # Activations of one UNet step of SVD-XT in half precision, counted over every live tensor with our
@@ -32,7 +32,7 @@ SLICE_PER_PIXEL = 0.703 * GIB / (1024 * 576)
 VAE_CHANNELS = 128
 
 # cuDNN's workspaces, the CUDA context and fragmentation take their part of a GPU.
-USABLE = 0.9
+USABLE_SHARE = 0.9
 
 # What decoding may take of a machine without a GPU: svd-nano stays below 2.5 GB resident, page
 # included (1.4 GB were measured for four frames at once in bfloat16). More frames at once are no
@@ -66,7 +66,7 @@ class Device:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class ModelSizes:
     """What memory depends on in a checkpoint: parameters, and channels at the outer levels.
 
     `vae_float32`: parameters of the VAE, those that encode, which stay in float32 on a GPU. The
@@ -81,7 +81,7 @@ class Parts:
     vae_channels: int = VAE_CHANNELS
 
     @property
-    def all(self) -> int:
+    def total(self) -> int:
         return self.unet + self.vae + self.image_encoder
 
 
@@ -123,8 +123,8 @@ class MemoryPlan:
             step = replace(step, decode_chunk_size=1, whole_clip=False)
         return None if step == self else step
 
-    def told(self) -> str:
-        """The plan in words, e.g. "model offload, 4 frames decoded at once"."""
+    def describe(self) -> str:
+        """Text for people, e.g. "model offload, 4 frames decoded at once"."""
         frames = "1 frame" if self.decode_chunk_size == 1 else f"{self.decode_chunk_size} frames"
         offload = [] if self.offload == "none" else [f"{self.offload} offload"]
         guidance = ["guidance in two halves"] if self.split_guidance else []
@@ -133,7 +133,7 @@ class MemoryPlan:
 
 
 @dataclass(frozen=True)
-class Demand:
+class MemoryEstimate:
     """Bytes that one video takes: weights of all parts, of the UNet, of the VAE; the activations of
     one step, whole and with split guidance; those of one frame while all are decoded at once, or
     in slices, when there are also those of the whole `clip` of `num_frames`."""
@@ -148,11 +148,11 @@ class Demand:
     sliced_frame: float
     num_frames: int
 
-    def decode(self, at_once: int, whole_clip: bool = True) -> float:
+    def decode(self, chunk_size: int, whole_clip: bool = True) -> float:
         """Bytes of decoding `at_once` frames at a time."""
-        if whole_clip and at_once < self.num_frames:
-            return self.clip + self.sliced_frame * at_once
-        return self.frame * at_once
+        if whole_clip and chunk_size < self.num_frames:
+            return self.clip + self.sliced_frame * chunk_size
+        return self.frame * chunk_size
 
     def frames_within(self, room: float) -> tuple[int, bool]:
         """How many frames can be decoded at a time in `room` bytes, and whether as a whole clip."""
@@ -161,7 +161,7 @@ class Demand:
         if self.decode(1) <= room:
             most = int((room - self.clip) / self.sliced_frame)
             return min(self.num_frames - 1, max(1, most)), True
-        return _even(self.num_frames, room / self.frame), False
+        return _even_chunks(self.num_frames, room / self.frame), False
 
     def peak(self, plan: MemoryPlan) -> float:
         """Bytes at the worst moment of a video made by `plan`."""
@@ -181,7 +181,9 @@ class Demand:
         return {"none": self.weights, "model": self.vae_weights, "sequential": 0.0}[offload]
 
 
-def demand(checkpoint: Checkpoint, parts: Parts, bytes_per_number: int) -> Demand:
+def estimate_memory(
+    checkpoint: Checkpoint, parts: ModelSizes, bytes_per_number: int
+) -> MemoryEstimate:
     """What the checkpoint's largest size and own number of frames take."""
     pixels = max(width * height for width, height in checkpoint.sizes)
     halves = 2 if checkpoint.max_guidance_scale > 1 else 1
@@ -189,8 +191,8 @@ def demand(checkpoint: Checkpoint, parts: Parts, bytes_per_number: int) -> Deman
     vae_scale = parts.vae_channels / VAE_CHANNELS * bytes_per_number / 2
     step = UNET_PER_PIXEL * pixels * checkpoint.num_frames
     float32 = parts.vae_float32 * (4 - bytes_per_number)  # what float32 takes on top
-    return Demand(
-        weights=parts.all * bytes_per_number + float32,
+    return MemoryEstimate(
+        weights=parts.total * bytes_per_number + float32,
         unet_weights=parts.unet * bytes_per_number,
         vae_weights=parts.vae * bytes_per_number + float32,
         step=(UNET_FIXED + step * halves) * unet_scale,
@@ -202,8 +204,11 @@ def demand(checkpoint: Checkpoint, parts: Parts, bytes_per_number: int) -> Deman
     )
 
 
-def plan(
-    device: Device, checkpoint: Checkpoint, parts: Parts | None = None, offload: Setting = "auto"
+def plan_memory(
+    device: Device,
+    checkpoint: Checkpoint,
+    parts: ModelSizes | None = None,
+    offload: OffloadSetting = "auto",
 ) -> MemoryPlan:
     """The fastest plan that fits.
 
@@ -212,11 +217,11 @@ def plan(
     not fit all the same, the next smaller one is planned. It has no effect without a GPU, nor on
     ZeroGPU, where weights always stay. `parts`: SVD's own if left out.
     """
-    needs = demand(checkpoint, parts or Parts(), bytes_per_number(device, checkpoint))
+    needs = estimate_memory(checkpoint, parts or ModelSizes(), bytes_per_number(device, checkpoint))
     if device.kind == "cpu":
         return _on_cpu(device, checkpoint, needs)
     free = float(ZERO_GPU_BYTES if device.zero_gpu else device.free_bytes)
-    usable = free * USABLE
+    usable = free * USABLE_SHARE
     roomy = 2 * (needs.weights + needs.step) <= free
     ways: tuple[Offload, ...] = get_args(Offload)
     first = "none" if offload == "auto" else offload
@@ -247,12 +252,12 @@ def bytes_per_number(device: Device, checkpoint: Checkpoint) -> Literal[2, 4]:
     return 2 if half else 4
 
 
-def _on_cpu(device: Device, checkpoint: Checkpoint, needs: Demand) -> MemoryPlan:
+def _on_cpu(device: Device, checkpoint: Checkpoint, needs: MemoryEstimate) -> MemoryPlan:
     return MemoryPlan(
         device="cpu",
         dtype="bfloat16" if bytes_per_number(device, checkpoint) == 2 else "float32",
         single_unet=checkpoint.single_precision_unet,
-        decode_chunk_size=_even(checkpoint.num_frames, CPU_DECODE_BYTES / needs.frame),
+        decode_chunk_size=_even_chunks(checkpoint.num_frames, CPU_DECODE_BYTES / needs.frame),
     )
 
 
@@ -260,7 +265,7 @@ def _on_gpu(
     offload: Offload,
     device: Device,
     checkpoint: Checkpoint,
-    needs: Demand,
+    needs: MemoryEstimate,
     limit: float,
     room: float,
 ) -> MemoryPlan:
@@ -277,7 +282,7 @@ def _on_gpu(
     )
 
 
-def _even(num_frames: int, most: float) -> int:
+def _even_chunks(num_frames: int, most: float) -> int:
     """Frames per chunk, at most `most`, so that the chunks come out equally long: a short last one
     looks different where each is a clip of its own."""
     chunks = math.ceil(num_frames / max(1, min(num_frames, int(most))))

@@ -1,4 +1,4 @@
-"""What makes videos sooner: speeds that a user chooses by name, and what an operator adds.
+"""Speed modes that a user chooses by name, and the acceleration that an operator configures.
 
 `exact` is the usual speed, two others change the picture. `fast` takes about half the steps with a
 solver of second order, and guides only in the middle, where it tells (arXiv 2404.07724). `turbo`
@@ -28,13 +28,13 @@ class AheadOfTime:
     lies in such a folder, with the model's own weights. Any of them may raise anything.
     """
 
-    borrow: Callable[[Callable[[], None]], None]
+    run_on_gpu: Callable[[Callable[[], None]], None]
     compile: Callable[[Path, Any], None]
     load: Callable[[Any, Path], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedUps:
+class AccelerationConfig:
     """`turbo`: file of the UNet's weights for that speed, see `TurboWeights`. `compile`: whether
     the UNet is compiled; `auto` does where it has been done before, which leaves some seconds of
     it. `folder`: where what was compiled is kept, and which attention backends a GPU is right with;
@@ -47,7 +47,9 @@ class SpeedUps:
     ahead: AheadOfTime | None = None
 
     @classmethod
-    def of(cls, settings: Settings, ahead: AheadOfTime | None = None) -> "SpeedUps":
+    def from_settings(
+        cls, settings: Settings, ahead: AheadOfTime | None = None
+    ) -> "AccelerationConfig":
         """Those of this program's user. On a lent GPU, what is not done ahead is not done: in a
         process of its own for each video, other weights and compiling would take more of its time
         than they save."""
@@ -75,10 +77,10 @@ FAST_SHARE = 0.56
 """Of the model's own steps: 14 instead of 25."""
 
 TURBO_STEPS = 4
-MOST_TURBO_STEPS = 40
+MAX_TURBO_STEPS = 40
 """Levels of noise at which AnimateLCM-SVD was distilled; steps are taken at some of them."""
 
-GUIDED = (0.03, 30.0)
+GUIDED_SIGMAS = (0.03, 30.0)
 """Levels of noise (sigma) between which `fast` guides: 11 of SVD's 25 are higher, 3 are lower."""
 
 
@@ -97,7 +99,7 @@ def at_speed(checkpoint: Checkpoint, speed: Speed) -> Checkpoint:
     return checkpoint
 
 
-def exactly(params: VideoParams) -> VideoParams:
+def reset_speed(params: VideoParams) -> VideoParams:
     """`params` at the usual speed; another speed's steps and guidance were its own."""
     return replace(
         params,

@@ -1,4 +1,4 @@
-"""The table of checkpoints: what each is called, where it comes from, what it was trained for.
+"""Table of checkpoints: name, source, trained sizes, defaults and licence of each.
 
 Somewhat long: the table and what a folder may say about itself in `svd.json` are one contract.
 """
@@ -15,11 +15,11 @@ from svd_core.params import LIMITS
 from svd_core.params import checked as limited
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-DEMO = "svd-nano"
+DEMO_MODEL = "svd-nano"
 """The embedded checkpoint: always at hand, so what the app falls back to."""
 
 PIPELINE = "StableVideoDiffusionPipeline"
-DIALS = (
+FOLDER_SETTINGS = (
     "sizes",
     "num_frames",
     "num_inference_steps",
@@ -93,8 +93,8 @@ CHECKPOINTS: Mapping[str, Checkpoint] = {
     checkpoint.name: checkpoint
     for checkpoint in (
         Checkpoint(
-            name=DEMO,
-            source=str(ASSETS / DEMO),
+            name=DEMO_MODEL,
+            source=str(ASSETS / DEMO_MODEL),
             revision="",
             sizes=((512, 288), (288, 512), (384, 384)),
             num_frames=14,
@@ -140,25 +140,27 @@ def find_checkpoint(name: str, cuda: bool) -> Checkpoint:
     Raises `InvalidSettings` for a name that is none of these, `ModelBroken` for a wrong folder.
     """
     if name == "auto":
-        name = "svd-xt" if cuda else DEMO
+        name = "svd-xt" if cuda else DEMO_MODEL
     found = CHECKPOINTS.get(name)
     if found is not None:
         folder = found.folder
-        return settled(found, folder) if folder and folder.is_dir() else found
+        return with_folder_config(found, folder) if folder and folder.is_dir() else found
     for known in CHECKPOINTS.values():
         if name == known.source:
             return known
     if name and Path(name).expanduser().is_dir():
-        return _of_folder(Path(name).expanduser().resolve())
+        return _from_folder(Path(name).expanduser().resolve())
     if HUB_ID.fullmatch(name):
-        return _unknown(name.rsplit("/", 1)[1], name, "main", f"https://huggingface.co/{name}")
+        return _custom_checkpoint(
+            name.rsplit("/", 1)[1], name, "main", f"https://huggingface.co/{name}"
+        )
     raise InvalidSettings(
         f"There is no model {name!r}. Known: auto, {', '.join(CHECKPOINTS)}, a hub id such as "
         "owner/name, or the path of a checkpoint folder."
     )
 
 
-def settled(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+def with_folder_config(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """`checkpoint` with the dials its files in `folder` name.
 
     The UNet's config knows `num_frames` (a 14-frame model must not be asked for 25); an optional
@@ -179,7 +181,7 @@ def settled(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     own = folder / "svd.json"
     if own.is_file():
         dials |= read_json(own)
-    return replace(checkpoint, **_checked(dials, own))
+    return replace(checkpoint, **_check_settings(dials, own))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -195,16 +197,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _of_folder(folder: Path) -> Checkpoint:
+def _from_folder(folder: Path) -> Checkpoint:
     if not (folder / "model_index.json").is_file():
         raise ModelBroken(
             f"{folder} is not a checkpoint folder: it has no model_index.json. Give the folder "
             "that diffusers' save_pretrained wrote."
         )
-    return settled(_unknown(folder.name, str(folder), "", ""), folder)
+    return with_folder_config(_custom_checkpoint(folder.name, str(folder), "", ""), folder)
 
 
-def _unknown(name: str, source: str, revision: str, url: str) -> Checkpoint:
+def _custom_checkpoint(name: str, source: str, revision: str, url: str) -> Checkpoint:
     return replace(
         CHECKPOINTS["svd-xt"],
         name=name,
@@ -217,13 +219,13 @@ def _unknown(name: str, source: str, revision: str, url: str) -> Checkpoint:
     )
 
 
-def _checked(dials: dict[str, Any], path: Path) -> dict[str, Any]:
+def _check_settings(dials: dict[str, Any], path: Path) -> dict[str, Any]:
     """`dials` as fields of a `Checkpoint`. Raises `ModelBroken` for unknown or unusable ones."""
     checked: dict[str, Any] = {}
     try:
         for name, value in dials.items():
-            if name not in DIALS:
-                raise ValueError(f"{name!r} is not known, only {', '.join(DIALS)}")
+            if name not in FOLDER_SETTINGS:
+                raise ValueError(f"{name!r} is not known, only {', '.join(FOLDER_SETTINGS)}")
             if value is None:
                 raise ValueError(f"{name} must not be null")
             if name == "sizes":

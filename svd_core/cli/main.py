@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.cli.args import InvalidCommand, parser
 from svd_core.cli.output import Outlet
@@ -32,7 +32,10 @@ EngineFactory = Callable[[Settings], Engine]
 def open_engine(settings: Settings) -> Engine:
     """Without a fall-back: who names a checkpoint on the command line wants that one or none."""
     return SvdEngine(
-        settings.model, settings.offload, fall_back=False, speed_ups=SpeedUps.of(settings)
+        settings.model,
+        settings.offload,
+        fallback=False,
+        acceleration=AccelerationConfig.from_settings(settings),
     )
 
 

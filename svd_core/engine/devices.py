@@ -1,4 +1,4 @@
-"""Device selection: the GPU with the most free memory, or the CPU; and the state of a device.
+"""Device selection: the GPU with the most free memory, or the CPU; and device state.
 
 A GPU that the installed torch has no code for is passed over, with a notice. ROCm's GPUs are CUDA's
 to torch. Apple's MPS and Intel's XPU are not supported.
@@ -15,7 +15,7 @@ from svd_core.checkpoints.memory_plan import Device, MemoryPlan
 from svd_core.errors import DeviceUnavailable
 from svd_core.settings import on_zero_gpu
 
-FULL = (
+OUT_OF_MEMORY_MESSAGES = (
     "out of memory",
     "can't allocate memory",
     "ALLOC_FAILED",
@@ -43,7 +43,7 @@ def find_device() -> Device:
     notice, silent = None, None
     for index in range(torch.cuda.device_count()):
         try:
-            notice = without_code(index)
+            notice = without_kernels(index)
             if notice is None:
                 found.append(_gpu(index))
         except RuntimeError as error:
@@ -58,7 +58,7 @@ def find_device() -> Device:
     return _cpu(notice)
 
 
-def without_code(index: int) -> str | None:
+def without_kernels(index: int) -> str | None:
     """A sentence for a GPU that the installed torch has no code for, None where it has."""
     capability = torch.cuda.get_device_capability(index)
     if torch.version.hip or runs_on(capability, torch.cuda.get_arch_list()):
@@ -146,7 +146,7 @@ def peak_memory(plan: MemoryPlan) -> int | None:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether `error` says that a device, or the machine, has no memory left."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in FULL
+        text in str(error) for text in OUT_OF_MEMORY_MESSAGES
     )
 
 

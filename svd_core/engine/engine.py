@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from PIL import Image
 
-from svd_core.checkpoints.catalog import Offer
-from svd_core.checkpoints.memory_plan import Device, Setting
-from svd_core.checkpoints.speed_modes import SpeedUps
-from svd_core.checkpoints.table import DEMO, Checkpoint, find_checkpoint
+from svd_core.checkpoints.catalog import ModelCatalog
+from svd_core.checkpoints.memory_plan import Device, OffloadSetting
+from svd_core.checkpoints.speed_modes import AccelerationConfig
+from svd_core.checkpoints.table import DEMO_MODEL, Checkpoint, find_checkpoint
 from svd_core.errors import DeviceUnavailable, InvalidImage, ModelUnavailable, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 State = Literal["loading", "ready", "failed"]
 
 POLL_S = 0.5
-"""How often a call that waits for another one gives a sign of life."""
+"""Seconds between two progress reports of a call that waits for another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +35,14 @@ class EngineStatus:
     """What runs where, for people. While `loading`, the checkpoint is the one that is expected.
     `ready` is also one that had to make room for another which then could not be loaded.
 
-    `device`: in words, e.g. "CPU, 2 cores" or "NVIDIA L4, 24 GB, model offload"; empty until
-    known. `offer`: what requests may ask for; of those on the hub more is known once they have been
-    loaded. `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead.
-    """
+    `device`: in words, e.g. "CPU, 2 cores" or "NVIDIA L4, 24 GB, model offload"; empty until known.
+    `catalog`: what requests may ask for; of those on the hub more is known once they have been
+    loaded. `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead."""
 
     checkpoint: Checkpoint
     device: str
     state: State
-    offer: Offer
+    catalog: ModelCatalog
     notice: str | None = None
 
 
@@ -74,29 +73,30 @@ class Engine(Protocol):
 class SvdEngine:
     """Stable Video Diffusion on this machine: one video at a time, one checkpoint in memory.
 
-    `model`: see `Offer.of`. `fall_back`: run svd-nano, and say so in `status.notice`, when the
-    usual checkpoint cannot be had. A folder given by path never falls back, nor does what a request
-    asks for by name. Torch is imported by the first `load`. Raises `InvalidSettings` or
-    `ModelBroken` for a wrong `model`.
-    """
+    `model`: see `ModelCatalog.of`. `fall_back`: run svd-nano, and say so in `status.notice`, when
+    the usual checkpoint cannot be had. A folder given by path never falls back, nor does what a
+    request asks for by name. Torch is imported by the first `load`. Raises `InvalidSettings` or
+    `ModelBroken` for a wrong `model`."""
 
     def __init__(
         self,
         model: str = "auto",
-        offload: Setting = "auto",
+        offload: OffloadSetting = "auto",
         *,
-        fall_back: bool = True,
-        speed_ups: SpeedUps | None = None,
+        fallback: bool = True,
+        acceleration: AccelerationConfig | None = None,
     ) -> None:
-        offer = Offer.of(model, cuda=False)
+        catalog = ModelCatalog.from_setting(model, cuda=False)
         self._model = model
         self._offload = offload
-        self._speed_ups = speed_ups or SpeedUps()
-        self._fall_back = fall_back and (model == "auto" or offer.usual.folder is None)
+        self._acceleration = acceleration or AccelerationConfig()
+        self._fallback = fallback and (model == "auto" or catalog.default.folder is None)
         self._lock = threading.Lock()
         self._loaded: LoadedModel | None = None
         self._loading = Progress(stage=Stage.LOADING)
-        self._status = EngineStatus(checkpoint=offer.usual, device="", state="loading", offer=offer)
+        self._status = EngineStatus(
+            checkpoint=catalog.default, device="", state="loading", catalog=catalog
+        )
 
     @property
     def status(self) -> EngineStatus:
@@ -109,11 +109,11 @@ class SvdEngine:
 
     def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
         """See `Engine.load`. A load that failed or was stopped is tried afresh by the next call."""
-        found = self._at_hand(model)
+        found = self._find_loaded(model)
         if found is None:
             on_progress(self._loading)
-            with self._turn(on_progress, lambda: self._loading):
-                found = self._wanted(model, on_progress)
+            with self._exclusive(on_progress, lambda: self._loading):
+                found = self._ensure_loaded(model, on_progress)
         return found.checkpoint
 
     def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
@@ -123,30 +123,34 @@ class SvdEngine:
             raise InvalidImage(
                 f"The picture must be framed to multiples of 8, not {image.width}x{image.height}."
             )
-        with self._turn(on_progress, lambda: Progress(stage=Stage.ENCODING)):
-            wanted = self._wanted(params.model, on_progress)  # another call may have had a turn
-            return wanted.make_clip(image, params, on_progress)
+        with self._exclusive(on_progress, lambda: Progress(stage=Stage.ENCODING)):
+            wanted = self._ensure_loaded(
+                params.model, on_progress
+            )  # another call may have had a turn
+            return wanted.generate(image, params, on_progress)
 
     @contextmanager
-    def _turn(self, on_progress: OnProgress, sign: Callable[[], Progress]) -> Iterator[None]:
+    def _exclusive(
+        self, on_progress: OnProgress, waiting_progress: Callable[[], Progress]
+    ) -> Iterator[None]:
         """Hold the engine; while another call has it, report `sign()`, which may raise."""
         while not self._lock.acquire(timeout=POLL_S):
-            on_progress(sign())
+            on_progress(waiting_progress())
         try:
             yield
         finally:
             self._lock.release()
 
-    def _at_hand(self, model: str | None) -> "LoadedModel | None":
-        """What is in memory, if that is what is asked for. Raises `InvalidRequest`."""
+    def _find_loaded(self, model: str | None) -> "LoadedModel | None":
+        """The loaded model if it is the requested one, else None. Raises `InvalidRequest`."""
         found = self._loaded
-        if found is None or found.checkpoint.source != self._status.offer.named(model).source:
+        if found is None or found.checkpoint.source != self._status.catalog.get(model).source:
             return None
         return found
 
-    def _wanted(self, model: str | None, on_progress: OnProgress) -> "LoadedModel":
-        """What is asked for, in memory."""
-        if (found := self._at_hand(model)) is not None:
+    def _ensure_loaded(self, model: str | None, on_progress: OnProgress) -> "LoadedModel":
+        """The requested model, loaded if it was not."""
+        if (found := self._find_loaded(model)) is not None:
             return found
         # Huge pages halve the processor time of decoding on a CPU. Torch reads this once, early.
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -156,21 +160,29 @@ class SvdEngine:
             device = find_device()
         except DeviceUnavailable as error:
             if self._loaded is None:
-                self._tell(state="failed", notice=error.message)
+                self._set_status(state="failed", notice=error.message)
             raise
         if not self._status.device:  # from now on it is known what `auto` stands for
-            self._tell(offer=Offer.of(self._model, cuda=device.kind == "cuda"))
-        wanted = self._status.offer.named(model)
+            self._set_status(
+                offer=ModelCatalog.from_setting(self._model, cuda=device.kind == "cuda")
+            )
+        wanted = self._status.catalog.get(model)
         try:
-            return self._bring(wanted, device, on_progress)
+            return self._load(wanted, device, on_progress)
         except ModelUnavailable as error:
-            if not self._fall_back or model is not None or wanted.name == DEMO:
+            if not self._fallback or model is not None or wanted.name == DEMO_MODEL:
                 raise
-            why = f"{error.message} Until then {DEMO}, a small demonstration model, runs here."
-        return self._bring(find_checkpoint(DEMO, cuda=False), device, on_progress, why)
+            why = (
+                f"{error.message} Until then {DEMO_MODEL}, a small demonstration model, runs here."
+            )
+        return self._load(find_checkpoint(DEMO_MODEL, cuda=False), device, on_progress, why)
 
-    def _bring(
-        self, wanted: Checkpoint, device: Device, on_progress: OnProgress, why: str | None = None
+    def _load(
+        self,
+        checkpoint: Checkpoint,
+        device: Device,
+        on_progress: OnProgress,
+        reason: str | None = None,
     ) -> "LoadedModel":
         """`why`: it stands in for the usual one, for this reason."""
         from svd_core.engine.loaded_model import LoadedModel
@@ -180,31 +192,31 @@ class SvdEngine:
             on_progress(progress)
 
         before = self._status
-        notice = before.notice if before.offer.stand_in else why
-        self._tell(checkpoint=wanted, device=device.name, state="loading", notice=notice)
+        notice = before.notice if before.catalog.stand_in else reason
+        self._set_status(checkpoint=checkpoint, device=device.name, state="loading", notice=notice)
         try:
             self._loaded = found = LoadedModel.open(
-                wanted, device, self._offload, self._speed_ups, report, self._make_room
+                checkpoint, device, self._offload, self._acceleration, report, self._unload
             )
         except BaseException as error:  # a stop and Ctrl-C too: no status may stay at loading
             if before.state == "ready":  # the next call has what it asks for loaded again
                 self._status = before
             elif isinstance(error, ModelUnavailable | OutOfMemory | DeviceUnavailable):
-                self._tell(state="failed", notice=error.message)
+                self._set_status(state="failed", notice=error.message)
             raise
         finally:
             self._loading = Progress(stage=Stage.LOADING)
-        offer = before.offer.seen(found.checkpoint)
-        if why is not None:
-            offer = replace(offer, stand_in=found.checkpoint)
-        notice = notice if offer.stand_in else None
-        self._tell(checkpoint=found.checkpoint, state="ready", offer=offer, notice=notice)
+        catalog = before.catalog.with_loaded(found.checkpoint)
+        if reason is not None:
+            catalog = replace(catalog, stand_in=found.checkpoint)
+        notice = notice if catalog.stand_in else None
+        self._set_status(checkpoint=found.checkpoint, state="ready", offer=catalog, notice=notice)
         if found.notice is not None:
             log.warning("%s", found.notice)
         return found
 
-    def _make_room(self) -> Device:
-        """Have nothing in memory. Returns the device, with what is free on it then."""
+    def _unload(self) -> Device:
+        """Unload the current model; return the device with its free memory."""
         from svd_core.engine.pipeline_loader import find_device
 
         if self._loaded is not None:
@@ -212,5 +224,5 @@ class SvdEngine:
             self._loaded = None
         return find_device()
 
-    def _tell(self, **changes: Any) -> None:
+    def _set_status(self, **changes: Any) -> None:
         self._status = replace(self._status, **changes)

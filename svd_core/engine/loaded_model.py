@@ -1,4 +1,4 @@
-"""A checkpoint in memory: how it gets there, and clips made with it, also when memory is short."""
+"""Loaded model: a checkpoint in memory that generates clips, with fallback when memory runs out."""
 
 import logging
 from collections.abc import Callable
@@ -7,12 +7,18 @@ from typing import Any
 
 from PIL import Image
 
-from svd_core.checkpoints.defaults import filled, held_fps, held_notes
-from svd_core.checkpoints.eta import Pace, Timing, byte_reports, first_guess
+from svd_core.checkpoints.defaults import clamp_fps, warnings_for, with_defaults
+from svd_core.checkpoints.eta import ProgressEstimator, Timing, byte_reports, first_guess
 from svd_core.checkpoints.hub import Snapshot, fetch, files_in, needed_files
-from svd_core.checkpoints.memory_plan import Device, MemoryPlan, Offload, Setting, opens_in_half
-from svd_core.checkpoints.speed_modes import SpeedUps
-from svd_core.checkpoints.table import Checkpoint, settled
+from svd_core.checkpoints.memory_plan import (
+    Device,
+    MemoryPlan,
+    Offload,
+    OffloadSetting,
+    opens_in_half,
+)
+from svd_core.checkpoints.speed_modes import AccelerationConfig
+from svd_core.checkpoints.table import Checkpoint, with_folder_config
 from svd_core.engine.devices import (
     available_memory,
     forget_peak,
@@ -23,9 +29,9 @@ from svd_core.engine.devices import (
 from svd_core.engine.memory_fallback import MemoryFallback
 from svd_core.engine.optimizations.aot_package import use_package
 from svd_core.engine.optimizations.attention_probe import attention_backends
-from svd_core.engine.optimizations.torch_compile import Compiled, Kind
-from svd_core.engine.pipeline_loader import free, give_up, open_folder, parts_of, place
-from svd_core.engine.sampling import make_frames
+from svd_core.engine.optimizations.torch_compile import CompileCache, CompileKey
+from svd_core.engine.pipeline_loader import model_sizes, open_folder, place, reset, unload
+from svd_core.engine.sampling import sample_frames
 from svd_core.engine.turbo_weights import TurboWeights
 from svd_core.errors import DeviceLost, GenerationFailed, OutOfMemory
 from svd_core.events import OnProgress
@@ -33,12 +39,12 @@ from svd_core.media.fingerprint import fingerprint
 from svd_core.params import Speed, VideoParams
 from svd_core.types import Clip, Frames
 
-DECODED_APART = (
+CHUNKED_DECODE_NOTE = (
     "There was too little memory to decode all frames together, so they were decoded in groups, "
     "which looks a little different."
 )
 
-COMPILING = "The UNet is compiled for this size first, which takes minutes."
+COMPILING_NOTE = "The UNet is compiled for this size first, which takes minutes."
 
 log = logging.getLogger(__name__)
 
@@ -48,32 +54,36 @@ class LoadedModel:
     one is in place."""
 
     def __init__(
-        self, checkpoint: Checkpoint, pipeline: Any, memory: MemoryFallback, speed_ups: SpeedUps
+        self,
+        checkpoint: Checkpoint,
+        pipeline: Any,
+        memory: MemoryFallback,
+        acceleration: AccelerationConfig,
     ) -> None:
         self.checkpoint = checkpoint
         self._pipeline = pipeline
         self._memory = memory
         chosen = memory.current
         self._placed: tuple[MemoryPlan, bool] | None = (chosen, False)  # None: placing it broke off
-        self._turbo = TurboWeights(speed_ups.turbo)
-        self._compiled = Compiled(speed_ups)
+        self._turbo = TurboWeights(acceleration.turbo)
+        self._compiled = CompileCache(acceleration)
         folder = checkpoint.folder
         weights = fingerprint(folder) if folder else checkpoint.revision
         self._model = f"{checkpoint.name} {weights}"
-        self._timings: dict[Kind, Timing] = {}  # of the last clip of that kind
-        usual = filled(VideoParams(seed=0), checkpoint, chosen.decode_chunk_size)
-        kind = Kind.of(self._model, chosen, checkpoint.sizes[0], usual)
-        use_package(pipeline.unet, kind, speed_ups)
+        self._timings: dict[CompileKey, Timing] = {}  # of the last clip of that kind
+        usual = with_defaults(VideoParams(seed=0), checkpoint, chosen.decode_chunk_size)
+        kind = CompileKey.from_request(self._model, chosen, checkpoint.sizes[0], usual)
+        use_package(pipeline.unet, kind, acceleration)
 
     @classmethod
     def open(
         cls,
-        wanted: Checkpoint,
+        requested: Checkpoint,
         device: Device,
-        offload: Setting,
-        speed_ups: SpeedUps,
+        offload: OffloadSetting,
+        acceleration: AccelerationConfig,
         on_progress: OnProgress,
-        make_room: Callable[[], Device],
+        unload_current: Callable[[], Device],
     ) -> "LoadedModel":
         """`wanted` downloaded, read and placed on `device`.
 
@@ -82,16 +92,16 @@ class LoadedModel:
         `DeviceLost`.
         """
         on_bytes = byte_reports(on_progress)
-        half = opens_in_half(device, wanted)
-        folder = wanted.folder
-        found = Snapshot(folder, "") if folder else fetch(wanted, half, on_bytes)
-        checkpoint = settled(replace(wanted, revision=found.revision), found.folder)
+        half = opens_in_half(device, requested)
+        folder = requested.folder
+        found = Snapshot(folder, "") if folder else fetch(requested, half, on_bytes)
+        checkpoint = with_folder_config(replace(requested, revision=found.revision), found.folder)
         needed_files(files_in(found.folder), half, str(found.folder))
-        device = make_room()
+        device = unload_current()
         pipeline = open_folder(found.folder, half, on_bytes)
-        memory = MemoryFallback(device, checkpoint, parts_of(pipeline), offload)
+        memory = MemoryFallback(device, checkpoint, model_sizes(pipeline), offload)
         if not device.zero_gpu:  # that is lent later
-            _choose_attention(pipeline, memory.current, speed_ups)
+            _choose_attention(pipeline, memory.current, acceleration)
         chosen: MemoryPlan | None = memory.current
         while chosen is not None:
             try:
@@ -103,15 +113,15 @@ class LoadedModel:
                 chosen = chosen.smaller()
             else:
                 if chosen != memory.current:
-                    memory.ran_out(chosen, available_memory(chosen))
-                return cls(checkpoint, pipeline, memory, speed_ups)
-        give_up(pipeline)
-        raise OutOfMemory(memory.nothing_fits())
+                    memory.record_failure(chosen, available_memory(chosen))
+                return cls(checkpoint, pipeline, memory, acceleration)
+        unload(pipeline)
+        raise OutOfMemory(memory.model_too_large())
 
     def close(self) -> None:
         """Give its memory back, whoever may still hold on to it. It makes no more clips."""
         self._turbo = TurboWeights(None)
-        give_up(self._pipeline)
+        unload(self._pipeline)
 
     @property
     def offload(self) -> Offload | None:
@@ -124,11 +134,11 @@ class LoadedModel:
         """What the operator should know of the device and the memory plan; None: nothing."""
         return self._memory.notice
 
-    def make_clip(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
         """See `Engine.generate`."""
-        first = chosen = self._memory.begin(available_memory(self._memory.current))
-        asked = filled(params, self.checkpoint, chosen.decode_chunk_size)
-        notes = held_notes(asked, self.checkpoint) + self._turbo.check(asked.speed)
+        first = chosen = self._memory.next_plan(available_memory(self._memory.current))
+        asked = with_defaults(params, self.checkpoint, chosen.decode_chunk_size)
+        notes = warnings_for(asked, self.checkpoint) + self._turbo.check(asked.speed)
         note, free_bytes = None, None
         forget_peak(chosen)
         while (frames := self._try(chosen, image, asked, note, on_progress)) is None:
@@ -140,13 +150,13 @@ class LoadedModel:
             chosen = smaller
             chunk = min(chosen.decode_chunk_size, asked.decode_chunk_size or 1)
             asked = replace(asked, decode_chunk_size=chunk)
-            note = f"Memory ran out, so it was made again with {chosen.told()}."
+            note = f"Memory ran out, so it was made again with {chosen.describe()}."
         if chosen == first:
-            self._memory.worked(chosen)
-        elif self._ordinary(params, first):
-            self._memory.ran_out(chosen, free_bytes)
+            self._memory.record_success(chosen)
+        elif self._fits_plan(params, first):
+            self._memory.record_failure(chosen, free_bytes)
         if not chosen.whole_clip and (asked.decode_chunk_size or 1) < len(frames):
-            notes += (DECODED_APART,)
+            notes += (CHUNKED_DECODE_NOTE,)
         return Clip(frames, asked, notes + ((note,) if note else ()), peak_memory(chosen))
 
     def _try(
@@ -164,26 +174,28 @@ class LoadedModel:
         on_cpu = chosen.device == "cpu"
         pixels = image.width * image.height
         guess = first_guess(self.checkpoint, pixels, params.num_frames) if on_cpu else None
-        kind = Kind.of(self._model, chosen, image.size, params)
-        pace = Pace(
+        kind = CompileKey.from_request(self._model, chosen, image.size, params)
+        estimator = ProgressEstimator(
             num_steps=params.num_inference_steps,
             num_frames=params.num_frames,
             on_cpu=on_cpu,
             expected=self._timings.get(kind) or guess,
         )
         try:
-            compiled = self._compiled.wanted(kind)
-            new = compiled and not self._compiled.had(kind)
-            notes = [*([note] if note else []), *([COMPILING] if new else [])]
-            on_progress(replace(pace.encoding(), note=" ".join(notes) or None))
-            self._settle(chosen, params.speed, compiled)
-            fps = held_fps(params.fps)
+            compiled = self._compiled.is_wanted(kind)
+            new = compiled and not self._compiled.is_cached(kind)
+            notes = [*([note] if note else []), *([COMPILING_NOTE] if new else [])]
+            on_progress(replace(estimator.encoding(), note=" ".join(notes) or None))
+            self._place(chosen, params.speed, compiled)
+            fps = clamp_fps(params.fps)
             whole = chosen.whole_clip
-            frames = make_frames(self._pipeline, image, params, fps, pace, on_progress, whole)
+            frames = sample_frames(
+                self._pipeline, image, params, fps, estimator, on_progress, whole
+            )
             if compiled:
-                self._compiled.note(kind)
-            if pace.timing is not None:
-                self._timings[kind] = pace.timing
+                self._compiled.mark_cached(kind)
+            if estimator.timing is not None:
+                self._timings[kind] = estimator.timing
             return frames
         except (RuntimeError, ValueError, MemoryError) as error:
             if is_out_of_memory(error):
@@ -191,27 +203,27 @@ class LoadedModel:
             _raise_if_lost(error, chosen)
             raise GenerationFailed(f"The model failed: {_first_line(error)}") from error
         finally:
-            self._free()
+            self._release()
 
-    def _free(self) -> None:
+    def _release(self) -> None:
         """Make ready for the next clip. An error under way says more than one of this."""
         try:
-            free(self._pipeline)
+            reset(self._pipeline)
         except RuntimeError:
             self._placed = None
 
-    def _settle(self, chosen: MemoryPlan, speed: Speed, compiled: bool) -> None:
+    def _place(self, chosen: MemoryPlan, speed: Speed, compiled: bool) -> None:
         """Bring the weights for `speed` to where they are wanted, unless they are there."""
-        if not self._turbo.belong(speed):
+        if not self._turbo.is_active(speed):
             self._placed = None
             self._pipeline.remove_all_hooks()
-            self._turbo.exchange(self._pipeline.unet)
+            self._turbo.swap(self._pipeline.unet)
         if (chosen, compiled) != self._placed:
             self._placed = None
             place(self._pipeline, chosen, compiled)
             self._placed = chosen, compiled
 
-    def _ordinary(self, params: VideoParams, chosen: MemoryPlan) -> bool:
+    def _fits_plan(self, params: VideoParams, chosen: MemoryPlan) -> bool:
         """Whether a request asks for no more than the plan was made for."""
         return (params.num_frames or 0) <= self.checkpoint.num_frames and (
             params.decode_chunk_size or 0
@@ -219,15 +231,17 @@ class LoadedModel:
 
     def _too_small(self, params: VideoParams, image: Image.Image, free_bytes: int | None) -> str:
         guided = (params.max_guidance_scale or 1.0) > 1.0
-        return self._memory.too_small(image.size, params.num_frames or 1, guided, free_bytes)
+        return self._memory.request_too_large(
+            image.size, params.num_frames or 1, guided, free_bytes
+        )
 
 
-def _choose_attention(pipeline: Any, chosen: MemoryPlan, speed_ups: SpeedUps) -> None:
+def _choose_attention(pipeline: Any, chosen: MemoryPlan, acceleration: AccelerationConfig) -> None:
     """Have the UNet's attention computed by what is right and fastest on the plan's GPU."""
     if chosen.device == "cpu":
         return
     try:
-        backends = attention_backends(chosen.target, chosen.dtype, speed_ups.folder)
+        backends = attention_backends(chosen.target, chosen.dtype, acceleration.folder)
     except RuntimeError as error:
         _raise_if_lost(error, chosen)
         log.warning("Attention backends could not be probed: %s", _first_line(error))

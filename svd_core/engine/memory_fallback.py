@@ -1,4 +1,4 @@
-"""Memory plans of one model as it runs: fallback when memory runs out, and growth with backoff.
+"""Memory fallback: the plan of the next clip after memory ran out, with backoff before growing.
 
 A clip is tried with smaller and smaller plans until one works. The next clip begins with what
 fits then: the larger plan is tried again at once when more memory is free than when it ran out,
@@ -10,19 +10,19 @@ from dataclasses import replace
 from typing import get_args
 
 from svd_core.checkpoints.memory_plan import (
-    USABLE,
+    USABLE_SHARE,
     Device,
     MemoryPlan,
+    ModelSizes,
     Offload,
-    Parts,
-    Setting,
+    OffloadSetting,
     bytes_per_number,
-    demand,
-    plan,
+    estimate_memory,
+    plan_memory,
 )
 from svd_core.checkpoints.table import Checkpoint, Size
 
-MOST_CLIPS = 63
+MAX_BACKOFF_CLIPS = 63
 """Clips after which a plan that ran out of memory is tried again at the latest."""
 
 
@@ -33,15 +33,19 @@ class MemoryFallback:
     """
 
     def __init__(
-        self, device: Device, checkpoint: Checkpoint, parts: Parts, setting: Setting = "auto"
+        self,
+        device: Device,
+        checkpoint: Checkpoint,
+        parts: ModelSizes,
+        setting: OffloadSetting = "auto",
     ) -> None:
         self._device = device
         self._checkpoint = checkpoint
         self._parts = parts
         self._setting = setting
-        self._needs = demand(checkpoint, parts, bytes_per_number(device, checkpoint))
-        self._usual = self.current = plan(device, checkpoint, parts, setting)
-        self._short_of: int | None = None  # bytes that were free when memory last ran out
+        self._estimate = estimate_memory(checkpoint, parts, bytes_per_number(device, checkpoint))
+        self._preferred = self.current = plan_memory(device, checkpoint, parts, setting)
+        self._free_at_failure: int | None = None  # bytes that were free when memory last ran out
         self._backoff = self._clips = 0
 
     @property
@@ -54,51 +58,55 @@ class MemoryFallback:
             return None
         if found.offload == self._setting:
             return None
-        free = _gigabytes(self._short_of or self._device.free_bytes)
+        free = _gigabytes(self._free_at_failure or self._device.free_bytes)
         return (
             f"SVD_OFFLOAD={self._setting} needs more than the {free} GB of GPU memory that are "
             f"free, so {found.offload} offload is used; close other programs that use the GPU."
         )
 
-    def begin(self, free_bytes: int | None) -> MemoryPlan:
+    def next_plan(self, free_bytes: int | None) -> MemoryPlan:
         """The plan for the next clip, of all `free_bytes` that could be used; None: not known."""
-        if self.current == self._usual or free_bytes is None:
+        if self.current == self._preferred or free_bytes is None:
             return self.current
-        more = self._short_of is not None and free_bytes * USABLE > self._short_of
+        more = (
+            self._free_at_failure is not None and free_bytes * USABLE_SHARE > self._free_at_failure
+        )
         self._clips -= 1
         if self._clips >= 0 and not more:
             return self.current
         self._device = replace(self._device, free_bytes=free_bytes)
-        found = plan(self._device, self._checkpoint, self._parts, self._setting)
+        found = plan_memory(self._device, self._checkpoint, self._parts, self._setting)
         if _rank(found) > _rank(self.current):
             self.current = found
         return self.current
 
-    def ran_out(self, works: MemoryPlan, free_bytes: int | None) -> None:
+    def record_failure(self, works: MemoryPlan, free_bytes: int | None) -> None:
         """Memory ran out with `current`, and only `works` made the clip."""
-        self.current, self._short_of = works, free_bytes
+        self.current, self._free_at_failure = works, free_bytes
         self._clips = self._backoff
-        self._backoff = min(2 * self._backoff + 1, MOST_CLIPS)
+        self._backoff = min(2 * self._backoff + 1, MAX_BACKOFF_CLIPS)
 
-    def worked(self, chosen: MemoryPlan) -> None:
+    def record_success(self, chosen: MemoryPlan) -> None:
         """`chosen` made a clip without running out of memory."""
-        if chosen == self._usual:
+        if chosen == self._preferred:
             self._backoff = self._clips = 0
 
-    def nothing_fits(self) -> str:
+    def model_too_large(self) -> str:
         """The sentence for a model whose weights no plan could place."""
         free = _gigabytes(self._device.free_bytes)
         if self._device.kind == "cpu":
             name = self._checkpoint.name
             return f"There is too little memory to load {name}; close other programs."
-        needed = _gigabytes(self._needs.peak(smallest(self.current)) / USABLE)
+        needed = _gigabytes(self._estimate.peak(smallest_plan(self.current)) / USABLE_SHARE)
         return (
             f"{self._checkpoint.name} needs about {needed} GB of GPU memory with the smallest "
             f"plan, and {free} GB are free on {self._device.name}. Close other programs that use "
             "the GPU."
         )
 
-    def too_small(self, size: Size, num_frames: int, guided: bool, free_bytes: int | None) -> str:
+    def request_too_large(
+        self, size: Size, num_frames: int, guided: bool, free_bytes: int | None
+    ) -> str:
         """The sentence for a request that even the smallest plan has no memory for."""
         width, height = size
         if free_bytes is None:
@@ -112,8 +120,10 @@ class MemoryFallback:
             num_frames=num_frames,
             max_guidance_scale=3.0 if guided else 1.0,
         )
-        needs = demand(asked, self._parts, bytes_per_number(self._device, self._checkpoint))
-        needed = _gigabytes(needs.peak(smallest(self.current)) / USABLE)
+        needs = estimate_memory(
+            asked, self._parts, bytes_per_number(self._device, self._checkpoint)
+        )
+        needed = _gigabytes(needs.peak(smallest_plan(self.current)) / USABLE_SHARE)
         return (
             f"{num_frames} frames of {width}x{height} need about {needed} GB of GPU memory with "
             f"the smallest plan, and {_gigabytes(free_bytes)} GB are free. Ask for fewer frames, "
@@ -121,7 +131,7 @@ class MemoryFallback:
         )
 
 
-def smallest(chosen: MemoryPlan) -> MemoryPlan:
+def smallest_plan(chosen: MemoryPlan) -> MemoryPlan:
     """The last plan that is tried when memory runs out again and again."""
     while (smaller := chosen.smaller()) is not None:
         chosen = smaller

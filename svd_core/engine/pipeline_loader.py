@@ -1,4 +1,4 @@
-"""A checkpoint folder as a diffusers pipeline, placed on this machine's device by a memory plan.
+"""Pipeline loader: a checkpoint folder as a diffusers pipeline, placed on a device by a plan.
 
 Somewhat long: everything that knows how a diffusers pipeline is put together stands here only.
 """
@@ -20,14 +20,14 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
 from svd_core.checkpoints.hub import OnBytes, files_in, needed_files, weight_files
-from svd_core.checkpoints.memory_plan import MemoryPlan, Parts
+from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes
 from svd_core.engine.devices import find_device as find_device
 from svd_core.engine.devices import is_out_of_memory as is_out_of_memory
 from svd_core.engine.optimizations.aot_package import drop_package
 from svd_core.engine.optimizations.guidance import Guidance
-from svd_core.engine.optimizations.patching import take_off
-from svd_core.engine.optimizations.registry import paying, quicken
-from svd_core.engine.optimizations.source_guard import trusted
+from svd_core.engine.optimizations.patching import unpatch
+from svd_core.engine.optimizations.registry import apply_optimizations, optimizations_for
+from svd_core.engine.optimizations.source_guard import if_supported
 from svd_core.engine.optimizations.torch_compile import compile_blocks, forget_blocks
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 
@@ -48,7 +48,7 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
     then named, nothing unexpected is imported, and the published preprocessor config needs no
     torchvision. Raises `ModelBroken`, naming the file.
     """
-    hush()
+    silence_library_logging()
     there = files_in(folder)
     needed_files(there, half, str(folder))
     weights = {part: weight_files(there, part, half, str(folder)) for part in CLASSES}
@@ -74,13 +74,13 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
     return pipeline
 
 
-def parts_of(pipeline: Any) -> Parts:
+def model_sizes(pipeline: Any) -> ModelSizes:
     """What the memory plan must know of an opened pipeline."""
     counts = {part: _count(getattr(pipeline, part)) for part in CLASSES}
     upcast = pipeline.vae.config.force_upcast
-    return Parts(
+    return ModelSizes(
         **counts,
-        vae_float32=sum(map(_count, _encoding(pipeline.vae))) if upcast else 0,
+        vae_float32=sum(map(_count, _encoder_parts(pipeline.vae))) if upcast else 0,
         unet_channels=pipeline.unet.config.block_out_channels[0],
         vae_channels=pipeline.vae.config.block_out_channels[0],
     )
@@ -104,10 +104,10 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
             pipeline.unet.to(torch.bfloat16)
         _to_bfloat16(pipeline.vae.decoder)
     if plan.dtype == "float16" and pipeline.vae.config.force_upcast:
-        _encode_singly(pipeline.vae)
+        _upcast_encoder(pipeline.vae)
     if plan.device == "cpu":
-        _align(pipeline)
-    quicken(pipeline, trusted(paying(plan)))
+        _align_weights(pipeline)
+    apply_optimizations(pipeline, if_supported(optimizations_for(plan)))
     if compiled:
         compile_blocks(pipeline.unet)
     if plan.offload == "none":
@@ -117,10 +117,10 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     else:
         pipeline.to("cpu")
         pipeline.enable_sequential_cpu_offload(device=plan.target)
-    release()
+    empty_cache()
 
 
-def _align(pipeline: Any) -> None:
+def _align_weights(pipeline: Any) -> None:
     """Copy weights that lie as in their file, at odd addresses. There the processor's kernels add
     up in another order, so that pixels would depend on how long the header of the file is."""
     for part in CLASSES:
@@ -137,44 +137,44 @@ def _to_bfloat16(module: Any) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
-def _encode_singly(vae: Any) -> None:
+def _upcast_encoder(vae: Any) -> None:
     """Keep what encodes in float32. Stock raises all of the VAE to it for each clip, and lowers it
     again, which it does only while the encoder, the first part, is in float16."""
-    for part in _encoding(vae):
+    for part in _encoder_parts(vae):
         part.to(torch.float32)
 
 
-def _encoding(vae: Any) -> tuple[Any, Any]:
+def _encoder_parts(vae: Any) -> tuple[Any, Any]:
     return vae.encoder, vae.quant_conv
 
 
-def free(pipeline: Any) -> None:
+def reset(pipeline: Any) -> None:
     """Make `pipeline` ready for the next video after one that ended in the middle."""
     pipeline.maybe_free_model_hooks()
-    release()
+    empty_cache()
 
 
-def give_up(pipeline: Any) -> None:
+def unload(pipeline: Any) -> None:
     """Take the weights out of `pipeline`, so that its memory is free even while the trace of an
     error, or a circle of hooks, holds on to its layers."""
     pipeline.remove_all_hooks()
     drop_package(pipeline.unet)
     for part in CLASSES:
         model = getattr(pipeline, part)
-        take_off(model)
+        unpatch(model)
         model.to("meta")
     forget_blocks()
     gc.collect()
-    release()
+    empty_cache()
 
 
-def release() -> None:
+def empty_cache() -> None:
     """Give memory that is no longer used back to the system."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def hush() -> None:
+def silence_library_logging() -> None:
     """Keep the libraries' own bars and warnings off the terminal, where they mean nothing: that a
     processor we never use wants torchvision, and a false alarm whenever the VAE changes precision.
     What goes wrong is raised."""

@@ -1,4 +1,4 @@
-"""What a video is going to look like, shown while it is made: its latents as small pictures."""
+"""Latent preview: small animated pictures of a video while it is denoised."""
 
 import io
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-TIMES = 8
+PREVIEWS_PER_VIDEO = 8
 """Previews of a video at most, besides the first and the last step's."""
 
 MAX_BYTES = 150_000
 """200 kB on their way to a page, which takes them as base64."""
 
-TRIES = ((256, 75), (256, 40), (128, 40), (128, 5))
+SIZE_STEPS = ((256, 75), (256, 40), (128, 40), (128, 5))
 """(pixels of the longer side, WebP's quality), until a preview is small enough. The first is usual
 and gives 70 kB; latents have half its side, but enlarged smoothly they are easier to read."""
 
@@ -25,7 +25,7 @@ RIDGE, TINY = 1e-3, 1e-6
 photo of one colour tells nothing about the others."""
 
 
-class Sketch:
+class LatentPreview:
     """Previews of one video.
 
     Latents to colours is a linear map, which is close to what the decoder does to a whole cell. It
@@ -43,8 +43,8 @@ class Sketch:
         self._predicted: torch.Tensor | None = None
 
     @contextmanager
-    def watching(self, scheduler: Any) -> Iterator[None]:
-        """Look over the shoulder of `scheduler`, one that answers as Euler's, while it works.
+    def record(self, scheduler: Any) -> Iterator[None]:
+        """Record `pred_original_sample` of each step of `scheduler`.
 
         What it takes for the end of the way shows a form many steps before the latents, which are
         noise until late.
@@ -62,12 +62,12 @@ class Sketch:
         finally:
             del scheduler.step  # its class has it
 
-    def learn(self, sample: torch.Tensor) -> None:
+    def fit(self, sample: torch.Tensor) -> None:
         """Find the map. `sample`: what the UNet is given, (batch, frames, 2 * channels, height,
         width), the photo's latents in the second half of the channels, with guidance in the last
         of the batch."""
         channels = sample.shape[2] // 2
-        latents = _cells(sample[-1, :1, channels:])
+        latents = _to_cells(sample[-1, :1, channels:])
         height, width = sample.shape[-2:]
         small = self._photo.resize((width, height), Image.Resampling.BOX)
         colours = np.asarray(small, np.float32).reshape(-1, 3)
@@ -77,23 +77,23 @@ class Sketch:
         square += (RIDGE * np.diag(square).mean() + TINY) * np.eye(channels, dtype=np.float32)
         self._factors = np.linalg.solve(square, latents.T @ colours)
 
-    def after(self, step: int) -> bytes | None:
+    def preview(self, step: int) -> bytes | None:
         """The preview after so many steps, as a moving WebP; None where none is due."""
-        every = -(-self._num_steps // TIMES)
+        every = -(-self._num_steps // PREVIEWS_PER_VIDEO)
         due = step in (1, self._num_steps) or step % every == 0
         if not due or self._factors is None or self._predicted is None:
             return None
         frames = self._predicted[0] / self._scaling
         number, _, height, width = frames.shape
-        colours = (_cells(frames) - self._middle[0]) @ self._factors + self._middle[1]
+        colours = (_to_cells(frames) - self._middle[0]) @ self._factors + self._middle[1]
         pictures = colours.reshape(number, height, width, 3).clip(0, 255).round().astype(np.uint8)
-        return moving(pictures, self._rate)
+        return encode_webp(pictures, self._rate)
 
 
-def moving(pictures: NDArray[np.uint8], rate: int) -> bytes:
+def encode_webp(pictures: NDArray[np.uint8], rate: int) -> bytes:
     """(number, height, width, 3) as a WebP that repeats for ever, of at most `MAX_BYTES`."""
     height, width = pictures.shape[1:3]
-    for side, quality in TRIES:
+    for side, quality in SIZE_STEPS:
         scale = side / max(height, width)
         size = (round(width * scale), round(height * scale))
         shown = [Image.fromarray(p).resize(size, Image.Resampling.BICUBIC) for p in pictures]
@@ -107,7 +107,7 @@ def moving(pictures: NDArray[np.uint8], rate: int) -> bytes:
     return file.getvalue()
 
 
-def _cells(latents: torch.Tensor) -> NDArray[np.float32]:
+def _to_cells(latents: torch.Tensor) -> NDArray[np.float32]:
     """(frames, channels, height, width) as a row for each cell."""
     rows: NDArray[np.float32] = latents.float().cpu().permute(0, 2, 3, 1).flatten(0, 2).numpy()
     return rows

@@ -1,4 +1,4 @@
-"""One video through a loaded pipeline: encode, denoise, decode, each part with a sign of life."""
+"""Run the SVD pipeline once (encode, denoise, decode), reporting progress."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from svd_core.checkpoints.eta import Pace
-from svd_core.engine.optimizations.schedulers import sampling
-from svd_core.engine.optimizations.source_guard import changed
-from svd_core.engine.optimizations.vae_decode import frames_at_once
-from svd_core.engine.preview import Sketch
+from svd_core.checkpoints.eta import ProgressEstimator
+from svd_core.engine.optimizations.schedulers import use_scheduler
+from svd_core.engine.optimizations.source_guard import changed_sources
+from svd_core.engine.optimizations.vae_decode import chunked_decode
+from svd_core.engine.preview import LatentPreview
 from svd_core.errors import GenerationFailed
 from svd_core.events import OnProgress
 from svd_core.params import VideoParams
@@ -23,12 +23,12 @@ NOT_A_NUMBER = (
 )
 
 
-def make_frames(
+def sample_frames(
     pipeline: Any,
     image: Image.Image,
     params: VideoParams,
     conditioning_fps: int,
-    pace: Pace,
+    estimator: ProgressEstimator,
     on_progress: OnProgress,
     whole_clip: bool = True,
 ) -> Frames:
@@ -39,23 +39,23 @@ def make_frames(
     """
     assert params.num_inference_steps is not None
     scaling = pipeline.vae.config.scaling_factor
-    sketch = Sketch(image, params.num_inference_steps, params.rate, scaling)
+    latent_preview = LatentPreview(image, params.num_inference_steps, params.rate, scaling)
 
     def encoded(_: Any, given: tuple[Any, ...]) -> None:
         handle.remove()
-        sketch.learn(given[0])
-        on_progress(pace.encoded())
+        latent_preview.fit(given[0])
+        on_progress(estimator.encoded())
 
     def stepped(_: Any, step: int, __: Any, found: dict[str, Any]) -> dict[str, Any]:
         if not torch.isfinite(found["latents"]).all():
             raise GenerationFailed(NOT_A_NUMBER)
-        preview = sketch.after(step + 1)
-        on_progress(replace(pace.stepped(step + 1), preview=preview))
+        preview = latent_preview.preview(step + 1)
+        on_progress(replace(estimator.step_done(step + 1), preview=preview))
         return found
 
     handle = pipeline.unet.register_forward_pre_hook(encoded)
     try:
-        with sampling(pipeline, params), sketch.watching(pipeline.scheduler):
+        with use_scheduler(pipeline, params), latent_preview.record(pipeline.scheduler):
             latents = pipeline(
                 image,
                 width=image.width,
@@ -69,7 +69,7 @@ def make_frames(
                 noise_aug_strength=params.noise_aug_strength,
                 decode_chunk_size=params.decode_chunk_size,
                 generator=torch.Generator("cpu").manual_seed(params.seed),
-                latents=_noise(pipeline, image, params),
+                latents=_initial_noise(pipeline, image, params),
                 callback_on_step_end=stepped,
                 output_type="latent",
             ).frames
@@ -77,10 +77,10 @@ def make_frames(
         handle.remove()
     assert params.decode_chunk_size is not None
     chunk_size = params.decode_chunk_size
-    return decode(pipeline.vae, latents[0], chunk_size, pace, on_progress, whole_clip)
+    return decode_latents(pipeline.vae, latents[0], chunk_size, estimator, on_progress, whole_clip)
 
 
-def _noise(pipeline: Any, image: Image.Image, params: VideoParams) -> torch.Tensor:
+def _initial_noise(pipeline: Any, image: Image.Image, params: VideoParams) -> torch.Tensor:
     """Initial latents of the clip: the pipeline's own draw, but in float32, then rounded.
 
     Torch before 2.13 draws other numbers in half precision, so a seed would be another video there.
@@ -94,11 +94,11 @@ def _noise(pipeline: Any, image: Image.Image, params: VideoParams) -> torch.Tens
 
 
 @torch.no_grad()
-def decode(
+def decode_latents(
     vae: Any,
     latents: torch.Tensor,
     chunk_size: int,
-    pace: Pace,
+    estimator: ProgressEstimator,
     on_progress: OnProgress,
     whole_clip: bool = True,
 ) -> Frames:
@@ -109,13 +109,13 @@ def decode(
     that see them all. Without `whole_clip` each chunk is decoded as a clip of its own instead, as
     stock does to save memory. On the way it reports how far it is.
     """
-    on_progress(pace.decoded(0))
+    on_progress(estimator.frames_decoded(0))
     latents = 1 / vae.config.scaling_factor * latents
     dtype = next(vae.decoder.parameters()).dtype
     if dtype == torch.bfloat16:  # then the weights lie so, see `pipeline_loader.place`
         latents = latents.to(dtype, memory_format=torch.channels_last)
-    if not whole_clip or chunk_size >= len(latents) or changed():
-        return _in_chunks(vae, latents, chunk_size, pace, on_progress)
+    if not whole_clip or chunk_size >= len(latents) or changed_sources():
+        return _decode_chunks(vae, latents, chunk_size, estimator, on_progress)
 
     told = 0
 
@@ -124,26 +124,30 @@ def decode(
         done = round(share * len(latents))
         if done > told:
             told = done
-            on_progress(pace.decoded(done))
+            on_progress(estimator.frames_decoded(done))
 
-    with frames_at_once(vae.decoder, chunk_size, report):
+    with chunked_decode(vae.decoder, chunk_size, report):
         pixels = vae.decode(latents, num_frames=len(latents)).sample
-    return np.concatenate([_frames(chunk) for chunk in torch.split(pixels, chunk_size)])
+    return np.concatenate([_to_frames(chunk) for chunk in torch.split(pixels, chunk_size)])
 
 
-def _in_chunks(
-    vae: Any, latents: torch.Tensor, chunk_size: int, pace: Pace, on_progress: OnProgress
+def _decode_chunks(
+    vae: Any,
+    latents: torch.Tensor,
+    chunk_size: int,
+    estimator: ProgressEstimator,
+    on_progress: OnProgress,
 ) -> Frames:
     chunks: list[Frames] = []
     done = 0
     for chunk in torch.split(latents, chunk_size):
-        chunks.append(_frames(vae.decode(chunk, num_frames=len(chunk)).sample))
+        chunks.append(_to_frames(vae.decode(chunk, num_frames=len(chunk)).sample))
         done += len(chunk)
-        on_progress(pace.decoded(done))
+        on_progress(estimator.frames_decoded(done))
     return np.concatenate(chunks)
 
 
-def _frames(pixels: torch.Tensor) -> Frames:
+def _to_frames(pixels: torch.Tensor) -> Frames:
     """Decoded `pixels` (frames, 3, height, width) in -1..1, rounded where they are."""
     pixels = pixels.float()
     if not torch.isfinite(pixels).all():

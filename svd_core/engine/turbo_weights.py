@@ -1,4 +1,4 @@
-"""The weights of the UNet that only the speed `turbo` uses: they change places with its own."""
+"""Turbo weights: a second set of UNet weights, swapped in for the speed `turbo`."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.errors import ModelBroken
 from svd_core.media.fingerprint import fingerprint
 from svd_core.params import Speed
@@ -27,17 +27,17 @@ class TurboWeights:
         """A note of what is used beside the checkpoint. Raises `InvalidRequest` where it cannot."""
         if speed != "turbo":
             return ()
-        SpeedUps(turbo=self._path).check(speed)
+        AccelerationConfig(turbo=self._path).check(speed)
         assert self._path is not None
         weights = f"{self._path.name} ({fingerprint(self._path)})"
         return (f"Made at speed turbo with the weights of {weights}.",)
 
-    def belong(self, speed: Speed) -> bool:
+    def is_active(self, speed: Speed) -> bool:
         """Whether the UNet holds the weights for `speed`."""
         return self._inside == (speed == "turbo")
 
     @torch.no_grad()
-    def exchange(self, unet: Any) -> None:
+    def swap(self, unet: Any) -> None:
         """Put the waiting weights into `unet`, which keeps device and precision and has no hooks.
 
         Raises `ModelBroken` for a file that does not fit.

@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
-from svd_core.checkpoints.eta import Pace
-from svd_core.checkpoints.memory_plan import opens_in_half, plan
+from svd_core.checkpoints.eta import ProgressEstimator
+from svd_core.checkpoints.memory_plan import opens_in_half, plan_memory
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.engine.engine import Engine
-from svd_core.engine.pipeline_loader import CLASSES, find_device, open_folder, parts_of, place
-from svd_core.engine.sampling import decode
+from svd_core.engine.pipeline_loader import CLASSES, find_device, model_sizes, open_folder, place
+from svd_core.engine.sampling import decode_latents
 from svd_core.events import Progress
 from svd_core.media.image import frame_photo
 from svd_core.params import VideoParams
@@ -77,7 +77,7 @@ class Vae:
         pipeline = open_folder(
             checkpoint.folder, opens_in_half(device, checkpoint), lambda *_: None
         )
-        chosen = plan(device, checkpoint, parts_of(pipeline), "none")
+        chosen = plan_memory(device, checkpoint, model_sizes(pipeline), "none")
         place(pipeline, chosen)
         self.size = checkpoint.sizes[0]
         self._vae = pipeline.vae
@@ -93,8 +93,8 @@ class Vae:
             for frame in torch.split(pixels, 1)  # one at a time, for memory
         ]
         scaled = self._vae.config.scaling_factor * torch.cat(latents)
-        pace = Pace(num_steps=1, num_frames=len(scaled), on_cpu=self._on_cpu)
-        return decode(self._vae, scaled, self._chunk_size, pace, _unheard)
+        pace = ProgressEstimator(num_steps=1, num_frames=len(scaled), on_cpu=self._on_cpu)
+        return decode_latents(self._vae, scaled, self._chunk_size, pace, _unheard)
 
     def through_single(self, photo: Frame) -> Frame:
         """`photo` encoded and decoded on its own."""

@@ -20,7 +20,7 @@ from statistics import fmean, median
 import numpy as np
 import torch
 
-from svd_core.checkpoints.table import DEMO, Checkpoint, find_checkpoint
+from svd_core.checkpoints.table import DEMO_MODEL, Checkpoint, find_checkpoint
 from svd_core.engine.engine import SvdEngine
 from svd_core.errors import SvdError
 from svd_core.media.image import frame_photo
@@ -72,7 +72,7 @@ class Judge:
         self._extent = extent
         self._gallery = gallery
         self._flow = OpticalFlow()
-        self._total = extent.clips(DEMO, VAE_ONLY, UNTRAINED)
+        self._total = extent.clips(DEMO_MODEL, VAE_ONLY, UNTRAINED)
         self._done = 0
         self._started = time.perf_counter()
 
@@ -87,7 +87,7 @@ class Judge:
                 seconds.append(take.seconds)
                 if name != STILL:
                     self._tell(name, photo, take.seconds)
-                if self._gallery and name == DEMO and params in self._extent.settings[:3]:
+                if self._gallery and name == DEMO_MODEL and params in self._extent.settings[:3]:
                     self._gallery.add(photo.name, params.motion_bucket_id, take.frames)
         timed = isinstance(subject, Model)
         found = figures_of(readings) | {"seconds_per_clip": median(seconds[1:]) if timed else None}
@@ -118,17 +118,21 @@ class Judge:
 def evaluate(checkpoint: Checkpoint, judge: Judge) -> dict[str, Figures]:
     """The figures of every subject by name, svd-nano's first."""
     assert checkpoint.folder is not None
-    found = {DEMO: judge.figures(DEMO, Model(SvdEngine(str(checkpoint.folder), fall_back=False)))}
-    found[DEMO] |= {"peak_memory_mb": _peak_memory_mb()}  # before anything else takes some
+    found = {
+        DEMO_MODEL: judge.figures(
+            DEMO_MODEL, Model(SvdEngine(str(checkpoint.folder), fallback=False))
+        )
+    }
+    found[DEMO_MODEL] |= {"peak_memory_mb": _peak_memory_mb()}  # before anything else takes some
     vae = Vae(checkpoint)
     found[VAE_ONLY] = judge.figures(VAE_ONLY, VaeOnly(vae, checkpoint))
     found[STILL] = judge.figures(STILL, Still(checkpoint))
-    for name in (DEMO, VAE_ONLY):
+    for name in (DEMO_MODEL, VAE_ONLY):
         found[name] |= {"vae_psnr": judge.vae_psnr(name, vae)}
     with tempfile.TemporaryDirectory() as scratch:
         folder = untrained(checkpoint.folder, Path(scratch) / UNTRAINED)
         twin = find_checkpoint(str(folder), cuda=False)
-        found[UNTRAINED] = judge.figures(UNTRAINED, Model(SvdEngine(str(folder), fall_back=False)))
+        found[UNTRAINED] = judge.figures(UNTRAINED, Model(SvdEngine(str(folder), fallback=False)))
         found[UNTRAINED] |= {"vae_psnr": judge.vae_psnr(UNTRAINED, Vae(twin))}
     return found
 
@@ -144,7 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m svd_core.training.evaluate", description=__doc__
     )
-    parser.add_argument("--model", default=DEMO, help="checkpoint folder; default: the committed")
+    parser.add_argument(
+        "--model", default=DEMO_MODEL, help="checkpoint folder; default: the committed"
+    )
     parser.add_argument("--photos", type=Path, help="folder with the six photos of the list")
     parser.add_argument(
         "--fetch", action="store_true", help="bring them there from Debian packages"
@@ -188,7 +194,9 @@ def _folder_of(model: str) -> Checkpoint:
 def _announce(extent: Extent) -> None:
     for photo in extent.photos:
         print(f"{photo.sha256}  {photo.name}")
-    counts = ", ".join(f"{extent.clips(name)} of {name}" for name in (DEMO, VAE_ONLY, UNTRAINED))
+    counts = ", ".join(
+        f"{extent.clips(name)} of {name}" for name in (DEMO_MODEL, VAE_ONLY, UNTRAINED)
+    )
     print(
         f"{len(extent.photos)} photos, {len(extent.settings)} clips of each: {counts}.", flush=True
     )

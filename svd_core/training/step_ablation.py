@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
-from svd_core.checkpoints.table import DEMO
+from svd_core.checkpoints.table import DEMO_MODEL
 from svd_core.engine.engine import SvdEngine
 from svd_core.errors import SvdError
 from svd_core.params import Speed, VideoParams
@@ -31,7 +31,7 @@ HEAD = ("speed", "steps", "first_frame_psnr", "sharpness", "sharpness_min", "con
 def main() -> int:
     try:
         photos = spread(examples(), 2)
-        model = Model(SvdEngine(DEMO, fall_back=False))
+        model = Model(SvdEngine(DEMO_MODEL, fallback=False))
         print(f"{', '.join(photo.name for photo in photos)}\n\n| {' | '.join(HEAD)} |")
         print(f"|{'---|' * len(HEAD)}")
         least = [_film(model, photo, *WAYS[0]).frames for photo in photos]

@@ -54,7 +54,7 @@ def ahead_of_time() -> AheadOfTime:
         spaces.GPU(duration=START_S)(task)()
 
     return AheadOfTime(
-        borrow=borrow,
+        run_on_gpu=borrow,
         # Looked up when they are called: the platform's version decides whether they are there.
         compile=lambda folder, program: spaces.aoti_compile_and_save(folder, program),
         load=lambda unet, folder: spaces.aoti_load_from_package_dir(unet, folder),

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.settings import Settings
 from tests.fakes.engines import READY, SQUARE, photo
 from tests.fakes.fal_server import KEY, FalServer, fal_server
@@ -872,7 +872,7 @@ def test_health(api: httpx.Client) -> None:
 
 
 def test_a_request_may_ask_for_one_of_several_checkpoints(tmp_path: Path, uri: str) -> None:
-    two = replace(READY, offer=Offer((READY.checkpoint, SQUARE)))
+    two = replace(READY, catalog=ModelCatalog((READY.checkpoint, SQUARE)))
     with fal_server(tmp_path, status=two) as server, client_of(server) as api:
         assert api.get("/health").json()["models"] == ["svd-nano", "square"]
         for model in ("square", "svd-nano", None):

@@ -44,7 +44,7 @@ from svd_core.benchmarks.vs_diffusers.parity import AS_NEAR
 from svd_core.checkpoints.memory_plan import Device
 from svd_core.checkpoints.table import find_checkpoint
 from svd_core.engine import pipeline_loader
-from svd_core.engine.optimizations.patching import put_on, rewritten_by
+from svd_core.engine.optimizations.patching import patch, patch_name
 from svd_core.errors import GenerationFailed, InvalidSettings, OutOfMemory
 from tests.fakes.pretend_cuda import pretend_cuda
 from tests.fakes.random_checkpoint import decode, denoise, random_models
@@ -486,7 +486,7 @@ def test_residual_blocks_with_other_norms_compute_the_same(norm_silu: NormSilu) 
     models = random_models()
     truth = denoise(models["unet"], 2), decode(models["vae"])
     for model in models.values():
-        counts = put_on(model, with_norms(norm_silu))
+        counts = patch(model, with_norms(norm_silu))
         assert counts["temporal norms"] > 0
         assert counts["spatial norms"] > 0
     found = denoise(models["unet"], 2), decode(models["vae"])
@@ -520,7 +520,7 @@ def test_rewrites_are_those_of_cuda_with_changes() -> None:
     assert counts["flat temporal"] == counts["undivided"] == 0
     assert counts["joined attention"] > 0
     variants.rewrite(unet)
-    names = {rewritten_by(layer) for layer in unet.modules()}
+    names = {patch_name(layer) for layer in unet.modules()}
     assert "blend" in names
     assert not {"temporal norms", "spatial norms"} & names
 

@@ -17,10 +17,10 @@ from svd_core.benchmarks.memory_plans import (
     step_bytes,
 )
 from svd_core.benchmarks.random_models import full_size
-from svd_core.checkpoints.memory_plan import GIB, Device, Parts, demand, plan
+from svd_core.checkpoints.memory_plan import GIB, Device, ModelSizes, estimate_memory, plan_memory
 from svd_core.checkpoints.table import CHECKPOINTS
 
-NEEDS = demand(CHECKPOINTS["svd-xt"], Parts(), 2)
+NEEDS = estimate_memory(CHECKPOINTS["svd-xt"], ModelSizes(), 2)
 
 
 def test_what_is_alive_at_once_is_counted_and_nothing_twice() -> None:
@@ -60,7 +60,7 @@ def test_the_planner_expects_what_our_path_takes() -> None:
 
 
 def test_weights_cross_the_bus_as_often_as_they_are_used() -> None:
-    parts = Parts(unet=100, vae=10, image_encoder=1)
+    parts = ModelSizes(unet=100, vae=10, image_encoder=1)
     model = replace(START, offload="model", decode_chunk_size=1)
     layers = replace(model, offload="sequential")
     assert moved_bytes(START, parts) == 0
@@ -74,6 +74,6 @@ def test_weights_cross_the_bus_as_often_as_they_are_used() -> None:
 
 def test_svd_xt_fits_into_8_gb_with_all_frames_decoded_together() -> None:
     card = Device(kind="cuda", name="8 GB", total_bytes=8 * 10**9, free_bytes=8 * 10**9)
-    found = plan(card, CHECKPOINTS["svd-xt"])
+    found = plan_memory(card, CHECKPOINTS["svd-xt"])
     assert (found.offload, found.split_guidance, found.whole_clip) == ("model", True, True)
     assert NEEDS.peak(found) < 8e9 * 0.9

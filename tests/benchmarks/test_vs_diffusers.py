@@ -20,7 +20,7 @@ from svd_core.benchmarks.vs_diffusers.rounds import Rounds
 from svd_core.benchmarks.vs_diffusers.variants import Contestant
 from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.optimizations import registry
-from svd_core.engine.optimizations.registry import Exact
+from svd_core.engine.optimizations.registry import Optimization
 from tests.fakes.pretend_cuda import pretend_cuda
 
 SMALL = ["--model", "tiny", "--frames", "2", "--steps", "1", "--rounds", "1", "--no-compile"]
@@ -220,8 +220,8 @@ def scaled(factor: float) -> Callable[[Any], Callable[..., torch.Tensor] | None]
 def test_a_wrong_rewrite_gets_no_speeds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = Exact(scaled(1.001), on_cpu=True, on_cuda=True, whole_layers=True)
-    monkeypatch.setattr(registry, "EXACT", {**registry.EXACT, "units": wrong})
+    wrong = Optimization(scaled(1.001), on_cpu=True, on_cuda=True, whole_layers=True)
+    monkeypatch.setattr(registry, "OPTIMIZATIONS", {**registry.OPTIMIZATIONS, "units": wrong})
     assert contest.main(SMALL) == 1
     out, err = capsys.readouterr()
     assert "No speeds: ours" in err

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.media.recipe import FORMAT
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams
@@ -183,8 +183,8 @@ def test_a_recipe_of_a_speed_that_is_not_to_be_had(
 
 def test_turbo_where_it_is_to_be_had(browser: Browser, tmp_path: Path) -> None:
     examples(tmp_path)
-    speed_ups = SpeedUps(turbo=tmp_path / "turbo.safetensors")
-    with serve(tmp_path, FakeWork(tmp_path), speed_ups=speed_ups) as able:
+    acceleration = AccelerationConfig(turbo=tmp_path / "turbo.safetensors")
+    with serve(tmp_path, FakeWork(tmp_path), acceleration=acceleration) as able:
         link = f"{able.url}/?{urlencode(TURBO)}"
         with visitor(browser, link, home=able.url) as page:
             expect(page.locator("#link-said")).to_have_text("Settings loaded from the link.")

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.media.image import frame_photo, open_photo
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_frames, write_mp4
@@ -17,7 +17,7 @@ from svd_core.params import VideoParams
 from tests.browser.visiting import PHONE, colourful, done, generate, open_tab, shot, upload, visitor
 from tests.fakes.engines import READY, SQUARE, DriftingEngine, RealWork, Served, examples, serve
 
-TWO = replace(READY, offer=Offer((READY.checkpoint, SQUARE)))
+TWO = replace(READY, catalog=ModelCatalog((READY.checkpoint, SQUARE)))
 LONG = replace(SQUARE, name="stable-video-diffusion-img2vid-xt-1-1-of-somebody-else", source="a/b")
 
 
@@ -165,7 +165,7 @@ def test_drafts_are_made_by_it_too(page: Page, two: Two) -> None:
 
 def test_on_a_phone_in_german_with_long_names(browser: Browser, tmp_path: Path) -> None:
     examples(tmp_path)
-    three = replace(TWO, offer=Offer((*TWO.offer.checkpoints, LONG)))
+    three = replace(TWO, catalog=ModelCatalog((*TWO.catalog.checkpoints, LONG)))
     with (
         serve(tmp_path, status=lambda: three) as served,
         visitor(browser, served.url, viewport=PHONE, locale="de-DE") as page,

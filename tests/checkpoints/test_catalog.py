@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from svd_core.checkpoints.catalog import Offer
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.catalog import ModelCatalog
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.engine import loaded_model, pipeline_loader
 from svd_core.engine.engine import SvdEngine
@@ -95,17 +95,17 @@ def pipeline_of(engine: SvdEngine) -> Any:
 
 
 def test_several_are_named_and_the_first_is_the_usual_one(two: tuple[Path, Path]) -> None:
-    offer = Offer.of(f"{two[0]}, svd-nano ,{OPEN}", cuda=False)
+    offer = ModelCatalog.from_setting(f"{two[0]}, svd-nano ,{OPEN}", cuda=False)
     assert offer.names == ("wide", "svd-nano", OPEN.rsplit("/")[-1])
-    assert offer.named(None) is offer.usual is offer.checkpoints[0]
-    assert offer.named("svd-nano") is offer.checkpoints[1]
-    assert Offer.of("auto", cuda=True).names == ("svd-xt",)
+    assert offer.get(None) is offer.default is offer.checkpoints[0]
+    assert offer.get("svd-nano") is offer.checkpoints[1]
+    assert ModelCatalog.from_setting("auto", cuda=True).names == ("svd-xt",)
 
 
 @pytest.mark.parametrize("name", ["svd", "SVD-NANO", "", "../wide", "svd-xt,svd-nano"])
 def test_what_is_not_on_offer_is_refused_with_what_is(name: str) -> None:
     with pytest.raises(InvalidRequest, match="offers svd-xt, svd-nano") as caught:
-        Offer.of("svd-xt,svd-nano", cuda=False).named(name)
+        ModelCatalog.from_setting("svd-xt,svd-nano", cuda=False).get(name)
     assert caught.value.field == "model"
 
 
@@ -126,7 +126,7 @@ def test_names_that_do_not_go_together_stop_the_start(setting: str, sentence: st
 
 def test_a_folder_may_have_a_comma_in_its_name(two: tuple[Path, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(two[0], tmp_path / "one, two")
-    assert Offer.of(str(folder), cuda=False).names == ("one, two",)
+    assert ModelCatalog.from_setting(str(folder), cuda=False).names == ("one, two",)
 
 
 def test_zero_gpu_takes_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_each_video_is_made_by_the_checkpoint_it_asks_for(
     assert opened == ["wide", "square", "wide"]
     assert np.array_equal(first.frames, second.frames)
     assert np.array_equal(first.frames, again.frames)
-    alone = SvdEngine(str(engine.status.offer.named("square").source))
+    alone = SvdEngine(str(engine.status.catalog.get("square").source))
     assert np.array_equal(make(alone).frames, other.frames)
     assert not np.array_equal(
         make(engine, num_frames=4, num_inference_steps=1).frames, other.frames
@@ -354,13 +354,13 @@ def test_svd_nano_stands_in_for_the_usual_one_but_for_none_that_is_named(hub: Fa
     other = OPEN.rsplit("/")[-1]
     assert make(engine).params.model == "svd-nano"
     assert "svd-nano, a small demonstration model, runs here" in (engine.status.notice or "")
-    assert engine.status.offer.usual.name == "svd-nano"
-    assert engine.status.offer.names == ("svd-xt-1.1", other)
+    assert engine.status.catalog.default.name == "svd-nano"
+    assert engine.status.catalog.names == ("svd-xt-1.1", other)
     with pytest.raises(ModelGated, match="accept it at"):
         make(engine, "svd-xt-1.1")
     assert (engine.status.state, engine.status.checkpoint.name) == ("ready", "svd-nano")
     assert make(engine, other).params.model == other
-    assert engine.status.offer.named(other).revision == COMMIT
+    assert engine.status.catalog.get(other).revision == COMMIT
     assert "svd-nano" in (engine.status.notice or ""), "it still stands in for the usual one"
     assert make(engine).params.model == "svd-nano"
 
@@ -374,10 +374,10 @@ def test_the_usual_one_ends_the_stand_in_once_it_can_be_had(
         engine = SvdEngine(f"{OPEN},svd-nano")
         assert make(engine).params.model == "svd-nano"
         assert engine.status.notice
-    name = engine.status.offer.names[0]
+    name = engine.status.catalog.names[0]
     assert make(engine, name).params.model == name
     assert engine.status.notice is None
-    assert engine.status.offer.usual.name == name
+    assert engine.status.catalog.default.name == name
 
 
 def _no_hub(*_: Any) -> Any:
@@ -393,7 +393,7 @@ def test_turbo_weights_are_each_checkpoints_own(
     """Those that are in use go with the checkpoint, and come back with it."""
     turbo = tmp_path / "turbo.safetensors"
     shutil.copy(two[1] / "unet" / "diffusion_pytorch_model.safetensors", turbo)
-    engine = SvdEngine(named(*two), speed_ups=SpeedUps(turbo=turbo))
+    engine = SvdEngine(named(*two), acceleration=AccelerationConfig(turbo=turbo))
     exact, fast = make(engine, "wide"), make(engine, "wide", speed="turbo")
     assert not np.array_equal(exact.frames, fast.frames)
     other = make(engine, "square", speed="turbo"), make(engine, "square")
@@ -419,13 +419,13 @@ def test_what_is_compiled_is_noted_for_each(
     def marks() -> int:
         return sum(path.is_file() for path in folder.iterdir()) if folder.is_dir() else 0
 
-    on = SvdEngine(named(*two), speed_ups=SpeedUps(compile="on", folder=folder))
+    on = SvdEngine(named(*two), acceleration=AccelerationConfig(compile="on", folder=folder))
     make(on)
     assert marks() == 1
     make(on, "square")
     assert marks() == 2
     asked.clear()
-    auto = SvdEngine(named(*two), speed_ups=SpeedUps(compile="auto", folder=folder))
+    auto = SvdEngine(named(*two), acceleration=AccelerationConfig(compile="auto", folder=folder))
     for model in ("wide", "square"):
         make(auto, model)
     assert [name for name, compiled in asked if compiled] == ["wide", "square"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from svd_core.checkpoints.eta import Pace, Timing, first_guess
+from svd_core.checkpoints.eta import ProgressEstimator, Timing, first_guess
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.events import Stage
 
@@ -17,8 +17,10 @@ class Hand:
         return self.now
 
 
-def paced(hand: Hand, on_cpu: bool = True, expected: Timing | None = None) -> Pace:
-    return Pace(num_steps=4, num_frames=10, on_cpu=on_cpu, expected=expected, clock=hand)
+def paced(hand: Hand, on_cpu: bool = True, expected: Timing | None = None) -> ProgressEstimator:
+    return ProgressEstimator(
+        num_steps=4, num_frames=10, on_cpu=on_cpu, expected=expected, clock=hand
+    )
 
 
 def test_stages_steps_and_elapsed_seconds() -> None:
@@ -28,7 +30,7 @@ def test_stages_steps_and_elapsed_seconds() -> None:
     hand.now += 1
     seen.append(pace.encoded())
     hand.now += 2
-    seen += [pace.stepped(1), pace.decoded(0), pace.decoded(10)]
+    seen += [pace.step_done(1), pace.frames_decoded(0), pace.frames_decoded(10)]
     assert [(p.stage, p.step, p.total) for p in seen] == [
         (Stage.ENCODING, 0, 0),
         (Stage.DENOISING, 0, 4),
@@ -46,12 +48,12 @@ def test_remaining_counts_the_steps_and_the_decoding() -> None:
     hand.now += 1
     assert pace.encoded().remaining_s == pytest.approx(4 * 3 + 10 * 0.5)
     hand.now += 2
-    assert pace.stepped(1).remaining_s == pytest.approx(3 * 2 + 10 * 0.5)
+    assert pace.step_done(1).remaining_s == pytest.approx(3 * 2 + 10 * 0.5)
     hand.now += 6
-    assert pace.stepped(4).remaining_s == pytest.approx(10 * 0.5)
+    assert pace.step_done(4).remaining_s == pytest.approx(10 * 0.5)
     assert pace.timing is None
     hand.now += 10
-    pace.decoded(10)
+    pace.frames_decoded(10)
     assert pace.timing == Timing(encode_s=1, step_s=2, decode_s=1)
 
 
@@ -77,7 +79,7 @@ def test_decoding_is_guessed_from_the_encoding_on_a_cpu() -> None:
     hand.now += 0.5
     pace.encoded()
     hand.now += 2
-    assert pace.stepped(1).remaining_s == pytest.approx(3 * 2 + 10 * 3.0 * 0.5)
+    assert pace.step_done(1).remaining_s == pytest.approx(3 * 2 + 10 * 3.0 * 0.5)
 
 
 def test_decoding_is_guessed_from_a_step_on_a_gpu() -> None:
@@ -86,19 +88,19 @@ def test_decoding_is_guessed_from_a_step_on_a_gpu() -> None:
     hand.now += 0.5
     pace.encoded()
     hand.now += 2
-    assert pace.stepped(1).remaining_s == pytest.approx(3 * 2 + 1.1 * 2)
+    assert pace.step_done(1).remaining_s == pytest.approx(3 * 2 + 1.1 * 2)
 
 
 def test_decoding_is_timed_as_it_goes() -> None:
     hand = Hand()
     pace = paced(hand)
     pace.encoded()
-    pace.stepped(4)
-    pace.decoded(0)
+    pace.step_done(4)
+    pace.frames_decoded(0)
     hand.now += 6
-    assert pace.decoded(2).remaining_s == pytest.approx(8 * 3)
+    assert pace.frames_decoded(2).remaining_s == pytest.approx(8 * 3)
     hand.now += 8
-    assert pace.decoded(4).remaining_s == pytest.approx(6 * 14 / 4)
+    assert pace.frames_decoded(4).remaining_s == pytest.approx(6 * 14 / 4)
     assert pace.timing is not None
     assert pace.timing.decode_s == pytest.approx(14 / 4)
-    assert pace.decoded(10).remaining_s == 0
+    assert pace.frames_decoded(10).remaining_s == 0

@@ -6,20 +6,20 @@ from itertools import pairwise
 import pytest
 
 from svd_core.checkpoints.memory_plan import (
-    USABLE,
+    USABLE_SHARE,
     Device,
     MemoryPlan,
-    Parts,
-    Setting,
-    demand,
+    ModelSizes,
+    OffloadSetting,
+    estimate_memory,
     opens_in_half,
-    plan,
+    plan_memory,
 )
 from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint, find_checkpoint
 
 XT = CHECKPOINTS["svd-xt"]
 SVD = CHECKPOINTS["svd"]
-NEEDS = demand(XT, Parts(), 2)
+NEEDS = estimate_memory(XT, ModelSizes(), 2)
 
 
 def gpu(gigabytes: float) -> Device:
@@ -46,7 +46,7 @@ CPU = Device(kind="cpu", name="CPU", total_bytes=0, free_bytes=0)
 def test_svd_xt_gets_the_fastest_plan_that_fits(
     gigabytes: float, offload: str, split: bool
 ) -> None:
-    found = plan(gpu(gigabytes), XT)
+    found = plan_memory(gpu(gigabytes), XT)
     assert (found.offload, found.split_guidance) == (offload, split)
     assert NEEDS.peak(found) <= gigabytes * 1e9
     assert found.dtype == "float16"
@@ -54,30 +54,33 @@ def test_svd_xt_gets_the_fastest_plan_that_fits(
 
 def test_nothing_is_offloaded_only_where_everything_fits_twice_over() -> None:
     twice = 2 * (NEEDS.weights + NEEDS.step)
-    assert plan(gpu(twice / 1e9 + 0.01), XT).offload == "none"
-    assert plan(gpu(twice / 1e9 - 0.01), XT).offload == "model"
+    assert plan_memory(gpu(twice / 1e9 + 0.01), XT).offload == "none"
+    assert plan_memory(gpu(twice / 1e9 - 0.01), XT).offload == "model"
 
 
 def test_all_frames_are_decoded_at_once_only_with_room_to_spare() -> None:
     """Diffusers' default, all frames at once, takes 28 GiB for SVD-XT."""
-    assert plan(gpu(80), XT).decode_chunk_size == 25
-    assert all(plan(gpu(size), XT).decode_chunk_size < 25 for size in (6, 8, 12, 16, 24, 40))
+    assert plan_memory(gpu(80), XT).decode_chunk_size == 25
+    assert all(plan_memory(gpu(size), XT).decode_chunk_size < 25 for size in (6, 8, 12, 16, 24, 40))
 
 
 @pytest.mark.parametrize("gigabytes", [8, 10, 12, 16, 24, 40, 80])
 def test_what_is_planned_fits(gigabytes: float) -> None:
     for checkpoint in (XT, SVD):
-        needs = demand(checkpoint, Parts(), 2)
-        assert needs.peak(plan(gpu(gigabytes), checkpoint)) <= gigabytes * 1e9 * USABLE * 1.001
+        needs = estimate_memory(checkpoint, ModelSizes(), 2)
+        assert (
+            needs.peak(plan_memory(gpu(gigabytes), checkpoint))
+            <= gigabytes * 1e9 * USABLE_SHARE * 1.001
+        )
 
 
 @pytest.mark.parametrize("gigabytes", [8, 10, 16, 24, 40])
 def test_the_whole_clip_is_decoded_together_from_8_gb_on(gigabytes: float) -> None:
-    assert plan(gpu(gigabytes), XT).whole_clip
+    assert plan_memory(gpu(gigabytes), XT).whole_clip
 
 
 def test_chunks_that_are_clips_of_their_own_are_about_equally_long() -> None:
-    found = plan(gpu(6), XT)
+    found = plan_memory(gpu(6), XT)
     assert not found.whole_clip
     last = XT.num_frames % found.decode_chunk_size or found.decode_chunk_size
     assert last >= found.decode_chunk_size - XT.num_frames // found.decode_chunk_size
@@ -92,8 +95,8 @@ def test_decoding_takes_what_was_counted(at_once: int, gib: float) -> None:
 
 @pytest.mark.parametrize("offload", ["none", "model", "sequential"])
 @pytest.mark.parametrize("gigabytes", [11.2, 12, 24, 80])
-def test_the_setting_decides_where_it_fits(offload: Setting, gigabytes: float) -> None:
-    assert plan(gpu(gigabytes), XT, offload=offload).offload == offload
+def test_the_setting_decides_where_it_fits(offload: OffloadSetting, gigabytes: float) -> None:
+    assert plan_memory(gpu(gigabytes), XT, offload=offload).offload == offload
 
 
 @pytest.mark.parametrize(
@@ -102,9 +105,9 @@ def test_the_setting_decides_where_it_fits(offload: Setting, gigabytes: float) -
      (7.5, "model", "model"), (7, "model", "sequential"), (3, "none", "sequential")],
 )  # fmt: skip
 def test_a_setting_that_does_not_fit_gives_way_to_the_next(
-    gigabytes: float, offload: Setting, found: str
+    gigabytes: float, offload: OffloadSetting, found: str
 ) -> None:
-    assert plan(gpu(gigabytes), XT, offload=offload).offload == found
+    assert plan_memory(gpu(gigabytes), XT, offload=offload).offload == found
 
 
 SMALLEST = MemoryPlan(
@@ -115,56 +118,56 @@ SMALLEST = MemoryPlan(
 @pytest.mark.parametrize("setting", ["auto", "none", "model", "sequential"])
 @pytest.mark.parametrize("checkpoint", [XT, SVD], ids=["svd-xt", "svd"])
 def test_frames_are_decoded_apart_only_where_no_plan_holds_the_clip(
-    checkpoint: Checkpoint, setting: Setting
+    checkpoint: Checkpoint, setting: OffloadSetting
 ) -> None:
-    least = demand(checkpoint, Parts(), 2).peak(SMALLEST)
+    least = estimate_memory(checkpoint, ModelSizes(), 2).peak(SMALLEST)
     for hundredths in range(300, 9000):
         device = gpu(hundredths / 100)
-        found = plan(device, checkpoint, offload=setting)
+        found = plan_memory(device, checkpoint, offload=setting)
         if not found.whole_clip:
-            assert least > device.free_bytes * USABLE, f"{device.free_bytes / 1e9} GB"
+            assert least > device.free_bytes * USABLE_SHARE, f"{device.free_bytes / 1e9} GB"
 
 
 def test_encoding_in_float32_is_counted() -> None:
     """The encoder of the VAE stays in it on a GPU."""
-    parts = Parts(unet=100, vae=10, image_encoder=1, vae_float32=4)
-    needs = demand(XT, parts, 2)
+    parts = ModelSizes(unet=100, vae=10, image_encoder=1, vae_float32=4)
+    needs = estimate_memory(XT, parts, 2)
     assert (needs.vae_weights, needs.weights) == (6 * 2 + 4 * 4, 107 * 2 + 4 * 4)
-    assert demand(XT, parts, 4).vae_weights == 10 * 4
+    assert estimate_memory(XT, parts, 4).vae_weights == 10 * 4
 
 
 @pytest.mark.parametrize("single", [False, True])
 def test_a_gpu_that_computes_nan_in_half_precision_works_in_single(single: bool) -> None:
     checkpoint = replace(XT, single_precision_unet=single)
     device = replace(gpu(24), float16=False)
-    assert plan(device, checkpoint).dtype == "float32"
+    assert plan_memory(device, checkpoint).dtype == "float32"
     assert not opens_in_half(device, checkpoint)
     assert opens_in_half(gpu(24), checkpoint) != single
     assert not opens_in_half(replace(CPU, bfloat16=True), checkpoint)
 
 
 def test_the_gpu_of_the_device_is_the_plans() -> None:
-    found = plan(replace(gpu(24), index=3), XT)
+    found = plan_memory(replace(gpu(24), index=3), XT)
     assert found.target == "cuda:3"
-    assert (plan(CPU, XT).target, plan(gpu(24), XT).target) == ("cpu", "cuda:0")
+    assert (plan_memory(CPU, XT).target, plan_memory(gpu(24), XT).target) == ("cpu", "cuda:0")
     smaller = found.smaller()
     assert smaller is not None
     assert smaller.target == "cuda:3"
-    assert repr(found) == repr(plan(gpu(24), XT)), "compiled code is of any GPU of a kind"
+    assert repr(found) == repr(plan_memory(gpu(24), XT)), "compiled code is of any GPU of a kind"
 
 
 def test_zero_gpu_keeps_everything_on_the_gpu() -> None:
     device = Device(kind="cuda", name="ZeroGPU", total_bytes=0, free_bytes=0, zero_gpu=True)
     for offload in ("auto", "model", "sequential"):
-        found = plan(device, XT, offload=offload)
+        found = plan_memory(device, XT, offload=offload)
         assert (found.device, found.offload, found.dtype) == ("cuda", "none", "float16")
-        assert NEEDS.peak(found) < 48e9 * USABLE
+        assert NEEDS.peak(found) < 48e9 * USABLE_SHARE
 
 
 def test_a_cpu_works_in_full_precision_and_keeps_svd_nano_small() -> None:
-    found = plan(CPU, CHECKPOINTS["svd-nano"], Parts(vae_channels=96), "model")
+    found = plan_memory(CPU, CHECKPOINTS["svd-nano"], ModelSizes(vae_channels=96), "model")
     assert (found.device, found.dtype, found.offload) == ("cpu", "float32", "none")
-    frame = demand(CHECKPOINTS["svd-nano"], Parts(vae_channels=96), 4).frame
+    frame = estimate_memory(CHECKPOINTS["svd-nano"], ModelSizes(vae_channels=96), 4).frame
     # 0.41 to 0.51 GiB per frame of 512x288 were measured with 96 channels.
     assert 0.40 * 2**30 < frame < 0.51 * 2**30
     assert 2 <= found.decode_chunk_size <= 1.4 * 2**30 / frame
@@ -176,8 +179,8 @@ def test_a_cpu_works_in_bfloat16_where_it_can_and_the_checkpoint_may(
     bfloat16: bool, allowed: bool
 ) -> None:
     nano = replace(CHECKPOINTS["svd-nano"], half_precision_on_cpu=allowed)
-    full = plan(CPU, nano, Parts(vae_channels=96))
-    found = plan(replace(CPU, bfloat16=bfloat16), nano, Parts(vae_channels=96))
+    full = plan_memory(CPU, nano, ModelSizes(vae_channels=96))
+    found = plan_memory(replace(CPU, bfloat16=bfloat16), nano, ModelSizes(vae_channels=96))
     if bfloat16 and allowed:
         assert found.dtype == "bfloat16"
         assert found.decode_chunk_size > full.decode_chunk_size, "frames take half the memory"
@@ -187,7 +190,7 @@ def test_a_cpu_works_in_bfloat16_where_it_can_and_the_checkpoint_may(
 
 def test_unknown_checkpoints_keep_full_precision_on_a_cpu() -> None:
     checkpoint = find_checkpoint("owner/name", cuda=False)
-    assert plan(replace(CPU, bfloat16=True), checkpoint).dtype == "float32"
+    assert plan_memory(replace(CPU, bfloat16=True), checkpoint).dtype == "float32"
 
 
 @pytest.mark.parametrize(
@@ -203,11 +206,11 @@ def test_a_step_takes_what_was_counted(
     frames: int, guidance: float, size: tuple[int, int], gib: float
 ) -> None:
     asked = replace(XT, num_frames=frames, max_guidance_scale=guidance, sizes=(size,))
-    assert demand(asked, Parts(), 2).step / 2**30 == pytest.approx(gib, rel=0.03)
+    assert estimate_memory(asked, ModelSizes(), 2).step / 2**30 == pytest.approx(gib, rel=0.03)
 
 
 def test_smaller_plans_take_less_until_there_is_none() -> None:
-    found: MemoryPlan | None = plan(gpu(80), XT)
+    found: MemoryPlan | None = plan_memory(gpu(80), XT)
     chain = []
     while found is not None:
         chain.append(found)
@@ -233,7 +236,7 @@ def test_a_cpu_has_smaller_plans_too() -> None:
 
 
 def test_a_plan_can_be_read() -> None:
-    assert plan(gpu(12), XT).told() == ("model offload, 6 frames decoded at once")
-    assert MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=1).told() == (
+    assert plan_memory(gpu(12), XT).describe() == ("model offload, 6 frames decoded at once")
+    assert MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=1).describe() == (
         "1 frame decoded at once"
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from svd_core.checkpoints.memory_plan import MemoryPlan, Parts, demand
-from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint, settled
+from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes, estimate_memory
+from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint, with_folder_config
 from svd_core.errors import InvalidSettings, ModelBroken
 from tests.fakes.tiny_checkpoint import NUM_FRAMES, SIZES, write
 
@@ -65,7 +65,7 @@ def test_a_folder_is_a_model_with_the_dials_of_its_files(tiny_checkpoint: Path) 
 def test_a_downloaded_model_has_the_dials_of_its_files(tiny_checkpoint: Path) -> None:
     """Defect 14, for a hub id that the table does not know."""
     unknown = find_checkpoint("someone/tiny", cuda=True)
-    assert settled(unknown, tiny_checkpoint).num_frames == NUM_FRAMES
+    assert with_folder_config(unknown, tiny_checkpoint).num_frames == NUM_FRAMES
 
 
 @pytest.mark.parametrize("name", ["svd-xl", "", "/no/such/folder", "a/b/c", "Svd-XT", "owner/"])
@@ -125,7 +125,7 @@ def test_a_folder_without_dials_has_those_of_svd_xt(tiny_checkpoint: Path, tmp_p
 @pytest.mark.parametrize("name", ["svd-xt", "svd-xt-1.1", "svd"])
 def test_the_memory_need_told_is_the_one_planned_with(name: str) -> None:
     checkpoint = CHECKPOINTS[name]
-    needs = demand(checkpoint, Parts(), 2)
+    needs = estimate_memory(checkpoint, ModelSizes(), 2)
     most = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=1)
     least = replace(most, offload="model", split_guidance=True)
     told = tuple(round(needs.peak(plan) / 1e9, 1) for plan in (least, most))

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
 from svd_core.cli.args import option, parser
 from svd_core.cli.main import main
@@ -62,8 +62,8 @@ class Recorder:
 
     @property
     def status(self) -> EngineStatus:
-        offer = Offer((self.checkpoint,))
-        return EngineStatus(checkpoint=self.checkpoint, device="none", state="ready", offer=offer)
+        offer = ModelCatalog((self.checkpoint,))
+        return EngineStatus(checkpoint=self.checkpoint, device="none", state="ready", catalog=offer)
 
 
 @pytest.fixture

@@ -17,15 +17,15 @@ from PIL import Image
 from torch.nn import attention
 
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.checkpoints.speed_modes import AheadOfTime, SpeedUps
+from svd_core.checkpoints.speed_modes import AccelerationConfig, AheadOfTime
 from svd_core.engine.engine import SvdEngine
 from svd_core.engine.optimizations.aot_package import Packaged, exported, question
 from svd_core.engine.optimizations.attention_probe import UNPROBED
 from svd_core.engine.optimizations.guidance import Guidance
-from svd_core.engine.optimizations.patching import put_on
-from svd_core.engine.optimizations.registry import EXACT, paying
-from svd_core.engine.optimizations.torch_compile import Kind
-from svd_core.engine.pipeline_loader import give_up, place
+from svd_core.engine.optimizations.patching import patch
+from svd_core.engine.optimizations.registry import OPTIMIZATIONS, optimizations_for
+from svd_core.engine.optimizations.torch_compile import CompileKey
+from svd_core.engine.pipeline_loader import place, unload
 from svd_core.media.recipe import Recipe
 from svd_core.params import VideoParams
 from svd_core.settings import Settings
@@ -38,7 +38,9 @@ from tests.web.test_zero_gpu import Space, started
 
 STEPS = 2
 ON_CUDA = MemoryPlan(device="cuda", dtype="float32", decode_chunk_size=2)
-KIND = Kind(model="tiny", plan=ON_CUDA, size=PHOTO.size, num_frames=3, guided=True, speed="exact")
+KIND = CompileKey(
+    model="tiny", plan=ON_CUDA, size=PHOTO.size, num_frames=3, guided=True, speed="exact"
+)
 
 
 class Tools:
@@ -51,7 +53,7 @@ class Tools:
         self.backends: list[Any] = []
         self.broken: Exception | None = None
         self.off = 1.0
-        self.ahead = AheadOfTime(borrow=self.borrow, compile=self.compile, load=self.load)
+        self.ahead = AheadOfTime(run_on_gpu=self.borrow, compile=self.compile, load=self.load)
 
     def borrow(self, task: Callable[[], None]) -> None:
         task()
@@ -93,8 +95,8 @@ def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def open_engine(checkpoint: Path, tools: Tools, tmp_path: Path) -> Callable[[Any], SvdEngine]:
     def opened(setting: Any) -> SvdEngine:
-        ups = SpeedUps(compile=setting, folder=tmp_path / "compiled", ahead=tools.ahead)
-        return SvdEngine(str(checkpoint), speed_ups=ups)
+        ups = AccelerationConfig(compile=setting, folder=tmp_path / "compiled", ahead=tools.ahead)
+        return SvdEngine(str(checkpoint), acceleration=ups)
 
     return opened
 
@@ -198,7 +200,7 @@ def test_a_package_that_computes_something_else_is_not_kept(
 def test_nothing_holds_on_to_weights_that_are_moved(
     open_engine: Callable[[Any], SvdEngine], tools: Tools
 ) -> None:
-    ways = {"on": lambda pipeline: place(pipeline, ON_CPU), "auto": give_up}
+    ways = {"on": lambda pipeline: place(pipeline, ON_CPU), "auto": unload}
     for setting, let_go in ways.items():
         engine = open_engine(setting)
         engine.load(lambda _: None)
@@ -215,7 +217,7 @@ ON_CPU = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=1, split_gu
 @pytest.mark.slow
 def test_the_whole_unet_is_one_graph_without_numbers_of_its_own() -> None:
     unet: Any = random_models()["unet"]
-    put_on(unet, [(name, EXACT[name].rewrite) for name in paying(ON_CUDA)])
+    patch(unet, [(name, OPTIMIZATIONS[name].rewrite) for name in optimizations_for(ON_CUDA)])
     unet.forward = Guidance(unet.forward)
     program = exported(unet, KIND)
     assert program.graph_signature.lifted_tensor_constants == ()
@@ -229,16 +231,16 @@ def test_who_lends_a_gpu_compiles_ahead_or_not_at_all(
     tools: Tools, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = Settings(compile="on", turbo=Path(__file__), data_dir=tmp_path)
-    assert SpeedUps.of(settings).turbo
+    assert AccelerationConfig.from_settings(settings).turbo
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    assert SpeedUps.of(settings) == SpeedUps()
-    ups = SpeedUps.of(settings, tools.ahead)
-    assert ups == SpeedUps(compile="on", folder=tmp_path / "compiled", ahead=tools.ahead)
+    assert AccelerationConfig.from_settings(settings) == AccelerationConfig()
+    ups = AccelerationConfig.from_settings(settings, tools.ahead)
+    assert ups == AccelerationConfig(compile="on", folder=tmp_path / "compiled", ahead=tools.ahead)
 
 
 def test_a_visitors_gpu_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[int] = []
-    borrow = zero_gpu.ahead_of_time().borrow  # elsewhere than on ZeroGPU it lends at once
+    borrow = zero_gpu.ahead_of_time().run_on_gpu  # elsewhere than on ZeroGPU it lends at once
     borrow(lambda: done.append(1))
     monkeypatch.setattr(zero_gpu, "parent_process", object)
     with pytest.raises(RuntimeError, match="lent for a video"):
@@ -278,7 +280,7 @@ def test_its_package_computes_the_same_with_any_weights(
     unet: Any = smallest_unet()
     with torch.no_grad():
         unet.conv_in.weight *= 2
-    put_on(unet, [(name, EXACT[name].rewrite) for name in paying(ON_CUDA)])
+    patch(unet, [(name, OPTIMIZATIONS[name].rewrite) for name in optimizations_for(ON_CUDA)])
     (sample, *more), _ = asked(halves=2, frames=NUM_FRAMES, width=8, height=4)
     with torch.no_grad():
         usual = unet(sample, *more, False)[0]

@@ -13,7 +13,7 @@ from torch.nn import attention
 from torch.nn import functional as F  # noqa: N812  # the field's name
 from torch.nn.attention import SDPBackend
 
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.engine import loaded_model
 from svd_core.engine.engine import SvdEngine
 from svd_core.engine.optimizations import attention_probe
@@ -268,9 +268,9 @@ def test_the_engine_probes_before_it_places(
         return (EFFICIENT, MATH)
 
     monkeypatch.setattr(loaded_model, "attention_backends", backends)
-    speed_ups = SpeedUps(folder=tmp_path / "compiled")
+    acceleration = AccelerationConfig(folder=tmp_path / "compiled")
     with gpu_of(80):
-        engine = SvdEngine(str(tiny_checkpoint), speed_ups=speed_ups)
+        engine = SvdEngine(str(tiny_checkpoint), acceleration=acceleration)
         make(engine)
     assert asked == [("cuda:0", "float16", tmp_path / "compiled")]
     usual = UNPROBED if fault else (EFFICIENT, MATH)

@@ -204,7 +204,7 @@ def test_noise_is_what_the_pipeline_draws_itself_in_single_precision(
         asked = VideoParams(seed=2**32 - 1, num_inference_steps=1, num_frames=frames)
         ours = engine.generate(photo, asked, lambda _: None)
         with monkeypatch.context() as patch:
-            patch.setattr(sampling, "_noise", lambda *_: None)
+            patch.setattr(sampling, "_initial_noise", lambda *_: None)
             assert levels(ours, engine.generate(photo, asked, lambda _: None)) == 0
 
 
@@ -226,7 +226,9 @@ def test_a_contest_there_asks_everybody_the_same(
 
     monkeypatch.setattr(contest, "judge", noted)
     monkeypatch.setattr(contest, "find_device", lambda: GPU)
-    monkeypatch.setattr(variants, "paying", lambda _: ["silent"])  # nothing is silent in TINY
+    monkeypatch.setattr(
+        variants, "optimizations_for", lambda _: ["silent"]
+    )  # nothing is silent in TINY
     monkeypatch.setattr(random_models, "TINY", replace(random_models.TINY, sizes=((64, 64),)))
     monkeypatch.setitem(roofline.SIDE, "cuda", 64)  # a CPU would take minutes for a GPU's product
     for name in ("synchronize", "reset_peak_memory_stats"):

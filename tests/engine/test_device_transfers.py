@@ -11,11 +11,11 @@ from PIL import Image
 
 from svd_core.engine.optimizations import source_guard
 from svd_core.engine.optimizations.device_transfers import (
-    SEEN,
+    CLIP_SIZE,
     STOCK,
     SvdPipeline,
     pipeline_class,
-    small,
+    resize_for_clip,
 )
 from svd_core.engine.pipeline_loader import open_folder
 
@@ -52,8 +52,8 @@ def test_the_image_encoder_is_shown_what_stock_shows_it(pipeline: Any) -> None:
 
     stock.feature_extractor = looked_at
     usual = stock._encode_image(PHOTO, "cpu", 1, False)
-    ours = small(stock.video_processor, PHOTO, "cpu")
-    assert ours.shape == (1, 3, *SEEN)
+    ours = resize_for_clip(stock.video_processor, PHOTO, "cpu")
+    assert ours.shape == (1, 3, *CLIP_SIZE)
     assert (ours - shown[0]).abs().max() < 2e-5
     assert (stock._encode_image(ours, "cpu", 1, False) - usual).abs().max() < 1e-4
 
@@ -65,7 +65,7 @@ def test_on_cuda_it_is_shrunk_there(pipeline: Any, monkeypatch: pytest.MonkeyPat
         StableVideoDiffusionPipeline, "_encode_image", lambda _, image, *__: handed.append(image)
     )
     monkeypatch.setattr(
-        "svd_core.engine.optimizations.device_transfers.small", lambda *given: given
+        "svd_core.engine.optimizations.device_transfers.resize_for_clip", lambda *given: given
     )
     pipeline._encode_image(PHOTO, "cuda", 1, False)
     pipeline._encode_image(PHOTO, "cpu", 1, False)
@@ -75,8 +75,8 @@ def test_on_cuda_it_is_shrunk_there(pipeline: Any, monkeypatch: pytest.MonkeyPat
 def test_another_diffusers_means_its_own_pipeline_and_a_sentence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert source_guard.changed(STOCK) == []
-    monkeypatch.setattr(source_guard, "fingerprint", lambda _: "")
+    assert source_guard.changed_sources(STOCK) == []
+    monkeypatch.setattr(source_guard, "source_hash", lambda _: "")
     assert pipeline_class() is StableVideoDiffusionPipeline
     assert "_encode_image" in caplog.messages[0]
 
@@ -109,7 +109,7 @@ def call_each(pipeline: Any) -> list[list[str]]:
     """Have them called one after the other. Returns where all were when each was done."""
     unet, were = pipeline.unet.config, []
     with torch.no_grad():
-        pipeline.image_encoder(torch.zeros(1, 3, *SEEN))
+        pipeline.image_encoder(torch.zeros(1, 3, *CLIP_SIZE))
         were.append(devices(pipeline))
         tokens = torch.zeros(1, 1, unet.cross_attention_dim)
         latents = torch.zeros(1, 2, unet.in_channels, 8, 8)
@@ -136,7 +136,7 @@ def test_with_model_offload_one_works_and_the_others_wait(offloaded: Any) -> Non
 def test_weights_that_wait_come_back_when_the_hooks_go(offloaded: Any) -> None:
     before = whereabouts(offloaded)
     with torch.no_grad():
-        offloaded.image_encoder(torch.zeros(1, 3, *SEEN))
+        offloaded.image_encoder(torch.zeros(1, 3, *CLIP_SIZE))
     assert devices(offloaded)[0] == "meta"
     offloaded.remove_all_hooks()
     assert whereabouts(offloaded) == before

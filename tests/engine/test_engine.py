@@ -19,12 +19,12 @@ import torch
 from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 
-from svd_core.checkpoints.defaults import filled
+from svd_core.checkpoints.defaults import with_defaults
 from svd_core.checkpoints.memory_plan import Device, MemoryPlan
 from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint, read_json
 from svd_core.engine import loaded_model, pipeline_loader
 from svd_core.engine.engine import SvdEngine
-from svd_core.engine.optimizations.patching import take_off
+from svd_core.engine.optimizations.patching import unpatch
 from svd_core.errors import (
     Cancelled,
     GenerationFailed,
@@ -218,7 +218,7 @@ def test_frames_are_those_of_diffusers(shared: SvdEngine) -> None:
     clip = make(shared, num_frames=5, decode_chunk_size=2)
     pipeline = copy.deepcopy(pipeline_of(shared).components)
     for model in (pipeline["unet"], pipeline["vae"]):
-        take_off(model)
+        unpatch(model)
     del pipeline["unet"].forward
     stock = StableVideoDiffusionPipeline(**pipeline)(
         PHOTO,
@@ -675,14 +675,14 @@ def test_svd_nano_stands_in_while_the_hub_is_down(hub: FakeHub) -> None:
 
 @pytest.mark.usefixtures("demo")
 def test_nothing_stands_in_for_who_wants_one_model_or_none(hub: FakeHub) -> None:
-    engine = SvdEngine("svd-xt-1.1", fall_back=False)
+    engine = SvdEngine("svd-xt-1.1", fallback=False)
     with pytest.raises(ModelGated):
         engine.load(Events())
     assert engine.status.state == "failed"
     assert "HF_TOKEN" in (engine.status.notice or "")
     hub.stop()
     with pytest.raises(ModelUnreachable):
-        SvdEngine(OPEN, fall_back=False).load(Events())
+        SvdEngine(OPEN, fallback=False).load(Events())
 
 
 @pytest.mark.usefixtures("demo")
@@ -721,7 +721,7 @@ def test_guidance_never_falls(
     low: float | None, high: float | None, expected: tuple[float, float]
 ) -> None:
     asked = VideoParams(seed=1, min_guidance_scale=low, max_guidance_scale=high)
-    found = filled(asked, CHECKPOINTS["svd-xt"], 8)
+    found = with_defaults(asked, CHECKPOINTS["svd-xt"], 8)
     assert (found.min_guidance_scale, found.max_guidance_scale) == expected
 
 

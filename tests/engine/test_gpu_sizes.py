@@ -13,8 +13,8 @@ from diffusers import UNetSpatioTemporalConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 
-from svd_core.checkpoints.memory_plan import MemoryPlan, Setting
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.memory_plan import MemoryPlan, OffloadSetting
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import read_json
 from svd_core.engine.engine import SvdEngine
 from svd_core.engine.optimizations import torch_compile
@@ -37,16 +37,16 @@ from tests.fakes.gpu_sizes import (
 from tests.fakes.tiny_checkpoint import SIZES as FRAME_SIZES
 from tests.fakes.tiny_checkpoint import write
 
-SETTINGS: tuple[Setting, ...] = ("auto", "none", "model", "sequential")
+SETTINGS: tuple[OffloadSetting, ...] = ("auto", "none", "model", "sequential")
 PORTRAIT = Image.effect_noise(FRAME_SIZES[1], 80).convert("RGB")
 GB = 10**9
 
 
-def planned(gigabytes: float, setting: Setting) -> MemoryPlan:
+def planned(gigabytes: float, setting: OffloadSetting) -> MemoryPlan:
     return plan_of_svd_xt(gpu_device(gigabytes * GB), None, None, setting)  # type: ignore[arg-type]
 
 
-def cards(*usual: tuple[int, Setting]) -> Any:
+def cards(*usual: tuple[int, OffloadSetting]) -> Any:
     """Each size with each setting, all but the `usual` ones marked as slow. By default those are
     usual whose plan has not come before; a test of many clips names a few."""
     found, seen = [], set()
@@ -84,7 +84,7 @@ Reference = Callable[..., Clip]
 @pytest.fixture(scope="module")
 def on_cpu(tiny_checkpoint: Path, turbo: Path, one_thread: None) -> Reference:
     """The CPU's clip of `params`; `apart`: frames decoded in groups of so many."""
-    engine = SvdEngine(str(tiny_checkpoint), speed_ups=SpeedUps(turbo=turbo))
+    engine = SvdEngine(str(tiny_checkpoint), acceleration=AccelerationConfig(turbo=turbo))
     make(engine)
     assert engine._loaded is not None
     memory = engine._loaded._memory
@@ -101,12 +101,14 @@ def on_cpu(tiny_checkpoint: Path, turbo: Path, one_thread: None) -> Reference:
 
 
 @pytest.fixture(scope="module")
-def engine_for(tiny_checkpoint: Path, turbo: Path) -> Callable[[int, Setting], SvdEngine]:
+def engine_for(tiny_checkpoint: Path, turbo: Path) -> Callable[[int, OffloadSetting], SvdEngine]:
     """An engine for each plan, which all tests share: each has to leave it ready."""
 
     @cache
-    def engine(chosen: MemoryPlan, setting: Setting) -> SvdEngine:
-        return SvdEngine(str(tiny_checkpoint), setting, speed_ups=SpeedUps(turbo=turbo))
+    def engine(chosen: MemoryPlan, setting: OffloadSetting) -> SvdEngine:
+        return SvdEngine(
+            str(tiny_checkpoint), setting, acceleration=AccelerationConfig(turbo=turbo)
+        )
 
     return lambda size, setting: engine(planned(size, setting), setting)
 
@@ -118,7 +120,7 @@ def apart(chosen: MemoryPlan) -> int | None:
 
 @cards()
 def test_two_clips_are_those_of_the_cpu(
-    engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: Setting
+    engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
     chosen = planned(size, setting)
     with gpu_of(size):
@@ -145,7 +147,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 @cards((24, "auto"))
 def test_what_changes_between_clips_leaves_no_trace(
-    engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: Setting
+    engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
     chosen = planned(size, setting)
     with gpu_of(size):
@@ -164,7 +166,7 @@ STOPS = ((Stage.ENCODING, 0), (Stage.DENOISING, 1), (Stage.DENOISING, 2), (Stage
 
 @cards((8, "auto"), (12, "sequential"))
 def test_a_cancel_in_any_stage_leaves_the_engine_ready(
-    engine_for: Callable[..., SvdEngine], size: int, setting: Setting
+    engine_for: Callable[..., SvdEngine], size: int, setting: OffloadSetting
 ) -> None:
     with gpu_of(size):
         engine = engine_for(size, setting)
@@ -182,7 +184,7 @@ def test_a_cancel_in_any_stage_leaves_the_engine_ready(
 
 @cards((24, "auto"))
 def test_memory_that_runs_out_once_gives_the_same_clip_and_the_plan_comes_back(
-    engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: Setting
+    engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
     chosen = planned(size, setting)
     smaller = chosen.smaller()
@@ -195,14 +197,16 @@ def test_memory_that_runs_out_once_gives_the_same_clip_and_the_plan_comes_back(
                 second = make(engine)
             assert plan_in(engine) == smaller, place
             assert levels(second, on_cpu(apart(smaller))) <= 2, place
-            assert f"Memory ran out, so it was made again with {smaller.told()}." in second.notes
+            assert (
+                f"Memory ran out, so it was made again with {smaller.describe()}." in second.notes
+            )
             assert levels(first, make(engine)) == 0, place
             assert plan_in(engine) == chosen, place
 
 
 @cards((12, "sequential"))
 def test_turbo_and_back(
-    engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: Setting
+    engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
     with gpu_of(size):
         engine = engine_for(size, setting)
@@ -319,7 +323,8 @@ def test_compiled_blocks_work_under_every_offload_that_allows_them(
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, **{**k, "backend": "eager"}))
     engine = SvdEngine(
-        str(tiny_checkpoint), speed_ups=SpeedUps(compile="on", folder=tmp_path / "compiled")
+        str(tiny_checkpoint),
+        acceleration=AccelerationConfig(compile="on", folder=tmp_path / "compiled"),
     )
     try:
         first = make(engine)

@@ -4,9 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from svd_core.checkpoints.memory_plan import Device, MemoryPlan, Parts, Setting, plan
+from svd_core.checkpoints.memory_plan import (
+    Device,
+    MemoryPlan,
+    ModelSizes,
+    OffloadSetting,
+    plan_memory,
+)
 from svd_core.checkpoints.table import CHECKPOINTS
-from svd_core.engine.memory_fallback import MOST_CLIPS, MemoryFallback, smallest
+from svd_core.engine.memory_fallback import MAX_BACKOFF_CLIPS, MemoryFallback, smallest_plan
 
 XT = CHECKPOINTS["svd-xt"]
 GB = 10**9
@@ -17,8 +23,8 @@ def gpu(gigabytes: float) -> Device:
     return Device(kind="cuda", name="NVIDIA L4, 24 GB", total_bytes=size, free_bytes=size)
 
 
-def fallback(gigabytes: float, setting: Setting = "auto") -> MemoryFallback:
-    return MemoryFallback(gpu(gigabytes), XT, Parts(), setting)
+def fallback(gigabytes: float, setting: OffloadSetting = "auto") -> MemoryFallback:
+    return MemoryFallback(gpu(gigabytes), XT, ModelSizes(), setting)
 
 
 def down(memory: MemoryFallback, steps: int, free: float) -> MemoryPlan:
@@ -28,15 +34,15 @@ def down(memory: MemoryFallback, steps: int, free: float) -> MemoryPlan:
         smaller = chosen.smaller()
         assert smaller is not None
         chosen = smaller
-    memory.ran_out(chosen, int(free * GB))
+    memory.record_failure(chosen, int(free * GB))
     return chosen
 
 
 def test_the_first_plan_is_the_planners_and_stays() -> None:
     memory = fallback(24)
-    assert memory.current == plan(gpu(24), XT)
+    assert memory.current == plan_memory(gpu(24), XT)
     for free in (24, 3, 80):
-        assert memory.begin(free * GB) == plan(gpu(24), XT)
+        assert memory.next_plan(free * GB) == plan_memory(gpu(24), XT)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -44,8 +50,8 @@ def test_the_plan_grows_again_when_memory_is_free_again(steps: int) -> None:
     memory = fallback(24)
     small = down(memory, steps, free=6)
     down(memory, 0, free=6)  # again, so that it would wait
-    assert memory.begin(6 * GB) == small
-    assert memory.begin(24 * GB) == plan(gpu(24), XT)
+    assert memory.next_plan(6 * GB) == small
+    assert memory.next_plan(24 * GB) == plan_memory(gpu(24), XT)
 
 
 @pytest.mark.parametrize("gigabytes", [80, 24, 22, 16, 12, 10, 8, 7.6, 7, 6, 4.6])
@@ -56,16 +62,16 @@ def test_every_plan_comes_back(gigabytes: float) -> None:
     assert smaller is not None
     while smaller is not None:
         memory = fallback(gigabytes)
-        memory.ran_out(smaller, int(gigabytes / 2 * GB))
-        assert memory.begin(int(gigabytes * GB)) == usual
+        memory.record_failure(smaller, int(gigabytes / 2 * GB))
+        assert memory.next_plan(int(gigabytes * GB)) == usual
         smaller = smaller.smaller()
 
 
 def test_it_grows_as_far_as_memory_allows() -> None:
     memory = fallback(24)
     down(memory, 3, free=6)
-    assert memory.begin(12 * GB) == plan(gpu(12), XT)
-    assert memory.begin(24 * GB) == plan(gpu(24), XT)
+    assert memory.next_plan(12 * GB) == plan_memory(gpu(12), XT)
+    assert memory.next_plan(24 * GB) == plan_memory(gpu(24), XT)
 
 
 def test_a_wrong_estimate_costs_less_and_less() -> None:
@@ -75,33 +81,33 @@ def test_a_wrong_estimate_costs_less_and_less() -> None:
     small = down(memory, 1, free=24)
     for _ in range(9):
         clips = 0
-        while memory.begin(24 * GB) == small:
+        while memory.next_plan(24 * GB) == small:
             clips += 1
         waited.append(clips)
         assert memory.current == large
-        memory.ran_out(small, 24 * GB)
-    assert waited == [0, 1, 3, 7, 15, 31, MOST_CLIPS, MOST_CLIPS, MOST_CLIPS]
+        memory.record_failure(small, 24 * GB)
+    assert waited == [0, 1, 3, 7, 15, 31, MAX_BACKOFF_CLIPS, MAX_BACKOFF_CLIPS, MAX_BACKOFF_CLIPS]
 
 
 def test_a_plan_that_worked_is_trusted_again() -> None:
     memory = fallback(24)
     for _ in range(4):
         small = down(memory, 1, free=24)
-        while memory.begin(24 * GB) == small:
+        while memory.next_plan(24 * GB) == small:
             pass
-        memory.worked(memory.current)
+        memory.record_success(memory.current)
         down(memory, 1, free=24)
-        assert memory.begin(24 * GB) == plan(gpu(24), XT), "at once"
-        memory.worked(memory.current)
+        assert memory.next_plan(24 * GB) == plan_memory(gpu(24), XT), "at once"
+        memory.record_success(memory.current)
 
 
 def test_without_a_gpu_a_plan_stays_small() -> None:
     cpu = Device(kind="cpu", name="CPU", total_bytes=0, free_bytes=0)
-    memory = MemoryFallback(cpu, CHECKPOINTS["svd-nano"], Parts(vae_channels=96))
+    memory = MemoryFallback(cpu, CHECKPOINTS["svd-nano"], ModelSizes(vae_channels=96))
     small = memory.current.smaller()
     assert small is not None
-    memory.ran_out(small, None)
-    assert [memory.begin(None) for _ in range(5)] == [small] * 5
+    memory.record_failure(small, None)
+    assert [memory.next_plan(None) for _ in range(5)] == [small] * 5
 
 
 @pytest.mark.parametrize(
@@ -115,7 +121,7 @@ def test_without_a_gpu_a_plan_stays_small() -> None:
     ],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_kept_is_told(
-    gigabytes: float, setting: Setting, told: str | None
+    gigabytes: float, setting: OffloadSetting, told: str | None
 ) -> None:
     assert fallback(gigabytes, setting).notice == told
 
@@ -124,28 +130,28 @@ def test_a_setting_that_memory_ran_out_with_is_told_while_it_holds() -> None:
     memory = fallback(24, "none")
     down(memory, 1, free=9)
     assert "SVD_OFFLOAD=none needs more than the 9.0 GB" in (memory.notice or "")
-    memory.begin(24 * GB)
+    memory.next_plan(24 * GB)
     assert memory.notice is None
 
 
 def test_a_notice_of_the_device_is_told() -> None:
     device = replace(gpu(24), kind="cpu", notice="No code for it.")
-    assert MemoryFallback(device, XT, Parts()).notice == "No code for it."
+    assert MemoryFallback(device, XT, ModelSizes()).notice == "No code for it."
 
 
 def test_too_little_for_anything_is_told_in_numbers() -> None:
     memory = fallback(3)
-    said = memory.too_small((1024, 576), 25, True, 3 * GB)
+    said = memory.request_too_large((1024, 576), 25, True, 3 * GB)
     assert said.startswith("25 frames of 1024x576 need about 4.6 GB of GPU memory")
     assert "and 3.0 GB are free" in said
-    fewer = memory.too_small((576, 320), 8, False, 3 * GB)
+    fewer = memory.request_too_large((576, 320), 8, False, 3 * GB)
     assert float(fewer.partition("about ")[2].split()[0]) < 3.0
-    assert "4.6 GB of GPU memory" in memory.nothing_fits()
-    assert "3.0 GB are free on NVIDIA L4, 24 GB" in memory.nothing_fits()
+    assert "4.6 GB of GPU memory" in memory.model_too_large()
+    assert "3.0 GB are free on NVIDIA L4, 24 GB" in memory.model_too_large()
 
 
 def test_the_smallest_plan_has_no_smaller_one() -> None:
     for gigabytes in (80, 24, 12, 8, 6):
-        found = smallest(plan(gpu(gigabytes), XT))
+        found = smallest_plan(plan_memory(gpu(gigabytes), XT))
         assert found.smaller() is None
         assert (found.offload, found.decode_chunk_size) == ("sequential", 1)

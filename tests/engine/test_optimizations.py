@@ -12,10 +12,14 @@ from torch import nn
 from svd_core.benchmarks.vs_diffusers.parity import WIDER
 from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.optimizations import feed_forward, source_guard, vae_decode
-from svd_core.engine.optimizations.patching import rewritten
-from svd_core.engine.optimizations.registry import EXACT, paying, quicken
-from svd_core.engine.optimizations.source_guard import STOCK, changed, trusted
-from svd_core.engine.optimizations.vae_decode import frames_at_once
+from svd_core.engine.optimizations.patching import patched_layers
+from svd_core.engine.optimizations.registry import (
+    OPTIMIZATIONS,
+    apply_optimizations,
+    optimizations_for,
+)
+from svd_core.engine.optimizations.source_guard import STOCK, changed_sources, if_supported
+from svd_core.engine.optimizations.vae_decode import chunked_decode
 from svd_core.engine.pipeline_loader import open_folder, place
 from svd_core.errors import Cancelled
 from tests.fakes.random_checkpoint import decode, denoise, random_models
@@ -26,7 +30,7 @@ ROUNDING = 3e-6
 ON_CPU = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
 ON_CUDA = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=2)
 
-CHANGING = [name for name in EXACT if name not in ("silent", "units")]
+CHANGING = [name for name in OPTIMIZATIONS if name not in ("silent", "units")]
 """Those that have something to do where nothing is silent; `test_silent` is about the others."""
 
 
@@ -42,7 +46,7 @@ def differ(found: torch.Tensor, stock: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", CHANGING)
 def test_a_rewrite_alone_changes_rounding_only(models: dict[str, nn.Module], name: str) -> None:
     stock = denoise(models["unet"], halves=2), decode(models["vae"])
-    assert quicken(SimpleNamespace(**models), only=[name])[name] > 0
+    assert apply_optimizations(SimpleNamespace(**models), only=[name])[name] > 0
     assert differ(denoise(models["unet"], halves=2), stock[0]) < ROUNDING
     assert differ(decode(models["vae"]), stock[1]) < ROUNDING
 
@@ -54,7 +58,7 @@ def test_all_together_change_rounding_only(
 ) -> None:
     shape = {"frames": frames, "height": height, "width": width}
     stock = denoise(models["unet"], halves, **shape), decode(models["vae"], **shape)
-    quicken(SimpleNamespace(**models), only=EXACT)
+    apply_optimizations(SimpleNamespace(**models), only=OPTIMIZATIONS)
     assert differ(denoise(models["unet"], halves, **shape), stock[0]) < ROUNDING
     assert differ(decode(models["vae"], **shape), stock[1]) < ROUNDING
 
@@ -69,7 +73,7 @@ def test_they_are_as_near_to_the_truth_as_stock(
     for model in models.values():
         model.to(dtype)
     stock = {"unet": denoise(models["unet"], 2), "vae": decode(models["vae"])}
-    quicken(SimpleNamespace(**models), only=EXACT)
+    apply_optimizations(SimpleNamespace(**models), only=OPTIMIZATIONS)
     ours = {"unet": denoise(models["unet"], 2), "vae": decode(models["vae"])}
     for part, right in truth.items():
         error, stock_error = (
@@ -81,16 +85,16 @@ def test_they_are_as_near_to_the_truth_as_stock(
 def test_none_is_stock_again_to_the_bit(models: dict[str, nn.Module]) -> None:
     stock = denoise(models["unet"], halves=2), decode(models["vae"])
     state = {name: value.clone() for name, value in models["unet"].state_dict().items()}
-    quicken(SimpleNamespace(**models), only=EXACT)
+    apply_optimizations(SimpleNamespace(**models), only=OPTIMIZATIONS)
     assert models["unet"].state_dict().keys() == state.keys()
     assert all(torch.equal(models["unet"].state_dict()[name], state[name]) for name in state)
-    quicken(SimpleNamespace(**models), only=[])
+    apply_optimizations(SimpleNamespace(**models), only=[])
     assert torch.equal(denoise(models["unet"], halves=2), stock[0])
     assert torch.equal(decode(models["vae"]), stock[1])
 
 
 def test_two_clips_in_a_row_are_the_same(models: dict[str, nn.Module]) -> None:
-    quicken(SimpleNamespace(**models), only=EXACT)
+    apply_optimizations(SimpleNamespace(**models), only=OPTIMIZATIONS)
     first = denoise(models["unet"], halves=2)
     denoise(models["unet"], halves=1, frames=5)
     assert torch.equal(denoise(models["unet"], halves=2), first)
@@ -103,7 +107,7 @@ def test_more_than_one_token_is_looked_at_properly(models: dict[str, nn.Module])
     places, tokens = (torch.randn(2, n, c, generator=draw) for n, c in ((6, 32), (4, 16)))
     with torch.no_grad():
         stock = block(places, encoder_hidden_states=tokens)
-        quicken(SimpleNamespace(**models), only=EXACT)
+        apply_optimizations(SimpleNamespace(**models), only=OPTIMIZATIONS)
         assert differ(block(places, encoder_hidden_states=tokens), stock) < ROUNDING
 
 
@@ -111,23 +115,23 @@ def test_sequential_offload_gets_only_what_leaves_weights_to_their_layers() -> N
     sequential = MemoryPlan(
         device="cuda", dtype="float16", offload="sequential", decode_chunk_size=1
     )
-    assert "units" in paying(ON_CPU)
-    assert "units" not in paying(ON_CUDA)
-    assert set(paying(sequential)) < set(paying(ON_CUDA))
-    assert all(EXACT[name].whole_layers for name in paying(sequential))
+    assert "units" in optimizations_for(ON_CPU)
+    assert "units" not in optimizations_for(ON_CUDA)
+    assert set(optimizations_for(sequential)) < set(optimizations_for(ON_CUDA))
+    assert all(OPTIMIZATIONS[name].whole_layers for name in optimizations_for(sequential))
 
 
 def test_diffusers_is_what_the_rewrites_were_compared_with() -> None:
-    assert changed() == []
+    assert changed_sources() == []
 
 
 def test_another_diffusers_means_the_stock_path_and_a_sentence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert trusted(["blend"]) == ["blend"]
+    assert if_supported(["blend"]) == ["blend"]
     assert caplog.messages == []
     other = {**STOCK, GEGLU.forward: "0" * 16}
-    assert trusted(["blend"], other) == []
+    assert if_supported(["blend"], other) == []
     (sentence,) = caplog.messages
     assert "GEGLU.forward" in sentence
     assert "without them" in sentence
@@ -138,13 +142,13 @@ def test_placing_a_pipeline_of_another_diffusers_leaves_it_stock(
 ) -> None:
     pipeline = open_folder(tiny_checkpoint, False, lambda *_: None)
     place(pipeline, ON_CPU)
-    assert list(rewritten(pipeline.unet))
-    monkeypatch.setattr(source_guard, "fingerprint", lambda _: "")
+    assert list(patched_layers(pipeline.unet))
+    monkeypatch.setattr(source_guard, "source_hash", lambda _: "")
     place(pipeline, ON_CPU)
-    assert not list(rewritten(pipeline.unet))
+    assert not list(patched_layers(pipeline.unet))
 
 
-@pytest.mark.parametrize("rewrites", [[], EXACT])
+@pytest.mark.parametrize("rewrites", [[], OPTIMIZATIONS])
 @pytest.mark.parametrize(("frames", "at_once"), [(5, 1), (5, 2), (25, 4)])
 def test_a_clip_decoded_in_slices_is_the_clip_decoded_at_once(
     models: dict[str, nn.Module],
@@ -155,9 +159,9 @@ def test_a_clip_decoded_in_slices_is_the_clip_decoded_at_once(
 ) -> None:
     stock = decode(models["vae"], frames, 5, 3)
     monkeypatch.setattr(vae_decode, "ROWS_BYTES", 2**14)  # several slices of rows
-    quicken(SimpleNamespace(**models), only=rewrites)
+    apply_optimizations(SimpleNamespace(**models), only=rewrites)
     shares: list[float] = []
-    with frames_at_once(models["vae"].decoder, at_once, shares.append):
+    with chunked_decode(models["vae"].decoder, at_once, shares.append):
         assert differ(decode(models["vae"], frames, 5, 3), stock) < ROUNDING
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
@@ -171,7 +175,7 @@ def test_decoding_can_be_stopped_and_leaves_the_decoder_as_it_was(
     def stop(share: float) -> None:
         raise Cancelled
 
-    with pytest.raises(Cancelled), frames_at_once(models["vae"].decoder, 1, stop):
+    with pytest.raises(Cancelled), chunked_decode(models["vae"].decoder, 1, stop):
         decode(models["vae"])
     assert torch.equal(decode(models["vae"]), stock)
 
@@ -183,7 +187,7 @@ def test_feed_forwards_in_slices_are_feed_forwards(
     """Slices that do not divide the tokens: stock's own chunking gives noise or refuses there."""
     stock = denoise(models["unet"], halves, frames=5, height=6, width=10)
     monkeypatch.setattr(feed_forward, "HIDDEN", 7 * 256)
-    quicken(SimpleNamespace(**models), only=["slices"])
+    apply_optimizations(SimpleNamespace(**models), only=["slices"])
     ours = denoise(models["unet"], halves, frames=5, height=6, width=10)
     assert differ(ours, stock) < ROUNDING
 
@@ -195,10 +199,10 @@ def test_with_model_offload_the_clip_is_the_same(tiny_checkpoint: Path) -> None:
     place(pipeline, ON_CPU)
     there = denoise(pipeline.unet, halves=2), decode(pipeline.vae, frames=5)
     place(pipeline, replace(ON_CPU, offload="model", split_guidance=True))
-    assert list(rewritten(pipeline.vae))
+    assert list(patched_layers(pipeline.vae))
     away = denoise(pipeline.unet, halves=2)
     assert differ(away, there[0]) < ROUNDING
-    with frames_at_once(pipeline.vae.decoder, 2, lambda _: None):
+    with chunked_decode(pipeline.vae.decoder, 2, lambda _: None):
         assert differ(decode(pipeline.vae, frames=5), there[1]) < ROUNDING
     place(pipeline, ON_CPU)
     assert differ(denoise(pipeline.unet, halves=2), there[0]) < ROUNDING

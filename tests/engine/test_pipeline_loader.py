@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.engine.pipeline_loader import ALIGNMENT, find_device, open_folder, parts_of, place
+from svd_core.engine.pipeline_loader import ALIGNMENT, find_device, model_sizes, open_folder, place
 from svd_core.errors import ModelBroken
 from tests.fakes.tiny_checkpoint import write
 
@@ -63,7 +63,7 @@ def test_weights_are_those_of_the_file(tiny_checkpoint: Path) -> None:
 
 
 def test_parts_are_counted(tiny_checkpoint: Path) -> None:
-    found = parts_of(open_folder(tiny_checkpoint, False, ignore))
+    found = model_sizes(open_folder(tiny_checkpoint, False, ignore))
     counts = [sum(v.numel() for v in load_file(tiny_checkpoint / f).values()) for f in WEIGHTS]
     assert [found.unet, found.vae, found.image_encoder] == counts
     assert (found.unet_channels, found.vae_channels) == (32, 32)

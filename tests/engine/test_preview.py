@@ -8,7 +8,7 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from PIL import Image, ImageSequence
 
-from svd_core.engine.preview import MAX_BYTES, Sketch, moving
+from svd_core.engine.preview import MAX_BYTES, LatentPreview, encode_webp
 
 CELLS = (18, 32)
 SCALING = 0.2
@@ -54,18 +54,20 @@ class Scheduler:
         return self.predicted
 
 
-def sketch(pictures: np.ndarray, channels: int, num_steps: int = 1, guided: bool = False) -> Sketch:
+def sketch(
+    pictures: np.ndarray, channels: int, num_steps: int = 1, guided: bool = False
+) -> LatentPreview:
     """One that has learnt from the first picture and is shown all of them."""
     codec = Codec(channels)
-    made = Sketch(photo_of(pictures[0]), num_steps, 7, SCALING)
+    made = LatentPreview(photo_of(pictures[0]), num_steps, 7, SCALING)
     latents = codec.latents(pictures)
     photo = latents[:1].expand(latents.shape)
     sample = torch.cat([torch.randn(latents.shape), photo], dim=1)[None]
     if guided:  # without the photo comes first
         sample = torch.cat([torch.zeros(sample.shape), sample])
-    made.learn(sample)
+    made.fit(sample)
     scheduler = Scheduler((latents * SCALING)[None])
-    with made.watching(scheduler):
+    with made.record(scheduler):
         scheduler.step()
     return made
 
@@ -82,7 +84,7 @@ def shown(preview: bytes | None) -> np.ndarray:
 @pytest.mark.parametrize("channels", [4, 16])
 def test_it_shows_the_frames_to_come_in_their_colours(channels: int, guided: bool) -> None:
     frames = scene()
-    found = shown(sketch(frames, channels, guided=guided).after(1))
+    found = shown(sketch(frames, channels, guided=guided).preview(1))
     error = np.abs(found[:, None].astype(float) - frames[None]).mean(axis=(2, 3, 4))
     assert error.argmin(axis=1).tolist() == list(range(len(frames)))
     assert error.diagonal().max() < 8
@@ -90,7 +92,7 @@ def test_it_shows_the_frames_to_come_in_their_colours(channels: int, guided: boo
 
 def test_a_photo_of_one_colour_gives_a_preview_of_that_colour() -> None:
     frames = np.full((3, *CELLS, 3), (200, 80, 40), np.uint8)
-    found = shown(sketch(np.concatenate([frames[:1], frames]), 4).after(1))
+    found = shown(sketch(np.concatenate([frames[:1], frames]), 4).preview(1))
     assert np.abs(found.astype(int) - frames[:1]).max() < 8
 
 
@@ -100,7 +102,7 @@ def test_a_photo_of_one_colour_gives_a_preview_of_that_colour() -> None:
 )
 def test_previews_come_now_and_then(num_steps: int, due: list[int] | int) -> None:
     made = sketch(scene(2), 4, num_steps)
-    steps = [step for step in range(1, num_steps + 1) if made.after(step) is not None]
+    steps = [step for step in range(1, num_steps + 1) if made.preview(step) is not None]
     assert steps[0] == 1
     assert steps[-1] == num_steps
     assert steps == due or len(steps) == due
@@ -119,28 +121,28 @@ def test_a_form_shows_after_the_first_step_of_many() -> None:
     noisy = torch.randn(latents[None].shape) * scheduler.init_noise_sigma
     sigma = scheduler.sigmas[0]
     perfect = (noisy / (sigma**2 + 1) - latents) * (sigma**2 + 1) ** 0.5 / sigma
-    with made.watching(scheduler):
+    with made.record(scheduler):
         after = scheduler.step(perfect, scheduler.timesteps[0], noisy).prev_sample
     assert after.std() > 100 * latents.std()
-    error = np.abs(shown(made.after(1)).astype(float) - frames)
+    error = np.abs(shown(made.preview(1)).astype(float) - frames)
     assert error.mean() < 8
 
 
 def test_it_plays_for_ever_at_the_rate_of_the_video() -> None:
-    with Image.open(io.BytesIO(sketch(scene(), 4).after(1) or b"")) as file:
+    with Image.open(io.BytesIO(sketch(scene(), 4).preview(1) or b"")) as file:
         assert file.info["loop"] == 0
         assert [p.info["duration"] for p in ImageSequence.Iterator(file) if p.load()] == [143] * 5
 
 
 def test_what_does_not_compress_stays_small() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (50, 144, 256, 3), dtype=np.uint8)
-    assert len(moving(noise, 7)) <= MAX_BYTES
+    assert len(encode_webp(noise, 7)) <= MAX_BYTES
 
 
 def test_the_scheduler_is_left_as_it_was() -> None:
     scheduler = Scheduler(torch.zeros(1, 2, 4, *CELLS))
-    made = Sketch(photo_of(scene(1)[0]), 1, 7, 1.0)
-    with pytest.raises(KeyboardInterrupt), made.watching(scheduler):
+    made = LatentPreview(photo_of(scene(1)[0]), 1, 7, 1.0)
+    with pytest.raises(KeyboardInterrupt), made.record(scheduler):
         raise KeyboardInterrupt
     assert "step" not in vars(scheduler)
-    assert made.after(1) is None  # nothing was seen
+    assert made.preview(1) is None  # nothing was seen

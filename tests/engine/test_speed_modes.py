@@ -12,12 +12,12 @@ from diffusers import EulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import save_file
 
-from svd_core.checkpoints.defaults import filled
-from svd_core.checkpoints.speed_modes import GUIDED, SpeedUps, exactly
+from svd_core.checkpoints.defaults import with_defaults
+from svd_core.checkpoints.speed_modes import GUIDED_SIGMAS, AccelerationConfig, reset_speed
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.engine.engine import SvdEngine
 from svd_core.engine.optimizations.guidance import Guidance
-from svd_core.engine.optimizations.schedulers import sampling
+from svd_core.engine.optimizations.schedulers import use_scheduler
 from svd_core.errors import InvalidRequest, ModelBroken
 from svd_core.media.fingerprint import fingerprint
 from svd_core.params import VideoParams
@@ -36,7 +36,7 @@ DEVIATION = 0.7
 
 
 def own_dials(speed: str, **asked: Any) -> tuple[Any, ...]:
-    found = filled(VideoParams(seed=1, speed=speed, **asked), CHECKPOINTS["svd-xt"], 8)
+    found = with_defaults(VideoParams(seed=1, speed=speed, **asked), CHECKPOINTS["svd-xt"], 8)
     return found.num_inference_steps, found.min_guidance_scale, found.max_guidance_scale
 
 
@@ -49,15 +49,15 @@ def test_what_is_not_asked_for_comes_from_the_speed() -> None:
 
 
 def test_without_weights_there_is_no_turbo() -> None:
-    assert SpeedUps().speeds == ("exact", "fast")
-    assert SpeedUps(turbo=Path("some.safetensors")).speeds == ("exact", "fast", "turbo")
+    assert AccelerationConfig().speeds == ("exact", "fast")
+    assert AccelerationConfig(turbo=Path("some.safetensors")).speeds == ("exact", "fast", "turbo")
     with pytest.raises(InvalidRequest, match="SVD_TURBO"):
-        SpeedUps().check("turbo")
+        AccelerationConfig().check("turbo")
 
 
 def test_back_from_another_speed_its_steps_and_guidance_go_too() -> None:
     turbo = VideoParams(seed=1, fps=9, speed="turbo", num_inference_steps=4, max_guidance_scale=1)
-    assert exactly(turbo) == VideoParams(seed=1, fps=9)
+    assert reset_speed(turbo) == VideoParams(seed=1, fps=9)
 
 
 def sampled(params: VideoParams, steps: int) -> torch.Tensor:
@@ -72,7 +72,7 @@ def sampled(params: VideoParams, steps: int) -> torch.Tensor:
 
     unet = SimpleNamespace(forward=Guidance(velocity))
     pipeline = SimpleNamespace(scheduler=EulerDiscreteScheduler.from_config(SVD.config), unet=unet)
-    with sampling(pipeline, params):
+    with use_scheduler(pipeline, params):
         scheduler = pipeline.scheduler
         scheduler.set_timesteps(steps, device="cpu")
         noise = torch.randn(4, 4, 50, 50, generator=torch.Generator().manual_seed(params.seed))
@@ -98,10 +98,10 @@ def test_fast_goes_the_way_about_as_truly_in_half_the_steps() -> None:
 def test_fast_leaves_two_fifths_of_the_work_and_turbo_less_than_a_tenth() -> None:
     pipeline = SimpleNamespace(scheduler=SVD, unet=SimpleNamespace(forward=Guidance(print)))
     steps, _, _ = own_dials("fast")
-    with sampling(pipeline, VideoParams(seed=1, speed="fast")):
+    with use_scheduler(pipeline, VideoParams(seed=1, speed="fast")):
         pipeline.scheduler.set_timesteps(steps, device="cpu")
         sigmas = pipeline.scheduler.sigmas[:-1].tolist()
-    halves = sum(2 if GUIDED[0] <= sigma <= GUIDED[1] else 1 for sigma in sigmas)
+    halves = sum(2 if GUIDED_SIGMAS[0] <= sigma <= GUIDED_SIGMAS[1] else 1 for sigma in sigmas)
     assert halves / (2 * 25) == pytest.approx(0.4)
     assert own_dials("turbo")[0] / (2 * 25) == pytest.approx(0.08)
 
@@ -109,7 +109,7 @@ def test_fast_leaves_two_fifths_of_the_work_and_turbo_less_than_a_tenth() -> Non
 def test_turbos_fresh_noise_is_not_what_the_clip_started_from() -> None:
     pipeline = SimpleNamespace(scheduler=SVD, unet=SimpleNamespace(forward=Guidance(print)))
     for seed in (0, 1, 2**32 - 1):
-        with sampling(pipeline, VideoParams(seed=seed, speed="turbo")):
+        with use_scheduler(pipeline, VideoParams(seed=seed, speed="turbo")):
             own = torch.randn(8, generator=pipeline.scheduler.generator)
         start = torch.randn(8, generator=torch.Generator().manual_seed(seed))
         assert not torch.allclose(own, start)
@@ -127,7 +127,7 @@ def test_turbo_ends_in_the_distribution_and_its_noise_is_the_seeds(steps: int) -
 
 def test_turbo_takes_the_levels_it_was_distilled_at() -> None:
     pipeline = SimpleNamespace(scheduler=SVD, unet=SimpleNamespace(forward=Guidance(print)))
-    with sampling(pipeline, VideoParams(seed=1, speed="turbo")):
+    with use_scheduler(pipeline, VideoParams(seed=1, speed="turbo")):
         pipeline.scheduler.set_timesteps(4, device="cpu")
         found = pipeline.scheduler.sigmas.tolist()
     low, high = 0.002 ** (1 / 7), 700.0 ** (1 / 7)
@@ -157,7 +157,7 @@ def test_guidance_is_asked_for_in_the_middle_only(split: bool) -> None:
     guided = [1, 1] if split else [2]
     assert ask(700.0) == [0.0, 2.0]
     assert batches == guided
-    guidance.guided = GUIDED
+    guidance.guided = GUIDED_SIGMAS
     for sigma, halves, answer in (
         (1.0, guided, [0.0, 2.0]), (700.0, [1], [2.0, 2.0]), (0.002, [1], [2.0, 2.0]),
     ):  # fmt: skip
@@ -171,7 +171,7 @@ def make(tiny_checkpoint: Path) -> Callable[..., Clip]:
 
     def make(speed: str, turbo: Path | None = None, **params: Any) -> Clip:
         engine = engines.setdefault(
-            turbo, SvdEngine(str(tiny_checkpoint), speed_ups=SpeedUps(turbo=turbo))
+            turbo, SvdEngine(str(tiny_checkpoint), acceleration=AccelerationConfig(turbo=turbo))
         )
         asked = VideoParams(**{"seed": 1, "num_inference_steps": 4, **params}, speed=speed)
         return engine.generate(PHOTO, asked, lambda _: None)

@@ -40,7 +40,7 @@ def moved(before: np.ndarray, after: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def engine() -> SvdEngine:
-    return SvdEngine("svd-nano", "auto", fall_back=False)
+    return SvdEngine("svd-nano", "auto", fallback=False)
 
 
 @pytest.fixture(scope="module")

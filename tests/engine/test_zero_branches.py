@@ -7,9 +7,9 @@ import torch
 from diffusers.models.attention import FeedForward
 from torch import nn
 
-from svd_core.engine.optimizations.patching import put_on
-from svd_core.engine.optimizations.pruning import used_units
-from svd_core.engine.optimizations.zero_branches import silent
+from svd_core.engine.optimizations.patching import patch
+from svd_core.engine.optimizations.pruning import pruned_feed_forward
+from svd_core.engine.optimizations.zero_branches import skip_zero_branches
 from tests.fakes.tiny_checkpoint import build
 
 
@@ -30,7 +30,7 @@ def run(unet: nn.Module) -> torch.Tensor:
 
 def skip_silent(unet: nn.Module) -> int:
     """How many layers were given a shorter forward."""
-    return put_on(unet, [("silent", silent)])["silent"]
+    return patch(unet, [("silent", skip_zero_branches)])["silent"]
 
 
 def fresh(folder: Path) -> nn.Module:
@@ -90,7 +90,7 @@ def test_units_inputs_and_outputs_without_weights_are_left_out(bias: bool) -> No
             into.bias[50:60] = 0
             into.bias[96 + 60 : 96 + 70] = 0
     tokens = torch.randn(3, 2000, 24, generator=torch.Generator().manual_seed(0))
-    forward = used_units(layer)
+    forward = pruned_feed_forward(layer)
     assert forward is not None
     with torch.no_grad():
         assert torch.allclose(forward(tokens), layer(tokens), atol=1e-6)
@@ -101,7 +101,7 @@ def test_compiled_all_slices_are_one() -> None:
     layer = FeedForward(24, mult=4, activation_fn="geglu")
     with torch.no_grad():
         layer.net[2].weight[:, :40] = 0
-    forward = used_units(layer)
+    forward = pruned_feed_forward(layer)
     assert forward is not None
     tokens = torch.randn(8000, 24, generator=torch.Generator().manual_seed(0))
     products = []
@@ -122,11 +122,11 @@ def test_a_gate_or_value_that_is_only_a_bias_is_a_unit_in_use() -> None:
         layer.net[0].proj.weight[10:] = 0  # all but ten values, and every gate: biases are left
         layer.net[2].weight[:, 40:] = 0
     tokens = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0))
-    forward = used_units(layer)
+    forward = pruned_feed_forward(layer)
     assert forward is not None
     with torch.no_grad():
         assert torch.allclose(forward(tokens), layer(tokens), atol=1e-6)
 
 
 def test_a_feed_forward_in_full_use_is_left_alone() -> None:
-    assert used_units(FeedForward(24, mult=4, activation_fn="geglu")) is None
+    assert pruned_feed_forward(FeedForward(24, mult=4, activation_fn="geglu")) is None

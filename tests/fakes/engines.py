@@ -10,9 +10,9 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from svd_core.checkpoints.catalog import Offer
-from svd_core.checkpoints.speed_modes import SpeedUps
-from svd_core.checkpoints.table import CHECKPOINTS, DEMO, Checkpoint
+from svd_core.checkpoints.catalog import ModelCatalog
+from svd_core.checkpoints.speed_modes import AccelerationConfig
+from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.engine.engine import EngineStatus
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.generate import generate
@@ -29,10 +29,10 @@ from svd_core.web.server import configure_gradio_queue, launch_options, max_foll
 from tests.fakes.work import FakeWork, moving, worker_queue
 
 READY = EngineStatus(
-    checkpoint=CHECKPOINTS[DEMO],
+    checkpoint=CHECKPOINTS[DEMO_MODEL],
     device="CPU, 2 cores",
     state="ready",
-    offer=Offer((CHECKPOINTS[DEMO],)),
+    catalog=ModelCatalog((CHECKPOINTS[DEMO_MODEL],)),
 )
 
 
@@ -64,7 +64,7 @@ class DriftingEngine:
     status: EngineStatus = READY
 
     def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
-        found = self.status.offer.named(model)
+        found = self.status.catalog.get(model)
         if found != self.status.checkpoint:
             on_progress(Progress(stage=Stage.LOADING, step=1, total=2))
         self.status = replace(self.status, checkpoint=found)
@@ -106,7 +106,7 @@ def serve(
     status: Callable[[], EngineStatus] = lambda: READY,
     settings: Settings | None = None,
     port: int | None = None,
-    speed_ups: SpeedUps | None = None,
+    acceleration: AccelerationConfig | None = None,
     quota: AddressQuota | None = None,
 ) -> Iterator[Served]:
     """The page on `port` or a free one of this machine, with `folder/examples` as its examples."""
@@ -115,7 +115,7 @@ def serve(
     with worker_queue(folder, work, settings.max_queue) as queue:
         keep = retention(queue, folder)
         backend = Backend(
-            queue, status, keep.results, keep.remove, speed_ups or SpeedUps(),
+            queue, status, keep.results, keep.remove, acceleration or AccelerationConfig(),
             quota=quota or AddressQuota(),
             session_ids=SessionIds(load_secret(folder / "secrets" / "visitors")),
         )  # fmt: skip

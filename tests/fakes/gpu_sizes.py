@@ -10,7 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from svd_core.checkpoints.memory_plan import Device, MemoryPlan, Parts, Setting, plan
+from svd_core.checkpoints.memory_plan import (
+    Device,
+    MemoryPlan,
+    ModelSizes,
+    OffloadSetting,
+    plan_memory,
+)
 from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
 from svd_core.engine import loaded_model, memory_fallback, pipeline_loader
 from svd_core.engine.engine import SvdEngine
@@ -31,10 +37,10 @@ def gpu_device(free_bytes: float) -> Device:
 
 
 def plan_of_svd_xt(
-    device: Device, _: Checkpoint, __: Parts | None = None, offload: Setting = "auto"
+    device: Device, _: Checkpoint, __: ModelSizes | None = None, offload: OffloadSetting = "auto"
 ) -> MemoryPlan:
     """SVD-XT's plan for `device`, with its slices of frames cut down to those of a short clip."""
-    found = plan(device, XT, Parts(), offload)
+    found = plan_memory(device, XT, ModelSizes(), offload)
     whole = found.decode_chunk_size == XT.num_frames
     chunk = NUM_FRAMES if whole else min(found.decode_chunk_size, NUM_FRAMES - 1)
     return replace(found, decode_chunk_size=chunk)
@@ -51,7 +57,7 @@ def gpu_of(gigabytes: float) -> Iterator[PretendCuda]:
             "available_memory",
             lambda chosen: gpu.free_bytes if chosen.device == "cuda" else None,
         )
-        patch.setattr(memory_fallback, "plan", plan_of_svd_xt)
+        patch.setattr(memory_fallback, "plan_memory", plan_of_svd_xt)
         yield gpu
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from svd_core import errors
-from svd_core.checkpoints.defaults import filled, held_notes
+from svd_core.checkpoints.defaults import warnings_for, with_defaults
 from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, SvdError
@@ -249,8 +249,9 @@ def test_the_queue_is_full(tmp_path: Path) -> None:
 
 
 def test_notes_of_a_video() -> None:
-    notes = held_notes(
-        filled(VideoParams(fps=60, num_frames=30), CHECKPOINTS["svd-xt"], 8), CHECKPOINTS["svd-xt"]
+    notes = warnings_for(
+        with_defaults(VideoParams(fps=60, num_frames=30), CHECKPOINTS["svd-xt"], 8),
+        CHECKPOINTS["svd-xt"],
     )
     assert [translate(note, DE) for note in notes] == [
         "Das Modell kennt 5 bis 30 Bilder je Sekunde, darum ist die Bewegung für 30 gemacht; "
@@ -272,7 +273,7 @@ def test_plans_and_two_notes_at_once() -> None:
             device="cuda", dtype="float16", offload=offload, decode_chunk_size=chunk,
             split_guidance=split, whole_clip=whole,
         )  # type: ignore[arg-type]  # fmt: skip
-        note = f"Memory ran out, so it was made again with {plan.told()}."
+        note = f"Memory ran out, so it was made again with {plan.describe()}."
         told = translate(f"{note} {compiling}", DE)
         assert not re.search(r"\b(frames?|offload|guidance|itself|decoded|the|is)\b", told), told
         assert ("Bild auf einmal" in told) == (chunk == 1)

@@ -24,7 +24,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, OutOfMemory
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
@@ -45,7 +45,7 @@ from tests.fakes.work import FakeWork, front_queue, inline_queue, worker_queue
 
 SAY = texts_for()
 
-WITH_TURBO = SpeedUps(turbo=Path("turbo.safetensors"))
+WITH_TURBO = AccelerationConfig(turbo=Path("turbo.safetensors"))
 
 VIDEO = Video(
     path=Path("x.mp4"), width=512, height=288, num_frames=14, fps=7, seed=3, model="svd-nano",
@@ -480,18 +480,18 @@ class TestSpeeds:
             with pytest.raises(InvalidRequest, match="SVD_TURBO") as refused:
                 plain_backend(queue, tmp_path).submit(a_photo.read_bytes(), {"speed": "turbo"})
             assert refused.value.field == "speed"
-            able = replace(plain_backend(queue, tmp_path), speed_ups=WITH_TURBO)
+            able = replace(plain_backend(queue, tmp_path), acceleration=WITH_TURBO)
             assert able.submit(a_photo.read_bytes(), {"speed": "turbo"}).params
 
     @pytest.mark.parametrize(
-        ("speed_ups", "words"),
-        [(SpeedUps(), ["exact", "fast"]), (WITH_TURBO, ["exact", "fast", "turbo"])],
+        ("acceleration", "words"),
+        [(AccelerationConfig(), ["exact", "fast"]), (WITH_TURBO, ["exact", "fast", "turbo"])],
     )
     def test_the_page_offers_what_can_be_done(
-        self, tmp_path: Path, speed_ups: SpeedUps, words: list[str]
+        self, tmp_path: Path, acceleration: AccelerationConfig, words: list[str]
     ) -> None:
         with front_queue(tmp_path) as queue:
-            backend = replace(plain_backend(queue, tmp_path), speed_ups=speed_ups)
+            backend = replace(plain_backend(queue, tmp_path), acceleration=acceleration)
             page = build_page(backend, tmp_path, 1)
         (dial,) = (block for block in page.blocks.values() if block.elem_id == "speed")
         assert [word for _, word in dial.choices] == words  # type: ignore[attr-defined]

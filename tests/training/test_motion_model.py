@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from svd_core.engine.optimizations.patching import put_on
-from svd_core.engine.optimizations.zero_branches import silent
+from svd_core.engine.optimizations.patching import patch
+from svd_core.engine.optimizations.zero_branches import skip_zero_branches
 from svd_core.training import (
     architecture,
     channel_layout,
@@ -38,7 +38,7 @@ def written(kernel: Tensor) -> architecture.Net:
     net = architecture.unet().eval()
     bends = latent_shift.fit([enlarged(smooth_photo(128, 96, seed)) for seed in range(6)], kernel)
     initial_weights.initialise(net, bends)
-    put_on(net, [("silent", silent)])
+    patch(net, [("silent", skip_zero_branches)])
 
     def tell(_module: object, _input: object, made: Tensor) -> Tensor:
         told = torch.zeros_like(made)

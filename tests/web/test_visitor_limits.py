@@ -308,20 +308,20 @@ def test_watching_one_own_job_keeps_nobody_from_theirs(tmp_path: Path, picture: 
     ("limits", "steps", "frames"),
     [
         (CostLimits(), 100, 50),
-        (CostLimits(own=True), XT.num_inference_steps, XT.num_frames),
+        (CostLimits(checkpoint_limits=True), XT.num_inference_steps, XT.num_frames),
         (CostLimits(40, 30), 40, 30),
-        (CostLimits(40, None, own=True), 40, XT.num_frames),
+        (CostLimits(40, None, checkpoint_limits=True), 40, XT.num_frames),
         (CostLimits(10, 10), 10, 10),
     ],
 )
 def test_a_video_may_cost_so_much(limits: CostLimits, steps: int, frames: int) -> None:
-    assert (limits.most_steps(XT), limits.most_frames(XT)) == (steps, frames)
+    assert (limits.max_steps(XT), limits.max_frames(XT)) == (steps, frames)
     most = VideoParams(num_inference_steps=steps, num_frames=frames)
-    assert limits.limited(most, XT) == most
+    assert limits.limit(most, XT) == most
     for name, value in (("num_inference_steps", steps + 1), ("num_frames", frames + 1)):
         if value <= {"num_inference_steps": 100, "num_frames": 50}[name]:
             with pytest.raises(InvalidRequest) as error:
-                limits.limited(replace(most, **{name: value}), XT)
+                limits.limit(replace(most, **{name: value}), XT)
             assert error.value.field == name
             assert str(value - 1) in error.value.message
             assert translate(error.value.message, languages()["de"]) != error.value.message
@@ -329,20 +329,22 @@ def test_a_video_may_cost_so_much(limits: CostLimits, steps: int, frames: int) -
 
 def test_what_is_left_open_is_cut_to_the_limit() -> None:
     low = CostLimits(10, 8)
-    found = low.limited(VideoParams(), XT)
+    found = low.limit(VideoParams(), XT)
     assert (found.num_inference_steps, found.num_frames) == (10, 8)
-    turbo = low.limited(VideoParams(speed="turbo"), XT)
+    turbo = low.limit(VideoParams(speed="turbo"), XT)
     assert turbo.num_inference_steps is None  # it takes four
     roomy = VideoParams(seed=1)
-    assert CostLimits(own=True).limited(roomy, XT) == roomy
+    assert CostLimits(checkpoint_limits=True).limit(roomy, XT) == roomy
 
 
 def test_strangers_on_a_space_pay_no_more_than_the_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CostLimits.from_settings(Settings()) == CostLimits()
     monkeypatch.setenv("SPACE_HOST", "ann-studio.hf.space")
-    assert CostLimits.from_settings(Settings()) == CostLimits(own=True)
+    assert CostLimits.from_settings(Settings()) == CostLimits(checkpoint_limits=True)
     assert CostLimits.from_settings(Settings(page_auth="a:b")) == CostLimits()
-    assert CostLimits.from_settings(Settings(max_steps=30)) == CostLimits(30, own=True)
+    assert CostLimits.from_settings(Settings(max_steps=30)) == CostLimits(
+        30, checkpoint_limits=True
+    )
 
 
 def test_page_and_api_hold_to_it(tmp_path: Path, picture: bytes, uri: str) -> None:

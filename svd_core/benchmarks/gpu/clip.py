@@ -11,8 +11,8 @@ from typing import Any
 from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.benchmarks.gpu.random_models import checkpoint, photo
 from svd_core.benchmarks.gpu.smoke import ignore
-from svd_core.checkpoints.memory_plan import Setting
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.memory_plan import OffloadSetting
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.engine.engine import SvdEngine
 from svd_core.events import Progress, Stage
@@ -53,7 +53,7 @@ class Clips:
         size = sum(path.stat().st_size for path in files)
         return {"write_s": round(time.perf_counter() - begin, 2), "gb": round(size / 1e9, 2)}
 
-    def load(self, offload: Setting) -> Figures:
+    def load(self, offload: OffloadSetting) -> Figures:
         """Read and placed, after what was loaded before is gone. Its own weights stand for those of
         turbo, which take as long."""
         self.engine = None
@@ -61,7 +61,7 @@ class Clips:
         self.context.timer.release()
         source = self.checkpoint.source
         turbo = next((Path(source) / "unet").glob("*.safetensors"))
-        self.engine = SvdEngine(source, offload, speed_ups=SpeedUps(turbo=turbo))
+        self.engine = SvdEngine(source, offload, acceleration=AccelerationConfig(turbo=turbo))
         begin = time.perf_counter()
         self.engine.load(ignore)
         load_s = round(time.perf_counter() - begin, 2)

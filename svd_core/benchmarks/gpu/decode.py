@@ -12,8 +12,8 @@ from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.benchmarks.gpu.random_models import latents, model
 from svd_core.benchmarks.gpu.step import measure_norms
 from svd_core.benchmarks.gpu.variants import rewrite
-from svd_core.engine.optimizations.patching import take_off
-from svd_core.engine.optimizations.vae_decode import frames_at_once
+from svd_core.engine.optimizations.patching import unpatch
+from svd_core.engine.optimizations.vae_decode import chunked_decode
 
 SLICES = (8, 4, 1)
 """Frames at a time."""
@@ -40,7 +40,7 @@ def run(context: Context) -> None:
     rewrite(vae)
     if context.cuda:
         case("ours, expandable segments", partial(measure, variants.expandable_segments))
-    take_off(vae)
+    unpatch(vae)
     chunks = partial(decode_in_chunks, vae, clip, 8)
     case("stock, chunks of 8 (other pixels)", partial(measure, compute=chunks, exact=False))
     case("encode", partial(encode, context, vae, clip))
@@ -53,7 +53,7 @@ def decode(vae: Any, clip: Tensor) -> Tensor:
 
 def decode_in_slices(vae: Any, clip: Tensor, count: int) -> Tensor:
     """`count` frames at a time, with the pixels of all at once."""
-    with frames_at_once(vae.decoder, count, lambda _: None):
+    with chunked_decode(vae.decoder, count, lambda _: None):
         return decode(vae, clip)
 
 

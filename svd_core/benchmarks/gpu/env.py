@@ -12,7 +12,7 @@ import torch
 
 from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.engine.optimizations.device_transfers import STOCK
-from svd_core.engine.optimizations.source_guard import changed
+from svd_core.engine.optimizations.source_guard import changed_sources
 from svd_core.engine.optimizations.torch_compile import can_compile
 
 LIBRARIES = (
@@ -113,7 +113,7 @@ def modules() -> Figures:
 
 
 def rewrites() -> Figures:
-    layers, pipeline = changed(), changed(STOCK)
+    layers, pipeline = changed_sources(), changed_sources(STOCK)
     return {
         "layers_changed": layers,
         "pipeline_changed": pipeline,

@@ -15,11 +15,11 @@ from svd_core.benchmarks.gpu.random_models import checkpoint, model, photo
 from svd_core.benchmarks.gpu.smoke import ignore
 from svd_core.benchmarks.gpu.variants import expandable_segments
 from svd_core.benchmarks.random_models import PARTS
-from svd_core.checkpoints.memory_plan import Device, Parts, demand, plan
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.memory_plan import Device, ModelSizes, estimate_memory, plan_memory
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.engine.loaded_model import LoadedModel
-from svd_core.engine.pipeline_loader import parts_of
+from svd_core.engine.pipeline_loader import model_sizes
 from svd_core.params import VideoParams
 
 SIZES_GB = (11.4, 7.6, 23.6, 15.6, 5.7, 8.3)
@@ -35,9 +35,9 @@ EXPANDABLE_GB = 7.6
 
 def run(context: Context) -> None:
     found = checkpoint(context, context.tiny)
-    parts = Parts()
+    parts = ModelSizes()
     if context.tiny:
-        parts = parts_of(SimpleNamespace(**{part: model(context, part) for part in PARTS}))
+        parts = model_sizes(SimpleNamespace(**{part: model(context, part) for part in PARTS}))
     for size_gb in SIZES_GB if not context.tiny else TINY_SIZES_GB:
         context.case(f"{size_gb} GB", partial(measure, context, found, parts, size_gb))
     if context.cuda:
@@ -46,7 +46,7 @@ def run(context: Context) -> None:
 
 
 def measure(
-    context: Context, found: Checkpoint, parts: Parts, size_gb: float, expandable: bool = False
+    context: Context, found: Checkpoint, parts: ModelSizes, size_gb: float, expandable: bool = False
 ) -> Figures:
     """A clip of two steps, then one of one step under the profiler, for what goes over the bus."""
     free = int(size_gb * 1e9)
@@ -58,17 +58,19 @@ def measure(
         total_bytes=free,
         free_bytes=free,
     )
-    chosen = plan(device, found, parts)
-    expected = demand(found, parts, 2 if chosen.dtype == "float16" else 4).peak(chosen)
+    chosen = plan_memory(device, found, parts)
+    expected = estimate_memory(found, parts, 2 if chosen.dtype == "float16" else 4).peak(chosen)
     with ExitStack() as stack:
         if context.cuda:
             stack.enter_context(limited(free))
         if expandable:
             stack.enter_context(expandable_segments())
-        loaded = LoadedModel.open(found, device, "auto", SpeedUps(), ignore, lambda: device)
+        loaded = LoadedModel.open(
+            found, device, "auto", AccelerationConfig(), ignore, lambda: device
+        )
         try:
             return figures(context, loaded, size_gb) | {
-                "plan": chosen.told(),
+                "plan": chosen.describe(),
                 "expected_gb": round(expected / 1e9, 2),
             }
         finally:
@@ -78,7 +80,7 @@ def measure(
 def figures(context: Context, loaded: LoadedModel, size_gb: float) -> dict[str, object]:
     image = photo(loaded.checkpoint)
     begin = time.perf_counter()
-    clip = loaded.make_clip(image, VideoParams(seed=0, num_inference_steps=STEPS), ignore)
+    clip = loaded.generate(image, VideoParams(seed=0, num_inference_steps=STEPS), ignore)
     seconds = round(time.perf_counter() - begin, 2)
     reserved = torch.cuda.max_memory_reserved() if context.cuda else 0
     ran_out = any("Memory ran out" in note for note in clip.notes)
@@ -91,7 +93,7 @@ def figures(context: Context, loaded: LoadedModel, size_gb: float) -> dict[str, 
         "notes": clip.notes,
     }
     if loaded.offload is not None:
-        one = partial(loaded.make_clip, image, VideoParams(seed=0, num_inference_steps=1), ignore)
+        one = partial(loaded.generate, image, VideoParams(seed=0, num_inference_steps=1), ignore)
         seen = profile_kernels(context.timer, one, f"one step, {size_gb} GB", context.folder)
         found["one_step_ms"] = seen["ms"]
         found["one_step_idle_ms"] = seen["idle_ms"]

@@ -18,7 +18,7 @@ from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.benchmarks.gpu.random_models import checkpoint, photo
 from svd_core.benchmarks.gpu.variants import attention_by
 from svd_core.checkpoints.memory_plan import Device, Offload
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.engine.engine import SvdEngine
 from svd_core.engine.loaded_model import LoadedModel
@@ -96,9 +96,11 @@ class Smoke:
 
     def compute_truth(self) -> Figures:
         cpu = Device(kind="cpu", name="CPU", total_bytes=0, free_bytes=0)
-        model = LoadedModel.open(self.checkpoint, cpu, "none", SpeedUps(), ignore, lambda: cpu)
+        model = LoadedModel.open(
+            self.checkpoint, cpu, "none", AccelerationConfig(), ignore, lambda: cpu
+        )
         for name, request in REQUESTS.items():
-            self.truth[name] = model.make_clip(self.image, params(**request), ignore)
+            self.truth[name] = model.generate(self.image, params(**request), ignore)
         model.close()
         spread = float(self.truth["plain"].frames.std())
         return {"clips": len(self.truth), "pixel_spread": round(spread, 1), "ok": spread > 1}
@@ -154,7 +156,7 @@ class Smoke:
 
     def turbo(self, offload: Offload) -> Figures:
         """Other weights put in and taken out twice."""
-        engine = self._engine(offload, SpeedUps(turbo=self._turbo_weights()))
+        engine = self._engine(offload, AccelerationConfig(turbo=self._turbo_weights()))
         one, fast, other, again = (
             self._clip(engine, speed=speed) for speed in ("exact", "turbo", "exact", "turbo")
         )
@@ -174,9 +176,11 @@ class Smoke:
         with attention_by(backend, SDPBackend.MATH)(None):
             return self._near(self._clip(self._engine("none")))
 
-    def _engine(self, offload: Offload, speed_ups: SpeedUps | None = None) -> SvdEngine:
+    def _engine(
+        self, offload: Offload, acceleration: AccelerationConfig | None = None
+    ) -> SvdEngine:
         gc.collect()  # the one before, whose hooks hold on to each other
-        return SvdEngine(self.checkpoint.source, offload, speed_ups=speed_ups)
+        return SvdEngine(self.checkpoint.source, offload, acceleration=acceleration)
 
     def _clip(self, engine: SvdEngine, on_progress: OnProgress | None = None, **asked: Any) -> Clip:
         return engine.generate(self.image, params(**asked), on_progress or ignore)

@@ -19,7 +19,7 @@ from svd_core.benchmarks.gpu.norms import (
 )
 from svd_core.benchmarks.gpu.random_models import model, unet_inputs
 from svd_core.benchmarks.gpu.variants import rewrite
-from svd_core.engine.optimizations.patching import take_off
+from svd_core.engine.optimizations.patching import unpatch
 
 Inputs = tuple[Tensor, ...]
 
@@ -56,7 +56,7 @@ def run(context: Context) -> None:
     for name in [name for name, count in rewrite(unet).items() if count]:
         rewrite(unet, without=(name,))
         case(f"ours without {name}", measure)
-    take_off(unet)
+    unpatch(unet)
     case("stock, cudnn.benchmark", partial(measure, tried))
 
 

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812  # the field's name
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from svd_core.engine.optimizations.patching import Rewrite, put_on, take_off
-from svd_core.engine.optimizations.registry import EXACT
+from svd_core.engine.optimizations.patching import Rewrite, patch, unpatch
+from svd_core.engine.optimizations.registry import OPTIMIZATIONS
 
 Setting = Callable[[Any], Any]
 """From a model to a context manager that changes how it runs."""
@@ -27,10 +27,10 @@ def rewrite(
 
     `also`: those that do not pay there. `first`: candidates that come before all others.
     """
-    take_off(model)
-    names = [name for name, it in EXACT.items() if (it.on_cuda or name in also)]
-    chosen = [(name, EXACT[name].rewrite) for name in names if name not in without]
-    return put_on(model, [*first, *chosen])
+    unpatch(model)
+    names = [name for name, it in OPTIMIZATIONS.items() if (it.on_cuda or name in also)]
+    chosen = [(name, OPTIMIZATIONS[name].rewrite) for name in names if name not in without]
+    return patch(model, [*first, *chosen])
 
 
 @contextmanager

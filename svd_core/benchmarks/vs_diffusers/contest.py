@@ -25,10 +25,10 @@ from svd_core.benchmarks.vs_diffusers.report import result, show
 from svd_core.benchmarks.vs_diffusers.rounds import OnShot, Rounds, last_line
 from svd_core.benchmarks.vs_diffusers.timing import Shot, shoot
 from svd_core.benchmarks.vs_diffusers.variants import STOCK, Contestant, contestants, settle
-from svd_core.checkpoints.defaults import filled
-from svd_core.checkpoints.memory_plan import plan
+from svd_core.checkpoints.defaults import with_defaults
+from svd_core.checkpoints.memory_plan import plan_memory
 from svd_core.checkpoints.table import ASSETS
-from svd_core.engine.pipeline_loader import find_device, parts_of
+from svd_core.engine.pipeline_loader import find_device, model_sizes
 from svd_core.errors import SvdError
 from svd_core.media.image import frame_photo
 from svd_core.params import Speed, VideoParams
@@ -73,7 +73,7 @@ def _hold(asked: argparse.Namespace, on_shot: OnShot) -> int:
     device = find_device()
     checkpoint = contest_checkpoint(asked.model, asked.random_weights, device.kind == "cuda")
     stock = open_stock(checkpoint, asked.random_weights, device.kind)
-    chosen = plan(device, checkpoint, parts_of(stock), "none")
+    chosen = plan_memory(device, checkpoint, model_sizes(stock), "none")
     if not chosen.single_unet and chosen.device == "cpu":
         chosen = replace(chosen, dtype="float32")
     steps = asked.steps or checkpoint.num_inference_steps
@@ -81,7 +81,7 @@ def _hold(asked: argparse.Namespace, on_shot: OnShot) -> int:
     params = VideoParams(seed=0, num_frames=asked.frames)
 
     def at(speed: Speed) -> VideoParams:
-        return filled(replace(params, speed=speed), checkpoint, chosen.decode_chunk_size)
+        return with_defaults(replace(params, speed=speed), checkpoint, chosen.decode_chunk_size)
 
     image = _photo(checkpoint.sizes, params)
     settle(stock, chosen)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from svd_core.benchmarks.vs_diffusers.timing import Shot
 from svd_core.benchmarks.vs_diffusers.variants import Contestant
-from svd_core.engine.pipeline_loader import release
+from svd_core.engine.pipeline_loader import empty_cache
 
 OnShot = Callable[[str, Shot], None]
 """Called with the contestant's name and its clip."""
@@ -71,7 +71,7 @@ class Rounds:
             self.on_shot(one.name, shot)
         if one.name in self.failed:  # not before the error is gone, which holds on to its tensors
             gc.collect()
-            release()
+            empty_cache()
 
 
 def last_line(error: BaseException) -> str:

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from svd_core.checkpoints.eta import Pace
-from svd_core.engine.optimizations.schedulers import sampling
-from svd_core.engine.sampling import decode
+from svd_core.checkpoints.eta import ProgressEstimator
+from svd_core.engine.optimizations.schedulers import use_scheduler
+from svd_core.engine.sampling import decode_latents
 from svd_core.params import VideoParams
 from svd_core.types import Frames
 
@@ -73,7 +73,7 @@ def shoot(pipeline: Any, ours: bool, image: Image.Image, params: VideoParams, de
         pipeline.unet.register_forward_pre_hook(encoded),
         pipeline.unet.register_forward_hook(answered, with_kwargs=True),
     ]
-    at_speed = nullcontext() if params.speed == "exact" else sampling(pipeline, params)
+    at_speed = nullcontext() if params.speed == "exact" else use_scheduler(pipeline, params)
     try:
         with at_speed:
             latents = pipeline(
@@ -106,8 +106,12 @@ def shoot(pipeline: Any, ours: bool, image: Image.Image, params: VideoParams, de
 
 
 def _our_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
-    pace = Pace(num_steps=1, num_frames=params.num_frames or 1, on_cpu=latents.device.type == "cpu")
-    return decode(pipeline.vae, latents[0], params.decode_chunk_size or 1, pace, lambda _: None)
+    estimator = ProgressEstimator(
+        num_steps=1, num_frames=params.num_frames or 1, on_cpu=latents.device.type == "cpu"
+    )
+    return decode_latents(
+        pipeline.vae, latents[0], params.decode_chunk_size or 1, estimator, lambda _: None
+    )
 
 
 @torch.no_grad()

@@ -10,10 +10,10 @@ import torch
 
 from svd_core.benchmarks.random_models import twin
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.checkpoints.speed_modes import GUIDED
+from svd_core.checkpoints.speed_modes import GUIDED_SIGMAS
 from svd_core.engine.optimizations.guidance import Guidance
-from svd_core.engine.optimizations.registry import paying, quicken
-from svd_core.engine.optimizations.schedulers import levels
+from svd_core.engine.optimizations.registry import apply_optimizations, optimizations_for
+from svd_core.engine.optimizations.schedulers import sigma_range
 from svd_core.engine.optimizations.torch_compile import can_compile, compile_blocks
 from svd_core.engine.pipeline_loader import place
 from svd_core.params import Speed
@@ -67,12 +67,12 @@ def contestants(
 
     def ready(names: list[str]) -> Callable[[], Any]:
         def prepare() -> Any:
-            quicken(plain(), names)
+            apply_optimizations(plain(), names)
             return plain()
 
         return prepare
 
-    fast = paying(plan)
+    fast = optimizations_for(plan)
     found = [Contestant(STOCK, lambda: stock), Contestant(OURS, ready(fast), our_decoding=True)]
     absent = []
     if compiled and not can_compile():
@@ -81,7 +81,7 @@ def contestants(
         ours_compiled = f"{OURS}, compiled"
         found.append(Contestant(COMPILED, stock_compiled, compiled=True))
         found.append(Contestant(ours_compiled, in_blocks, our_decoding=True, compiled=True))
-    if levels(stock.scheduler)[0] < GUIDED[0]:
+    if sigma_range(stock.scheduler)[0] < GUIDED_SIGMAS[0]:
         found.append(Contestant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
     if each:
         found += [Contestant(f"only {name}", ready([name])) for name in fast]

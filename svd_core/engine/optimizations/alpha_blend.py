@@ -1,4 +1,4 @@
-"""The blend of what a layer says of each frame and of the whole clip (`AlphaBlender`), as a number.
+"""`AlphaBlender` of spatial and temporal output as one linear interpolation.
 
 Stock builds the factor from tensors at every call and blends in three passes over the picture. The
 factor is a weight, so it is the same at every call: this pipeline marks no frame as a still image,
@@ -23,7 +23,7 @@ def temporal_share(blender: Any) -> float:
     return float(share)
 
 
-def one_pass_blend(layer: Any) -> Forward | None:
+def blend_in_one_pass(layer: Any) -> Forward | None:
     """`torch.lerp`, or what it comes to: one of the halves as it is."""
     if not isinstance(layer, AlphaBlender):
         return None

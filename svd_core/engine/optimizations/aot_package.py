@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svd_core.checkpoints.speed_modes import AheadOfTime, SpeedUps
-from svd_core.engine.optimizations.torch_compile import Kind
+from svd_core.checkpoints.speed_modes import AccelerationConfig, AheadOfTime
+from svd_core.engine.optimizations.torch_compile import CompileKey
 
 SCALE = 8
 """Pixels to a place of the latents, in SVD's VAE."""
@@ -36,14 +36,14 @@ Question = tuple[Tensor, Tensor, Tensor, Tensor]
 """What the UNet is asked: noisy latents beside the photo's, timestep, token, and ids."""
 
 
-def use_package(unet: Any, kind: Kind, wanted: SpeedUps) -> None:
+def use_package(unet: Any, kind: CompileKey, wanted: AccelerationConfig) -> None:
     """Let `unet`, rewritten and placed, with a `Guidance` as its forward, answer for clips of
     `kind` by a package, if there is one or one is wanted. What goes wrong is a sentence in the log.
     """
     tools, folder = wanted.ahead, wanted.folder
     if tools is None or folder is None or wanted.compile == "off" or kind.plan.offload != "none":
         return
-    package = folder / f"{kind.mark()}.package"
+    package = folder / f"{kind.cache_key()}.package"
     try:
         if wanted.compile == "on" and not package.exists():
             _make(unet, kind, tools, package)
@@ -60,7 +60,7 @@ def drop_package(unet: Any) -> None:
         guidance.forward = guidance.forward.usual
 
 
-def question(unet: Any, kind: Kind, device: Any) -> Question:
+def question(unet: Any, kind: CompileKey, device: Any) -> Question:
     """One of the shapes and dtypes that are asked for clips of `kind`, of random numbers."""
     halves = 2 if kind.guided and not kind.plan.split_guidance else 1
     width, height = (side // SCALE for side in kind.size)
@@ -77,7 +77,7 @@ def question(unet: Any, kind: Kind, device: Any) -> Question:
     )
 
 
-def exported(unet: Any, kind: Kind) -> Any:
+def exported(unet: Any, kind: CompileKey) -> Any:
     """The graph of `unet` for clips of `kind`."""
     guidance = unet.forward
     unet.forward = guidance.forward
@@ -133,7 +133,7 @@ class Packaged:
         )
 
 
-def _make(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
+def _make(unet: Any, kind: CompileKey, tools: AheadOfTime, package: Path) -> None:
     """Write the package, whole or not at all, and not if it computes something else."""
 
     def write() -> None:
@@ -147,11 +147,11 @@ def _make(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
 
     package.parent.mkdir(parents=True, exist_ok=True)
     log.warning("The UNet is compiled ahead of time, which takes minutes.")
-    tools.borrow(write)
+    tools.run_on_gpu(write)
 
 
 @torch.no_grad()
-def _check(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
+def _check(unet: Any, kind: CompileKey, tools: AheadOfTime, package: Path) -> None:
     asked = question(unet, kind, unet.device)
     (usual,), (found,) = (
         forward(*asked, False) for forward in (unet.forward.forward, _loaded(unet, tools, package))
@@ -161,7 +161,7 @@ def _check(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
         raise ArithmeticError(f"compiled, it answers otherwise ({off:.1%} off)")
 
 
-def _attach(unet: Any, kind: Kind, tools: AheadOfTime, package: Path) -> None:
+def _attach(unet: Any, kind: CompileKey, tools: AheadOfTime, package: Path) -> None:
     compiled, guidance = _loaded(unet, tools, package), unet.forward
     like = question(unet, kind, "meta")
     guidance.forward = Packaged(guidance.forward, compiled, like, package)

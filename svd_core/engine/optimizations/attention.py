@@ -1,4 +1,4 @@
-"""Self-attention with one product for queries, keys and values, and no division by one.
+"""Fused QKV self-attention: one matrix product for queries, keys and values.
 
 Stock (`AttnProcessor2_0`) multiplies by three matrices that read the same input, and divides the
 result by `rescale_output_factor`, which is 1: a pass over the whole picture for nothing. Which
@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from svd_core.engine.optimizations.patching import Forward
 
 
-def joined_self_attention(layer: Any) -> Forward | None:
+def fused_qkv_attention(layer: Any) -> Forward | None:
     """A forward of plain self-attention on tokens (batch, places, channels)."""
     if not isinstance(layer, Attention) or layer.is_cross_attention:
         return None

@@ -1,4 +1,4 @@
-"""Attention backend selection by a probe on the card: run once, checked against float32, timed.
+"""Attention backend selection by a probe on the GPU: checked against float32, then timed.
 
 Which of torch's backends for scaled dot-product attention is fastest, or works at all, depends on
 the GPU and the versions of torch and cuDNN. Each candidate runs once at SVD-XT's two shapes. One
@@ -87,7 +87,9 @@ class Probe:
         begun = self.clock()
         seconds: dict[SDPBackend, float] = {}
         try:
-            cases = [Case.of(tokens(shape, self.device, self.dtype)) for shape in self.shapes]
+            cases = [
+                Case.from_shape(tokens(shape, self.device, self.dtype)) for shape in self.shapes
+            ]
             for backend in self.candidates:
                 if seconds and self.clock() - begun >= LIMIT_S:
                     break
@@ -129,7 +131,7 @@ class Case:
     expected: Tensor
 
     @classmethod
-    def of(cls, inputs: Tensor) -> "Case":
+    def from_shape(cls, inputs: Tensor) -> "Case":
         q, k, v = inputs
         last = inputs.shape[-2] - 1
         some = torch.linspace(0, last, min(QUERIES, last + 1), device=q.device).round().long()
@@ -175,28 +177,28 @@ def attention_backends(device: str, dtype: str, folder: Path | None) -> tuple[SD
     if not torch.cuda.is_available():
         return UNPROBED
     card = card_key(device, dtype)
-    kept = read_kept(folder)
+    kept = read_cached(folder)
     names = kept.get(card)
     if names is None:
-        found = _probed(device, dtype, card, folder)
+        found = _run_probe(device, dtype, card, folder)
         torch.cuda.empty_cache()
         if found is None:
             return UNPROBED
         names = [backend.name for backend in found]
         if names:  # else something was wrong with the card itself
-            keep(folder, kept | {card: names})
+            write_cache(folder, kept | {card: names})
     return (*(SDPBackend.__members__[name] for name in names), SDPBackend.MATH)
 
 
-def _probed(
+def _run_probe(
     device: str, dtype: str, card: str, folder: Path | None
 ) -> tuple[SDPBackend, ...] | None:
     """What `Probe.run` finds, without backends that ended an earlier process: else a supervisor
     would start one after the other for nothing."""
-    tried = read_kept(folder, UNFINISHED).get(card, [])
+    tried = read_cached(folder, UNFINISHED).get(card, [])
 
     def on_try(backend: SDPBackend) -> None:
-        keep(folder, {card: [*tried, backend.name]}, UNFINISHED)
+        write_cache(folder, {card: [*tried, backend.name]}, UNFINISHED)
 
     found = Probe(
         device,
@@ -219,7 +221,7 @@ def card_key(device: str, dtype: str) -> str:
     return f"{name} {capability}, torch {torch.__version__}, cuDNN {cudnn}, {dtype}"
 
 
-def read_kept(folder: Path | None, name: str = NAME) -> dict[str, list[str]]:
+def read_cached(folder: Path | None, name: str = NAME) -> dict[str, list[str]]:
     """What was kept, without entries that this version could not have written."""
     if folder is None:
         return {}
@@ -231,7 +233,7 @@ def read_kept(folder: Path | None, name: str = NAME) -> dict[str, list[str]]:
     return {card: names for card, names in entries if _is_order(names)}
 
 
-def keep(folder: Path | None, entries: dict[str, list[str]], name: str = NAME) -> None:
+def write_cache(folder: Path | None, entries: dict[str, list[str]], name: str = NAME) -> None:
     if folder is None:
         return
     with suppress(OSError):  # then the next start probes again

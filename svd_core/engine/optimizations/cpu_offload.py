@@ -1,4 +1,4 @@
-"""Model offload that moves weights one way only.
+"""One-way CPU offload: weights are copied to the GPU and dropped there, never copied back.
 
 Stock has each model come to the GPU when it is called, and go back to make room for the next. What
 goes back is what came, so here the weights themselves stay where they wait, a copy works, and going
@@ -15,7 +15,7 @@ from accelerate.hooks import CpuOffload, UserCpuOffloadHook, add_hook_to_module
 from accelerate.utils.memory import clear_device_cache
 
 
-class Waiting(CpuOffload):  # type: ignore[misc]
+class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]
     """Accelerate's hook, for a model whose weights nobody changes while copies of them work."""
 
     def __init__(self, device: torch.device) -> None:
@@ -55,11 +55,12 @@ class Waiting(CpuOffload):  # type: ignore[misc]
         return super().pre_forward(module, *args, **kwargs)
 
 
-def let_wait(hooks: Sequence[UserCpuOffloadHook]) -> list[UserCpuOffloadHook]:
-    """Put `Waiting` in the place of Accelerate's own, each of which sends all others away."""
+def use_one_way_offload(hooks: Sequence[UserCpuOffloadHook]) -> list[UserCpuOffloadHook]:
+    """Replace Accelerate's hooks by `OneWayCpuOffload`; stock's hooks send all
+    others away."""
     ours: list[UserCpuOffloadHook] = []
     for hook in hooks:
-        waiting = Waiting(hook.hook.execution_device)
+        waiting = OneWayCpuOffload(hook.hook.execution_device)
         add_hook_to_module(hook.model, waiting)
         ours.append(UserCpuOffloadHook(hook.model, waiting))
     for hook in ours:

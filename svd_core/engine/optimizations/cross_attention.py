@@ -1,4 +1,4 @@
-"""Cross-attention over one token is a constant: softmax of a single logit is 1.
+"""Cross-attention over a single token is constant, since softmax of one logit is 1.
 
 The photo is the only token SVD's UNet looks at, in 32 layers for SVD-XT. Whatever the query, the
 answer is `to_out(to_v(token))`, one vector for each row of the batch (Qualcomm's MobileVD leaves
@@ -14,7 +14,7 @@ from torch import Tensor
 from svd_core.engine.optimizations.patching import Forward
 
 
-def one_token(layer: Any) -> Forward | None:
+def single_token_cross_attention(layer: Any) -> Forward | None:
     """A forward of cross-attention that does not ask for the query when there is one token."""
     if not isinstance(layer, Attention) or not layer.is_cross_attention:
         return None

@@ -1,4 +1,4 @@
-"""Stock's pipeline without what it does on the wrong device.
+"""`StableVideoDiffusionPipeline` without needless transfers and synchronizations.
 
 Beside the GPU it blurs and shrinks the photo for the image encoder on the CPU, a tenth of a second,
 and twice a step it asks a tensor on the GPU whether there is guidance at all, and waits for that.
@@ -14,8 +14,8 @@ from accelerate.hooks import UserCpuOffloadHook
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs
 from torch import Tensor
 
-from svd_core.engine.optimizations.cpu_offload import let_wait
-from svd_core.engine.optimizations.source_guard import trusted
+from svd_core.engine.optimizations.cpu_offload import use_one_way_offload
+from svd_core.engine.optimizations.source_guard import if_supported
 
 _THEIRS: Any = theirs
 _STOCK: Any = theirs.StableVideoDiffusionPipeline
@@ -29,13 +29,13 @@ STOCK: Mapping[Callable[..., Any], str] = {
 }
 """What is relied on here; see `source_guard.STOCK`."""
 
-SEEN = (224, 224)
+CLIP_SIZE = (224, 224)
 """Height and width of what CLIP looks at."""
 
 
 def pipeline_class() -> Any:
     """`SvdPipeline`; stock's own, with a warning, where that is not what it was."""
-    return SvdPipeline if trusted(["pipeline"], STOCK) else _STOCK
+    return SvdPipeline if if_supported(["pipeline"], STOCK) else _STOCK
 
 
 class SvdPipeline(_STOCK):  # type: ignore[misc]
@@ -53,18 +53,18 @@ class SvdPipeline(_STOCK):  # type: ignore[misc]
 
     def enable_model_cpu_offload(self, *given: Any, **more: Any) -> None:
         super().enable_model_cpu_offload(*given, **more)
-        self._all_hooks = let_wait(self._all_hooks)
+        self._all_hooks = use_one_way_offload(self._all_hooks)
 
     def _encode_image(self, image: Any, device: torch.device | str, *more: Any) -> Tensor:
         if torch.device(device).type == "cuda":
-            image = small(self.video_processor, image, device)
+            image = resize_for_clip(self.video_processor, image, device)
         embeddings: Tensor = super()._encode_image(image, device, *more)
         return embeddings
 
 
-def small(processor: Any, image: Any, device: torch.device | str) -> Tensor:
+def resize_for_clip(processor: Any, image: Any, device: torch.device | str) -> Tensor:
     """What stock makes of a PIL image before CLIP's own preprocessing: (1, 3, *SEEN) in 0..1, made
     on `device`. In double precision, since convolutions of floats on CUDA may round as TF32."""
     pixels = processor.numpy_to_pt(processor.pil_to_numpy(image)).to(device, torch.float64)
-    shrunk: Tensor = _THEIRS._resize_with_antialiasing(pixels * 2 - 1, SEEN)
+    shrunk: Tensor = _THEIRS._resize_with_antialiasing(pixels * 2 - 1, CLIP_SIZE)
     return ((shrunk + 1) / 2).float().cpu()

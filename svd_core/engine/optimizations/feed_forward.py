@@ -1,4 +1,4 @@
-"""Feed-forwards over some tokens at a time: the widest numbers of a step never lie there all.
+"""Chunked feed-forward: bounds the memory of the widest activations of a step.
 
 Stock writes the hidden numbers of all tokens at once, eight times as many as come in; that is the
 peak of a step. A feed-forward looks at one token at a time, so slices give the same. (Stock's own
@@ -14,13 +14,13 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor
 
 from svd_core.engine.optimizations.patching import Forward
-from svd_core.engine.optimizations.sequential_offload import resident
+from svd_core.engine.optimizations.sequential_offload import keep_weights_resident
 
 HIDDEN = 2**27
 """Numbers of one slice: a quarter of a gigabyte in half precision, ample work for a GPU."""
 
 
-def sliced(layer: Any) -> Forward | None:
+def chunked_feed_forward(layer: Any) -> Forward | None:
     """A forward of feed-forward `layer` in slices; a small input is one slice."""
     if not isinstance(layer, FeedForward) or not isinstance(layer.net[0], GEGLU):
         return None
@@ -34,7 +34,7 @@ def sliced(layer: Any) -> Forward | None:
             whole: Tensor = stock(x)
             return whole
         out = x.new_empty(len(tokens), last.out_features)
-        with resident(layer):
+        with keep_weights_resident(layer):
             for some, there in zip(torch.split(tokens, step), torch.split(out, step), strict=True):
                 there.copy_(stock(some))
         return out.view(*x.shape[:-1], last.out_features)

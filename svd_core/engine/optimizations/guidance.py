@@ -1,4 +1,4 @@
-"""The UNet's forward as the pipeline calls it: both halves of a guided step at once, or apart."""
+"""Classifier-free guidance: both halves of a step in one batch, or one after the other."""
 
 import math
 from collections.abc import Callable, Sequence

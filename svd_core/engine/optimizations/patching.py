@@ -1,4 +1,4 @@
-"""The rewrites of a pipeline: put on layer by layer, and taken off again.
+"""Patching of layers: replaces the forward of a layer, and restores it.
 
 A rewrite looks at one layer and answers with a forward that computes the same from the same
 weights, or with None. The layer keeps its parameters, so the state dict stays as it is. Weights
@@ -16,7 +16,7 @@ Rewrite = Callable[[Any], Forward | None]
 
 
 @dataclass(frozen=True)
-class Rewritten:
+class PatchedForward:
     """A forward in the place of the stock one, and the name of the rewrite it comes from."""
 
     name: str
@@ -26,7 +26,7 @@ class Rewritten:
         return self.forward(*args, **kwargs)
 
 
-def put_on(model: nn.Module, rewrites: Iterable[tuple[str, Rewrite]]) -> dict[str, int]:
+def patch(model: nn.Module, rewrites: Iterable[tuple[str, Rewrite]]) -> dict[str, int]:
     """Give every layer of `model` the first forward that one of `rewrites` has for it.
 
     Returns how many layers each rewrite changed. A layer that is rewritten already is left alone.
@@ -35,28 +35,28 @@ def put_on(model: nn.Module, rewrites: Iterable[tuple[str, Rewrite]]) -> dict[st
     for name, rewrite in rewrites:
         counts[name] = 0
         for layer in model.modules():
-            forward = None if _is_rewritten(layer) else rewrite(layer)
+            forward = None if _is_patched(layer) else rewrite(layer)
             if forward is not None:
-                layer.forward = Rewritten(name, forward)
+                layer.forward = PatchedForward(name, forward)
                 counts[name] += 1
     return counts
 
 
-def take_off(model: nn.Module) -> None:
+def unpatch(model: nn.Module) -> None:
     """Give every layer of `model` its stock forward back. No hooks may be on it."""
-    for layer in rewritten(model):
+    for layer in patched_layers(model):
         del layer.forward
 
 
-def rewritten(model: nn.Module) -> Iterator[nn.Module]:
-    return (layer for layer in model.modules() if _is_rewritten(layer))
+def patched_layers(model: nn.Module) -> Iterator[nn.Module]:
+    return (layer for layer in model.modules() if _is_patched(layer))
 
 
-def rewritten_by(layer: nn.Module) -> str | None:
+def patch_name(layer: nn.Module) -> str | None:
     """Name of the rewrite that `layer` has, None for a stock one."""
     forward = vars(layer).get("forward")
-    return forward.name if isinstance(forward, Rewritten) else None
+    return forward.name if isinstance(forward, PatchedForward) else None
 
 
-def _is_rewritten(layer: nn.Module) -> bool:
-    return rewritten_by(layer) is not None
+def _is_patched(layer: nn.Module) -> bool:
+    return patch_name(layer) is not None

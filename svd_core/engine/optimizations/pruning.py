@@ -1,4 +1,4 @@
-"""Hidden units of a feed-forward that add nothing are left out, as are inputs nobody reads.
+"""Pruned feed-forward: leaves out hidden units whose weights are zero.
 
 A GEGLU unit adds `out * value * gelu(gate)`. It adds zero to every token where its column of the
 last layer is zero, or its row and bias of value or of gate, gelu(0) being 0. Inputs that no unit
@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.engine.optimizations.patching import Forward
 
-WORTH = 0.8
+MIN_SHARE = 0.8
 """Share of units in use from which on gathering weights costs more than it saves."""
 
 SLICE = 2**17
@@ -24,7 +24,7 @@ SLICE = 2**17
 a core of today has to itself."""
 
 
-def used_units(layer: Any) -> Forward | None:
+def pruned_feed_forward(layer: Any) -> Forward | None:
     """A forward of feed-forward `layer` over the units in use, if many are not."""
     if not isinstance(layer, FeedForward) or not isinstance(layer.net[0], GEGLU):
         return None
@@ -33,7 +33,7 @@ def used_units(layer: Any) -> Forward | None:
     value, gate = (_rows(half) for half in _halves(into))
     units = (value & gate & (out_of.weight != 0).any(dim=0)).nonzero().flatten()
     hidden = out_of.in_features
-    if len(units) > WORTH * hidden or not len(units):
+    if len(units) > MIN_SHARE * hidden or not len(units):
         return None
     rows = torch.cat([units, units + hidden])
     inputs = (into.weight[rows] != 0).any(dim=0).nonzero().flatten()

@@ -1,4 +1,4 @@
-"""A residual block over one clip: temporal convolution as a flat one, blend and residual in one.
+"""Temporal residual blocks over a whole clip with flat convolutions and a fused blend.
 
 Replaces the temporal half of `SpatioTemporalResBlock`. A Conv3d with a kernel of 3x1x1 mixes frames
 and leaves places alone, so over a clip seen as a picture of `frames` rows and `height * width`
@@ -18,7 +18,7 @@ from svd_core.engine.optimizations.alpha_blend import temporal_share
 from svd_core.engine.optimizations.patching import Forward
 
 
-def flat_temporal_half(layer: Any) -> Forward | None:
+def fused_temporal_resblock(layer: Any) -> Forward | None:
     """A forward of a block whose temporal half keeps its number of channels."""
     if not isinstance(layer, SpatioTemporalResBlock):
         return None

@@ -1,4 +1,4 @@
-"""A residual block on single pictures (`ResnetBlock2D`) without its division by one.
+"""`ResnetBlock2D` without its division by one.
 
 Stock divides by `output_scale_factor`, which is 1, in a pass of its own; activations here are in
 place, which saves the processor from touching fresh memory.
@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from svd_core.engine.optimizations.patching import Forward
 
 
-def undivided(layer: Any) -> Forward | None:
+def resnet_without_division(layer: Any) -> Forward | None:
     """A forward of a plain block, which neither scales nor resizes."""
     if not isinstance(layer, ResnetBlock2D) or layer.time_embedding_norm != "default":
         return None

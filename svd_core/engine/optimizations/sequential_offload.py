@@ -1,4 +1,4 @@
-"""Sequential CPU offload without repeated transfers: weights stay resident across several calls.
+"""Sequential CPU offload without repeated transfers: weights stay for several calls.
 
 Accelerate brings the weights of a layer for each call and drops them afterwards. A layer that is
 called slice by slice would have them brought for every slice. Outside of sequential offload
@@ -14,7 +14,7 @@ from accelerate.utils.modeling import has_offloaded_params
 
 
 @contextmanager
-def resident(*layers: Any) -> Iterator[None]:
+def keep_weights_resident(*layers: Any) -> Iterator[None]:
     """Bring the weights of `layers` once, and drop them at the end, whatever happens inside."""
     if torch.compiler.is_compiling():  # only blocks that are not offloaded are compiled
         yield

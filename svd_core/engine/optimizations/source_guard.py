@@ -1,4 +1,4 @@
-"""What the rewrites take for granted: that diffusers computes as it did when they were compared.
+"""Source guard: the optimizations apply only to the diffusers sources they were compared with.
 
 Sources, not version numbers, decide: a new version that leaves these functions alone is fine, and
 so is an old one. Anything else falls back on the stock layers, with a sentence in the log.
@@ -51,12 +51,12 @@ STOCK: Mapping[Callable[..., Any], str] = {
 log = logging.getLogger(__name__)
 
 
-def changed(functions: Mapping[Callable[..., Any], str] = STOCK) -> list[str]:
+def changed_sources(functions: Mapping[Callable[..., Any], str] = STOCK) -> list[str]:
     """Names of `functions` whose source is another than it was, or cannot be read."""
-    return [f.__qualname__ for f, known in functions.items() if fingerprint(f) != known]
+    return [f.__qualname__ for f, known in functions.items() if source_hash(f) != known]
 
 
-def fingerprint(function: Callable[..., Any]) -> str:
+def source_hash(function: Callable[..., Any]) -> str:
     """The first 16 digits of the SHA-256 of a function's source; empty where there is no source."""
     try:
         source = inspect.getsource(function)
@@ -65,9 +65,11 @@ def fingerprint(function: Callable[..., Any]) -> str:
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
-def trusted(names: Iterable[str], functions: Mapping[Callable[..., Any], str] = STOCK) -> list[str]:
+def if_supported(
+    names: Iterable[str], functions: Mapping[Callable[..., Any], str] = STOCK
+) -> list[str]:
     """`names` of rewrites; none, with a warning, where diffusers is not what they were made for."""
-    found = changed(functions)
+    found = changed_sources(functions)
     if not found:
         return list(names)
     log.warning(

@@ -1,4 +1,4 @@
-"""Blocks of the UNet compiled by torch: the first clip takes minutes, every later step less.
+"""Regional `torch.compile` of UNet blocks: slow for the first clip, faster for every later one.
 
 Regional: not the UNet as a whole is compiled, but its blocks one by one, as they have been
 rewritten, since many of them are of one kind and share the work. Shapes are static, so each size of
@@ -22,14 +22,14 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 
 from svd_core import __version__
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import Size
-from svd_core.engine.optimizations.patching import Rewritten, rewritten_by
+from svd_core.engine.optimizations.patching import PatchedForward, patch_name
 from svd_core.params import Speed, VideoParams
 
 BLOCKS = (SpatioTemporalResBlock, TransformerSpatioTemporalModel)
 
-VARIANTS = 64
+MAX_VARIANTS = 64
 """Of one block's code that torch may keep: SVD has blocks of four widths, at four sizes, with one
 half of a guided step or both. Beyond its own limit of 8 it would give up without a word."""
 
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class CompileKey:
     """Of clips, for which the same is compiled. `model`: name and weights, as what is silent
     depends on them."""
 
@@ -51,7 +51,9 @@ class Kind:
     speed: Speed
 
     @classmethod
-    def of(cls, model: str, plan: MemoryPlan, size: Size, params: VideoParams) -> "Kind":
+    def from_request(
+        cls, model: str, plan: MemoryPlan, size: Size, params: VideoParams
+    ) -> "CompileKey":
         """That of a clip of `params`, of which none that tell kinds apart may be None."""
         assert params.num_frames is not None
         assert params.max_guidance_scale is not None
@@ -65,7 +67,7 @@ class Kind:
             speed=params.speed,
         )
 
-    def mark(self) -> str:
+    def cache_key(self) -> str:
         """Short hash of it, and of all on this machine that it depends on."""
         here = torch.cuda.get_device_name() if self.plan.device == "cuda" else platform.machine()
         made_by = torch.__version__, diffusers.__version__, __version__, here
@@ -81,16 +83,16 @@ def compile_blocks(unet: Any, backend: Any = "inductor", strict: bool = False) -
     """
     torch._dynamo.reset()
     dynamo: Any = torch._dynamo.config
-    dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS)
+    dynamo.recompile_limit = max(dynamo.recompile_limit, MAX_VARIANTS)
     dynamo.suppress_errors = not strict
     found: list[Any] = [
         layer
         for layer in unet.modules()
-        if isinstance(layer, BLOCKS) and rewritten_by(layer) not in ("silent", NAME)
+        if isinstance(layer, BLOCKS) and patch_name(layer) not in ("silent", NAME)
     ]
     for layer in found:
         forward = torch.compile(layer.forward, dynamic=False, backend=backend)
-        layer.forward = Rewritten(NAME, forward)
+        layer.forward = PatchedForward(NAME, forward)
     return len(found)
 
 
@@ -100,10 +102,11 @@ def forget_blocks() -> None:
         torch._dynamo.reset()
 
 
-class Compiled:
-    """What has been compiled on this machine, as the operator wants it; see `SpeedUps`."""
+class CompileCache:
+    """What has been compiled on this machine, as the operator wants it; see
+    `AccelerationConfig`."""
 
-    def __init__(self, wanted: SpeedUps) -> None:
+    def __init__(self, wanted: AccelerationConfig) -> None:
         self._setting = wanted.compile
         self._folder = None if wanted.ahead else wanted.folder
         if self._folder is None or self._setting == "off":
@@ -116,22 +119,22 @@ class Compiled:
         # Torch reads it before it compiles for the first time.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(self._folder / "torch"))
 
-    def wanted(self, kind: Kind) -> bool:
+    def is_wanted(self, kind: CompileKey) -> bool:
         """Whether blocks are to be compiled for clips of that kind."""
         if self._folder is None or self._setting == "off" or kind.plan.offload == "sequential":
             return False
-        return self._setting == "on" or self.had(kind)
+        return self._setting == "on" or self.is_cached(kind)
 
-    def had(self, kind: Kind) -> bool:
+    def is_cached(self, kind: CompileKey) -> bool:
         """Whether such a clip was made before, here or by an earlier process."""
-        return self._folder is not None and (self._folder / kind.mark()).exists()
+        return self._folder is not None and (self._folder / kind.cache_key()).exists()
 
-    def note(self, kind: Kind) -> None:
+    def mark_cached(self, kind: CompileKey) -> None:
         """Such a clip has been made: the next one finds all compiled."""
         assert self._folder is not None
         with suppress(OSError):  # then it is compiled once more
             self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / kind.mark()).touch()
+            (self._folder / kind.cache_key()).touch()
 
 
 def can_compile() -> bool:

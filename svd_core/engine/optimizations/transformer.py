@@ -1,4 +1,4 @@
-"""The spatio-temporal transformer on tokens that stay where they are.
+"""Spatio-temporal transformer that keeps its tokens in one memory layout.
 
 Replaces `TransformerSpatioTemporalModel` and the two kinds of blocks inside. Stock turns all tokens
 from (frame, place) to (place, frame) for each temporal block and back; only its attention over
@@ -15,10 +15,10 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from torch import Tensor
 
 from svd_core.engine.optimizations.patching import Forward
-from svd_core.engine.optimizations.zero_branches import adds_nothing
+from svd_core.engine.optimizations.zero_branches import is_zero_branch
 
 
-def still_tokens(layer: Any) -> Forward | None:
+def transformer_in_token_layout(layer: Any) -> Forward | None:
     """A forward of a transformer whose temporal blocks are as wide as its spatial ones."""
     if isinstance(layer, BasicTransformerBlock):
         plain = layer.norm_type == "layer_norm" and layer.pos_embed is None
@@ -68,11 +68,11 @@ def _temporal_block(block: Any, x: Tensor, context: Tensor) -> Tensor:
     """`x`: (clips, frames, places, channels), which may be written over; `context`: (clips, tokens,
     channels)."""
     x = _add(block.ff_in, block.norm_in, x)
-    if not adds_nothing(block.attn1):
+    if not is_zero_branch(block.attn1):
         turned = block.norm1(x).transpose(1, 2)  # (clips, places, frames, channels)
         seen = block.attn1(turned.flatten(0, 1))
         x += seen.view(*turned.shape[:2], *seen.shape[1:]).transpose(1, 2)
-    if not adds_nothing(block.attn2):
+    if not is_zero_branch(block.attn2):
         clips, frames, places, _ = x.shape
         asking = block.norm2(x[:, :1, :1]) if context.shape[1] == 1 else block.norm2(x)
         x += block.attn2(asking.flatten(1, 2), encoder_hidden_states=context).view(
@@ -82,14 +82,14 @@ def _temporal_block(block: Any, x: Tensor, context: Tensor) -> Tensor:
 
 
 def _self_attention(block: Any, x: Tensor) -> Tensor:
-    if adds_nothing(block.attn1):
+    if is_zero_branch(block.attn1):
         return x
     out: Tensor = x + block.attn1(block.norm1(x))
     return out
 
 
 def _cross_attention(block: Any, x: Tensor, context: Tensor) -> Tensor:
-    if adds_nothing(block.attn2):
+    if is_zero_branch(block.attn2):
         return x
     asking = x[:, :1] if context.shape[1] == 1 else x
     out: Tensor = x + block.attn2(block.norm2(asking), encoder_hidden_states=context)
@@ -97,7 +97,7 @@ def _cross_attention(block: Any, x: Tensor, context: Tensor) -> Tensor:
 
 
 def _add(feed_forward: Any, norm: Any, x: Tensor) -> Tensor:
-    if adds_nothing(feed_forward):
+    if is_zero_branch(feed_forward):
         return x
     out: Tensor = feed_forward(norm(x))
     out += x

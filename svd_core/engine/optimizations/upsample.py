@@ -1,4 +1,4 @@
-"""A picture doubled and then convolved, as four small convolutions of what there was before.
+"""Upsampling and convolution folded into four small convolutions of the input.
 
 Replaces `Upsample2D`. Doubled, a window of 3x3 pixels shows only 2x2 different ones, so that its
 kernel comes to 2x2 sums of weights: one kernel for each of the four places in a doubled pixel. That
@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from svd_core.engine.optimizations.patching import Forward
 
 
-def folded(layer: Any) -> Forward | None:
+def folded_upsample(layer: Any) -> Forward | None:
     """A forward of a layer that doubles by repeating pixels, and convolves 3x3."""
     if not isinstance(layer, Upsample2D) or layer.norm is not None or not layer.interpolate:
         return None

@@ -1,4 +1,4 @@
-"""Decoding a whole clip in little memory, with the pixels of decoding all frames at once.
+"""Chunked VAE decode with the pixels of decoding all frames at once.
 
 Stock saves memory by decoding some frames at a time, which changes every pixel: the norms of the
 temporal layers look at all frames they are given. Here only layers that see one frame go frame by
@@ -18,9 +18,9 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.engine.optimizations.patching import Forward, rewritten_by
+from svd_core.engine.optimizations.patching import Forward, patch_name
 from svd_core.engine.optimizations.resblocks import over_frames
-from svd_core.engine.optimizations.sequential_offload import resident
+from svd_core.engine.optimizations.sequential_offload import keep_weights_resident
 from svd_core.engine.optimizations.upsample import empty_as
 
 FrameLayer = Callable[[Tensor], Tensor]
@@ -31,7 +31,7 @@ ROWS_BYTES = 2**28
 
 
 @contextmanager
-def frames_at_once(decoder: Any, count: int, on_share: OnShare) -> Iterator[None]:
+def chunked_decode(decoder: Any, count: int, on_share: OnShare) -> Iterator[None]:
     """Let `decoder`, a `TemporalDecoder`, take `count` frames at a time through what sees only one.
 
     `on_share` hears what share of the work is about done; what it raises comes out.
@@ -54,10 +54,10 @@ def _forward(decoder: Any, count: int, on_share: OnShare) -> Forward:
         sizes = list(_sizes(stages))
         for number, (layers, temporal) in enumerate(stages):
             behind, own = sum(sizes[:number]) / sum(sizes), sizes[number] / sum(sizes)
-            with resident(*_modules(layers)):
+            with keep_weights_resident(*_modules(layers)):
                 sample = _frame_by_frame(layers, sample, count, _after(behind, own, on_share))
             if temporal is not None:
-                with resident(temporal.temporal_res_block, temporal.time_mixer):
+                with keep_weights_resident(temporal.temporal_res_block, temporal.time_mixer):
                     _over_the_clip(temporal, sample)
         clip = sample.transpose(0, 1)[None]
         out: Tensor = decoder.time_conv_out(clip)[0].transpose(0, 1)
@@ -127,7 +127,7 @@ def _frame_by_frame(layers: list[FrameLayer], x: Tensor, count: int, on_part: On
 def _over_the_clip(layer: Any, x: Tensor) -> None:
     """Blend `x` with the temporal half of `layer`, in place."""
     block = layer.temporal_res_block
-    if rewritten_by(block) == "silent":
+    if patch_name(block) == "silent":
         return
     height = max(1, ROWS_BYTES // (4 * x[:, :, :1].numel()))
     slices = [x[:, :, top : top + height] for top in range(0, x.shape[2], height)]

@@ -1,4 +1,4 @@
-"""Layers that add nothing are not computed.
+"""Skip branches whose output weights are zero.
 
 A residual branch whose last layer is zero adds zero; attention whose queries are zero looks
 everywhere equally, which is a mean. Small checkpoints such as svd-nano carry many of both, because
@@ -14,10 +14,10 @@ from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock, Tempo
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from torch import Tensor
 
-from svd_core.engine.optimizations.patching import Forward, Rewritten
+from svd_core.engine.optimizations.patching import Forward, PatchedForward
 
 
-def silent(layer: Any) -> Forward | None:
+def skip_zero_branches(layer: Any) -> Forward | None:
     """A shorter forward of `layer`, if it adds nothing or the same everywhere."""
     if isinstance(layer, ResnetBlock2D):
         plain = layer.upsample is None and layer.downsample is None
@@ -37,10 +37,10 @@ def silent(layer: Any) -> Forward | None:
     return None
 
 
-def adds_nothing(layer: Any) -> bool:
+def is_zero_branch(layer: Any) -> bool:
     """Whether `layer` was found to answer zero, so that what only it reads need not be computed."""
     forward = vars(layer).get("forward")
-    return isinstance(forward, Rewritten) and forward.forward is _nothing
+    return isinstance(forward, PatchedForward) and forward.forward is _nothing
 
 
 def _shortcut(block: Any) -> Forward:

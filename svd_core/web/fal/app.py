@@ -151,7 +151,7 @@ def _health(service: ApiService) -> Mapping[str, Any]:
         "status": "ok" if status.state == "ready" else status.state,
         "queue_length": service.queue.length(),
         "model": status.checkpoint.name,
-        "models": status.offer.names,
+        "models": status.catalog.names,
         "device": status.device,
         "version": __version__,
     }

@@ -66,8 +66,8 @@ def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str
     image_url, params = read_input(body)
     service.queue.ensure_room(options)
     try:
-        checkpoint = service.status().offer.named(params.model)
-        params = service.context.costs.limited(params, checkpoint)
+        checkpoint = service.status().catalog.get(params.model)
+        params = service.context.costs.limit(params, checkpoint)
     except InvalidRequest as error:
         raise InvalidInput.from_validation_error(error) from None
     photo = resolve_image(image_url, service.context.uploads, base)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from svd_core.checkpoints.cost_limits import CostLimits
-from svd_core.checkpoints.speed_modes import SpeedUps
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import InvalidImage, SvdError
 from svd_core.extend import continuing
@@ -23,14 +23,14 @@ NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the c
 @dataclass(frozen=True)
 class Backend:
     """`status`: asked whenever somebody opens the page, and while the model loads. `remove`: takes
-    ended jobs away, with their results. `speed_ups`: which speeds can be had. `costs`: what one
+    ended jobs away, with their results. `acceleration`: which speeds can be had. `costs`: what one
     video may cost. `quota`: how many jobs one network address may have."""
 
     queue: JobQueue
     status: Callable[[], EngineStatus]
     results: ResultStore
     remove: Callable[[Sequence[str]], None]
-    speed_ups: SpeedUps = SpeedUps()  # noqa: RUF009 - frozen
+    acceleration: AccelerationConfig = AccelerationConfig()  # noqa: RUF009 - frozen
     costs: CostLimits = CostLimits()  # noqa: RUF009 - frozen
     quota: AddressQuota = field(default_factory=AddressQuota)
     session_ids: SessionIds = field(default_factory=SessionIds)
@@ -66,9 +66,9 @@ class Backend:
     ) -> Job:
         """Raises `QueueFull`, `ServerStopping`, and `InvalidRequest` for a speed or a checkpoint
         that this server does not have, and for what costs more than it allows."""
-        self.speed_ups.check(request.params.speed)
-        checkpoint = self.status().offer.named(request.params.model)
-        request = replace(request, params=self.costs.limited(request.params, checkpoint))
+        self.acceleration.check(request.params.speed)
+        checkpoint = self.status().catalog.get(request.params.model)
+        request = replace(request, params=self.costs.limit(request.params, checkpoint))
         owner = self.session_ids.owner(session_id)
         job_memo = job_memo or (to_memo(continues=request.continues) if request.continues else "")
         options = JobOptions(owner=owner, keep_photo=bool(owner), memo=job_memo)

@@ -5,7 +5,7 @@ Functions that return HTML escape what they are given.
 
 from html import escape
 
-from svd_core.checkpoints.table import DEMO
+from svd_core.checkpoints.table import DEMO_MODEL
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import SvdError
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Video
@@ -128,7 +128,7 @@ def device_html(status: EngineStatus, t: Texts) -> str:
     where = escape(translate_part("device", status.device, t))
     what = t("model_where", model=name, device=where) if where else name
     state = "" if status.state == "ready" else f" · {t(f'model_{status.state}')}"
-    if model.name == DEMO:
+    if model.name == DEMO_MODEL:
         about = t("model_demo")
     else:
         licence = t("model_licence", licence=_link(model.licence, model.licence_url))

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.events import Succeeded
 from svd_core.jobs import Job
 from svd_core.params import VideoParams
@@ -100,14 +100,14 @@ def restore_settings(state: PageState, job: Job, t: Texts) -> Changes:
 
 
 def _with_local_model(
-    job: Job, params: VideoParams, offer: Offer, t: Texts
+    job: Job, params: VideoParams, catalog: ModelCatalog, t: Texts
 ) -> tuple[VideoParams, list[str]]:
     """The settings of `job` with the checkpoint that made it, or would have, if it is on offer. The
     usual one of then may be another now."""
     made_by = job.last.video.model if isinstance(job.last, Succeeded) else params.model
-    if made_by in offer.names:
-        return replace(params, model=None if made_by == offer.usual.name else made_by), []
+    if made_by in catalog.names:
+        return replace(params, model=None if made_by == catalog.default.name else made_by), []
     if params.model is None:
         return params, []
-    usual = offer.usual.name
+    usual = catalog.default.name
     return replace(params, model=None), [t("recipe_model_missing", other=made_by, model=usual)]

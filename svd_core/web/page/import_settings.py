@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from svd_core.checkpoints.catalog import Offer
+from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.errors import SvdError
 from svd_core.media.recipe import Recipe
@@ -86,14 +86,16 @@ def _stored_photo(state: PageState, sha256: str, session: Any) -> bytes | None:
     return None
 
 
-def _matching_model(offer: Offer, recipe: Recipe, t: Texts) -> tuple[str | None, list[str]]:
+def _matching_model(
+    catalog: ModelCatalog, recipe: Recipe, t: Texts
+) -> tuple[str | None, list[str]]:
     """The checkpoint to choose, None for the usual one, and what is to be said if it is another."""
-    if recipe.made_with(offer.usual):
+    if recipe.made_with(catalog.default):
         return None, []
-    for checkpoint in offer.checkpoints:
+    for checkpoint in catalog.checkpoints:
         if recipe.made_with(checkpoint) or _may_be(recipe, checkpoint):
             return checkpoint.name, []
-    return None, [t("recipe_model_missing", other=recipe.model, model=offer.usual.name)]
+    return None, [t("recipe_model_missing", other=recipe.model, model=catalog.default.name)]
 
 
 def _may_be(recipe: Recipe, checkpoint: Checkpoint) -> bool:

@@ -144,7 +144,7 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
     def refresh(request: gr.Request) -> tuple[str, gr.HTML, gr.Timer]:
         now, t = backend.status(), texts_for(request)
         banner = gr.HTML(formatting.notice_html(now, t), visible=bool(now.notice))
-        changing = now.state == "loading" or len(now.offer.names) > 1
+        changing = now.state == "loading" or len(now.catalog.names) > 1
         return formatting.device_html(now, t), banner, gr.Timer(active=changing)
 
     gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **UNQUEUED_EVENT)
@@ -184,7 +184,7 @@ def _buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
 
 def _advanced(backend: Backend) -> dict[str, Component]:
     with gr.Tab(client_text("fine"), elem_id="fine", render_children=True):
-        controls = advanced_controls(backend.status().offer.names, backend.speed_ups.speeds)
+        controls = advanced_controls(backend.status().catalog.names, backend.acceleration.speeds)
         gr.HTML(client_text("no_prompt"), elem_id="no-prompt", padding=False)
         gr.HTML(client_text("checkpoint"), elem_id="checkpoint", padding=False)
     return controls

@@ -9,8 +9,8 @@ import gradio as gr
 from gradio.blocks import Block
 from gradio.components import Component
 
-from svd_core.checkpoints.catalog import Offer
-from svd_core.checkpoints.speed_modes import exactly
+from svd_core.checkpoints.catalog import ModelCatalog
+from svd_core.checkpoints.speed_modes import reset_speed
 from svd_core.errors import SvdError
 from svd_core.jobs import Job
 from svd_core.media.image import Size
@@ -64,12 +64,12 @@ class PageState:
         return [*self.player.followed_outputs, *self.gallery.outputs]
 
     @property
-    def catalog(self) -> Offer:
-        return self.backend.status().offer
+    def catalog(self) -> ModelCatalog:
+        return self.backend.status().catalog
 
     def sizes(self, given: dict[Component, Any]) -> Sequence[Size]:
         """What the checkpoint on the dial was trained for. Raises `InvalidRequest`."""
-        return self.catalog.named(given[self.controls["model"]]).sizes
+        return self.catalog.get(given[self.controls["model"]]).sizes
 
     @property
     def inputs(self) -> set[Block]:
@@ -94,12 +94,15 @@ class PageState:
             changes = {**(changes or {}), self.interpolation: params.interpolation}
         if not (lacking := self.unavailable_notes(params, t)):
             return set_values(params, self.controls, changes)
-        told, speed = set_values(exactly(params), self.controls, changes), self.controls["speed"]
+        told, speed = (
+            set_values(reset_speed(params), self.controls, changes),
+            self.controls["speed"],
+        )
         return told | {speed: told[speed] | error_update(speed, *lacking)}
 
     def unavailable_notes(self, params: VideoParams, t: Texts) -> list[str]:
         """The sentence about what of `params` is not to be had here, if there is such."""
-        return [] if params.speed in self.backend.speed_ups.speeds else [t("speed_instead")]
+        return [] if params.speed in self.backend.acceleration.speeds else [t("speed_instead")]
 
     def ensure_session_id(self, session: object) -> str:
         """The visitor's number that a browser sent, or a new one."""

@@ -25,9 +25,9 @@ def bind_placeholders(opened: Dependency, state: PageState) -> None:
     def on_turn(model: Any, speed: Any, request: gr.Request) -> Changes:
         t = texts_for(request)
         try:
-            checkpoint = state.catalog.named(model)
+            checkpoint = state.catalog.get(model)
         except InvalidRequest:
-            checkpoint = state.catalog.usual  # it is said when the job is submitted
+            checkpoint = state.catalog.default  # it is said when the job is submitted
         if speed in CHOICES["speed"].words:
             checkpoint = at_speed(checkpoint, speed)
         return {

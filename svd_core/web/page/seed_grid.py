@@ -37,7 +37,7 @@ def bind_seed_grid(state: PageState) -> None:
     player, backend = state.player, state.backend
 
     def ask(photo: bytes | None, values: dict[str, Any], session_id: str) -> list[Job]:
-        checkpoint = state.catalog.named(values["model"])
+        checkpoint = state.catalog.get(values["model"])
         own = at_speed(checkpoint, values["speed"]).num_inference_steps
         steps = values["num_inference_steps"] or own
         valid = str(steps).isdigit()

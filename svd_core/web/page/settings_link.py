@@ -31,7 +31,7 @@ def bind_settings_link(page: gr.Blocks, state: PageState, said: gr.HTML) -> Depe
         t = texts_for(request)
         try:
             params = VideoParams.from_query(urlencode(given))
-            state.catalog.named(params.model)
+            state.catalog.get(params.model)
         except InvalidRequest as error:
             return {said: refused_html(error, t)}
         line = " ".join([t("link_read"), *state.unavailable_notes(params, t)])
