@@ -1,4 +1,4 @@
-"""Every error a user can see, with its HTTP status and the sentence that is shown.
+"""Error tree: every error a user can see, with its HTTP status and message.
 
 Libraries' exceptions are translated into these in the module that imports the library.
 

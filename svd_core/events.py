@@ -1,4 +1,4 @@
-"""What a job reports while it runs: `Progress*`, then exactly one of Succeeded, Failed, Stopped."""
+"""Job events: any number of `Progress`, then exactly one of Succeeded, Failed, Stopped."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

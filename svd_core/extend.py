@@ -1,4 +1,4 @@
-"""A video that goes on: made from its last frame, in its colours, and joined to it."""
+"""Continuation of a video: made from its last frame, colour-matched, and joined to it."""
 
 import io
 from dataclasses import dataclass, replace
@@ -12,16 +12,16 @@ from svd_core.media.image import Size
 from svd_core.media.recipe import MAX_CLIPS, Recipe
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-from svd_core.types import Clip, Frames
+from svd_core.types import Frames, GenerationResult
 
 MAX_FRAMES = 150
 """Six clips of SVD-XT, all it makes of one photo before it is another: some 270 MB at 1024x576."""
 
-TAKEN_BACK = 0.5
+DRIFT_CORRECTION = 0.5
 """How much of the drift of colours since the last frame is taken back at the end of the clip. Not
 all of it: what has come into view has colours too."""
 
-GAINS = (0.5, 2.0)
+GAIN_LIMITS = (0.5, 2.0)
 """Limits of how much contrast is changed, for pictures that have next to none."""
 
 SOFTER, SHIFTED = 0.6, 10.0
@@ -36,33 +36,33 @@ Colours = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PreviousVideo:
     """The video that is continued."""
 
     frames: Frames
     recipe: Recipe
 
     @classmethod
-    def of(cls, request: VideoRequest, store: ResultStore) -> "Earlier | None":
+    def from_request(cls, request: VideoRequest, store: ResultStore) -> "PreviousVideo | None":
         """What `request` continues, None if it is a beginning. Raises `UnknownJob`, and
         `InvalidRequest` for a video that is too long already."""
         if request.continues is None:
             return None
         job_id = request.continues
-        earlier = cls(store.frames(job_id), Recipe.read(store.path(job_id)))
-        earlier.check_length(request.params.num_frames or 2)
-        return earlier
+        previous = cls(store.frames(job_id), Recipe.read(store.path(job_id)))
+        previous.check_length(request.params.num_frames or 2)
+        return previous
 
     def check_length(self, more: int) -> None:
         """Raises `InvalidRequest` where `more` frames, the first one doubled, are too many."""
         clips = len(self.recipe.clips)
         if clips >= MAX_CLIPS:
-            raise _refused(
+            raise _error(
                 f"The video consists of {clips} clips already, which is as many as are joined; "
                 "begin a new one from its last frame."
             )
         if (total := len(self.frames) + more - 1) > MAX_FRAMES:
-            raise _refused(
+            raise _error(
                 f"The video would have {total} frames and may have {MAX_FRAMES}; begin a new one "
                 "from its last frame, or ask for fewer frames."
             )
@@ -72,19 +72,19 @@ class Earlier:
         self.check_length(more)
         height, width = self.frames.shape[1:3]
         if size != (width, height):
-            raise _refused(
+            raise _error(
                 f"The video is {width}x{height}, and this model goes on in {size[0]}x{size[1]}; "
                 "continue it with the model that made it."
             )
 
-    def joined(self, clip: Clip) -> Clip:
+    def join(self, clip: GenerationResult) -> GenerationResult:
         """The video and `clip`, which begins with its last frame, as one. See `Video.notes`."""
-        frames = np.concatenate([self.frames, matched(clip.frames, self.frames[-1])[1:]])
+        frames = np.concatenate([self.frames, match_colours(clip.frames, self.frames[-1])[1:]])
         first = self.frames[: self.recipe.clips[0].params.num_frames]
         return replace(clip, frames=frames, notes=clip.notes + drift(first, frames[-1]))
 
 
-def continuing(store: ResultStore, job_id: str, params: VideoParams) -> VideoRequest:
+def continuation_request(store: ResultStore, job_id: str, params: VideoParams) -> VideoRequest:
     """The request that makes the video of `job_id` longer by a clip with `params`.
 
     The caller has to know that whoever asks may see that video. Raises `UnknownJob`,
@@ -92,14 +92,14 @@ def continuing(store: ResultStore, job_id: str, params: VideoParams) -> VideoReq
     """
     plain = replace(params, orientation="auto", fit="crop")  # the frame has the size it needs
     request = VideoRequest(b"", plain, continues=job_id)
-    earlier = Earlier.of(request, store)
-    assert earlier is not None
+    previous = PreviousVideo.from_request(request, store)
+    assert previous is not None
     file = io.BytesIO()
-    Image.fromarray(earlier.frames[-1]).save(file, "PNG", compress_level=1)
+    Image.fromarray(previous.frames[-1]).save(file, "PNG", compress_level=1)
     return replace(request, image=file.getvalue())
 
 
-def matched(frames: Frames, to: Picture) -> Frames:
+def match_colours(frames: Frames, to: Picture) -> Frames:
     """`frames` in the colours of the picture `to`, of which the first one is a copy.
 
     What the first frame is off by, all are: the model's coder does that. What the later ones are
@@ -107,17 +107,17 @@ def matched(frames: Frames, to: Picture) -> Frames:
     """
     first, last = _colours(frames[0]), _colours(to)
     times = np.linspace(0, 1, len(frames))
-    kept = 1 - TAKEN_BACK * times * times * (3 - 2 * times)
-    return np.stack([_recoloured(*pair, first, last) for pair in zip(frames, kept, strict=True)])
+    kept = 1 - DRIFT_CORRECTION * times * times * (3 - 2 * times)
+    return np.stack([_recolour(*pair, first, last) for pair in zip(frames, kept, strict=True)])
 
 
-def _recoloured(frame: Picture, kept: float, first: Colours, to: Colours) -> Picture:
+def _recolour(frame: Picture, kept: float, first: Colours, to: Colours) -> Picture:
     """`frame` with the change from `first` to `to`, and of its own change since `first` the part
     that is `kept`. By a table of levels: 25 frames take a tenth of a second."""
     middle, spread = _colours(frame)
     gain = to[1] / spread * (spread / first[1]) ** kept
     new_middle = to[0] + (middle - first[0]) * to[1] / first[1] * kept
-    levels = (LEVELS - middle[:, None]) * gain.clip(*GAINS)[:, None] + new_middle[:, None]
+    levels = (LEVELS - middle[:, None]) * gain.clip(*GAIN_LIMITS)[:, None] + new_middle[:, None]
     table = levels.round().clip(0, 255).astype(int).ravel().tolist()
     return np.asarray(Image.fromarray(frame).point(table))
 
@@ -155,5 +155,5 @@ def _sharpness(frames: Frames) -> float:
     return float((across**2).mean() + (down**2).mean())
 
 
-def _refused(sentence: str) -> InvalidRequest:
+def _error(sentence: str) -> InvalidRequest:
     return InvalidRequest("continues", sentence)

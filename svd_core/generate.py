@@ -6,15 +6,15 @@ from dataclasses import replace
 
 from svd_core.engine.engine import Engine
 from svd_core.events import OnProgress, Progress, Stage, Video
-from svd_core.extend import Earlier
+from svd_core.extend import PreviousVideo
 from svd_core.media.image import frame_photo, open_photo
 from svd_core.media.interpolation import interpolate, interpolation_notes, limit_interpolation
-from svd_core.media.motion_meter import measure
+from svd_core.media.motion_meter import measure_motion
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import write_mp4
 from svd_core.params import FACTORS, VideoRequest
 from svd_core.storage import ResultStore
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 
 
 def generate(
@@ -28,23 +28,23 @@ def generate(
     """
     started = time.monotonic()
     photo = open_photo(request.image, patient=True)
-    earlier = Earlier.of(request, store)
+    previous = PreviousVideo.from_request(request, store)
     checkpoint = engine.load(on_progress, request.params.model)
     framed = frame_photo(photo, checkpoint.sizes, request.params)
-    if earlier is not None:
-        earlier.check(framed.size, request.params.num_frames or checkpoint.num_frames)
+    if previous is not None:
+        previous.check(framed.size, request.params.num_frames or checkpoint.num_frames)
     clip = engine.generate(framed.image, request.params, on_progress)
-    motion = measure(clip.frames)
-    if earlier is not None:
-        clip = earlier.joined(clip)
+    motion = measure_motion(clip.frames)
+    if previous is not None:
+        clip = previous.join(clip)
     clip = _within_limits(clip)
     factor = FACTORS[clip.params.interpolation]
     writing = _writing_reports(on_progress, started)
     writing(0, 0)
     frames = interpolate(clip.frames, factor, writing)
     fps = clip.params.rate * factor
-    continues = None if earlier is None else earlier.recipe
-    recipe = Recipe.of(clip, checkpoint, framed, request.image, continues)
+    continues = None if previous is None else previous.recipe
+    recipe = Recipe.from_clip(clip, checkpoint, framed, request.image, continues)
     path = write_mp4(frames, store.path(job_id), fps, comment=recipe.to_json())
     store.put_frames(job_id, clip.frames)
     return Video(
@@ -62,7 +62,7 @@ def generate(
     )
 
 
-def _within_limits(clip: Clip) -> Clip:
+def _within_limits(clip: GenerationResult) -> GenerationResult:
     """`clip` with no more interpolation than its playback rate allows, and a note about that."""
     params = clip.params
     used = limit_interpolation(params.interpolation, params.rate)

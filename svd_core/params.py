@@ -1,4 +1,4 @@
-"""What a user may ask for: `VideoRequest(image, VideoParams)`, checked against one table.
+"""Video parameters: `VideoRequest(image, VideoParams)`, validated against one table of limits.
 
 Somewhat long: the settings, their limits and the ways they are written down are one contract.
 """
@@ -126,7 +126,7 @@ class VideoParams:
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
-            object.__setattr__(self, name, checked(name, limit, getattr(self, name)))
+            object.__setattr__(self, name, check_value(name, limit, getattr(self, name)))
         for name, choice in CHOICES.items():
             if (word := getattr(self, name)) not in choice.words:
                 known = " or ".join(map(repr, choice.words))
@@ -195,7 +195,7 @@ class VideoRequest:
     continues: str | None = None
 
 
-def checked(name: str, limit: Limit, value: object) -> int | float | None:
+def check_value(name: str, limit: Limit, value: object) -> int | float | None:
     """`value` as a number within `limit`. Raises `InvalidRequest` with the field and its range."""
     if value is None and limit.optional:
         return None

@@ -1,4 +1,4 @@
-"""Settings from the environment, read once by whoever starts the program and passed down."""
+"""Settings from environment variables, read once at the start and passed down."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Files that outlive a request: finished videos by their job, photos that wait by their content.
+"""Storage on disk: finished videos by job id, and waiting photos by content hash.
 
 Somewhat long: both kinds are made, aged and swept by the same few functions.
 """
@@ -27,7 +27,7 @@ from svd_core.errors import (
     busy_if_passing,
 )
 from svd_core.media.export import Export, export
-from svd_core.media.ffmpeg import PART
+from svd_core.media.ffmpeg import PART_SUFFIX
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_comment, read_frames, read_lossless, read_rate, write_lossless
 from svd_core.params import FACTORS, Interpolation
@@ -42,7 +42,7 @@ STALE_S = 3600.0
 """A file that nobody knows and nobody has touched for so long belongs to nobody: whoever wrote it
 died before it said what for, which takes seconds."""
 
-ON_ITS_WAY_S = 60.0
+IN_FLIGHT_S = 60.0
 """Those seconds, and some to spare."""
 
 
@@ -63,7 +63,7 @@ class ResultStore:
     """One playback file is made at a time, since each takes all processors."""
 
     def __post_init__(self) -> None:
-        _make(self.folder)
+        _make_folder(self.folder)
 
     def path(self, job_id: str) -> Path:
         """Where the video of `job_id` is or will be. Raises `UnknownJob` for what can be no id."""
@@ -89,7 +89,7 @@ class ResultStore:
         video = self.path(job_id)
         with suppress(InvalidRequest):
             return read_frames(video)[:: FACTORS[_interpolation(_comment(video))]]
-        raise _gone()
+        raise _missing_error()
 
     def export(self, job_id: str, wanted: Export, path: Path) -> Path:
         """Write the video of `job_id` to `path` as `wanted`, with its recipe inside, which says
@@ -115,7 +115,7 @@ class ResultStore:
         try:
             made, rate = _interpolation(_comment(video)), read_rate(video)
         except InvalidRequest as error:  # it is not there, or damaged
-            raise _gone() from error
+            raise _missing_error() from error
         wanted = Export(fps=rate // FACTORS[made], interpolation=interpolation)
         if wanted.effective_interpolation == made:
             return video
@@ -125,7 +125,7 @@ class ResultStore:
                 self.export(job_id, wanted, path)
                 if not video.is_file():  # removed meanwhile
                     path.unlink(missing_ok=True)
-                    raise _gone()
+                    raise _missing_error()
         return path
 
     def remove(self, ids: Collection[str]) -> None:
@@ -138,7 +138,7 @@ class ResultStore:
         """Bytes of the playback files, by job; jobs without such files are left out."""
         sizes: dict[str, int] = {}
         for path in self.folder.glob(f"*.*{VIDEO}"):
-            job_id = _job_of(path)
+            job_id = _job_id_of(path)
             sizes[job_id] = sizes.get(job_id, 0) + _size(path)
         return sizes
 
@@ -147,15 +147,15 @@ class ResultStore:
     ) -> list[Path]:
         """Remove what dead processes left, and videos older than `keep_hours` that no job knows;
         returns those files. `known`: which of some ids are those of jobs."""
-        gone = [path for path, age in _aged(self.folder, PART) if age > STALE_S]
-        files = [*_aged(self.folder, VIDEO), *_aged(self.folder, FRAMES)]
+        gone = [path for path, age in _aged_files(self.folder, PART_SUFFIX) if age > STALE_S]
+        files = [*_aged_files(self.folder, VIDEO), *_aged_files(self.folder, FRAMES)]
         old = [path for path, age in files if age > keep_hours * 3600]
-        ids = list({_job_of(path) for path in old})
+        ids = list({_job_id_of(path) for path in old})
         strays: set[str] = set()
         for start in range(0, len(ids), 500):
             batch = ids[start : start + 500]
             strays |= set(batch) - set(known(batch))
-        return _removed(gone + [path for path in old if _job_of(path) in strays])
+        return _remove_files(gone + [path for path in old if _job_id_of(path) in strays])
 
 
 def frames_beside(video: Path) -> Path:
@@ -178,7 +178,7 @@ def _playback_file(video: Path, interpolation: Interpolation) -> Path:
     return video.with_suffix(f".{interpolation}{VIDEO}")
 
 
-def _job_of(path: Path) -> str:
+def _job_id_of(path: Path) -> str:
     """The id of the job that a file belongs to; ids have no dots."""
     return path.name.partition(".")[0]
 
@@ -196,7 +196,7 @@ def _interpolation(comment: str) -> Interpolation:
         return "off"
 
 
-def _gone() -> UnknownJob:
+def _missing_error() -> UnknownJob:
     return UnknownJob("The video is not kept here any more; please make it again.")
 
 
@@ -210,12 +210,12 @@ class PhotoStore:
     folder: Path
 
     def __post_init__(self) -> None:
-        _make(self.folder)
+        _make_folder(self.folder)
 
     def put(self, data: bytes) -> str:
         """Keep `data` and return its name. It is safe on disk then. Raises `StorageFull`."""
         name = hashlib.sha256(data).hexdigest()
-        part = self.folder / f"{name}.{uuid.uuid4().hex}{PART}"
+        part = self.folder / f"{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
         try:
             with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(data)
@@ -225,7 +225,7 @@ class PhotoStore:
         except OSError as error:
             with suppress(OSError):
                 part.unlink()
-            raise _unwritten(error) from error
+            raise _write_error(error) from error
         return name
 
     def read(self, name: str) -> bytes:
@@ -257,27 +257,27 @@ class PhotoStore:
     def sweep(self, needed: Collection[str], most_bytes: float = float("inf")) -> list[Path]:
         """Remove photos that are not `needed` any more; returns their files. Young ones stay, their
         job may be on its way into the table, unless all together are more than `most_bytes`."""
-        photos = _aged(self.folder, "")
+        photos = _aged_files(self.folder, "")
         spare = sorted((age, path) for path, age in photos if path.name not in needed)
         room = most_bytes - sum(_size(path) for path, _ in photos if path.name in needed)
-        gone = [path for path, age in _aged(self.folder, PART) if age > STALE_S]
+        gone = [path for path, age in _aged_files(self.folder, PART_SUFFIX) if age > STALE_S]
         for age, path in spare:
             room -= _size(path)
-            if age > STALE_S or (room < 0 and age > ON_ITS_WAY_S):
+            if age > STALE_S or (room < 0 and age > IN_FLIGHT_S):
                 gone.append(path)
-        return _removed(gone)
+        return _remove_files(gone)
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"0")
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise _folder_error(folder, error) from error
 
 
-def _aged(folder: Path, suffix: str) -> list[tuple[Path, float]]:
+def _aged_files(folder: Path, suffix: str) -> list[tuple[Path, float]]:
     """(path, seconds since its last change) of the files in `folder` of that `suffix`."""
     now, found = time.time(), []
     for path in folder.iterdir():
@@ -294,13 +294,13 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _removed(paths: list[Path]) -> list[Path]:
+def _remove_files(paths: list[Path]) -> list[Path]:
     for path in paths:
         path.unlink(missing_ok=True)
     return paths
 
 
-def _unwritten(error: OSError) -> SvdError:
+def _write_error(error: OSError) -> SvdError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(
             "There is no room left on the server's disk for the photo; please try again later."
@@ -318,11 +318,11 @@ def private_folder(path: Path) -> Path:
         with suppress(OSError):  # somebody else's, or a disk without modes
             path.chmod(0o700)
     except OSError as error:
-        raise _unusable(path, error) from error
+        raise _folder_error(path, error) from error
     return path
 
 
-def _unusable(folder: Path, error: OSError) -> InvalidSettings | StorageFull:
+def _folder_error(folder: Path, error: OSError) -> InvalidSettings | StorageFull:
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(f"The disk of {folder} is full; free some room and start again.")

@@ -1,4 +1,4 @@
-"""Temporary files: one folder inside the data folder, swept by age and by sum.
+"""Temporary files: one folder inside the data folder, limited by age and total size.
 
 Invariant: the folder alone is the record, so that what a killed process left is swept like the
 rest. Uploads to the page, exports and copies that Gradio makes lie in it.
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from svd_core.storage import private_folder
 
-MADE = "made"
+EXPORT_FOLDER = "made"
 """Folder of the files that were made for one job or one visitor, by its key."""
 
 EMPTY_S = 60.0
@@ -72,10 +72,10 @@ class TempFolder:
                     path.rmdir()
 
 
-def place_for(folder: Path, key: str, name: str) -> Path:
+def export_path(folder: Path, key: str, name: str) -> Path:
     """Where to write a file called `name` that belongs to `key`; it takes the place of an earlier
     one. `key`: not to be guessed, since it is part of the file's address."""
-    own = folder / MADE / key
+    own = folder / EXPORT_FOLDER / key
     own.mkdir(parents=True, exist_ok=True, mode=0o700)
     return own / name
 
@@ -83,6 +83,6 @@ def place_for(folder: Path, key: str, name: str) -> Path:
 def remove_copies(folder: Path, *keys: str) -> None:
     """Remove everything that was made for these keys, and copies of files named after them."""
     for key in keys:
-        shutil.rmtree(folder / MADE / key, ignore_errors=True)
+        shutil.rmtree(folder / EXPORT_FOLDER / key, ignore_errors=True)
         for path in folder.glob(f"*/{key}.*"):
             path.unlink(missing_ok=True)

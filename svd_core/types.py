@@ -1,4 +1,4 @@
-"""What a model makes of a framed photo: frames, and how they came about."""
+"""Value types that several packages share."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Clip:
+class GenerationResult:
     """`params`: as asked for, every None replaced by the value used. `notes`, `peak_memory`: as in
     `Video`."""
 

@@ -15,7 +15,7 @@ from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
 from svd_core.engine.engine import Engine, EngineStatus
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 from tests.fakes.hub_server import FakeHub
 from tests.fakes.tiny_checkpoint import build
 
@@ -38,10 +38,12 @@ class StillEngine:
     def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
         return CHECKPOINTS["svd-nano"]
 
-    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(
+        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
         on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
         frames = np.stack([np.asarray(image, dtype=np.uint8)] * (params.num_frames or 14))
-        return Clip(frames, params)
+        return GenerationResult(frames, params)
 
     @property
     def status(self) -> EngineStatus:

@@ -18,7 +18,7 @@ from PIL import Image
 from svd_core.benchmarks import api_load, generate
 from svd_core.benchmarks.gpu.command import parser as gpu
 from svd_core.benchmarks.vs_diffusers import contest
-from svd_core.cli.args import parser
+from svd_core.cli.args import make_parser
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_frames
 from svd_core.settings import Settings
@@ -53,7 +53,7 @@ def test_what_is_named_exists() -> None:
     linked = re.findall(r"\]\((?!https?://)([^)#]+)", TEXT)
     mentioned = re.findall(r"`((?:svd_core|tests|assets|\.ci)/[\w./-]+)`", TEXT)
     assert [name for name in {*linked, *mentioned} if not (ROOT / name).exists()] == []
-    parsers = (parser(), api_load._parser(), contest.parser(), generate._parser(), gpu())
+    parsers = (make_parser(), api_load._parser(), contest.parser(), generate._parser(), gpu())
     options = {name for one in parsers for action in one._actions for name in action.option_strings}
     assert set(re.findall(r"(?<=[ `])--[a-z-]{2,}", TEXT)) <= options
     variables = {f"SVD_{name.upper()}" for name in Settings.model_fields}

@@ -19,10 +19,10 @@ from PIL import Image
 
 from svd_core.benchmarks.generate import example
 from svd_core.engine.preview import encode_webp
-from svd_core.extend import matched
+from svd_core.extend import match_colours
 from svd_core.media.export import SUFFIX, Export, export
-from svd_core.media.framing_preview import Framer
-from svd_core.media.motion_meter import measure
+from svd_core.media.framing_preview import CachedPhoto
+from svd_core.media.motion_meter import measure_motion
 from svd_core.media.video import read_lossless, write_lossless
 from svd_core.params import VideoParams
 from svd_core.types import Frames
@@ -87,15 +87,15 @@ def _others(frames: Frames) -> dict[str, float]:
     file = io.BytesIO()
     Image.fromarray(frames[0]).resize((4000, 3000)).save(file, "JPEG")
     photo = file.getvalue()
-    framer = Framer(photo)
+    framer = CachedPhoto(photo)
     cells = np.ascontiguousarray(frames[:, ::8, ::8])
     return {
-        "open a photo of 12 megapixels": seconds(lambda: Framer(photo)),
+        "open a photo of 12 megapixels": seconds(lambda: CachedPhoto(photo)),
         "framing": seconds(lambda: framer.frame([SIZE], VideoParams(focus_x=0.3))),
         "framing with blurred borders": seconds(
             lambda: framer.frame([(height, width)], VideoParams(fit="pad"))
         ),
-        "motion meter": seconds(lambda: measure(frames)),
+        "motion meter": seconds(lambda: measure_motion(frames)),
         "preview": seconds(lambda: encode_webp(cells, 7)),
-        "match colours of a clip": seconds(lambda: matched(frames, frames[0])),
+        "match colours of a clip": seconds(lambda: match_colours(frames, frames[0])),
     }

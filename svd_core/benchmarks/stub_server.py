@@ -13,7 +13,7 @@ from svd_core.engine.engine import EngineStatus
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
 from svd_core.settings import Settings
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 
 SMALL = replace(CHECKPOINTS[DEMO_MODEL], name="still", sizes=((128, 72),), num_frames=2)
 
@@ -29,9 +29,13 @@ class StillEngine:
     def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:  # noqa: ARG002
         return SMALL
 
-    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(
+        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
         on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
-        return Clip(np.stack([np.asarray(image, dtype=np.uint8)] * SMALL.num_frames), params)
+        return GenerationResult(
+            np.stack([np.asarray(image, dtype=np.uint8)] * SMALL.num_frames), params
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 from svd_core.errors import InvalidRequest, InvalidSettings, ModelBroken
 from svd_core.params import LIMITS
-from svd_core.params import checked as limited
+from svd_core.params import check_value as limited
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 DEMO_MODEL = "svd-nano"

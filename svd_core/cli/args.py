@@ -1,4 +1,4 @@
-"""The options of the command line, made from `LIMITS`; their values are left to `VideoParams`."""
+"""Command-line arguments, made from `LIMITS`; their values are checked by `VideoParams`."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from svd_core import __version__
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, VideoParams
 
-EXAMPLES = """examples:
+EPILOG = """examples:
   python -m svd_core photo.jpg -o out.mp4
   python -m svd_core *.jpg -o videos/ --motion-bucket-id 60 --json
   python -m svd_core --recipe out.mp4
@@ -32,13 +32,13 @@ class Parser(argparse.ArgumentParser):
         raise InvalidCommand(f"{message[:1].upper()}{message[1:]}; --help shows every option.")
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Raises `InvalidCommand` when parsing. Settings not given are absent from the result."""
     top = Parser(
         prog="python -m svd_core",
         usage="%(prog)s photo [photo ...] [-o OUT] [options]",
         description="Turn photos into short videos with Stable Video Diffusion.",
-        epilog=EXAMPLES,
+        epilog=EPILOG,
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=32),
         allow_abbrev=False,
     )

@@ -1,4 +1,4 @@
-"""The command line: photos in, videos out, errors in one sentence.
+"""The command line: photos in, videos out, each error one sentence.
 
 Exit codes: 0 done; 1 it could not be made; 2 the command, a setting, a photo or a recipe is
 wrong; 130 stopped by Ctrl-C. Results go to stdout, everything else to stderr.
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import CHECKPOINTS
-from svd_core.cli.args import InvalidCommand, parser
-from svd_core.cli.output import Outlet
+from svd_core.cli.args import InvalidCommand, make_parser
+from svd_core.cli.output import OutputFolder
 from svd_core.cli.progress import progress_bar
 from svd_core.engine.engine import Engine, SvdEngine
 from svd_core.errors import Cancelled, InvalidImage, InvalidRequest, InvalidSettings, SvdError
@@ -42,27 +42,27 @@ def open_engine(settings: Settings) -> Engine:
 def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open_engine) -> int:
     """Run the command line and return its exit code; see the top of the file for the codes."""
     try:
-        asked = parser().parse_args(argv)
+        asked = make_parser().parse_args(argv)
         if asked.recipe is not None:
             print(json.dumps(json.loads(Recipe.read(asked.recipe).to_json()), indent=2))
             return 0
         return _make_videos(asked, engine_factory)
     except (KeyboardInterrupt, Cancelled):
-        return _complain("Stopped.", 130)
+        return _fail("Stopped.", 130)
     except (InvalidRequest, InvalidSettings) as error:
-        return _complain(error.message, 2)
+        return _fail(error.message, 2)
     except SvdError as error:
-        return _complain(error.message, 1)
+        return _fail(error.message, 1)
 
 
 def _make_videos(asked: argparse.Namespace, engine_factory: EngineFactory) -> int:
     """One video per photo. A photo that cannot be used is reported, and the next one taken."""
     if not asked.photos:
         raise InvalidCommand("There is no photo; --help shows how to name one.")
-    recipe = None if asked.from_recipe is None else _first(Recipe.read(asked.from_recipe))
+    recipe = None if asked.from_recipe is None else _first_clip(Recipe.read(asked.from_recipe))
     params = _params(asked, recipe)
     model = _model(asked.model, recipe)
-    outlet = Outlet.of(asked.output, len(asked.photos))
+    output = OutputFolder.from_option(asked.output, len(asked.photos))
     environ = os.environ if model is None else {**os.environ, "SVD_MODEL": model}
     engine = engine_factory(Settings.from_env(environ))
     code = 0
@@ -70,23 +70,27 @@ def _make_videos(asked: argparse.Namespace, engine_factory: EngineFactory) -> in
         try:
             request = VideoRequest(_read(photo), params)
             if recipe is not None and not recipe.matches(request.image):
-                _say(f"{photo} is not the photo of the recipe, so the video will be another.")
-            video = _make_video(photo, request, engine, outlet)
+                _print_note(
+                    f"{photo} is not the photo of the recipe, so the video will be another."
+                )
+            video = _make_video(photo, request, engine, output)
         except InvalidImage as error:
-            code = _complain(f"{photo}: {error.message}", 2)
+            code = _fail(f"{photo}: {error.message}", 2)
             continue
         if recipe is not None:
             video = replace(video, notes=(*video.notes, *_differences(recipe, video.path)))
         _report(photo, video, asked.json)
     if engine.status.notice is not None:
-        _say(engine.status.notice)
+        _print_note(engine.status.notice)
     return code
 
 
-def _first(recipe: Recipe) -> Recipe:
+def _first_clip(recipe: Recipe) -> Recipe:
     """That of the clip made from a photo; the others were made from frames."""
     if len(recipe.clips) > 1:
-        _say(f"The video was joined of {len(recipe.clips)} clips; the first of them is made.")
+        _print_note(
+            f"The video was joined of {len(recipe.clips)} clips; the first of them is made."
+        )
     return recipe.clips[0]
 
 
@@ -122,10 +126,10 @@ def _read(photo: Path) -> bytes:
         raise InvalidImage(f"it cannot be read ({error.strerror or error}).") from error
 
 
-def _make_video(photo: Path, request: VideoRequest, engine: Engine, outlet: Outlet) -> Video:
-    with outlet.workshop() as store, progress_bar(photo.name) as on_progress:
+def _make_video(photo: Path, request: VideoRequest, engine: Engine, output: OutputFolder) -> Video:
+    with output.staging_dir() as store, progress_bar(photo.name) as on_progress:
         video = generate(request, engine, store, uuid.uuid4().hex, on_progress)
-        return replace(video, path=outlet.keep(video.path, photo))
+        return replace(video, path=output.publish(video.path, photo))
 
 
 def _differences(recipe: Recipe, made: Path) -> list[str]:
@@ -154,13 +158,13 @@ def _report(photo: Path, video: Video, as_json: bool) -> None:
         flush=True,
     )
     for note in video.notes:
-        _say(note)
+        _print_note(note)
 
 
-def _say(sentence: str) -> None:
+def _print_note(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def _complain(sentence: str, code: int) -> int:
-    _say(sentence)
+def _fail(sentence: str, code: int) -> int:
+    _print_note(sentence)
     return code

@@ -1,4 +1,4 @@
-"""Where the command line puts its videos: whole or not at all, none over another by accident."""
+"""Output files of the command line: written atomically, never over another file by accident."""
 
 import os
 import tempfile
@@ -12,14 +12,14 @@ from svd_core.storage import ResultStore
 
 
 @dataclass(frozen=True)
-class Outlet:
+class OutputFolder:
     """A `folder`, and the one `name` to write there; None: each video is named after its photo."""
 
     folder: Path
     name: str | None
 
     @classmethod
-    def of(cls, output: str, num_photos: int) -> "Outlet":
+    def from_option(cls, output: str, num_photos: int) -> "OutputFolder":
         """Read `-o`: a folder if it is one, ends like one, or has to take several videos.
 
         The folder is made. Raises `InvalidCommand`.
@@ -27,21 +27,21 @@ class Outlet:
         path = Path(output)
         is_file = path.suffix.lower() == ".mp4" and not path.is_dir()
         if path.is_dir() or output.endswith(("/", os.sep)) or (num_photos > 1 and not is_file):
-            outlet = cls(path, None)
+            folder = cls(path, None)
         elif num_photos > 1:
             raise InvalidCommand(f"Several photos need a folder: write -o {path.with_suffix('')}/.")
         elif not is_file:
             raise InvalidCommand(f"The video is an mp4: write -o {path.with_suffix('.mp4')}.")
         else:
-            outlet = cls(path.parent, path.name)
+            folder = cls(path.parent, path.name)
         try:
-            outlet.folder.mkdir(parents=True, exist_ok=True)
+            folder.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(outlet.folder, error) from error
-        return outlet
+            raise _unwritable(folder.folder, error) from error
+        return folder
 
     @contextmanager
-    def workshop(self) -> Iterator[ResultStore]:
+    def staging_dir(self) -> Iterator[ResultStore]:
         """A hidden folder on the same disk for unfinished videos, gone afterwards."""
         try:
             folder = tempfile.TemporaryDirectory(prefix=".svd-", dir=self.folder)
@@ -50,7 +50,7 @@ class Outlet:
         with folder as path:
             yield ResultStore(Path(path), keep_frames=False)
 
-    def keep(self, made: Path, photo: Path) -> Path:
+    def publish(self, made: Path, photo: Path) -> Path:
         """Move `made` to its place, in one go, and return it. A name that was asked for replaces
         what stood there; one taken from `photo` steps aside: photo.mp4, photo-2.mp4, ..."""
         path = self._reserve(photo.stem) if self.name is None else self.folder / self.name

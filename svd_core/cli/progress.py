@@ -1,4 +1,4 @@
-"""One line on stderr with the stage and the time left; silent where stderr is no terminal."""
+"""Progress bar: one line on stderr with stage and time left; silent without a terminal."""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from rich.text import Text
 from svd_core.events import OnProgress, Progress, Stage
 
 
-class TimeLeft(ProgressColumn):
+class RemainingTimeColumn(ProgressColumn):
     """Counts down between two reports, which may be minutes apart on a slow machine."""
 
     def render(self, task: Task) -> Text:
@@ -33,7 +33,7 @@ def progress_bar(title: str, console: Console | None = None) -> Iterator[OnProgr
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[stage]}", markup=False),
-        TimeLeft(),
+        RemainingTimeColumn(),
         console=console,
         transient=True,
         redirect_stdout=False,
@@ -45,14 +45,14 @@ def progress_bar(title: str, console: Console | None = None) -> Iterator[OnProgr
             left = progress.remaining_s
             ends_at = None if left is None else time.monotonic() + left
             share = progress.share
-            bar.update(task, stage=words(progress), ends_at=ends_at, completed=share or 0.0)
+            bar.update(task, stage=progress_text(progress), ends_at=ends_at, completed=share or 0.0)
             # Task by task, since `update` reads a total of None as "leave it".
             bar.tasks[0].total = None if share is None else 1.0
 
         yield show
 
 
-def words(progress: Progress) -> str:
+def progress_text(progress: Progress) -> str:
     """What to write beside the bar, e.g. `denoising 3/12` or `loading 1.2/4.2 GB`."""
     if progress.note is not None:
         return progress.note

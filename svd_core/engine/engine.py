@@ -17,7 +17,7 @@ from svd_core.checkpoints.table import DEMO_MODEL, Checkpoint, find_checkpoint
 from svd_core.errors import DeviceUnavailable, InvalidImage, ModelUnavailable, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 
 if TYPE_CHECKING:
     from svd_core.engine.loaded_model import LoadedModel
@@ -57,7 +57,9 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(
+        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
         """The clip of `image`, an RGB picture framed to one of the checkpoint's sizes.
 
         Whatever `on_progress` raises comes out, and the engine stays ready for the next call.
@@ -116,7 +118,9 @@ class SvdEngine:
                 found = self._ensure_loaded(model, on_progress)
         return found.checkpoint
 
-    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(
+        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
         """See `Engine.generate`. The same model, image, parameters and machine: the same frames."""
         self.load(on_progress, params.model)
         if image.width % 8 or image.height % 8:

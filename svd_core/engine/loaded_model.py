@@ -37,7 +37,7 @@ from svd_core.errors import DeviceLost, GenerationFailed, OutOfMemory
 from svd_core.events import OnProgress
 from svd_core.media.fingerprint import fingerprint
 from svd_core.params import Speed, VideoParams
-from svd_core.types import Clip, Frames
+from svd_core.types import Frames, GenerationResult
 
 CHUNKED_DECODE_NOTE = (
     "There was too little memory to decode all frames together, so they were decoded in groups, "
@@ -134,7 +134,9 @@ class LoadedModel:
         """What the operator should know of the device and the memory plan; None: nothing."""
         return self._memory.notice
 
-    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(
+        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
         """See `Engine.generate`."""
         first = chosen = self._memory.next_plan(available_memory(self._memory.current))
         asked = with_defaults(params, self.checkpoint, chosen.decode_chunk_size)
@@ -157,7 +159,9 @@ class LoadedModel:
             self._memory.record_failure(chosen, free_bytes)
         if not chosen.whole_clip and (asked.decode_chunk_size or 1) < len(frames):
             notes += (CHUNKED_DECODE_NOTE,)
-        return Clip(frames, asked, notes + ((note,) if note else ()), peak_memory(chosen))
+        return GenerationResult(
+            frames, asked, notes + ((note,) if note else ()), peak_memory(chosen)
+        )
 
     def _try(
         self,

@@ -1,4 +1,4 @@
-"""Comment metadata: the recipe in an mp4, GIF, WebP or zip, read without decoding the file.
+"""Comment metadata: the recipe inside mp4, GIF, WebP or zip, read without decoding the file.
 
 Invariant: whatever the file says of itself, at most `MAX_COMMENT` bytes of it are unfolded and at
 most `MAX_ITEMS` of its parts are looked at. Sources: ISO/IEC 14496-12 (boxes), APPNOTE.TXT (zip),
@@ -23,7 +23,7 @@ from svd_core.media.containers import (
     number,
 )
 
-RECIPE = "recipe.json"
+RECIPE_NAME = "recipe.json"
 """The name in a zip."""
 
 MAX_COMMENT = 2**20
@@ -102,7 +102,7 @@ def _user_comment(exif: bytes) -> bytes | None:
 
 
 def _zip(file: BinaryIO, size: int) -> bytes | None:
-    """The member `RECIPE`, stored or deflated; other methods cannot be unfolded in part."""
+    """The member `RECIPE_NAME`, stored or deflated; other methods cannot be unfolded in part."""
     file.seek(max(0, size - MAX_TAIL))
     tail = file.read(MAX_TAIL)
     end = tail.rfind(b"PK\x05\x06")
@@ -116,16 +116,16 @@ def _zip(file: BinaryIO, size: int) -> bytes | None:
         _, method, packed, name, extra, note, at = struct.unpack_from(
             "<L6xH8xL4x3H8xL", listed, place
         )
-        if listed[place + 46 : place + 46 + name] == RECIPE.encode():
+        if listed[place + 46 : place + 46 + name] == RECIPE_NAME.encode():
             file.seek(at)
             own_name, own_extra = struct.unpack("<26x2H", file.read(30))
             file.seek(at + 30 + own_name + own_extra)
-            return _unpacked(file.read(min(packed, MAX_COMMENT)), method)
+            return _decompress(file.read(min(packed, MAX_COMMENT)), method)
         place += 46 + name + extra + note
     return None
 
 
-def _unpacked(data: bytes, method: int) -> bytes:
+def _decompress(data: bytes, method: int) -> bytes:
     if method == 0:
         return data
     if method == 8:

@@ -1,4 +1,4 @@
-"""Container limits: how much a picture file may unfold to, checked in its bytes before decoding.
+"""Container limits against decompression bombs, checked in the bytes before decoding.
 
 It walks headers only and allocates next to nothing. It does not know pixels. What a file breaks
 here is damage or an attack: cameras, editors and this program stay far below every limit.

@@ -1,9 +1,9 @@
-"""Decoder process: pictures of strangers are decoded one at a time, in a process with limits.
+"""Decoder process: untrusted pictures are decoded one at a time in a process with resource limits.
 
-Invariant: all decoding together takes at most `MEMORY` bytes, and one picture at most `CPU_S`
-seconds of processor time. The process reads requests from its input, answers on its output, writes
-no file, and ends with its parent. Where the system knows no such limits (Windows) the wall clock
-alone holds, and macOS ignores the limit of memory.
+Invariant: all decoding together takes at most `MEMORY_LIMIT_BYTES` bytes, and one picture at most
+`CPU_LIMIT_S` seconds of processor time. The process reads requests from its input, answers on its
+output, writes no file, and ends with its parent. Where the system knows no such limits (Windows)
+the wall clock alone holds, and macOS ignores the limit of memory.
 
 Request: bytes of the file and most pixels (0: no limit), 8 bytes each, then the file. Answer: one
 line of JSON, then the rows of the picture as RGB.
@@ -25,26 +25,26 @@ from typing import IO, Any
 from PIL import Image
 
 from svd_core.errors import InvalidImage, ServerBusy, busy_if_passing
-from svd_core.media.image_decoding import TOO_MUCH, DecodedImage, decode
+from svd_core.media.image_decoding import TOO_LARGE, DecodedImage, decode
 
-MEMORY = 2**30
+MEMORY_LIMIT_BYTES = 2**30
 """Bytes of address space. The largest pictures that are allowed take 850 MB of it."""
 
-CPU_S = 20.0
+CPU_LIMIT_S = 20.0
 """Seconds of processor time for one picture. 40 megapixels of any format take at most 5."""
 
-WALL_S = 90.0
+WALL_LIMIT_S = 90.0
 """The same by the clock, for a machine that is busy."""
 
-WAITING = 24
+MAX_WAITING = 24
 """Pictures that may wait for the decoder; each holds its file in memory."""
 
-WAIT_S = 60.0
+WAIT_TIMEOUT_S = 60.0
 
-END_S = 5.0
+EXIT_TIMEOUT_S = 5.0
 """Seconds that a process takes to end, once its pipes are closed."""
 
-KEEP = 256 * 2**20
+RESTART_BYTES = 256 * 2**20
 """Bytes of memory beyond which the process ends after its answer, to give them back."""
 
 COMMAND = (sys.executable, "-P", "-m", "svd_core.media.decoder_process")
@@ -66,13 +66,16 @@ class Decoder:
     """The decoder process, started when it is needed first. Safe to use from any thread."""
 
     def __init__(
-        self, command: Sequence[str] = COMMAND, wall_s: float = WALL_S, waiting: int = WAITING
+        self,
+        command: Sequence[str] = COMMAND,
+        wall_s: float = WALL_LIMIT_S,
+        waiting: int = MAX_WAITING,
     ) -> None:
         self._command = command
         self._wall_s = wall_s
         self._most_waiting = waiting
         self._process: subprocess.Popen[bytes] | None = None
-        self._forget()
+        self._discard_process()
 
     def decode(
         self, data: bytes, most_pixels: int | None = None, *, patient: bool = False
@@ -82,14 +85,14 @@ class Decoder:
         started."""
         if patient:
             with self._turn:
-                return self._ask(data, most_pixels or 0)
+                return self._request(data, most_pixels or 0)
         if not self._waiting.acquire(blocking=False):
-            raise _busy()
+            raise _busy_error()
         try:
-            if not self._turn.acquire(timeout=WAIT_S):
-                raise _busy()
+            if not self._turn.acquire(timeout=WAIT_TIMEOUT_S):
+                raise _busy_error()
             try:
-                return self._ask(data, most_pixels or 0)
+                return self._request(data, most_pixels or 0)
             finally:
                 self._turn.release()
         finally:
@@ -102,14 +105,14 @@ class Decoder:
             process.kill()
             _close(process)
 
-    def _forget(self) -> None:
+    def _discard_process(self) -> None:
         """A fork of this program has a process of its own: pipes must not be shared."""
         self._process = None
         self._turn = threading.Lock()
         self._waiting = threading.Semaphore(self._most_waiting)
 
-    def _ask(self, data: bytes, most_pixels: int) -> DecodedImage:
-        process = self._started()
+    def _request(self, data: bytes, most_pixels: int) -> DecodedImage:
+        process = self._ensure_started()
         late = threading.Event()
 
         def end() -> None:
@@ -126,14 +129,14 @@ class Decoder:
             process.stdin.write(data)
             process.stdin.flush()
             told = json.loads(process.stdout.readline(LINE))
-            decoded = _received(told, process.stdout) if "size" in told else None
+            decoded = _receive(told, process.stdout) if "size" in told else None
         except (OSError, ValueError) as error:  # it ended in the middle
             with suppress(subprocess.TimeoutExpired):
-                process.wait(END_S)
+                process.wait(EXIT_TIMEOUT_S)
             self.close()
             if process.returncode == -getattr(signal, "SIGKILL", 9) and not late.is_set():
-                raise _busy() from error  # the system took its memory
-            raise InvalidImage(TOO_MUCH) from error
+                raise _busy_error() from error  # the system took its memory
+            raise InvalidImage(TOO_LARGE) from error
         except BaseException:
             self.close()  # what is left in the pipe belongs to nobody
             raise
@@ -146,7 +149,7 @@ class Decoder:
             raise InvalidImage(told["error"], told["reason"])
         return decoded
 
-    def _started(self) -> "subprocess.Popen[bytes]":
+    def _ensure_started(self) -> "subprocess.Popen[bytes]":
         process = self._process
         if process is not None and process.poll() is not None:
             self.close()
@@ -164,7 +167,7 @@ class Decoder:
         return process
 
 
-def _busy() -> ServerBusy:
+def _busy_error() -> ServerBusy:
     return ServerBusy(
         "The server is reading as many photos as it can just now; please try again in a minute."
     )
@@ -179,7 +182,7 @@ def _environment() -> dict[str, str]:
     return own | few | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _received(told: dict[str, Any], answer: IO[bytes]) -> DecodedImage:
+def _receive(told: dict[str, Any], answer: IO[bytes]) -> DecodedImage:
     width, height = told["shown"]
     Image.core.set_block_size(BLOCK)  # type: ignore[attr-defined]
     image = Image.new("RGB", (width, height))
@@ -202,7 +205,7 @@ DECODER = Decoder()
 """The one of this program: the limit holds for everything it decodes."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=DECODER._forget)
+    os.register_at_fork(after_in_child=DECODER._discard_process)
 atexit.register(DECODER.close)
 
 
@@ -210,17 +213,17 @@ def main() -> None:
     """Answer requests until the input ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they are for the parent, with which this one ends
-    _limit()
+    _set_limits()
     while len(head := sys.stdin.buffer.read(HEADER.size)) == HEADER.size:
         length, most_pixels = HEADER.unpack(head)
-        _set_timer(CPU_S)
-        is_last = _answer(sys.stdin.buffer.read(length), most_pixels or None)
+        _set_timer(CPU_LIMIT_S)
+        is_last = _decode_request(sys.stdin.buffer.read(length), most_pixels or None)
         _set_timer(0)
         if is_last:
             return
 
 
-def _answer(data: bytes, most_pixels: int | None) -> bool:
+def _decode_request(data: bytes, most_pixels: int | None) -> bool:
     """Write the answer. Returns whether it was said to be the last one of this process."""
     out, image = sys.stdout.buffer, None
     try:
@@ -228,7 +231,7 @@ def _answer(data: bytes, most_pixels: int | None) -> bool:
         told: dict[str, Any] = {"size": size, "shown": image.size}
     except InvalidImage as error:
         told = {"error": error.message, "reason": error.reason}
-    is_last = _peak_bytes() > KEEP
+    is_last = _peak_bytes() > RESTART_BYTES
     out.write(json.dumps(told | {"last": is_last}).encode() + b"\n")
     if image is not None:
         for top in range(0, image.height, ROWS):
@@ -238,7 +241,7 @@ def _answer(data: bytes, most_pixels: int | None) -> bool:
     return is_last
 
 
-def _limit() -> None:
+def _set_limits() -> None:
     """Set the limits, as far as the system has them, and offer this process to the killer that
     frees memory, before the server itself."""
     with suppress(ImportError, ValueError, OSError):
@@ -247,7 +250,7 @@ def _limit() -> None:
         for kind, most in (
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_FSIZE, 0),
-            (resource.RLIMIT_AS, MEMORY),
+            (resource.RLIMIT_AS, MEMORY_LIMIT_BYTES),
         ):
             with suppress(ValueError, OSError):
                 resource.setrlimit(kind, (most, most))

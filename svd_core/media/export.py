@@ -1,4 +1,5 @@
-"""Export of finished frames: another format, rate, order or in-between frames, same video."""
+"""Export of finished frames: format, playback rate, order or in-between frames of the same
+video."""
 
 import math
 import zipfile
@@ -11,13 +12,13 @@ import numpy as np
 from PIL import Image
 
 from svd_core.errors import InvalidRequest
-from svd_core.media.comment import RECIPE, USER_COMMENT
+from svd_core.media.comment import RECIPE_NAME, USER_COMMENT
 from svd_core.media.comment import read_comment as read_comment
 from svd_core.media.containers import EXIF_IFD
-from svd_core.media.ffmpeg import encode, whole
+from svd_core.media.ffmpeg import atomic_write, encode
 from svd_core.media.interpolation import interpolate, limit_interpolation
 from svd_core.media.video import pixels, raw, write_mp4
-from svd_core.params import FACTORS, LIMITS, Interpolation, Limit, checked
+from svd_core.params import FACTORS, LIMITS, Interpolation, Limit, check_value
 from svd_core.types import Frames
 
 Format = Literal["mp4", "gif", "webp", "png"]
@@ -38,7 +39,7 @@ hundredths and a WebP in thousandths of a second, but browsers slow down what is
 two hundredths in a GIF, or one in a WebP. Interpolation is reduced to what fits; a GIF whose own
 frames come faster leaves some out."""
 
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class Export:
                 known = ", ".join(get_args(kind))
                 raise InvalidRequest(name, f"{name} must be one of {known}.")
         for name, limit in (("fps", LIMITS["fps"]), ("loops", LOOPS)):
-            object.__setattr__(self, name, checked(name, limit, getattr(self, name)))
+            object.__setattr__(self, name, check_value(name, limit, getattr(self, name)))
 
     @property
     def suffix(self) -> str:
@@ -81,26 +82,26 @@ class Export:
         return self.fps * FACTORS[self.effective_interpolation]
 
 
-def export(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
+def export(frames: Frames, options: Export, path: Path, comment: str) -> Path:
     """Write `frames` to `path` as `wanted`, with `comment`, their recipe, inside.
 
     The file appears under its name only when it is whole; on any failure nothing is left. Raises
     `StorageFull`, `GenerationFailed`.
     """
-    frames = interpolate(frames, FACTORS[wanted.effective_interpolation])
-    played = ordered(frames, wanted.order)
-    match wanted.format:
+    frames = interpolate(frames, FACTORS[options.effective_interpolation])
+    played = order_frames(frames, options.order)
+    match options.format:
         case "mp4":
-            return _write_mp4(played, wanted, path, comment)
+            return _write_mp4(played, options, path, comment)
         case "gif":
-            return _write_gif(played, wanted, path, comment)
+            return _write_gif(played, options, path, comment)
         case "webp":
-            return _write_webp(played, wanted, path, comment)
+            return _write_webp(played, options, path, comment)
         case "png":
             return _write_zip(played, path, comment)
 
 
-def ordered(frames: Frames, order: Order) -> Frames:
+def order_frames(frames: Frames, order: Order) -> Frames:
     if order == "forward":
         return frames
     if order == "reverse":
@@ -111,9 +112,9 @@ def ordered(frames: Frames, order: Order) -> Frames:
 def _write_mp4(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
     if wanted.loops <= 1:
         return write_mp4(frames, path, wanted.rate, comment)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         write_mp4(frames, part, wanted.rate, comment)
-        with whole(part) as again:
+        with atomic_write(part) as again:
             # Copied, not encoded again: ten times take no longer than once, and look the same.
             source = ("-stream_loop", str(wanted.loops - 1), "-i", str(part))
             encode(*source, "-c", "copy", "-movflags", "+faststart", "-f", "mp4", str(again))
@@ -151,7 +152,7 @@ def _write_webp(frames: Frames, wanted: Export, path: Path, comment: str) -> Pat
 
 
 def _write_pictures(pictures: list[Image.Image], path: Path, **options: Any) -> Path:
-    with whole(path) as part:
+    with atomic_write(path) as part:
         pictures[0].save(part, save_all=True, append_images=pictures[1:], **options)
     return path
 
@@ -165,10 +166,12 @@ def _durations(count: int, rate: float, unit_ms: int) -> list[int]:
 def _write_zip(frames: Frames, path: Path, comment: str) -> Path:
     options = ("-c:v", "png", "-compression_level", "1", "-pred", "sub", "-f", "image2pipe")
     stream = encode(*raw(frames, 1), *options, "pipe:", data=pixels(frames))
-    pictures = stream.split(PNG)[1:]  # eight bytes that stand nowhere else but by a miracle
+    pictures = stream.split(PNG_SIGNATURE)[
+        1:
+    ]  # eight bytes that stand nowhere else but by a miracle
     digits = max(3, len(str(len(pictures))))  # so that names sort as the frames play
-    with whole(path) as part, zipfile.ZipFile(part, "w") as archive:
+    with atomic_write(path) as part, zipfile.ZipFile(part, "w") as archive:
         for number, picture in enumerate(pictures, 1):
-            archive.writestr(f"frame-{number:0{digits}}.png", PNG + picture)
-        archive.writestr(RECIPE, comment)
+            archive.writestr(f"frame-{number:0{digits}}.png", PNG_SIGNATURE + picture)
+        archive.writestr(RECIPE_NAME, comment)
     return path

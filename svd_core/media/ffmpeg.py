@@ -1,4 +1,4 @@
-"""The ffmpeg of imageio-ffmpeg, and files that appear whole or not at all."""
+"""ffmpeg runs (of imageio-ffmpeg), and atomic writes of files."""
 
 import signal
 import subprocess
@@ -16,12 +16,12 @@ from svd_core.errors import GenerationFailed, StorageFull, SvdError, busy_if_pas
 if sys.platform == "linux":
     import resource
 
-PART = ".part"
+PART_SUFFIX = ".part"
 """How the name of an unfinished file ends."""
 
-READ_S = 120.0
+READ_TIMEOUT_S = 120.0
 
-FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+DISK_FULL_MESSAGES = ("No space left on device", "Disk quota exceeded", "File too large")
 SHORT = (
     "Cannot allocate memory", "Input/output error", "Resource temporarily unavailable",
     "Too many open files",
@@ -30,10 +30,10 @@ SHORT = (
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to. The file takes its own name when the block ends well; on
     any failure nothing of it is left. Raises `StorageFull`, `ServerBusy`, `GenerationFailed`."""
-    part = path.with_name(f"{path.stem}.{uuid.uuid4().hex}{PART}").absolute()
+    part = path.with_name(f"{path.stem}.{uuid.uuid4().hex}{PART_SUFFIX}").absolute()
     try:
         yield part
         part.replace(path)
@@ -58,9 +58,8 @@ def ffmpeg(
     """Run ffmpeg with `data` as its input.
 
     With `memory`, as files are read that may be anybody's, it may take so many bytes of address
-    space, on Linux, and `READ_S` seconds. Raises `GenerationFailed` if it cannot be started,
-    `ServerBusy` if the machine is short of something for the moment.
-    """
+    space, on Linux, and `READ_TIMEOUT_S` seconds. Raises `GenerationFailed` if it cannot be
+    started, `ServerBusy` if the machine is short of something for the moment."""
     try:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *arguments]
         if memory is None:
@@ -84,7 +83,7 @@ def _run_limited(command: list[str], data: bytes, memory: int) -> "CompletedProc
             with suppress(ProcessLookupError):  # it has ended already
                 resource.prlimit(process.pid, resource.RLIMIT_AS, (memory, memory))
         try:
-            out, said = process.communicate(data, READ_S)
+            out, said = process.communicate(data, READ_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             out, said = process.communicate()
@@ -97,7 +96,9 @@ def _run_limited(command: list[str], data: bytes, memory: int) -> "CompletedProc
 def _write_error(code: int, said: str) -> SvdError:
     """`code`: exit status, minus the number of the signal that ended it. `said`: its complaints."""
     too_large = getattr(signal, "SIGXFSZ", None)  # the limit of a user's file size; not on Windows
-    if any(words in said for words in FULL) or (too_large is not None and code == -too_large):
+    if any(words in said for words in DISK_FULL_MESSAGES) or (
+        too_large is not None and code == -too_large
+    ):
         full = StorageFull(
             "There is no room left on the disk for the video; free some, or set SVD_DATA_DIR to a "
             "folder on another disk, and try again."

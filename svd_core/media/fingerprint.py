@@ -1,10 +1,10 @@
-"""Which weights made a video: a checkpoint's source and state, as a recipe keeps them."""
+"""Fingerprint of checkpoint weights: source and state, as a recipe keeps them."""
 
 import hashlib
 from pathlib import Path
 from typing import Protocol
 
-EDGE = 2**16
+EDGE_BYTES = 2**16
 """Bytes at each end of a file of weights that the fingerprint reads."""
 
 
@@ -21,7 +21,7 @@ class Weights(Protocol):
     def folder(self) -> Path | None: ...
 
 
-def identity(checkpoint: Weights) -> tuple[str, str, str]:
+def checkpoint_identity(checkpoint: Weights) -> tuple[str, str, str]:
     """Source, revision, fingerprint. Of a folder only the name is told: its path is private."""
     folder = checkpoint.folder
     if folder is None:
@@ -43,7 +43,7 @@ def fingerprint(place: Path) -> str:
         with path.open("rb") as file:
             size = path.stat().st_size
             found.update(f"{path.relative_to(folder).as_posix()} {size} ".encode())
-            found.update(file.read(EDGE))
-            file.seek(max(0, size - EDGE))
-            found.update(file.read(EDGE))
+            found.update(file.read(EDGE_BYTES))
+            file.seek(max(0, size - EDGE_BYTES))
+            found.update(file.read(EDGE_BYTES))
     return found.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Framing preview: a reduced photo, shown again and again while its framing is tried out.
+"""Framing preview: a reduced photo, cached while its crop is tried out.
 
 Invariant: the previews of all visitors together take at most `MAX_KEPT_BYTES`, whatever is sent.
 """
@@ -13,7 +13,7 @@ from PIL import Image
 
 from svd_core.errors import InvalidImage
 from svd_core.media.decoder_process import DECODER
-from svd_core.media.image import Framed, Size, frame_photo, shown_box, size_for
+from svd_core.media.image import FramedPhoto, Size, frame_photo, shown_box, size_for
 from svd_core.media.image_decoding import check_bytes
 from svd_core.params import VideoParams
 
@@ -57,7 +57,7 @@ CACHE = PreviewCache()
 """The one of this program: the limit holds for all visitors together."""
 
 
-class Framer:
+class CachedPhoto:
     """`frame` shows what the core's `frame_photo` makes of the same photo and settings.
 
     The photo is decoded once and kept reduced in the cache; a framer itself holds its name only.
@@ -78,18 +78,18 @@ class Framer:
         self.size = kept[1]
 
     @property
-    def small(self) -> Image.Image:
+    def preview_image(self) -> Image.Image:
         """The reduced photo. Raises `InvalidImage` if others have taken its place in the cache."""
         kept = self._cache.get(self._name)
         if kept is None:
             raise InvalidImage("The preview of this photo is no longer kept; choose it again.")
         return Image.open(io.BytesIO(kept[0])).convert("RGB")
 
-    def frame(self, sizes: Sequence[Size], params: VideoParams) -> Framed:
+    def frame(self, sizes: Sequence[Size], params: VideoParams) -> FramedPhoto:
         """The picture is that of a reduced photo; size and box are those of the photo itself.
 
         Raises what `frame_photo` raises.
         """
         size = size_for(self.size, sizes, params.orientation)
-        framed = frame_photo(self.small, [size], params)
-        return Framed(framed.image, size, framed.fit, shown_box(self.size, size, params))
+        framed = frame_photo(self.preview_image, [size], params)
+        return FramedPhoto(framed.image, size, framed.fit, shown_box(self.size, size, params))

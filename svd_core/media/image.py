@@ -1,4 +1,4 @@
-"""Framing: a photo file becomes upright RGB, cropped or padded to a size of the model."""
+"""Framing: crop or pad an upright RGB photo to a size of the model."""
 
 import io
 import math
@@ -30,7 +30,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Framed:
+class FramedPhoto:
     """`image`: RGB, exactly `size`. `box`: the part of the upright photo that it shows."""
 
     image: Image.Image
@@ -50,7 +50,7 @@ def open_photo(data: bytes, *, patient: bool = False) -> Image.Image:
     return DECODER.decode(data, patient=patient).image
 
 
-def frame_photo(photo: Image.Image, sizes: Sequence[Size], params: VideoParams) -> Framed:
+def frame_photo(photo: Image.Image, sizes: Sequence[Size], params: VideoParams) -> FramedPhoto:
     """`photo` at that one of `sizes` that `size_for` chooses. Raises what it raises.
 
     `params.fit` "crop" fills the size and cuts what stands over, `focus_x` and `focus_y` choosing
@@ -59,8 +59,8 @@ def frame_photo(photo: Image.Image, sizes: Sequence[Size], params: VideoParams) 
     size = size_for(photo.size, sizes, params.orientation)
     box = shown_box(photo.size, size, params)
     if params.fit == "pad":
-        return Framed(_padded(photo, size), size, "pad", box)
-    return Framed(photo.resize(size, Resampling.LANCZOS, box=box), size, "crop", box)
+        return FramedPhoto(_padded(photo, size), size, "pad", box)
+    return FramedPhoto(photo.resize(size, Resampling.LANCZOS, box=box), size, "crop", box)
 
 
 def to_png(pixels: Pixels) -> bytes:

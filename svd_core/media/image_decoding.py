@@ -1,4 +1,4 @@
-"""Image decoding: from the bytes of a picture file to upright RGB of 8 bits in sRGB.
+"""Image decoding: from the bytes of a picture file to upright 8-bit sRGB.
 
 Everything is checked before it is unfolded, and converted in bands, so that a picture takes the
 memory of its decoder and one copy. `decoder_process.py` runs it in a process of its own.
@@ -30,7 +30,7 @@ MIN_SIDE = 32
 MAX_RATIO = 8
 """Longer side by shorter side. Beyond it, a 16:9 crop would keep less than a quarter."""
 
-BACKDROP = (255, 255, 255)
+BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels."""
 
 THREADS = 2
@@ -45,7 +45,7 @@ KNOWN = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
 DAMAGED = (
     "The image is damaged or cut off and cannot be read to its end; send the original file again."
 )
-TOO_MUCH = (
+TOO_LARGE = (
     "The image takes far more memory or time to read than a photo does; save it again as JPEG and "
     "try again."
 )
@@ -83,9 +83,9 @@ def decode(data: bytes, most_pixels: int | None = None) -> DecodedImage:
         opened = _open(data)
         _check_size(opened)
         try:
-            return _decoded(opened, most_pixels)
+            return _decode(opened, most_pixels)
         except MemoryError as error:
-            raise InvalidImage(TOO_MUCH) from error
+            raise InvalidImage(TOO_LARGE) from error
         except Exception as error:  # parsers fed with damaged files raise nearly anything
             raise InvalidImage(DAMAGED) from error
 
@@ -113,7 +113,7 @@ def _open(data: bytes) -> Image.Image:
         check_container(data)
         return Image.open(io.BytesIO(data), formats=("HEIF",) if _is_heif(data) else FORMATS)
     except (LimitExceeded, MemoryError) as error:
-        raise InvalidImage(TOO_MUCH) from error
+        raise InvalidImage(TOO_LARGE) from error
     except Image.DecompressionBombError as error:
         raise InvalidImage(
             f"The image has far more than {MAX_PIXELS // 10**6} megapixels; "
@@ -171,12 +171,12 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
-def _decoded(opened: Image.Image, most_pixels: int | None) -> DecodedImage:
+def _decode(opened: Image.Image, most_pixels: int | None) -> DecodedImage:
     if opened.width * opened.height > MAX_PIXELS:
         opened.draft("RGB", (opened.width // 2, opened.height // 2))
     opened.load()
     turn = TURNS.get(_orientation(opened))
-    image = _rgb(opened)
+    image = _to_rgb(opened)
     del opened
     size = image.size if turn is None or turn in _KEEPS_SIDES else image.size[::-1]
     if most_pixels is not None and image.width * image.height > most_pixels:
@@ -210,15 +210,15 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) else 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """`image` of any mode as sRGB, transparent pixels over `BACKDROP`."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """`image` of any mode as sRGB, transparent pixels over `BACKGROUND`."""
     if image.mode == "RGB" and not image.has_transparency_data and not _profile(image):
         return image
     white = _white(image) if _is_deep(image) else 0.0
     found = Image.new("RGB", image.size)
     for box in _bands(image.size):
         band = image.crop(box)
-        found.paste(_eight_bit(band, white) if white else _flat(band), box[:2])
+        found.paste(_to_eight_bit(band, white) if white else _flatten(band), box[:2])
     return found
 
 
@@ -230,13 +230,15 @@ def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
         yield 0, top, width, min(top + rows, height)
 
 
-def _flat(image: Image.Image) -> Image.Image:
+def _flatten(image: Image.Image) -> Image.Image:
     profile = _profile(image)
     if not image.has_transparency_data:
-        return _srgb(image if image.mode in ("RGB", "CMYK", "L") else image.convert("RGB"), profile)
+        return _to_srgb(
+            image if image.mode in ("RGB", "CMYK", "L") else image.convert("RGB"), profile
+        )
     layers = image.convert("RGBA")
-    flat = Image.new("RGB", image.size, BACKDROP)
-    flat.paste(_srgb(layers.convert("RGB"), profile), mask=layers.getchannel("A"))
+    flat = Image.new("RGB", image.size, BACKGROUND)
+    flat.paste(_to_srgb(layers.convert("RGB"), profile), mask=layers.getchannel("A"))
     return flat
 
 
@@ -244,20 +246,20 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def _grey(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _to_grey(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
 
 
 def _white(image: Image.Image) -> float:
     """The level of white. Where the mode leaves it open, the brightest pixel tells."""
-    peak = max(float(_grey(image.crop(box)).max()) for box in _bands(image.size))
+    peak = max(float(_to_grey(image.crop(box)).max()) for box in _bands(image.size))
     usual = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0)
     return next((white for white in usual if peak <= white), peak)
 
 
-def _eight_bit(image: Image.Image, white: float) -> Image.Image:
+def _to_eight_bit(image: Image.Image, white: float) -> Image.Image:
     """Deep grey scaled to 0..255."""
-    levels = np.clip(_grey(image) * (255 / white), 0, 255).round()
+    levels = np.clip(_to_grey(image) * (255 / white), 0, 255).round()
     return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
 
 
@@ -266,7 +268,7 @@ def _profile(image: Image.Image) -> bytes | None:
     return profile if isinstance(profile, bytes) else None
 
 
-def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """`image` as RGB, by its colour profile if it has a usable one (phones save Display P3)."""
     if profile:
         # A wrong profile is common, and no reason to refuse the photo.

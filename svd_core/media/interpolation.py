@@ -16,7 +16,7 @@ from svd_core.media.video import pixels, raw
 from svd_core.params import FACTORS, LIMITS, Interpolation
 from svd_core.types import Frames
 
-PIECE = 6
+FRAMES_PER_RUN = 6
 """Intervals between given frames for one run of ffmpeg. The filter uses one core, so several runs
 share the work, and a long video takes no more memory for the pipes than a short one. The number is
 a constant, because the motion search starts afresh in each piece: all machines get the same frames.
@@ -30,7 +30,7 @@ MARGIN = 16
 the border; worth 0.6 dB in `svd_core.benchmarks interpolation`. Tiny frames become large enough
 too."""
 
-BLOCK = 16
+BLOCK_SIDE = 16
 """Side in pixels of the blocks that are searched for; the sides become multiples of it."""
 
 # Chosen by `svd_core.benchmarks interpolation` on the eight example clips. Bidirectional search:
@@ -90,7 +90,7 @@ def interpolate(
     if factor == 1 or intervals < 1:
         return frames
     result = np.empty((intervals * factor + 1, *frames.shape[1:]), np.uint8)
-    starts = range(0, intervals, PIECE)
+    starts = range(0, intervals, FRAMES_PER_RUN)
     pool = ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1, MAX_RUNS))
     try:
         runs = [pool.submit(_fill, result, frames, factor, start) for start in starts]
@@ -110,7 +110,7 @@ def _fill(result: Frames, frames: Frames, factor: int, start: int) -> None:
     To fill an interval the filter needs a frame before it and one after it. In front of the first
     frame it makes one up by itself; behind the last one, that frame is given to it once more.
     """
-    end = min(start + PIECE, len(frames) - 1)
+    end = min(start + FRAMES_PER_RUN, len(frames) - 1)
     first = max(start - 1, 0)
     given = frames[first : end + 2]
     behind = end + 2 - first - len(given)
@@ -132,4 +132,4 @@ def _fill(result: Frames, frames: Frames, factor: int, start: int) -> None:
 
 def _margins(side: int) -> tuple[int, int]:
     """Pixels to add before and after a side of the frame."""
-    return MARGIN, MARGIN + -side % BLOCK
+    return MARGIN, MARGIN + -side % BLOCK_SIDE

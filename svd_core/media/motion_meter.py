@@ -1,4 +1,4 @@
-"""How much moves in a clip, told from its frames alone: still, gentle, lively or unstable."""
+"""Motion meter: how much moves in a clip, measured by optical flow between its frames."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,10 +23,10 @@ WIDTH = 96
 SCALES, ROUNDS = 3, 2
 """Sizes at which flow is looked for, each half of the one before, and how often at each."""
 
-WINDOW = 7
+WINDOW_SIDE = 7
 """Pixels on a side within which everything is taken to move alike."""
 
-GRAIN = 1.0
+GRAIN_PERCENT = 1.0
 """Steps in brightness from pixel to pixel that count as nothing, squared."""
 
 STILL, LIVELY = 0.1, 0.7
@@ -50,9 +50,9 @@ class Motion:
     flow: float
 
 
-def measure(frames: Frames) -> Motion:
+def measure_motion(frames: Frames) -> Motion:
     """`frames` of shape (num_frames, height, width, 3), at least two."""
-    pictures = np.stack([_reduced(frame) for frame in frames])
+    pictures = np.stack([_reduce(frame) for frame in frames])
     brightness = pictures.mean(axis=(1, 2))
     pictures -= brightness[:, None, None]  # else light that flickers would be taken for motion
     before, after = pictures[:-1], pictures[1:]
@@ -71,18 +71,20 @@ def flow_between(before: Pictures, after: Pictures) -> Flow:
     """By the method of Lucas and Kanade, beginning with what moves all of the picture."""
     scales = [(before, after)]
     for _ in range(SCALES - 1):
-        scales.append((_halved(scales[-1][0]), _halved(scales[-1][1])))
+        scales.append((_halve(scales[-1][0]), _halve(scales[-1][1])))
     smallest = scales[-1]
-    flow = np.zeros((2, *smallest[0].shape), np.float32) + _shift(*smallest)[..., None, None]
+    flow = (
+        np.zeros((2, *smallest[0].shape), np.float32) + _estimate_shift(*smallest)[..., None, None]
+    )
     for one, other in reversed(scales):
         if flow.shape[1:] != one.shape:
             flow = 2 * flow.repeat(2, axis=-1).repeat(2, axis=-2)
         for _ in range(ROUNDS):
-            flow = _averaged(flow + _improvement(one, _fetched(other, flow)))
+            flow = _box_filter(flow + _improvement(one, _warp(other, flow)))
     return flow
 
 
-def _reduced(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _reduce(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     """With sides that can be halved again and again."""
     picture = Image.fromarray(frame)
     scale, unit = WIDTH / max(picture.size), 2 ** (SCALES - 1)
@@ -91,13 +93,13 @@ def _reduced(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(small, np.float32)
 
 
-def _halved(pictures: Pictures) -> Pictures:
+def _halve(pictures: Pictures) -> Pictures:
     number, height, width = pictures.shape
     halves: Pictures = pictures.reshape(number, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
     return halves
 
 
-def _shift(before: Pictures, after: Pictures) -> NDArray[np.float32]:
+def _estimate_shift(before: Pictures, after: Pictures) -> NDArray[np.float32]:
     """By how many pixels the whole picture has moved, (2, number): where the phases agree."""
     height, width = before.shape[1:]
     window = np.outer(np.hanning(height), np.hanning(width))
@@ -112,7 +114,7 @@ def _shift(before: Pictures, after: Pictures) -> NDArray[np.float32]:
     return np.stack([down, right]).astype(np.float32)
 
 
-def _fetched(pictures: Pictures, flow: Flow) -> Pictures:
+def _warp(pictures: Pictures, flow: Flow) -> Pictures:
     """At each pixel what lies where it went, between pixels too."""
     number, height, width = pictures.shape
     index, y, x = np.ogrid[0:number, 0:height, 0:width]
@@ -132,23 +134,23 @@ def _improvement(before: Pictures, after: Pictures) -> Flow:
     """The small flow that explains best, in the window around each pixel, how they differ."""
     down, right = np.gradient((before + after) / 2, axis=(1, 2))
     change = before - after
-    dd, rr, dr, dc, rc = _averaged(
+    dd, rr, dr, dc, rc = _box_filter(
         np.stack([down * down, right * right, down * right, down * change, right * change])
     )
-    dd, rr = dd + GRAIN, rr + GRAIN
+    dd, rr = dd + GRAIN_PERCENT, rr + GRAIN_PERCENT
     found: Flow = np.stack([rr * dc - dr * rc, dd * rc - dr * dc]) / (dd * rr - dr * dr)
     return np.clip(found, -2, 2)
 
 
-def _averaged(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+def _box_filter(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
     """The mean over the window around each pixel, of the last two axes."""
     for axis in (-1, -2):
         size = pictures.shape[axis]
         padding = [(0, 0)] * pictures.ndim
-        padding[axis] = (WINDOW // 2 + 1, WINDOW // 2)
+        padding[axis] = (WINDOW_SIDE // 2 + 1, WINDOW_SIDE // 2)
         sums = np.pad(pictures, padding, mode="edge").cumsum(axis=axis, dtype=np.float32)
-        ends, starts = range(WINDOW, WINDOW + size), range(size)
-        pictures = (sums.take(ends, axis) - sums.take(starts, axis)) / WINDOW
+        ends, starts = range(WINDOW_SIDE, WINDOW_SIDE + size), range(size)
+        pictures = (sums.take(ends, axis) - sums.take(starts, axis)) / WINDOW_SIDE
     return pictures
 
 
@@ -157,5 +159,5 @@ def _unexplained(before: Pictures, after: Pictures, flow: Flow) -> float:
     height, width = before.shape[1:]
     y, x = np.mgrid[0:height, 0:width][:, None] + flow
     inside = (y >= 0) & (y <= height - 1) & (x >= 0) & (x <= width - 1)
-    left = np.abs(before - _fetched(after, flow))
+    left = np.abs(before - _warp(after, flow))
     return float(left[inside].mean()) / (float(before.std()) + 2) if inside.any() else 1.0

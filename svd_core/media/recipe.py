@@ -1,4 +1,4 @@
-"""What made a video, kept inside it: enough to make it again from its photo, frame by frame.
+"""Recipe: generation metadata kept inside a video, enough to make it again from its photo.
 
 Somewhat long: what is written and what is accepted again are one contract.
 """
@@ -18,10 +18,10 @@ from typing import Any, get_args
 from svd_core import __version__
 from svd_core.errors import InvalidRecipe, InvalidRequest
 from svd_core.media.comment import read_comment
-from svd_core.media.fingerprint import Weights, identity
-from svd_core.media.image import Box, Framed, Size
+from svd_core.media.fingerprint import Weights, checkpoint_identity
+from svd_core.media.image import Box, FramedPhoto, Size
 from svd_core.params import Fit, Interpolation, VideoParams
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 
 FORMAT = 4
 """Raised when a reader of the old format would misunderstand the new one. Format 1 knew neither
@@ -85,16 +85,16 @@ class Recipe:
     created: str = ""
 
     @classmethod
-    def of(
+    def from_clip(
         cls,
-        clip: Clip,
+        clip: GenerationResult,
         checkpoint: Weights,
-        framed: Framed,
+        framed: FramedPhoto,
         image_bytes: bytes,
         continues: "Recipe | None" = None,
     ) -> "Recipe":
         """The recipe of `clip`, made by `checkpoint` from `framed`, the photo in `image_bytes`."""
-        source, revision, fingerprint = identity(checkpoint)
+        source, revision, fingerprint = checkpoint_identity(checkpoint)
         return cls(
             model=checkpoint.name,
             source=source,
@@ -131,9 +131,9 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
         """What `to_json` gave. Raises `InvalidRecipe`; nothing in `text` is trusted."""
-        found, number = _parsed(text)
+        found, number = _parse(text)
         try:
-            return _checked(found, number)
+            return _check(found, number)
         except (TypeError, ValueError, OverflowError, InvalidRequest) as error:
             raise InvalidRecipe(
                 f"The recipe is damaged or was edited ({str(error).rstrip('.')}); "
@@ -142,7 +142,7 @@ class Recipe:
 
     def to_json(self) -> str:
         """One line of JSON, small enough for a tag: about 1 kB."""
-        return json.dumps({"format": FORMAT} | _told(self), ensure_ascii=False)
+        return json.dumps({"format": FORMAT} | _describe(self), ensure_ascii=False)
 
     def with_interpolation(self, interpolation: Interpolation) -> "Recipe":
         """The recipe of the same frames with those in-between frames."""
@@ -154,7 +154,7 @@ class Recipe:
 
     def made_with(self, checkpoint: Weights) -> bool:
         """Whether `checkpoint` is the one used, same weights included, whatever it is called."""
-        return (self.source, self.revision, self.fingerprint) == identity(checkpoint)
+        return (self.source, self.revision, self.fingerprint) == checkpoint_identity(checkpoint)
 
 
 def _versions() -> dict[str, str]:
@@ -175,7 +175,7 @@ def _no_recipe() -> InvalidRecipe:
     )
 
 
-def _told(recipe: Recipe) -> dict[str, Any]:
+def _describe(recipe: Recipe) -> dict[str, Any]:
     """What is written. Which model made a clip is said once, beside its settings."""
     told = asdict(recipe)
     clip: dict[str, Any] | None = told
@@ -185,7 +185,7 @@ def _told(recipe: Recipe) -> dict[str, Any]:
     return told
 
 
-def _parsed(text: str) -> tuple[dict[str, Any], int]:
+def _parse(text: str) -> tuple[dict[str, Any], int]:
     """The JSON object in `text`, and its format, a known one."""
     if len(text) > MAX_JSON:
         raise InvalidRecipe("The recipe is far too long; choose the video as it was made.")
@@ -208,7 +208,7 @@ def _parsed(text: str) -> tuple[dict[str, Any], int]:
     return found, number
 
 
-def _checked(found: dict[str, Any], number: int, clips: int = 1) -> Recipe:
+def _check(found: dict[str, Any], number: int, clips: int = 1) -> Recipe:
     """Raises `TypeError`, `ValueError`, `OverflowError`, `InvalidRequest` for what does not fit."""
     if number < 2:
         found["continues"] = None
@@ -225,7 +225,7 @@ def _checked(found: dict[str, Any], number: int, clips: int = 1) -> Recipe:
     _check_complete(VideoParams, found["params"])
     if clips > MAX_CLIPS:
         raise ValueError(f"more than {MAX_CLIPS} clips are joined")
-    earlier = found["continues"]
+    previous = found["continues"]
     return Recipe(
         **{f.name: found[f.name] for f in fields(Recipe)}
         | {
@@ -233,7 +233,7 @@ def _checked(found: dict[str, Any], number: int, clips: int = 1) -> Recipe:
             "size": _size(found["size"]),
             "box": _box(found["box"]),
             "notes": tuple(found["notes"]),
-            "continues": None if earlier is None else _checked(earlier, number, clips + 1),
+            "continues": None if previous is None else _check(previous, number, clips + 1),
         }
     )
 

@@ -1,4 +1,4 @@
-"""Frames to an mp4 that every browser plays, or to a file without loss; and back."""
+"""Video files: H.264 mp4 that every browser plays, a lossless format, and reading both."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from svd_core.errors import InvalidRequest
 from svd_core.media.comment import not_a_video
 from svd_core.media.comment import read_comment as read_comment
-from svd_core.media.ffmpeg import encode, ffmpeg, whole
+from svd_core.media.ffmpeg import atomic_write, encode, ffmpeg
 from svd_core.types import Frames
 
 # H.264 with 4:2:0 colours is what every browser decodes. Colours are converted to BT.709 and tagged
@@ -30,9 +30,9 @@ ENCODING = (
 LOSSLESS = ("-c:v", "ffv1", "-level", "3", "-slices", "4", "-slicecrc", "1", "-pix_fmt", "gbrp")
 
 # One demuxer, and files only: other containers can name addresses and files for ffmpeg to open.
-SAFE = ("-protocol_whitelist", "file,pipe")
-MP4 = ("-f", "mov", *SAFE)
-MATROSKA = ("-f", "matroska", *SAFE)
+SAFE_OPTIONS = ("-protocol_whitelist", "file,pipe")
+MP4 = ("-f", "mov", *SAFE_OPTIONS)
+MATROSKA = ("-f", "matroska", *SAFE_OPTIONS)
 
 READ_MEMORY = 2**30
 """Bytes of address space. 150 frames of 1024x576 take 200 MB of it, with two threads."""
@@ -49,7 +49,7 @@ def write_mp4(frames: Frames, path: Path, fps: int, comment: str) -> Path:
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    with whole(path) as part:
+    with atomic_write(path) as part:
         tag = ("-metadata", f"comment={comment}")
         encode(*raw(frames, fps), *ENCODING, *tag, str(part), data=pixels(frames))
     return path
@@ -58,7 +58,7 @@ def write_mp4(frames: Frames, path: Path, fps: int, comment: str) -> Path:
 def write_lossless(frames: Frames, path: Path) -> Path:
     """Write `frames` to `path` so that `read_lossless` gives exactly them. Raises what
     `write_mp4` raises."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         encode(*raw(frames, 1), *LOSSLESS, "-f", "matroska", str(part), data=pixels(frames))
     return path
 

@@ -77,7 +77,7 @@ def _pass(block: Net, x: Tensor, silent: bool) -> Tensor:
 
 def loss(decoded: Tensor, pixels: Tensor) -> Tensor:
     """Squared error, plus the absolute error of differences between neighbours, for sharp edges,
-    plus that of their strength in squares of `WINDOW`: what cannot be known exactly, such as
+    plus that of their strength in squares of `WINDOW_SIDE`: what cannot be known exactly, such as
     leaves, should at least be as rough as in the photo."""
     loss = F.mse_loss(decoded, pixels)
     for axis in (-1, -2):

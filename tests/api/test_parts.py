@@ -231,7 +231,7 @@ def test_signs_of_life_between_two_steps_are_no_news() -> None:
     ]
 
     class Talking:
-        def news(self, seen: int = 0, timeout_s: float = 0.0) -> list[JobEvent]:
+        def events_since(self, seen: int = 0, timeout_s: float = 0.0) -> list[JobEvent]:
             fresh = [JobEvent(number, at, event) for number, event in enumerate(told, start=1)]
             return fresh[seen : seen + 1]
 
@@ -244,7 +244,7 @@ def test_signs_of_life_between_two_steps_are_no_news() -> None:
 
 def test_silence_is_told_now_and_then() -> None:
     class Silent:
-        def news(self, seen: int = 0, timeout_s: float = 0.0) -> list[JobEvent]:
+        def events_since(self, seen: int = 0, timeout_s: float = 0.0) -> list[JobEvent]:
             return []
 
     async def watch() -> None:

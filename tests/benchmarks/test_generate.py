@@ -19,7 +19,7 @@ from svd_core.benchmarks.stopwatch import Run, Stopwatch, medians
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 from tests.conftest import StillEngine
 from tests.media.test_video import moving
 
@@ -65,7 +65,9 @@ def test_medians_are_taken_figure_by_figure() -> None:
 class TimedEngine(StillEngine):
     """Takes 0.05 s for each of two steps."""
 
-    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(
+        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
         for step in range(3):
             time.sleep(0.05 if step else 0)
             on_progress(Progress(stage=Stage.DENOISING, step=step, total=2))

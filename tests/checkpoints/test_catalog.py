@@ -34,7 +34,7 @@ from svd_core.errors import (
 from svd_core.events import Failed, Progress, Stage, Succeeded
 from svd_core.jobs.callbacks import error_to_outcome
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 from tests.fakes.engines import READY, RealWork
 from tests.fakes.hub_server import COMMIT, OPEN, FakeHub
 from tests.fakes.tiny_checkpoint import NUM_FRAMES, PHOTO, SIZES, write
@@ -69,7 +69,7 @@ def silent(_: Progress) -> None:
     pass
 
 
-def make(engine: SvdEngine, model: str | None = None, **params: Any) -> Clip:
+def make(engine: SvdEngine, model: str | None = None, **params: Any) -> GenerationResult:
     return engine.generate(PHOTO, VideoParams(**{"seed": 1, **params}, model=model), silent)
 
 
@@ -226,7 +226,7 @@ def test_the_turn_of_another_between_loading_and_making(engine: SvdEngine) -> No
     """Two who ask for different ones at once each get their own."""
     wanted = {"wide": make(engine, "wide"), "square": make(engine, "square")}
     assert len(wanted["wide"].frames) != len(wanted["square"].frames)
-    made: dict[str, list[Clip]] = {"wide": [], "square": []}
+    made: dict[str, list[GenerationResult]] = {"wide": [], "square": []}
 
     def run(model: str) -> None:
         for _ in range(2):

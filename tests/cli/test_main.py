@@ -17,9 +17,9 @@ from rich.console import Console
 
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
-from svd_core.cli.args import option, parser
+from svd_core.cli.args import make_parser, option
 from svd_core.cli.main import main
-from svd_core.cli.progress import progress_bar, words
+from svd_core.cli.progress import progress_bar, progress_text
 from svd_core.engine.engine import Engine, EngineStatus
 from svd_core.errors import Cancelled, GenerationFailed, ModelGated, StorageFull
 from svd_core.events import OnProgress, Progress, Stage
@@ -27,7 +27,7 @@ from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_frames, write_mp4
 from svd_core.params import LIMITS, VideoParams
 from svd_core.settings import Settings
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,14 +51,16 @@ class Recorder:
         on_progress(Progress(stage=Stage.LOADING))
         return self.checkpoint
 
-    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(
+        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
         self.asked.append(params)
         on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
         if self.error is not None:
             raise self.error
         params = replace(params, num_frames=params.num_frames or 3)
         frames = np.stack([np.asarray(image, dtype=np.uint8)] * params.num_frames)
-        return Clip(frames, params, self.notes)
+        return GenerationResult(frames, params, self.notes)
 
     @property
     def status(self) -> EngineStatus:
@@ -365,7 +367,7 @@ def test_help_is_quick_and_fits_a_terminal() -> None:
 
 
 def test_every_setting_has_help() -> None:
-    assert all(action.help for action in parser()._actions)
+    assert all(action.help for action in make_parser()._actions)
 
 
 SLOW = """
@@ -446,7 +448,7 @@ def test_no_bar_without_a_terminal() -> None:
 )
 def test_what_the_bar_makes_of_an_event(progress: Progress, share: float | None, text: str) -> None:
     assert progress.share == share
-    assert words(progress) == text
+    assert progress_text(progress) == text
 
 
 def test_a_reader_that_has_enough_is_no_error_to_report() -> None:

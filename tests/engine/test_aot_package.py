@@ -29,7 +29,7 @@ from svd_core.engine.pipeline_loader import place, unload
 from svd_core.media.recipe import Recipe
 from svd_core.params import VideoParams
 from svd_core.settings import Settings
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 from svd_core.web import zero_gpu
 from tests.fakes.random_checkpoint import question as asked
 from tests.fakes.random_checkpoint import random_models, smallest_unet
@@ -101,12 +101,12 @@ def open_engine(checkpoint: Path, tools: Tools, tmp_path: Path) -> Callable[[Any
     return opened
 
 
-def clip(engine: SvdEngine, image: Image.Image = PHOTO, **params: Any) -> Clip:
+def clip(engine: SvdEngine, image: Image.Image = PHOTO, **params: Any) -> GenerationResult:
     wanted = VideoParams(**{"seed": 1, "num_inference_steps": STEPS} | params)
     return engine.generate(image, wanted, lambda _: None)
 
 
-def same(found: Clip, usual: Clip) -> bool:
+def same(found: GenerationResult, usual: GenerationResult) -> bool:
     return bool(abs(found.frames.astype(int) - usual.frames.astype(int)).max() <= 1)
 
 

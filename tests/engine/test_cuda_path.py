@@ -24,7 +24,7 @@ from svd_core.engine.optimizations import feed_forward, vae_decode
 from svd_core.errors import Cancelled
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 from tests.fakes.pretend_cuda import CPU, CUDA, PretendCuda, pretend_cuda
 from tests.fakes.tiny_checkpoint import PHOTO
 
@@ -38,8 +38,8 @@ class Made:
     """A clip, and the same again after one that was cancelled. `brought`, `fetched`: bytes that the
     second moved; `waits`: from each step to the next; `weights`: bytes of each part."""
 
-    first: Clip
-    again: Clip
+    first: GenerationResult
+    again: GenerationResult
     brought: int
     fetched: int
     waits: list[int]
@@ -50,12 +50,14 @@ Making = Callable[[str], Made]
 """By offload; each is made once."""
 
 
-def make(engine: SvdEngine, on_progress: OnProgress = lambda _: None, **params: Any) -> Clip:
+def make(
+    engine: SvdEngine, on_progress: OnProgress = lambda _: None, **params: Any
+) -> GenerationResult:
     asked = VideoParams(**{"seed": 1, "num_inference_steps": STEPS, **params})
     return engine.generate(PHOTO, asked, on_progress)
 
 
-def levels(one: Clip, other: Clip) -> int:
+def levels(one: GenerationResult, other: GenerationResult) -> int:
     """Largest difference of two pixels, of 255."""
     return int(np.abs(one.frames.astype(int) - other.frames).max())
 
@@ -68,7 +70,7 @@ def a_gpu() -> Iterator[PretendCuda]:
 
 
 @pytest.fixture(scope="module")
-def on_cpu(tiny_checkpoint: Path) -> Callable[[str], Clip]:
+def on_cpu(tiny_checkpoint: Path) -> Callable[[str], GenerationResult]:
     engine = SvdEngine(str(tiny_checkpoint), "none")
     return cache(lambda speed: make(engine, speed=speed))
 
@@ -136,14 +138,16 @@ def test_what_is_pretended() -> None:
 
 @pytest.mark.parametrize("offload", ["none", "model", "sequential"])
 def test_wherever_weights_wait_the_frames_are_the_same(
-    making: Making, on_cpu: Callable[[str], Clip], offload: str
+    making: Making, on_cpu: Callable[[str], GenerationResult], offload: str
 ) -> None:
     found = making(offload)
     assert levels(found.first, found.again) == 0
     assert levels(found.first, on_cpu("exact")) <= 2  # half precision
 
 
-def test_fast_runs_there_too(tiny_checkpoint: Path, on_cpu: Callable[[str], Clip]) -> None:
+def test_fast_runs_there_too(
+    tiny_checkpoint: Path, on_cpu: Callable[[str], GenerationResult]
+) -> None:
     with a_gpu():
         clip = make(SvdEngine(str(tiny_checkpoint), "model"), speed="fast")
     assert levels(clip, on_cpu("fast")) <= 2

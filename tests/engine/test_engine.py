@@ -38,7 +38,7 @@ from svd_core.errors import (
 )
 from svd_core.events import Progress, Stage
 from svd_core.params import VideoParams
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 from tests.fakes.hub_server import COMMIT, OPEN, SVD_XT, FakeHub
 from tests.fakes.tiny_checkpoint import NUM_FRAMES, PHOTO, write
 
@@ -76,7 +76,7 @@ def pipeline_of(engine: SvdEngine) -> Any:
     return engine._loaded._pipeline
 
 
-def make(engine: SvdEngine, *, image: Image.Image = PHOTO, **params: Any) -> Clip:
+def make(engine: SvdEngine, *, image: Image.Image = PHOTO, **params: Any) -> GenerationResult:
     return engine.generate(image, VideoParams(**{"seed": 1, **params}), Events())
 
 

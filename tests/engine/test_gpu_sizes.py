@@ -20,7 +20,7 @@ from svd_core.engine.engine import SvdEngine
 from svd_core.engine.optimizations import torch_compile
 from svd_core.errors import Cancelled, OutOfMemory
 from svd_core.events import Progress, Stage
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 from tests.fakes.gpu_sizes import (
     PLACES,
     SIZES,
@@ -74,11 +74,11 @@ def turbo(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return path
 
 
-def changed(engine: SvdEngine, portrait: bool = False, **params: Any) -> Clip:
+def changed(engine: SvdEngine, portrait: bool = False, **params: Any) -> GenerationResult:
     return make(engine, **params, **({"image": PORTRAIT} if portrait else {}))
 
 
-Reference = Callable[..., Clip]
+Reference = Callable[..., GenerationResult]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def on_cpu(tiny_checkpoint: Path, turbo: Path, one_thread: None) -> Reference:
     usual = memory.current
 
     @cache
-    def reference(apart: int | None = None, **params: Any) -> Clip:
+    def reference(apart: int | None = None, **params: Any) -> GenerationResult:
         memory.current = usual
         if apart is not None:
             memory.current = replace(usual, whole_clip=False, decode_chunk_size=apart)

@@ -21,7 +21,7 @@ from svd_core.engine.optimizations.schedulers import use_scheduler
 from svd_core.errors import InvalidRequest, ModelBroken
 from svd_core.media.fingerprint import fingerprint
 from svd_core.params import VideoParams
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 
 PHOTO = Image.effect_mandelbrot((64, 32), (-2, -1, 1, 1), 50).convert("RGB")
 
@@ -166,10 +166,10 @@ def test_guidance_is_asked_for_in_the_middle_only(split: bool) -> None:
 
 
 @pytest.fixture
-def make(tiny_checkpoint: Path) -> Callable[..., Clip]:
+def make(tiny_checkpoint: Path) -> Callable[..., GenerationResult]:
     engines: dict[Path | None, SvdEngine] = {}
 
-    def make(speed: str, turbo: Path | None = None, **params: Any) -> Clip:
+    def make(speed: str, turbo: Path | None = None, **params: Any) -> GenerationResult:
         engine = engines.setdefault(
             turbo, SvdEngine(str(tiny_checkpoint), acceleration=AccelerationConfig(turbo=turbo))
         )
@@ -180,7 +180,7 @@ def make(tiny_checkpoint: Path) -> Callable[..., Clip]:
 
 
 def test_a_fast_video_is_another_and_leaves_the_exact_ones_as_they_were(
-    make: Callable[..., Clip],
+    make: Callable[..., GenerationResult],
 ) -> None:
     exact, fast = make("exact").frames, make("fast").frames
     assert not np.array_equal(exact, fast)
@@ -203,7 +203,7 @@ def test_fast_guides_in_the_middle_only_also_behind_the_hooks_of_offload(
 
 
 def test_turbo_uses_its_own_weights_and_gives_them_back(
-    make: Callable[..., Clip], tiny_checkpoint: Path, tmp_path: Path
+    make: Callable[..., GenerationResult], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     own = tiny_checkpoint / "unet" / "diffusion_pytorch_model.safetensors"
     same, other = tmp_path / "same.safetensors", tmp_path / "other.safetensors"
@@ -224,19 +224,23 @@ def _shaken(path: Path) -> dict[str, torch.Tensor]:
     return {name: weight * 1.1 for name, weight in load_file(path).items()}
 
 
-def test_turbo_has_no_more_steps_than_it_was_distilled_at(make: Callable[..., Clip]) -> None:
+def test_turbo_has_no_more_steps_than_it_was_distilled_at(
+    make: Callable[..., GenerationResult],
+) -> None:
     with pytest.raises(InvalidRequest, match="at most 40 steps"):
         make("turbo", Path("some.safetensors"), num_inference_steps=41)
 
 
-def test_turbo_without_weights_is_refused_in_one_sentence(make: Callable[..., Clip]) -> None:
+def test_turbo_without_weights_is_refused_in_one_sentence(
+    make: Callable[..., GenerationResult],
+) -> None:
     with pytest.raises(InvalidRequest, match="choose exact or fast") as caught:
         make("turbo")
     assert caught.value.field == "speed"
 
 
 def test_weights_that_do_not_fit_are_named_and_the_next_video_is_made(
-    make: Callable[..., Clip], tmp_path: Path
+    make: Callable[..., GenerationResult], tmp_path: Path
 ) -> None:
     small, torn = tmp_path / "small.safetensors", tmp_path / "torn.safetensors"
     save_file({"conv_in.weight": torch.zeros(1)}, small)

@@ -14,7 +14,7 @@ from svd_core.engine.optimizations.patching import patch, patch_name, unpatch
 from svd_core.engine.optimizations.registry import OPTIMIZATIONS
 from svd_core.engine.optimizations.torch_compile import CompileCache, CompileKey, compile_blocks
 from svd_core.params import VideoParams
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 from tests.engine.test_speed_modes import PHOTO
 from tests.fakes.random_checkpoint import denoise, random_models
 
@@ -95,7 +95,7 @@ def test_the_engine_compiles_what_it_is_told_to_and_remembers(
 
     notes: list[str] = []
 
-    def make(setting: Any, frames: int) -> Clip:
+    def make(setting: Any, frames: int) -> GenerationResult:
         ups = AccelerationConfig(compile=setting, folder=tmp_path)
         engine = SvdEngine(str(tiny_checkpoint), acceleration=ups)
         params = VideoParams(seed=1, num_inference_steps=1, num_frames=frames)

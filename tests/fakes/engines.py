@@ -21,7 +21,7 @@ from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import PhotoStore, ResultStore
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 from svd_core.web.address_quota import AddressQuota
 from svd_core.web.fal.secrets import load_secret
 from svd_core.web.page import Backend, SessionIds, build_page
@@ -70,11 +70,13 @@ class DriftingEngine:
         self.status = replace(self.status, checkpoint=found)
         return found
 
-    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(
+        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
         self.load(on_progress, params.model)
         on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
         frames = [np.roll(np.asarray(image), 6 * n, axis=1) for n in range(params.num_frames or 8)]
-        return Clip(np.stack(frames), params)
+        return GenerationResult(np.stack(frames), params)
 
 
 @dataclass

@@ -22,7 +22,7 @@ from svd_core.engine import loaded_model, memory_fallback, pipeline_loader
 from svd_core.engine.engine import SvdEngine
 from svd_core.events import OnProgress
 from svd_core.params import VideoParams
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 from tests.fakes.pretend_cuda import PretendCuda, pretend_cuda
 from tests.fakes.tiny_checkpoint import NUM_FRAMES, PHOTO
 
@@ -66,12 +66,12 @@ def make(
     on_progress: OnProgress = lambda _: None,
     image: Image.Image = PHOTO,
     **params: Any,
-) -> Clip:
+) -> GenerationResult:
     asked = VideoParams(**{"seed": 1, "num_inference_steps": 2, **params})
     return engine.generate(image, asked, on_progress)
 
 
-def levels(one: Clip, other: Clip) -> int:
+def levels(one: GenerationResult, other: GenerationResult) -> int:
     """Largest difference of two pixels, of 255."""
     assert one.frames.shape == other.frames.shape
     return int(np.abs(one.frames.astype(int) - other.frames).max())

@@ -17,7 +17,7 @@ from sqlalchemy import event
 from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
 from svd_core.events import Failed, Progress, Stage, Succeeded, Video
 from svd_core.jobs import Cancellation, Job, QueueLimits, RemoteRequest, TableQueue, WorkerQueue
-from svd_core.media.ffmpeg import PART
+from svd_core.media.ffmpeg import PART_SUFFIX
 from svd_core.media.video import read_frames
 from svd_core.params import VideoParams
 from tests.fakes.job_events import SECONDS, ending, eventually, reached, submit
@@ -65,7 +65,7 @@ def test_killed_with_jobs_running_and_waiting(front: TableQueue, tmp_path: Path)
 def test_killed_while_encoding(front: TableQueue, tmp_path: Path) -> None:
     with server(tmp_path) as first:
         job = submit(front, b"encode")
-        eventually(lambda: list((tmp_path / "results").glob(f"*{PART}")))
+        eventually(lambda: list((tmp_path / "results").glob(f"*{PART_SUFFIX}")))
         first.kill()
         first.join()
     assert not job.done

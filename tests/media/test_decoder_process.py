@@ -13,9 +13,9 @@ from PIL import Image
 
 from svd_core.errors import InvalidImage, ServerBusy
 from svd_core.media.decoder_process import Decoder
-from svd_core.media.framing_preview import MAX_PREVIEW_PIXELS, Framer, PreviewCache
+from svd_core.media.framing_preview import MAX_PREVIEW_PIXELS, CachedPhoto, PreviewCache
 from svd_core.media.image import open_photo
-from svd_core.media.image_decoding import TOO_MUCH
+from svd_core.media.image_decoding import TOO_LARGE
 from svd_core.params import VideoParams
 from tests.fakes import decompression_bombs as bombs
 from tests.media.test_image import SIZES, encoded, near, photo_like, quarters
@@ -44,7 +44,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 def test_a_file_that_unfolds_to_too_much_is_refused(make: Callable[[], bytes]) -> None:
     with pytest.raises(InvalidImage) as caught:
         open_photo(make())
-    assert caught.value.message == TOO_MUCH
+    assert caught.value.message == TOO_LARGE
 
 
 def test_what_follows_a_jpeg_is_not_taken_for_scans() -> None:
@@ -209,7 +209,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2500 << 20, 2500 << 20))
 from svd_core.media import decoder_process
 from svd_core.errors import SvdError
-from svd_core.media.framing_preview import Framer
+from svd_core.media.framing_preview import CachedPhoto
 from svd_core.media.image import open_photo
 
 decoder_process.WAIT_S = 600.0  # on a busy machine, too
@@ -217,7 +217,7 @@ decoder_process.WAIT_S = 600.0  # on a busy machine, too
 def read(path):
     data = Path(path).read_bytes()
     told = []
-    for opened in (Framer, open_photo):
+    for opened in (CachedPhoto, open_photo):
         try:
             told.append(opened(data).size)
         except SvdError as error:
@@ -253,23 +253,25 @@ def test_all_bombs_at_once_take_bounded_memory(tmp_path: Path) -> None:
 class TestPreviews:
     def test_a_preview_is_small_whatever_the_shape(self) -> None:
         for size in ((8000, 1000), (3000, 3000), (40, 40)):
-            framer = Framer(encoded(Image.new("RGB", size, (9, 99, 199)), "PNG"), PreviewCache())
+            framer = CachedPhoto(
+                encoded(Image.new("RGB", size, (9, 99, 199)), "PNG"), PreviewCache()
+            )
             assert framer.size == size
-            assert framer.small.width * framer.small.height <= MAX_PREVIEW_PIXELS
+            assert framer.preview_image.width * framer.preview_image.height <= MAX_PREVIEW_PIXELS
 
     def test_a_photo_is_decoded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         cache, data = PreviewCache(), encoded(photo_like(), "PNG")
-        first = Framer(data, cache).frame(SIZES, VideoParams())
+        first = CachedPhoto(data, cache).frame(SIZES, VideoParams())
         monkeypatch.delattr("svd_core.media.framing_preview.DECODER")
-        assert Framer(data, cache).frame(SIZES, VideoParams()).image == first.image
+        assert CachedPhoto(data, cache).frame(SIZES, VideoParams()).image == first.image
 
     def test_all_previews_together_are_limited(self) -> None:
         files = [encoded(photo_like(200 + n, 160), "PNG") for n in range(20)]
         one = PreviewCache()
-        Framer(files[0], one)
+        CachedPhoto(files[0], one)
         cache = PreviewCache(5 * one._bytes)
-        framers = [Framer(data, cache) for data in files]
-        framers[-3].small.load()  # used again, so it stays longer than those after it
+        framers = [CachedPhoto(data, cache) for data in files]
+        framers[-3].preview_image.load()  # used again, so it stays longer than those after it
         assert cache._bytes <= 5 * one._bytes
         assert 4 <= len(cache._kept) <= 5
         assert framers[-1].frame(SIZES, VideoParams()).fit == "crop"
@@ -277,5 +279,5 @@ class TestPreviews:
             framers[0].frame(SIZES, VideoParams())
 
     def test_framers_themselves_hold_no_pixels(self) -> None:
-        framer = Framer(encoded(photo_like(800, 600), "PNG"), PreviewCache())
+        framer = CachedPhoto(encoded(photo_like(800, 600), "PNG"), PreviewCache())
         assert not any(isinstance(value, bytes | Image.Image) for value in vars(framer).values())

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from svd_core.errors import GenerationFailed, InvalidRequest, StorageFull
-from svd_core.media.export import Export, export, ordered, read_comment
+from svd_core.media.export import Export, export, order_frames, read_comment
 from svd_core.media.interpolation import interpolate
 from svd_core.media.video import read_frames, read_rate
 from svd_core.params import FACTORS
@@ -74,7 +74,7 @@ def test_the_order_is_that_asked_for(
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "ping-pong"])
 def test_two_frames_have_no_middle_to_come_back_through(order: str) -> None:
-    assert len(ordered(FRAMES[:2], order)) == 2  # type: ignore[arg-type]
+    assert len(order_frames(FRAMES[:2], order)) == 2  # type: ignore[arg-type]
 
 
 def test_pngs_are_the_very_frames(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw
 
 from svd_core.errors import InvalidImage, InvalidRequest
-from svd_core.media.framing_preview import Framer
+from svd_core.media.framing_preview import CachedPhoto
 from svd_core.media.image import (
     MAX_BYTES,
     MAX_RATIO,
     MIN_SIDE,
-    Framed,
+    FramedPhoto,
     Size,
     crop_box,
     frame_photo,
@@ -424,7 +424,7 @@ def test_of_equal_shapes_the_first_is_taken() -> None:
     assert nearest_size((100, 100), [(64, 128), (128, 64)]) == (64, 128)
 
 
-def framed(photo: Image.Image, size: Size, **params: object) -> Framed:
+def framed(photo: Image.Image, size: Size, **params: object) -> FramedPhoto:
     return frame_photo(photo, [size], VideoParams.from_mapping(params))
 
 
@@ -515,7 +515,7 @@ def test_framing_is_tried_out_with_the_picture_that_will_be_used(
         {"fit": fit, "orientation": orientation, "focus_x": 0.2, "focus_y": 0.9}
     )
     real = frame_photo(open_photo(data), SIZES, params)
-    shown = Framer(data).frame(SIZES, params)
+    shown = CachedPhoto(data).frame(SIZES, params)
     assert (shown.size, shown.fit) == (real.size, real.fit)
     assert shown.box == pytest.approx(real.box)
     difference = np.abs(np.asarray(shown.image, float) - np.asarray(real.image))
@@ -526,13 +526,13 @@ def test_framing_is_tried_out_upright() -> None:
     image = quarters(4000, 3000)
     exif = Image.Exif()
     exif[0x0112] = 6
-    shown = Framer(encoded(image.rotate(90, expand=True), "JPEG", exif=exif))
+    shown = CachedPhoto(encoded(image.rotate(90, expand=True), "JPEG", exif=exif))
     assert shown.frame(SIZES, VideoParams()).size == (512, 288)
 
 
 def test_what_cannot_be_framed_is_refused_when_tried_out() -> None:
     with pytest.raises(InvalidImage, match="not a picture"):
-        Framer(b"hello")
+        CachedPhoto(b"hello")
 
 
 def test_small_photos_are_enlarged() -> None:

@@ -14,7 +14,7 @@ from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.cli.main import main
 from svd_core.errors import Cancelled
 from svd_core.events import Progress, Stage, Video
-from svd_core.extend import continuing
+from svd_core.extend import continuation_request
 from svd_core.generate import generate
 from svd_core.jobs.schema import JOBS
 from svd_core.media.image import open_photo
@@ -103,7 +103,7 @@ def test_a_video_goes_on_from_its_own_frames(store: ResultStore, lossless: bool)
         store.frames_path("first").unlink()
     own = store.frames("first")
     assert len(own) == 4
-    request = continuing(store, "first", replace(PARAMS, seed=2, interpolation="4x"))
+    request = continuation_request(store, "first", replace(PARAMS, seed=2, interpolation="4x"))
     assert np.array_equal(np.asarray(open_photo(request.image)), own[-1])
     longer = generate(request, Off(), store, "second", silent)
     assert len(store.frames("second")) == 4 + 3
@@ -112,7 +112,7 @@ def test_a_video_goes_on_from_its_own_frames(store: ResultStore, lossless: bool)
     assert [clip.params.num_frames for clip in recipe.clips] == [4, 4]
     assert [clip.params.interpolation for clip in recipe.clips] == ["2x", "4x"]
 
-    last = continuing(store, "second", replace(PARAMS, seed=3, interpolation="off"))
+    last = continuation_request(store, "second", replace(PARAMS, seed=3, interpolation="off"))
     longest = generate(last, Off(), store, "third", silent)
     assert (longest.num_frames, longest.fps) == (10, 7)
     assert np.array_equal(store.frames("third")[:7], store.frames("second"))

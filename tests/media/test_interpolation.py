@@ -8,7 +8,7 @@ import pytest
 
 from svd_core.benchmarks.interpolation import TARGET_DB, leave_one_out
 from svd_core.errors import Cancelled, GenerationFailed
-from svd_core.media.interpolation import PIECE, interpolate, limit_interpolation
+from svd_core.media.interpolation import FRAMES_PER_RUN, interpolate, limit_interpolation
 from svd_core.media.video import read_frames
 from svd_core.params import Interpolation
 from svd_core.types import Frames
@@ -32,8 +32,9 @@ def panned(num_frames: int, step: int = 4, size: tuple[int, int] = (72, 128)) ->
 @pytest.mark.parametrize(
     "shape",
     [
-        (2, 72, 128), (3, 33, 35), (PIECE, 16, 16), (PIECE + 1, 40, 24), (PIECE + 2, 24, 40),
-        (2 * PIECE + 1, 31, 9), (3 * PIECE + 2, 8, 8), (2, 1, 1), (5, 3, 100),
+        (2, 72, 128), (3, 33, 35), (FRAMES_PER_RUN, 16, 16), (FRAMES_PER_RUN + 1, 40, 24),
+        (FRAMES_PER_RUN + 2, 24, 40),
+        (2 * FRAMES_PER_RUN + 1, 31, 9), (3 * FRAMES_PER_RUN + 2, 8, 8), (2, 1, 1), (5, 3, 100),
     ],
 )  # fmt: skip
 def test_the_given_frames_stay_bit_for_bit(shape: tuple[int, int, int], factor: int) -> None:
@@ -46,7 +47,9 @@ def test_the_given_frames_stay_bit_for_bit(shape: tuple[int, int, int], factor: 
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-@pytest.mark.parametrize("num_frames", [2, 3, PIECE + 1, PIECE + 2, 2 * PIECE + 3])
+@pytest.mark.parametrize(
+    "num_frames", [2, 3, FRAMES_PER_RUN + 1, FRAMES_PER_RUN + 2, 2 * FRAMES_PER_RUN + 3]
+)
 def test_every_interval_is_filled_with_what_lies_between(num_frames: int, factor: int) -> None:
     """First, last and those at the borders of pieces too: none repeats or skips a neighbour."""
     true = panned((num_frames - 1) * factor + 1, step=8 // factor)
@@ -79,10 +82,10 @@ def test_a_still_scene_stays_still(shade: int) -> None:
 
 def test_a_long_video_is_made_of_the_same_frames_as_its_pieces() -> None:
     """The motion search starts afresh at the borders, so the number of processors is no matter."""
-    frames = moving(num_frames=2 * PIECE + 1)
+    frames = moving(num_frames=2 * FRAMES_PER_RUN + 1)
     whole = interpolate(frames, 2)
-    first = interpolate(frames[: PIECE + 2], 2)
-    assert np.array_equal(whole[: 2 * PIECE + 1], first[: 2 * PIECE + 1])
+    first = interpolate(frames[: FRAMES_PER_RUN + 2], 2)
+    assert np.array_equal(whole[: 2 * FRAMES_PER_RUN + 1], first[: 2 * FRAMES_PER_RUN + 1])
     assert np.array_equal(whole, interpolate(frames, 2))
 
 
@@ -94,7 +97,7 @@ def test_nothing_to_fill_in_is_nothing_to_do(num_frames: int) -> None:
 
 
 def test_the_work_is_reported_and_can_be_stopped() -> None:
-    frames = moving(num_frames=2 * PIECE + 2)
+    frames = moving(num_frames=2 * FRAMES_PER_RUN + 2)
     reports: list[tuple[int, int]] = []
     interpolate(frames, 2, lambda done, total: reports.append((done, total)))
     assert reports == [(0, 3), (1, 3), (2, 3)]

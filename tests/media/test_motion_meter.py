@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from svd_core.checkpoints.table import ASSETS
-from svd_core.media.motion_meter import Level, measure
+from svd_core.media.motion_meter import Level, measure_motion
 from svd_core.types import Frames
 
 RNG = np.random.default_rng(5)
@@ -72,13 +72,13 @@ SWING = (-1.0) ** np.arange(14)[:, None, None, None]
     ],
 )
 def test_a_clip_is_called_what_it_is(frames: Frames, level: Level) -> None:
-    assert measure(frames).level == level
+    assert measure_motion(frames).level == level
 
 
 @pytest.mark.parametrize("percent", [0.2, 0.5, 1, 2, 4, 8])
 @pytest.mark.parametrize("width", [256, 512])
 def test_flow_is_told_in_percent_of_the_longer_side(percent: float, width: int) -> None:
-    found = measure(pan(percent, width, width * 9 // 16)).flow
+    found = measure_motion(pan(percent, width, width * 9 // 16)).flow
     assert found == pytest.approx(percent, rel=0.5)
 
 
@@ -87,7 +87,7 @@ def test_a_rocket_before_the_sky_is_followed() -> None:
     photo = Image.open(ASSETS / "examples" / "rocket.jpg").convert("RGB").resize((1024, 1821))
     boxes = [(20.0 * t, 20.0, 20.0 * t + 512, 308.0) for t in range(14)]
     frames = np.stack([np.asarray(photo.resize((512, 288), box=box)) for box in boxes])
-    assert measure(frames).flow == pytest.approx(100 * 20 / 512, rel=0.3)
+    assert measure_motion(frames).flow == pytest.approx(100 * 20 / 512, rel=0.3)
 
 
 def test_a_subject_that_moves_alone_counts() -> None:
@@ -95,15 +95,15 @@ def test_a_subject_that_moves_alone_counts() -> None:
     subject = texture(140, 120).astype(np.uint8)
     for t, frame in enumerate(frames):
         frame[90:210, 60 + 8 * t : 200 + 8 * t] = subject
-    assert measure(frames).level == "lively"
+    assert measure_motion(frames).level == "lively"
 
 
 @pytest.mark.parametrize("num_frames", [2, 3])
 def test_short_clips_can_be_measured(num_frames: int) -> None:
-    assert measure(pan(1.5, num_frames=num_frames)).level == "lively"
+    assert measure_motion(pan(1.5, num_frames=num_frames)).level == "lively"
 
 
 @pytest.mark.parametrize("size", [(64, 8), (8, 64), (32, 32), (1024, 576)])
 def test_any_size_can_be_measured(size: tuple[int, int]) -> None:
     frames = np.full((3, size[1], size[0], 3), 90, np.uint8)
-    assert measure(frames).level == "still"
+    assert measure_motion(frames).level == "still"

@@ -21,11 +21,11 @@ from svd_core.checkpoints.table import ASSETS, CHECKPOINTS
 from svd_core.errors import InvalidRecipe
 from svd_core.media.export import Export, Format, export
 from svd_core.media.fingerprint import fingerprint
-from svd_core.media.image import Framed, frame_photo, open_photo
+from svd_core.media.image import FramedPhoto, frame_photo, open_photo
 from svd_core.media.recipe import FORMAT, MAX_CLIPS, Recipe
 from svd_core.media.video import read_frames, write_mp4
 from svd_core.params import VideoParams
-from svd_core.types import Clip, Frames
+from svd_core.types import Frames, GenerationResult
 
 FRAMES: Frames = np.full((3, 32, 64, 3), 90, np.uint8)
 
@@ -37,15 +37,15 @@ def photo_file(width: int = 300, height: int = 200) -> bytes:
     return file.getvalue()
 
 
-def framed(params: VideoParams, data: bytes) -> Framed:
+def framed(params: VideoParams, data: bytes) -> FramedPhoto:
     return frame_photo(open_photo(data), [(128, 64), (64, 128)], params)
 
 
 PHOTO = photo_file()
 PARAMS = VideoParams(seed=2**32 - 1, motion_bucket_id=40, noise_aug_strength=0.05, focus_x=0.25)
 USED = replace(PARAMS, num_frames=3, num_inference_steps=8, decode_chunk_size=2)
-RECIPE = Recipe.of(
-    Clip(FRAMES, USED, ("Held to 30 fps — as trained.",)),
+RECIPE = Recipe.from_clip(
+    GenerationResult(FRAMES, USED, ("Held to 30 fps — as trained.",)),
     CHECKPOINTS["svd-xt"],
     framed(USED, PHOTO),
     PHOTO,
@@ -95,8 +95,8 @@ def test_it_tells_what_made_the_video() -> None:
 
 def test_it_tells_when_the_video_was_made() -> None:
     before = datetime.now(UTC).replace(microsecond=0)
-    made = Recipe.of(
-        Clip(FRAMES, USED, ()), CHECKPOINTS["svd-xt"], framed(USED, PHOTO), PHOTO
+    made = Recipe.from_clip(
+        GenerationResult(FRAMES, USED, ()), CHECKPOINTS["svd-xt"], framed(USED, PHOTO), PHOTO
     ).created
     assert before <= datetime.fromisoformat(made) <= datetime.now(UTC)
 
@@ -108,7 +108,9 @@ def test_packages_that_are_not_there_are_left_out(monkeypatch: pytest.MonkeyPatc
         return "1"
 
     monkeypatch.setattr(metadata, "version", version)
-    made = Recipe.of(Clip(FRAMES, USED), CHECKPOINTS["svd"], framed(USED, PHOTO), PHOTO)
+    made = Recipe.from_clip(
+        GenerationResult(FRAMES, USED), CHECKPOINTS["svd"], framed(USED, PHOTO), PHOTO
+    )
     assert "torch" not in made.versions
     assert made.versions["diffusers"] == "1"
 
@@ -134,8 +136,8 @@ def imagined(image: Image.Image, params: VideoParams) -> Frames:
 def test_a_video_can_be_made_again_frame_by_frame(tmp_path: Path, fit: str) -> None:
     asked = VideoParams.from_mapping({"fit": fit, "focus_x": 0.1234567890123, "focus_y": 1 / 3})
     first = framed(asked, PHOTO)
-    clip = Clip(imagined(first.image, asked), asked)
-    recipe = Recipe.of(clip, CHECKPOINTS["svd-nano"], first, PHOTO)
+    clip = GenerationResult(imagined(first.image, asked), asked)
+    recipe = Recipe.from_clip(clip, CHECKPOINTS["svd-nano"], first, PHOTO)
     path = write_mp4(clip.frames, tmp_path / "a.mp4", asked.rate, recipe.to_json())
 
     told = Recipe.read(path)
@@ -154,7 +156,7 @@ def test_it_knows_its_photo() -> None:
 
 
 def test_a_folder_is_known_by_its_weights_and_not_by_its_path(local: Local) -> None:
-    made = Recipe.of(Clip(FRAMES, USED), local, framed(USED, PHOTO), PHOTO)
+    made = Recipe.from_clip(GenerationResult(FRAMES, USED), local, framed(USED, PHOTO), PHOTO)
     assert made.source == "my-model"
     assert "secret place" not in made.to_json()
     assert made.made_with(local)

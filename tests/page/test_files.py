@@ -10,7 +10,7 @@ import pytest
 from svd_core.events import Succeeded
 from svd_core.jobs import JobOptions
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.temp_folder import MADE
+from svd_core.temp_folder import EXPORT_FOLDER
 from svd_core.web.page.batch import MAX_PHOTOS
 from svd_core.web.page.gallery_actions import archive_key
 from tests.fakes.engines import Served, examples, photo, serve
@@ -96,12 +96,14 @@ def test_deleting_a_video_deletes_every_copy(served: Served, temp: Path, data: b
     download, chosen = event(served, "on_download").fn, event(served, "on_chosen").fn
     download(card)
     download(card)
-    (archive,) = temp.glob(f"{MADE}/*/videos.zip")  # each click takes the place of the last
+    (archive,) = temp.glob(
+        f"{EXPORT_FOLDER}/*/videos.zip"
+    )  # each click takes the place of the last
     assert archive.parent.name == archive_key(served.visitors.owner(card)) != archive_key("")
     (temp / "abc").mkdir()
     copy = temp / "abc" / f"{job.id}.mp4"
     copy.write_bytes(b"video")
-    export = temp / MADE / job.id / "svd-1.gif"
+    export = temp / EXPORT_FOLDER / job.id / "svd-1.gif"
     export.parent.mkdir(parents=True)
     export.write_bytes(b"gif")
 

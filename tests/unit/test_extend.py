@@ -10,14 +10,14 @@ from PIL import Image
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.errors import InvalidRequest, UnknownJob
 from svd_core.events import OnProgress, Video
-from svd_core.extend import MAX_FRAMES, continuing, drift, matched
+from svd_core.extend import MAX_FRAMES, continuation_request, drift, match_colours
 from svd_core.generate import generate
 from svd_core.media.image import open_photo
 from svd_core.media.recipe import MAX_CLIPS, Recipe
 from svd_core.media.video import read_frames
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-from svd_core.types import Clip, Frames
+from svd_core.types import Frames, GenerationResult
 from tests.media.test_motion_meter import pan
 from tests.unit.test_generate import PanEngine, photo, silent
 
@@ -32,7 +32,9 @@ class Off(PanEngine):
     def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
         return replace(super().load(on_progress), sizes=((128, 72), (72, 128)))
 
-    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(
+        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
         self.asked += 1
         clip = super().generate(image, params, on_progress)
         drifted = np.linspace(0, self.drift, len(clip.frames))[:, None, None, None]
@@ -52,13 +54,13 @@ def begun(store: ResultStore, params: VideoParams = PARAMS) -> Video:
 def gone_on(
     store: ResultStore, engine: Off, job_id: str = "first", to: str = "second", **params: int
 ) -> Video:
-    request = continuing(store, job_id, replace(PARAMS, seed=2, **params))
+    request = continuation_request(store, job_id, replace(PARAMS, seed=2, **params))
     return generate(request, engine, store, to, silent)
 
 
 def test_the_photo_is_the_last_frame_without_loss(store: ResultStore) -> None:
     begun(store)
-    request = continuing(store, "first", replace(PARAMS, fit="pad", orientation="square"))
+    request = continuation_request(store, "first", replace(PARAMS, fit="pad", orientation="square"))
     assert (np.asarray(open_photo(request.image)) == store.frames("first")[-1]).all()
     assert request.continues == "first"
     assert (request.params.fit, request.params.orientation) == ("crop", "auto")
@@ -107,7 +109,7 @@ def test_drift_is_taken_back_by_half_in_the_end_and_not_at_once() -> None:
     still = pan(0, num_frames=11)
     rise = np.linspace(0, 20, 11)
     drifted = (still + rise[:, None, None, None]).clip(0, 255).astype(np.uint8)
-    found = matched(drifted, still[0]).mean(axis=(1, 2, 3)) - still[0].mean()
+    found = match_colours(drifted, still[0]).mean(axis=(1, 2, 3)) - still[0].mean()
     assert found[0] == pytest.approx(0, abs=0.5)
     assert found[1] == pytest.approx(rise[1], abs=0.5)
     assert found[-1] == pytest.approx(10, abs=1)
@@ -119,7 +121,7 @@ def test_a_scene_that_changes_is_not_pressed_into_the_old_colours() -> None:
     still = pan(0, num_frames=11)
     red = still.copy()
     red[5:, 100:200, 100:200] = (220, 20, 20)
-    found = matched(red, still[0])
+    found = match_colours(red, still[0])
     rest = np.abs(found.astype(int) - red)[:, :, 250:].mean(axis=(1, 2, 3))
     assert rest[:5].max() < 0.5
     assert rest[-1] < 4
@@ -128,9 +130,9 @@ def test_a_scene_that_changes_is_not_pressed_into_the_old_colours() -> None:
 @pytest.mark.parametrize("shade", [0, 90, 255])
 def test_pictures_of_one_colour_stay_so(shade: int) -> None:
     flat = np.full((3, 32, 32, 3), shade, np.uint8)
-    assert np.abs(matched(flat, flat[0]).astype(int) - shade).max() == 0
+    assert np.abs(match_colours(flat, flat[0]).astype(int) - shade).max() == 0
     noise = np.random.default_rng(0).integers(0, 256, flat.shape, dtype=np.uint8)
-    assert np.isfinite(matched(noise, flat[0])).all()
+    assert np.isfinite(match_colours(noise, flat[0])).all()
 
 
 def blurred(frame: np.ndarray) -> np.ndarray:
@@ -163,9 +165,9 @@ def test_the_length_is_limited_before_anything_is_made(store: ResultStore) -> No
     gone_on(store, engine, "second", "third", num_frames=50)
     engine.asked = 0
     with pytest.raises(InvalidRequest, match=f"197 frames and may have {MAX_FRAMES}") as caught:
-        continuing(store, "third", replace(PARAMS, num_frames=50))
+        continuation_request(store, "third", replace(PARAMS, num_frames=50))
     assert caught.value.field == "continues"
-    request = continuing(store, "third", replace(PARAMS, num_frames=None))
+    request = continuation_request(store, "third", replace(PARAMS, num_frames=None))
     with pytest.raises(InvalidRequest, match="161 frames"):  # only the model knows how many
         generate(request, engine, store, "fourth", silent)
     assert engine.asked == 0
@@ -177,7 +179,7 @@ def test_only_so_many_clips_are_joined(store: ResultStore) -> None:
     for before, name in zip(names, names[1:], strict=False):
         gone_on(store, Off(), before, name, num_frames=2)
     with pytest.raises(InvalidRequest, match=f"{MAX_CLIPS} clips already.*begin a new one"):
-        continuing(store, names[-1], PARAMS)
+        continuation_request(store, names[-1], PARAMS)
 
 
 def test_another_models_size_is_told_before_anything_is_made(store: ResultStore) -> None:
@@ -194,9 +196,9 @@ def test_another_models_size_is_told_before_anything_is_made(store: ResultStore)
 
 def test_a_video_that_is_gone_cannot_be_continued(store: ResultStore) -> None:
     with pytest.raises(UnknownJob, match="not kept here any more"):
-        continuing(store, "first", PARAMS)
+        continuation_request(store, "first", PARAMS)
     begun(store)
-    request = continuing(store, "first", PARAMS)
+    request = continuation_request(store, "first", PARAMS)
     store.remove(["first"])
     with pytest.raises(UnknownJob, match="make it again"):
         generate(request, Off(), store, "second", silent)
@@ -205,6 +207,6 @@ def test_a_video_that_is_gone_cannot_be_continued(store: ResultStore) -> None:
 def test_where_the_frames_are_gone_the_video_is_continued_as_it_shows(store: ResultStore) -> None:
     begun(store)
     store.frames_path("first").unlink()
-    image = open_photo(continuing(store, "first", PARAMS).image)
+    image = open_photo(continuation_request(store, "first", PARAMS).image)
     assert (np.asarray(image) == read_frames(store.path("first"))[-1]).all()
     assert gone_on(store, Off()).num_frames == 7

@@ -14,7 +14,7 @@ from svd_core.generate import generate
 from svd_core.media.image import frame_photo, open_photo
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore, bytes_of
-from svd_core.types import Clip, Frames
+from svd_core.types import Frames, GenerationResult
 from tests.conftest import StillEngine
 
 
@@ -35,11 +35,13 @@ class PanEngine(StillEngine):
     step: int = 2
     peak_memory: int | None = 3 * 10**9
 
-    def generate(self, image: Image.Image, params: VideoParams, on_progress: OnProgress) -> Clip:
+    def generate(
+        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
         on_progress(Progress(stage=Stage.DENOISING, step=1, total=1))
         first = np.asarray(image, np.uint8)
         moved = [np.roll(first, -self.step * t, axis=1) for t in range(params.num_frames or 14)]
-        return Clip(np.stack(moved), params, peak_memory=self.peak_memory)
+        return GenerationResult(np.stack(moved), params, peak_memory=self.peak_memory)
 
 
 def silent(_: Progress) -> None:

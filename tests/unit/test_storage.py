@@ -19,7 +19,7 @@ from svd_core.errors import (
     SvdError,
     UnknownJob,
 )
-from svd_core.media.ffmpeg import PART
+from svd_core.media.ffmpeg import PART_SUFFIX
 from svd_core.media.video import write_mp4
 from svd_core.storage import STALE_S, PhotoStore, ResultStore, bytes_of, private_folder
 from tests.fakes.work import moving
@@ -189,8 +189,8 @@ def test_any_number_of_old_videos_can_be_asked_for(store: ResultStore) -> None:
 
 
 def test_leftovers_of_dead_processes_go(store: ResultStore) -> None:
-    dead = put(store, f"a.0123{PART}", 10, STALE_S + 60)
-    busy = put(store, f"b.4567{PART}", 10, STALE_S - 60)
+    dead = put(store, f"a.0123{PART_SUFFIX}", 10, STALE_S + 60)
+    busy = put(store, f"b.4567{PART_SUFFIX}", 10, STALE_S - 60)
     assert store.sweep(nobody, 24) == [dead]
     assert list(store.folder.iterdir()) == [busy]
 
@@ -264,7 +264,7 @@ def test_photos_and_private_folders_are_their_owners_alone(
 
 def test_photos_go_when_nobody_needs_them_any_more(photos: PhotoStore) -> None:
     needed, old, young = (photos.put(data) for data in (b"needed", b"old", b"young"))
-    part = photos.folder / f"{old}.0123{PART}"
+    part = photos.folder / f"{old}.0123{PART_SUFFIX}"
     part.write_bytes(b"ol")
     for path in (photos.folder / needed, photos.folder / old, part):
         os.utime(path, (time.time() - STALE_S - 60,) * 2)

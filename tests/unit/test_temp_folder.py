@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from svd_core import temp_folder
-from svd_core.temp_folder import TempFolder, place_for, remove_copies
+from svd_core.temp_folder import TempFolder, export_path, remove_copies
 
 HOUR = 3600.0
 
@@ -89,14 +89,14 @@ def test_links_are_removed_and_not_followed(
 
 
 def test_a_file_for_the_same_key_takes_the_place_of_the_earlier_one(temp: TempFolder) -> None:
-    first = place_for(temp.folder, "0123", "videos.zip")
+    first = export_path(temp.folder, "0123", "videos.zip")
     first.write_bytes(b"1")
-    assert place_for(temp.folder, "0123", "videos.zip") == first
-    assert place_for(temp.folder, "4567", "videos.zip") != first
+    assert export_path(temp.folder, "0123", "videos.zip") == first
+    assert export_path(temp.folder, "4567", "videos.zip") != first
 
 
 def test_copies_go_with_what_they_are_copies_of(temp: TempFolder) -> None:
-    export = place_for(temp.folder, "0123", "svd-7.gif")
+    export = export_path(temp.folder, "0123", "svd-7.gif")
     export.write_bytes(b"gif")
     copy, other = written(temp, "f00d/0123.mp4"), written(temp, "f00d/4567.mp4")
     remove_copies(temp.folder, "0123", "no such key")

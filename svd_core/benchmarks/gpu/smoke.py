@@ -25,7 +25,7 @@ from svd_core.engine.loaded_model import LoadedModel
 from svd_core.errors import Cancelled
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
-from svd_core.types import Clip
+from svd_core.types import GenerationResult
 
 MOST_LEVELS = 4
 """Of 255 that half precision may move a pixel of the tiny model."""
@@ -92,7 +92,7 @@ class Smoke:
     context: Context
     checkpoint: Checkpoint
     image: Image.Image
-    truth: dict[str, Clip] = field(default_factory=dict)
+    truth: dict[str, GenerationResult] = field(default_factory=dict)
 
     def compute_truth(self) -> Figures:
         cpu = Device(kind="cpu", name="CPU", total_bytes=0, free_bytes=0)
@@ -182,10 +182,12 @@ class Smoke:
         gc.collect()  # the one before, whose hooks hold on to each other
         return SvdEngine(self.checkpoint.source, offload, acceleration=acceleration)
 
-    def _clip(self, engine: SvdEngine, on_progress: OnProgress | None = None, **asked: Any) -> Clip:
+    def _clip(
+        self, engine: SvdEngine, on_progress: OnProgress | None = None, **asked: Any
+    ) -> GenerationResult:
         return engine.generate(self.image, params(**asked), on_progress or ignore)
 
-    def _near(self, clip: Clip) -> dict[str, object]:
+    def _near(self, clip: GenerationResult) -> dict[str, object]:
         levels = apart(clip, self.truth["plain"])
         return {"levels": levels, "ok": levels <= MOST_LEVELS}
 
@@ -213,7 +215,7 @@ def cancel_in(stage: Stage, progress: Progress) -> None:
         raise Cancelled
 
 
-def apart(one: Clip, other: Clip) -> int:
+def apart(one: GenerationResult, other: GenerationResult) -> int:
     """Largest difference of two pixels, of 255; 256 for clips of different shapes."""
     if one.frames.shape != other.frames.shape:
         return 256

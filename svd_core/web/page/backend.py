@@ -7,7 +7,7 @@ from svd_core.checkpoints.cost_limits import CostLimits
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import InvalidImage, SvdError
-from svd_core.extend import continuing
+from svd_core.extend import continuation_request
 from svd_core.jobs import Job, JobOptions, JobQueue
 from svd_core.media.image import open_photo
 from svd_core.params import VideoParams, VideoRequest
@@ -92,7 +92,7 @@ class Backend:
         """The request that goes on where the video of `job` ends. Raises `UnknownJob`,
         `InvalidRequest`."""
         params = job.params or VideoParams()
-        return continuing(self.results, job.id, with_new_seed(params))
+        return continuation_request(self.results, job.id, with_new_seed(params))
 
     def jobs(self, session_id: object) -> Sequence[Job]:
         """This visitor's jobs, the newest first."""

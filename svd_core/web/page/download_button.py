@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from svd_core.temp_folder import place_for, remove_copies
+from svd_core.temp_folder import export_path, remove_copies
 from svd_core.web.page.page_events import UNQUEUED_EVENT
 from svd_core.web.page.scripts import script
 
@@ -34,7 +34,7 @@ class DownloadButton:
     def path_for(self, name: str, key: str) -> Path:
         """Where to write a file of that name for `key`, the id of a job or another secret: in the
         folder of temporary files, in the place of an earlier one."""
-        path = place_for(Path(self.file.GRADIO_CACHE), key, name)
+        path = export_path(Path(self.file.GRADIO_CACHE), key, name)
         self.file.temp_files.add(str(path))
         return path
 

@@ -15,8 +15,8 @@ from typing import Any
 import gradio as gr
 
 from svd_core.errors import InvalidRequest, SvdError
-from svd_core.media.framing_preview import Framer
-from svd_core.media.image import Framed, Size
+from svd_core.media.framing_preview import CachedPhoto
+from svd_core.media.image import FramedPhoto, Size
 from svd_core.params import VideoParams
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import refused_html
@@ -58,26 +58,30 @@ class Framing:
         if image is None:
             return {self.cached_photo: None, self.preview: "", self.window: ""}
         try:
-            framer = Framer(image)
-            source = data_uri(framer.small, PREVIEW_SIDE)
+            cached_photo = CachedPhoto(image)
+            source = data_uri(cached_photo.preview_image, PREVIEW_SIDE)
         except SvdError as error:
             return {self.cached_photo: None, self.preview: refused_html(error, t), self.window: ""}
         photo = f'<img alt="{escape(t("photo"))}" src="{source}">'
-        return {self.cached_photo: framer, self.preview: _fitted(photo, framer.size)}
+        return {self.cached_photo: cached_photo, self.preview: _fitted(photo, cached_photo.size)}
 
     def update(
-        self, framer: Framer, values: Mapping[str, object], sizes: Sequence[Size], t: Texts
+        self,
+        cached_photo: CachedPhoto,
+        values: Mapping[str, object],
+        sizes: Sequence[Size],
+        t: Texts,
     ) -> Changes:
         """The changes for new framing parameters. `sizes`: what the checkpoint was trained for."""
         try:
             params = VideoParams.from_mapping(values)
-            framed = framer.frame(sizes, params)
+            framed = cached_photo.frame(sizes, params)
         except InvalidRequest as error:
             return {self.window: refused_html(error, t)}
-        return {self.window: window_html(framer.size, framed, params, t)}
+        return {self.window: window_html(cached_photo.size, framed, params, t)}
 
 
-def window_html(photo: Size, framed: Framed, params: VideoParams, t: Texts) -> str:
+def window_html(photo: Size, framed: FramedPhoto, params: VideoParams, t: Texts) -> str:
     """The crop window, or the padded picture, with a caption. `photo`: its (width, height).
 
     A window that can be moved is a slider for keyboard and screen reader; see static/crop.js.

@@ -14,7 +14,7 @@ import gradio as gr
 
 from svd_core.events import Failed, Progress, Stopped, Succeeded
 from svd_core.jobs import Job
-from svd_core.media.ffmpeg import whole
+from svd_core.media.ffmpeg import atomic_write
 from svd_core.params import VideoParams
 from svd_core.web.page import formatting
 from svd_core.web.page.download_button import DownloadButton
@@ -118,7 +118,7 @@ def archive(jobs: Sequence[Job], path: Path) -> Path:
     """All videos in one zip at `path`, the newest first."""
     videos = [job.last.video for job in jobs if isinstance(job.last, Succeeded)]
     # mp4 is packed already
-    with whole(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as kept:
+    with atomic_write(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as kept:
         for number, video in enumerate([v for v in videos if v.path.is_file()], 1):
             kept.write(video.path, f"{number:02}-seed-{video.seed}.mp4")
     return path

@@ -7,7 +7,7 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from svd_core.errors import SvdError
-from svd_core.media.framing_preview import Framer
+from svd_core.media.framing_preview import CachedPhoto
 from svd_core.params import VideoParams
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import refused_html
@@ -58,12 +58,12 @@ def bind_generate(opened: Dependency, state: PageState) -> None:
 
 def placeholder_html(state: PageState, given: Inputs, t: Texts) -> str:
     """The photo as the model sees it, to wait with."""
-    framer = given[state.framing.cached_photo]
-    if framer is None:
+    cached_photo = given[state.framing.cached_photo]
+    if cached_photo is None:
         return ""
     values = {name: given[state.controls[name]] for name in FRAMING_CONTROLS}
     try:
-        framed = framer.frame(state.sizes(given), VideoParams.from_mapping(values))
+        framed = cached_photo.frame(state.sizes(given), VideoParams.from_mapping(values))
     except SvdError:
         return ""  # it is said when the job is submitted
     source = data_uri(framed.image, PLACEHOLDER_SIDE)
@@ -76,15 +76,15 @@ def _bind_framing(opened: Dependency, state: PageState) -> None:
     focus = [controls["focus_x"], controls["focus_y"]]
     outputs = [*framing.outputs, *focus]
 
-    def framed(given: Inputs, framer: Framer | None, request: gr.Request) -> Changes:
-        if framer is None:
+    def framed(given: Inputs, cached_photo: CachedPhoto | None, request: gr.Request) -> Changes:
+        if cached_photo is None:
             return {}
         values = {name: given[controls[name]] for name in FRAMING_CONTROLS}
         try:
             sizes = state.sizes(given)
         except SvdError as error:
             return {framing.window: refused_html(error, texts_for(request))}
-        return framing.update(framer, values, sizes, texts_for(request))
+        return framing.update(cached_photo, values, sizes, texts_for(request))
 
     def on_photo(given: Inputs, request: gr.Request) -> Changes:
         changes = framing.open_photo(given[state.photo], texts_for(request))
