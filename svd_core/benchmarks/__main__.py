@@ -1,9 +1,9 @@
-"""Run a benchmark: what a video costs, or the one that is named, such as `api` or `contest`."""
+"""Run a benchmark: the cost of a video, or the one that is named, such as `api` or `contest`."""
 
 import sys
 from importlib import import_module
 
-OTHERS = {
+BENCHMARKS = {
     "api": "api_load",
     "contest": "vs_diffusers.contest",
     "extras": "media_ops",
@@ -17,6 +17,6 @@ imported on demand, since some import torch, which takes seconds."""
 
 if __name__ == "__main__":
     name, rest = "".join(sys.argv[1:2]).removeprefix("--"), sys.argv[2:]
-    if name in OTHERS:
-        sys.exit(import_module(f"svd_core.benchmarks.{OTHERS[name]}").main(rest))
+    if name in BENCHMARKS:
+        sys.exit(import_module(f"svd_core.benchmarks.{BENCHMARKS[name]}").main(rest))
     sys.exit(import_module("svd_core.benchmarks.generate").main())

@@ -1,4 +1,4 @@
-"""Peak memory by counting: every tensor a computation makes, from its making to its end.
+"""Peak activation memory by counting: every tensor from its creation to its release.
 
 On the `meta` device tensors have sizes and no numbers, so SVD-XT can be counted on any machine.
 Attention counts as a flash kernel, which writes its result and nothing else; what libraries take
@@ -17,13 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 def peak_bytes(compute: Callable[[], Any]) -> int:
     """The most bytes alive at once while `compute` runs, of what it makes itself."""
-    with torch.no_grad(), _Live() as live, _Flash():
+    with torch.no_grad(), _AllocationTracker() as live, _FlashAttention():
         compute()
     peak: int = live.peak
     return peak
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Storages by their address, and how much they are together."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._now -= self._alive.pop(key, 0)
 
 
-class _Flash(TorchFunctionMode):
+class _FlashAttention(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

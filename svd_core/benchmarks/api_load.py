@@ -1,4 +1,4 @@
-"""What the HTTP API costs: `python -m svd_core.benchmarks api`. A table, then a line of JSON.
+"""Load test of the HTTP API: `python -m svd_core.benchmarks api`. A table, then a line of JSON.
 
 Two servers run `app.py`, one on an empty job table and one on a table with a past. In turn each
 makes the same clip twice: left alone, and while many clients ask how it goes and one submits again
@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from svd_core.benchmarks.load_clients import asking_for, clip, many
-from svd_core.benchmarks.load_report import Figures, Rounds, latencies, table
-from svd_core.benchmarks.seed_jobs import lengthen
-from svd_core.benchmarks.server_process import Server, serving
+from svd_core.benchmarks.load_clients import run_jobs, submit_body, time_video
+from svd_core.benchmarks.load_report import Figures, LoadRounds, figures, table
+from svd_core.benchmarks.seed_jobs import copy_first_job
+from svd_core.benchmarks.server_process import Server, running_server
 from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
 from svd_core.errors import GenerationFailed, SvdError
 
@@ -30,7 +30,7 @@ STILL = ("-m", "svd_core.benchmarks.stub_server")
 
 def main(argv: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(argv)
-    body = asking_for(min((ASSETS / "examples").glob("*.jpg")))
+    body = submit_body(min((ASSETS / "examples").glob("*.jpg")))
     try:
         found = {**_latencies(asked, body), **_memory(asked, body)}
     except SvdError as error:
@@ -56,24 +56,24 @@ def _latencies(asked: argparse.Namespace, body: bytes) -> Figures:
     program = STILL if asked.still else ()
     with _server(*program) as new, _server(*program) as old:
         for server in (new, old):
-            clip(server, body)  # the first one pays for what all share
-        lengthen(old.folder / "jobs.sqlite", asked.past)
-        fresh, aged = Rounds(), Rounds()
+            time_video(server, body)  # the first one pays for what all share
+        copy_first_job(old.folder / "jobs.sqlite", asked.past)
+        fresh, aged = LoadRounds(), LoadRounds()
         for number in range(asked.rounds):
             pair = [(new, fresh), (old, aged)]
             for server, rounds in pair if number % 2 else reversed(pair):
                 both = [(0, rounds.quiet), (asked.clients, rounds.asked)]
                 for clients, clips in both if number % 2 else reversed(both):
-                    clips.append(clip(server, body, clients))
-    return {"model": "still" if asked.still else DEMO_MODEL, **latencies(fresh, aged)}
+                    clips.append(time_video(server, body, clients))
+    return {"model": "still" if asked.still else DEMO_MODEL, **figures(fresh, aged)}
 
 
 def _memory(asked: argparse.Namespace, body: bytes) -> Figures:
     """Megabytes of a server before and after so many jobs."""
     with _server(*STILL) as server:
-        many(server.port, body, min(WARM_UP, asked.jobs), clients=4)
+        run_jobs(server.port, body, min(WARM_UP, asked.jobs), clients=4)
         before = server.memory_mb()
-        many(server.port, body, asked.jobs, clients=4)
+        run_jobs(server.port, body, asked.jobs, clients=4)
         after = server.memory_mb()
     growth = 100 * (after / before - 1)
     return {"memory_mb": before, "memory_after_mb": after, "memory_percent": growth}
@@ -84,7 +84,7 @@ def _server(*program: str) -> Iterator[Server]:
     """One with an empty table, ready to make videos."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder), *program, model=DEMO_MODEL) as server,
+        running_server(Path(folder), *program, model=DEMO_MODEL) as server,
     ):
         if not server.answers("/fal/health", b'"ok"'):
             raise GenerationFailed("The server that was to be measured did not start.")

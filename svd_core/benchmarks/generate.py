@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from svd_core.benchmarks.server_process import APP, serving
-from svd_core.benchmarks.stopwatch import Run, Stopwatch, medians
+from svd_core.benchmarks.server_process import APP, running_server
+from svd_core.benchmarks.stopwatch import Stopwatch, VideoTiming, medians
 from svd_core.checkpoints.table import ASSETS
 from svd_core.engine.engine import Engine, SvdEngine
 from svd_core.errors import SvdError
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("a --photo and at least one run are needed")
     try:
         if asked.fresh:
-            print(json.dumps(_fresh(asked.model, asked.photo)))
+            print(json.dumps(_cold_start(asked.model, asked.photo)))
             return 0
         _print(_measure(asked))
     except SvdError as error:
@@ -59,7 +59,7 @@ def example() -> Path | None:
 
 def _measure(asked: argparse.Namespace) -> dict[str, Any]:
     # First, while this process is small: a child's peak begins with its parent's.
-    fresh = _in_a_fresh_process(asked.model, asked.photo)
+    fresh = _cold_start_in_process(asked.model, asked.photo)
     page_s = None if asked.no_page else seconds_to_page(asked.model)
     engine = SvdEngine(asked.model, fallback=False)
     image = asked.photo.read_bytes()
@@ -76,7 +76,7 @@ def _measure(asked: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measured_run(engine: Engine, image: bytes) -> Run:
+def measured_run(engine: Engine, image: bytes) -> VideoTiming:
     """Make one video, always of the same seed, and throw it away."""
     with tempfile.TemporaryDirectory() as folder:
         store = ResultStore(Path(folder))
@@ -85,7 +85,7 @@ def measured_run(engine: Engine, image: bytes) -> Run:
         watch = Stopwatch()
         generate(request, engine, store, "bench", watch)
         seconds = time.perf_counter() - watch.started
-    return Run(
+    return VideoTiming(
         seconds=seconds,
         first_event_s=watch.events[0][0],
         step_s=watch.step_s(),
@@ -94,7 +94,7 @@ def measured_run(engine: Engine, image: bytes) -> Run:
     )
 
 
-def _fresh(model: str, photo: Path) -> dict[str, float]:
+def _cold_start(model: str, photo: Path) -> dict[str, float]:
     """What the first video costs this very process."""
     started = time.perf_counter()
     run = measured_run(SvdEngine(model, fallback=False), photo.read_bytes())
@@ -107,7 +107,7 @@ def _fresh(model: str, photo: Path) -> dict[str, float]:
     }
 
 
-def _in_a_fresh_process(model: str, photo: Path) -> dict[str, float]:
+def _cold_start_in_process(model: str, photo: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "svd_core.benchmarks", "--fresh", "--model", model]
     done = subprocess.run(  # noqa: S603  # this very program
         [*command, "--photo", str(photo.absolute())],
@@ -123,7 +123,7 @@ def seconds_to_page(model: str) -> float | None:
     """Seconds until `python app.py` answers with its page; None if it never does."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        with serving(Path(folder), model=model) as server:
+        with running_server(Path(folder), model=model) as server:
             return time.perf_counter() - started if server.answers("/") else None
 
 

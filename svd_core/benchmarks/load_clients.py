@@ -1,4 +1,4 @@
-"""Callers of the API, each in a thread: what they ask, and how long they wait for the answers."""
+"""HTTP clients of the load test, each in a thread, and the latencies they see."""
 
 import base64
 import json
@@ -18,15 +18,15 @@ from svd_core.benchmarks.server_process import Server
 from svd_core.errors import GenerationFailed
 
 QUEUE = "/fal/queue/fal-ai/stable-video"
-ENDED = 200
+COMPLETED_STATUS = 200
 """By which a job that is over is told, and others by 202."""
 
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 CHUNK = 64 * 1024
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 POLL_S = 0.1
 SUBMIT_S = 1.0
-LOOK_S = 0.5
+QUIET_POLL_S = 0.5
 """Seconds between two looks of whoever waits for a clip that is to be left alone."""
 
 
@@ -35,13 +35,13 @@ class Reply(NamedTuple):
     body: bytes
 
     @property
-    def told(self) -> Mapping[str, Any]:
+    def json(self) -> Mapping[str, Any]:
         told: Mapping[str, Any] = json.loads(self.body)
         return told
 
 
 @dataclass
-class Clip:
+class LoadTiming:
     """One video. `seconds`: of the work, as the server tells them. `cpu_s`: of all processors, for
     server and callers. The others are what callers waited for their answers meanwhile."""
 
@@ -51,16 +51,16 @@ class Clip:
     submits: list[float] = field(default_factory=list)
 
 
-class Caller:
+class HttpClient:
     """One connection that is kept, as clients keep theirs, with one question at a time; little more
     than a socket, since it shares the processors with what it measures."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        self._socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = port
 
-    def __enter__(self) -> "Caller":
+    def __enter__(self) -> "HttpClient":
         return self
 
     def __exit__(
@@ -81,42 +81,42 @@ class Caller:
             if not more:
                 raise GenerationFailed(f"The server hung up on {method} {path}.")
             got += more
-            reply = _whole(got)
+            reply = _parse_reply(got)
         if reply.status >= 400:
             raise GenerationFailed(f"{method} {path} was answered by {reply.body.decode()}")
         return reply
 
     def submit(self, body: bytes) -> str:
         """The id of the job."""
-        job: str = self.ask("POST", "", body).told["request_id"]
+        job: str = self.ask("POST", "", body).json["request_id"]
         return job
 
-    def ended(self, job: str, every_s: float) -> float:
+    def wait_for_end(self, job: str, every_s: float) -> float:
         """Wait for the end of a job. Returns the seconds of its work."""
-        while (reply := self.ask("GET", f"/requests/{job}/status")).status != ENDED:
+        while (reply := self.ask("GET", f"/requests/{job}/status")).status != COMPLETED_STATUS:
             time.sleep(every_s)
-        seconds: float = reply.told["metrics"]["inference_time"]
+        seconds: float = reply.json["metrics"]["inference_time"]
         return seconds
 
 
-def asking_for(photo: Path) -> bytes:
+def submit_body(photo: Path) -> bytes:
     """The body of a submit that carries `photo`."""
     data = base64.b64encode(photo.read_bytes()).decode("ascii")
     return json.dumps({"image_url": f"data:image/jpeg;base64,{data}", "seed": 0}).encode("ascii")
 
 
-def clip(server: Server, body: bytes, clients: int = 0) -> Clip:
+def time_video(server: Server, body: bytes, clients: int = 0) -> LoadTiming:
     """Have one video made. So many clients ask all the time how it goes, if there are any, while
     somebody else submits again and again, and takes it back."""
-    made, ended = Clip(cpu_s=-_cpu_s(server)), threading.Event()
-    with Caller(server.port) as caller, ThreadPoolExecutor() as threads:
+    made, ended = LoadTiming(cpu_s=-_cpu_s(server)), threading.Event()
+    with HttpClient(server.port) as caller, ThreadPoolExecutor() as threads:
         job = caller.submit(body)
         others = []
         if clients:
             others.append(threads.submit(_poll, server.port, job, clients, made.polls))
             others.append(threads.submit(_submit, server.port, body, made.submits, ended))
         try:
-            made.seconds = caller.ended(job, LOOK_S)
+            made.seconds = caller.wait_for_end(job, QUIET_POLL_S)
         finally:
             ended.set()
         for other in others:
@@ -125,14 +125,14 @@ def clip(server: Server, body: bytes, clients: int = 0) -> Clip:
     return made
 
 
-def many(port: int, body: bytes, jobs: int, clients: int) -> None:
+def run_jobs(port: int, body: bytes, jobs: int, clients: int) -> None:
     """Have so many videos made, for so many clients at a time, each to its result."""
 
     def client(number: int) -> None:
-        with Caller(port) as caller:
+        with HttpClient(port) as caller:
             for _ in range(number, jobs, clients):
                 job = caller.submit(body)
-                caller.ended(job, POLL_S)
+                caller.wait_for_end(job, POLL_S)
                 caller.ask("GET", f"/requests/{job}")
 
     with ThreadPoolExecutor(clients) as threads:
@@ -140,7 +140,7 @@ def many(port: int, body: bytes, jobs: int, clients: int) -> None:
             done.result()
 
 
-def _whole(got: bytes) -> Reply | None:
+def _parse_reply(got: bytes) -> Reply | None:
     """The reply, once all of it is there."""
     head, end, body = got.partition(b"\r\n\r\n")
     length = LENGTH.search(head) if end else None
@@ -157,19 +157,19 @@ def _poll(port: int, job: str, clients: int, seconds: list[float]) -> None:
     """Ask for all clients in turn, each by its own connection, until the job is over. What is late
     because the one before had to wait has waited too."""
     with ExitStack() as stack:
-        callers = [stack.enter_context(Caller(port)) for _ in range(clients)]
+        callers = [stack.enter_context(HttpClient(port)) for _ in range(clients)]
         due, each_s, turn = time.perf_counter(), POLL_S / clients, 0
         while True:
             time.sleep(max(0.0, due - time.perf_counter()))
             reply = callers[turn % clients].ask("GET", f"/requests/{job}/status?logs=1")
             seconds.append(time.perf_counter() - due)
-            if reply.status == ENDED:
+            if reply.status == COMPLETED_STATUS:
                 return
             due, turn = due + each_s, turn + 1
 
 
 def _submit(port: int, body: bytes, seconds: list[float], ended: threading.Event) -> None:
-    with Caller(port) as caller:
+    with HttpClient(port) as caller:
         while not ended.is_set():
             begun = time.perf_counter()
             job = caller.submit(body)

@@ -1,4 +1,4 @@
-"""What was measured of the API, as figures, each held against what it is to be at most."""
+"""Report of the load test: figures, and the limit that each one is held to."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
 
-from svd_core.benchmarks.load_clients import Clip
+from svd_core.benchmarks.load_clients import LoadTiming
 
 Figures = Mapping[str, Any]
 
@@ -14,7 +14,7 @@ Figures = Mapping[str, Any]
 class Target(NamedTuple):
     figure: str
     label: str
-    most: float
+    limit: float
     unit: str
 
 
@@ -31,29 +31,29 @@ TARGETS = (
 
 
 @dataclass
-class Rounds:
+class LoadRounds:
     """The clips of one server, one of each kind in every round: left alone, and asked about."""
 
-    quiet: list[Clip] = field(default_factory=list)
-    asked: list[Clip] = field(default_factory=list)
+    quiet: list[LoadTiming] = field(default_factory=list)
+    asked: list[LoadTiming] = field(default_factory=list)
 
-    def middle(self, figure: Callable[[Clip], float]) -> float:
+    def median_of(self, figure: Callable[[LoadTiming], float]) -> float:
         return median(map(figure, self.asked))
 
 
-def status_ms(clip: Clip) -> float:
+def status_ms(clip: LoadTiming) -> float:
     return 1000 * p95(clip.polls)
 
 
-def submit_ms(clip: Clip) -> float:
+def submit_ms(clip: LoadTiming) -> float:
     return 1000 * p95(clip.submits)
 
 
-def seconds(clip: Clip) -> float:
+def seconds(clip: LoadTiming) -> float:
     return clip.seconds
 
 
-def taken(asked: Clip, quiet: Clip) -> float:
+def overhead_share(asked: LoadTiming, quiet: LoadTiming) -> float:
     """Share of all processors that went into asking and answering. Unlike times it is the same on a
     machine that has other things to do, where a clip takes longer and more is asked about it."""
     return (asked.cpu_s - quiet.cpu_s) / (asked.seconds * (os.cpu_count() or 1))
@@ -64,18 +64,20 @@ def p95(values: list[float]) -> float:
     return sorted(values)[int((len(values) - 1) * 0.95)]
 
 
-def latencies(fresh: Rounds, aged: Rounds) -> Figures:
+def figures(fresh: LoadRounds, aged: LoadRounds) -> Figures:
     """Medians over rounds. What is compared comes from the same round, so that what else goes on
     on the machine meets both alike."""
 
-    def more(figure: Callable[[Clip], float], here: list[Clip], there: list[Clip]) -> float:
+    def more(
+        figure: Callable[[LoadTiming], float], here: list[LoadTiming], there: list[LoadTiming]
+    ) -> float:
         return 100 * (median(figure(a) / figure(b) for a, b in zip(here, there, strict=True)) - 1)
 
     return {
-        "submit_p95_ms": fresh.middle(submit_ms),
-        "status_p95_ms": fresh.middle(status_ms),
+        "submit_p95_ms": fresh.median_of(submit_ms),
+        "status_p95_ms": fresh.median_of(status_ms),
         "slowed_percent": more(seconds, fresh.asked, fresh.quiet),
-        "cpu_percent": 100 * median(map(taken, fresh.asked, fresh.quiet)),
+        "cpu_percent": 100 * median(map(overhead_share, fresh.asked, fresh.quiet)),
         "past_submit_percent": more(submit_ms, aged.asked, fresh.asked),
         "past_status_percent": more(status_ms, aged.asked, fresh.asked),
         "past_clip_percent": more(seconds, aged.asked, fresh.asked),

@@ -1,4 +1,4 @@
-"""What a page asks for beside videos: `python -m svd_core.benchmarks extras`. Seconds, then JSON.
+"""Cost of exports, previews and framing: `python -m svd_core.benchmarks extras`. Ends in JSON.
 
 Each figure is the median of `RUNS`, after one run to warm up. "framing" is a photo of 12 megapixels
 framed again, as after each move of a slider; "preview" all latents of a clip as a moving picture.

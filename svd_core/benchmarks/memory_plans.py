@@ -1,4 +1,4 @@
-"""What SVD-XT takes of a GPU under each memory plan: `python -m svd_core.benchmarks plans`.
+"""Memory of SVD-XT under each memory plan, counted: `python -m svd_core.benchmarks plans`.
 
 Counted, not measured: activations in half precision on tensors without numbers, stock and with our
 rewrites, what the planner makes of them, and what each plan costs: operations of a clip, and bytes
@@ -59,7 +59,7 @@ def moved_bytes(plan: MemoryPlan, parts: ModelSizes) -> int:
     return 2 * (parts.image_encoder + calls * parts.unet + clips * parts.vae)
 
 
-def rewritten_on_meta(model: Any) -> Any:
+def optimized_on_meta(model: Any) -> Any:
     """`model` as CUDA has it, as far as that can be without numbers; blends are even."""
     for name, parameter in list(model.named_parameters()):
         if name.endswith("mix_factor"):
@@ -109,7 +109,7 @@ def main(_: Sequence[str] = ()) -> int:
         "stock step, split": step_bytes(unet, 1),
         "stock decode": decode_bytes(vae, FRAMES),
     }
-    unet, vae = rewritten_on_meta(unet), rewritten_on_meta(vae)
+    unet, vae = optimized_on_meta(unet), optimized_on_meta(vae)
     counts |= {"step": step_bytes(unet, 2), "step, split": step_bytes(unet, 1)}
     counts |= {f"decode, {n} at once": decode_bytes(vae, n) for n in (1, 4, 8)}
     print("SVD-XT, 25 frames of 1024x576, half precision, counted activations")

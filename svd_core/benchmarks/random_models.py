@@ -1,4 +1,4 @@
-"""The pipelines of a contest: stock diffusers ones of equal weights, in a folder or random.
+"""Pipelines for comparisons: stock diffusers models from a folder or with random weights.
 
 `tiny` is of SVD-XT's shape with few channels; `svd-xt` with random weights is of its full size, for
 a GPU without the published weights: default initialisation keeps numbers near 1, so times are real
@@ -63,7 +63,7 @@ def open_stock(checkpoint: Checkpoint, random_weights: bool, device: str) -> Any
         )
     ours = open_folder(folder, device == "cuda", lambda _had, _total: None)
     ours.unet.forward = ours.unet.forward.forward  # without our split guidance
-    return _stock(**ours.components)
+    return _load_stock(**ours.components)
 
 
 def full_size() -> tuple[Any, Any]:
@@ -75,7 +75,7 @@ def full_size() -> tuple[Any, Any]:
 
 def twin(stock: Any) -> Any:
     """Our pipeline of the same weights, which can be changed while `stock` stays."""
-    return _quiet(pipeline_class()(**deepcopy(stock.components)))
+    return _silence(pipeline_class()(**deepcopy(stock.components)))
 
 
 def random_part(part: str, tiny: bool, device: str, dtype: torch.dtype) -> Any:
@@ -91,18 +91,18 @@ def random_part(part: str, tiny: bool, device: str, dtype: torch.dtype) -> Any:
 
 def _random(tiny: bool, device: str) -> Any:
     dtype = torch.float16 if device == "cuda" else torch.float32
-    return _stock(
+    return _load_stock(
         **{part: random_part(part, tiny, device, dtype) for part in PARTS},
         scheduler=scheduler(),
         feature_extractor=CLIPImageProcessorPil(),
     )
 
 
-def _stock(**parts: Any) -> Any:
-    return _quiet(StableVideoDiffusionPipeline(**parts))  # type: ignore[no-untyped-call]
+def _load_stock(**parts: Any) -> Any:
+    return _silence(StableVideoDiffusionPipeline(**parts))  # type: ignore[no-untyped-call]
 
 
-def _quiet(pipeline: Any) -> Any:
+def _silence(pipeline: Any) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -1,4 +1,4 @@
-"""The least time a step could take: its operations at the rate of a plain matrix product here."""
+"""Roofline: the least time of a step, from its operations and the measured matmul rate."""
 
 import time
 from typing import Any
@@ -14,10 +14,10 @@ SIDE = {"cpu": 1024, "cuda": 8192}
 REPEATS = 8
 
 
-def floor_s(stock: Any, latents: Tensor, params: VideoParams) -> float:
+def min_step_s(stock: Any, latents: Tensor, params: VideoParams) -> float:
     """Seconds. Operations are counted on tensors without numbers, as stock computes the step."""
     guided = (params.max_guidance_scale or 0) > 1
-    return step_flops(stock.unet.config, latents.shape, 2 if guided else 1) / rate(
+    return step_flops(stock.unet.config, latents.shape, 2 if guided else 1) / matmul_rate(
         stock.unet.device, stock.unet.dtype
     )
 
@@ -39,7 +39,7 @@ def step_flops(config: Any, shape: tuple[int, ...], halves: int) -> float:
     return float(counter.get_total_flops())
 
 
-def rate(device: torch.device, dtype: torch.dtype) -> float:
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product, the best of some.
 
     Of random numbers: a GPU multiplies ones or zeros faster, since fewer bits change.

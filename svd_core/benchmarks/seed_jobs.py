@@ -1,4 +1,4 @@
-"""A job table with a long past: the first of its jobs, as often as is asked for."""
+"""Seed a job table with many finished jobs, copies of the first one."""
 
 import sqlite3
 from contextlib import closing
@@ -14,7 +14,7 @@ OWN = {"id": "printf('%032x', n)", "number": "-n", "bytes": "0"}
 """What copies cannot share. The video is not theirs, so that it does not go with them."""
 
 
-def lengthen(table: Path, count: int) -> None:
+def copy_first_job(table: Path, count: int) -> None:
     """Copy the first job of SQLite's `table`, which is over, `count` times. Whoever serves the
     table may go on meanwhile."""
     with closing(sqlite3.connect(table, timeout=30)) as connection, connection:

@@ -1,4 +1,4 @@
-"""`app.py` as a process of its own, on a free port of this machine, with its data in a folder."""
+"""`app.py` as a process on a free port, with its data in a folder."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ class Server:
         """Whether it gives what has `having` in it at `path`, within `START_S`."""
         until = time.monotonic() + START_S
         while self.process.poll() is None and time.monotonic() < until:
-            body = self._got(path)
+            body = self._get(path)
             if body is not None and having in body:
                 return True
             time.sleep(0.05)
@@ -44,7 +44,7 @@ class Server:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    def _got(self, path: str) -> bytes | None:
+    def _get(self, path: str) -> bytes | None:
         try:
             address = f"http://127.0.0.1:{self.port}{path}"
             with urllib.request.urlopen(address, timeout=5) as response:  # noqa: S310  # loopback
@@ -55,7 +55,7 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *program: str, **settings: str) -> Iterator[Server]:
+def running_server(folder: Path, *program: str, **settings: str) -> Iterator[Server]:
     """The program with these `SVD_` settings and no others, from its start on. `program`: arguments
     of Python, if it is another one that goes by the same settings."""
     with socket.socket() as free:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from svd_core.benchmarks.api_load import STILL
-from svd_core.benchmarks.server_process import Server, serving
+from svd_core.benchmarks.server_process import Server, running_server
 from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
 from svd_core.errors import GenerationFailed, InvalidImage, SvdError
 from svd_core.events import Failed, Progress, Stopped, Succeeded
@@ -87,13 +87,13 @@ def _soak(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ]
     memory: list[float] = []
     for kill in range(asked.kills + 1):
-        with serving(folder, *STILL, model=DEMO_MODEL) as server:
+        with running_server(folder, *STILL, model=DEMO_MODEL) as server:
             _await(server)
             ledger.port = server.port
             if kill == 0:
                 for thread in threads:
                     thread.start()
-                memory = _watched(server, seconds * asked.quiet)
+                memory = _record_memory(server, seconds * asked.quiet)
             if kill < asked.kills:
                 span = seconds * (1 - asked.quiet) / max(1, asked.kills)
                 time.sleep(random.uniform(0, 2 * span))  # noqa: S311 - no secret
@@ -121,7 +121,7 @@ def _bodies(photo: Path) -> tuple[bytes, bytes]:
     return found[0], found[1]
 
 
-def _watched(server: Server, seconds: float) -> list[float]:
+def _record_memory(server: Server, seconds: float) -> list[float]:
     """Megabytes of the server, sixty times in so many seconds."""
     found = []
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""Times of one video, taken from its reports."""
+"""Stopwatch: stage times of one video from its progress events."""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from svd_core.events import Progress, Stage
 
 
 @dataclass(frozen=True)
-class Run:
+class VideoTiming:
     """One video. Seconds from the request to the mp4, to the first report, per stage, per step, and
     of all processors together, the video encoder's included."""
 
@@ -46,7 +46,7 @@ class Stopwatch:
         return (ended - begun) / (last - first) if last > first else 0.0
 
 
-def medians(runs: Sequence[Run]) -> dict[str, Any]:
+def medians(runs: Sequence[VideoTiming]) -> dict[str, Any]:
     """Each figure's own median, so that stages need not add up to `seconds` exactly."""
     rows = [asdict(run) for run in runs]
     stages = [row.pop("stages") for row in rows]

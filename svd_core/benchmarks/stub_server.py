@@ -1,4 +1,4 @@
-"""`app.py` with all but its model, to measure what is around it."""
+"""`app.py` with a stub engine, to measure everything around the model."""
 
 import runpy
 from dataclasses import replace

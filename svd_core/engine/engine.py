@@ -168,7 +168,7 @@ class SvdEngine:
             raise
         if not self._status.device:  # from now on it is known what `auto` stands for
             self._set_status(
-                offer=ModelCatalog.from_setting(self._model, cuda=device.kind == "cuda")
+                catalog=ModelCatalog.from_setting(self._model, cuda=device.kind == "cuda")
             )
         wanted = self._status.catalog.get(model)
         try:
@@ -214,7 +214,7 @@ class SvdEngine:
         if reason is not None:
             catalog = replace(catalog, stand_in=found.checkpoint)
         notice = notice if catalog.stand_in else None
-        self._set_status(checkpoint=found.checkpoint, state="ready", offer=catalog, notice=notice)
+        self._set_status(checkpoint=found.checkpoint, state="ready", catalog=catalog, notice=notice)
         if found.notice is not None:
             log.warning("%s", found.notice)
         return found

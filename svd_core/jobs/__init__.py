@@ -1,5 +1,4 @@
-"""The durable job queue: submit, follow, cancel. `interface` has the protocols to program
-against."""
+"""The durable job queue: submit, follow, cancel. Its protocols are in `interface`."""
 
 from svd_core.jobs.callbacks import InlineWork, Work
 from svd_core.jobs.config import QueueContext

@@ -1,5 +1,4 @@
-"""Export of finished frames: format, playback rate, order or in-between frames of the same
-video."""
+"""Export of finished frames in another format, rate or order, or with in-between frames."""
 
 import math
 import zipfile

@@ -1,4 +1,4 @@
-"""Making `svd-nano`, the small SVD checkpoint the project ships: shape, photos, clips, training.
+"""Training of `svd-nano`, the small SVD checkpoint that comes with the project.
 
 The app never imports this package; what it makes is a normal diffusers checkpoint folder.
 """

@@ -1,4 +1,4 @@
-"""The shape of svd-nano: stock diffusers classes with small numbers, saved to one folder."""
+"""Architecture of svd-nano: stock diffusers classes with small numbers, saved to one folder."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who is judged: a checkpoint, and what it is held against, from the truth to a still photo."""
+"""Baselines of the evaluation: a checkpoint, and what it is compared with."""
 
 import shutil
 import time
@@ -22,12 +22,12 @@ from svd_core.events import Progress
 from svd_core.media.image import frame_photo
 from svd_core.params import VideoParams
 from svd_core.training.optical_flow import Frame
-from svd_core.training.synthetic_clips import Camera, true_clip
+from svd_core.training.synthetic_clips import SyntheticCamera, true_clip
 from svd_core.types import Frames
 
 
 @dataclass(frozen=True)
-class Take:
+class Sample:
     """A clip and the framed photo it has to start from. `seconds`: what making it took."""
 
     photo: Frame
@@ -35,37 +35,37 @@ class Take:
     seconds: float
 
 
-class Subject(Protocol):
-    def film(self, photo: Image.Image, params: VideoParams) -> Take:
+class Baseline(Protocol):
+    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
         """The clip of `photo`, upright RGB of any size. Raises `SvdError`s."""
         ...
 
 
 @dataclass(frozen=True)
-class Model:
+class CheckpointModel:
     """A checkpoint, on the product's own path."""
 
     engine: Engine
 
-    def film(self, photo: Image.Image, params: VideoParams) -> Take:
-        checkpoint = self.engine.load(_unheard)
+    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
+        checkpoint = self.engine.load(_ignore)
         framed = frame_photo(photo, checkpoint.sizes, params)
         started = time.perf_counter()
-        clip = self.engine.generate(framed.image, params, _unheard)
-        return Take(np.asarray(framed.image), clip.frames, time.perf_counter() - started)
+        clip = self.engine.generate(framed.image, params, _ignore)
+        return Sample(np.asarray(framed.image), clip.frames, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
-class Still:
+class StillImage:
     """The framed photo, repeated: what no figure but those of likeness may accept."""
 
     checkpoint: Checkpoint
 
-    def film(self, photo: Image.Image, params: VideoParams) -> Take:
+    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
         started = time.perf_counter()
         framed = np.asarray(frame_photo(photo, self.checkpoint.sizes, params).image)
         frames = np.stack([framed] * self.checkpoint.num_frames)
-        return Take(framed, frames, time.perf_counter() - started)
+        return Sample(framed, frames, time.perf_counter() - started)
 
 
 class Vae:
@@ -85,7 +85,7 @@ class Vae:
         self._on_cpu = chosen.device == "cpu"
 
     @torch.no_grad()
-    def through(self, pixels: Tensor) -> Frames:
+    def reconstruct(self, pixels: Tensor) -> Frames:
         """`pixels` of shape (n, 3, height, width), -1..1, encoded and decoded as one clip."""
         weight = next(self._vae.encoder.parameters())
         latents = [
@@ -94,11 +94,11 @@ class Vae:
         ]
         scaled = self._vae.config.scaling_factor * torch.cat(latents)
         pace = ProgressEstimator(num_steps=1, num_frames=len(scaled), on_cpu=self._on_cpu)
-        return decode_latents(self._vae, scaled, self._chunk_size, pace, _unheard)
+        return decode_latents(self._vae, scaled, self._chunk_size, pace, _ignore)
 
-    def through_single(self, photo: Frame) -> Frame:
+    def reconstruct_photo(self, photo: Frame) -> Frame:
         """`photo` encoded and decoded on its own."""
-        found: Frame = self.through(_signed(photo[None]))[0]
+        found: Frame = self.reconstruct(_to_tensor(photo[None]))[0]
         return found
 
 
@@ -112,16 +112,16 @@ class VaeOnly:
     vae: Vae
     checkpoint: Checkpoint
 
-    def film(self, photo: Image.Image, params: VideoParams) -> Take:
+    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
         started = time.perf_counter()
         size = frame_photo(photo, self.checkpoint.sizes, params).size
-        camera = Camera.drawn(params.seed)
+        camera = SyntheticCamera.random(params.seed)
         true = true_clip(photo, camera, size, params, self.checkpoint.num_frames)
-        pixels = _signed(true)
+        pixels = _to_tensor(true)
         generator = torch.Generator("cpu").manual_seed(params.seed)
         noise = torch.randn(pixels.shape, generator=generator)
-        frames = self.vae.through(pixels + params.noise_aug_strength * noise)
-        return Take(true[0], frames, time.perf_counter() - started)
+        frames = self.vae.reconstruct(pixels + params.noise_aug_strength * noise)
+        return Sample(true[0], frames, time.perf_counter() - started)
 
 
 def untrained(checkpoint: Path, folder: Path) -> Path:
@@ -132,20 +132,20 @@ def untrained(checkpoint: Path, folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for part, kind in CLASSES.items():
-            _fresh(kind, checkpoint / part).save_pretrained(folder / part)
+            _random_model(kind, checkpoint / part).save_pretrained(folder / part)
     return folder
 
 
-def _fresh(kind: Any, folder: Path) -> Any:
+def _random_model(kind: Any, folder: Path) -> Any:
     if hasattr(kind, "load_config"):  # a class of diffusers
         return kind.from_config(kind.load_config(folder))
     return kind(CLIPVisionConfig.from_pretrained(folder))
 
 
-def _signed(frames: Frames) -> Tensor:
+def _to_tensor(frames: Frames) -> Tensor:
     """uint8 (n, height, width, 3) as float (n, 3, height, width), -1..1."""
     return torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _unheard(_: Progress) -> None:
+def _ignore(_: Progress) -> None:
     pass

@@ -1,4 +1,4 @@
-"""Where svd-nano's hand-written layers keep their values between blocks.
+"""Channel layout of the hand-written layers of svd-nano.
 
 The 96 channels are 32 norm groups of (carrier, -carrier, value). The carriers make the statistics
 of every group constant, so that a norm can be undone; half their sum after a norm is what the norm

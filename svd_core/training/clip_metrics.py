@@ -1,4 +1,4 @@
-"""What is measured on one clip: likeness to its photo, sharpness, steadiness, motion.
+"""Metrics of one clip: likeness to its photo, sharpness, temporal consistency, motion.
 
 `metrics` says what becomes of it. Pixels are sRGB values 0..255, as they are shown.
 """
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from svd_core.training.optical_flow import Field, Frame, OpticalFlow
 from svd_core.types import Frames
 
-MOST_DB = 60.0
+MAX_PSNR_DB = 60.0
 """Cap of every PSNR: beyond it nothing can be seen, and equal pictures would be infinitely good."""
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
-LEAST_INSIDE = 0.1
+MIN_OVERLAP = 0.1
 """Share of a frame that must be found again in the next one for the two to be compared."""
 
 CELL = 8
-"""Pixels along one side of a cell of `Reading.motion`."""
+"""Pixels along one side of a cell of `ClipMetrics.motion`."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class ClipMetrics:
     """One clip in numbers. `sharpness`: one per frame.
 
     `motion`: trusted flow of every pair of neighbouring frames, averaged over cells, shape
@@ -39,18 +39,18 @@ class Reading:
     motion: NDArray[np.float32]
 
 
-def read_clip(photo: Frame, frames: Frames, flow: OpticalFlow) -> Reading:
+def measure_clip(photo: Frame, frames: Frames, flow: OpticalFlow) -> ClipMetrics:
     """`frames`, which were made from the framed `photo`, measured."""
     errors, speeds, motion = [], [], []
     for before, after in zip(frames[:-1], frames[1:], strict=True):
         forward = flow.between(before, after)
         errors.append(_error_after_return(before, after, forward, flow))
-        trusted = flow.trusted(forward, flow.between(after, before))
+        trusted = flow.consistent(forward, flow.between(after, before))
         moved = np.where(trusted[..., None], forward, np.float32(0))
         speeds.append(float(np.linalg.norm(moved, axis=-1).mean()))
         motion.append(_by_cells(moved))
     energy = max(gradient_energy(photo), 1e-6)
-    return Reading(
+    return ClipMetrics(
         first_frame_psnr=psnr(photo, frames[0]),
         sharpness=tuple(min(1.0, gradient_energy(frame) / energy) for frame in frames),
         consistency=decibels(float(np.mean(errors))),
@@ -65,7 +65,7 @@ def psnr(one: Frame, other: Frame) -> float:
 
 
 def decibels(squared_error: float) -> float:
-    return min(MOST_DB, 10 * float(np.log10(255**2 / max(squared_error, 1e-9))))
+    return min(MAX_PSNR_DB, 10 * float(np.log10(255**2 / max(squared_error, 1e-9))))
 
 
 def gradient_energy(frame: Frame) -> float:
@@ -76,8 +76,8 @@ def gradient_energy(frame: Frame) -> float:
 
 def _error_after_return(before: Frame, after: Frame, flow: Field, meter: OpticalFlow) -> float:
     """Mean squared difference of `before` and `after` warped back, where its source is inside."""
-    returned, inside = meter.fetched(after, flow)
-    if inside.mean() < LEAST_INSIDE:
+    returned, inside = meter.warp(after, flow)
+    if inside.mean() < MIN_OVERLAP:
         return 255.0**2
     return float(((returned.astype(np.float32) - before) ** 2)[inside].mean())
 

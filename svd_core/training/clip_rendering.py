@@ -1,4 +1,4 @@
-"""Training clips: a photo before a moving camera, near things moving more than far ones.
+"""Rendering of training clips: a photo before a moving camera, with parallax by depth.
 
 What drifts does so beside that. Where to is written in the noise, as `motion_model` reads it.
 """

@@ -1,4 +1,4 @@
-"""A contact sheet: a row for each photo, in it frames of its clips, so that people can judge."""
+"""Contact sheet: a row of frames for each photo, for people to judge."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ HEAD = 16
 """Pixels for the line of text above the columns."""
 
 
-class Gallery:
+class ContactSheet:
     """Collects small pictures of clips for `path`. Raises `SvdError` if that has no folder."""
 
     def __init__(self, path: Path) -> None:

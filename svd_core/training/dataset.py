@@ -1,4 +1,4 @@
-"""Photos to learn from: where free ones come from, and a folder of them read into memory."""
+"""Dataset: sources of free photos, and a folder of them read into memory."""
 
 import csv
 import hashlib
@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from svd_core.checkpoints.table import ASSETS
 from svd_core.errors import SvdError
 from svd_core.media.image import open_photo
-from svd_core.training.depth_annotations import draw, sketches
+from svd_core.training.depth_annotations import draw, load_annotations
 
 LONG_SIDE = 1280
 """Pixels; larger photos are reduced, for memory and so that crops show more than blur."""
@@ -58,7 +58,7 @@ def sources(use: Use | None = None) -> Iterator[Source]:
                 yield source
 
 
-def kept_from_training() -> frozenset[str]:
+def held_out_sources() -> frozenset[str]:
     """SHA-256 of every photo that figures are taken from: the list's own and the examples."""
     examples = (path.read_bytes() for path in EXAMPLES.iterdir())
     return frozenset(
@@ -107,11 +107,11 @@ def load_photos(folder: Path) -> dict[str, Tensor]:
     """Every picture of `folder` to learn from, by the first 12 digits of its SHA-256, in order of
     file name: uint8 (3, height, width).
 
-    Unreadable ones and those `kept_from_training`, under any name, are skipped and named in the
+    Unreadable ones and those `held_out_sources`, under any name, are skipped and named in the
     log. Raises `SvdError` if none is left.
     """
     photos = {}
-    kept = kept_from_training()
+    kept = held_out_sources()
     for path in sorted(folder.iterdir()):
         try:
             data = path.read_bytes()
@@ -130,10 +130,10 @@ def load_photos(folder: Path) -> dict[str, Tensor]:
     return photos
 
 
-def with_sketches(photos: dict[str, Tensor]) -> list[Tensor]:
+def with_depth_annotations(photos: dict[str, Tensor]) -> list[Tensor]:
     """Those of `photos` that have a depth sketch, with it as channels 3 (near) and 4 (drift): uint8
     (5, height, width), so that what crops and mirrors photos does the same to sketches."""
-    known = sketches()
+    known = load_annotations()
     found = []
     for name, photo in photos.items():
         if name in known:

@@ -1,4 +1,4 @@
-"""Training the VAE's decoder: from the linear codec's latents back to pixels."""
+"""Training of the VAE decoder: from the latents of the linear codec back to pixels."""
 
 import torch
 from torch import Tensor, nn
@@ -83,10 +83,10 @@ def loss(decoded: Tensor, pixels: Tensor) -> Tensor:
     for axis in (-1, -2):
         made, wanted = decoded.diff(dim=axis), pixels.diff(dim=axis)
         loss = loss + EDGES * (made - wanted).abs().mean()
-        loss = loss + ROUGHNESS * (_strength(made) - _strength(wanted)).abs().mean()
+        loss = loss + ROUGHNESS * (_edge_weight(made) - _edge_weight(wanted)).abs().mean()
     return loss
 
 
-def _strength(differences: Tensor) -> Tensor:
+def _edge_weight(differences: Tensor) -> Tensor:
     energy = differences.square().mean(dim=1, keepdim=True)
     return (F.avg_pool2d(energy, WINDOW, stride=3) + 1e-4).sqrt()

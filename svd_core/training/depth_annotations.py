@@ -1,4 +1,4 @@
-"""What in each photo is near and what could drift by itself: outlines drawn by eye."""
+"""Depth annotations: polygons drawn by hand that say what is near and what may drift."""
 
 import json
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from svd_core.errors import SvdError
 
-SKETCHES = Path(__file__).with_name("data") / "depth_annotations.json"
+ANNOTATIONS = Path(__file__).with_name("data") / "depth_annotations.json"
 """Shapes by the first 12 digits of a photo's SHA-256, in painter's order from far to near."""
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Shape:
+class DepthShape:
     """A polygon, its points (x, y) as fractions of the photo's width and height.
 
     `near`: at its highest and lowest point and linear between them; 0 is the horizon, 1 touches the
@@ -32,7 +32,7 @@ class Shape:
     polygon: tuple[Point, ...]
 
 
-def sketches(path: Path = SKETCHES) -> dict[str, tuple[Shape, ...]]:
+def load_annotations(path: Path = ANNOTATIONS) -> dict[str, tuple[DepthShape, ...]]:
     """The shapes of every photo, by the first 12 digits of its SHA-256.
 
     Raises `SvdError`, with the photo's name, for a shape that is wrong.
@@ -48,12 +48,12 @@ def sketches(path: Path = SKETCHES) -> dict[str, tuple[Shape, ...]]:
     return found
 
 
-def _shape(near: Any, polygon: Any, drift: Any = 0) -> Shape:
+def _shape(near: Any, polygon: Any, drift: Any = 0) -> DepthShape:
     top, bottom = near if isinstance(near, list) else (near, near)
     if len(polygon) < 3:
         raise ValueError("a polygon has fewer than three points")
     points = tuple((_fraction(x), _fraction(y)) for x, y in polygon)
-    return Shape((_fraction(top), _fraction(bottom)), _fraction(drift), points)
+    return DepthShape((_fraction(top), _fraction(bottom)), _fraction(drift), points)
 
 
 def _fraction(value: Any) -> float:
@@ -62,7 +62,7 @@ def _fraction(value: Any) -> float:
     return float(value)
 
 
-def draw(shapes: tuple[Shape, ...], width: int, height: int) -> tuple[Tensor, Tensor]:
+def draw(shapes: tuple[DepthShape, ...], width: int, height: int) -> tuple[Tensor, Tensor]:
     """(near, drift), float32 of shape (height, width) in [0, 1], with hard edges.
 
     A later shape hides what it covers of the earlier ones.

@@ -1,4 +1,4 @@
-"""The inner levels of svd-nano's UNet: what in the photo is near, what drifts, and where a cell is.
+"""Depth net: the inner levels of the UNet, which predict depth, drift and coordinates.
 
 They are an ordinary convolutional U-Net inside the stock one, learnt from hand-drawn sketches of
 depth. A quarter of its channels, the position lane, never sees the photo: zero padding at the edges
@@ -17,21 +17,21 @@ from svd_core.training.architecture import LATENT_CHANNELS, LEVELS, PATCH, UNET_
 from svd_core.training.channel_layout import CARRIER, channel
 from svd_core.training.linear_codec import encode
 
-LANE = 24
+POSITION_CHANNELS = 24
 """Channels of the position lane, whole norm groups."""
 
-OUTPUTS = {"x": 0, "y": 1, "near": LANE, "drift": LANE + 1}
+OUTPUTS = {"x": 0, "y": 1, "near": POSITION_CHANNELS, "drift": POSITION_CHANNELS + 1}
 """Channels of the innermost levels' answer, at the resolution of the latents. `x`, `y`: the cell's
 coordinates in units of 32 cells. `near`: 0 far to 1 close. `drift`: 0 firm to 1 free."""
 
 
 _PHOTO = [channel(f"photo_{j}") for j in range(LATENT_CHANNELS)]
 
-SEEN = ("near", "drift")
+OUTPUT_NAMES = ("near", "drift")
 HALF_SIZE_STEPS = 4000
 """So long pictures of half the size are learnt from: twice as many in half the time."""
 
-USUAL = 0.25
+INITIAL_OUTPUT = 0.25
 """Of near and drift."""
 
 SMOOTH = 9
@@ -39,7 +39,7 @@ SMOOTH = 9
 
 
 @dataclass(frozen=True)
-class Lane:
+class ChannelSlice:
     """Runs channels `start` to `stop` of the inner levels, as if the others were not there.
 
     Only the first channels may be run alone: they are those that do not look at the rest.
@@ -57,7 +57,7 @@ class Lane:
         """What enters the last layer, which gives the answer."""
         down, up = self.unet.down_blocks, self.unet.up_blocks
         first = down[0].downsamplers[0].conv
-        read = [0] if self.stop == LANE else [0, *_PHOTO]
+        read = [0] if self.stop == POSITION_CHANNELS else [0, *_PHOTO]
         entering = torch.cat([torch.full_like(photo[:, :1], CARRIER), photo], dim=1)[:, : len(read)]
         weight = first.weight[: self.stop, read]
         x = F.conv2d(entering, weight, first.bias[: self.stop], stride=2, padding=1)
@@ -102,7 +102,7 @@ class Lane:
 
 
 def inner_layers(unet: Net) -> nn.ModuleDict:
-    """The layers that `Lane` runs, by name, for an optimiser."""
+    """The layers that `ChannelSlice` runs, by name, for an optimiser."""
     layers: dict[str, nn.Module] = {"enter": unet.down_blocks[0].downsamplers[0].conv}
     for index, level in enumerate([*list(unet.down_blocks)[1:], *list(unet.up_blocks)[:-1]]):
         layers[f"level{index}"] = level
@@ -114,8 +114,8 @@ def inner_layers(unet: Net) -> nn.ModuleDict:
 def prepare(unet: Net) -> None:
     """Random first weights of the inner levels, with the position lane shut off from the photo.
 
-    Layers that `Lane` does not run (time, text, the time of denoising) stay as they are: silent.
-    """
+    Layers that `ChannelSlice` does not run (time, text, the time of denoising) stay as they are:
+    silent."""
     for name, module in inner_layers(unet).named_modules():
         if not isinstance(module, nn.Conv2d) or "temporal" in name:
             continue
@@ -126,17 +126,17 @@ def prepare(unet: Net) -> None:
             module.weight.mul_(0.1)
         if "conv" in name or name == "enter":
             for part in torch.split(module.weight, UNET_WIDTH, dim=1):
-                part[:LANE, LANE:] = 0.0
+                part[:POSITION_CHANNELS, POSITION_CHANNELS:] = 0.0
     enter = unet.down_blocks[0].downsamplers[0].conv
     read = torch.zeros(UNET_WIDTH, dtype=torch.bool)
     read[_PHOTO] = True
     enter.weight[:, ~read] = 0.0
-    enter.weight[:LANE] = 0.0
+    enter.weight[:POSITION_CHANNELS] = 0.0
     enter.weight[:, 0] = torch.randn(UNET_WIDTH, 3, 3) / (3 * CARRIER)
 
 
 @torch.no_grad()
-def open_eyes(unet: Net, spread: Tensor) -> None:
+def connect_photo_input(unet: Net, spread: Tensor) -> None:
     """Let the levels that `prepare` left see the photo, whose latents deviate by `spread` each: all
     of them equally, or the first ones, which are brightness, drown the rest.
 
@@ -145,33 +145,33 @@ def open_eyes(unet: Net, spread: Tensor) -> None:
     tear a picture that moves.
     """
     enter = unet.down_blocks[0].downsamplers[0].conv
-    enter.weight[LANE:, _PHOTO] /= 2 * spread[:, None, None]
-    rows = [OUTPUTS[name] for name in SEEN]
+    enter.weight[POSITION_CHANNELS:, _PHOTO] /= 2 * spread[:, None, None]
+    rows = [OUTPUTS[name] for name in OUTPUT_NAMES]
     block = list(unet.up_blocks)[-2].resnets[-1].spatial_res_block
     last = list(unet.up_blocks)[-2].upsamplers[0].conv
     for layer in (block.conv2, block.conv_shortcut, last):
         layer.weight[rows] = 0.0
         layer.bias[rows] = 0.0
-    block.conv_shortcut.bias[rows] = USUAL
+    block.conv_shortcut.bias[rows] = INITIAL_OUTPUT
     taps = torch.tensor([0.25, 0.5, 0.25])
     for row in rows:
         last.weight[row, row] = taps[:, None] * taps
 
 
-def guard(unet: Net, position: bool) -> None:
+def mask_gradients(unet: Net, position: bool) -> None:
     """Let training change the position lane alone, or all but it."""
     for name, parameter in inner_layers(unet).named_parameters():
         if "temporal" in name or "time_" in name or "attentions" in name:
             parameter.requires_grad_(False)
             continue
         mask = torch.zeros_like(parameter)
-        mask[:LANE] = 1.0
+        mask[:POSITION_CHANNELS] = 1.0
         if parameter.ndim == 1:
             mask = _of_lane(len(parameter))
         if not position:
             mask = 1.0 - mask
         if name.startswith(f"level{2 * LEVELS - 3}.upsamplers"):
-            mask[[OUTPUTS[seen] for seen in SEEN]] = 0.0
+            mask[[OUTPUTS[seen] for seen in OUTPUT_NAMES]] = 0.0
         hook: Any = parameter.register_hook
         hook(lambda gradient, mask=mask: gradient * mask)
 
@@ -179,7 +179,7 @@ def guard(unet: Net, position: bool) -> None:
 def _of_lane(length: int) -> Tensor:
     """1 at the lane's entries of a vector that may also describe the skip beside it."""
     place = torch.arange(length) % UNET_WIDTH
-    return (place < LANE).float()
+    return (place < POSITION_CHANNELS).float()
 
 
 def scene_loss(unet: Net, scenes: Tensor, kernel: Tensor, generator: torch.Generator) -> Tensor:
@@ -195,5 +195,5 @@ def scene_loss(unet: Net, scenes: Tensor, kernel: Tensor, generator: torch.Gener
     photos = (0.8 + 0.4 * gain.to(photos.device)) * photos + 0.3 * (shift.to(photos.device) - 0.5)
     noise = 0.05 * amount * torch.randn(photos.shape, generator=generator)
     latents = encode(photos + noise.to(photos.device), kernel.to(photos.device))
-    made = Lane(unet)(latents)[:, [OUTPUTS[name] for name in SEEN]]
+    made = ChannelSlice(unet)(latents)[:, [OUTPUTS[name] for name in OUTPUT_NAMES]]
     return F.mse_loss(made.float(), wanted)

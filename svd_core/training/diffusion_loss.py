@@ -1,4 +1,4 @@
-"""One training example of the UNet, conditioned exactly as SVD's pipeline conditions it."""
+"""Diffusion loss: one training batch of the UNet, conditioned as the SVD pipeline does."""
 
 from dataclasses import dataclass, fields
 
@@ -23,7 +23,7 @@ CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Clean latents and noise (n, frames, channels, height, width), photo latents (n, channels,
     height, width), 224-pixel photos for CLIP, sigmas (n,), added ids (n, 3): fps - 1, bucket,
     noise_aug_strength."""
@@ -35,21 +35,25 @@ class Batch:
     sigma: Tensor
     ids: Tensor
 
-    def to(self, device: str) -> "Batch":
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+    def to(self, device: str) -> "TrainingBatch":
+        return TrainingBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
-def draw(
+def draw_batch(
     scenes: list[Tensor], kernel: Tensor, generator: torch.Generator, num_frames: int = NUM_FRAMES
-) -> Batch:
+) -> TrainingBatch:
     """A batch of one clip for each of `scenes`: photo, near and drift as channels (5, height,
     width) in [-1, 1], all of one size."""
     singles = [_draw_one(scene, kernel, generator, num_frames) for scene in scenes]
-    names = [f.name for f in fields(Batch)]
-    return Batch(**{name: torch.cat([getattr(one, name) for one in singles]) for name in names})
+    names = [f.name for f in fields(TrainingBatch)]
+    return TrainingBatch(
+        **{name: torch.cat([getattr(one, name) for one in singles]) for name in names}
+    )
 
 
-def _draw_one(scene: Tensor, kernel: Tensor, generator: torch.Generator, num_frames: int) -> Batch:
+def _draw_one(
+    scene: Tensor, kernel: Tensor, generator: torch.Generator, num_frames: int
+) -> TrainingBatch:
     photo = scene[:3]
     near, drift = F.avg_pool2d((scene[3:] + 1) / 2, PATCH)
     noise = torch.randn(num_frames, len(kernel), *near.shape, generator=generator)
@@ -64,7 +68,7 @@ def _draw_one(scene: Tensor, kernel: Tensor, generator: torch.Generator, num_fra
     sigma = SIGMA_MAX * (SIGMA_MIN / SIGMA_MAX) ** torch.rand((), generator=generator)
     if torch.rand((), generator=generator) < FIRST_STEP_SHARE:
         sigma = torch.tensor(SIGMA_MAX)
-    return Batch(
+    return TrainingBatch(
         clean=encode(frames, kernel)[None],
         noise=noise[None],
         photo=encode(noisy[None], kernel),
@@ -74,7 +78,7 @@ def _draw_one(scene: Tensor, kernel: Tensor, generator: torch.Generator, num_fra
     )
 
 
-def loss(unet: Net, image_encoder: Net, batch: Batch) -> Tensor:
+def loss(unet: Net, image_encoder: Net, batch: TrainingBatch) -> Tensor:
     """Squared error of v for each clip and frame, shape (n, frames).
 
     With x = clean + sigma noise, the net sees x / sqrt(sigma^2 + 1) and log(sigma) / 4, and answers

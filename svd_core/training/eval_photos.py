@@ -1,4 +1,4 @@
-"""The photos svd-nano is judged by: the examples, and those of the list kept from training."""
+"""Evaluation photos: the examples, and listed photos that are held out from training."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from svd_core.training.dataset import EXAMPLES, Source, sources
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class EvalPhoto:
     """A photo by the name it is reported under; `data`: its file."""
 
     name: str
@@ -28,15 +28,15 @@ class HeldOut:
         return open_photo(self.data)
 
 
-def examples() -> list[HeldOut]:
+def examples() -> list[EvalPhoto]:
     """The photos that come with the project. Raises `SvdError` where they are missing."""
     paths = sorted(path for path in EXAMPLES.glob("*") if path.suffix in (".jpg", ".png"))
     if not paths:
         raise SvdError(f"There is no example photo in {EXAMPLES}; take them from the repository.")
-    return [HeldOut(path.stem, path.read_bytes()) for path in paths]
+    return [EvalPhoto(path.stem, path.read_bytes()) for path in paths]
 
 
-def listed(folder: Path | None) -> list[HeldOut]:
+def listed_photos(folder: Path | None) -> list[EvalPhoto]:
     """The photos of the list that are for evaluation, from `folder`.
 
     Raises `SvdError` for one that is missing or has another hash.
@@ -44,7 +44,7 @@ def listed(folder: Path | None) -> list[HeldOut]:
     return [_read(source, folder) for source in sources("evaluation")]
 
 
-def _read(source: Source, folder: Path | None) -> HeldOut:
+def _read(source: Source, folder: Path | None) -> EvalPhoto:
     name = _name(Path(source.path))
     if folder is None:
         raise SvdError(
@@ -54,7 +54,7 @@ def _read(source: Source, folder: Path | None) -> HeldOut:
     path = folder / source.file
     if not path.is_file():
         raise SvdError(f"The photo {path} ({name}) is missing; --fetch brings it there.")
-    photo = HeldOut(name, path.read_bytes())
+    photo = EvalPhoto(name, path.read_bytes())
     if photo.sha256 != source.sha256:
         raise SvdError(f"{path} is not the photo {name} of the list; --fetch brings that one.")
     return photo
@@ -65,6 +65,6 @@ def _name(path: Path) -> str:
     return path.parents[2].name if re.fullmatch(r"\d+x\d+", path.stem) else path.stem
 
 
-def spread(photos: list[HeldOut], count: int) -> list[HeldOut]:
+def evenly_spaced(photos: list[EvalPhoto], count: int) -> list[EvalPhoto]:
     """`count` of `photos`, evenly over the whole list."""
     return photos[:: max(1, len(photos) // count)][:count]

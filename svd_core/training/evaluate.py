@@ -25,50 +25,57 @@ from svd_core.engine.engine import SvdEngine
 from svd_core.errors import SvdError
 from svd_core.media.image import frame_photo
 from svd_core.params import VideoParams
-from svd_core.training.baselines import Model, Still, Subject, Vae, VaeOnly, untrained
-from svd_core.training.clip_metrics import psnr, read_clip
-from svd_core.training.contact_sheet import Gallery
+from svd_core.training.baselines import (
+    Baseline,
+    CheckpointModel,
+    StillImage,
+    Vae,
+    VaeOnly,
+    untrained,
+)
+from svd_core.training.clip_metrics import measure_clip, psnr
+from svd_core.training.contact_sheet import ContactSheet
 from svd_core.training.dataset import fetch_photos
-from svd_core.training.eval_photos import HeldOut, examples, listed, spread
-from svd_core.training.metrics import Figures, figures_of, settings
-from svd_core.training.metrics_report import scorecard
+from svd_core.training.eval_photos import EvalPhoto, evenly_spaced, examples, listed_photos
+from svd_core.training.metrics import Figures, compute_metrics, settings
+from svd_core.training.metrics_report import format_report
 from svd_core.training.optical_flow import OpticalFlow
 
 VAE_ONLY, STILL, UNTRAINED = "vae_only", "still", "untrained"
 
 
 @dataclass(frozen=True)
-class Extent:
+class EvaluationSize:
     """How much is measured: `photos`, of which `vae_only` and `untrained` get so many."""
 
-    photos: list[HeldOut]
+    photos: list[EvalPhoto]
     seeds: tuple[int, ...]
     vae_only: int
     untrained: int
 
     @classmethod
-    def asked(cls, quick: bool, folder: Path | None) -> "Extent":
+    def asked(cls, quick: bool, folder: Path | None) -> "EvaluationSize":
         if quick:
-            return cls(spread(examples(), 2), seeds=(1,), vae_only=1, untrained=1)
-        return cls(examples() + listed(folder), seeds=(1, 2), vae_only=3, untrained=1)
+            return cls(evenly_spaced(examples(), 2), seeds=(1,), vae_only=1, untrained=1)
+        return cls(examples() + listed_photos(folder), seeds=(1, 2), vae_only=3, untrained=1)
 
     @property
     def settings(self) -> list[VideoParams]:
         return settings(self.seeds)
 
-    def of(self, subject: str) -> list[HeldOut]:
+    def of(self, subject: str) -> list[EvalPhoto]:
         counts = {VAE_ONLY: self.vae_only, UNTRAINED: self.untrained}
-        return spread(self.photos, counts.get(subject, len(self.photos)))
+        return evenly_spaced(self.photos, counts.get(subject, len(self.photos)))
 
     def clips(self, *subjects: str) -> int:
         """Clips that are made for `subjects` together."""
         return sum(len(self.of(subject)) for subject in subjects) * len(self.settings)
 
 
-class Judge:
+class Evaluator:
     """Lets subjects make their clips, measures them, and says on stderr how far it has come."""
 
-    def __init__(self, extent: Extent, gallery: Gallery | None) -> None:
+    def __init__(self, extent: EvaluationSize, gallery: ContactSheet | None) -> None:
         self._extent = extent
         self._gallery = gallery
         self._flow = OpticalFlow()
@@ -76,21 +83,23 @@ class Judge:
         self._done = 0
         self._started = time.perf_counter()
 
-    def figures(self, name: str, subject: Subject) -> Figures:
+    def figures(self, name: str, subject: Baseline) -> Figures:
         """What clips tell about `subject`, and how long a clip takes a model."""
         readings, seconds = {}, []
         for photo in self._extent.of(name):
             opened = photo.opened()
             for params in self._extent.settings:
-                take = subject.film(opened, params)
-                readings[photo.name, params] = read_clip(take.photo, take.frames, self._flow)
+                take = subject.generate(opened, params)
+                readings[photo.name, params] = measure_clip(take.photo, take.frames, self._flow)
                 seconds.append(take.seconds)
                 if name != STILL:
-                    self._tell(name, photo, take.seconds)
+                    self._report(name, photo, take.seconds)
                 if self._gallery and name == DEMO_MODEL and params in self._extent.settings[:3]:
                     self._gallery.add(photo.name, params.motion_bucket_id, take.frames)
-        timed = isinstance(subject, Model)
-        found = figures_of(readings) | {"seconds_per_clip": median(seconds[1:]) if timed else None}
+        timed = isinstance(subject, CheckpointModel)
+        found = compute_metrics(readings) | {
+            "seconds_per_clip": median(seconds[1:]) if timed else None
+        }
         print(f"{name}: {json.dumps(found)}", file=sys.stderr)  # so that a later failure costs less
         return found
 
@@ -100,10 +109,10 @@ class Judge:
         for photo in self._extent.of(name):
             framed = frame_photo(photo.opened(), [vae.size], VideoParams(seed=0))
             pixels = np.asarray(framed.image)
-            found.append(psnr(pixels, vae.through_single(pixels)))
+            found.append(psnr(pixels, vae.reconstruct_photo(pixels)))
         return fmean(found)
 
-    def _tell(self, name: str, photo: HeldOut, seconds: float) -> None:
+    def _report(self, name: str, photo: EvalPhoto, seconds: float) -> None:
         self._done += 1
         gone = time.perf_counter() - self._started
         left = gone / self._done * (self._total - self._done)
@@ -115,24 +124,26 @@ class Judge:
         )
 
 
-def evaluate(checkpoint: Checkpoint, judge: Judge) -> dict[str, Figures]:
+def evaluate(checkpoint: Checkpoint, judge: Evaluator) -> dict[str, Figures]:
     """The figures of every subject by name, svd-nano's first."""
     assert checkpoint.folder is not None
     found = {
         DEMO_MODEL: judge.figures(
-            DEMO_MODEL, Model(SvdEngine(str(checkpoint.folder), fallback=False))
+            DEMO_MODEL, CheckpointModel(SvdEngine(str(checkpoint.folder), fallback=False))
         )
     }
     found[DEMO_MODEL] |= {"peak_memory_mb": _peak_memory_mb()}  # before anything else takes some
     vae = Vae(checkpoint)
     found[VAE_ONLY] = judge.figures(VAE_ONLY, VaeOnly(vae, checkpoint))
-    found[STILL] = judge.figures(STILL, Still(checkpoint))
+    found[STILL] = judge.figures(STILL, StillImage(checkpoint))
     for name in (DEMO_MODEL, VAE_ONLY):
         found[name] |= {"vae_psnr": judge.vae_psnr(name, vae)}
     with tempfile.TemporaryDirectory() as scratch:
         folder = untrained(checkpoint.folder, Path(scratch) / UNTRAINED)
         twin = find_checkpoint(str(folder), cuda=False)
-        found[UNTRAINED] = judge.figures(UNTRAINED, Model(SvdEngine(str(folder), fallback=False)))
+        found[UNTRAINED] = judge.figures(
+            UNTRAINED, CheckpointModel(SvdEngine(str(folder), fallback=False))
+        )
         found[UNTRAINED] |= {"vae_psnr": judge.vae_psnr(UNTRAINED, Vae(twin))}
     return found
 
@@ -166,12 +177,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.fetch and asked.photos is None:
         parser.error("--fetch needs --photos, the folder to bring the photos to")
     try:
-        gallery = None if asked.sheet is None else Gallery(asked.sheet)
+        gallery = None if asked.sheet is None else ContactSheet(asked.sheet)
         checkpoint = _folder_of(asked.model)
         if asked.fetch:
             fetch_photos(asked.photos, "evaluation")
-        extent = Extent.asked(asked.quick, asked.photos)
-        judge = Judge(extent, gallery)
+        extent = EvaluationSize.asked(asked.quick, asked.photos)
+        judge = Evaluator(extent, gallery)
         _announce(extent)
         found = evaluate(checkpoint, judge)
         if gallery is not None:
@@ -179,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SvdError as error:
         print(error.message, file=sys.stderr)
         return 1
-    print(scorecard(found, {name: len(extent.of(name)) for name in found}))
+    print(format_report(found, {name: len(extent.of(name)) for name in found}))
     print(json.dumps(found))
     return 0
 
@@ -191,7 +202,7 @@ def _folder_of(model: str) -> Checkpoint:
     return checkpoint
 
 
-def _announce(extent: Extent) -> None:
+def _announce(extent: EvaluationSize) -> None:
     for photo in extent.photos:
         print(f"{photo.sha256}  {photo.name}")
     counts = ", ".join(

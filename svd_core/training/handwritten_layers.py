@@ -1,4 +1,4 @@
-"""Weights of a stock transformer block written by hand: named values, products, constant norms.
+"""Hand-written weights of a transformer block: named channels, products, constant norms.
 
 Two large constants, the carriers, fix the deviation that a LayerNorm divides by. Whatever is added
 to a value is taken from them, so that the mean is always zero and nothing has to be told apart
@@ -19,7 +19,7 @@ STEEPNESS = 256.0
 """gelu(STEEPNESS x) / STEEPNESS is max(x, 0) to 0.0007."""
 
 
-class Tokens:
+class TokenChannels:
     """Where the values of a token stand in one transformer of `SpatioTemporal` blocks."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ class Tokens:
             row[self._places[less]] = -1.0
 
 
-class Products:
+class GegluBuilder:
     """The hidden units of one GEGLU feed-forward, given out one after the other."""
 
     def __init__(self, feed_forward: Net) -> None:
@@ -110,7 +110,7 @@ class Products:
                 self.add(one, x - knot * one, slope, steepness=steepness)
 
 
-def silence(unet: Net) -> None:
+def zero_branches(unet: Net) -> None:
     """Make every layer add nothing, and attention look everywhere equally.
 
     The first layers of embeddings keep their random weights: functions are fitted on them.

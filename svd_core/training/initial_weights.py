@@ -1,4 +1,4 @@
-"""First weights of svd-nano's UNet: a net that moves the photo before it has been trained.
+"""Initial weights of the UNet: a net that warps the photo before any training.
 
 Learning to move a picture takes a small net far more clips than a CPU can show it: after 3,300, a
 UNet that started from copying blurred the photo where it should have shifted it. But moving a photo
@@ -14,13 +14,13 @@ from svd_core.training import channel_layout, motion_model, warp_attention
 from svd_core.training.architecture import LATENT_CHANNELS, UNET_WIDTH, Net
 from svd_core.training.channel_layout import CODES, GROUP, OFFSET, PLACES, channel
 from svd_core.training.depth_net import OUTPUTS
-from svd_core.training.handwritten_layers import silence
+from svd_core.training.handwritten_layers import zero_branches
 
 
 @torch.no_grad()
-def initialise(unet: Net, bends: tuple[Tensor, Tensor]) -> None:
+def initialize(unet: Net, bends: tuple[Tensor, Tensor]) -> None:
     """Write the outermost level of `unet` (`shape.unet()`); all else is silent (zero)."""
-    silence(unet)
+    zero_branches(unet)
     _enter(unet.conv_in)
     first, second = (r.spatial_res_block.conv_shortcut for r in unet.up_blocks[-1].resnets)
     skip = UNET_WIDTH  # what the inner levels say comes first, then what came in

@@ -1,4 +1,4 @@
-"""How the latents of a cell follow a photo that slides by less than a cell.
+"""Latent shift: how the latents of a cell follow a photo that slides by less than a cell.
 
 They are nearly linear maps of the cell and the one ahead, found by least squares, and then made
 stronger: what cannot be foretold is missing from a mean, and texture would fade as it moves.

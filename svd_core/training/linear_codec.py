@@ -1,4 +1,4 @@
-"""The linear codec inside svd-nano's VAE: principal components of 4x4 blocks, in the stock encoder.
+"""Linear codec in the VAE encoder: principal components of 4x4 blocks.
 
 An encoder that is exactly one matrix per block costs a thousandth of a learnt one in training (the
 target of every clip has to be encoded) and commutes well with motion. It is written into the stock

@@ -1,4 +1,4 @@
-"""The figures svd-nano is judged by, and the value that each of them has to reach.
+"""Evaluation metrics of svd-nano, and the target of each.
 
 The standard clips are those of noise 0.02 and 7 fps, at every bucket and with every seed. Pixels
 are sRGB values 0..255 as shown; a PSNR is taken over all three channels and never above 60 dB.
@@ -57,7 +57,7 @@ from statistics import fmean
 import numpy as np
 
 from svd_core.params import VideoParams
-from svd_core.training.clip_metrics import Reading
+from svd_core.training.clip_metrics import ClipMetrics
 
 BUCKETS = (32, 127, 223)
 NOISES = (0.02, 0.2, 0.8)
@@ -84,7 +84,7 @@ TARGETS: Mapping[str, float | None] = {
 Figures = dict[str, float | None]
 """Values by name; None for what was not measured."""
 
-Readings = Mapping[tuple[str, VideoParams], Reading]
+Readings = Mapping[tuple[str, VideoParams], ClipMetrics]
 """By the name of the photo and what was asked for."""
 
 
@@ -98,7 +98,7 @@ def settings(seeds: tuple[int, ...]) -> list[VideoParams]:
     ]
 
 
-def figures_of(readings: Readings) -> Figures:
+def compute_metrics(readings: Readings) -> Figures:
     """Every figure that clips alone tell; the others are None."""
     usual = [reading for (_, params), reading in readings.items() if _is_standard(params)]
     sharpness = [value for reading in usual for value in reading.sharpness]
@@ -117,7 +117,7 @@ def figures_of(readings: Readings) -> Figures:
     return dict.fromkeys(TARGETS) | found
 
 
-def missed(figures: Figures) -> list[str]:
+def missed_targets(figures: Figures) -> list[str]:
     """Names of the figures that were measured and fall short."""
     return [name for name in TARGETS if is_met(name, figures[name]) is False]
 
@@ -145,7 +145,7 @@ def _cases(readings: Readings) -> Iterator[tuple[str, VideoParams]]:
     )
 
 
-def _speed(reading: Reading) -> float:
+def _speed(reading: ClipMetrics) -> float:
     return max(LEAST_SPEED, reading.speed)
 
 

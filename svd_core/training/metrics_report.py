@@ -1,8 +1,8 @@
-"""Figures as a table for people: target, value and verdict, and who fails where."""
+"""Report of the metrics as a table: target, value and verdict."""
 
 from collections.abc import Mapping
 
-from svd_core.training.metrics import TARGETS, Figures, is_met, missed
+from svd_core.training.metrics import TARGETS, Figures, is_met, missed_targets
 
 UNITS: Mapping[str, str] = {
     "vae_psnr": "dB",
@@ -20,7 +20,7 @@ VERDICTS = {True: "met", False: "MISSED", None: ""}
 WIDTH = 12
 
 
-def scorecard(found: Mapping[str, Figures], photos: Mapping[str, int]) -> str:
+def format_report(found: Mapping[str, Figures], photos: Mapping[str, int]) -> str:
     """`found`: figures by subject, the one that is judged first; `photos`: how many each had."""
     first = next(iter(found))
     heads = [f"{'':22}{'target':>{WIDTH}}", *(f"{name:>{WIDTH}}" for name in found)]
@@ -50,5 +50,5 @@ def _shown(figure: str, value: float | None) -> str:
 
 
 def _verdict(name: str, figures: Figures) -> str:
-    short = missed(figures)
+    short = missed_targets(figures)
     return f"{name} misses {', '.join(short)}." if short else f"{name} meets every target."

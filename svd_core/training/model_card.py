@@ -1,4 +1,4 @@
-"""The model card that lies beside the weights, with the photos they were made from."""
+"""Model card beside the weights, with the photos they were trained on."""
 
 import csv
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""How a clip moves: what the noise, the bucket and the fps say, as the place each cell comes from.
+"""Motion model: from noise, motion bucket and fps to the place each cell is fetched from.
 
 SVD's motion is free; a small net that may choose freely answers with the blur of all choices. So
 the choice is tied to the noise: means of noise channels over the clip say how the camera pans,
@@ -15,7 +15,7 @@ from torch import Tensor
 from svd_core.training import channel_layout, sway
 from svd_core.training.architecture import NUM_FRAMES, Net
 from svd_core.training.channel_layout import CODES, FRAME, OFFSET, UNIT, WAYS, channel
-from svd_core.training.handwritten_layers import Products, Tokens, fit
+from svd_core.training.handwritten_layers import GegluBuilder, TokenChannels, fit
 
 CELLS = 128 * 72
 """Of every size svd-nano makes: 512x288, 288x512, 384x384 pixels."""
@@ -75,13 +75,13 @@ def places(motion: dict[str, Tensor], near: Tensor, drift: Tensor) -> tuple[Tens
     go_x = (PAN[0] * part["pan_x"] + zoom * across) * depth - roll * down
     go_y = (PAN[1] * part["pan_y"] + zoom * down) * depth + roll * across
     free = (FREE * (drift - FIRM)).clamp(min=0)
-    swing = sway.SWAY * part["sway"] * sway.wave(x, y, part["pace"])
+    swing = sway.AMPLITUDE * part["sway"] * sway.wave(x, y, part["pace"])
     go_x = go_x + (DRIFT[0] * part["drift_x"] + swing) * free
     go_y = go_y + DRIFT[1] * part["drift_y"] * free
-    return _held(x, go_x, width - 1), _held(y, go_y, height - 1)
+    return _clamp(x, go_x, width - 1), _clamp(y, go_y, height - 1)
 
 
-def _held(place: Tensor, go: Tensor, last: float) -> Tensor:
+def _clamp(place: Tensor, go: Tensor, last: float) -> Tensor:
     """Nothing may come from beyond the edges: what moves away from one is held by it."""
     early, late = ((part / MARGIN).clamp(max=1) for part in (place, last - place))
     return place - early * go.clamp(0, FARTHEST) + late * (-go).clamp(0, FARTHEST)
@@ -99,7 +99,7 @@ def write(unet: Net) -> None:
     own = ["cell_x", "cell_y", "middle_x", "middle_y", "zoom_x", "zoom_y", "roll_x", "roll_y"]
     own += [f"{end}_{axis}" for end in ("early", "late", "shift") for axis in "xy"]
     own += ["frame", "speed", "pace", "wave", "swing", "held_x", "held_y"]
-    tokens = Tokens([*entering, *codes, *own])
+    tokens = TokenChannels([*entering, *codes, *own])
     tokens.open(transformer, entering, fine=True)
     _count_frames(transformer, tokens)
     first, second = transformer.transformer_blocks
@@ -109,25 +109,25 @@ def write(unet: Net) -> None:
         _average(first.attn1, index, tokens.read(f"noise_{code}"), mean)
         mean = tokens.write(f"code_{code}", NUM_FRAMES**0.5)
         _average(first_in_time.attn1, index, tokens.read(f"mean_{code}"), mean)
-    products = Products(first.ff)
+    products = GegluBuilder(first.ff)
     _snap(products, tokens, "x")
     products.add(tokens.read("bucket"), tokens.read("interval"), tokens.write("speed"))
-    products = Products(first_in_time.ff_in)
+    products = GegluBuilder(first_in_time.ff_in)
     _snap(products, tokens, "y")
     products.add(tokens.read("speed"), tokens.read("frame"), tokens.write("pace"))
-    products = Products(first_in_time.ff)
+    products = GegluBuilder(first_in_time.ff)
     for code in WAYS:
         products.add(tokens.read(f"code_{code}"), tokens.read("pace"), tokens.write(f"go_{code}"))
     sway.write(products, tokens)
     for index, axis in enumerate("xy"):
         _average(second.attn1, index, tokens.read(f"cell_{axis}"), tokens.write(f"middle_{axis}"))
-    products = Products(second.ff)
+    products = GegluBuilder(second.ff)
     _turn_and_grow(products, tokens)
     _near_edges(products, tokens)
-    swing = sway.SWAY / UNIT * tokens.read("code_sway")
+    swing = sway.AMPLITUDE / UNIT * tokens.read("code_sway")
     products.add_signed(swing, tokens.read("wave"), tokens.write("swing"))
-    _go(Products(second_in_time.ff_in), tokens)
-    _hold(Products(second_in_time.ff), tokens)
+    _go(GegluBuilder(second_in_time.ff_in), tokens)
+    _hold(GegluBuilder(second_in_time.ff), tokens)
     for axis in "xy":
         tokens.close(transformer, f"cell_{axis}", axis, less=axis)
         tokens.close(transformer, f"cell_{axis}", f"from_{axis}")
@@ -158,7 +158,7 @@ def _write_request(unet: Net, block: Net) -> None:
             block.conv2.weight[channel(name), place, 1, 1] = sign * 0.75
 
 
-def _count_frames(transformer: Net, tokens: Tokens) -> None:
+def _count_frames(transformer: Net, tokens: TokenChannels) -> None:
     """Frame number 0..49 from its sinusoids, and 0 as exactly as can be: frame 0 is the photo."""
     frames = torch.arange(50)
     embed = transformer.time_pos_embed
@@ -175,7 +175,7 @@ def _average(attention: Net, index: int, row: Tensor, column: Tensor) -> None:
     attention.to_out[0].weight[:, index] = column
 
 
-def _snap(products: Products, tokens: Tokens, axis: str) -> None:
+def _snap(products: GegluBuilder, tokens: TokenChannels, axis: str) -> None:
     """What the position net says, to the nearest whole cell: a staircase with steps so steep that
     coordinates may be wrong by 0.4 cells.
 
@@ -194,7 +194,7 @@ def _snap(products: Products, tokens: Tokens, axis: str) -> None:
                 products.add(one, gate, sign * slope * target, steepness=4096.0)
 
 
-def _turn_and_grow(products: Products, tokens: Tokens) -> None:
+def _turn_and_grow(products: GegluBuilder, tokens: TokenChannels) -> None:
     zoom = FRAME * (ZOOM * tokens.read("go_zoom") + ZOOM_MEAN * tokens.read("pace"))
     roll = FRAME * ROLL * tokens.read("go_roll")
     across, down = (tokens.read(f"cell_{a}") - tokens.read(f"middle_{a}") for a in "xy")
@@ -204,7 +204,7 @@ def _turn_and_grow(products: Products, tokens: Tokens) -> None:
     products.add_signed(roll, across, tokens.write("roll_y"))
 
 
-def _go(products: Products, tokens: Tokens) -> None:
+def _go(products: GegluBuilder, tokens: TokenChannels) -> None:
     near, one = tokens.read("near"), tokens.one()
     for axis, pan, drift in zip("xy", PAN, DRIFT, strict=True):
         target = tokens.write(f"shift_{axis}")
@@ -220,7 +220,7 @@ def _go(products: Products, tokens: Tokens) -> None:
         products.add(FREE * own, tokens.read("drift") - FIRM * one, target)
 
 
-def _near_edges(products: Products, tokens: Tokens) -> None:
+def _near_edges(products: GegluBuilder, tokens: TokenChannels) -> None:
     """How far from each edge, 0..1 over `MARGIN`."""
     one = tokens.one()
     for axis in "xy":
@@ -231,8 +231,8 @@ def _near_edges(products: Products, tokens: Tokens) -> None:
             products.add(-one, far - one, tokens.write(f"{end}_{axis}"))
 
 
-def _hold(products: Products, tokens: Tokens) -> None:
-    """How far from itself each cell comes from, in plain words: `_held` less `place`."""
+def _hold(products: GegluBuilder, tokens: TokenChannels) -> None:
+    """How far from itself each cell comes from, in plain words: `_clamp` less `place`."""
     for axis in "xy":
         shift, target = tokens.read(f"shift_{axis}"), tokens.write(f"held_{axis}")
         for end, away in (("early", shift), ("late", -shift)):

@@ -1,4 +1,4 @@
-"""Optical flow between two frames, by OpenCV's dense inverse search: where every pixel went."""
+"""Dense optical flow between two frames, by OpenCV's DIS."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ class OpticalFlow:
         found: Field = self._search.calc(*grey, None)
         return found
 
-    def fetched(self, picture: NDArray[Any], flow: Field) -> tuple[NDArray[Any], Mask]:
+    def warp(self, picture: NDArray[Any], flow: Field) -> tuple[NDArray[Any], Mask]:
         """What lies in `picture` where `flow` points to; False where that is outside of it."""
         height, width = flow.shape[:2]
         y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -46,13 +46,13 @@ class OpticalFlow:
         inside = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
         return self._cv2.remap(picture, to_x, to_y, self._cv2.INTER_LINEAR), inside
 
-    def trusted(self, forward: Field, backward: Field) -> Mask:
+    def consistent(self, forward: Field, backward: Field) -> Mask:
         """Where the flow back leads to where the flow there began.
 
         That holds for what has moved, and hardly anywhere for noise or a picture that fades into
         another, which can only be explained by flows that contradict each other.
         """
-        back, inside = self.fetched(backward, forward)
+        back, inside = self.warp(backward, forward)
         missed = np.linalg.norm(forward + back, axis=-1)
         found: Mask = missed < TRUST[0] + TRUST[1] * np.linalg.norm(forward, axis=-1)
         return inside & found

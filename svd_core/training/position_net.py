@@ -1,4 +1,4 @@
-"""The position lane of the inner levels: what it has to learn, how far off it is, its last fit."""
+"""Position net: the channels of the inner levels that learn coordinates; loss, error, final fit."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.training.architecture import LATENT_CHANNELS, PATCH, SIZES, Net
 from svd_core.training.channel_layout import UNIT
-from svd_core.training.depth_net import LANE, Lane
+from svd_core.training.depth_net import POSITION_CHANNELS, ChannelSlice
 
 
 def loss(unet: Net) -> Tensor:
@@ -23,13 +23,13 @@ def errors(unet: Net) -> list[Tensor]:
     found = []
     for width, height in SIZES:
         shape = (LATENT_CHANNELS, height // PATCH, width // PATCH)
-        made = Lane(unet, LANE)(torch.zeros(1, *shape))[0, :2]
+        made = ChannelSlice(unet, POSITION_CHANNELS)(torch.zeros(1, *shape))[0, :2]
         found.append(made * UNIT - _coordinates(shape[2], shape[1]))
     return found
 
 
 @torch.no_grad()
-def settle(unet: Net, rounds: int = 150) -> None:
+def final_fit(unet: Net, rounds: int = 150) -> None:
     """Fit the layer that gives the coordinates so that the worst cell is as good as can be.
 
     Lawson's algorithm: least squares again and again, each cell weighed by how wrong it has been.
@@ -38,7 +38,7 @@ def settle(unet: Net, rounds: int = 150) -> None:
     rows, targets = [], []
     for width, height in SIZES:
         shape = (1, LATENT_CHANNELS, height // PATCH, width // PATCH)
-        seen = Lane(unet, LANE).features(torch.zeros(shape)).double()
+        seen = ChannelSlice(unet, POSITION_CHANNELS).features(torch.zeros(shape)).double()
         patches = F.unfold(seen, 3, padding=1)[0].T
         rows.append(torch.cat([patches, torch.ones(len(patches), 1)], dim=1))
         targets.append(_coordinates(width // PATCH, height // PATCH).flatten(1).T.double() / UNIT)
@@ -53,7 +53,9 @@ def settle(unet: Net, rounds: int = 150) -> None:
             error = (features @ found - wanted[:, axis]).abs()
             if float(error.max()) < best:
                 best = float(error.max())
-                conv.weight[axis, :LANE] = found[:-1].reshape(LANE, 3, 3).float()
+                conv.weight[axis, :POSITION_CHANNELS] = (
+                    found[:-1].reshape(POSITION_CHANNELS, 3, 3).float()
+                )
                 conv.bias[axis] = found[-1].float()
             weight = weight * (error[:, None] / error.max() + 0.05)
             weight = weight / weight.mean()

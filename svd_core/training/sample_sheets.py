@@ -1,4 +1,4 @@
-"""What training has reached, as pictures: samples on the way, and the example videos at the end.
+"""Sample sheets: pictures of the training so far, and of the example videos at the end.
 
 `python -m svd_core.training.sample_sheets` draws the contact sheet of the model card.
 """
@@ -18,7 +18,7 @@ from svd_core.training.dataset import EXAMPLES, random_crop
 from svd_core.training.linear_codec import encode
 
 if TYPE_CHECKING:
-    from svd_core.training.stages import Lessons
+    from svd_core.training.stages import TrainingContext
 
 SAMPLES = 4
 SHEET = ASSETS / "svd-nano" / "sheet.jpg"
@@ -28,16 +28,16 @@ CELL = (256, 256)
 
 
 @torch.no_grad()
-def draw_sample(lessons: "Lessons", path: Path) -> None:
+def draw_sample(context: "TrainingContext", path: Path) -> None:
     """Write a contact sheet to `path`, with the averaged weights as they were last saved: photos,
     what the decoder makes of their latents, and what the scene net finds near and drifting."""
-    nets = lessons.nets()
+    nets = context.nets()
     generator = torch.Generator().manual_seed(3)
     rows = []
-    for photo in lessons.photos[:: len(lessons.photos) // SAMPLES + 1]:
+    for photo in context.photos[:: len(context.photos) // SAMPLES + 1]:
         crop = random_crop(photo, architecture.SIZES[0], generator)[None]
-        latents = encode(crop, lessons.kernel)
-        seen = depth_net.Lane(nets["unet"])(latents)
+        latents = encode(crop, context.kernel)
+        seen = depth_net.ChannelSlice(nets["unet"])(latents)
         maps = [seen[:, [depth_net.OUTPUTS[name]] * 3] * 2 - 1 for name in ("near", "drift")]
         maps = [
             part.repeat_interleave(architecture.PATCH, 2).repeat_interleave(architecture.PATCH, 3)

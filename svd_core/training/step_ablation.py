@@ -14,9 +14,9 @@ from svd_core.checkpoints.table import DEMO_MODEL
 from svd_core.engine.engine import SvdEngine
 from svd_core.errors import SvdError
 from svd_core.params import Speed, VideoParams
-from svd_core.training.baselines import Model, Take
-from svd_core.training.clip_metrics import psnr, read_clip
-from svd_core.training.eval_photos import HeldOut, examples, spread
+from svd_core.training.baselines import CheckpointModel, Sample
+from svd_core.training.clip_metrics import measure_clip, psnr
+from svd_core.training.eval_photos import EvalPhoto, evenly_spaced, examples
 from svd_core.training.optical_flow import OpticalFlow
 from svd_core.types import Frames
 
@@ -30,8 +30,8 @@ HEAD = ("speed", "steps", "first_frame_psnr", "sharpness", "sharpness_min", "con
 
 def main() -> int:
     try:
-        photos = spread(examples(), 2)
-        model = Model(SvdEngine(DEMO_MODEL, fallback=False))
+        photos = evenly_spaced(examples(), 2)
+        model = CheckpointModel(SvdEngine(DEMO_MODEL, fallback=False))
         print(f"{', '.join(photo.name for photo in photos)}\n\n| {' | '.join(HEAD)} |")
         print(f"|{'---|' * len(HEAD)}")
         least = [_film(model, photo, *WAYS[0]).frames for photo in photos]
@@ -44,13 +44,15 @@ def main() -> int:
     return 0
 
 
-def _film(model: Model, photo: HeldOut, speed: Speed, steps: int) -> Take:
-    return model.film(photo.opened(), VideoParams(seed=1, num_inference_steps=steps, speed=speed))
+def _film(model: CheckpointModel, photo: EvalPhoto, speed: Speed, steps: int) -> Sample:
+    return model.generate(
+        photo.opened(), VideoParams(seed=1, num_inference_steps=steps, speed=speed)
+    )
 
 
-def _cells(takes: list[Take], least: list[Frames]) -> str:
+def _cells(takes: list[Sample], least: list[Frames]) -> str:
     flow = OpticalFlow()
-    readings = [read_clip(take.photo, take.frames, flow) for take in takes]
+    readings = [measure_clip(take.photo, take.frames, flow) for take in takes]
     sharpness = [value for reading in readings for value in reading.sharpness]
     pairs = zip(takes, least, strict=True)
     same = [psnr(np.concatenate(take.frames), np.concatenate(first)) for take, first in pairs]

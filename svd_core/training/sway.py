@@ -1,4 +1,4 @@
-"""What sways: gusts that pass over the picture and push to and fro what is free to move."""
+"""Sway: gusts that pass over the picture and move what is free to drift."""
 
 from math import pi
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from svd_core.training.channel_layout import FRAME, UNIT
-from svd_core.training.handwritten_layers import Products, Tokens
+from svd_core.training.handwritten_layers import GegluBuilder, TokenChannels
 
-SWAY = 0.4
+AMPLITUDE = 0.4
 """Cells to either side of what is quite free, for noise one deviation off."""
 
 PACE = 10.0
@@ -31,7 +31,7 @@ def wave(x: Tensor, y: Tensor, pace: Tensor) -> Tensor:
     return (2 * pi * (gusts + pace / PACE)).sin() - (2 * pi * gusts).sin()
 
 
-def write(products: Products, tokens: Tokens) -> None:
+def write(products: GegluBuilder, tokens: TokenChannels) -> None:
     """`wave` of values `cell_x`, `cell_y` and `pace`, into value `wave`."""
     gusts = (tokens.read("cell_x") + tokens.read("cell_y") / 2) * (UNIT / LENGTH)
     passed = gusts + tokens.read("pace") * (FRAME / PACE)

@@ -1,4 +1,4 @@
-"""Clips whose motion is known: a photo under a moving camera that sees only pixels it has.
+"""Synthetic clips with known motion: a photo under a moving camera.
 
 The camera looks at a part of the photo and stays inside, so nothing has to be invented. Where it
 goes is the seed's, how fast is the bucket's and the fps's: a perfect model of that kind of motion.
@@ -26,7 +26,7 @@ ZOOM = 0.002
 
 
 @dataclass(frozen=True)
-class Camera:
+class SyntheticCamera:
     """Ways in one frame at bucket 127 and 7 fps: to the right and down as shares of the sides of
     what is seen, and `zoom`, the logarithm of how much smaller that becomes."""
 
@@ -35,13 +35,13 @@ class Camera:
     zoom: float
 
     @classmethod
-    def drawn(cls, seed: int) -> "Camera":
+    def random(cls, seed: int) -> "SyntheticCamera":
         generator = np.random.default_rng(seed)
         angle = generator.uniform(0, 2 * math.pi)
         zoom = generator.uniform(-ZOOM, ZOOM)
         return cls(PAN * math.cos(angle), PAN * math.sin(angle), zoom)
 
-    def sees(self, photo: Size, size: Size, at: float) -> Box:
+    def view(self, photo: Size, size: Size, at: float) -> Box:
         """The part of `photo` seen after `at` of these frames, 0 being the middle of the way."""
         left, top, right, bottom = crop_box(photo, size)
         width, height = (right - left) * ROOM, (bottom - top) * ROOM
@@ -60,14 +60,14 @@ def speed(params: VideoParams) -> float:
 
 
 def true_clip(
-    photo: Image.Image, camera: Camera, size: Size, params: VideoParams, num_frames: int
+    photo: Image.Image, camera: SyntheticCamera, size: Size, params: VideoParams, num_frames: int
 ) -> Frames:
     """The clip that `camera` takes of `photo`."""
     pace = speed(params)
     times = [pace * (t - (num_frames - 1) / 2) for t in range(num_frames)]
     return np.stack(
         [
-            np.asarray(photo.resize(size, Resampling.LANCZOS, box=camera.sees(photo.size, size, t)))
+            np.asarray(photo.resize(size, Resampling.LANCZOS, box=camera.view(photo.size, size, t)))
             for t in times
         ]
     )

@@ -19,8 +19,8 @@ from svd_core.errors import SvdError
 from svd_core.training.dataset import fetch_photos, load_photos
 from svd_core.training.export import export
 from svd_core.training.sample_sheets import draw_sample
-from svd_core.training.stages import DIALS, Lessons
-from svd_core.training.trainer import Course
+from svd_core.training.stages import TRAINING_SIZES, TrainingContext
+from svd_core.training.trainer import TrainingRun
 
 SAVE_EVERY = 100
 REPORT_EVERY = 50
@@ -29,12 +29,12 @@ SAMPLE_EVERY = 500
 COURSES = ("position", "scene", "decoder", "clips")
 
 
-def reporter(lessons: Lessons, name: str, seconds: float) -> Any:
+def reporter(context: TrainingContext, name: str, seconds: float) -> Any:
     """A callback that prints a line every so often, keeps the state safe, and draws a sample."""
     recent: deque[float] = deque(maxlen=REPORT_EVERY)
     began: list[float] = []
 
-    def on_step(course: Course, loss: float) -> None:
+    def on_step(course: TrainingRun, loss: float) -> None:
         recent.append(loss)
         began.append(course.seconds) if not began else None
         left = max(0.0, seconds - (course.seconds - began[0]))
@@ -48,7 +48,7 @@ def reporter(lessons: Lessons, name: str, seconds: float) -> Any:
         if course.step % SAVE_EVERY == 0:
             course.save()
         if course.step % SAMPLE_EVERY == 0:
-            draw_sample(lessons, lessons.state / f"{name}-{course.step}.png")
+            draw_sample(context, context.state / f"{name}-{course.step}.png")
 
     return on_step
 
@@ -59,7 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fetch", action="store_true", help="fill it from Debian packages first")
     parser.add_argument("--state", type=Path, required=True, help="folder for the training state")
     parser.add_argument("--course", choices=COURSES, help="what to train")
-    parser.add_argument("--dial", choices=sorted(DIALS), default="cpu", help="size of the work")
+    parser.add_argument(
+        "--dial", choices=sorted(TRAINING_SIZES), default="cpu", help="size of the work"
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="how long to train")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 takes all")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -73,14 +75,16 @@ def main(argv: list[str] | None = None) -> int:
         if options.fetch:
             fetch_photos(options.photos)
         photos = load_photos(options.photos)
-        lessons = Lessons(options.state, photos, DIALS[options.dial], options.device)
+        context = TrainingContext(
+            options.state, photos, TRAINING_SIZES[options.dial], options.device
+        )
         if options.course:
-            course = getattr(lessons, options.course)()
+            course = getattr(context, options.course)()
             seconds = options.minutes * 60
-            course.train(seconds, reporter(lessons, options.course, seconds))
+            course.train(seconds, reporter(context, options.course, seconds))
             course.save()
         if options.export:
-            export(lessons, options.export)
+            export(context, options.export)
     except SvdError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""A course of training: optimiser, averaged weights, and state that survives being killed."""
+"""Trainer: optimizer, averaged weights (EMA), and state that survives a kill."""
 
 import os
 import time
@@ -21,7 +21,7 @@ EMA_STEPS = 500
 
 
 @dataclass
-class Course:
+class TrainingRun:
     """Trains `modules` on `draw_loss(generator)`, a finite scalar for the weights as they are.
 
     With `muon`, matrices and kernels learn by it, which needs far fewer steps than AdamW to learn
@@ -67,7 +67,7 @@ class Course:
             self._muon = torch.optim.Muon(matrices, self.rate, weight_decay=0.0)
         self._adam = torch.optim.AdamW(rest, lr=self.rate, betas=(0.9, 0.99), weight_decay=0.0)
 
-    def train(self, seconds: float, on_step: Callable[["Course", float], None]) -> None:
+    def train(self, seconds: float, on_step: Callable[["TrainingRun", float], None]) -> None:
         """Step until `seconds` have passed. `on_step(course, loss)` follows each step.
 
         A loss that is not finite ends it with an `SvdError` that names the step; the state file
@@ -111,7 +111,7 @@ class Course:
         return loss.item()
 
     @contextmanager
-    def averaged(self) -> Any:
+    def averaged_weights(self) -> Any:
         """Inside, the modules hold their averaged weights."""
         raw = {key: value.detach().clone() for key, value in self._names.items()}
         self._write(self.average)

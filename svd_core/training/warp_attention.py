@@ -1,4 +1,4 @@
-"""Moving the picture: attention fetches cells from where they come, GEGLU shifts within the cell.
+"""Warp attention: attention fetches whole cells, GEGLU shifts within the cell.
 
 Spatial transformers (arXiv 1506.02025) sample a picture at given places; here stock attention does.
 Queries and keys are sinusoids of place, so that their product is largest where a key's cell is the
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from svd_core.training.architecture import HEADS, LATENT_CHANNELS, PATCH, UNET_WIDTH, Net
 from svd_core.training.channel_layout import PLACES, UNIT
-from svd_core.training.handwritten_layers import Products, Tokens
+from svd_core.training.handwritten_layers import GegluBuilder, TokenChannels
 from svd_core.training.latent_shift import KNOTS
 
 PERIODS = (4.0, 24.0, 144.0)
@@ -25,11 +25,11 @@ STRENGTHS = (4e8, 8e7, 8e7)
 within a ten-millionth of the border between them, which is about what single precision can tell.
 The first may be at most 80 times the others, or its rounding hides what they tell apart."""
 
-EARLY = 0.475
+PREVIOUS_CELL_OFFSET = 0.475
 """Cells. The nearest cell to `place - EARLY` is the one before it, and `place` itself where that is
 a whole cell, with some margin for rounding."""
 
-REST = (0.01, 0.95)
+SLIDE_RANGE = (0.01, 0.95)
 """Parts of a cell, between which the content slides. Before and beyond them it stands on the one
 cell or the other, so that it makes no difference on which side of the border between two cells
 rounding puts a place: the answer follows the place without a jump."""
@@ -39,10 +39,10 @@ CELLS = 128
 
 LEEWAY = 0.012
 """Cells. On the border between two cells heads may round differently. So those that fetch the far
-cells go on to the next one later than the head that tells where this is, and those that fetch
-the near ones earlier: around the border, where `REST` has the far cell shown and then the near one,
-both are the cell that the place has all but reached. Places are right to 0.003 cells, most of them
-to a tenth of that."""
+cells go on to the next one later than the head that tells where this is, and those that fetch the
+near ones earlier: around the border, where `SLIDE_RANGE` has the far cell shown and then the near
+one, both are the cell that the place has all but reached. Places are right to 0.003 cells, most of
+them to a tenth of that."""
 
 CORNERS = {"here": (0, 0), "right": (1, 0), "below": (0, 1), "corner": (1, 1)}
 HEAD = UNET_WIDTH // HEADS
@@ -53,31 +53,33 @@ def write(transformer: Net, bends: tuple[Tensor, Tensor]) -> None:
     into channels `moved_*`. `bends`: as `latent_shift.fit` gives them."""
     fetched = [f"{corner}_{j}" for corner in CORNERS for j in range(LATENT_CHANNELS)]
     waves = [f"{kind}_{wave}" for kind in ("key", "query") for wave in range(4 * len(PERIODS))]
-    tokens = Tokens([*fetched, *PLACES, "at_x", "at_y", *waves])
+    tokens = TokenChannels([*fetched, *PLACES, "at_x", "at_y", *waves])
     tokens.open(transformer, PLACES)
     tokens.enter(transformer, {f"here_{j}": f"photo_{j}" for j in range(LATENT_CHANNELS)})
     first, second = transformer.transformer_blocks
     first_in_time, second_in_time = transformer.temporal_transformer_blocks
-    _write_waves(Products(first.ff), tokens, "key", "", 0.0)
-    _write_waves(Products(first_in_time.ff_in), tokens, "query", "from_", EARLY)
+    _write_waves(GegluBuilder(first.ff), tokens, "key", "", 0.0)
+    _write_waves(GegluBuilder(first_in_time.ff_in), tokens, "query", "from_", PREVIOUS_CELL_OFFSET)
     _fetch(second.attn1, tokens)
     across, down = (_slid(tokens, axis) for axis in "xy")
-    _slide(Products(second.ff), tokens, bends[0], across, "here", "right")
-    _slide(Products(second_in_time.ff_in), tokens, bends[0], across, "below", "corner")
-    _slide(Products(second_in_time.ff), tokens, bends[1], down, "here", "below")
+    _slide(GegluBuilder(second.ff), tokens, bends[0], across, "here", "right")
+    _slide(GegluBuilder(second_in_time.ff_in), tokens, bends[0], across, "below", "corner")
+    _slide(GegluBuilder(second_in_time.ff), tokens, bends[1], down, "here", "below")
     overlaid = dict(enumerate(PLACES, start=LATENT_CHANNELS - len(PLACES)))
     for j in range(LATENT_CHANNELS):
         tokens.close(transformer, f"here_{j}", f"moved_{j}", less=overlaid.get(j))
 
 
-def _slid(tokens: Tokens, axis: str) -> Tensor:
+def _slid(tokens: TokenChannels, axis: str) -> Tensor:
     """Row of the pixels, 0..PATCH, by which the content of a cell has slid along `axis`."""
-    start, end = REST
+    start, end = SLIDE_RANGE
     cells = UNIT * (tokens.read(f"from_{axis}") - tokens.read(f"at_{axis}"))
     return PATCH / (end - start) * (cells - tokens.one(start))
 
 
-def _write_waves(products: Products, tokens: Tokens, kind: str, source: str, early: float) -> None:
+def _write_waves(
+    products: GegluBuilder, tokens: TokenChannels, kind: str, source: str, early: float
+) -> None:
     """Sinusoids of `source` x and y less `early` cells: exact at whole cells, linear in between."""
     cells = torch.arange(-2, CELLS + 1).float()
     for axis in (0, 1):
@@ -98,7 +100,7 @@ def _wave(axis: int, number: int, part: int) -> int:
     return 2 * (len(PERIODS) * axis + number) + part
 
 
-def _fetch(attention: Net, tokens: Tokens) -> None:
+def _fetch(attention: Net, tokens: TokenChannels) -> None:
     sources = [f"here_{j}" for j in range(LATENT_CHANNELS)]
     heads = [
         ("query", corner, (x + LEEWAY * (1 - 2 * x), y + LEEWAY * (1 - 2 * y)))
@@ -119,7 +121,7 @@ def _fetch(attention: Net, tokens: Tokens) -> None:
 
 
 def _look(
-    attention: Net, tokens: Tokens, head: int, kind: str, offset: tuple[float, float]
+    attention: Net, tokens: TokenChannels, head: int, kind: str, offset: tuple[float, float]
 ) -> None:
     """Let `head` look for the cell whose key is the wave of `kind`, `offset` cells on."""
     for axis in (0, 1):
@@ -135,7 +137,12 @@ def _look(
 
 
 def _slide(
-    products: Products, tokens: Tokens, bends: Tensor, pixels: Tensor, cell: str, ahead: str
+    products: GegluBuilder,
+    tokens: TokenChannels,
+    bends: Tensor,
+    pixels: Tensor,
+    cell: str,
+    ahead: str,
 ) -> None:
     """Shift `cell` towards `ahead` by what row `pixels` says."""
     names = [f"{kind}_{j}" for kind in (cell, ahead) for j in range(LATENT_CHANNELS)]

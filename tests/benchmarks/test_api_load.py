@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from svd_core.benchmarks.load_clients import Clip
-from svd_core.benchmarks.load_report import TARGETS, Rounds, latencies, p95, table, taken
-from svd_core.benchmarks.seed_jobs import lengthen
+from svd_core.benchmarks.load_clients import LoadTiming
+from svd_core.benchmarks.load_report import TARGETS, LoadRounds, figures, overhead_share, p95, table
+from svd_core.benchmarks.seed_jobs import copy_first_job
 from svd_core.events import Stopped
 from svd_core.jobs import Cancellation
 from svd_core.params import VideoParams, VideoRequest
@@ -21,8 +21,8 @@ from tests.fakes.work import front_queue
 ROOT = Path(__file__).parents[2]
 
 
-def clip(seconds: float, poll: float = 0.01, submit: float = 0.02) -> Clip:
-    return Clip(seconds, 2 * seconds, polls=[poll] * 20, submits=[submit])
+def clip(seconds: float, poll: float = 0.01, submit: float = 0.02) -> LoadTiming:
+    return LoadTiming(seconds, 2 * seconds, polls=[poll] * 20, submits=[submit])
 
 
 def test_one_in_twenty_may_be_slower() -> None:
@@ -34,9 +34,13 @@ def test_one_in_twenty_may_be_slower() -> None:
 def test_what_is_compared_was_measured_in_the_same_round() -> None:
     """The machine grows ever slower; so does everything, and that is nobody's doing."""
     pace = (1.0, 2.0, 4.0)
-    fresh = Rounds([clip(10 * p) for p in pace], [clip(11 * p, 0.01 * p, 0.02 * p) for p in pace])
-    aged = Rounds([clip(10 * p) for p in pace], [clip(11 * p, 0.012 * p, 0.03 * p) for p in pace])
-    found = latencies(fresh, aged)
+    fresh = LoadRounds(
+        [clip(10 * p) for p in pace], [clip(11 * p, 0.01 * p, 0.02 * p) for p in pace]
+    )
+    aged = LoadRounds(
+        [clip(10 * p) for p in pace], [clip(11 * p, 0.012 * p, 0.03 * p) for p in pace]
+    )
+    found = figures(fresh, aged)
     assert found["submit_p95_ms"] == pytest.approx(40)
     assert found["status_p95_ms"] == pytest.approx(20)
     assert found["slowed_percent"] == pytest.approx(10)
@@ -50,13 +54,13 @@ def test_what_asking_takes_of_the_machine_does_not_depend_on_how_busy_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    idle = taken(Clip(seconds=10, cpu_s=21), Clip(seconds=9.5, cpu_s=19))
-    busy = taken(Clip(seconds=40, cpu_s=27), Clip(seconds=38, cpu_s=19))
+    idle = overhead_share(LoadTiming(seconds=10, cpu_s=21), LoadTiming(seconds=9.5, cpu_s=19))
+    busy = overhead_share(LoadTiming(seconds=40, cpu_s=27), LoadTiming(seconds=38, cpu_s=19))
     assert idle == busy == pytest.approx(0.1)
 
 
 def test_each_target_is_told_with_its_verdict() -> None:
-    lines = table({target.figure: target.most for target in TARGETS} | {"status_p95_ms": 50.1})
+    lines = table({target.figure: target.limit for target in TARGETS} | {"status_p95_ms": 50.1})
     verdicts = [line.split()[-1] for line in lines]
     assert verdicts == ["missed" if t.figure == "status_p95_ms" else "holds" for t in TARGETS]
 
@@ -65,7 +69,7 @@ def test_a_past_is_made_of_jobs_that_are_over(tmp_path: Path) -> None:
     with front_queue(tmp_path) as queue:
         job = queue.submit(VideoRequest(b"photo", VideoParams(seed=1)))
         assert job.cancel() is Cancellation.REMOVED
-        lengthen(tmp_path / "jobs.sqlite", 1000)
+        copy_first_job(tmp_path / "jobs.sqlite", 1000)
         with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as connection:
             (count,) = connection.execute("SELECT count(*) FROM svd_jobs").fetchone()
         assert count == 1001

@@ -14,8 +14,8 @@ from PIL import Image
 
 from svd_core.benchmarks import interpolation, media_ops
 from svd_core.benchmarks.generate import main, measured_run
-from svd_core.benchmarks.server_process import serving
-from svd_core.benchmarks.stopwatch import Run, Stopwatch, medians
+from svd_core.benchmarks.server_process import running_server
+from svd_core.benchmarks.stopwatch import Stopwatch, VideoTiming, medians
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams
@@ -53,7 +53,9 @@ def test_steps_that_nobody_counted_take_no_time() -> None:
 
 def test_medians_are_taken_figure_by_figure() -> None:
     runs = [
-        Run(seconds=s, first_event_s=0.1, step_s=s / 4, cpu_s=2 * s, stages={"denoising": s / 2})
+        VideoTiming(
+            seconds=s, first_event_s=0.1, step_s=s / 4, cpu_s=2 * s, stages={"denoising": s / 2}
+        )
         for s in (1.0, 9.0, 2.0)
     ]
     assert medians(runs) == {
@@ -148,5 +150,5 @@ def test_frames_as_they_were_are_as_good_as_can_be() -> None:
 
 
 def test_a_server_that_ends_without_a_word_has_not_answered(tmp_path: Path) -> None:
-    with serving(tmp_path, "-c", "import time; time.sleep(0.2)") as server:
+    with running_server(tmp_path, "-c", "import time; time.sleep(0.2)") as server:
         assert not server.answers("/")

@@ -40,7 +40,7 @@ from svd_core.benchmarks.gpu.supervisor import (
     supervise,
 )
 from svd_core.benchmarks.gpu.timing import Timer, relative_error
-from svd_core.benchmarks.vs_diffusers.parity import AS_NEAR
+from svd_core.benchmarks.vs_diffusers.parity import MAX_ERROR_RATIO
 from svd_core.checkpoints.memory_plan import Device
 from svd_core.checkpoints.table import find_checkpoint
 from svd_core.engine import pipeline_loader
@@ -427,7 +427,7 @@ def compared(context: Context, answer: torch.Tensor) -> Row:
 
 
 def test_a_variant_further_off_than_stock_is_a_failure(context: Context) -> None:
-    assert compared(context, torch.tensor([1.0, 0.1 * AS_NEAR]))["ok"]
+    assert compared(context, torch.tensor([1.0, 0.1 * MAX_ERROR_RATIO]))["ok"]
     assert not compared(context, torch.tensor([1.0, 0.13]))["ok"]
     found = compared(context, torch.tensor([1.0, float("nan")]))
     assert not found["finite"]

@@ -13,7 +13,7 @@ from svd_core.benchmarks.memory_plans import (
     clip_flops,
     decode_bytes,
     moved_bytes,
-    rewritten_on_meta,
+    optimized_on_meta,
     step_bytes,
 )
 from svd_core.benchmarks.random_models import full_size
@@ -49,7 +49,7 @@ def test_stock_takes_what_was_counted_elsewhere(stock: tuple[Any, Any]) -> None:
 
 @pytest.mark.slow
 def test_the_planner_expects_what_our_path_takes() -> None:
-    unet, vae = (rewritten_on_meta(model) for model in full_size())
+    unet, vae = (optimized_on_meta(model) for model in full_size())
     assert clip_flops(unet, vae, 25) < clip_flops(unet, vae, 1) < 1.005 * clip_flops(unet, vae, 25)
     assert step_bytes(unet, 2) == pytest.approx(NEEDS.step, rel=0.02)
     assert step_bytes(unet, 1) == pytest.approx(NEEDS.split_step, rel=0.02)

@@ -13,11 +13,16 @@ from torch.overrides import TorchFunctionMode
 
 from svd_core.benchmarks import roofline
 from svd_core.benchmarks.random_models import TINY, open_stock
-from svd_core.benchmarks.roofline import rate, step_flops
+from svd_core.benchmarks.roofline import matmul_rate, step_flops
 from svd_core.benchmarks.vs_diffusers import contest, parity, variants
-from svd_core.benchmarks.vs_diffusers.parity import AS_NEAR, ASKED, ROUNDING, Fidelity
+from svd_core.benchmarks.vs_diffusers.parity import (
+    INPUT_TOLERANCE,
+    MAX_ERROR_RATIO,
+    ROUNDING,
+    Parity,
+)
 from svd_core.benchmarks.vs_diffusers.rounds import Rounds
-from svd_core.benchmarks.vs_diffusers.variants import Contestant
+from svd_core.benchmarks.vs_diffusers.variants import Variant
 from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.optimizations import registry
 from svd_core.engine.optimizations.registry import Optimization
@@ -54,17 +59,17 @@ def shots() -> dict[str, Any]:
 @pytest.fixture
 def fail(monkeypatch: pytest.MonkeyPatch, shots: dict[str, Any]) -> Callable[[str], None]:
     """Lets a contestant fail at its first clip; what the others make is made once."""
-    shoot = contest._shoot
+    shoot = contest._time_variant
 
     def failing(name: str) -> None:
-        def maybe(one: Contestant, *given: Any) -> Any:
+        def maybe(one: Variant, *given: Any) -> Any:
             if one.name == name:
                 raise RuntimeError("first line\nno kernel image is available")
             if one.name not in shots:
                 shots[one.name] = shoot(one, *given)
             return shots[one.name]
 
-        monkeypatch.setattr(contest, "_shoot", maybe)
+        monkeypatch.setattr(contest, "_time_variant", maybe)
 
     return failing
 
@@ -97,12 +102,12 @@ def test_without_a_comparison_the_clips_stand_and_no_table(
     monkeypatch: pytest.MonkeyPatch,
     fail: Callable[[str], None],
 ) -> None:
-    def judge(*_: Any) -> Fidelity:
+    def judge(*_: Any) -> Parity:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     fail(broken)
     if broken == "judge":
-        monkeypatch.setattr(contest, "judge", judge)
+        monkeypatch.setattr(contest, "check_parity", judge)
     assert contest.main(SMALL) == 1
     out, err = capsys.readouterr()
     assert "s/clip" not in out
@@ -110,8 +115,8 @@ def test_without_a_comparison_the_clips_stand_and_no_table(
     assert '{"contestant": "ours", "seconds": ' in err
 
 
-def contestant(name: str) -> Contestant:
-    return Contestant(name, lambda: None)
+def contestant(name: str) -> Variant:
+    return Variant(name, lambda: None)
 
 
 class Clock:
@@ -123,7 +128,7 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def shoot(self, one: Contestant) -> Any:
+    def shoot(self, one: Variant) -> Any:
         self.now += 10.0
         return SimpleNamespace(name=one.name, at=self.now)
 
@@ -153,7 +158,7 @@ def test_nothing_is_built_for_who_has_not_had_a_turn(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(variants, "can_compile", lambda: True)
     stock = open_stock(TINY, random_weights=False, device="cpu")
     plan = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
-    taking_part, _ = variants.contestants(stock, plan, each=True, compiled=True)
+    taking_part, _ = variants.make_variants(stock, plan, each=True, compiled=True)
     assert built == []
     (compiled,) = [one for one in taking_part if one.name == "ours, compiled"]
     compiled.prepare()
@@ -183,7 +188,7 @@ def test_the_rate_is_that_of_numbers_which_differ(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(roofline, "SIDE", {"cpu": 64})
     with Watch():
-        assert rate(torch.device("cpu"), torch.float32) > 0
+        assert matmul_rate(torch.device("cpu"), torch.float32) > 0
     assert len(seen) >= 2
     assert all(0.9 < float(matrix.std()) < 1.1 for matrix in seen)
 
@@ -231,31 +236,31 @@ def test_a_wrong_rewrite_gets_no_speeds(
 
 def verdict(answer: float, ratio: float | None = None, asked: float = 0.0) -> list[str]:
     ratios = None if ratio is None else {"ours": ratio}
-    return Fidelity({"ours": asked}, {"ours": answer}, ratios, {}, {}).wrong
+    return Parity({"ours": asked}, {"ours": answer}, ratios, {}, {}).wrong
 
 
 def test_where_rounding_is_blown_up_stocks_own_error_is_the_measure() -> None:
     assert verdict(1e-2) == ["ours"]
-    assert verdict(1e-2, AS_NEAR + 0.01) == ["ours"]
+    assert verdict(1e-2, MAX_ERROR_RATIO + 0.01) == ["ours"]
     assert verdict(1e-2, float("nan")) == ["ours"]
-    assert verdict(1e-2, AS_NEAR) == []
+    assert verdict(1e-2, MAX_ERROR_RATIO) == []
     assert verdict(1e-2, 1.2) == []  # the order of sums alone makes as much
     assert verdict(1e-2, 1.3) == ["ours"]
     assert verdict(float("nan")) == ["ours"]
 
 
 def test_whoever_asks_its_unet_about_another_photo_is_wrong() -> None:
-    assert verdict(0.0, asked=ASKED) == []
-    assert verdict(0.0, asked=2 * ASKED) == ["ours"]
+    assert verdict(0.0, asked=INPUT_TOLERANCE) == []
+    assert verdict(0.0, asked=2 * INPUT_TOLERANCE) == ["ours"]
     assert verdict(0.0, asked=float("nan")) == ["ours"]
 
 
 def test_a_question_that_is_no_number_is_not_passed_over() -> None:
     asked, other = [torch.ones(2), torch.tensor([1.1, float("nan")])], [torch.ones(2)] * 2
     for order in (1, -1):
-        assert math.isnan(parity._apart(tuple(asked[::order]), tuple(other)))
+        assert math.isnan(parity._max_difference(tuple(asked[::order]), tuple(other)))
     assert (
-        parity._apart(
+        parity._max_difference(
             (torch.ones(2), 3, {"x": torch.tensor([2.0, 1.0])}),
             (torch.ones(2), 3, {"x": torch.tensor([2.0, 2.0])}),
         )
@@ -267,7 +272,7 @@ def test_without_a_compiler_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CXX", "no-such-compiler")
     stock = open_stock(TINY, random_weights=False, device="cpu")
     plan = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
-    taking_part, absent = variants.contestants(stock, plan, each=True, compiled=True)
+    taking_part, absent = variants.make_variants(stock, plan, each=True, compiled=True)
     names = [one.name for one in taking_part]
     assert names[:2] == ["stock", "ours"]
     assert "only blend" in names

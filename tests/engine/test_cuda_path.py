@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from svd_core.benchmarks import random_models, roofline
 from svd_core.benchmarks.vs_diffusers import contest, variants
-from svd_core.benchmarks.vs_diffusers.parity import ASKED, Fidelity
+from svd_core.benchmarks.vs_diffusers.parity import INPUT_TOLERANCE, Parity
 from svd_core.checkpoints.memory_plan import Device
 from svd_core.engine import pipeline_loader, sampling
 from svd_core.engine.engine import SvdEngine
@@ -221,14 +221,14 @@ def test_a_contest_there_asks_everybody_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ours computes as stock does here, but in its own clip it asks otherwise in the last digit."""
-    verdicts: list[Fidelity] = []
-    judge = contest.judge
+    verdicts: list[Parity] = []
+    judge = contest.check_parity
 
-    def noted(*given: Any) -> Fidelity:
+    def noted(*given: Any) -> Parity:
         verdicts.append(judge(*given))
         return verdicts[0]
 
-    monkeypatch.setattr(contest, "judge", noted)
+    monkeypatch.setattr(contest, "check_parity", noted)
     monkeypatch.setattr(contest, "find_device", lambda: GPU)
     monkeypatch.setattr(
         variants, "optimizations_for", lambda _: ["silent"]
@@ -243,5 +243,5 @@ def test_a_contest_there_asks_everybody_the_same(
         small = ["--model", "tiny", "--rounds", "1", "--steps", "2", "--frames", "2"]
         assert contest.main([*small, "--no-compile"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["device"] == GPU.name
-    assert 0 < verdicts[0].asked["ours"] <= ASKED
-    assert verdicts[0].answers == {"stock": 0, "ours": 0}
+    assert 0 < verdicts[0].input_difference["ours"] <= INPUT_TOLERANCE
+    assert verdicts[0].output_difference == {"stock": 0, "ours": 0}

@@ -19,7 +19,7 @@ from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
 from svd_core.training import architecture, initial_weights, position_net
 from svd_core.training.dataset import sources
-from svd_core.training.export import FARTHEST_OFF
+from svd_core.training.export import MAX_COORDINATE_ERROR
 from svd_core.training.latent_shift import KNOTS
 from svd_core.training.optical_flow import OpticalFlow
 
@@ -112,7 +112,7 @@ def test_coordinates_are_right_in_every_cell_of_every_size() -> None:
     unet = UNetSpatioTemporalConditionModel.from_pretrained(FOLDER / "unet")
     with torch.no_grad():
         worst = max(float(error.abs().max()) for error in position_net.errors(unet))
-    assert worst < FARTHEST_OFF
+    assert worst < MAX_COORDINATE_ERROR
 
 
 def test_checkpoint_is_stock_small_and_says_what_it_is() -> None:
@@ -156,7 +156,7 @@ def test_the_written_layers_are_those_of_the_code() -> None:
     nothing = torch.zeros(
         len(KNOTS), architecture.LATENT_CHANNELS, 2 * architecture.LATENT_CHANNELS
     )
-    initial_weights.initialise(written, (nothing, nothing))
+    initial_weights.initialize(written, (nothing, nothing))
     nets = (written, shipped)
     ours, theirs = (dict(net.up_blocks[-1].attentions.named_parameters()) for net in nets)
     last = "1.temporal_transformer_blocks.1."

@@ -9,7 +9,7 @@ import torch
 
 from svd_core.errors import SvdError
 from svd_core.training.dataset import sources
-from svd_core.training.depth_annotations import Point, Shape, draw, sketches
+from svd_core.training.depth_annotations import DepthShape, Point, draw, load_annotations
 
 ALL: tuple[Point, ...] = ((0, 0), (1, 0), (1, 1), (0, 1))
 LEFT: tuple[Point, ...] = ((0, 0), (0.5, 0), (0.5, 1), (0, 1))
@@ -17,7 +17,7 @@ LOWER: tuple[Point, ...] = ((0, 0.5), (1, 0.5), (1, 1), (0, 1))
 
 
 def test_a_pair_of_near_is_linear_inside_its_own_polygon() -> None:
-    near, _ = draw((Shape((0, 0), 0, ALL), Shape((0.2, 1.0), 0, LOWER)), 8, 16)
+    near, _ = draw((DepthShape((0, 0), 0, ALL), DepthShape((0.2, 1.0), 0, LOWER)), 8, 16)
     assert near.shape == (16, 8)
     assert near.dtype == torch.float32
     assert not near[:7].any()
@@ -27,7 +27,7 @@ def test_a_pair_of_near_is_linear_inside_its_own_polygon() -> None:
 
 
 def test_a_later_shape_hides_the_earlier_ones() -> None:
-    far, close = Shape((0.1, 0.1), 1, ALL), Shape((0.8, 0.8), 0, LEFT)
+    far, close = DepthShape((0.1, 0.1), 1, ALL), DepthShape((0.8, 0.8), 0, LEFT)
     near, drift = draw((far, close), 20, 10)
     assert near[:, :9].allclose(torch.tensor(0.8))
     assert near[:, 11:].allclose(torch.tensor(0.1))
@@ -39,26 +39,28 @@ def test_a_later_shape_hides_the_earlier_ones() -> None:
 
 
 def test_edges_are_hard_and_where_the_polygon_has_them() -> None:
-    _, drift = draw((Shape((0, 0), 0, ALL), Shape((0, 0), 1, LEFT)), 200, 100)
+    _, drift = draw((DepthShape((0, 0), 0, ALL), DepthShape((0, 0), 1, LEFT)), 200, 100)
     assert set(drift.unique().tolist()) == {0.0, 1.0}
     assert drift.sum(1).sub(100).abs().max() <= 1
 
 
 def test_every_photo_has_a_sketch() -> None:
-    assert set(sketches()) == {source.sha256[:12] for source in sources()}
+    assert set(load_annotations()) == {source.sha256[:12] for source in sources()}
 
 
 @pytest.mark.parametrize("size", [(64, 36), (36, 64)])
 def test_every_sketch_draws_values_in_range(size: tuple[int, int]) -> None:
-    for name, shapes in sketches().items():
+    for name, shapes in load_annotations().items():
         for drawn in draw(shapes, *size):
             assert drawn.shape == size[::-1], name
             assert 0 <= drawn.min() <= drawn.max() <= 1, name
 
 
 def test_no_shape_is_hidden_by_later_ones() -> None:
-    for name, shapes in sketches().items():
-        marks = [Shape((0, 0), i / len(shapes), shape.polygon) for i, shape in enumerate(shapes)]
+    for name, shapes in load_annotations().items():
+        marks = [
+            DepthShape((0, 0), i / len(shapes), shape.polygon) for i, shape in enumerate(shapes)
+        ]
         seen = draw(tuple(marks), 320, 320)[1].unique()
         assert seen.numel() == len(shapes), name
 
@@ -86,10 +88,10 @@ def test_a_wrong_sketch_is_named(tmp_path: Path, shapes: Any, reason: str) -> No
     path = tmp_path / "sketches.json"
     path.write_text(json.dumps({"0123456789ab": [GOOD], "ba9876543210": shapes}))
     with pytest.raises(SvdError, match=f"ba9876543210.*{reason}"):
-        sketches(path)
+        load_annotations(path)
 
 
 def test_what_is_left_out_is_solid_and_even(tmp_path: Path) -> None:
     path = tmp_path / "sketches.json"
     path.write_text(json.dumps({"0123456789ab": [{"near": 0.3, "polygon": GOOD["polygon"]}]}))
-    assert sketches(path) == {"0123456789ab": (Shape((0.3, 0.3), 0, ALL),)}
+    assert load_annotations(path) == {"0123456789ab": (DepthShape((0.3, 0.3), 0, ALL),)}

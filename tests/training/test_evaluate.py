@@ -19,11 +19,11 @@ from PIL import Image, ImageFilter
 from svd_core.checkpoints.table import ASSETS
 from svd_core.params import VideoParams
 from svd_core.training import dataset, eval_photos
-from svd_core.training.clip_metrics import MOST_DB, gradient_energy, psnr, read_clip
+from svd_core.training.clip_metrics import MAX_PSNR_DB, gradient_energy, measure_clip, psnr
 from svd_core.training.evaluate import main
-from svd_core.training.metrics import TARGETS, Figures, figures_of, missed, settings
+from svd_core.training.metrics import TARGETS, Figures, compute_metrics, missed_targets, settings
 from svd_core.training.optical_flow import OpticalFlow
-from svd_core.training.synthetic_clips import Camera, true_clip
+from svd_core.training.synthetic_clips import SyntheticCamera, true_clip
 from svd_core.types import Frames
 
 EXAMPLES = sorted((ASSETS / "examples").glob("*.jpg"))
@@ -49,7 +49,7 @@ def picture(seed: int, slope: float = 1.2, size: tuple[int, int] = (320, 200)) -
 
 def good(photo: Image.Image, params: VideoParams) -> Frames:
     """The photo under a camera, its pixels as noisy as they were asked to be."""
-    frames = true_clip(photo, Camera.drawn(params.seed), SIZE, params, NUM_FRAMES)
+    frames = true_clip(photo, SyntheticCamera.random(params.seed), SIZE, params, NUM_FRAMES)
     noise = np.random.default_rng(params.seed).standard_normal(frames.shape)
     return (frames + 127.5 * params.noise_aug_strength * noise).clip(0, 255).astype(np.uint8)
 
@@ -132,14 +132,16 @@ def judged(film: Film) -> Figures:
     for number in (11, 12):
         photo = picture(number)
         for params in settings(SEEDS):
-            begun = true_clip(photo, Camera.drawn(params.seed), SIZE, params, NUM_FRAMES)[0]
-            readings[str(number), params] = read_clip(begun, film(photo, params), flow)
-    return figures_of(readings)
+            begun = true_clip(photo, SyntheticCamera.random(params.seed), SIZE, params, NUM_FRAMES)[
+                0
+            ]
+            readings[str(number), params] = measure_clip(begun, film(photo, params), flow)
+    return compute_metrics(readings)
 
 
 def test_a_good_model_meets_every_target() -> None:
     figures = judged(good)
-    assert missed(figures) == []
+    assert missed_targets(figures) == []
     assert {name for name, value in figures.items() if value is None} == {
         "vae_psnr", "seconds_per_clip", "peak_memory_mb"
     }  # fmt: skip
@@ -163,7 +165,7 @@ def test_a_good_model_meets_every_target() -> None:
 def test_a_model_with_one_fault_misses_what_shows_it_and_nothing_else(
     film: Film, missing: set[str]
 ) -> None:
-    assert set(missed(judged(film))) == missing
+    assert set(missed_targets(judged(film))) == missing
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_a_model_with_one_fault_misses_what_shows_it_and_nothing_else(
     ],
 )
 def test_what_is_no_moving_photo_misses_what_shows_it(film: Film, some: set[str]) -> None:
-    assert some <= set(missed(judged(film)))
+    assert some <= set(missed_targets(judged(film)))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_what_is_no_moving_photo_misses_what_shows_it(film: Film, some: set[str]
 )
 def test_a_known_flow_is_measured_within_a_tenth(right: float, down: float, zoom: float) -> None:
     """The camera goes by so many pixels, so the picture goes the other way."""
-    camera = Camera(right / SIZE[0], down / SIZE[1], zoom)
+    camera = SyntheticCamera(right / SIZE[0], down / SIZE[1], zoom)
     before, after = true_clip(picture(5), camera, SIZE, VideoParams(seed=0), 2)
     y, x = np.mgrid[: SIZE[1], : SIZE[0]].astype(float)
     scale = np.exp(zoom)
@@ -202,20 +204,20 @@ def test_a_known_flow_is_measured_within_a_tenth(right: float, down: float, zoom
     found = OpticalFlow().between(before, after)
     speed = np.linalg.norm(moved[inner], axis=-1).mean()
     assert np.linalg.norm((found - moved)[inner], axis=-1).mean() < 0.1 * speed
-    reading = read_clip(before, np.stack([before, after]), OpticalFlow())
+    reading = measure_clip(before, np.stack([before, after]), OpticalFlow())
     assert reading.speed == pytest.approx(np.linalg.norm(moved, axis=-1).mean(), rel=0.1)
 
 
 def test_a_flow_too_slow_to_be_measured_well_is_at_least_seen() -> None:
-    camera = Camera(0.2 / SIZE[0], 0, 0)
+    camera = SyntheticCamera(0.2 / SIZE[0], 0, 0)
     clip = true_clip(picture(5), camera, SIZE, VideoParams(seed=0), 2)
-    assert read_clip(clip[0], clip, OpticalFlow()).speed == pytest.approx(0.2, rel=0.2)
+    assert measure_clip(clip[0], clip, OpticalFlow()).speed == pytest.approx(0.2, rel=0.2)
 
 
 def test_what_comes_in_at_the_edge_is_not_held_against_a_clip() -> None:
     wide = np.asarray(picture(6, size=(SIZE[0] + 24, SIZE[1])))
     frames = np.stack([wide[:, at : at + SIZE[0]] for at in (24, 16, 8, 0)])
-    reading = read_clip(frames[0], frames, OpticalFlow())
+    reading = measure_clip(frames[0], frames, OpticalFlow())
     assert reading.consistency > 40
     assert reading.speed == pytest.approx(8, rel=0.1)
 
@@ -225,14 +227,14 @@ def test_a_clip_that_leaves_the_picture_is_not_steady() -> None:
     away = np.full((*SIZE[::-1], 2), 1000, np.float32)
     flow.between = lambda before, after: away  # type: ignore[method-assign]
     frames = np.stack([np.asarray(picture(7, size=SIZE))] * 2)
-    reading = read_clip(frames[0], frames, flow)
+    reading = measure_clip(frames[0], frames, flow)
     assert (reading.consistency, reading.speed) == (0.0, 0.0)
 
 
 def test_a_reading_is_in_the_units_that_the_figures_name() -> None:
     photo = np.full((8, 8, 3), 100, np.uint8)
     assert psnr(photo, photo + 10) == pytest.approx(20 * np.log10(255 / 10))
-    assert psnr(photo, photo) == MOST_DB
+    assert psnr(photo, photo) == MAX_PSNR_DB
     ramp = np.broadcast_to(np.arange(0, 80, 10, dtype=np.uint8)[None, :, None], (8, 8, 3))
     assert gradient_energy(ramp) == pytest.approx(100)
     assert gradient_energy(ramp.transpose(1, 0, 2)) == pytest.approx(100)
@@ -244,7 +246,7 @@ def test_grain_is_no_sharpness() -> None:
     photo = np.asarray(picture(8, slope=2.0, size=SIZE))
     grainy = (photo + np.random.default_rng(0).normal(0, 8, photo.shape)).clip(0, 255)
     frames = np.stack([grainy.astype(np.uint8), soft(photo)])
-    sharpness = read_clip(photo, frames, OpticalFlow()).sharpness
+    sharpness = measure_clip(photo, frames, OpticalFlow()).sharpness
     assert sharpness[0] == 1
     assert sharpness[1] < 0.9
 
@@ -252,10 +254,12 @@ def test_grain_is_no_sharpness() -> None:
 def test_the_camera_of_known_motion_invents_nothing() -> None:
     for seed in range(50):
         for params in settings((seed,)):
-            frames = true_clip(picture(1, size=(64, 48)), Camera.drawn(seed), (32, 18), params, 25)
+            frames = true_clip(
+                picture(1, size=(64, 48)), SyntheticCamera.random(seed), (32, 18), params, 25
+            )
             assert frames.shape == (25, 18, 32, 3)
     with pytest.raises(ValueError, match="leaves the photo"):
-        true_clip(picture(1), Camera(0.1, 0, 0), SIZE, VideoParams(seed=0), 14)
+        true_clip(picture(1), SyntheticCamera(0.1, 0, 0), SIZE, VideoParams(seed=0), 14)
 
 
 def encoded(seed: int) -> bytes:
@@ -271,7 +275,7 @@ def test_six_listed_photos_are_kept_from_training() -> None:
     assert set(uses) == {"training", "evaluation"}
     assert uses["evaluation"] == 6
     assert uses["training"] == len(list(dataset.sources("training"))) > 50
-    kept = dataset.kept_from_training()
+    kept = dataset.held_out_sources()
     assert len(kept) == 6 + len(list((ASSETS / "examples").iterdir()))
     assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in EXAMPLES} <= kept
     assert not kept & {source.sha256 for source in dataset.sources("training")}
@@ -357,7 +361,7 @@ def test_photos_of_the_list_are_read_under_their_names(
     rows = [dataset.Source("package", path, digest, "CC0", "evaluation") for path in paths]
     monkeypatch.setattr(eval_photos, "sources", lambda use: iter(rows))
     (tmp_path / rows[0].file).write_bytes(encoded(1))
-    found = eval_photos.listed(tmp_path)
+    found = eval_photos.listed_photos(tmp_path)
     assert [photo.name for photo in found] == ["castle", "Glow"]
     assert found[0].opened().size == (64, 48)
 
@@ -417,9 +421,9 @@ def test_the_committed_checkpoint_is_judged_beside_its_bounds(
     assert upper["vae_psnr"] > 20
     assert nano["seconds_per_clip"] > 0
     assert nano["peak_memory_mb"] > 100
-    assert still["first_frame_psnr"] == MOST_DB
-    assert "motion_order" in missed(still)
-    assert "first_frame_psnr" in missed(lower)
+    assert still["first_frame_psnr"] == MAX_PSNR_DB
+    assert "motion_order" in missed_targets(still)
+    assert "first_frame_psnr" in missed_targets(lower)
     assert any(line.startswith("sharpness_min") and "0.60" in line for line in lines)
     assert "12 of svd-nano, 6 of vae_only, 6 of untrained" in told.out
     assert "clip 24 of 24" in told.err

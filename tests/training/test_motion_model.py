@@ -37,7 +37,7 @@ def written(kernel: Tensor) -> architecture.Net:
     torch.manual_seed(0)
     net = architecture.unet().eval()
     bends = latent_shift.fit([enlarged(smooth_photo(128, 96, seed)) for seed in range(6)], kernel)
-    initial_weights.initialise(net, bends)
+    initial_weights.initialize(net, bends)
     patch(net, [("silent", skip_zero_branches)])
 
     def tell(_module: object, _input: object, made: Tensor) -> Tensor:

@@ -18,13 +18,13 @@ from svd_core.training import (
     latent_shift,
     position_net,
 )
-from svd_core.training.dataset import load_photos, random_crop, with_sketches
-from svd_core.training.depth_annotations import Shape, draw, sketches
+from svd_core.training.dataset import load_photos, random_crop, with_depth_annotations
+from svd_core.training.depth_annotations import DepthShape, draw, load_annotations
 from svd_core.training.linear_codec import encode
 from svd_core.training.sample_sheets import draw_sample
-from svd_core.training.stages import DIALS, Lessons
+from svd_core.training.stages import TRAINING_SIZES, TrainingContext
 from svd_core.training.train import main
-from svd_core.training.trainer import Course
+from svd_core.training.trainer import TrainingRun
 from tests.fakes.training_photos import save_photos, smooth_kernel, smooth_photo
 
 
@@ -49,19 +49,23 @@ def latents(seed: int) -> torch.Tensor:
 
 @torch.no_grad()
 def test_position_lane_never_sees_the_photo_and_the_rest_does(unet: architecture.Net) -> None:
-    one, other = (depth_net.Lane(unet)(latents(seed)) for seed in (1, 2))
-    assert torch.equal(one[:, : depth_net.LANE], other[:, : depth_net.LANE])
-    assert not torch.allclose(one[:, depth_net.LANE :], other[:, depth_net.LANE :])
-    alone = depth_net.Lane(unet, depth_net.LANE)(latents(3))
-    assert torch.allclose(alone, one[:, : depth_net.LANE], atol=1e-5)
+    one, other = (depth_net.ChannelSlice(unet)(latents(seed)) for seed in (1, 2))
+    assert torch.equal(
+        one[:, : depth_net.POSITION_CHANNELS], other[:, : depth_net.POSITION_CHANNELS]
+    )
+    assert not torch.allclose(
+        one[:, depth_net.POSITION_CHANNELS :], other[:, depth_net.POSITION_CHANNELS :]
+    )
+    alone = depth_net.ChannelSlice(unet, depth_net.POSITION_CHANNELS)(latents(3))
+    assert torch.allclose(alone, one[:, : depth_net.POSITION_CHANNELS], atol=1e-5)
 
 
 @torch.no_grad()
 def test_stock_unet_hears_what_the_lane_computes(unet: architecture.Net) -> None:
-    """The inner levels inside the whole, stock UNet give what `Lane` gives in training."""
+    """The inner levels inside the whole, stock UNet give what `ChannelSlice` gives in training."""
     whole = architecture.unet().eval()
     bends = latent_shift.fit([smooth_photo(64, 48)], smooth_kernel())
-    initial_weights.initialise(whole, bends)
+    initial_weights.initialize(whole, bends)
     torch.manual_seed(4)
     depth_net.prepare(whole)
     heard = []
@@ -72,7 +76,7 @@ def test_stock_unet_hears_what_the_lane_computes(unet: architecture.Net) -> None
     ids = torch.tensor([[6.0, 127.0, 0.02]])
     text = torch.zeros(1, 1, architecture.CLIP_WIDTH)
     whole(sample[None], torch.tensor(1.6), text, ids)
-    expected = depth_net.Lane(whole)(photo)
+    expected = depth_net.ChannelSlice(whole)(photo)
     assert torch.allclose(heard[0][:1], expected, atol=2e-3 * float(expected.abs().max()))
 
 
@@ -80,20 +84,20 @@ def test_stock_unet_hears_what_the_lane_computes(unet: architecture.Net) -> None
 def test_guard_keeps_one_lane_from_changing(
     unet: architecture.Net, position: bool, tmp_path: Path
 ) -> None:
-    depth_net.guard(unet, position)
-    before = depth_net.Lane(unet)(latents(1)).detach()
-    course = Course(
+    depth_net.mask_gradients(unet, position)
+    before = depth_net.ChannelSlice(unet)(latents(1)).detach()
+    course = TrainingRun(
         tmp_path / "one.pt",
         {"inner": depth_net.inner_layers(unet)},
-        lambda _: depth_net.Lane(unet)(latents(1)).float().square().mean(),
+        lambda _: depth_net.ChannelSlice(unet)(latents(1)).float().square().mean(),
         rate=1e-3,
         half_life=100,
     )
     steps(course, 3)
-    changed = (depth_net.Lane(unet)(latents(1)).detach() - before).abs() > 1e-3
-    assert changed[:, : depth_net.LANE].any() == position
+    changed = (depth_net.ChannelSlice(unet)(latents(1)).detach() - before).abs() > 1e-3
+    assert changed[:, : depth_net.POSITION_CHANNELS].any() == position
     if not position:
-        assert changed[:, depth_net.LANE :].any()
+        assert changed[:, depth_net.POSITION_CHANNELS :].any()
 
 
 def test_settling_fits_coordinates_and_then_the_worst_of_them(unet: architecture.Net) -> None:
@@ -102,9 +106,9 @@ def test_settling_fits_coordinates_and_then_the_worst_of_them(unet: architecture
             return max(float(found.abs().max()) for found in position_net.errors(unet))
 
     blank = worst()
-    position_net.settle(unet, rounds=1)
+    position_net.final_fit(unet, rounds=1)
     once = worst()
-    position_net.settle(unet, rounds=25)
+    position_net.final_fit(unet, rounds=25)
     assert worst() < 0.8 * once < 0.8 * blank
 
 
@@ -112,12 +116,12 @@ def test_scene_loss_falls_for_a_scene_seen_often(
     unet: architecture.Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("svd_core.training.trainer.WARM_UP_STEPS", 5)
-    depth_net.guard(unet, position=False)
+    depth_net.mask_gradients(unet, position=False)
     kernel = smooth_kernel()
     ground = torch.linspace(-1, 1, 64)[:, None].expand(64, 96)
     one = torch.stack([*smooth_photo(96, 64), ground, -torch.ones(64, 96)])[None]
     inner = {"inner": depth_net.inner_layers(unet)}
-    course = Course(
+    course = TrainingRun(
         tmp_path / "scene.pt",
         inner,
         lambda generator: depth_net.scene_loss(unet, one, kernel, generator),
@@ -154,14 +158,14 @@ def test_crops_stay_inside_and_have_the_size_asked_for() -> None:
 
 
 def test_sketches_lie_behind_the_photos_they_belong_to() -> None:
-    name, shapes = next((n, s) for n, s in sketches().items() if len(s) > 3)
+    name, shapes = next((n, s) for n, s in load_annotations().items() if len(s) > 3)
     photos = {name: torch.zeros(3, 40, 60, dtype=torch.uint8), "unknown": torch.zeros(3, 4, 4)}
-    (found,) = with_sketches(photos)
+    (found,) = with_depth_annotations(photos)
     near, drift = draw(shapes, 60, 40)
     assert torch.allclose(found[3:].float() / 255, torch.stack([near, drift]), atol=0.003)
 
 
-def toy_course(path: Path, weight: float = 0.0) -> Course:
+def toy_course(path: Path, weight: float = 0.0) -> TrainingRun:
     module = torch.nn.Linear(1, 2, bias=True)
     torch.nn.init.constant_(module.weight, weight)
     torch.nn.init.constant_(module.bias, weight)
@@ -170,18 +174,18 @@ def toy_course(path: Path, weight: float = 0.0) -> Course:
         x = torch.randn(4, 1, generator=generator)
         return (module(x).float() - 2 * x - 1).square().mean()
 
-    course = Course(path, {"m": module}, draw_loss, rate=0.01, half_life=1000)
+    course = TrainingRun(path, {"m": module}, draw_loss, rate=0.01, half_life=1000)
     course.resume()
     return course
 
 
-def steps(course: Course, count: int) -> list[float]:
+def steps(course: TrainingRun, count: int) -> list[float]:
     losses: list[float] = []
 
     class EnoughError(Exception):
         pass
 
-    def on_step(_course: Course, loss: float) -> None:
+    def on_step(_course: TrainingRun, loss: float) -> None:
         losses.append(loss)
         if len(losses) == count:
             raise EnoughError
@@ -212,7 +216,7 @@ def test_kernels_learn_in_any_memory_layout(tmp_path: Path) -> None:
         x = torch.randn(2, 3, 8, 8, generator=generator)
         return (conv(x).float() - wanted(x)).square().mean()
 
-    course = Course(tmp_path / "c.pt", {"c": conv}, draw_loss, rate=2e-3, half_life=1000)
+    course = TrainingRun(tmp_path / "c.pt", {"c": conv}, draw_loss, rate=2e-3, half_life=1000)
     losses = steps(course, 200)
     assert losses[-1] < 0.05 * losses[0]
 
@@ -256,9 +260,9 @@ def test_one_clip_can_be_learnt_by_heart(tmp_path: Path, monkeypatch: pytest.Mon
     unet, encoder = architecture.unet(), architecture.image_encoder()
     generator = torch.Generator().manual_seed(3)
     one = torch.cat([smooth_photo(64, 32), torch.zeros(2, 32, 64)])
-    batch = diffusion_loss.draw([one], smooth_kernel(), generator, num_frames=3)
+    batch = diffusion_loss.draw_batch([one], smooth_kernel(), generator, num_frames=3)
     batch.sigma.fill_(architecture.SIGMA_MAX)
-    course = Course(
+    course = TrainingRun(
         tmp_path / "one.pt",
         {"unet": unet, "image_encoder": encoder},
         lambda _generator: diffusion_loss.loss(unet, encoder, batch).mean(),
@@ -272,9 +276,11 @@ def test_one_clip_can_be_learnt_by_heart(tmp_path: Path, monkeypatch: pytest.Mon
 def listed(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every photo of the folder a sketch, as the listed ones have."""
     everywhere = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
-    shapes = (Shape((0.1, 0.9), 0.0, everywhere),)
+    shapes = (DepthShape((0.1, 0.9), 0.0, everywhere),)
     names = load_photos(photo_folder)
-    monkeypatch.setattr("svd_core.training.dataset.sketches", lambda: dict.fromkeys(names, shapes))
+    monkeypatch.setattr(
+        "svd_core.training.dataset.load_annotations", lambda: dict.fromkeys(names, shapes)
+    )
 
 
 def test_command_trains_every_course_and_exports_a_stock_checkpoint(
@@ -283,7 +289,7 @@ def test_command_trains_every_course_and_exports_a_stock_checkpoint(
 ) -> None:  # fmt: skip
     listed(photo_folder, monkeypatch)
     monkeypatch.setattr("svd_core.training.train.REPORT_EVERY", 1)
-    monkeypatch.setattr("svd_core.training.position_net.settle", lambda _unet: None)
+    monkeypatch.setattr("svd_core.training.position_net.final_fit", lambda _unet: None)
     state, folder = tmp_path / "state", tmp_path / "svd-toy"
     common = ["--photos", str(photo_folder), "--state", str(state), "--device", "cpu"]
     for course in ("position", "scene", "decoder", "clips"):
@@ -292,7 +298,7 @@ def test_command_trains_every_course_and_exports_a_stock_checkpoint(
         assert f"{course}: step 1 " in capsys.readouterr().out
     assert main([*common, "--export", str(folder)]) == 1
     assert "train the course `position` for longer" in capsys.readouterr().err
-    monkeypatch.setattr("svd_core.training.export.FARTHEST_OFF", 1000.0)
+    monkeypatch.setattr("svd_core.training.export.MAX_COORDINATE_ERROR", 1000.0)
     assert main([*common, "--export", str(folder)]) == 0
     assert json.loads((folder / "svd.json").read_text())["num_frames"] == architecture.NUM_FRAMES
     index = json.loads((folder / "model_index.json").read_text())
@@ -317,7 +323,7 @@ def test_scene_before_position_says_so(
 
 
 def test_a_sample_shows_what_has_been_reached(photo_folder: Path, tmp_path: Path) -> None:
-    lessons = Lessons(tmp_path, load_photos(photo_folder), DIALS["tiny"], "cpu")
+    lessons = TrainingContext(tmp_path, load_photos(photo_folder), TRAINING_SIZES["tiny"], "cpu")
     draw_sample(lessons, tmp_path / "sample.png")
     with Image.open(tmp_path / "sample.png") as sheet:
         assert sheet.width == 4 * architecture.SIZES[0][0]
@@ -329,7 +335,7 @@ def test_decoder_learns_a_picture(tmp_path: Path) -> None:
     decoder_training.prepare(vae)
     photo = smooth_photo(64, 64, 5)[None]
     cells = encode(photo, kernel)
-    course = Course(
+    course = TrainingRun(
         tmp_path / "d.pt",
         {"decoder": vae.decoder},
         lambda _: decoder_training.loss(

@@ -10,7 +10,7 @@ from typing import Any
 
 from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.benchmarks.gpu.random_models import checkpoint, photo
-from svd_core.benchmarks.gpu.smoke import ignore
+from svd_core.benchmarks.gpu.smoke import ignore_progress
 from svd_core.checkpoints.memory_plan import OffloadSetting
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import Checkpoint
@@ -63,7 +63,7 @@ class Clips:
         turbo = next((Path(source) / "unet").glob("*.safetensors"))
         self.engine = SvdEngine(source, offload, acceleration=AccelerationConfig(turbo=turbo))
         begin = time.perf_counter()
-        self.engine.load(ignore)
+        self.engine.load(ignore_progress)
         load_s = round(time.perf_counter() - begin, 2)
         return {"load_s": load_s, "device": self.engine.status.device}
 

@@ -11,7 +11,7 @@ from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.benchmarks.gpu.kernel_profile import profile_kernels
 from svd_core.benchmarks.gpu.timing import relative_error
 from svd_core.benchmarks.gpu.variants import Setting, no_tf32, settings
-from svd_core.benchmarks.vs_diffusers.parity import AS_NEAR, WIDER
+from svd_core.benchmarks.vs_diffusers.parity import MAX_ERROR_RATIO, WIDER
 
 Compute = Callable[[], Tensor]
 
@@ -19,7 +19,8 @@ Compute = Callable[[], Tensor]
 @dataclass
 class Comparison:
     """`model` computes `compute`. `truth`: the answer in the next wider precision. `stock_error`:
-    relative error of the stock layers; the other variants may have `AS_NEAR` times as much."""
+    relative error of the stock layers; the other variants may have `MAX_ERROR_RATIO` times as
+    much."""
 
     context: Context
     model: Any
@@ -55,7 +56,7 @@ class Comparison:
             ratio = error / self.stock_error
             found["error_vs_stock"] = round(ratio, 3)
             if exact:
-                found["ok"] = ratio <= AS_NEAR
+                found["ok"] = ratio <= MAX_ERROR_RATIO
         return found
 
     def measure_stock(self) -> Figures:

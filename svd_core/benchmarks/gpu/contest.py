@@ -7,7 +7,7 @@ from typing import Any
 
 from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.benchmarks.vs_diffusers import contest
-from svd_core.benchmarks.vs_diffusers.timing import Shot
+from svd_core.benchmarks.vs_diffusers.timing import ClipTiming
 
 TINY = ["--model", "tiny", "--frames", "2", "--steps", "1", "--rounds", "1"]
 FULL = ["--model", "svd-xt", "--random-weights", "--steps", "6", "--rounds", "2"]
@@ -17,14 +17,14 @@ VERDICT_S = 10.0
 
 
 def run(context: Context) -> None:
-    context.case("contest", lambda: hold(context))
+    context.case("contest", lambda: run_contest(context))
 
 
-def hold(context: Context) -> Figures:
+def run_contest(context: Context) -> Figures:
     """Raises `RuntimeError` with the contest's last sentence where there is no table."""
     count: dict[str, int] = {}
 
-    def on_shot(name: str, shot: Shot) -> None:
+    def on_shot(name: str, shot: ClipTiming) -> None:
         count[name] = count.get(name, 0) + 1
         context.recorder.write(f"{name}, clip {count[name]}", **shot.figures())
 

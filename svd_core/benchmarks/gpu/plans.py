@@ -12,7 +12,7 @@ import torch
 from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.benchmarks.gpu.kernel_profile import profile_kernels
 from svd_core.benchmarks.gpu.random_models import checkpoint, model, photo
-from svd_core.benchmarks.gpu.smoke import ignore
+from svd_core.benchmarks.gpu.smoke import ignore_progress
 from svd_core.benchmarks.gpu.variants import expandable_segments
 from svd_core.benchmarks.random_models import PARTS
 from svd_core.checkpoints.memory_plan import Device, ModelSizes, estimate_memory, plan_memory
@@ -66,7 +66,7 @@ def measure(
         if expandable:
             stack.enter_context(expandable_segments())
         loaded = LoadedModel.open(
-            found, device, "auto", AccelerationConfig(), ignore, lambda: device
+            found, device, "auto", AccelerationConfig(), ignore_progress, lambda: device
         )
         try:
             return figures(context, loaded, size_gb) | {
@@ -80,7 +80,7 @@ def measure(
 def figures(context: Context, loaded: LoadedModel, size_gb: float) -> dict[str, object]:
     image = photo(loaded.checkpoint)
     begin = time.perf_counter()
-    clip = loaded.generate(image, VideoParams(seed=0, num_inference_steps=STEPS), ignore)
+    clip = loaded.generate(image, VideoParams(seed=0, num_inference_steps=STEPS), ignore_progress)
     seconds = round(time.perf_counter() - begin, 2)
     reserved = torch.cuda.max_memory_reserved() if context.cuda else 0
     ran_out = any("Memory ran out" in note for note in clip.notes)
@@ -93,7 +93,9 @@ def figures(context: Context, loaded: LoadedModel, size_gb: float) -> dict[str, 
         "notes": clip.notes,
     }
     if loaded.offload is not None:
-        one = partial(loaded.generate, image, VideoParams(seed=0, num_inference_steps=1), ignore)
+        one = partial(
+            loaded.generate, image, VideoParams(seed=0, num_inference_steps=1), ignore_progress
+        )
         seen = profile_kernels(context.timer, one, f"one step, {size_gb} GB", context.folder)
         found["one_step_ms"] = seen["ms"]
         found["one_step_idle_ms"] = seen["idle_ms"]

@@ -97,10 +97,10 @@ class Smoke:
     def compute_truth(self) -> Figures:
         cpu = Device(kind="cpu", name="CPU", total_bytes=0, free_bytes=0)
         model = LoadedModel.open(
-            self.checkpoint, cpu, "none", AccelerationConfig(), ignore, lambda: cpu
+            self.checkpoint, cpu, "none", AccelerationConfig(), ignore_progress, lambda: cpu
         )
         for name, request in REQUESTS.items():
-            self.truth[name] = model.generate(self.image, params(**request), ignore)
+            self.truth[name] = model.generate(self.image, params(**request), ignore_progress)
         model.close()
         spread = float(self.truth["plain"].frames.std())
         return {"clips": len(self.truth), "pixel_spread": round(spread, 1), "ok": spread > 1}
@@ -109,12 +109,12 @@ class Smoke:
         """Every request in turn, another orientation between them, and the first one again."""
         engine = self._engine(offload)
         levels = {
-            name: apart(self._clip(engine, **request), self.truth[name])
+            name: max_level_difference(self._clip(engine, **request), self.truth[name])
             for name, request in REQUESTS.items()
         }
-        engine.generate(photo(self.checkpoint, portrait=True), params(), ignore)
+        engine.generate(photo(self.checkpoint, portrait=True), params(), ignore_progress)
         first, again = self._clip(engine), self._clip(engine)
-        repeated = apart(first, again)
+        repeated = max_level_difference(first, again)
         return {
             "levels": levels,
             "repeated": repeated,
@@ -132,7 +132,7 @@ class Smoke:
         for stage in (Stage.ENCODING, Stage.DENOISING, Stage.DECODING):
             with suppress(Cancelled):
                 self._clip(engine, partial(cancel_in, stage))
-        levels = apart(first, self._clip(engine))
+        levels = max_level_difference(first, self._clip(engine))
         return {"levels": levels, "ok": levels == 0}
 
     def out_of_memory(self, offload: Offload) -> Figures:
@@ -160,7 +160,11 @@ class Smoke:
         one, fast, other, again = (
             self._clip(engine, speed=speed) for speed in ("exact", "turbo", "exact", "turbo")
         )
-        exact, turbo, differ = apart(one, other), apart(fast, again), apart(one, fast)
+        exact, turbo, differ = (
+            max_level_difference(one, other),
+            max_level_difference(fast, again),
+            max_level_difference(one, fast),
+        )
         return {"exact": exact, "turbo": turbo, "ok": exact == 0 and turbo == 0 and differ > 0}
 
     def memory(self, offload: Offload) -> Figures:
@@ -185,10 +189,10 @@ class Smoke:
     def _clip(
         self, engine: SvdEngine, on_progress: OnProgress | None = None, **asked: Any
     ) -> GenerationResult:
-        return engine.generate(self.image, params(**asked), on_progress or ignore)
+        return engine.generate(self.image, params(**asked), on_progress or ignore_progress)
 
     def _near(self, clip: GenerationResult) -> dict[str, object]:
-        levels = apart(clip, self.truth["plain"])
+        levels = max_level_difference(clip, self.truth["plain"])
         return {"levels": levels, "ok": levels <= MOST_LEVELS}
 
     def _turbo_weights(self) -> Path:
@@ -206,7 +210,7 @@ def params(**asked: Any) -> VideoParams:
     return VideoParams(**{"seed": 1, "num_inference_steps": 2, **asked})
 
 
-def ignore(_: Progress) -> None:
+def ignore_progress(_: Progress) -> None:
     pass
 
 
@@ -215,7 +219,7 @@ def cancel_in(stage: Stage, progress: Progress) -> None:
         raise Cancelled
 
 
-def apart(one: GenerationResult, other: GenerationResult) -> int:
+def max_level_difference(one: GenerationResult, other: GenerationResult) -> int:
     """Largest difference of two pixels, of 255; 256 for clips of different shapes."""
     if one.frames.shape != other.frames.shape:
         return 256

@@ -1,4 +1,4 @@
-"""Whether we are faster than stock, and still right: `python -m svd_core.benchmarks contest`.
+"""Compare speed and output with stock diffusers: `python -m svd_core.benchmarks contest`.
 
 Stock diffusers and our default path, each also compiled, stock's as its documentation says, the
 speed `fast`, and on request each rewrite alone make the same clip in turn, in one process, from the
@@ -20,11 +20,11 @@ from typing import Any, TextIO
 from PIL import Image
 
 from svd_core.benchmarks.random_models import contest_checkpoint, open_stock
-from svd_core.benchmarks.vs_diffusers.parity import Fidelity, judge
+from svd_core.benchmarks.vs_diffusers.parity import Parity, check_parity
 from svd_core.benchmarks.vs_diffusers.report import result, show
-from svd_core.benchmarks.vs_diffusers.rounds import OnShot, Rounds, last_line
-from svd_core.benchmarks.vs_diffusers.timing import Shot, shoot
-from svd_core.benchmarks.vs_diffusers.variants import STOCK, Contestant, contestants, settle
+from svd_core.benchmarks.vs_diffusers.rounds import OnTiming, Rounds, last_line
+from svd_core.benchmarks.vs_diffusers.timing import ClipTiming, time_clip
+from svd_core.benchmarks.vs_diffusers.variants import STOCK, Variant, make_variants, prepare_stock
 from svd_core.checkpoints.defaults import with_defaults
 from svd_core.checkpoints.memory_plan import plan_memory
 from svd_core.checkpoints.table import ASSETS
@@ -34,19 +34,21 @@ from svd_core.media.image import frame_photo
 from svd_core.params import Speed, VideoParams
 
 
-def main(argv: Sequence[str] | None = None, on_shot: OnShot | None = None) -> int:
+def main(argv: Sequence[str] | None = None, on_shot: OnTiming | None = None) -> int:
     """`on_shot`: receives every clip as it is made, instead of stderr."""
     asked = parser().parse_args(argv)
     try:
-        return _hold(asked, on_shot or (lambda name, shot: print_shot(name, shot, sys.stderr)))
+        return _run_contest(
+            asked, on_shot or (lambda name, timing: print_shot(name, timing, sys.stderr))
+        )
     except SvdError as error:
         print(error.message, file=sys.stderr)
         return 2
 
 
-def print_shot(name: str, shot: Shot, file: TextIO) -> None:
+def print_shot(name: str, timing: ClipTiming, file: TextIO) -> None:
     """One line of JSON, flushed at once."""
-    print(json.dumps({"contestant": name, **shot.figures()}), file=file, flush=True)
+    print(json.dumps({"contestant": name, **timing.figures()}), file=file, flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def _hold(asked: argparse.Namespace, on_shot: OnShot) -> int:
+def _run_contest(asked: argparse.Namespace, on_shot: OnTiming) -> int:
     rounds = Rounds(asked.rounds, asked.budget, on_shot)
     device = find_device()
     checkpoint = contest_checkpoint(asked.model, asked.random_weights, device.kind == "cuda")
@@ -84,34 +86,34 @@ def _hold(asked: argparse.Namespace, on_shot: OnShot) -> int:
         return with_defaults(replace(params, speed=speed), checkpoint, chosen.decode_chunk_size)
 
     image = _photo(checkpoint.sizes, params)
-    settle(stock, chosen)
-    taking_part, absent = contestants(stock, chosen, asked.each, not asked.no_compile)
+    prepare_stock(stock, chosen)
+    taking_part, absent = make_variants(stock, chosen, asked.each, not asked.no_compile)
     for compiled in (False, True):  # so that compiling, which takes minutes, costs nobody else
         rounds.play(
             [one for one in taking_part if one.compiled == compiled],
-            lambda one: _shoot(one, image, at(one.speed), chosen.device),
+            lambda one: _time_variant(one, image, at(one.speed), chosen.device),
         )
     for sentence in (*absent, *rounds.sentences()):
         print(sentence)
-    shots = rounds.complete()
-    verdict = _verdict(stock, shots, [one for one in taking_part if one.speed == "exact"])
+    timings = rounds.complete()
+    verdict = _verdict(stock, timings, [one for one in taking_part if one.speed == "exact"])
     if verdict is None:
         return 1
-    found = result(checkpoint.name, device.name, shots, verdict, stock, at("exact"))
+    found = result(checkpoint.name, device.name, timings, verdict, stock, at("exact"))
     show(found)
     print(json.dumps(found | {"failed": rounds.failed, "unfinished": rounds.unfinished()}))
     return 1 if rounds.failed else 0
 
 
 def _verdict(
-    stock: Any, shots: dict[str, list[Shot]], exact: Sequence[Contestant]
-) -> Fidelity | None:
+    stock: Any, timings: dict[str, list[ClipTiming]], exact: Sequence[Variant]
+) -> Parity | None:
     """None, with the reason on stderr, where no table may be printed."""
-    if STOCK not in shots:
+    if STOCK not in timings:
         print("No speeds: stock made no clip to compare with.", file=sys.stderr)
         return None
     try:
-        verdict = judge(stock, shots, [one for one in exact if one.name in shots])
+        verdict = check_parity(stock, timings, [one for one in exact if one.name in timings])
     except Exception as error:  # noqa: BLE001  # of any kind: the clips made so far stand
         print(f"No speeds: the comparison failed: {last_line(error)}", file=sys.stderr)
         return None
@@ -127,6 +129,6 @@ def _photo(sizes: Any, params: VideoParams) -> Image.Image:
     return frame_photo(photo.convert("RGB"), sizes, params).image
 
 
-def _shoot(one: Contestant, image: Image.Image, params: VideoParams, device: str) -> Shot:
+def _time_variant(one: Variant, image: Image.Image, params: VideoParams, device: str) -> ClipTiming:
     pipeline = one.prepare()
-    return shoot(pipeline, one.our_decoding, image, params, device)
+    return time_clip(pipeline, one.our_decoding, image, params, device)

@@ -1,4 +1,4 @@
-"""The result of a contest: figures by contestant, a table for people, what JSON says."""
+"""Report of a comparison: figures by variant, as a table and as JSON."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ from typing import Any
 import diffusers
 import torch
 
-from svd_core.benchmarks.roofline import floor_s
-from svd_core.benchmarks.vs_diffusers.parity import Fidelity
-from svd_core.benchmarks.vs_diffusers.timing import Shot
+from svd_core.benchmarks.roofline import min_step_s
+from svd_core.benchmarks.vs_diffusers.parity import Parity
+from svd_core.benchmarks.vs_diffusers.timing import ClipTiming
 from svd_core.benchmarks.vs_diffusers.variants import COMPILED, OURS, STOCK
 from svd_core.params import VideoParams
 
@@ -19,8 +19,8 @@ from svd_core.params import VideoParams
 def result(
     model: str,
     device: str,
-    shots: dict[str, list[Shot]],
-    verdict: Fidelity,
+    timings: dict[str, list[ClipTiming]],
+    verdict: Parity,
     stock: Any,
     params: VideoParams,
 ) -> dict[str, Any]:
@@ -28,8 +28,8 @@ def result(
 
     `shots`: of all who made two or more, stock among them. What ours did not make is None.
     """
-    lowest = floor_s(stock, shots[STOCK][0].latents, params)
-    rows = {name: _row(name, made, verdict, lowest) for name, made in shots.items()}
+    lowest = min_step_s(stock, timings[STOCK][0].latents, params)
+    rows = {name: _row(name, made, verdict, lowest) for name, made in timings.items()}
 
     def speedup(name: str, figure: str) -> float | None:
         if not {name, OURS} <= set(rows):
@@ -44,7 +44,7 @@ def result(
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "diffusers": diffusers.__version__},
-        "clips": len(shots[STOCK]) - 1,
+        "clips": len(timings[STOCK]) - 1,
         "speedup_vs_stock": speedup(STOCK, "seconds"),
         "speedup_vs_stock_cpu": speedup(STOCK, "cpu_s"),
         "speedup_vs_compiled_stock": speedup(COMPILED, "seconds"),
@@ -56,21 +56,21 @@ def result(
     }  # fmt: skip
 
 
-def _row(name: str, made: Sequence[Shot], verdict: Fidelity, lowest: float) -> dict[str, Any]:
-    def middle(of: Callable[[Shot], float]) -> float:
-        return median(of(shot) for shot in made[1:])
+def _row(name: str, made: Sequence[ClipTiming], verdict: Parity, lowest: float) -> dict[str, Any]:
+    def middle(of: Callable[[ClipTiming], float]) -> float:
+        return median(of(timing) for timing in made[1:])
 
-    step = middle(lambda shot: shot.step_s)
+    step = middle(lambda timing: timing.step_s)
     return {
-        "seconds": middle(lambda shot: shot.seconds),
-        "cpu_s": middle(lambda shot: shot.cpu_s),
-        "encode_s": middle(lambda shot: shot.encode_s),
+        "seconds": middle(lambda timing: timing.seconds),
+        "cpu_s": middle(lambda timing: timing.cpu_s),
+        "encode_s": middle(lambda timing: timing.encode_s),
         "step_s": step,
-        "decode_s": middle(lambda shot: shot.decode_s),
-        "peak_mb": max(shot.peak_mb for shot in made[1:]),
+        "decode_s": middle(lambda timing: timing.decode_s),
+        "peak_mb": max(timing.peak_mb for timing in made[1:]),
         "first_s": made[0].seconds,
-        "share_of_floor": lowest / step if name in verdict.answers else None,
-        "answer_off": verdict.answers.get(name),
+        "share_of_floor": lowest / step if name in verdict.output_difference else None,
+        "answer_off": verdict.output_difference.get(name),
         "error_vs_stocks": (verdict.ratio or {}).get(name),
         "pixel_off": verdict.frames[name],
         "pixels_changed": verdict.changed[name],

@@ -1,4 +1,4 @@
-"""Rounds of a contest: contestants make their clips in turn, within a budget of seconds.
+"""Rounds of a comparison: variants make their clips in turn, within a budget of seconds.
 
 Every clip is reported when it is made. A contestant that raises anything drops out; the others go
 on. A clip is begun only if the contestant's last one would still fit.
@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from svd_core.benchmarks.vs_diffusers.timing import Shot
-from svd_core.benchmarks.vs_diffusers.variants import Contestant
+from svd_core.benchmarks.vs_diffusers.timing import ClipTiming
+from svd_core.benchmarks.vs_diffusers.variants import Variant
 from svd_core.engine.pipeline_loader import empty_cache
 
-OnShot = Callable[[str, Shot], None]
+OnTiming = Callable[[str, ClipTiming], None]
 """Called with the contestant's name and its clip."""
 
 
@@ -24,25 +24,25 @@ class Rounds:
 
     rounds: int
     budget_s: float
-    on_shot: OnShot
+    on_shot: OnTiming
     clock: Callable[[], float] = time.monotonic
-    shots: dict[str, list[Shot]] = field(default_factory=dict)
+    shots: dict[str, list[ClipTiming]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._begun = self.clock()
         self._last_s: dict[str, float] = {}
 
-    def play(self, contestants: Sequence[Contestant], shoot: Callable[[Contestant], Shot]) -> None:
+    def play(self, variants: Sequence[Variant], shoot: Callable[[Variant], ClipTiming]) -> None:
         """One warm-up and `rounds` clips of each, in turn."""
-        for one in contestants:
+        for one in variants:
             self.shots[one.name] = []
         for _ in range(1 + max(1, self.rounds)):
-            for one in contestants:
+            for one in variants:
                 if one.name not in self.failed and self._fits(one.name):
-                    self._take(one, shoot)
+                    self._run(one, shoot)
 
-    def complete(self) -> dict[str, list[Shot]]:
+    def complete(self) -> dict[str, list[ClipTiming]]:
         """The clips of all who made at least one after their warm-up."""
         return {name: made for name, made in self.shots.items() if len(made) > 1}
 
@@ -58,17 +58,17 @@ class Rounds:
     def _fits(self, name: str) -> bool:
         return self.clock() - self._begun + self._last_s.get(name, 0.0) <= self.budget_s
 
-    def _take(self, one: Contestant, shoot: Callable[[Contestant], Shot]) -> None:
+    def _run(self, one: Variant, shoot: Callable[[Variant], ClipTiming]) -> None:
         begin = self.clock()
         try:
-            shot = shoot(one)
+            timing = shoot(one)
         except Exception as error:  # noqa: BLE001  # compilers and kernels raise anything
             self.failed[one.name] = last_line(error)
             del self.shots[one.name]
         else:
-            self.shots[one.name].append(shot)
+            self.shots[one.name].append(timing)
             self._last_s[one.name] = self.clock() - begin
-            self.on_shot(one.name, shot)
+            self.on_shot(one.name, timing)
         if one.name in self.failed:  # not before the error is gone, which holds on to its tensors
             gc.collect()
             empty_cache()

@@ -1,4 +1,4 @@
-"""One clip of a contest, timed stage by stage, with what it takes of memory."""
+"""Timing of one clip, stage by stage, with its peak memory."""
 
 import gc
 import time
@@ -23,14 +23,14 @@ FPS = 7
 
 
 @dataclass(frozen=True)
-class Shot:
+class ClipTiming:
     """`question` and `answer`: what the UNet was given at the first step, the same for everybody,
     and what it said. `latents` and `frames`: as they came out. Seconds of the whole, of all
     processors together, of encoding, of one step, of decoding up to pictures; megabytes above what
     lay there before."""
 
-    question: tuple[Any, ...]
-    answer: Tensor
+    unet_inputs: tuple[Any, ...]
+    unet_output: Tensor
     latents: Tensor
     frames: Frames
     seconds: float
@@ -46,7 +46,9 @@ class Shot:
         return {name: getattr(self, name) for name in names}
 
 
-def shoot(pipeline: Any, ours: bool, image: Image.Image, params: VideoParams, device: str) -> Shot:
+def time_clip(
+    pipeline: Any, ours: bool, image: Image.Image, params: VideoParams, device: str
+) -> ClipTiming:
     """The clip of `params`, every field of which is filled, decoded by stock's code or by ours.
 
     Same seed, same noise: every contestant starts from the same latents.
@@ -91,9 +93,9 @@ def shoot(pipeline: Any, ours: bool, image: Image.Image, params: VideoParams, de
     frames = (_our_frames if ours else _stock_frames)(pipeline, latents, params)
     end = now()
     *question, answer = first[0]
-    return Shot(
-        question=tuple(question),
-        answer=answer.float().cpu(),
+    return ClipTiming(
+        unet_inputs=tuple(question),
+        unet_output=answer.float().cpu(),
         latents=latents.float().cpu(),
         frames=frames,
         seconds=end - begin,

@@ -1,4 +1,4 @@
-"""Who takes part in a contest, and how each gets ready for its turn."""
+"""Variants of the pipeline that are compared, and how each is prepared."""
 
 from collections.abc import Callable
 from copy import copy
@@ -24,7 +24,7 @@ OURS = "ours"
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Variant:
     """`prepare`: gives the pipeline, made ready. `our_decoding`: from latents to pictures by our
     code, which stock's pipeline has no place for. `speed`: other than exact it changes the picture
     and need not agree with stock. `compiled`: its first clip compiles, which takes minutes."""
@@ -36,16 +36,16 @@ class Contestant:
     compiled: bool = False
 
 
-def settle(stock: Any, plan: MemoryPlan) -> None:
+def prepare_stock(stock: Any, plan: MemoryPlan) -> None:
     """Bring a stock pipeline to the plan's device and precisions, and change nothing else."""
     if plan.dtype == "bfloat16":  # only with `single_unet`: the decoder is all there is to convert
         stock.vae.decoder.to(torch.bfloat16)
     stock.to(plan.target)
 
 
-def contestants(
+def make_variants(
     stock: Any, plan: MemoryPlan, each: bool, compiled: bool
-) -> tuple[list[Contestant], list[str]]:
+) -> tuple[list[Variant], list[str]]:
     """All who can take part here, and a sentence for each who cannot.
 
     Nothing is built before the first `prepare`, so that what cannot be built fails alone.
@@ -73,18 +73,18 @@ def contestants(
         return prepare
 
     fast = optimizations_for(plan)
-    found = [Contestant(STOCK, lambda: stock), Contestant(OURS, ready(fast), our_decoding=True)]
+    found = [Variant(STOCK, lambda: stock), Variant(OURS, ready(fast), our_decoding=True)]
     absent = []
     if compiled and not can_compile():
         absent.append("Nobody takes part compiled: there is no C++ compiler (g++) here.")
     elif compiled:
         ours_compiled = f"{OURS}, compiled"
-        found.append(Contestant(COMPILED, stock_compiled, compiled=True))
-        found.append(Contestant(ours_compiled, in_blocks, our_decoding=True, compiled=True))
+        found.append(Variant(COMPILED, stock_compiled, compiled=True))
+        found.append(Variant(ours_compiled, in_blocks, our_decoding=True, compiled=True))
     if sigma_range(stock.scheduler)[0] < GUIDED_SIGMAS[0]:
-        found.append(Contestant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
+        found.append(Variant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
     if each:
-        found += [Contestant(f"only {name}", ready([name])) for name in fast]
+        found += [Variant(f"only {name}", ready([name])) for name in fast]
     return found, absent
 
 

@@ -1,5 +1,4 @@
-"""Export panel: the finished video in another format, speed or order, without generating it
-again."""
+"""Export panel: the finished video in another format, speed or order."""
 
 import time
 from collections.abc import Mapping

@@ -1,5 +1,4 @@
-"""Internationalization: the page's texts in the visitor's language. All of them are in
-`texts.toml`.
+"""Internationalization: the page's texts in the visitor's language, from `texts.toml`.
 
 What is on the page from the beginning is translated by the browser (`client_text`, `i18n_bundle`),
 what is said later by the server, for the language that the request asks for (`texts_for`)."""
