@@ -11,7 +11,7 @@ from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.core_texts import core
 from svd_core.web.page.texts import Texts, texts_for
-from svd_core.web.page.words import progress_text, summary
+from svd_core.web.page.words import duration, progress_text, summary
 
 
 def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
@@ -93,7 +93,8 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
                     video = _video(event)
         except SvdError as error:
             raise gr.Error(core(error.message, say), print_exception=False) from None
-        return video.path, video.seed, summary(video, say)
+        done = say("done", elapsed=duration(video.elapsed_s, say))
+        return video.path, video.seed, f"{summary(video, say)} {done}"
 
     return generate
 

@@ -99,7 +99,6 @@ def summary(video: Video, say: Texts) -> str:
         fps=video.fps,
         length=say.number(video.duration_s),
         model=video.model,
-        elapsed=duration(video.elapsed_s, say),
     )
     more = []
     if video.peak_memory is not None:
