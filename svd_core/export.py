@@ -16,8 +16,15 @@ from svd_core.comment import read_comment as read_comment
 from svd_core.containers import EXIF_IFD
 from svd_core.errors import InvalidRequest
 from svd_core.ffmpeg import encode, whole
-from svd_core.interpolation import interpolate, limit_interpolation
-from svd_core.params import FACTORS, LIMITS, Interpolation, Limit, checked
+from svd_core.interpolation import interpolate
+from svd_core.params import (
+    FACTORS,
+    LIMITS,
+    Interpolation,
+    Limit,
+    checked,
+    limit_interpolation,
+)
 from svd_core.video import pixels, raw, write_mp4
 
 Format = Literal["mp4", "gif", "webp", "png"]

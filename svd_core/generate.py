@@ -9,9 +9,9 @@ from svd_core.engine import Engine
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.extend import Earlier
 from svd_core.image import frame_photo, open_photo
-from svd_core.interpolation import interpolate, interpolation_notes, limit_interpolation
+from svd_core.interpolation import interpolate, interpolation_notes
 from svd_core.motion import measure
-from svd_core.params import FACTORS, VideoRequest
+from svd_core.params import FACTORS, VideoRequest, limit_interpolation
 from svd_core.recipe import Recipe
 from svd_core.storage import ResultStore
 from svd_core.video import write_mp4

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from svd_core.events import OnProgress, Progress, Stage
-from svd_core.extend import MAX_FRAMES
-from svd_core.interpolation import limit_interpolation
 from svd_core.models import Checkpoint
-from svd_core.params import FACTORS, VideoParams
+from svd_core.params import FACTORS, MAX_FRAMES, VideoParams, limit_interpolation
 from svd_core.speed import at_speed
 
 # First guesses, until a video has been timed. On a CPU, decoding a frame costs about three times

@@ -10,11 +10,11 @@ from PIL import Image
 from svd_core.clip import Clip, Frames
 from svd_core.errors import InvalidRequest, UnknownJob
 from svd_core.events import OnProgress, Video
-from svd_core.extend import MAX_FRAMES, continuing, drift, matched
+from svd_core.extend import continuing, drift, matched
 from svd_core.generate import generate
 from svd_core.image import open_photo
 from svd_core.models import Checkpoint
-from svd_core.params import VideoParams, VideoRequest
+from svd_core.params import MAX_FRAMES, VideoParams, VideoRequest
 from svd_core.recipe import MAX_CLIPS, Recipe
 from svd_core.storage import ResultStore
 from svd_core.video import read_frames

@@ -9,8 +9,8 @@ import pytest
 from svd_core.bench.interpolation import TARGET_DB, leave_one_out
 from svd_core.clip import Frames
 from svd_core.errors import Cancelled, GenerationFailed
-from svd_core.interpolation import PIECE, interpolate, limit_interpolation
-from svd_core.params import Interpolation
+from svd_core.interpolation import PIECE, interpolate
+from svd_core.params import Interpolation, limit_interpolation
 from svd_core.video import read_frames
 from tests.test_video import Fake, fake_ffmpeg, moving, noise
 

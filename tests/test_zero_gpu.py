@@ -133,6 +133,7 @@ def started(checkpoint: Path, folder: Path, **more: str) -> Iterator[Space]:
         port = free.getsockname()[1]
     settings = {
         "SVD_MODEL": str(checkpoint),
+        "SVD_MAX_STEPS": "100",  # on a Space visitors get no more steps than the checkpoint's own
         "SVD_DATA_DIR": str(folder),
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_SERVER_NAME": "127.0.0.1",

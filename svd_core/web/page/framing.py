@@ -23,7 +23,7 @@ from svd_core.web.page.scripts import script
 from svd_core.web.page.texts import Texts
 from svd_core.web.page.words import refused_html
 
-PREVIEW_SIDE = 1000
+PREVIEW_SIDE = 960
 """Longer side of the photo in the browser, in pixels: its place has half of that, and twice the
 pixels on a dense screen."""
 
