@@ -34,6 +34,8 @@ from svd_core.models import CHECKPOINTS, find_checkpoint
 from svd_core.pace import zero_gpu_seconds
 from svd_core.params import VideoParams
 from svd_core.recipe import Recipe
+from svd_core.web.fal.secret import load_secret
+from svd_core.web.page import Visitors
 from svd_core.web.zero_gpu import TAKEN_BACK, refusal
 from tests.fakes import photo
 from tests.test_app import ROOT, SECONDS, ready
@@ -165,10 +167,11 @@ class Tab:
 
     space: Space
     session: str = field(default_factory=lambda: uuid4().hex)
-    visitor: str = field(default_factory=lambda: uuid4().hex)
 
     def __post_init__(self) -> None:
         self.config = self.space.client.config
+        secret = load_secret(self.space.log.parent / "secrets" / "visitors")
+        self.visitor = Visitors(secret).known(None)
 
     def _connect(self) -> HTTPConnection:
         return HTTPConnection(urlsplit(self.space.client.src).netloc, timeout=SECONDS)
