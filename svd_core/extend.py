@@ -10,12 +10,9 @@ from PIL import Image
 from svd_core.errors import InvalidRequest
 from svd_core.media.image import Size
 from svd_core.media.recipe import MAX_CLIPS, Recipe
-from svd_core.params import VideoParams, VideoRequest
+from svd_core.params import MAX_FRAMES, VideoParams, VideoRequest
 from svd_core.storage import ResultStore
 from svd_core.types import Frames, GenerationResult
-
-MAX_FRAMES = 150
-"""Six clips of SVD-XT, all it makes of one photo before it is another: some 270 MB at 1024x576."""
 
 DRIFT_CORRECTION = 0.5
 """How much of the drift of colours since the last frame is taken back at the end of the clip. Not

@@ -8,11 +8,11 @@ from svd_core.engine.engine import Engine
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.extend import PreviousVideo
 from svd_core.media.image import frame_photo, open_photo
-from svd_core.media.interpolation import interpolate, interpolation_notes, limit_interpolation
+from svd_core.media.interpolation import interpolate, interpolation_notes
 from svd_core.media.motion_meter import measure_motion
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import write_mp4
-from svd_core.params import FACTORS, VideoRequest
+from svd_core.params import FACTORS, VideoRequest, limit_interpolation
 from svd_core.storage import ResultStore
 from svd_core.types import GenerationResult
 

@@ -84,6 +84,9 @@ CHOICES: Mapping[str, Choice] = {
     ),
 }
 
+MAX_FRAMES = 150
+"""Frames of a video that was continued: six clips of SVD-XT, some 270 MB at 1024x576."""
+
 MAX_NAME = 200
 """Characters of a checkpoint's name."""
 
@@ -193,6 +196,21 @@ class VideoRequest:
     image: bytes
     params: VideoParams
     continues: str | None = None
+
+
+def limit_interpolation(
+    interpolation: Interpolation, fps: int, max_fps: float = LIMITS["fps"].maximum
+) -> Interpolation:
+    """The highest value up to `interpolation` that does not raise `fps` above `max_fps`.
+
+    So no frame is computed only to be dropped. "off" if `fps` is too high for any in-between frame.
+    """
+    fitting = (
+        value
+        for value, factor in FACTORS.items()
+        if factor <= FACTORS[interpolation] and fps * factor <= max_fps
+    )
+    return max(fitting, key=FACTORS.__getitem__, default="off")
 
 
 def check_value(name: str, limit: Limit, value: object) -> int | float | None:

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field, replace
 from svd_core.checkpoints.speed_modes import at_speed
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.events import OnProgress, Progress, Stage
-from svd_core.extend import MAX_FRAMES
-from svd_core.media.interpolation import limit_interpolation
-from svd_core.params import FACTORS, VideoParams
+from svd_core.params import FACTORS, MAX_FRAMES, VideoParams, limit_interpolation
 
 # First guesses, until a video has been timed. On a CPU, decoding a frame costs about three times
 # encoding the photo (svd-nano 3.3, SVD-XT 2.7, counted in operations). On a GPU the encoding is too

@@ -15,9 +15,9 @@ from svd_core.media.comment import RECIPE_NAME, USER_COMMENT
 from svd_core.media.comment import read_comment as read_comment
 from svd_core.media.containers import EXIF_IFD
 from svd_core.media.ffmpeg import atomic_write, encode
-from svd_core.media.interpolation import interpolate, limit_interpolation
+from svd_core.media.interpolation import interpolate
 from svd_core.media.video import pixels, raw, write_mp4
-from svd_core.params import FACTORS, LIMITS, Interpolation, Limit, check_value
+from svd_core.params import FACTORS, LIMITS, Interpolation, Limit, check_value, limit_interpolation
 from svd_core.types import Frames
 
 Format = Literal["mp4", "gif", "webp", "png"]

@@ -48,21 +48,6 @@ FILTERS = (
 )
 
 
-def limit_interpolation(
-    interpolation: Interpolation, fps: int, max_fps: float = LIMITS["fps"].maximum
-) -> Interpolation:
-    """The highest value up to `interpolation` that does not raise `fps` above `max_fps`.
-
-    So no frame is computed only to be dropped. "off" if `fps` is too high for any in-between frame.
-    """
-    fitting = (
-        value
-        for value, factor in FACTORS.items()
-        if factor <= FACTORS[interpolation] and fps * factor <= max_fps
-    )
-    return max(fitting, key=FACTORS.__getitem__, default="off")
-
-
 def interpolation_notes(asked: Interpolation, used: Interpolation, fps: int) -> tuple[str, ...]:
     """A sentence for the user if there are fewer in-between frames than asked for.
 

@@ -208,7 +208,7 @@ def _last_asked(served: Served) -> tuple[str, int | None]:
 
 def test_no_photo(page: Page) -> None:
     page.get_by_role("button", name="Remove photo").click()
-    expect(page.locator("#framing figure")).to_have_count(0)
+    expect(page.locator("#framing")).to_be_hidden()
     generate(page)
     expect(page.locator("#progress").get_by_role("alert")).to_contain_text("no photo yet")
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()

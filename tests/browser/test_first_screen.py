@@ -137,13 +137,15 @@ def test_time_goes_on_between_two_events(page: Page, served: Served) -> None:
     page.evaluate(
         """() => {
             document.querySelector("#progress .prose").innerHTML = `<div class="svd-progress">
-                <p class="svd-clock" data-elapsed="58.0" data-remaining="4.0"></p>
+                <p class="svd-clock" data-elapsed="58.0" data-remaining="3.0"></p>
                 <progress value="0.9"></progress></div>`;
         }"""
     )
     clock = page.locator("#progress .svd-clock")
-    expect(clock).to_contain_text(re.compile(r"^(59 s|1 min \d s) so far · about [1-3] s left$"))
+    expect(clock).to_contain_text(re.compile(r"^(59 s|1 min \d s) so far · about [1-2] s left$"))
     expect(clock).to_contain_text(re.compile(r"^1 min \d s so far · almost there$"))
+    page.evaluate("document.querySelector('.svd-clock').dataset.remaining = '-20'")
+    expect(clock).to_contain_text("taking longer than expected")
     value = page.locator("#progress progress").get_attribute("value")
     assert value is not None
     assert 0.9 < page.evaluate("document.querySelector('#progress progress').value") < 1

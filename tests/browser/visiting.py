@@ -64,7 +64,7 @@ def open_page(page: Page, url: str) -> None:
 
 def upload(page: Page, path: Path) -> None:
     page.locator("#photo").get_by_role("button", name=re.compile("Remove|Clear|Entfernen")).click()
-    expect(page.locator("#framing figure")).to_have_count(0)
+    expect(page.locator("#framing")).to_be_hidden()
     page.locator("#photo input[type=file]").set_input_files(path)
     expect(page.locator("#photo img")).to_be_visible()
 

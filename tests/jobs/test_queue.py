@@ -765,7 +765,7 @@ class TestStarting:
     @pytest.mark.parametrize(
         ("url", "reason"),
         [
-            ("nonsense", "parse"),
+            ("nonsense", "that address"),
             ("oracle+nothing://h/x", "nothing"),
             ("sqlite:////dev/null/x.sqlite", "/dev/null"),
             ("postgresql+psycopg://ann:s3cret@127.0.0.1:9/x", "refused"),

@@ -8,9 +8,9 @@ import pytest
 
 from svd_core.benchmarks.interpolation import TARGET_DB, leave_one_out
 from svd_core.errors import Cancelled, GenerationFailed
-from svd_core.media.interpolation import FRAMES_PER_RUN, interpolate, limit_interpolation
+from svd_core.media.interpolation import FRAMES_PER_RUN, interpolate
 from svd_core.media.video import read_frames
-from svd_core.params import Interpolation
+from svd_core.params import Interpolation, limit_interpolation
 from svd_core.types import Frames
 from tests.media.test_video import Fake, fake_ffmpeg, moving, noise
 

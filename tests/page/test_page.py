@@ -109,7 +109,7 @@ class TestWords:
 
     def test_a_finished_video_is_summed_up_with_its_notes(self) -> None:
         assert formatting.summary(VIDEO, SAY) == (
-            "14 frames, 512 × 288, 7 fps, 2.0 s. Made with svd-nano in 12 s. fps was held to 30."
+            "14 frames, 512 × 288, 7 fps, 2.0 s. Made with svd-nano. fps was held to 30."
         )
 
     def test_errors_are_shown_in_their_own_words_and_escaped(self) -> None:

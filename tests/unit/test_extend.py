@@ -10,12 +10,12 @@ from PIL import Image
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.errors import InvalidRequest, UnknownJob
 from svd_core.events import OnProgress, Video
-from svd_core.extend import MAX_FRAMES, continuation_request, drift, match_colours
+from svd_core.extend import continuation_request, drift, match_colours
 from svd_core.generate import generate
 from svd_core.media.image import open_photo
 from svd_core.media.recipe import MAX_CLIPS, Recipe
 from svd_core.media.video import read_frames
-from svd_core.params import VideoParams, VideoRequest
+from svd_core.params import MAX_FRAMES, VideoParams, VideoRequest
 from svd_core.storage import ResultStore
 from svd_core.types import Frames, GenerationResult
 from tests.media.test_motion_meter import pan

@@ -34,6 +34,8 @@ from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint
 from svd_core.errors import GenerationFailed, QueueFull
 from svd_core.media.recipe import Recipe
 from svd_core.params import VideoParams
+from svd_core.web.fal.secrets import load_secret
+from svd_core.web.page import SessionIds
 from svd_core.web.zero_gpu import WORKER_ERROR_TITLE, refusal
 from tests.fakes.engines import photo
 from tests.test_app import ROOT, SECONDS, ready
@@ -133,6 +135,7 @@ def started(checkpoint: Path, folder: Path, **more: str) -> Iterator[Space]:
         port = free.getsockname()[1]
     settings = {
         "SVD_MODEL": str(checkpoint),
+        "SVD_MAX_STEPS": "100",  # on a Space visitors get no more steps than the checkpoint's own
         "SVD_DATA_DIR": str(folder),
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_SERVER_NAME": "127.0.0.1",
@@ -164,10 +167,11 @@ class Tab:
 
     space: Space
     session: str = field(default_factory=lambda: uuid4().hex)
-    visitor: str = field(default_factory=lambda: uuid4().hex)
 
     def __post_init__(self) -> None:
         self.config = self.space.client.config
+        secret = load_secret(self.space.log.parent / "secrets" / "visitors")
+        self.visitor = SessionIds(secret).ensure_id(None)
 
     def _connect(self) -> HTTPConnection:
         return HTTPConnection(urlsplit(self.space.client.src).netloc, timeout=SECONDS)

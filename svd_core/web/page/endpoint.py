@@ -10,7 +10,7 @@ from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.error_translation import translate
-from svd_core.web.page.formatting import progress_text, summary
+from svd_core.web.page.formatting import duration, progress_text, summary
 from svd_core.web.page.i18n import Texts, texts_for
 
 
@@ -93,7 +93,8 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
                     video = _video(event)
         except SvdError as error:
             raise gr.Error(translate(error.message, t), print_exception=False) from None
-        return video.path, video.seed, summary(video, t)
+        done = t("done", elapsed=duration(video.elapsed_s, t))
+        return video.path, video.seed, f"{summary(video, t)} {done}"
 
     return generate
 

@@ -99,7 +99,6 @@ def summary(video: Video, t: Texts) -> str:
         fps=video.fps,
         length=t.number(video.duration_s),
         model=video.model,
-        elapsed=duration(video.elapsed_s, t),
     )
     more = []
     if video.peak_memory is not None:

@@ -23,7 +23,7 @@ from svd_core.web.page.formatting import refused_html
 from svd_core.web.page.i18n import Texts
 from svd_core.web.page.scripts import script
 
-PREVIEW_SIDE = 1000
+PREVIEW_SIDE = 960
 """Longer side of the photo in the browser, in pixels: its place has half of that, and twice the
 pixels on a dense screen."""
 

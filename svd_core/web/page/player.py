@@ -27,7 +27,7 @@ UPDATE_INTERVAL_S = 0.4
 JOB_CONTROLS = ("seed", "interpolation")
 """Dials that a job sets while it is watched."""
 
-CLOCK_KEYS = ("elapsed", "left", "almost", "seconds", "minutes", "hours")
+CLOCK_KEYS = ("elapsed", "left", "almost", "late", "seconds", "minutes", "hours")
 """Sentences that static/clock.js fills between two events."""
 
 

@@ -5,6 +5,7 @@
 
 const SENTENCES = {};  // by language and key; the server puts them in
 const REFRESH = 250;   // milliseconds
+const LATE = 0.25;     // from this part of the expected time on, too much time has passed
 const language = navigator.languages.map((code) => code.split("-")[0].toLowerCase())
     .find((code) => code in SENTENCES) ?? "en";
 const sentences = SENTENCES[language];
@@ -35,7 +36,7 @@ const tick = (clock) => {
     if (left !== null && left >= 1) {
         parts.push(fill(sentences.left, { left: duration(left) }));
     } else if (left !== null) {
-        parts.push(sentences.almost);
+        parts.push(-left > LATE * (now + left) ? sentences.late : sentences.almost);
     }
     const text = parts.join(" · ");
     if (clock.textContent !== text) clock.textContent = text;
