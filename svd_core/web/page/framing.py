@@ -63,7 +63,7 @@ class Framing:
         except SvdError as error:
             return {self.framer: None, self.preview: refused_html(error, say), self.window: ""}
         photo = f'<img alt="{escape(say("photo"))}" src="{source}">'
-        return {self.framer: framer, self.preview: _fitted(photo, framer.size)}
+        return {self.framer: framer, self.preview: _fitted(photo, framer.size), self.window: ""}
 
     def framed(
         self, framer: Framer, values: Mapping[str, object], sizes: Sequence[Size], say: Texts

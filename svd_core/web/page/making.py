@@ -93,9 +93,8 @@ def _wire_framing(opened: Dependency, studio: Studio) -> None:
             return {framing.window: refused_html(error, texts_for(request))}
         return framing.framed(framer, values, sizes, texts_for(request))
 
-    def on_photo(given: Given, request: gr.Request) -> Changes:
-        changes = framing.opened(given[studio.photo], texts_for(request))
-        return changes | framed(given, changes[framing.framer], request)
+    def on_photo(photo: bytes | None, request: gr.Request) -> Changes:
+        return framing.opened(photo, texts_for(request))
 
     def on_turn(given: Given, request: gr.Request) -> Changes:
         return framed(given, given[framing.framer], request) or SKIP
@@ -107,7 +106,11 @@ def _wire_framing(opened: Dependency, studio: Studio) -> None:
         return {dials[f"focus_{axis}"]: round(moved, 3)}
 
     for event in (opened.then, studio.photo.change):
-        event(on_photo, {studio.photo, *turned}, outputs, **QUICK)
+        # Framed by what the dials say then: they may be turned while a photo is decoded.
+        decoded = event(on_photo, studio.photo, framing.outputs, **QUICK)
+        decoded.then(
+            on_turn, {framing.framer, *turned}, outputs, **QUICK | {"trigger_mode": "multiple"}
+        )
     gr.on(
         [dial.change for dial in turned],  # type: ignore[attr-defined]
         on_turn, {framing.framer, *turned}, outputs, trigger_mode="always_last", **QUICK,
