@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.media.image import frame_photo, open_photo, shown_box, size_for
 from svd_core.params import VideoParams
+from svd_core.web.page import framing
 from tests.browser.visiting import colourful, done, generate, shot, upload, visitor
 from tests.fakes.engines import Served
 
@@ -230,3 +232,24 @@ def test_another_photo_is_framed_in_the_middle(wide: tuple[Page, Path], tmp_path
     upload(page, other)
     assert_window(page, other)
     assert re.search("0.5", page.locator("#focus_x input[type=number]").input_value())
+
+
+def test_settings_changed_while_a_photo_is_decoded_count(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, decode = threading.Event(), framing.CachedPhoto
+
+    def slow(photo: bytes) -> framing.CachedPhoto:
+        assert go.wait(60)
+        return decode(photo)
+
+    monkeypatch.setattr(framing, "CachedPhoto", slow)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Use your own photo").click()
+    path = colourful(tmp_path, (300, 400))
+    chooser.value.set_files(path)
+    page.get_by_label("Landscape").check()
+    page.wait_for_timeout(500)  # for the server to frame, which is for nothing yet
+    go.set()
+    expect(crop(page)).to_have_attribute("aria-orientation", "vertical")
+    assert_window(page, path, orientation="landscape")

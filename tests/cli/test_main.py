@@ -371,7 +371,8 @@ def test_every_setting_has_help() -> None:
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us without
 sys.path.insert(0, sys.argv.pop(1))
 from svd_core.cli.main import main
 from tests.cli.test_main import Recorder

@@ -63,7 +63,8 @@ class Framing:
         except SvdError as error:
             return {self.cached_photo: None, self.preview: refused_html(error, t), self.window: ""}
         photo = f'<img alt="{escape(t("photo"))}" src="{source}">'
-        return {self.cached_photo: cached_photo, self.preview: _fitted(photo, cached_photo.size)}
+        shown = _fitted(photo, cached_photo.size)
+        return {self.cached_photo: cached_photo, self.preview: shown, self.window: ""}
 
     def update(
         self,

@@ -86,9 +86,8 @@ def _bind_framing(opened: Dependency, state: PageState) -> None:
             return {framing.window: refused_html(error, texts_for(request))}
         return framing.update(cached_photo, values, sizes, texts_for(request))
 
-    def on_photo(given: Inputs, request: gr.Request) -> Changes:
-        changes = framing.open_photo(given[state.photo], texts_for(request))
-        return changes | framed(given, changes[framing.cached_photo], request)
+    def on_photo(photo: bytes | None, request: gr.Request) -> Changes:
+        return framing.open_photo(photo, texts_for(request))
 
     def on_turn(given: Inputs, request: gr.Request) -> Changes:
         return framed(given, given[framing.cached_photo], request) or SKIP
@@ -100,7 +99,14 @@ def _bind_framing(opened: Dependency, state: PageState) -> None:
         return {controls[f"focus_{axis}"]: round(moved, 3)}
 
     for event in (opened.then, state.photo.change):
-        event(on_photo, {state.photo, *turned}, outputs, **UNQUEUED_EVENT)
+        # Framed by the controls of that moment: they may change while a photo is decoded.
+        decoded = event(on_photo, state.photo, framing.outputs, **UNQUEUED_EVENT)
+        decoded.then(
+            on_turn,
+            {framing.cached_photo, *turned},
+            outputs,
+            **UNQUEUED_EVENT | {"trigger_mode": "multiple"},
+        )
     gr.on(
         [control.change for control in turned],  # type: ignore[attr-defined]
         on_turn, {framing.cached_photo, *turned}, outputs, trigger_mode="always_last",
