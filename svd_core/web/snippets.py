@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from svd_core.params import VideoParams
-from svd_core.web.fal.models import DEFAULT_FPS, ENDPOINTS
+
+MOUNT = "/fal"
+"""Path of the API on the server."""
+
+ENDPOINTS = ("fal-ai/stable-video",)
+"""Ids that lead to the model of this server."""
+
+DEFAULT_FPS = 25
+"""Default fps of fal. Its range begins at 10; here all of the core's fps are taken, so that every
+video of the page can be made over HTTP too."""
 
 Values = Mapping[str, object]
 """Settings of a video by fal's names."""
