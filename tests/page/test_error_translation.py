@@ -16,7 +16,7 @@ from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, SvdError
 from svd_core.events import Failed, Progress, Stage
 from svd_core.extend import drift
-from svd_core.jobs.queue_limits import QueueLimits
+from svd_core.jobs.config import QueueLimits
 from svd_core.media.export import Export
 from svd_core.media.image import open_photo, size_for
 from svd_core.params import CHOICES, VideoParams
