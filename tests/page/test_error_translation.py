@@ -42,7 +42,6 @@ ELSEWHERE = {
     "__main__.py": "the command line's own",
     "settings.py": "they end the start, before there is a page",
     "web/fal": "the API's own",
-    "web/ssrf.py": "photos by their address come to the API alone",
     "web/safe_http.py": "photos by their address come to the API alone",
     "web/request_body.py": "answers to what the page does not send",
     "web/middleware.py": "answers to what the page does not send",
