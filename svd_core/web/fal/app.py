@@ -18,7 +18,6 @@ from svd_core.errors import SvdError
 from svd_core.web.fal.auth import AuthMiddleware
 from svd_core.web.fal.dependencies import ApiService
 from svd_core.web.fal.docs import DOCS_HEADERS, docs_page
-from svd_core.web.fal.models import ENDPOINTS
 from svd_core.web.fal.openapi import Operations
 from svd_core.web.fal.proxy import Proxy
 from svd_core.web.fal.responses import ApiError, ApiResponse, error_response
@@ -26,6 +25,7 @@ from svd_core.web.fal.routes.files import FileRoutes
 from svd_core.web.fal.routes.queue import QueueRoutes
 from svd_core.web.fal.routes.run import RunRoutes
 from svd_core.web.fal.routes.storage import StorageRoutes
+from svd_core.web.snippets import ENDPOINTS
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, Limit, VideoParams
 from svd_core.web.fal.responses import FAL_NAMES, Detail, detail
+from svd_core.web.snippets import DEFAULT_FPS
 
 
 class Submitted(BaseModel):
@@ -141,13 +142,6 @@ class Health(BaseModel):
     device: str
     version: str
 
-
-ENDPOINTS = ("fal-ai/stable-video",)
-"""Ids that lead to the model of this server."""
-
-DEFAULT_FPS = 25
-"""Default fps of fal. Its range begins at 10; here all of the core's fps are taken, so that every
-video of the page can be made over HTTP too."""
 
 MODEL = "checkpoint that makes the video, one that `/health` lists; the first of them if left out"
 

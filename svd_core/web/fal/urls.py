@@ -7,9 +7,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from svd_core.web.fal.signed_tokens import SignedTokens
-
-MOUNT = "/fal"
-"""Where the API lies on this server."""
+from svd_core.web.snippets import MOUNT
 
 NETLOC = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 UPLOADS = "/cdn/files/"

@@ -8,10 +8,10 @@ from starlette.responses import Response
 
 from svd_core.web.fal.auth import owner_of
 from svd_core.web.fal.dependencies import ApiContext, ApiService
-from svd_core.web.fal.models import ENDPOINTS
 from svd_core.web.fal.responses import ApiError, ApiResponse, detail, input_error, not_an_object
 from svd_core.web.fal.submit import lifetime, read_json
 from svd_core.web.fal.uploads import UPLOAD_TIMEOUT_S
+from svd_core.web.snippets import ENDPOINTS
 
 MAX_TOKEN_S = 3600.0
 SMALL = 64 * 1024
