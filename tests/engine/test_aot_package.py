@@ -169,7 +169,7 @@ def test_a_package_is_not_to_blame_for_what_the_unet_cannot_do_either(tmp_path: 
     assert tmp_path.exists()
 
 
-@pytest.mark.parametrize("stage", ["borrow", "compile", "load"])
+@pytest.mark.parametrize("stage", ["run_on_gpu", "compile", "load"])
 def test_a_model_is_loaded_though_it_cannot_be_compiled(
     stage: str, open_engine: Callable[[Any], SvdEngine], tools: Tools, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
