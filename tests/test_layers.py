@@ -177,3 +177,15 @@ def test_the_core_loads_no_heavy_library(module: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert {"torch", "diffusers", "transformers", "gradio"} & set(done.stdout.split()) == set()
+
+
+@pytest.mark.parametrize(("package", "other"), [("web.page", "web.fal"), ("web.fal", "web.page")])
+def test_page_and_api_do_not_import_each_other(package: str, other: str) -> None:
+    code = sources()
+    assert [
+        f"{name}:{line}: imports {target}"
+        for name in code
+        if belongs(name, (package,))
+        for line, target in imports(name, code)
+        if belongs(target.removeprefix("svd_core."), (other,))
+    ] == []

@@ -1,12 +1,12 @@
 """The durable job queue: submit, follow, cancel. Its protocols are in `interface`."""
 
-from svd_core.jobs.callbacks import InlineWork, Work
-from svd_core.jobs.config import QueueContext
+from svd_core.jobs.config import QueueContext, QueueLimits
 from svd_core.jobs.database import Database
 from svd_core.jobs.inline import InlineQueue
 from svd_core.jobs.interface import (
     Cancellation,
     Fetch,
+    InlineWork,
     Job,
     JobEvent,
     JobOptions,
@@ -16,10 +16,10 @@ from svd_core.jobs.interface import (
     Send,
     Times,
     Undeliverable,
+    Work,
 )
 from svd_core.jobs.job import MAX_WATCHERS
 from svd_core.jobs.queue import TableQueue
-from svd_core.jobs.queue_limits import QueueLimits
 from svd_core.jobs.retention import Retention
 from svd_core.jobs.store import JobTable
 from svd_core.jobs.webhook_outbox import Outbox

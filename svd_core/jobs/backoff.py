@@ -1,7 +1,7 @@
 """Retry with exponential backoff for transient faults of the machine."""
 
 from svd_core.events import Failed
-from svd_core.jobs.transitions import Outcome
+from svd_core.jobs.store import Outcome
 
 FIRST_S = 1.0
 MAX_S = 60.0

@@ -12,7 +12,7 @@ from svd_core.jobs.database import retry_until_written
 from svd_core.jobs.job import JobHandle
 from svd_core.jobs.open_jobs import OpenJobs
 from svd_core.jobs.schema import Row
-from svd_core.jobs.transitions import Outcome
+from svd_core.jobs.store import Outcome
 from svd_core.params import VideoRequest
 from svd_core.storage import bytes_of
 

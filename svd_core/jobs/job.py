@@ -8,10 +8,9 @@ from datetime import datetime
 
 from svd_core.errors import ServerStopping, TooManyWatchers
 from svd_core.events import Event, Progress
-from svd_core.jobs.event_log import Record, append, is_finished
 from svd_core.jobs.interface import Cancellation, JobEvent, Times
-from svd_core.jobs.schema import Row
-from svd_core.jobs.transitions import utc
+from svd_core.jobs.schema import Record, Row, append, is_finished
+from svd_core.jobs.store import utc
 
 MAX_WATCHERS = 3
 """Watchers of one job. Each holds a thread of the page, for as long as the job waits and runs."""

@@ -15,8 +15,7 @@ from sqlalchemy import func, select, update
 from svd_core.errors import SvdError
 from svd_core.jobs.eviction import Item, evict
 from svd_core.jobs.schema import JOBS, State
-from svd_core.jobs.store import JobTable
-from svd_core.jobs.transitions import lock_line
+from svd_core.jobs.store import JobTable, lock_line
 from svd_core.storage import PhotoStore
 
 SWEEP_BYTES = 64 * 2**20

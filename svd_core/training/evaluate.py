@@ -37,8 +37,7 @@ from svd_core.training.clip_metrics import measure_clip, psnr
 from svd_core.training.contact_sheet import ContactSheet
 from svd_core.training.dataset import fetch_photos
 from svd_core.training.eval_photos import EvalPhoto, evenly_spaced, examples, listed_photos
-from svd_core.training.metrics import Figures, compute_metrics, settings
-from svd_core.training.metrics_report import format_report
+from svd_core.training.metrics import Figures, compute_metrics, format_report, settings
 from svd_core.training.optical_flow import OpticalFlow
 
 VAE_ONLY, STILL, UNTRAINED = "vae_only", "still", "untrained"

@@ -2,14 +2,21 @@
 
 Counts the open jobs that were submitted here; a restart forgets them. IPv6 clients count by their
 network of 64 bits.
+
+The address of the current request is in the context variable `client_address`.
 """
 
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from svd_core.errors import QueueFull
 from svd_core.jobs import Job
 from svd_core.web.login_throttle import network_of
+
+client_address: ContextVar[str] = ContextVar("client_address", default="")
+"""Set by `GuardMiddleware`. Threads that a request starts see it; Gradio's queue does not hand it
+on."""
 
 
 class AddressQuota:

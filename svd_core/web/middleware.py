@@ -18,11 +18,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from svd_core.web.client_address import client_address
-from svd_core.web.fal import MOUNT
+from svd_core.web.address_quota import client_address
 from svd_core.web.login_throttle import TOO_MANY, LoginThrottle
 from svd_core.web.origins import OriginPolicy
 from svd_core.web.request_body import TOO_LARGE, BodyError, BodyReader, Disconnected
+from svd_core.web.snippets import MOUNT
 from svd_core.web.strict_json import loads
 
 MAX_BODY = 32 * 2**20

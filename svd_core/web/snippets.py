@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from svd_core.params import VideoParams
 
+Values = Mapping[str, object]
+"""Settings of a video by fal's names."""
+
 MOUNT = "/fal"
-"""Path of the API on the server."""
+"""Path of the API on this server."""
 
 ENDPOINTS = ("fal-ai/stable-video",)
 """Ids that lead to the model of this server."""
@@ -16,10 +19,7 @@ DEFAULT_FPS = 25
 """Default fps of fal. Its range begins at 10; here all of the core's fps are taken, so that every
 video of the page can be made over HTTP too."""
 
-Values = Mapping[str, object]
-"""Settings of a video by fal's names."""
-
-BASE = "http://127.0.0.1:7860/fal"
+BASE = f"http://127.0.0.1:7860{MOUNT}"
 """Address of the API where nothing else is known."""
 
 CURL = """\

@@ -19,13 +19,13 @@ from svd_core.media.image import MAX_BYTES
 from svd_core.settings import Settings
 from svd_core.web import strict_json
 from svd_core.web.fal.api_keys import ApiKeys
-from svd_core.web.fal.image_source import resolve_image
 from svd_core.web.fal.models import InvalidInput
 from svd_core.web.fal.responses import ApiError, as_json, echoed
 from svd_core.web.fal.signed_tokens import SignedTokens
+from svd_core.web.fal.submit import resolve_image
 from svd_core.web.fal.urls import UrlBuilder, upload_name
 from svd_core.web.request_body import BodyError, BodyReader
-from svd_core.web.ssrf import MAX_URL, parse_url
+from svd_core.web.safe_http import MAX_URL, parse_url
 from svd_core.web.strict_json import InvalidJson
 from tests.fakes.fal_server import KEY, FalServer, fal_server
 

@@ -12,8 +12,7 @@ import pytest
 from svd_core.errors import StorageFull
 from svd_core.web.fal.responses import ApiError
 from svd_core.web.fal.signed_tokens import SignedTokens
-from svd_core.web.fal.upload_writer import UploadLimits
-from svd_core.web.fal.uploads import UploadStore
+from svd_core.web.fal.uploads import UploadLimits, UploadStore
 
 HOUR = 3600.0
 LIMITS = UploadLimits(file=1000, owner=2500, all=4000, keep_s=HOUR)
@@ -121,7 +120,7 @@ def test_a_key_has_a_limit_and_others_have_their_own(store: UploadStore) -> None
 def test_uploads_at_the_same_time_count_together(
     store: UploadStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svd_core.web.fal.upload_writer.CHECK_INTERVAL_BYTES", 100)
+    monkeypatch.setattr("svd_core.web.fal.uploads.CHECK_INTERVAL_BYTES", 100)
 
     def write_three() -> None:
         names = [store.new_name("ann", "image/png", "") for _ in range(3)]
@@ -142,7 +141,7 @@ def test_empty_files_are_limited_by_their_number(
     store: UploadStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each file that comes has all others of its key looked at."""
-    monkeypatch.setattr("svd_core.web.fal.upload_writer.MAX_FILES", 5)
+    monkeypatch.setattr("svd_core.web.fal.uploads.MAX_FILES", 5)
     for _ in range(5):
         put(store, 0)
     status, sentence = refusal(lambda: put(store, 0))
@@ -170,7 +169,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     name = store.new_name("ann", "image/png", "")
-    monkeypatch.setattr("svd_core.web.fal.upload_writer.os.write", full)
+    monkeypatch.setattr("svd_core.web.fal.uploads.os.write", full)
     with pytest.raises(StorageFull), store.writing(name) as incoming:
         incoming.write(b"abc")
     monkeypatch.undo()

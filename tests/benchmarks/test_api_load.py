@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from svd_core.benchmarks.api_load import (
+    TARGETS,
+    LoadRounds,
+    copy_first_job,
+    figures,
+    overhead_share,
+    p95,
+    table,
+)
 from svd_core.benchmarks.load_clients import LoadTiming
-from svd_core.benchmarks.load_report import TARGETS, LoadRounds, figures, overhead_share, p95, table
-from svd_core.benchmarks.seed_jobs import copy_first_job
 from svd_core.events import Stopped
 from svd_core.jobs import Cancellation
 from svd_core.params import VideoParams, VideoRequest

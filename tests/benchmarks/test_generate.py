@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 from svd_core.benchmarks import interpolation, media_ops
-from svd_core.benchmarks.generate import main, measured_run
+from svd_core.benchmarks.generate import Stopwatch, VideoTiming, main, measured_run, medians
 from svd_core.benchmarks.server_process import running_server
-from svd_core.benchmarks.stopwatch import Stopwatch, VideoTiming, medians
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams

@@ -15,13 +15,13 @@ from svd_core.benchmarks import roofline
 from svd_core.benchmarks.random_models import TINY, open_stock
 from svd_core.benchmarks.roofline import matmul_rate, step_flops
 from svd_core.benchmarks.vs_diffusers import contest, parity, variants
+from svd_core.benchmarks.vs_diffusers.contest import Rounds
 from svd_core.benchmarks.vs_diffusers.parity import (
     INPUT_TOLERANCE,
     MAX_ERROR_RATIO,
     ROUNDING,
     Parity,
 )
-from svd_core.benchmarks.vs_diffusers.rounds import Rounds
 from svd_core.benchmarks.vs_diffusers.variants import Variant
 from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.optimizations import registry

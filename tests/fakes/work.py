@@ -20,7 +20,7 @@ from svd_core.jobs import (
     Work,
     WorkerQueue,
 )
-from svd_core.jobs.queue_limits import DEFAULT_LIMITS
+from svd_core.jobs.config import DEFAULT_LIMITS
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore

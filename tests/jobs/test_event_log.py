@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from svd_core.errors import GenerationFailed, InvalidRequest, SvdError, UnknownJob
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs.clock import ChangeTracker, SteadyClock
-from svd_core.jobs.event_log import Record, append, from_json, is_finished, to_json
+from svd_core.jobs.heartbeat import LivenessLock
 from svd_core.jobs.interface import JobEvent
-from svd_core.jobs.liveness import LivenessLock
+from svd_core.jobs.schema import Record, append, from_json, is_finished, to_json
 
 VIDEO = Video(
     path=Path("/a.mp4"), width=8, height=8, num_frames=2, fps=7, seed=1, model="m", elapsed_s=1.0,

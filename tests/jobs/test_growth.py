@@ -14,8 +14,7 @@ from sqlalchemy import event, insert
 
 from svd_core.events import OnProgress, Progress, Stage, Stopped, Video
 from svd_core.jobs import JobOptions, JobTable, QueueLimits, TableQueue
-from svd_core.jobs.event_log import append
-from svd_core.jobs.schema import JOBS, State
+from svd_core.jobs.schema import JOBS, State, append
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.work import open_table, premises, worker_queue
 

@@ -291,7 +291,7 @@ class TestRooms:
     def test_refused_requests_are_not_kept_without_limit(
         self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("svd_core.jobs.transitions.MAX_REJECTED", 20)
+        monkeypatch.setattr("svd_core.jobs.store.MAX_REJECTED", 20)
         video = made(retention, queue, owner="ann")
         other = queue.reject(InvalidRequest("fps", "No."), JobOptions(owner="ann"))
         flood = JobOptions(owner="eve", webhook="http://127.0.0.1:1/")

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from svd_core.settings import Settings
-from svd_core.web.client_address import client_address
+from svd_core.web.address_quota import client_address
 from svd_core.web.login_throttle import BURST, MAX_ADDRESSES, REFILL_S, LoginThrottle, network_of
 from svd_core.web.middleware import (
     MAX_BODY,

@@ -20,8 +20,7 @@ from svd_core.jobs.job import JobHandle
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import ResultStore
-from svd_core.web.address_quota import AddressQuota
-from svd_core.web.client_address import client_address
+from svd_core.web.address_quota import AddressQuota, client_address
 from svd_core.web.page import Backend, SessionIds
 from svd_core.web.page.error_translation import translate
 from svd_core.web.page.i18n import languages

@@ -13,9 +13,8 @@ from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.engine.optimizations.alpha_blend import temporal_share
 from svd_core.engine.optimizations.patching import Forward, Rewrite
-from svd_core.engine.optimizations.resblocks import as_frames, as_rows, over_frames
+from svd_core.engine.optimizations.resblocks import as_frames, as_rows, over_frames, temporal_share
 
 NormSilu = Callable[[Any, Tensor], Tensor]
 """From a GroupNorm and (samples, channels, rows, columns) to silu(norm(x)) of that shape."""

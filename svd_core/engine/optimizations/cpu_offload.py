@@ -5,14 +5,44 @@ goes back is what came, so here the weights themselves stay where they wait, a c
 back is to drop it. SVD-XT's 4.7 GB in half precision are spared for every video, and nobody has to
 find memory for them again. Only one model is on the GPU at a time: stock would leave the VAE there
 beside the UNet, since it looks no further back than one model.
+
+Sequential CPU offload without repeated transfers: weights stay for several calls.
+
+Accelerate brings the weights of a layer for each call and drops them afterwards. A layer that is
+called slice by slice would have them brought for every slice. Outside of sequential offload
+nothing here has an effect.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate.hooks import CpuOffload, UserCpuOffloadHook, add_hook_to_module
 from accelerate.utils.memory import clear_device_cache
+from accelerate.utils.modeling import has_offloaded_params
+
+
+@contextmanager
+def keep_weights_resident(*layers: Any) -> Iterator[None]:
+    """Bring the weights of `layers` once, and drop them at the end, whatever happens inside."""
+    if torch.compiler.is_compiling():  # only blocks that are not offloaded are compiled
+        yield
+        return
+    offloaded = [
+        module for layer in layers for module in layer.modules() if has_offloaded_params(module)
+    ]
+    begun: list[Any] = []
+    try:
+        for module in offloaded:
+            begun.append(module)  # before it is brought: memory may run out in the middle
+            module._hf_hook.pre_forward(module)
+            module._hf_hook.offload = False
+        yield
+    finally:
+        for module in begun:
+            module._hf_hook.offload = True
+            module._hf_hook.post_forward(module, None)
 
 
 class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]

@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.engine.optimizations.alpha_blend import blend_in_one_pass
-from svd_core.engine.optimizations.attention import fused_qkv_attention
-from svd_core.engine.optimizations.cross_attention import single_token_cross_attention
-from svd_core.engine.optimizations.feed_forward import chunked_feed_forward
+from svd_core.engine.optimizations.attention import (
+    fused_qkv_attention,
+    single_token_cross_attention,
+)
+from svd_core.engine.optimizations.feed_forward import chunked_feed_forward, pruned_feed_forward
 from svd_core.engine.optimizations.patching import Rewrite, patch, unpatch
-from svd_core.engine.optimizations.pruning import pruned_feed_forward
-from svd_core.engine.optimizations.resblocks import fused_temporal_resblock
-from svd_core.engine.optimizations.resnet_2d import resnet_without_division
+from svd_core.engine.optimizations.resblocks import (
+    blend_in_one_pass,
+    fused_temporal_resblock,
+    resnet_without_division,
+)
 from svd_core.engine.optimizations.transformer import transformer_in_token_layout
 from svd_core.engine.optimizations.upsample import folded_upsample
 from svd_core.engine.optimizations.zero_branches import skip_zero_branches

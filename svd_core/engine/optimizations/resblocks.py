@@ -5,17 +5,72 @@ and leaves places alone, so over a clip seen as a picture of `frames` rows and `
 columns it is a Conv2d with a kernel of 3x1, which a CPU does nearly four times as fast; with
 channels innermost that picture is a view, and no permuted copy is made. The temporal half is
 `x + h`, so blending it with `x` is `x + share * h`.
+
+`AlphaBlender` of spatial and temporal output as one linear interpolation.
+
+Stock builds the factor from tensors at every call and blends in three passes over the picture. The
+factor is a weight, so it is the same at every call: this pipeline marks no frame as a still image,
+which is the one thing that would change it. Near 1 the temporal half is not worth a computation.
+
+`ResnetBlock2D` without its division by one.
+
+Stock divides by `output_scale_factor`, which is 1, in a pass of its own; activations here are in
+place, which saves the processor from touching fresh memory.
 """
 
 from typing import Any
 
 import torch
-from diffusers.models.resnet import SpatioTemporalResBlock
-from torch import Tensor
+from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, SpatioTemporalResBlock
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.engine.optimizations.alpha_blend import temporal_share
 from svd_core.engine.optimizations.patching import Forward
+
+
+def temporal_share(blender: Any) -> float:
+    """What the temporal half is multiplied by, rounded as stock rounds it."""
+    alpha = blender.mix_factor.detach()
+    if blender.merge_strategy != "fixed":
+        alpha = torch.sigmoid(alpha)
+    share = alpha if blender.switch_spatial_to_temporal_mix else 1.0 - alpha
+    return float(share)
+
+
+def blend_in_one_pass(layer: Any) -> Forward | None:
+    """`torch.lerp`, or what it comes to: one of the halves as it is."""
+    if not isinstance(layer, AlphaBlender):
+        return None
+    share = temporal_share(layer)
+
+    def forward(x_spatial: Tensor, x_temporal: Tensor, *_: Any, **__: Any) -> Tensor:
+        if share in (0.0, 1.0):
+            return x_temporal if share else x_spatial
+        return torch.lerp(x_spatial, x_temporal, share)
+
+    return forward
+
+
+def resnet_without_division(layer: Any) -> Forward | None:
+    """A forward of a plain block, which neither scales nor resizes."""
+    if not isinstance(layer, ResnetBlock2D) or layer.time_embedding_norm != "default":
+        return None
+    if layer.upsample is not None or layer.downsample is not None or layer.skip_time_act:
+        return None
+    if layer.output_scale_factor != 1.0 or not isinstance(layer.nonlinearity, nn.SiLU):
+        return None
+
+    def forward(x: Tensor, temb: Tensor | None, *_: Any, **__: Any) -> Tensor:
+        h = layer.conv1(F.silu(layer.norm1(x), inplace=True))
+        if layer.time_emb_proj is not None:
+            assert temb is not None
+            h += layer.time_emb_proj(F.silu(temb))[:, :, None, None]
+        h = layer.conv2(F.silu(layer.norm2(h), inplace=True))
+        h += x if layer.conv_shortcut is None else layer.conv_shortcut(x)
+        added: Tensor = h
+        return added
+
+    return forward
 
 
 def fused_temporal_resblock(layer: Any) -> Forward | None:

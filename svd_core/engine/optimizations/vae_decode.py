@@ -18,9 +18,9 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
+from svd_core.engine.optimizations.cpu_offload import keep_weights_resident
 from svd_core.engine.optimizations.patching import Forward, patch_name
 from svd_core.engine.optimizations.resblocks import over_frames
-from svd_core.engine.optimizations.sequential_offload import keep_weights_resident
 from svd_core.engine.optimizations.upsample import empty_as
 
 FrameLayer = Callable[[Tensor], Tensor]

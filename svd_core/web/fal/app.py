@@ -18,7 +18,7 @@ from svd_core.errors import SvdError
 from svd_core.web.fal.auth import AuthMiddleware
 from svd_core.web.fal.dependencies import ApiService
 from svd_core.web.fal.docs import DOCS_HEADERS, docs_page
-from svd_core.web.fal.endpoints import Operations
+from svd_core.web.fal.openapi import Operations
 from svd_core.web.fal.proxy import Proxy
 from svd_core.web.fal.responses import ApiError, ApiResponse, error_response
 from svd_core.web.fal.routes.files import FileRoutes

@@ -15,8 +15,7 @@ from svd_core.storage import ResultStore
 from svd_core.web.fal.api_keys import ApiKeys
 from svd_core.web.fal.secrets import load_secret
 from svd_core.web.fal.signed_tokens import SignedTokens
-from svd_core.web.fal.upload_writer import UploadLimits
-from svd_core.web.fal.uploads import UploadStore
+from svd_core.web.fal.uploads import UploadLimits, UploadStore
 from svd_core.web.fal.urls import UrlBuilder
 from svd_core.web.fal.webhook_signing import Signer
 from svd_core.web.origins import is_loopback

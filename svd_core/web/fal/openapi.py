@@ -1,16 +1,24 @@
-"""OpenAPI description of every operation: inputs, and each possible response.
+"""Endpoints and their OpenAPI description: inputs, and each possible response.
 
-Longer than other files: it is one table.
+Longer than other files: most of it is one table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
 from typing import Any
 
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from svd_core.web.fal import response_models
+from svd_core import __version__
+from svd_core.web.fal import models
 from svd_core.web.fal.models import VideoInput, VideoOutput
 
 JSON = "application/json"
@@ -20,41 +28,41 @@ BodyType = type[BaseModel] | str
 Responses = Mapping[int, tuple[str, BodyType]]
 """(description, body) by status."""
 
-UNAUTHORIZED: Responses = {401: ("No key, or no such key.", response_models.RequestError)}
+UNAUTHORIZED: Responses = {401: ("No key, or no such key.", models.RequestError)}
 CLOSED: Responses = {
     **UNAUTHORIZED,
     403: (
         "A web page of another origin, while the server has no keys.",
-        response_models.RequestError,
+        models.RequestError,
     ),
 }
 UNAVAILABLE: Responses = {
-    500: ("The server's disk is full.", response_models.RequestError),
-    503: ("The server cannot do it now.", response_models.RequestError),
+    500: ("The server's disk is full.", models.RequestError),
+    503: ("The server cannot do it now.", models.RequestError),
 }
-UNKNOWN: Responses = {404: ("No such request, or its time is over.", response_models.NotFound)}
-BAD_REQUEST: Responses = {400: ("A header or the query is wrong.", response_models.RequestError)}
+UNKNOWN: Responses = {404: ("No such request, or its time is over.", models.NotFound)}
+BAD_REQUEST: Responses = {400: ("A header or the query is wrong.", models.RequestError)}
 BAD_BODY: Responses = {
-    413: ("The body is too large.", response_models.RequestError),
-    422: ("The body is wrong.", response_models.InputError),
+    413: ("The body is too large.", models.RequestError),
+    422: ("The body is wrong.", models.InputError),
 }
-BUSY: Responses = {429: ("Too many requests wait.", response_models.RequestError)}
+BUSY: Responses = {429: ("Too many requests wait.", models.RequestError)}
 OUTCOMES: Responses = {
-    422: ("The input was wrong, or the photo cannot be used.", response_models.InputError),
-    499: ("The request was cancelled.", response_models.RequestError),
-    500: ("No video could be made.", response_models.RequestError),
+    422: ("The input was wrong, or the photo cannot be used.", models.InputError),
+    499: ("The request was cancelled.", models.RequestError),
+    500: ("No video could be made.", models.RequestError),
     504: (
         "The request did not start within its x-fal-request-timeout.",
-        response_models.RequestError,
+        models.RequestError,
     ),
 }
-FORBIDDEN: Responses = {403: ("The upload is not permitted.", response_models.RequestError)}
+FORBIDDEN: Responses = {403: ("The upload is not permitted.", models.RequestError)}
 STORING: Responses = {
-    413: ("More than a file or a key may have.", response_models.RequestError),
-    499: ("The client went away.", response_models.RequestError),
-    500: ("The disk is full.", response_models.RequestError),
+    413: ("More than a file or a key may have.", models.RequestError),
+    499: ("The client went away.", models.RequestError),
+    500: ("The disk is full.", models.RequestError),
 }
-NO_FILE: Responses = {404: ("No such file, or its time is over.", response_models.RequestError)}
+NO_FILE: Responses = {404: ("No such file, or its time is over.", models.RequestError)}
 EVENTS = "text/event-stream"
 
 
@@ -153,15 +161,15 @@ RUN_HEADERS = ("x-fal-request-timeout", "x-fal-object-lifecycle-preference")
 OPERATIONS: Mapping[str, OperationDoc] = {
     "submit": OperationDoc(
         "Put a request in line; wrong input is told by its result", "Queue",
-        {200: ("In line.", response_models.Submitted), **BAD_REQUEST, **CLOSED, **BAD_BODY, **BUSY,
+        {200: ("In line.", models.Submitted), **BAD_REQUEST, **CLOSED, **BAD_BODY, **BUSY,
          **UNAVAILABLE},
         headers=("x-fal-queue-priority", *RUN_HEADERS),
         query=("fal_webhook", "fal_max_queue_length"), body=VideoInput,
     ),
     "status": OperationDoc(
         "How a request goes", "Queue",
-        {200: ("It has ended.", response_models.QueueStatus),
-         202: ("It waits or runs.", response_models.QueueStatus),
+        {200: ("It has ended.", models.QueueStatus),
+         202: ("It waits or runs.", models.QueueStatus),
          **CLOSED, **UNKNOWN, **UNAVAILABLE}, query=("logs",),
     ),
     "status_stream": OperationDoc(
@@ -171,18 +179,18 @@ OPERATIONS: Mapping[str, OperationDoc] = {
     ),
     "result": OperationDoc(
         "The video, or why there is none; also at .../response", "Queue",
-        {200: ("The video.", VideoOutput), 400: ("It has not ended yet.", response_models.Message),
+        {200: ("The video.", VideoOutput), 400: ("It has not ended yet.", models.Message),
          **CLOSED, **UNKNOWN, **UNAVAILABLE, **OUTCOMES},
     ),
     "cancel": OperationDoc(
         "Cancel a request that waits or runs", "Queue",
-        {202: ("It will end.", response_models.CancelAccepted),
-         400: ("It has ended.", response_models.CancelTooLate), **CLOSED, **UNKNOWN, **UNAVAILABLE},
+        {202: ("It will end.", models.CancelAccepted),
+         400: ("It has ended.", models.CancelTooLate), **CLOSED, **UNKNOWN, **UNAVAILABLE},
     ),
     "run": OperationDoc(
         "Make a video and wait for it", "Run",
         {200: ("The video.", VideoOutput), **BAD_REQUEST, **CLOSED, **BAD_BODY, **BUSY,
-         **UNAVAILABLE, **OUTCOMES, 404: ("The video's time is over.", response_models.NotFound)},
+         **UNAVAILABLE, **OUTCOMES, 404: ("The video's time is over.", models.NotFound)},
         headers=RUN_HEADERS, query=("fal_max_queue_length",), body=VideoInput,
     ),
     "run_stream": OperationDoc(
@@ -194,56 +202,56 @@ OPERATIONS: Mapping[str, OperationDoc] = {
     ),
     "initiate": OperationDoc(
         "Where to send a file", "Files",
-        {200: ("Two addresses.", response_models.UploadResponse), **BAD_REQUEST, **CLOSED,
+        {200: ("Two addresses.", models.UploadResponse), **BAD_REQUEST, **CLOSED,
          **BAD_BODY},
-        headers=("x-fal-object-lifecycle",), body=response_models.UploadRequest,
+        headers=("x-fal-object-lifecycle",), body=models.UploadRequest,
     ),
     "initiate_multipart": OperationDoc(
         "Where to send a big file, part by part", "Files",
-        {200: ("Two addresses.", response_models.UploadResponse), **BAD_REQUEST, **CLOSED,
+        {200: ("Two addresses.", models.UploadResponse), **BAD_REQUEST, **CLOSED,
          **BAD_BODY},
-        headers=("x-fal-object-lifecycle",), body=response_models.UploadRequest,
+        headers=("x-fal-object-lifecycle",), body=models.UploadRequest,
     ),
     "put": OperationDoc(
         "Send a file to its upload_url", "Files",
-        {200: ("Stored.", response_models.Stored), **FORBIDDEN, **STORING}, query=("token",),
+        {200: ("Stored.", models.Stored), **FORBIDDEN, **STORING}, query=("token",),
         body="application/octet-stream", keyed=False,
     ),
     "put_part": OperationDoc(
         "Send a part of a file", "Files",
-        {200: ("Stored.", response_models.PartStored), **BAD_REQUEST, **FORBIDDEN, **STORING},
+        {200: ("Stored.", models.PartStored), **BAD_REQUEST, **FORBIDDEN, **STORING},
         query=("token",), body="application/octet-stream", keyed=False,
     ),
     "complete": OperationDoc(
         "Put the parts of a file together", "Files",
-        {200: ("The file.", response_models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY,
+        {200: ("The file.", models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY,
          **STORING},
-        query=("token",), body=response_models.PartList, keyed=False,
+        query=("token",), body=models.PartList, keyed=False,
     ),
     "cdn_token": OperationDoc(
-        "A token for uploads", "Files", {200: ("The token.", response_models.CdnToken), **CLOSED},
+        "A token for uploads", "Files", {200: ("The token.", models.CdnToken), **CLOSED},
     ),
     "upload": OperationDoc(
         "Send a file, by a token or a key", "Files",
-        {200: ("Its address.", response_models.Uploaded), **BAD_REQUEST, **CLOSED, **STORING},
+        {200: ("Its address.", models.Uploaded), **BAD_REQUEST, **CLOSED, **STORING},
         headers=("x-fal-file-name", "x-fal-object-lifecycle"), body="application/octet-stream",
     ),
     "begin": OperationDoc(
         "Begin to send a big file, by a token or a key", "Files",
-        {200: ("Its address, and the id of the upload.", response_models.MultipartUpload),
+        {200: ("Its address, and the id of the upload.", models.MultipartUpload),
          **BAD_REQUEST, **CLOSED},
         headers=("x-fal-file-name", "x-fal-object-lifecycle"),
     ),
     "put_part_by_id": OperationDoc(
         "Send a part of a file", "Files",
-        {200: ("Stored.", response_models.PartStored), **BAD_REQUEST, **FORBIDDEN, **STORING},
+        {200: ("Stored.", models.PartStored), **BAD_REQUEST, **FORBIDDEN, **STORING},
         body="application/octet-stream", keyed=False,
     ),
     "complete_by_id": OperationDoc(
         "Put the parts of a file together", "Files",
-        {200: ("The file.", response_models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY,
+        {200: ("The file.", models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY,
          **STORING},
-        body=response_models.PartList, keyed=False,
+        body=models.PartList, keyed=False,
     ),
     "file": OperationDoc(
         "An uploaded file", "Files", {200: ("The file.", "*/*"), **NO_FILE}, keyed=False,
@@ -253,14 +261,14 @@ OPERATIONS: Mapping[str, OperationDoc] = {
     ),
     "stream_token": OperationDoc(
         "A token for a browser to stream with, in place of a key", "Access",
-        {201: ("The token.", JSON), **CLOSED, **BAD_BODY}, body=response_models.StreamTokenRequest,
+        {201: ("The token.", JSON), **CLOSED, **BAD_BODY}, body=models.StreamTokenRequest,
     ),
     "key_set": OperationDoc(
         "The public key that webhooks are signed with", "Access",
-        {200: ("A JSON Web Key Set.", response_models.KeySet)}, keyed=False,
+        {200: ("A JSON Web Key Set.", models.KeySet)}, keyed=False,
     ),
     "health": OperationDoc(
-        "How the server is", "Server", {200: ("Its state.", response_models.Health), **UNAVAILABLE},
+        "How the server is", "Server", {200: ("Its state.", models.Health), **UNAVAILABLE},
         keyed=False,
     ),
     "openapi": OperationDoc("This description", "Server", {200: ("OpenAPI.", JSON)}, keyed=False),
@@ -290,3 +298,54 @@ def finish_document(document: dict[str, Any]) -> dict[str, Any]:
         },
     }  # fmt: skip
     return document
+
+
+EndpointFunction = Callable[..., Awaitable[Response]]
+"""Called with the request and, by name, the path parameters that it declares."""
+
+
+class Operations:
+    """FastAPI describes them only. They read their requests themselves, and through FastAPI a poll,
+    of which there are many, would cost half as much again."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+        self._described: list[APIRoute] = []
+
+    def add(self, method: str, path: str, call: EndpointFunction, name: str, *others: str) -> None:
+        """The operation `name` at `path`, and without a description at `others`; each of them with
+        and without a slash at its end, since not every client follows a redirect."""
+        described = OPERATIONS[name].route(name)
+        self._described.append(
+            APIRoute(path, call, methods=[method], response_model=None, **described)
+        )
+        served = Endpoint(call, frozenset(signature(call).parameters) - {"request", "_"})
+        methods = {method} | ({"HEAD"} if method == "GET" and path.startswith("/cdn/") else set())
+        for spelling in (path, *others):
+            for address in (spelling, f"{spelling}/"):
+                route = Route(address, served)
+                route.methods = methods  # as they are; it would answer HEAD wherever it does GET
+                self.routes.append(route)
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """OpenAPI, less the address of the server."""
+        title = "Stable Video Diffusion"
+        return finish_document(
+            get_openapi(title=title, version=__version__, routes=self._described)
+        )
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """ASGI application of one operation. `path_params`: those that it takes."""
+
+    function: EndpointFunction
+    path_params: frozenset[str]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        params = scope["path_params"]
+        response = await self.function(
+            Request(scope, receive, send), **{name: params[name] for name in self.path_params}
+        )
+        await response(scope, receive, send)

@@ -6,7 +6,7 @@ from svd_core.errors import InvalidUrl, Unreachable
 from svd_core.jobs import Job, Undeliverable
 from svd_core.web.fal.dependencies import ApiContext
 from svd_core.web.fal.job_memo import JobMetadata
-from svd_core.web.fal.outcomes import outcome_response
+from svd_core.web.fal.job_status import outcome_response
 from svd_core.web.fal.responses import ApiResponse, as_json
 
 ANONYMOUS = "local-user"

@@ -12,8 +12,7 @@ from svd_core.jobs import Job, JobOptions, JobQueue
 from svd_core.media.image import open_photo
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-from svd_core.web.address_quota import AddressQuota
-from svd_core.web.client_address import client_address
+from svd_core.web.address_quota import AddressQuota, client_address
 from svd_core.web.page.job_memo import read_memo, to_memo
 from svd_core.web.page.session_id import SessionIds
 

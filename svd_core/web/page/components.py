@@ -2,6 +2,8 @@
 
 None of them fetches an address that a visitor sent in place of a file, as stock ones do; every
 input of the page is one of these.
+
+`UNQUEUED_EVENT` and `event_value` belong to the events of these components.
 """
 
 import base64
@@ -15,6 +17,18 @@ from gradio.data_classes import FileData, ImageData
 from gradio.processing_utils import save_bytes_to_cache
 
 from svd_core.media.image import MAX_BYTES
+
+UNQUEUED_EVENT: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
+"""For events that are the page's own business, and over at once."""
+
+
+def event_value(event: gr.EventData, name: str) -> Any:
+    """A value that a script sent along; None if it is not there, as in made-up requests."""
+    return getattr(event, name, None)
 
 
 async def files_only(self: Any, path: str | Path | None) -> str | None:

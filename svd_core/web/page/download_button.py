@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from svd_core.temp_folder import export_path, remove_copies
-from svd_core.web.page.page_events import UNQUEUED_EVENT
+from svd_core.web.page.components import UNQUEUED_EVENT
 from svd_core.web.page.scripts import script
 
 

@@ -8,11 +8,11 @@ import gradio as gr
 from gradio.events import Dependency
 
 from svd_core.media.image import open_photo
+from svd_core.web.page.components import UNQUEUED_EVENT
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import status_html
 from svd_core.web.page.i18n import client_text, texts_for
 from svd_core.web.page.job_watch import play_interpolated
-from svd_core.web.page.page_events import UNQUEUED_EVENT
 from svd_core.web.page.page_state import PageState
 
 

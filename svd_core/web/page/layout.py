@@ -12,7 +12,7 @@ from svd_core.web.page import formatting
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.batch import Batch, bind_batch
 from svd_core.web.page.code_panel import bind_code_panel, code_panel
-from svd_core.web.page.components import Checkbox, NumberField, Photo, VideoPlayer
+from svd_core.web.page.components import UNQUEUED_EVENT, Checkbox, NumberField, Photo, VideoPlayer
 from svd_core.web.page.controls import (
     advanced_controls,
     framing_controls,
@@ -20,7 +20,7 @@ from svd_core.web.page.controls import (
     number_field,
     playback_control,
 )
-from svd_core.web.page.drop_zone import drop_zone
+from svd_core.web.page.drop_zone import drop_zone, size_check
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import (
     Example,
@@ -35,10 +35,14 @@ from svd_core.web.page.gallery import Gallery
 from svd_core.web.page.gallery_actions import bind_gallery_actions
 from svd_core.web.page.generate_panel import bind_generate
 from svd_core.web.page.i18n import client_text, languages, texts_for
-from svd_core.web.page.import_settings import ImportPanel, bind_import
+from svd_core.web.page.import_settings import (
+    ImportPanel,
+    bind_import,
+    bind_settings_link,
+    link_message,
+)
 from svd_core.web.page.kiosk import Kiosk, bind_kiosk, kiosk_button
 from svd_core.web.page.motion_presets import bind_presets, bind_seed, preset_choice
-from svd_core.web.page.page_events import UNQUEUED_EVENT
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.placeholders import bind_placeholders
 from svd_core.web.page.player import Player, status_line
@@ -46,8 +50,6 @@ from svd_core.web.page.result_actions import action_row, bind_result_actions
 from svd_core.web.page.scripts import script
 from svd_core.web.page.seed_grid import bind_seed_grid
 from svd_core.web.page.session_id import session_state
-from svd_core.web.page.settings_link import bind_settings_link, link_message
-from svd_core.web.page.size_check import size_check
 
 REFRESH_S = 2.0
 """Between two looks at what runs, while that may change."""

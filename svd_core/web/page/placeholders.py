@@ -8,9 +8,9 @@ from gradio.events import Dependency
 from svd_core.checkpoints.speed_modes import at_speed
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES
+from svd_core.web.page.components import UNQUEUED_EVENT
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.i18n import texts_for
-from svd_core.web.page.page_events import UNQUEUED_EVENT
 from svd_core.web.page.page_state import PageState
 
 FIELDS = ("num_inference_steps", "num_frames", "min_guidance_scale", "max_guidance_scale")

@@ -12,11 +12,11 @@ from svd_core.media.image import to_png
 from svd_core.params import FACTORS, VideoRequest
 from svd_core.web.page import motion_presets
 from svd_core.web.page.backend import Backend, with_new_seed
+from svd_core.web.page.components import UNQUEUED_EVENT
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import error_html, refused_html, status_html
 from svd_core.web.page.i18n import client_text, texts_for
 from svd_core.web.page.job_watch import then_follow
-from svd_core.web.page.page_events import UNQUEUED_EVENT
 from svd_core.web.page.page_state import PageState
 
 MakeRequest = Callable[[Backend, Job], VideoRequest]

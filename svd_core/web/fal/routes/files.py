@@ -16,8 +16,7 @@ from svd_core.errors import UnknownJob
 from svd_core.web.fal.dependencies import ApiService
 from svd_core.web.fal.responses import ApiError, ApiResponse, request_error
 from svd_core.web.fal.submit import bad_request, lifetime, read_json, refused_body
-from svd_core.web.fal.upload_writer import UploadWriter
-from svd_core.web.fal.uploads import TYPES, UPLOAD_TIMEOUT_S
+from svd_core.web.fal.uploads import TYPES, UPLOAD_TIMEOUT_S, UploadWriter
 from svd_core.web.request_body import BodyError
 
 PIECE = 2**20

@@ -11,8 +11,13 @@ from svd_core.events import Progress
 from svd_core.jobs import Cancellation, Job
 from svd_core.web.fal.auth import owner_of
 from svd_core.web.fal.dependencies import ApiService
-from svd_core.web.fal.job_status import LogLine, job_urls, log_lines, status_payload
-from svd_core.web.fal.outcomes import outcome_response
+from svd_core.web.fal.job_status import (
+    LogLine,
+    job_urls,
+    log_lines,
+    outcome_response,
+    status_payload,
+)
 from svd_core.web.fal.responses import NOT_FOUND, ApiError, ApiResponse
 from svd_core.web.fal.sse import KEEPALIVE, KEEPALIVE_S, encode_event, event_stream, follow
 from svd_core.web.fal.submit import submit
