@@ -95,7 +95,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     sys.setswitchinterval(TURN_S)
-    os.umask(0o077)  # photos and videos are for nobody else on this machine
+    os.umask(0o077)  # other users of the machine must not read photos and videos
     settings = Settings.from_env()
     descriptors = raise_descriptor_limit()
     data, keep_bytes = settings.data_dir, settings.keep_gb * 1e9

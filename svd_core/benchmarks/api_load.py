@@ -126,8 +126,8 @@ OWN = {"id": "printf('%032x', n)", "number": "-n", "bytes": "0"}
 
 
 def copy_first_job(table: Path, count: int) -> None:
-    """Copy the first job of SQLite's `table`, which is over, `count` times. Whoever serves the
-    table may go on meanwhile."""
+    """Copy the first job of SQLite's `table`, which has ended, `count` times. A server may use the
+    table at the same time."""
     with closing(sqlite3.connect(table, timeout=30)) as connection, connection:
         names = [row[1] for row in connection.execute("PRAGMA table_info(svd_jobs)")]
         columns = ", ".join(OWN.get(name, name) for name in names)

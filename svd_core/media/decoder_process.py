@@ -137,8 +137,8 @@ class Decoder:
             if process.returncode == -getattr(signal, "SIGKILL", 9) and not late.is_set():
                 raise _busy_error() from error  # the system took its memory
             raise InvalidImage(TOO_LARGE) from error
-        except BaseException:
-            self.close()  # what is left in the pipe belongs to nobody
+        except BaseException:  # Ctrl-C too: the pipe may hold half of an answer
+            self.close()
             raise
         finally:
             timer.cancel()

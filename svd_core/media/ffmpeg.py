@@ -87,7 +87,7 @@ def _run_limited(command: list[str], data: bytes, memory: int) -> "CompletedProc
         except subprocess.TimeoutExpired:
             process.kill()
             out, said = process.communicate()
-        except BaseException:
+        except BaseException:  # Ctrl-C too, or ffmpeg would go on alone
             process.kill()
             raise
         return CompletedProcess(command, process.returncode, out, said)

@@ -158,7 +158,7 @@ def _run_contest(asked: argparse.Namespace, on_shot: OnTiming) -> int:
     image = _photo(checkpoint.sizes, params)
     prepare_stock(stock, chosen)
     taking_part, absent = make_variants(stock, chosen, asked.each, not asked.no_compile)
-    for compiled in (False, True):  # so that compiling, which takes minutes, costs nobody else
+    for compiled in (False, True):  # compiled variants last: compiling takes minutes
         rounds.play(
             [one for one in taking_part if one.compiled == compiled],
             lambda one: _time_variant(one, image, at(one.speed), chosen.device),

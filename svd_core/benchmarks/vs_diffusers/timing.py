@@ -41,7 +41,7 @@ class ClipTiming:
     peak_mb: float
 
     def figures(self) -> dict[str, float]:
-        """What is told of it in numbers."""
+        """Its figures, by name."""
         names = ("seconds", "cpu_s", "encode_s", "step_s", "decode_s", "peak_mb")
         return {name: getattr(self, name) for name in names}
 

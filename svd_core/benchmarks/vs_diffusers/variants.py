@@ -76,7 +76,7 @@ def make_variants(
     found = [Variant(STOCK, lambda: stock), Variant(OURS, ready(fast), our_decoding=True)]
     absent = []
     if compiled and not can_compile():
-        absent.append("Nobody takes part compiled: there is no C++ compiler (g++) here.")
+        absent.append("No variant is compiled: there is no C++ compiler (g++) here.")
     elif compiled:
         ours_compiled = f"{OURS}, compiled"
         found.append(Variant(COMPILED, stock_compiled, compiled=True))

@@ -1,4 +1,4 @@
-"""Gallery: the videos of this session, with their settings and actions.
+"""Gallery: the visitor's own videos, with their settings and actions.
 
 It is read from the job table, so it survives reloads and restarts."""
 
