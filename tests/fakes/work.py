@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,31 +94,25 @@ def premises(table: JobTable, folder: Path, limits: QueueLimits = DEFAULT_LIMITS
 @contextmanager
 def front_queue(folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> Iterator[TableQueue]:
     """The queue of a server without a worker, with table and photos in `folder`."""
-    with open_table(folder) as table:
-        queue = TableQueue(premises(table, folder, limits))
-        try:
-            yield queue
-        finally:
-            queue.close()
+    with open_table(folder) as table, closing(TableQueue(premises(table, folder, limits))) as queue:
+        yield queue
 
 
 @contextmanager
 def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[WorkerQueue]:
     """The queue of a server with a worker, with table and photos in `folder`."""
-    with open_table(folder) as table:
-        queue = WorkerQueue(work, premises(table, folder, QueueLimits(max_queue)))
-        try:
-            yield queue
-        finally:
-            queue.close()
+    with (
+        open_table(folder) as table,
+        closing(WorkerQueue(work, premises(table, folder, QueueLimits(max_queue)))) as queue,
+    ):
+        yield queue
 
 
 @contextmanager
 def inline_queue(folder: Path, work: InlineWork, max_queue: int = 1) -> Iterator[InlineQueue]:
     """The queue of a Space on ZeroGPU, with table and photos in `folder`."""
-    with open_table(folder) as table:
-        queue = InlineQueue(work, premises(table, folder, QueueLimits(max_queue)))
-        try:
-            yield queue
-        finally:
-            queue.close()
+    with (
+        open_table(folder) as table,
+        closing(InlineQueue(work, premises(table, folder, QueueLimits(max_queue)))) as queue,
+    ):
+        yield queue
