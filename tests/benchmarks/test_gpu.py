@@ -270,6 +270,24 @@ def test_sigterm_ends_the_process_that_is_supervised(tmp_path: Path) -> None:
     eventually(lambda: not pid.exists() or not pid.read_text() or not alive(pid))
 
 
+def test_sigterm_while_the_process_starts_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal arrives inside of `Popen`, whose caller has no process to end by then."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("svd_core.benchmarks.gpu.supervisor.subprocess.Popen", Interrupted)
+    with pytest.raises(SystemExit), ending_on_sigterm():
+        supervise(["sleep", "600"], 60.0, tmp_path / "log.txt", os.environ, tmp_path)
+    assert started[0].returncode == -signal.SIGKILL
+
+
 def alive(pid: Path) -> bool:
     """Whether the process of that number is more than a zombie."""
     status = Path(f"/proc/{pid.read_text().strip()}/status")

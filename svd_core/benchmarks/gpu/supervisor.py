@@ -50,23 +50,40 @@ def ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def holding_back_sigterm() -> Iterator[None]:
+    """Deliver a SIGTERM that arrives in the block at its end: `Popen` has no process to
+    return yet when a handler raises inside of it. For the main thread."""
+    arrived: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if arrived:
+        signal.raise_signal(signal.SIGTERM)
+
+
 def supervise(
     command: Sequence[str], limit_s: float, log: Path, environment: Mapping[str, str], folder: Path
 ) -> Ended:
     """Run `command` in `folder` for at most `limit_s`; its output is appended to `log`."""
     begun = time.monotonic()
+    process: subprocess.Popen[bytes] | None = None
+    code: int | None = None
     with log.open("ab") as file:
-        process = subprocess.Popen(  # noqa: S603  # this very program
-            command, cwd=folder, env=dict(environment), process_group=0,
-            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        code: int | None = None
         try:
+            with holding_back_sigterm():
+                process = subprocess.Popen(  # noqa: S603  # this very program
+                    command, cwd=folder, env=dict(environment), process_group=0,
+                    stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                )  # fmt: skip
             code = process.wait(timeout=limit_s)
         except subprocess.TimeoutExpired:
             pass
-        finally:  # after Ctrl-C too
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        finally:  # after SIGTERM and Ctrl-C too
+            if process is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
     return Ended(code, round(time.monotonic() - begun, 1), limit_s)
