@@ -161,6 +161,7 @@ def test_what_changes_between_clips_leaves_no_trace(
         assert levels(clip, on_cpu(groups, **change)) <= 2, name
 
 
+# Stage and least step: a decoder in slices reports only the steps at which one ends.
 STOPS = ((Stage.ENCODING, 0), (Stage.DENOISING, 1), (Stage.DENOISING, 2), (Stage.DECODING, 1))
 
 
@@ -174,7 +175,8 @@ def test_a_cancel_in_any_stage_leaves_the_engine_ready(
         for at in STOPS:
 
             def stop(event: Progress, at: tuple[Stage, int] = at) -> None:
-                if (event.stage, event.step) == at:
+                stage, step = at
+                if event.stage is stage and event.step >= step:
                     raise Cancelled
 
             with pytest.raises(Cancelled):
