@@ -1,6 +1,6 @@
 """Generated parts of the documents: `python -m tests.readme` rewrites them from the code.
 
-A part stands between `<!-- name -->` and `<!-- end name -->`.
+The markers of a part are `<!-- name -->` and `<!-- end name -->`.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,5 +1,7 @@
-"""Who may import whom. A module imports from rows above its own, or in its row without a circle; a
-library is imported only where its fence allows. Each complaint names the module and the line."""
+"""Import rules: modules import from rows above their own, or within their row without a cycle.
+
+A library is imported only where its fence allows. Each complaint names the module and the line.
+"""
 
 import ast
 import subprocess
@@ -26,8 +28,7 @@ ROWS = (
     ("training",),  # last, so that nothing of the app can import it
 )
 
-# Library: modules and packages that may import it. Whoever needs another one adds it here, and to
-# requirements.txt.
+# Library: modules and packages that may import it. A new one is added here and to requirements.txt.
 FENCES: Mapping[str, tuple[str, ...]] = {
     "numpy": ("types", "media", "extend", "engine", "benchmarks", "training"),
     "pydantic": ("settings", "web.fal"),
