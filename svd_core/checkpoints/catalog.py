@@ -72,8 +72,8 @@ class ModelCatalog:
         )
 
     def with_loaded(self, checkpoint: Checkpoint) -> "ModelCatalog":
-        """This catalog after `checkpoint` was loaded, with the values that its files set. If it is
-        the first one, nothing stands in for it any more."""
+        """The same, now that `checkpoint` is loaded and its files have told its dials. Nothing
+        stands in for the first one any more if it is that."""
         known = tuple(
             checkpoint if old.source == checkpoint.source else old for old in self.checkpoints
         )
