@@ -27,7 +27,7 @@ def temp_path(settings: Settings) -> Path:
     return path
 
 
-if __name__ == "__main__":  # what is set wrongly is told now, not after the imports that follow
+if __name__ == "__main__":  # wrong settings are reported before the slow imports
     try:
         ModelCatalog.from_setting((early := Settings.from_env()).model, cuda=False)
     except SvdError as error:
@@ -73,14 +73,14 @@ from svd_core.web.server import configure_gradio_queue, launch_options, max_foll
 from svd_core.web.zero_gpu import ahead_of_time, run_on_zero_gpu
 
 TURN_S = 0.0005
-"""Seconds after which the thread that works lets others have Python; with the usual 5 ms each step
-of an answer may wait that long."""
+"""Seconds after which the working thread yields the interpreter. With Python's default of 5 ms,
+each step of a response may wait that long."""
 
 SWEEP_S = 600.0
-"""Seconds between two looks at what is too old to be kept."""
+"""Seconds between two sweeps of expired jobs and uploads."""
 
 TEMP_SWEEP_S = 5.0
-"""The same for temporary files, which anybody may send without asking for a video."""
+"""The same for temporary files, which any visitor may send without requesting a video."""
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -182,7 +182,7 @@ def end_process(error: DeviceLost) -> None:
 
 
 def watch(job: Job) -> None:
-    """Watch a job to its end, aside: perhaps nobody else does, and then it would never begin."""
+    """Watch a job to its end in a thread. Without a watcher, it would never start."""
 
     def run() -> None:
         with suppress(SvdError):  # the server stops
@@ -192,7 +192,7 @@ def watch(job: Job) -> None:
 
 
 def keep_house(stop: threading.Event, every_s: float, *sweeps: Callable[[], object]) -> None:
-    """Remove what is too old, every so many seconds, until it is time to stop."""
+    """Run the sweeps every `every_s` seconds until `stop` is set."""
     while True:
         for sweep in sweeps:
             with suppress(SvdError, OSError):  # what fails now may succeed the next time
@@ -202,7 +202,7 @@ def keep_house(stop: threading.Event, every_s: float, *sweeps: Callable[[], obje
 
 
 def warm_up(engine: Engine, stop: threading.Event) -> None:
-    """Load the model before anybody asks for it; what goes wrong shows in `engine.status`."""
+    """Load the model before the first request. Errors show in `engine.status`."""
 
     def on_progress(_: Progress) -> None:
         if stop.is_set():

@@ -9,7 +9,7 @@ Libraries' exceptions are translated into these in the module that imports the l
     │   │   └── Unreachable      422  an address that gives nothing that can be used
     │   └── InvalidRecipe        422  a video carries no recipe, or one that does not fit
     ├── InvalidSettings          500  an SVD_ variable is wrong; stops the start
-    ├── ModelUnavailable         503  the checkpoint cannot be had now
+    ├── ModelUnavailable         503  the checkpoint is not available now
     │   ├── ModelGated           503  the licence is not accepted, or no token is set
     │   ├── ModelUnreachable     503  the hub is down, or the download broke off
     │   └── ModelBroken          503  a file is missing or damaged
@@ -25,7 +25,7 @@ Libraries' exceptions are translated into these in the module that imports the l
     ├── ServerBusy               503  no memory, descriptor or disk space for the moment
     ├── QueueUnavailable         503  the job table cannot be reached
     ├── UnknownJob               404  no job or result of that id
-    └── Cancelled                499  somebody asked for it
+    └── Cancelled                499  the user cancelled the job
 """
 
 import copyreg
@@ -48,7 +48,7 @@ class SvdError(Exception):
 
     status = 500
     passing = False
-    """Whether the same request is likely to succeed a little later, without anybody's doing."""
+    """Whether the same request is likely to succeed a little later, without any change."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

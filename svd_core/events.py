@@ -22,7 +22,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One sign of life.
+    """Progress report of a job.
 
     `step` of `total`: denoising steps done, bytes loaded, or 0 of 0 where nothing is counted; for
     QUEUED `step` is the number of jobs ahead. `elapsed_s`: seconds since work on the job began.
@@ -54,7 +54,7 @@ class Video:
     """A finished video on disk. `width`, `height` in pixels; `fps` is the playback rate, and
     `num_frames` counts what plays: in-between frames too.
 
-    `notes`: what was changed on the way (held fps, smaller memory plan), in sentences. `motion`:
+    `notes`: what was changed (clamped fps, smaller memory plan), in sentences. `motion`:
     see `motion_meter.Level`; empty where it was not measured. `peak_memory`: most bytes held while
     it was made, of the GPU if there is one, else of the process since its start; None where not
     known."""

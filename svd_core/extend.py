@@ -84,8 +84,8 @@ class PreviousVideo:
 def continuation_request(store: ResultStore, job_id: str, params: VideoParams) -> VideoRequest:
     """The request that makes the video of `job_id` longer by a clip with `params`.
 
-    The caller has to know that whoever asks may see that video. Raises `UnknownJob`,
-    `InvalidRecipe`, `InvalidRequest`.
+    The caller has to check that the user may see that video. Raises `UnknownJob`, `InvalidRecipe`,
+    `InvalidRequest`.
     """
     plain = replace(params, orientation="auto", fit="crop")  # the frame has the size it needs
     request = VideoRequest(b"", plain, continues=job_id)

@@ -172,7 +172,7 @@ class VideoParams:
         return cls.from_mapping(dict(found))
 
     def to_query(self) -> str:
-        """The settings as the query of a link, less those that are as usual; the seed is in it."""
+        """The settings as the query of a link, without the defaults. The seed is always in it."""
         values = self.to_mapping()
         return urlencode({name: v for name, v in values.items() if v != self.default(name)})
 

@@ -28,7 +28,8 @@ def _list_of(one: str) -> str:
 
 
 class Settings(BaseModel):
-    """Each field is an environment variable `SVD_<NAME>`; its description is the README's text."""
+    """Each field is an environment variable `SVD_<NAME>`; its description is in the table of
+    svd_core/README.md."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 

@@ -39,18 +39,20 @@ VIDEO, FRAMES = ".mp4", ".mkv"
 JOB_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 STALE_S = 3600.0
-"""A file that nobody knows and nobody has touched for so long belongs to nobody: whoever wrote it
-died before it said what for, which takes seconds."""
+"""Age in seconds at which a file without a job is deleted. The job is written seconds after the
+file, so the process must have died in between."""
 
 IN_FLIGHT_S = 60.0
-"""Those seconds, and some to spare."""
+"""Age in seconds below which a photo without a job is kept even when space is short, since its job
+may be about to be written."""
 
 
 @dataclass(frozen=True)
 class ResultStore:
-    """Videos in `folder`, which is made if it is missing, one for each job, and beside each its
-    frames without loss, unless they are not to be kept (`keep_frames`). Playback files, the same
-    video with other in-between frames, lie there too once they were asked for.
+    """Videos in `folder`, one for each job, with the lossless frames of each beside it.
+
+    The folder is created if it is missing. `keep_frames`: whether lossless frames are kept.
+    Playback files, the same videos with other in-between frames, are added on request.
 
     Raises `InvalidSettings` for a folder that cannot be written, `StorageFull` for a full disk.
     """
@@ -189,7 +191,7 @@ def _comment(video: Path) -> str:
 
 
 def _interpolation(comment: str) -> Interpolation:
-    """The interpolation of a video with that comment; "off" if it is no recipe."""
+    """The interpolation of a video with that comment; "off" if it is not a recipe."""
     try:
         return Recipe.from_json(comment).params.interpolation
     except InvalidRecipe:
@@ -202,7 +204,7 @@ def _missing_error() -> UnknownJob:
 
 @dataclass(frozen=True)
 class PhotoStore:
-    """Photos in `folder`, each under the SHA-256 of its bytes, so that none lies there twice.
+    """Photos in `folder`, each under the SHA-256 of its bytes, so that none is stored twice.
 
     Raises what `ResultStore` raises.
     """
@@ -315,7 +317,7 @@ def private_folder(path: Path) -> Path:
     Raises what `ResultStore` raises."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(OSError):  # somebody else's, or a disk without modes
+        with suppress(OSError):  # another user's folder, or a disk without modes
             path.chmod(0o700)
     except OSError as error:
         raise _folder_error(path, error) from error

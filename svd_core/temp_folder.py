@@ -1,7 +1,7 @@
 """Temporary files: one folder inside the data folder, limited by age and total size.
 
-Invariant: the folder alone is the record, so that what a killed process left is swept like the
-rest. Uploads to the page, exports and copies that Gradio makes lie in it.
+Invariant: the folder alone is the record, so that files of a killed process are swept like the
+rest. It contains uploads to the page, exports, and copies that Gradio makes.
 """
 
 import shutil

@@ -1,8 +1,9 @@
-"""What the README says about the code, drawn from the code: `python -m tests.readme` rewrites it.
+"""Generated parts of the documents: `python -m tests.readme` rewrites them from the code.
 
-A part stands between `<!-- name -->` and `<!-- end name -->`.
+The markers of a part are `<!-- name -->` and `<!-- end name -->`.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
@@ -13,34 +14,51 @@ from svd_core.web.snippets import snippets
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+ARCHITECTURE = ROOT / "svd_core" / "README.md"
+HTTP_API = ROOT / "svd_core" / "web" / "fal" / "README.md"
+
+Parts = Mapping[str, Callable[[], str]]
+"""Functions that return the Markdown of each part, by its name."""
 
 
-def parts() -> dict[str, str]:
-    """Markdown by part."""
+def documents() -> list[Path]:
+    """Every Markdown document of the project."""
+    return [
+        *sorted(ROOT.glob("*.md")),
+        *sorted((ROOT / "assets").rglob("*.md")),
+        *sorted((ROOT / "svd_core").rglob("*.md")),
+    ]
+
+
+def generated() -> Mapping[Path, Parts]:
+    """The generated parts of each document that has some."""
     return {
-        "picture": picture(),
-        "api": api(),
-        "checkpoints": checkpoints(),
-        "parameters": parameters(),
-        "settings": settings(),
+        README: {"picture": picture, "curl": curl, "checkpoints": checkpoints},
+        ARCHITECTURE: {"parameters": parameters, "settings": settings},
+        HTTP_API: {"api": api},
     }
 
 
 def picture() -> str:
-    """The page, as far as there are pictures of it."""
-    shots = {
-        "page.png": "The page with a finished video, its motion measured, and what to do next",
-        "page-forming.png": "A video as it forms: stage, step, time so far and time left",
-    }
-    there = {name: text for name, text in shots.items() if (ROOT / "assets" / name).is_file()}
-    return "\n\n".join(f"![{text}](assets/{name})" for name, text in there.items())
+    text = "The page with a finished video, its motion measured, and what to do next"
+    return f"![{text}](assets/page.png)"
+
+
+def curl() -> str:
+    """One API call, as the page shows it too."""
+    return fenced("bash", snippets({"motion_bucket_id": 80}).curl)
 
 
 def api() -> str:
-    """How a video is asked for from code, as the page and the docs say it too."""
-    found = snippets({"motion_bucket_id": 80})
-    code = (("bash", found.curl), ("js", found.javascript), ("python", found.python))
-    return "\n\n".join(f"```{kind}\n{text}```" for kind, text in code)
+    """The same API call in three languages."""
+    code = snippets({"motion_bucket_id": 80})
+    return "\n\n".join(
+        [fenced("bash", code.curl), fenced("js", code.javascript), fenced("python", code.python)]
+    )
+
+
+def fenced(language: str, code: str) -> str:
+    return f"```{language}\n{code}```"
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -56,9 +74,7 @@ def checkpoints() -> str:
 def _checkpoint(c: Checkpoint) -> tuple[str, ...]:
     sizes = ", ".join(f"{width}x{height}" for width, height in c.sizes)
     least, most = c.memory_gb
-    memory = (
-        "runs without" if c.name == DEMO_MODEL else f"{least:g} GB, {most:g} GB without offload"
-    )
+    memory = "not needed" if c.name == DEMO_MODEL else f"{least:g} GB, {most:g} GB without offload"
     place = f"[{c.source}]({c.licence_url})" if c.folder is None else "`assets/svd-nano`"
     licence = f"[{c.licence}]({c.licence_url})" + (", to be accepted first" if c.gated else "")
     return f"`{c.name}`", c.summary, f"{c.num_frames} frames, {sizes}", memory, licence, place
@@ -97,17 +113,23 @@ def settings() -> str:
     return table(("variable", "default", "what it sets"), rows)
 
 
-def rewritten(text: str) -> str:
+def rewritten(text: str, parts: Parts) -> str:
     """`text` with every part as the code has it. Raises `ValueError` for a part not in it."""
-    for name, content in parts().items():
+    for name, content in parts.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
-        before, found, rest = text.partition(begin)
+        before, begun, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
-        if not (found and closed):
-            raise ValueError(f"README.md has no part {name}")
-        text = f"{before}{begin}{content}\n{end}{after}"
+        if not (begun and closed):
+            raise ValueError(f"The document has no part {name}.")
+        text = f"{before}{begin}{content()}\n{end}{after}"
     return text
 
 
+def main() -> None:
+    for path, parts in generated().items():
+        text = path.read_text(encoding="utf-8")
+        path.write_text(rewritten(text, parts), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    README.write_text(rewritten(README.read_text(encoding="utf-8")), encoding="utf-8")
+    main()

@@ -259,7 +259,7 @@ def asked(url: str, body: dict[str, object] | None = None) -> dict[str, Any]:
 def test_killed_with_jobs_running_and_waiting_it_makes_them_after_the_restart(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
-    """By the API alone: each ends once, its video can be had, and its webhook arrives, signed."""
+    """By the API alone: each ends once, with a video to download and a signed webhook."""
     picture = base64.b64encode(photo(tmp_path / "photo.png").read_bytes()).decode()
     body = {"image_url": f"data:image/png;base64,{picture}"}
     settings |= {"SVD_ALLOW_PRIVATE_URLS": "1"}

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from svd_core.params import VideoParams, draw_seed
+from tests.readme import documents
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "svd_core").rglob("*.py"), ROOT / "app.py"])
 TEXTS = [
-    ROOT / "README.md",
+    *documents(),
     ROOT / "Makefile",
     *(ROOT / "tests").rglob("*.py"),
     *ROOT.glob(".ci/*"),

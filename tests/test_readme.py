@@ -1,8 +1,10 @@
-"""The README: its tables are those of the code, what it names exists, and its examples run."""
+"""Documents: generated parts are current, links and names exist, and every example runs."""
 
+import ast
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,109 +17,246 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.benchmarks import api_load, generate
-from svd_core.benchmarks.gpu.command import parser as gpu
-from svd_core.benchmarks.vs_diffusers import contest
+from svd_core.benchmarks.__main__ import BENCHMARKS
 from svd_core.cli.args import make_parser
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_frames
 from svd_core.settings import Settings
-from tests.readme import README, ROOT, rewritten
+from svd_core.web.snippets import BASE
+from tests.readme import (
+    ARCHITECTURE,
+    HTTP_API,
+    README,
+    ROOT,
+    documents,
+    generated,
+    rewritten,
+)
 
-TEXT = README.read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"^```(sh|python)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-MODEL = "svd-nano"
+PAGE = ROOT / "svd_core" / "web" / "README.md"
+DOCUMENTS = documents()
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def test_tables_are_those_of_the_code() -> None:
-    assert rewritten(TEXT) == TEXT, "run: python -m tests.readme"
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
-def test_a_table_that_is_not_the_codes_is_seen() -> None:
-    assert rewritten(TEXT.replace("1 to 255", "1 to 256")) == TEXT
+def all_text() -> str:
+    return "\n".join(map(read, DOCUMENTS))
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Code of `language` in a document."""
+    return [code for kind, code in BLOCK.findall(read(path)) if kind == language]
+
+
+def block(path: Path, language: str) -> str:
+    (code,) = blocks(path, language)
+    return code
+
+
+# -- generated parts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", generated(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_generated_parts_are_current(path: Path) -> None:
+    assert rewritten(read(path), generated()[path]) == read(path), "run: python -m tests.readme"
+
+
+def test_an_outdated_part_is_rewritten() -> None:
+    text, parts = read(ARCHITECTURE), generated()[ARCHITECTURE]
+    assert rewritten(text.replace("1 to 255", "1 to 256"), parts) == text
     with pytest.raises(ValueError, match="no part settings"):
-        rewritten(TEXT.replace("<!-- end settings -->", ""))
+        rewritten(text.replace("<!-- end settings -->", ""), parts)
 
 
-def test_the_map_shows_every_visible_name_of_the_top_level() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("no git checkout, so nothing says which files belong to the project")
-    tracked = {name.partition("/")[0] for name in listed.stdout.splitlines()}
-    table = TEXT[TEXT.index("| file | what it is for |") :]
-    named = set(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE))
-    assert named == {name for name in tracked if not name.startswith(".")}
+def test_the_readme_is_short() -> None:
+    text = read(README)
+    assert len(text.encode()) <= 12_000
+    assert len(text.splitlines()) <= 200
 
 
-def test_what_is_named_exists() -> None:
-    linked = re.findall(r"\]\((?!https?://)([^)#]+)", TEXT)
-    mentioned = re.findall(r"`((?:svd_core|tests|assets|\.ci)/[\w./-]+)`", TEXT)
-    assert [name for name in {*linked, *mentioned} if not (ROOT / name).exists()] == []
-    parsers = (make_parser(), api_load._parser(), contest.parser(), generate._parser(), gpu())
-    options = {name for one in parsers for action in one._actions for name in action.option_strings}
-    assert set(re.findall(r"(?<=[ `])--[a-z-]{2,}", TEXT)) <= options
+def test_the_readme_has_some_settings_with_their_defaults() -> None:
+    row = re.compile(r"^\| (`SVD_\w+`) \| (.*?) \|", re.MULTILINE)
+    short, full = row.findall(read(README)), row.findall(read(ARCHITECTURE))
+    assert len(full) == len(Settings.model_fields)
+    assert len(short) == 8
+    assert set(short) <= set(full)
+
+
+# -- links and names ------------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of the headings, as GitHub makes them."""
+    headings = HEADING.findall(BLOCK.sub("", text))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(path: Path, text: str) -> list[str]:
+    """Links of a document that lead to no file, or to no heading of it."""
+    broken = []
+    for link in LINK.findall(BLOCK.sub("", text)):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name
+        if target.exists() and (not anchor or anchor in anchors(read(target) if name else text)):
+            continue
+        broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(path: Path) -> None:
+    assert broken_links(path, read(path)) == []
+
+
+def test_a_broken_link_is_found() -> None:
+    links = ("LICENSE", "GONE.md", "CONTRIBUTING.md#words", "CONTRIBUTING.md#gone", "#jobs", "#no")
+    text = "# Jobs\n" + " ".join(f"[text]({link})" for link in links)
+    assert broken_links(README, text) == ["GONE.md", "CONTRIBUTING.md#gone", "#no"]
+
+
+def test_every_package_document_is_linked() -> None:
+    linked = {
+        (path.parent / link.partition("#")[0]).resolve()
+        for path in DOCUMENTS
+        for link in LINK.findall(read(path))
+    }
+    assert [path for path in DOCUMENTS if path != README and path not in linked] == []
+
+
+def test_the_tree_shows_what_exists() -> None:
+    lines = block(README, "text").splitlines()
+    assert len(lines) <= 12
+    names = [line.split()[0] for line in lines]
+    folder = ROOT / names[0]
+    shown = [ROOT / name if (ROOT / name).exists() else folder / name for name in names]
+    assert [path for path in shown if not path.exists()] == []
+    packages = {path.name for path in folder.iterdir() if (path / "__init__.py").exists()}
+    assert packages <= {name.rstrip("/") for name in names}
+
+
+def test_named_files_exist() -> None:
+    named = re.findall(r"`((?:svd_core|tests|assets|\.ci)/[\w./-]+)`", all_text())
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def options() -> set[str]:
+    """Options of the command line, the benchmarks and the training."""
+    known = {name for action in make_parser()._actions for name in action.option_strings}
+    for folder in ("benchmarks", "training"):
+        for path in (ROOT / "svd_core" / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(read(path))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".add_argument"):
+                    known |= {each.value for each in node.args if isinstance(each, ast.Constant)}
+    return known
+
+
+def test_named_options_settings_and_targets_exist() -> None:
+    text = all_text()
+    named = set(re.findall(r"(?<=[ `])--[a-z-]{2,}", text))
+    assert "--budget" in named
+    assert named <= options() | {"--help"}
     variables = {f"SVD_{name.upper()}" for name in Settings.model_fields}
-    assert set(re.findall(r"SVD_[A-Z_]+\b", TEXT)) - {"SVD_"} <= variables
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make ([a-z]+)\b", TEXT)) & {"run", "test", "lint", "bench"} <= targets
+    assert set(re.findall(r"SVD_[A-Z_]+\b", text)) - {"SVD_"} <= variables
+    targets = set(re.findall(r"^([a-z-]+):", read(ROOT / "Makefile"), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
+
+
+def test_named_commands_exist() -> None:
+    text = all_text()
+    for module in set(re.findall(r"python -m ((?:svd_core|tests)[\w.]*)", text)):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    named = set(re.findall(r"python -m svd_core\.benchmarks ([a-z]+)", text))
+    assert named == set(BENCHMARKS)
+
+
+# -- examples -------------------------------------------------------------------------------------
+
+EXECUTED = {
+    README: ["bash", "sh", "python"],
+    PAGE: ["python"],
+    HTTP_API: ["bash", "js", "python"],  # by tests/api/test_snippets.py
+}
+"""Examples by document. Commands in `console` blocks are only checked for existence."""
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_example_is_executed_by_a_test(path: Path) -> None:
+    languages = [kind for kind, _ in BLOCK.findall(read(path)) if kind not in ("console", "text")]
+    assert sorted(languages) == sorted(EXECUTED.get(path, []))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the reader stands: their photo is here, the program is on the path."""
+    """Working directory of the reader, with their photo."""
     folder = tmp_path_factory.mktemp("reader")
     across = np.tile(np.linspace(0, 255, 640, dtype=np.uint8), (360, 1))
     Image.fromarray(np.dstack([across, across[:, ::-1], across // 2])).save(folder / "photo.jpg")
     return folder
 
 
-def environ() -> dict[str, str]:
-    own = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": own, "PYTHONPATH": str(ROOT), "SVD_MODEL": MODEL}
+@pytest.fixture(scope="module")
+def environ(tiny_checkpoint: Path) -> dict[str, str]:
+    """The examples name no model, unless they need svd-nano; so a tiny one makes their videos."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {"PATH": path, "PYTHONPATH": str(ROOT), "SVD_MODEL": str(tiny_checkpoint)}
+    return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()} | (
+        variables
+    )
 
 
-def run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, env=environ(), capture_output=True, text=True)
+def run(command: list[str], folder: Path, environ: dict[str, str]) -> str:
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
-def test_shell_examples_run(folder: Path) -> None:
-    (code,) = [code for kind, code in SNIPPETS if kind == "sh"]
-    for line in code.splitlines():
-        assert run(shlex.split(line), folder)
+def test_shell_examples_run(folder: Path, environ: dict[str, str]) -> None:
+    for line in block(README, "sh").splitlines():
+        command = shlex.split(line)
+        if "--from-recipe" in command:  # which needs a name for a checkpoint outside the table
+            command += ["--model", environ["SVD_MODEL"]]
+        assert run(command, folder, environ)
     first, again = folder / "out.mp4", folder / "again.mp4"
     assert Recipe.read(first).params == Recipe.read(again).params
     assert np.array_equal(read_frames(first), read_frames(again))
 
 
 @pytest.mark.slow
-def test_the_python_example_runs(folder: Path) -> None:
-    (code,) = [code for kind, code in SNIPPETS if kind == "python" and "7860" not in code]
-    told = run([sys.executable, "-c", code], folder).splitlines()
-    assert any("DENOISING" in line for line in told)
-    path, num_frames, seconds = told[-1].split()
+def test_the_python_example_runs_with_svd_nano(folder: Path, environ: dict[str, str]) -> None:
+    lines = run([sys.executable, "-c", block(README, "python")], folder, environ).splitlines()
+    assert any("DENOISING" in line for line in lines)
+    path, num_frames, seconds = lines[-1].split()
     assert len(read_frames(folder / path)) == int(num_frames)
     assert 1 < float(seconds) < 5
+    assert Recipe.read(folder / path).model == "svd-nano"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app on a free port, as `make run` starts it."""
+def page(tmp_path_factory: pytest.TempPathFactory, environ: dict[str, str]) -> Iterator[str]:
+    """The app on a free port, as `make run` starts it; its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {
+    variables = {
         "GRADIO_SERVER_PORT": str(port),
         "SVD_DATA_DIR": str(tmp_path_factory.mktemp("data")),
         "GRADIO_ANALYTICS_ENABLED": "False",
     }
-    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environ() | own)
+    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environ | variables)
     try:
         url = f"http://127.0.0.1:{port}"
         for _ in range(600):
-            assert app.poll() is None, "app.py ended by itself"
+            assert app.poll() is None, "app.py ended early"
             try:
                 with urllib.request.urlopen(url, timeout=5):
                     break
@@ -130,11 +269,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_the_client_example_runs(folder: Path, page: str) -> None:
-    (code,) = [code for kind, code in SNIPPETS if kind == "python" and "gradio_client" in code]
-    code = code.replace("http://127.0.0.1:7860", page)
-    told = run([sys.executable, "-c", code], folder).splitlines()[-1]
-    path, seed, summary = told.split(maxsplit=2)
+def test_the_gradio_client_example_runs(folder: Path, page: str, environ: dict[str, str]) -> None:
+    code = block(PAGE, "python").replace("http://127.0.0.1:7860", page)
+    line = run([sys.executable, "-c", code], folder, environ).splitlines()[-1]
+    path, seed, summary = line.split(maxsplit=2)
     assert Recipe.read(Path(path)).params.seed == int(seed)
     assert Recipe.read(Path(path)).params.motion_bucket_id == 80
     assert summary
+
+
+@pytest.mark.slow
+def test_the_curl_example_runs(folder: Path, page: str, environ: dict[str, str]) -> None:
+    if not shutil.which("curl") or not shutil.which("bash"):
+        pytest.skip("no bash or curl")
+    code = block(README, "bash").replace(BASE, f"{page}/fal")
+    answer = run(["bash", "-c", code], folder, environ | {"FAL_KEY": "any"})
+    assert '"video"' in answer

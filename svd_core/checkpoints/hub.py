@@ -89,7 +89,7 @@ def fetch(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
         return _download(checkpoint, half, on_bytes)
     except RemoteEntryNotFoundError as error:
         raise ModelBroken(f"{checkpoint.source} lacks a file that it lists: {error}.") from error
-    # The Xet downloader raises RuntimeError, a server that is no hub makes ValueError (no JSON).
+    # The Xet downloader raises RuntimeError, a server that is not a hub ValueError (no JSON).
     except (_TRANSPORT, OSError, RuntimeError, ValueError) as error:
         kept = _cached(checkpoint, half)
         if kept is None:

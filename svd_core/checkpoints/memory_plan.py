@@ -1,6 +1,6 @@
 """Memory plan: offload mode and decode chunk size that fit the memory of the device.
 
-Somewhat long: the bytes that were counted and the plans made from them are to be read together.
+Somewhat long: the counted bytes and the plans made from them are best read together.
 """
 
 import math
@@ -15,7 +15,7 @@ GIB = 2**30
 
 # Activations of one UNet step of SVD-XT in half precision, counted over every live tensor with our
 # rewrites on: 5.95 GiB for 25 frames of 1024x576 with guidance (29.5 million pixels), 3.84 without,
-# 4.06 for 14 frames, 3.17 at 576x320. (Stock takes 9.27, 5.25, 5.88 and 3.95.) They lie on this
+# 4.06 for 14 frames, 3.17 at 576x320. (Stock takes 9.27, 5.25, 5.88 and 3.95.) They are on this
 # line; it grows with the width of the outer level.
 UNET_FIXED = 1.8 * GIB
 UNET_PER_PIXEL = 0.1393 * GIB / 1e6
@@ -23,7 +23,7 @@ UNET_CHANNELS = 320
 
 # Decoding in half precision at 128 channels, counted likewise. All frames of 1024x576 at once take
 # 1.125 GiB each as in stock; ours take an eighth less, which is left as a margin. In slices: what
-# lies there of the whole clip, and of each frame of a slice on top: 6.0 GiB for 25 frames one by
+# is held of the whole clip, and of each frame of a slice on top: 6.0 GiB for 25 frames one by
 # one, 8.1 by fours, where stock takes 28.1 for the same picture. Counted by
 # `python -m svd_core.benchmarks plans`.
 DECODE_PER_PIXEL = 1.125 * GIB / (1024 * 576)

@@ -1,6 +1,6 @@
 """Speed modes that a user chooses by name, and the acceleration that an operator configures.
 
-`exact` is the usual speed, two others change the picture. `fast` takes about half the steps with a
+`exact` is the default, two others change the picture. `fast` takes about half the steps with a
 solver of second order, and guides only in the middle, where it tells (arXiv 2404.07724). `turbo`
 takes four steps without guidance, with weights that were distilled for it, such as AnimateLCM-SVD
 (arXiv 2402.00769). What they do to the sampler is in `engine.optimizations.schedulers`.
@@ -60,11 +60,11 @@ class AccelerationConfig:
 
     @property
     def speeds(self) -> tuple[Speed, ...]:
-        """Those that can be had."""
+        """The available speed modes."""
         return tuple(each for each in get_args(Speed) if each != "turbo" or self.turbo)
 
     def check(self, speed: Speed) -> None:
-        """Raises `InvalidRequest` for a speed that cannot be had."""
+        """Raises `InvalidRequest` for a speed mode that is not available."""
         if speed not in self.speeds:
             raise InvalidRequest(
                 "speed",
@@ -100,7 +100,7 @@ def at_speed(checkpoint: Checkpoint, speed: Speed) -> Checkpoint:
 
 
 def reset_speed(params: VideoParams) -> VideoParams:
-    """`params` at the usual speed; another speed's steps and guidance were its own."""
+    """`params` at the default speed, without the steps and guidance of another speed mode."""
     return replace(
         params,
         speed="exact",

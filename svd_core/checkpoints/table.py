@@ -16,7 +16,7 @@ from svd_core.params import check_value as limited
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 DEMO_MODEL = "svd-nano"
-"""The embedded checkpoint: always at hand, so what the app falls back to."""
+"""The embedded checkpoint: always available, and the fallback of the app."""
 
 PIPELINE = "StableVideoDiffusionPipeline"
 FOLDER_SETTINGS = (
@@ -42,7 +42,7 @@ class Checkpoint:
 
     `revision`: branch, tag or commit on the hub; once loaded, the commit. Empty for a folder.
     `memory_gb`: GPU memory for its default video, (least with model offload, with all weights on
-    the GPU), estimated by `memory_plan.demand`; zeros where nobody worked it out.
+    the GPU), estimated by `memory_plan.estimate_memory`; zeros where unknown.
     `half_precision_on_cpu`: its videos are as good in bfloat16, which some CPUs work in faster.
     `single_precision_unet`: its UNet needs float32 everywhere.
     `cpu_core_s`: processor seconds of its default video, summed over the cores; 0: not known.

@@ -107,8 +107,8 @@ def _params(asked: argparse.Namespace, recipe: Recipe | None) -> VideoParams:
 
 
 def _model(asked: str | None, recipe: Recipe | None) -> str | None:
-    """What `SVD_MODEL` shall be; None: as it is. A recipe may come from anywhere, so it cannot
-    have a checkpoint fetched that nobody here chose."""
+    """Value for `SVD_MODEL`; None: unchanged. A recipe may come from anywhere, so it must not
+    cause a download of a checkpoint that the user did not choose."""
     if asked is not None or recipe is None:
         return asked
     if recipe.model in CHECKPOINTS:

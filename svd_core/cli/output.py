@@ -51,8 +51,8 @@ class OutputFolder:
             yield ResultStore(Path(path), keep_frames=False)
 
     def publish(self, made: Path, photo: Path) -> Path:
-        """Move `made` to its place, in one go, and return it. A name that was asked for replaces
-        what stood there; one taken from `photo` steps aside: photo.mp4, photo-2.mp4, ..."""
+        """Move `made` to its place, in one go, and return it. A requested name replaces an
+        existing file. A name taken from `photo` is made unique: photo.mp4, photo-2.mp4, ..."""
         path = self._reserve(photo.stem) if self.name is None else self.folder / self.name
         return made.replace(path)
 

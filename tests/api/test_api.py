@@ -87,7 +87,7 @@ def test_a_request_from_submit_to_video(server: FalServer, api: httpx.Client, ur
     assert answer.headers["x-fal-request-id"] == job
     body = answer.json()
     assert set(body) == {"video", "seed"}
-    video = httpx.get(body["video"]["url"])  # by whoever knows the address
+    video = httpx.get(body["video"]["url"])  # the address is enough, without a key
     assert body["video"] == {
         "url": f"{server.url}/cdn/videos/{body['video']['url'].split('/')[-2]}/{job}.mp4",
         "content_type": "video/mp4",
@@ -846,7 +846,7 @@ def test_the_proxy_asks_for_a_key_or_a_page_that_is_listed(tmp_path: Path, uri: 
             assert httpx.post(url, json=body, headers=aimed(target, **headers)).status_code == 401
         direct = httpx.post(f"{server.url}/run/{APP}", json=body, headers=listed)
         assert direct.status_code == 401
-        with client_of(server) as api:  # a page's jobs are nobody else's
+        with client_of(server) as api:  # jobs of the page belong to its visitor
             assert api.get("/proxy", headers=aimed(job)).status_code == 404
 
 
@@ -855,7 +855,7 @@ def test_the_header_counts_on_the_proxy_route_only(api: httpx.Client) -> None:
     assert answer.json()["status"] == "ok"
 
 
-# What is told about the server.
+# Information about the server.
 
 
 def test_health(api: httpx.Client) -> None:

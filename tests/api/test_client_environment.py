@@ -1,4 +1,4 @@
-"""The published Python client told of our server by its environment alone (recipes P1 and P3)."""
+"""The published Python client, configured by environment variables alone (recipes P1 and P3)."""
 
 import json
 import os

@@ -28,7 +28,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def collected() -> Iterator[None]:
-    """What the client leaves open is collected here, and not under somebody else's test."""
+    """Collect here what the client leaves open, so that no later test gets the warning."""
     yield
     gc.collect()
 

@@ -1,4 +1,4 @@
-"""The lines of code that page, docs and README show: they run as they stand."""
+"""Code snippets that the page, the docs and the documents show: they run unchanged."""
 
 import json
 import os
@@ -21,10 +21,10 @@ from tests.api.test_node_clients import node  # noqa: F401 - a fixture
 from tests.fakes.engines import photo
 from tests.fakes.fal_server import KEY, FalServer
 from tests.fakes.work import FakeWork
-from tests.readme import README
+from tests.readme import HTTP_API
 
-SHOWN = re.findall(r"<!-- api -->\n(.*?)<!-- end api -->", README.read_text(), re.DOTALL)[0]
-FROM_README = Snippets(*re.findall(r"^```\w+\n(.*?)^```$", SHOWN, re.MULTILINE | re.DOTALL))
+SHOWN = re.findall(r"<!-- api -->\n(.*?)<!-- end api -->", HTTP_API.read_text(), re.DOTALL)[0]
+FROM_DOCUMENT = Snippets(*re.findall(r"^```\w+\n(.*?)^```$", SHOWN, re.MULTILINE | re.DOTALL))
 
 PARAMS = VideoParams(
     seed=5, motion_bucket_id=90, noise_aug_strength=0.5, fps=12, playback_fps=24, num_frames=20,
@@ -53,9 +53,9 @@ def run(folder: Path, command: list[str], base: str, code: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(params=["README", "settings"])
+@pytest.fixture(params=["document", "settings"])
 def shown(request: pytest.FixtureRequest) -> Snippets:
-    return FROM_README if request.param == "README" else snippets(values_of(PARAMS))
+    return FROM_DOCUMENT if request.param == "document" else snippets(values_of(PARAMS))
 
 
 def check(server: FalServer, shown: Snippets, url: str, seed: int) -> None:
@@ -64,7 +64,7 @@ def check(server: FalServer, shown: Snippets, url: str, seed: int) -> None:
     assert isinstance(server.work, FakeWork)
     params = server.work.requests[-1].params
     assert params.seed == seed
-    if shown is FROM_README:
+    if shown is FROM_DOCUMENT:
         assert params == VideoParams(seed=seed, fps=25, motion_bucket_id=80)
     else:
         assert params == PARAMS
@@ -91,8 +91,8 @@ def test_javascript(node: Path, server: FalServer, folder: Path, shown: Snippets
     check(server, shown, url, int(seed))
 
 
-def test_the_readme_shows_what_the_module_says() -> None:
-    assert snippets({"motion_bucket_id": 80}) == FROM_README
+def test_the_document_shows_what_the_module_says() -> None:
+    assert snippets({"motion_bucket_id": 80}) == FROM_DOCUMENT
 
 
 SEEDS = st.integers(0, 2**32 - 1)

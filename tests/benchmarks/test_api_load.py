@@ -39,7 +39,7 @@ def test_one_in_twenty_may_be_slower() -> None:
 
 
 def test_what_is_compared_was_measured_in_the_same_round() -> None:
-    """The machine grows ever slower; so does everything, and that is nobody's doing."""
+    """A machine that becomes slower slows both sides, and is not a difference between them."""
     pace = (1.0, 2.0, 4.0)
     fresh = LoadRounds(
         [clip(10 * p) for p in pace], [clip(11 * p, 0.01 * p, 0.02 * p) for p in pace]
@@ -92,7 +92,7 @@ def test_the_last_line_is_json() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "svd_core.benchmarks", "api", "--still", *few],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"SVD_API_KEYS": "ann:secret"},  # of whoever calls, not of the servers
+        env=os.environ | {"SVD_API_KEYS": "ann:secret"},  # of the caller, not of the servers
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""The contest: everybody makes the same clip, and nobody's speed is told who computes otherwise."""
+"""The contest: all variants make the same clip, and a wrong UNet gets no speed in the table."""
 
 import json
 import math
@@ -152,7 +152,7 @@ def test_no_clip_is_begun_that_would_not_end_in_time() -> None:
 
 
 def test_nothing_is_built_for_who_has_not_had_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else whoever cannot be built, for lack of memory or a compiler, costs the whole contest."""
+    """Else a variant that cannot be built, for lack of memory or a compiler, ends the contest."""
     built = []
     monkeypatch.setattr(variants, "_ours", lambda *_, **more: built.append(more))
     monkeypatch.setattr(variants, "can_compile", lambda: True)

@@ -11,8 +11,8 @@ from tests.browser.visiting import PATIENCE_MS, SHOTS, small_film, visitor
 from tests.fakes.engines import RealWork, Served, examples, serve
 from tests.fakes.work import FakeWork
 
-# As root Chromium runs without its sandbox only; /dev/shm is small in containers. Nobody clicks
-# before a test looks at a video.
+# As root Chromium runs without its sandbox only; /dev/shm is small in containers. No test clicks
+# before it looks at a video.
 FLAGS = [
     "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
     "--autoplay-policy=no-user-gesture-required",

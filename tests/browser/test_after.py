@@ -39,7 +39,7 @@ def made(browser: Browser, real: Served, tmp_path: Path) -> Iterator[Page]:
 
 
 def saved(page: Page, folder: Path, kind: str) -> Path:
-    """The file that comes of the panel as it stands."""
+    """The file that the panel exports with its current settings."""
     with page.expect_download() as download:
         page.get_by_role("button", name="Save in this format").click()
     path = folder / download.value.suggested_filename

@@ -1,4 +1,4 @@
-"""Whatever is dropped on the page is answered by a sentence beside it, and the page goes on."""
+"""Any file dropped on the page gets an answer beside it, and the page keeps working."""
 
 import json
 import re
@@ -159,7 +159,7 @@ TURBO = {"speed": "turbo", "num_inference_steps": 4}
 
 
 def test_a_link_to_a_speed_that_is_not_to_be_had(browser: Browser, served: Served) -> None:
-    """It is said where the link is told and beside its dial, which stands as usual instead."""
+    """The page says so at the link and beside the control, which keeps its default."""
     with visitor(browser, f"{served.url}/?{urlencode(TURBO)}", home=served.url) as page:
         expect(page.locator("#link-said")).to_contain_text("doesn’t have, so “Exact” is selected")
         _expect_exact(page)

@@ -37,7 +37,7 @@ COVERED = """(ids) => ids.filter((id) => {
     const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
     return !(part.contains(top) || top.closest("#framing, #stage"));
 })"""
-"""Parts that lie in the window, but under something else."""
+"""Parts that are inside the window, but covered by something else."""
 
 SMALL = """(least) => [...document.querySelectorAll(
     "button, input, textarea, select, summary, a[href], .svd-segments label"

@@ -106,7 +106,7 @@ def test_being_watched_costs_a_video_next_to_nothing(browser: Browser, tmp_path:
 
 
 def _alone(served: Served, photo: bytes) -> tuple[float, float]:
-    """Seconds of processor and of clock for a video that nobody watches."""
+    """Seconds of processor and of clock for a video without watchers."""
     begun, worked = time.monotonic(), time.process_time()
     deque(served.queue.submit(VideoRequest(photo, VideoParams())).events(), maxlen=0)
     return time.process_time() - worked, time.monotonic() - begun

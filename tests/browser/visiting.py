@@ -27,8 +27,8 @@ SHOTS = Path(__file__).with_name("shots")
 
 @contextmanager
 def visitor(browser: Browser, url: str, home: str = "", **options: Any) -> Iterator[Page]:
-    """A tab of somebody who has not been here before. No request may leave the page's own origin,
-    and nothing may go wrong in the console."""
+    """A tab of a new visitor. No request may leave the page's own origin, and the console must stay
+    without errors."""
     context = browser.new_context(**{"viewport": DESKTOP} | options)
     context.set_default_timeout(PATIENCE_MS)
     asked: list[str] = []
@@ -75,7 +75,7 @@ def colourful(folder: Path, size: tuple[int, int] = (320, 180)) -> Path:
 
 def hover(page: Page, point: tuple[float, float], *paths: Path) -> None:
     """Files out of the system, held over the page."""
-    # What comes to lie under them is told that they came, and only then that they are there.
+    # Elements under the pointer get "enter" first, and "over" afterwards.
     _drag(page, point, paths, "dragEnter", "dragOver", "dragOver")
 
 

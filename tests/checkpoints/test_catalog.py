@@ -173,7 +173,7 @@ def test_loading_another_reports_as_loading_always_does(engine: SvdEngine) -> No
 def test_the_one_before_is_out_of_memory_while_the_next_comes(
     engine: SvdEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where somebody still holds on to it, as the trace of an error does."""
+    """Also if something still refers to it, as the traceback of an error does."""
     make(engine)
     pipeline = pipeline_of(engine)
     weights = [weakref.ref(p) for p in pipeline.unet.parameters()]
@@ -302,7 +302,7 @@ def png() -> bytes:
     return file.getvalue()
 
 
-# --- when the other one cannot be had
+# --- when the other one is not available
 
 
 def test_what_cannot_be_had_leaves_the_one_in_memory(

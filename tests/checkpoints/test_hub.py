@@ -1,4 +1,4 @@
-"""The way from the hub to a folder: only what is needed, taken up again, and told in words."""
+"""Download from the hub: only the needed files, resumed after a break, with clear errors."""
 
 import logging
 import os

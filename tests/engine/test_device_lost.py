@@ -1,4 +1,4 @@
-"""A GPU that stops working while a model is placed or a video made: told, and told apart."""
+"""Lost device: a GPU that fails while a model is placed or a video made has its own error."""
 
 from pathlib import Path
 from typing import Any

@@ -133,7 +133,7 @@ def test_playback_fps_does_not_reach_the_model(shared: SvdEngine) -> None:
 
 @pytest.mark.parametrize("strength", [0.0, 0.02, 0.5])
 def test_noise_reaches_the_model(shared: SvdEngine, asked: dict[str, Any], strength: float) -> None:
-    """Defect 2: 0.1 for everybody, whatever the setting says."""
+    """Defect 2: 0.1 for all videos, regardless of the setting."""
     make(shared, noise_aug_strength=strength)
     assert asked["noise_aug_strength"] == strength
 
@@ -175,7 +175,7 @@ def test_the_model_is_asked_for_its_own_number_of_frames(
 
 
 def test_more_frames_than_trained_are_told(shared: SvdEngine, asked: dict[str, Any]) -> None:
-    """Defect 14, when somebody wants it so. Defect 15: a longer video pasted from several runs."""
+    """Defect 14, when the user wants it so. Defect 15: a longer video pasted from several runs."""
     clip = make(shared, num_frames=NUM_FRAMES + 1)
     assert len(clip.frames) == NUM_FRAMES + 1 == asked["num_frames"]
     assert f"trained on {NUM_FRAMES} frames" in clip.notes[0]
@@ -269,7 +269,7 @@ def test_nothing_is_printed_or_warned(shared: SvdEngine, capfd: pytest.CaptureFi
     assert capfd.readouterr() == ("", "")
 
 
-# --- signs of life
+# --- progress
 
 
 def test_events_tell_the_whole_story(shared: SvdEngine) -> None:

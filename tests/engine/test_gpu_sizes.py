@@ -1,4 +1,4 @@
-"""Every memory plan on pretended GPUs of six sizes: same frames, whatever happens in between."""
+"""Every memory plan on simulated GPUs of six sizes: same frames, also after faults in between."""
 
 import shutil
 from collections.abc import Callable
@@ -83,7 +83,7 @@ Reference = Callable[..., GenerationResult]
 
 @pytest.fixture(scope="module")
 def on_cpu(tiny_checkpoint: Path, turbo: Path, one_thread: None) -> Reference:
-    """The CPU's clip of `params`; `apart`: frames decoded in groups of so many."""
+    """The CPU's clip of `params`; `apart`: frames per separately decoded group."""
     engine = SvdEngine(str(tiny_checkpoint), acceleration=AccelerationConfig(turbo=turbo))
     make(engine)
     assert engine._loaded is not None

@@ -15,7 +15,7 @@ SCALING = 0.2
 
 
 class Codec:
-    """Linear latents of pictures, of so many channels."""
+    """Linear latents of pictures, with `channels` channels."""
 
     def __init__(self, channels: int) -> None:
         self.mix = np.random.default_rng(channels).normal(size=(3, channels)) / 80
@@ -41,7 +41,7 @@ def photo_of(picture: np.ndarray) -> Image.Image:
 
 
 class Scheduler:
-    """Predicts what it is told to, whatever it is given."""
+    """Predicts `predicted` for every input."""
 
     def __init__(self, predicted: torch.Tensor) -> None:
         self.predicted = predicted

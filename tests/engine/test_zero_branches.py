@@ -81,11 +81,11 @@ def test_units_inputs_and_outputs_without_weights_are_left_out(bias: bool) -> No
     layer = FeedForward(24, mult=4, activation_fn="geglu", bias=bias)
     into, out_of = layer.net[0].proj, layer.net[2]
     with torch.no_grad():
-        out_of.weight[:, :40] = 0  # units nobody hears
+        out_of.weight[:, :40] = 0  # units without an output
         into.weight[50:60] = 0  # values that are nothing
         into.weight[96 + 60 : 96 + 70] = 0  # gates that stay shut
-        into.weight[:, 3:9] = 0  # inputs nobody reads
-        out_of.weight[5:8] = 0  # outputs nobody writes
+        into.weight[:, 3:9] = 0  # inputs that no unit reads
+        out_of.weight[5:8] = 0  # outputs that no unit writes
         if bias:
             into.bias[50:60] = 0
             into.bias[96 + 60 : 96 + 70] = 0

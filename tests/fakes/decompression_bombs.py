@@ -51,7 +51,7 @@ def gif() -> bytes:
 
 
 def jpeg_of_scans(scans: int = 5000, side: int = 512) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """A progressive JPEG whose last scan is repeated."""
     file = io.BytesIO()
     Image.new("L", (side, side), 99).save(file, "JPEG", progressive=True)
     whole = file.getvalue()

@@ -54,7 +54,7 @@ SQUARE = replace(
     num_frames=5,
     summary="Squares only",
 )
-"""Another checkpoint than `READY`'s, to choose on the page."""
+"""A second checkpoint beside that of `READY`, to choose on the page."""
 
 
 @dataclass

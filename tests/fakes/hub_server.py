@@ -17,7 +17,7 @@ GATED = "stabilityai/stable-video-diffusion-img2vid-xt-1-1"
 TOKEN = "hf_of_somebody_who_accepted"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 EXTRA = {".gitattributes": b"*", "README.md": b"# card", "svd_xt.safetensors": b"all in one"}
-"""What published repositories hold beside the parts, and nobody needs."""
+"""Files of published repositories that no pipeline needs."""
 
 
 class FakeHub:
@@ -47,7 +47,7 @@ class FakeHub:
         self.stop()
 
     def stop(self) -> None:
-        """From here on nobody listens."""
+        """Close the port; connections are refused from now on."""
         self._server.shutdown()
         self._server.server_close()
         for connection in self.connections:

@@ -1,4 +1,4 @@
-"""Submitting jobs and waiting for what becomes of them, as tests of the queue do."""
+"""Submitting jobs and waiting for their outcome, as tests of the queue do."""
 
 import time
 from collections.abc import Callable

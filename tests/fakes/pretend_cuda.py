@@ -1,6 +1,6 @@
 """A GPU where there is none: its tensors are computed by the CPU, but otherwise as good as CUDA's.
 
-They say that they lie on `cuda:0`, do not mix with those of the CPU, have to be brought there and
+They report the device `cuda:0`, do not mix with those of the CPU, have to be brought there and
 back, and can be offloaded from there. What torch does in C++ alone, such as streams and the choice
 of kernels, is not pretended.
 """

@@ -2,7 +2,7 @@
 
 It works on the job table in a folder, where it writes down each job it begins and each address it
 asks for a photo, which stays silent until there is a file of the address's last part. Webhooks are
-told by POST, or written down in a file. The photo's bytes say what the work is: `hold` stays in a
+sent by POST, or written down in a file. The photo's bytes say what the work is: `hold` stays in a
 step until there is a file `go`, `encode` takes a while to write its video, `bad` fails, `die` ends
 the process.
 """
@@ -65,7 +65,7 @@ def main(folder: Path, told: Connection) -> None:
         if request.image == b"bad":
             raise InvalidImage("The photo is broken; please send another one.")
         if request.image == b"die":
-            ready.wait()  # whoever started it is told so first
+            ready.wait()  # so that the parent process knows before
             os.kill(os.getpid(), signal.SIGKILL)
         on_progress(Progress(stage=Stage.WRITING))
         frames = np.tile(moving(), (100 if request.image == b"encode" else 1, 1, 1, 1))

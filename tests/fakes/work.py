@@ -87,7 +87,7 @@ def open_table(folder: Path) -> Iterator[JobTable]:
 
 
 def premises(table: JobTable, folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> QueueContext:
-    """Those of a server whose photos lie in `folder`, and that fetches none."""
+    """Context of a server with photos in `folder`, which downloads none."""
     return QueueContext(table, PhotoStore(folder / "photos"), limits)
 
 

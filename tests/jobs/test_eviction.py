@@ -1,4 +1,4 @@
-"""Where there is too much, whoever holds the most loses their own oldest first."""
+"""Eviction: the owner who holds the most loses their oldest items first."""
 
 from collections import defaultdict
 
@@ -45,6 +45,6 @@ def test_no_more_goes_than_has_to_and_nobody_who_holds_less(
         assert not gone
     others = max((sums[owner] for owner in sums if owner != there[0].owner), default=0)
     for each in there:
-        if each.name in gone:  # its owner held at least as much as anybody who held on
+        if each.name in gone:  # its owner held at least as much as any owner who kept all
             own = [e.size for e in there if e.name in gone and e.owner == each.owner]
             assert sums[each.owner] + sum(own) >= others

@@ -176,7 +176,7 @@ def test_killed_before_a_webhook_is_sent(front: TableQueue, tmp_path: Path) -> N
     with receiver() as (url, heard, answers):
         answers.set()
         job = submit(front, b"", webhook=url)
-        job.cancel()  # ends here, where nobody sends anything
+        job.cancel()  # ends here, where no outbox runs
         assert heard == []
         with server(tmp_path):
             eventually(lambda: heard)
@@ -250,7 +250,7 @@ def test_the_table_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_a_new_table_that_another_server_makes_ready_is_waited_for(tmp_path: Path) -> None:
-    """SQLite refuses at once to change the mode of a file that somebody is about to write to."""
+    """SQLite refuses at once to change the mode of a file that another process will write to."""
     other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     leaving = threading.Timer(0.5, other.close)

@@ -129,7 +129,7 @@ def test_memory_is_flat_over_a_thousand_jobs(
         request = VideoRequest(b"photo", VideoParams(seed=1))
 
         def run(count: int) -> int:
-            """So many jobs, watched to their end; then the number of objects there are."""
+            """Number of objects after `count` jobs were watched to their end."""
             for _ in range(count // 50):
                 for job in [queue.submit(request) for _ in range(50)]:
                     assert [*job.events()][-1] == job.last

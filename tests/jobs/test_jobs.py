@@ -1,4 +1,4 @@
-"""Queues: every job ends by exactly one ending, whatever is submitted, cancelled or closed when."""
+"""Queues: every job has exactly one terminal event, in any order of submit, cancel and close."""
 
 import gc
 import os
@@ -236,7 +236,7 @@ def test_the_work_gives_way_to_those_who_ask_about_it(tmp_path: Path) -> None:
 
 
 def test_a_long_job_keeps_a_short_record(tmp_path: Path) -> None:
-    """Bytes loaded and repeated signs of life are forgotten; each step is a line of the log."""
+    """Loaded bytes and repeated progress are dropped; each step is a line of the log."""
 
     def talking(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         for count in range(200):
@@ -340,7 +340,7 @@ def test_close_does_not_wait_for_ever_for_work_that_never_looks_up(tmp_path: Pat
         eventually(lambda: "svd-worker" not in [t.name for t in threading.enumerate()])
         row = table.get(job.id)
         assert row is not None
-        assert (row.state, row.attempt) == (State.WAITING, 0)  # made as soon as somebody can
+        assert (row.state, row.attempt) == (State.WAITING, 0)  # made as soon as a worker is free
 
 
 def test_the_photo_is_not_kept_in_memory(tmp_path: Path) -> None:

@@ -518,7 +518,7 @@ class TestManyServers:
         for queue in (here, there):
             eventually(lambda queue=queue: queue.length() == 3)
             assert [queue.position(job.id) for job in jobs] == [0, 1, 2, 3]
-        eventually(reached(there.get(jobs[0].id)))  # whoever watches there sees the steps, too
+        eventually(reached(there.get(jobs[0].id)))  # watchers there see the steps, too
         work.go.set()
         for job in jobs:
             assert isinstance(ending(there.get(job.id)), Succeeded)
@@ -799,7 +799,7 @@ class TestStarting:
         def start() -> None:
             try:
                 servers.table()
-            except BaseException as error:  # noqa: BLE001 - told below
+            except BaseException as error:  # noqa: BLE001 - reported below
                 failed.append(error)
 
         threads = [threading.Thread(target=start) for _ in range(8)]

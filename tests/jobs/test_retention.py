@@ -236,7 +236,7 @@ class TestWhatAnOwnerKeeps:
 
 
 class TestRooms:
-    """What one owner does costs nobody else a result."""
+    """What one owner does costs no other owner a result."""
 
     def test_photos_and_results_have_rooms_of_their_own(
         self, retention: Retention, queue: TableQueue
@@ -260,7 +260,7 @@ class TestRooms:
     def test_jobs_that_came_to_nothing_keep_no_photo(
         self, retention: Retention, queue: TableQueue, keep_photo: bool
     ) -> None:
-        """One upload, submitted and stopped a hundred times, took everybody's videos away."""
+        """One upload, submitted and stopped a hundred times, took the videos of all owners away."""
         victim = made(retention, queue, age_s=9, size=9_000, owner="ann")
         for _ in range(100):
             options = JobOptions(owner="eve", keep_photo=keep_photo)

@@ -33,7 +33,7 @@ def fault(number: int) -> OSError:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousandth of the usual delays."""
+    """A thousandth of the real delays."""
     usual = Backoff.delay_s
 
     def delay_s(self: Backoff, job_id: str, end: Failed) -> float | None:

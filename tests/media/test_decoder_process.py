@@ -1,4 +1,4 @@
-"""Whatever strangers send, decoding takes bounded memory and time, one picture at a time."""
+"""Decoding of untrusted files takes bounded memory and time, one picture at a time."""
 
 import subprocess
 import sys

@@ -139,7 +139,7 @@ def test_the_heic_package_is_loaded_only_when_needed() -> None:
 
 
 def stored_as(orientation: int, upright: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What a camera stores with this EXIF value: where its row 0 and column 0 lie in the scene."""
+    """What a camera stores with this EXIF value: where its row 0 and column 0 are in the scene."""
     return {
         1: upright,  # top, left
         2: upright[:, ::-1],  # top, right

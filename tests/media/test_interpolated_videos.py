@@ -1,4 +1,4 @@
-"""A video made with in-between frames: what the file holds, what is kept, and how it goes on."""
+"""A video made with in-between frames: what the file holds, what is kept, and its continuation."""
 
 import json
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def test_the_recipe_makes_the_same_file_again(store: ResultStore) -> None:
 @pytest.mark.parametrize("lossless", [True, False])
 def test_a_video_goes_on_from_its_own_frames(store: ResultStore, lossless: bool) -> None:
     """Not from in-between ones, also where only the mp4 is left; each clip counts as it was made,
-    whatever the next one asks for."""
+    regardless of what the next one asks for."""
     made(store)
     if not lossless:
         store.frames_path("first").unlink()

@@ -216,7 +216,7 @@ FITTING = [
 @pytest.mark.parametrize("name", [f.name for f in fields(Recipe)])
 @pytest.mark.parametrize("value", [None, 7, "x", [], {}, [[]], {"a": None}, float("nan")])
 def test_each_field_is_checked(name: str, value: object) -> None:
-    """Names stay names, whatever they say; everything of another kind is refused."""
+    """Any text is a valid name; values of another type are refused."""
     found = json.loads(RECIPE.to_json())
     fitting = (name, value) in FITTING
     found[name] = value
@@ -357,7 +357,7 @@ def test_an_export_carries_the_recipe_too(tmp_path: Path, format: Format) -> Non
 
 @pytest.mark.parametrize("name", [f.name for f in fields(VideoParams) if f.name != "model"])
 def test_no_setting_may_be_lost_or_wrong(name: str) -> None:
-    """A lost seed would otherwise be drawn anew, and the video be another one."""
+    """A lost seed would otherwise be drawn again, and give another video."""
     found = json.loads(RECIPE.to_json())
     found["params"][name] = "swift"
     with pytest.raises(InvalidRecipe, match=f"{name} must be"):

@@ -207,7 +207,7 @@ def test_another_machine_writes_the_same_frames(tmp_path: Path, fake_ffmpeg: Fak
 
 FULL = [
     'ulimit -f 8; exec "$real" "$@"',  # a real limit: the kernel stops the write
-    'trap "" XFSZ; ulimit -f 8; exec "$real" "$@"',  # the same, told as an error
+    'trap "" XFSZ; ulimit -f 8; exec "$real" "$@"',  # the same, reported as an error
     "echo half > \"$last\"; echo 'av_interleaved: No space left on device' >&2; exit 228",
     "cat > /dev/full",
 ]

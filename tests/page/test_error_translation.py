@@ -97,7 +97,7 @@ def text_of(node: ast.AST) -> str | None:
 
 
 def clauses(node: ast.AST) -> Iterator[str]:
-    """What other errors say that are told within an error of ours."""
+    """Messages of other errors that are quoted in an error of ours."""
     for each in ast.walk(node):
         match each:
             case ast.Call(ast.Name("ValueError" | "TypeError"), [message]):

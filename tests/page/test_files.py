@@ -51,7 +51,7 @@ def submitted(served: Served, card: str, data: bytes) -> Any:
 
 
 def test_a_stranger_stops_nobodys_job(served: Served, data: bytes) -> None:
-    """Who knows the session of somebody else has the ids of their jobs, and not who they are."""
+    """The session of another visitor gives the ids of their jobs, but not their identity."""
     card, stranger = served.visitors.ensure_id(None), served.visitors.ensure_id(None)
     stop = event(served, "on_stop").fn
     with served.work.held():
@@ -122,7 +122,7 @@ def test_deleting_a_video_deletes_every_copy(served: Served, temp: Path, data: b
 
 
 def test_events_without_their_data_are_answered(served: Served) -> None:
-    """They are made up. Each cost two kilobytes of log, as an unforeseen error."""
+    """They are made up. Each cost two kilobytes of log, as an unexpected error."""
     target = next(iter(served.page.blocks.values()))
     empty, request = gr.EventData(target, {}), gr.Request(headers={})
     for name in ("on_chosen", "on_picked"):

@@ -68,7 +68,7 @@ def test_a_sentence_with_places_cannot_be_left_to_the_browser() -> None:
 
 
 def test_no_sentence_is_left_over_and_none_is_missing() -> None:
-    """Keys stand in the code as they are, or are put together from the names they belong to."""
+    """The code contains the keys literally, or builds them from the names they belong to."""
     code = "\n".join(path.read_text(encoding="utf-8") for path in PAGE.glob("*.py"))
     named = set(re.findall(r"""(?:say|fixed)\(\s*"(\w+)\"""", code))
     known = set(languages()[DEFAULT_LANGUAGE].sentences)

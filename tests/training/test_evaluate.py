@@ -188,7 +188,7 @@ def test_what_is_no_moving_photo_misses_what_shows_it(film: Film, some: set[str]
     [(0.5, -0.2, 0), (-1.0, 0.5, 0), (0, 2.0, 0), (5.0, -2.5, 0), (0, 0, 0.02), (1.0, 1.0, -0.01)],
 )
 def test_a_known_flow_is_measured_within_a_tenth(right: float, down: float, zoom: float) -> None:
-    """The camera goes by so many pixels, so the picture goes the other way."""
+    """The camera moves by that many pixels, so the picture moves the other way."""
     camera = SyntheticCamera(right / SIZE[0], down / SIZE[1], zoom)
     before, after = true_clip(picture(5), camera, SIZE, VideoParams(seed=0), 2)
     y, x = np.mgrid[: SIZE[1], : SIZE[0]].astype(float)

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def test_a_video_that_cannot_be_written_leaves_no_frames(
     def full(*_: object, **__: object) -> None:
         raise StorageFull("full")
 
-    monkeypatch.setattr("svd_core.generate.write_mp4", full)
+    # The path "svd_core.generate.write_mp4" would look for it at the function of that name.
+    monkeypatch.setattr(import_module("svd_core.generate"), "write_mp4", full)
     with pytest.raises(StorageFull):
         generate(VideoRequest(photo(), VideoParams()), PanEngine(), store, "job", silent)
     assert list(store.folder.iterdir()) == []

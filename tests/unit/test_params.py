@@ -1,4 +1,4 @@
-"""Every setting is checked at one place, whoever sends it and in whatever form."""
+"""Parameters: every value is checked in one place, for every sender and every form."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Temporary files go by age and by sum, whoever left them, and with what they are copies of."""
+"""Temporary files are deleted by age and total size, and with the files they are copies of."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def test_the_folder_is_its_owners_alone(temp: TempFolder) -> None:
 
 
 def test_old_files_go_with_their_folders(temp: TempFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They were left by a server that was killed: nobody but the folder knows of them."""
+    """They were left by a server that was killed: only the folder knows of them."""
     old = [written(temp, name) for name in ("a/photo.jpg", "made/b/videos.zip", "tmp1234")]
     later(monkeypatch, 23 * HOUR)
     assert temp.sweep() == []

@@ -1,4 +1,4 @@
-"""Connections: what is idle or slow ends, and thousands of them keep nobody out."""
+"""Connections: idle and slow ones end, and thousands of them keep no new client out."""
 
 import resource
 import socket
@@ -74,7 +74,7 @@ def ended(client: socket.socket) -> bool:
 
 
 def drip(client: socket.socket, piece: bytes, every_s: float = 0.0) -> None:
-    """Send `piece` again and again. Raises `OSError` once the server has ended the connection."""
+    """Send `piece` repeatedly. Raises `OSError` once the server has ended the connection."""
     begun = time.monotonic()
     while time.monotonic() - begun < SECONDS:
         client.sendall(piece)

@@ -356,7 +356,7 @@ def test_an_upload_that_stalls_ends() -> None:
 
 
 def test_what_comes_after_a_body_is_heard() -> None:
-    """Gradio learns by it that nobody reads its answer any more."""
+    """Gradio learns by it that the client has gone."""
     seen: list[Message] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -376,7 +376,7 @@ def test_more_than_a_photo_may_have_is_not_kept(
     here: str, server: ThreadingHTTPServer, path: str
 ) -> None:
     server.bomb = gzip.compress(bytes(15 * MAX_BYTES))  # type: ignore[attr-defined]
-    fetcher().photo(f"{here}/photo")  # what is loaded on the first call is not to be counted
+    fetcher().photo(f"{here}/photo")  # what the first call loads does not count
     tracemalloc.start()
     try:
         photo = fetcher(30).photo(f"{here}/{path}")

@@ -1,7 +1,7 @@
 """A ZeroGPU Space: the real `spaces` package against a device endpoint on loopback.
 
 `app.py` runs as a process of its own, with a CPU dressed as the GPU
-(tests/fakes/zero_gpu_space.py). What cannot be had without the platform: CUDA, its tokens, and how
+(tests/fakes/zero_gpu_space.py). Not testable without the platform: CUDA, its tokens, and how
 long a video takes there."""
 
 import base64
@@ -331,7 +331,7 @@ def test_zz_sigterm_ends_the_space_with_a_job_running(space: Space) -> None:
 def test_seconds_grow_with_the_work() -> None:
     xt = CHECKPOINTS["svd-xt"]
     usual = zero_gpu_seconds(xt, VideoParams())
-    assert 40 <= usual <= 90  # of the 120 that somebody without an account has in a day
+    assert 40 <= usual <= 90  # of the 120 that a visitor without an account has in a day
     fixed = zero_gpu_seconds(xt, VideoParams(num_frames=2, num_inference_steps=1))
     assert fixed < 15
     for more in ({"num_frames": 50}, {"num_inference_steps": 50}):
