@@ -5,13 +5,14 @@ Somewhat long: both kinds are made, aged and swept by the same few functions.
 
 import errno
 import hashlib
+import math
 import os
 import re
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,9 +140,11 @@ class ResultStore:
     def playback_bytes(self) -> Mapping[str, int]:
         """Bytes of the playback files, by job; jobs without such files are left out."""
         sizes: dict[str, int] = {}
-        for path in self.folder.glob(f"*.*{VIDEO}"):
-            job_id = _job_id_of(path)
-            sizes[job_id] = sizes.get(job_id, 0) + _size(path)
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                job_id, *interpolation = entry.name.removesuffix(VIDEO).split(".")
+                if interpolation and entry.name.endswith(VIDEO):
+                    sizes[job_id] = sizes.get(job_id, 0) + _size(Path(entry))
         return sizes
 
     def sweep(
@@ -149,9 +152,9 @@ class ResultStore:
     ) -> list[Path]:
         """Remove what dead processes left, and videos older than `keep_hours` that no job knows;
         returns those files. `known`: which of some ids are those of jobs."""
-        gone = [path for path, age in _aged_files(self.folder, PART_SUFFIX) if age > STALE_S]
-        files = [*_aged_files(self.folder, VIDEO), *_aged_files(self.folder, FRAMES)]
-        old = [path for path, age in files if age > keep_hours * 3600]
+        gone = [path for path, _ in _aged_files(self.folder, PART_SUFFIX, STALE_S)]
+        keep_s = keep_hours * 3600
+        old = [path for end in (VIDEO, FRAMES) for path, _ in _aged_files(self.folder, end, keep_s)]
         ids = list({_job_id_of(path) for path in old})
         strays: set[str] = set()
         for start in range(0, len(ids), 500):
@@ -256,13 +259,13 @@ class PhotoStore:
         except OSError:
             return 0
 
-    def sweep(self, needed: Collection[str], most_bytes: float = float("inf")) -> list[Path]:
+    def sweep(self, needed: Collection[str], most_bytes: float = math.inf) -> list[Path]:
         """Remove photos that are not `needed` any more; returns their files. Young ones stay, their
         job may be on its way into the table, unless all together are more than `most_bytes`."""
-        photos = _aged_files(self.folder, "")
+        photos = list(_aged_files(self.folder, ""))
         spare = sorted((age, path) for path, age in photos if path.name not in needed)
         room = most_bytes - sum(_size(path) for path, _ in photos if path.name in needed)
-        gone = [path for path, age in _aged_files(self.folder, PART_SUFFIX) if age > STALE_S]
+        gone = [path for path, _ in _aged_files(self.folder, PART_SUFFIX, STALE_S)]
         for age, path in spare:
             room -= _size(path)
             if age > STALE_S or (room < 0 and age > IN_FLIGHT_S):
@@ -279,14 +282,22 @@ def _make_folder(folder: Path) -> None:
         raise _folder_error(folder, error) from error
 
 
-def _aged_files(folder: Path, suffix: str) -> list[tuple[Path, float]]:
-    """(path, seconds since its last change) of the files in `folder` of that `suffix`."""
-    now, found = time.time(), []
-    for path in folder.iterdir():
-        if path.suffix == suffix:
-            with suppress(FileNotFoundError):  # renamed or removed since it was listed
-                found.append((path, now - path.stat().st_mtime))
-    return found
+def _aged_files(
+    folder: Path, suffix: str, older_than_s: float = -math.inf
+) -> Iterator[tuple[Path, float]]:
+    """(path, seconds since its last change) of the files in `folder` of that `suffix` and age.
+
+    A `Path` keeps its name in a table of Python that never shrinks, so only files that are
+    returned get one: the folder may have a hundred thousand.
+    """
+    now = time.time()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if os.path.splitext(entry.name)[1] == suffix:
+                with suppress(FileNotFoundError):  # renamed or removed since it was listed
+                    age_s = now - entry.stat().st_mtime
+                    if age_s > older_than_s:
+                        yield Path(entry), age_s
 
 
 def _size(path: Path) -> int:
