@@ -9,10 +9,10 @@ from svd_core.errors import GenerationFailed
 from svd_core.events import OnProgress, Progress, Stage, Stopped, Succeeded
 from svd_core.jobs.config import QueueContext
 from svd_core.jobs.database import retry_until_written
+from svd_core.jobs.interface import Outcome
 from svd_core.jobs.job import JobHandle
 from svd_core.jobs.open_jobs import OpenJobs
 from svd_core.jobs.schema import Row
-from svd_core.jobs.store import Outcome
 from svd_core.params import VideoRequest
 from svd_core.storage import bytes_of
 

@@ -11,19 +11,18 @@ from dataclasses import replace
 
 from svd_core.errors import GenerationFailed
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.backoff import WAITING_NOTE, Backoff
 from svd_core.jobs.config import QueueContext
 from svd_core.jobs.interface import (
     DEFAULT_OPTIONS,
     InlineWork,
     JobOptions,
+    Outcome,
     RemoteRequest,
-    error_to_outcome,
 )
 from svd_core.jobs.job import JobHandle
 from svd_core.jobs.queue import TableQueue
+from svd_core.jobs.retry import WAITING_NOTE, Backoff, error_to_outcome
 from svd_core.jobs.schema import Row
-from svd_core.jobs.store import Outcome
 from svd_core.params import VideoRequest
 
 UNWATCHED_TIMEOUT_S = 600.0

@@ -4,10 +4,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from svd_core.jobs.backoff import Backoff
 from svd_core.jobs.config import QueueContext
 from svd_core.jobs.database import retry_until_written
-from svd_core.jobs.interface import error_to_outcome
+from svd_core.jobs.retry import Backoff, error_to_outcome
 from svd_core.jobs.schema import Row
 
 MAX_CONCURRENT = 4

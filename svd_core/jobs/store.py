@@ -14,7 +14,7 @@ from svd_core.errors import GenerationFailed, StartTimeout, SvdError, UnknownJob
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded
 from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.database import Database
-from svd_core.jobs.interface import Cancellation, JobOptions
+from svd_core.jobs.interface import Cancellation, JobOptions, Outcome
 from svd_core.jobs.schema import (
     JOBS,
     OUTBOX,
@@ -27,8 +27,6 @@ from svd_core.jobs.schema import (
     to_json,
 )
 from svd_core.params import VideoParams
-
-Outcome = Succeeded | Failed | Stopped
 
 MAX_REJECTED = 500
 """Refused requests that are kept of one owner; they have no video to look for."""

@@ -7,7 +7,8 @@ from queue import SimpleQueue
 
 from svd_core.errors import Cancelled
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
-from svd_core.jobs.interface import Work, error_to_outcome
+from svd_core.jobs.interface import Work
+from svd_core.jobs.retry import error_to_outcome
 from svd_core.params import VideoRequest
 
 

@@ -8,14 +8,13 @@ from contextlib import suppress
 
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Progress, Succeeded
-from svd_core.jobs.backoff import WAITING_NOTE, Backoff
 from svd_core.jobs.config import QueueContext
-from svd_core.jobs.interface import Work, error_to_outcome
+from svd_core.jobs.interface import Outcome, Work
 from svd_core.jobs.job import JobHandle
 from svd_core.jobs.prefetch import PhotoPrefetcher
 from svd_core.jobs.queue import TableQueue
+from svd_core.jobs.retry import WAITING_NOTE, Backoff, error_to_outcome
 from svd_core.jobs.schema import Row
-from svd_core.jobs.store import Outcome
 
 RETRY_S = 1.0
 """Seconds until the line is looked at again after the table could not be reached."""
