@@ -9,7 +9,7 @@ from functools import cached_property
 
 from svd_core.errors import InvalidImage
 from svd_core.jobs.interface import Fetch
-from svd_core.jobs.photos import JobPhotos
+from svd_core.jobs.retention import JobPhotos
 from svd_core.jobs.store import JobTable
 from svd_core.storage import PhotoStore
 

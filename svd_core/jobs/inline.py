@@ -2,14 +2,18 @@
 
 On ZeroGPU the GPU is lent to a live request, so the work has to happen inside it. If the watcher
 goes away the job ends, which is the one difference from `WorkerQueue`.
+
+Stream of events from work that reports by callback, for use across processes.
 """
 
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from queue import SimpleQueue
 
-from svd_core.errors import GenerationFailed
+from svd_core.errors import Cancelled, GenerationFailed
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs.config import QueueContext
 from svd_core.jobs.interface import (
@@ -18,12 +22,61 @@ from svd_core.jobs.interface import (
     JobOptions,
     Outcome,
     RemoteRequest,
+    Work,
 )
 from svd_core.jobs.job import JobHandle
 from svd_core.jobs.queue import TableQueue
 from svd_core.jobs.retry import WAITING_NOTE, Backoff, error_to_outcome
 from svd_core.jobs.schema import Row
 from svd_core.params import VideoRequest
+
+
+def run_as_stream(work: Work, job_id: str, request: VideoRequest) -> Generator[Event]:
+    """What `work` reports, then how it ended. Nothing is raised: an error is an event here, since
+    exceptions lose their text on the way to another process and events do not.
+
+    `work` runs in a thread of its own. Closing the stream stops it at its next progress, and
+    returns when it has stopped.
+    """
+    events: SimpleQueue[Event] = SimpleQueue()
+    stopping = threading.Event()
+
+    def on_progress(progress: Progress) -> None:
+        if stopping.is_set():
+            raise Cancelled
+        events.put(progress)
+
+    def run() -> None:
+        try:
+            events.put(Succeeded(work(job_id, request, on_progress)))
+        except Exception as error:  # noqa: BLE001 - whoever reads the stream waits for its end
+            events.put(error_to_outcome(job_id, error))
+
+    thread = threading.Thread(target=run, name="svd-stream", daemon=True)
+    thread.start()
+    try:
+        while isinstance(event := events.get(), Progress):
+            yield event
+        yield event
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def raise_errors(events: Generator[Event]) -> Generator[Progress | Video]:
+    """`events` as `InlineQueue` takes them: progress, then the video or the error, raised."""
+    with closing(events):
+        for event in events:
+            match event:
+                case Progress():
+                    yield event
+                case Succeeded(video):
+                    yield video
+                case Failed(error):
+                    raise error
+                case Stopped():
+                    raise Cancelled
+
 
 UNWATCHED_TIMEOUT_S = 600.0
 """Seconds a job may wait for somebody to watch it; until then it takes the place of another."""

@@ -7,12 +7,10 @@ from uuid import uuid4
 
 from svd_core.errors import QueueFull, ServerStopping, SvdError, UnknownJob
 from svd_core.events import Event, Failed
-from svd_core.jobs.claims import ClaimedJobs
+from svd_core.jobs.claims import ClaimedJobs, HeartbeatThread
 from svd_core.jobs.config import QueueContext
-from svd_core.jobs.heartbeat import HeartbeatThread
 from svd_core.jobs.interface import DEFAULT_OPTIONS, Cancellation, JobOptions, RemoteRequest
-from svd_core.jobs.job import JobHandle
-from svd_core.jobs.open_jobs import OpenJobs
+from svd_core.jobs.job import JobHandle, OpenJobs
 from svd_core.jobs.schema import Row, State
 from svd_core.params import VideoRequest
 

@@ -1,20 +1,107 @@
-"""Queue with one worker thread in this process."""
+"""Queue with one worker thread in this process.
+
+Prefetch of remote photos while their jobs wait; a slow host delays its own job only.
+"""
 
 import logging
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Progress, Succeeded
 from svd_core.jobs.config import QueueContext
+from svd_core.jobs.database import retry_until_written
 from svd_core.jobs.interface import Outcome, Work
 from svd_core.jobs.job import JobHandle
-from svd_core.jobs.prefetch import PhotoPrefetcher
 from svd_core.jobs.queue import TableQueue
 from svd_core.jobs.retry import WAITING_NOTE, Backoff, error_to_outcome
 from svd_core.jobs.schema import Row
+
+MAX_CONCURRENT = 4
+"""Concurrent downloads. Each may hold 20 MB; four slow hosts delay those behind them."""
+
+CLOSE_TIMEOUT_S = 1.0
+"""Seconds that `close` waits for pending table writes, far more than one takes."""
+
+
+class PhotoPrefetcher:
+    """Downloads photos in threads of its own. Thread-safe.
+
+    A photo lies on disk before the table says so, and a job has its place in line meanwhile: a
+    process that dies on the way loses nothing, the photo is fetched again. `waiting` gives the jobs
+    that lack their photos, in the order of the line; `on_change` is called with the row of one that
+    has its photo now, or has failed.
+    """
+
+    def __init__(
+        self,
+        context: QueueContext,
+        waiting: Callable[[], Iterable[Row]],
+        on_change: Callable[[Row], None],
+    ) -> None:
+        self._table = context.table
+        self._photos = context.job_photos
+        self._fetch = context.fetch
+        self._waiting = waiting
+        self._on_change = on_change
+        self._backoff = Backoff()
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
+        self._closing = threading.Event()
+
+    def start_next(self) -> None:
+        """Start downloads of the first waiting jobs, up to `MAX_CONCURRENT` at a time."""
+        with self._lock:  # around `waiting`, so that nothing is begun that has just been done
+            for row in self._waiting():
+                if len(self._threads) >= MAX_CONCURRENT or self._closing.is_set():
+                    return
+                if row.id not in self._threads:
+                    thread = threading.Thread(
+                        target=self._run, args=(row,), name="svd-fetch", daemon=True
+                    )
+                    self._threads[row.id] = thread
+                    thread.start()
+
+    def close(self) -> None:
+        """Begin no more, and write nothing any more. What is under way is fetched again after a
+        restart, so that no slow host holds up the end."""
+        self._closing.set()
+        with self._lock:
+            threads = list(self._threads.values())
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run(self, row: Row) -> None:
+        try:
+            change = self._fetch_photo(row)
+            after = None if self._closing.is_set() else retry_until_written(change, self._closing)
+            if after is not None:  # else it did not wait any more
+                self._on_change(after)
+        finally:
+            with self._lock:
+                del self._threads[row.id]
+        self.start_next()
+
+    def _fetch_photo(self, row: Row) -> Callable[[], Row | None]:
+        """Download one photo. Returns the change to make in the table."""
+        assert row.image_url is not None
+        try:
+            name, ensure = self._photos.put(self._fetch(row.image_url))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this job
+            outcome = error_to_outcome(row.id, error)
+            with self._lock:
+                delay_s = self._backoff.delay_s(row.id, outcome)
+            if delay_s is not None:
+                self._closing.wait(delay_s)
+                return lambda: None
+            return lambda: self._table.end_waiting(row.id, outcome)
+        return lambda: self._table.set_image(row.id, name, ensure)
+
 
 RETRY_S = 1.0
 """Seconds until the line is looked at again after the table could not be reached."""
