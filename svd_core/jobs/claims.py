@@ -1,8 +1,7 @@
-"""Claimed jobs of this process: claim, report, finish or requeue.
+"""Claims on jobs: leases with a heartbeat, and requeue of the jobs of dead workers.
 
-Heartbeat thread: renews our claims, requeues jobs of dead workers, syncs the cache.
-
-Process liveness by file locks (flock), so that jobs of a dead process are requeued at once.
+A running job belongs to one worker. Its heartbeat renews the lease; when the lease has run out the
+job goes back in line. File locks (flock) show at once that a process on this disk is dead.
 """
 
 import logging
@@ -44,7 +43,7 @@ class ClaimedJobs:
 
     @property
     def claimed(self) -> Mapping[str, JobHandle]:
-        """The jobs under way here."""
+        """The claimed jobs by id."""
         return self._claimed.copy()
 
     def claim(self, job_id: str | None = None) -> tuple[JobHandle, Row] | None:
@@ -61,7 +60,10 @@ class ClaimedJobs:
         return job.cancel_event.is_set() or self.closing.is_set()
 
     def request(self, row: Row, on_progress: OnProgress) -> VideoRequest:
-        """What is to be made, with the photo. Raises what `fetch` does, and `GenerationFailed`."""
+        """The video request of a job, with its photo.
+
+        Raises what `fetch` raises, and `GenerationFailed`.
+        """
         if row.params is None:
             raise GenerationFailed(
                 "The server has changed since you asked for this video; please make it again."
@@ -96,8 +98,11 @@ class ClaimedJobs:
             self._open_jobs.upsert(row)
 
     def _write_outcome(self, job: JobHandle, outcome: Outcome) -> None:
-        """Minutes of work are not to be lost. If the server stops before, they are done again; if
-        somebody took the job over while this process slept, they are not wanted."""
+        """Try until the table takes the outcome, which cost minutes of work.
+
+        If the server stops first, the work is done again. If another worker has taken the job over
+        while this process slept, the outcome is dropped.
+        """
         size = _size(outcome)
         row = retry_until_written(
             lambda: self._table.end(job.id, self.token, job.snapshot(), outcome, size),
@@ -108,13 +113,13 @@ class ClaimedJobs:
 
 
 def _size(outcome: Outcome) -> int:
-    """Bytes on disk."""
+    """Bytes of the video on disk."""
     return bytes_of(outcome.video.path) if isinstance(outcome, Succeeded) else 0
 
 
 try:
     import fcntl
-except ImportError:  # Windows: leases alone have to do there
+except ImportError:  # Windows: there are leases only
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".alive"
@@ -133,8 +138,8 @@ class LivenessLock:
         self._dead: set[str] = set()
         if fcntl is None:
             return
-        draft = folder / token  # a lock is not seen under its name before it is one
-        with suppress(OSError):  # a disk that knows no locks
+        draft = folder / token  # others see the file by its final name, and then it is locked
+        with suppress(OSError):  # not every disk has locks
             self._file = draft.open("wb")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             draft.rename(self._path)
@@ -186,9 +191,9 @@ class HeartbeatThread:
         self._tick()
         self._thread.start()
 
-    def close(self, patience_s: float) -> None:
+    def close(self, timeout_s: float) -> None:
         self._closing.set()
-        self._thread.join(patience_s)
+        self._thread.join(timeout_s)
         self._liveness_lock.close()
 
     def _run(self) -> None:
@@ -199,41 +204,45 @@ class HeartbeatThread:
         try:
             self._heartbeat()
             self._sync()
-        except Exception as error:  # noqa: BLE001 - the next look may find all well again
+        except Exception as error:  # noqa: BLE001 - the next tick may succeed
             if self._connected:
-                known = isinstance(error, SvdError)
-                log.warning("Lost connection to the job table: %s", error, exc_info=not known)
+                expected = isinstance(error, SvdError)
+                log.warning("Lost connection to the job table: %s", error, exc_info=not expected)
             self._connected = False
         else:
             self._connected = True
 
     def _sync(self) -> None:
-        known, held = self._open_jobs.versions(), self._claims.claimed
+        cached, claimed = self._open_jobs.versions(), self._claims.claimed
         summaries = self._table.open_jobs()
-        news = [g.id for g in summaries if known.get(g.id, 0) < g.version and g.id not in held]
-        gone = known.keys() - {g.id for g in summaries}
-        missing = gone - self._refresh([*news, *gone])
-        for job_id in missing:
+        changed = [
+            summary.id
+            for summary in summaries
+            if cached.get(summary.id, 0) < summary.version and summary.id not in claimed
+        ]
+        closed = cached.keys() - {summary.id for summary in summaries}
+        deleted = closed - self._refresh([*changed, *closed])
+        for job_id in deleted:
             self._open_jobs.forget(job_id)
         for summary in summaries:
             self._expire(summary)
-        self._changes.retain({g.id for g in summaries})
+        self._changes.retain({summary.id for summary in summaries})
         if self._open_jobs.waiting():
             self._on_waiting()
 
     def _heartbeat(self) -> None:
         for job_id, job in self._claims.claimed.items():
-            asked = self._table.heartbeat(job_id, self._claims.token, job.snapshot())
-            if asked:
+            stop_asked = self._table.heartbeat(job_id, self._claims.token, job.snapshot())
+            if stop_asked:
                 job.stop()
-            elif asked is None and job_id in self._claims.claimed:
-                job.cancel_event.set()  # somebody else has it now
+            elif stop_asked is None and job_id in self._claims.claimed:
+                job.cancel_event.set()  # another worker has it now
 
-    def _refresh(self, wanted: list[str]) -> set[str]:
+    def _refresh(self, ids: list[str]) -> set[str]:
         """Update the cache of these jobs from the table. Returns the ids that exist there."""
         rows = []
-        for start in range(0, len(wanted), 500):  # databases limit what one statement may name
-            rows += self._table.get_many(wanted[start : start + 500])
+        for start in range(0, len(ids), 500):  # databases limit what one statement may name
+            rows += self._table.get_many(ids[start : start + 500])
         for row in sorted(rows, key=lambda row: row.number):
             self._open_jobs.upsert(row)
         return {row.id for row in rows}
@@ -241,21 +250,22 @@ class HeartbeatThread:
     def _expire(self, summary: JobSummary) -> None:
         """Requeue a job of a dead worker; end a job that has waited too long."""
         row = None
-        still_s = self._changes.unchanged_for_s(
+        unchanged_s = self._changes.unchanged_for_s(
             summary.id, summary.version if summary.state == State.RUNNING else summary.state
         )
         if summary.state == State.RUNNING:
-            if self._is_worker_dead(summary, still_s):
+            if self._is_worker_dead(summary, unchanged_s):
                 row = self._table.requeue_lost(summary.id, summary.version)
         elif summary.start_timeout_s is not None:
-            waited = max(still_s, self._table.clock.now() - summary.submitted)
+            waited = max(unchanged_s, self._table.clock.now() - summary.submitted)
             if waited >= summary.start_timeout_s:
                 row = self._table.time_out(summary.id)
         if row is not None:
             self._open_jobs.upsert(row)
 
-    def _is_worker_dead(self, summary: JobSummary, still_s: float) -> bool:
+    def _is_worker_dead(self, summary: JobSummary, unchanged_s: float) -> bool:
         """Whether the worker of a running job is dead: its lease ran out, or its lock is free."""
         if summary.id in self._claims.claimed:
             return False
-        return still_s >= self._limits.lease_s or self._liveness_lock.is_dead(summary.worker or "")
+        lease_over = unchanged_s >= self._limits.lease_s
+        return lease_over or self._liveness_lock.is_dead(summary.worker or "")

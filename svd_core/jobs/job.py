@@ -1,6 +1,6 @@
-"""Job handle: the events of a job as far as this process knows them, and its watchers.
+"""Job handles: the events of one job with its watchers, and the cache of all open jobs.
 
-Cache of the open jobs of the table, with their positions in line.
+The table is the truth. A handle merges the rows that it is given with what is reported here.
 """
 
 import threading
@@ -17,16 +17,16 @@ from svd_core.jobs.schema import Record, Row, State, append, is_finished
 from svd_core.jobs.store import utc
 
 MAX_WATCHERS = 3
-"""Watchers of one job. Each holds a thread of the page, for as long as the job waits and runs."""
+"""Watchers of one job. Each blocks a thread of the page for as long as the job is open."""
 
 CANCELLING_NOTE = "Stopping; the step that is under way still runs to its end."
 
 
 class JobHandle:
-    """Implements `Job`. It does not hold the photo, so that it costs next to nothing.
+    """Implements `Job`. It does not hold the photo, so that it needs little memory.
 
-    `now`: the time of what is reported here. `on_cancel` is called with the id. `on_watch` may
-    return the events of the work itself, if whoever watches the job is the one to do it.
+    `now`: clock for reported events. `on_cancel` is called with the id. `on_watch` may return the
+    events of the work itself, if the watcher is to do it.
     """
 
     def __init__(
@@ -85,25 +85,25 @@ class JobHandle:
         return self._on_cancel(self.id)
 
     def report(self, event: Event) -> None:
-        """Record `event` and wake whoever watches. Whatever comes after the end is dropped."""
+        """Record `event` and wake all watchers. Events after the end are dropped."""
         with self._changed:
             self._append(event, utc(self._now()))
 
     def stop(self) -> None:
-        """Have the work end at its next progress, and say so once."""
+        """Have the work stop at its next progress, and report that once."""
         with self._changed:
             if not self.cancel_event.is_set() and isinstance(last := self.last, Progress):
                 self.cancel_event.set()
                 self._append(replace(last, note=CANCELLING_NOTE), utc(self._now()))
 
     def snapshot(self) -> Record:
-        """The record as it is to be written to the table by whoever does the work."""
+        """The record for the table, to be written by the worker of the job."""
         with self._changed:
             self._merged = self._number
             return self._record
 
     def merge(self, row: Row) -> bool:
-        """Take over what the table knows better; False if `row` is older than what was known."""
+        """Merge a row of the table; False if `row` is older than the last one."""
         with self._changed:
             if row.version < self._version:
                 return False
@@ -116,14 +116,14 @@ class JobHandle:
             return True
 
     def close(self) -> None:
-        """Let those who watch go: nothing will come any more."""
+        """Release all watchers: no more events will come."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     @contextmanager
     def _watcher(self) -> Iterator[object]:
-        """A new watcher; the oldest one beyond `MAX_WATCHERS` has to go."""
+        """Register a watcher, in place of the oldest one if there are `MAX_WATCHERS`."""
         watcher = object()
         with self._changed:
             self._watchers.append(watcher)
@@ -136,7 +136,7 @@ class JobHandle:
                 self._watchers.remove(watcher)
 
     def _next_events(self, watcher: object, seen: int) -> Sequence[JobEvent]:
-        """What came after `seen`; waits for it. Raises `TooManyWatchers`, `ServerStopping`."""
+        """Wait for the events after `seen`. Raises `TooManyWatchers`, `ServerStopping`."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closed or self._number > seen or watcher not in self._watchers
@@ -156,8 +156,8 @@ class JobHandle:
         return self._record[-1].number
 
     def _append(self, event: Event, at: datetime, number: int = 0) -> None:
-        """`number`: that of the table. The own one must not fall behind, since what is numbered
-        here may be written there."""
+        """Append an event. `number`: its number in the table, which ours must not fall behind,
+        since events numbered here are written there."""
         before = self._record
         self._record = append(before, event, at)
         if self._record is not before:
@@ -172,11 +172,14 @@ def _times(row: Row) -> Times:
 
 
 MAX_ENDED = 200
-"""Ended jobs of which an older row may still come in from a look at the table under way."""
+"""Ended jobs to remember, since a read of the table under way may bring an older row."""
 
 
 class OpenJobs:
-    """Thread-safe cache of open jobs. `in_turn`: whether one job waits for another."""
+    """Cache of open jobs with their positions in line. Thread-safe.
+
+    `in_turn`: whether one job waits for another.
+    """
 
     def __init__(self, make_job: Callable[[Row], JobHandle], in_turn: bool = True) -> None:
         self._make_job = make_job
@@ -213,7 +216,7 @@ class OpenJobs:
             return {job_id: row.version for job_id, row in self._rows.items()}
 
     def position(self, job_id: str) -> int:
-        """How many jobs go before it; 0 if it does not wait."""
+        """The number of jobs ahead of it; 0 if it does not wait."""
         with self._lock:
             row = self._rows.get(job_id)
             if row is None or row.state is not State.WAITING or not self._in_turn:
@@ -225,8 +228,8 @@ class OpenJobs:
             return len(self._line)
 
     def count(self, owner: str | None = None) -> int:
-        """Number of jobs that count against the limit, of `owner` if given: the waiting ones, or
-        all open ones where no job waits for another."""
+        """Count the jobs that the limit is for, of `owner` if given: the waiting ones, or all open
+        ones if no job waits for another."""
         with self._lock:
             return sum(
                 owner in (None, row.options.owner)
@@ -277,7 +280,7 @@ class OpenJobs:
         self._report_positions(first)
 
     def _remove_from_line(self, job_id: str) -> int:
-        """Take a job from its place. Returns from which place in line on things have changed."""
+        """Remove a job from the line. Returns the first place that has changed."""
         row = self._rows.pop(job_id, None)
         if row is None:
             return len(self._line)
@@ -293,9 +296,9 @@ class OpenJobs:
             return
         for ahead in range(first, len(self._line)):
             job = self._jobs[self._line[ahead][2]]
-            now = Progress(stage=Stage.QUEUED, step=self._running + ahead)
-            if job.last != now:
-                job.report(now)
+            progress = Progress(stage=Stage.QUEUED, step=self._running + ahead)
+            if job.last != progress:
+                job.report(progress)
 
 
 def _sort_key(row: Row) -> tuple[int, int, str]:
