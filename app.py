@@ -59,7 +59,6 @@ from svd_core.jobs import (
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore, ResultStore, private_folder
 from svd_core.temp_folder import TempFolder
-from svd_core.web.address_quota import AddressQuota
 from svd_core.web.connections import (
     connection_limit,
     limit_connections,
@@ -69,6 +68,7 @@ from svd_core.web.fal import ApiContext, ApiService, Webhooks, build_api
 from svd_core.web.fal.secrets import load_secret
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, SessionIds, build_page
+from svd_core.web.rate_limits import AddressQuota
 from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
 from svd_core.web.zero_gpu import ahead_of_time, run_on_zero_gpu
 

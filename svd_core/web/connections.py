@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
-from svd_core.web.login_throttle import network_of
+from svd_core.web.rate_limits import network_of
 
 HEADER_TIMEOUT_S = 20.0
 WRITE_TIMEOUT_S = 60.0

@@ -18,9 +18,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from svd_core.web.address_quota import client_address
-from svd_core.web.login_throttle import TOO_MANY, LoginThrottle
 from svd_core.web.origins import OriginPolicy
+from svd_core.web.rate_limits import LoginThrottle, client_address
 from svd_core.web.request_body import TOO_LARGE, BodyError, BodyReader, Disconnected
 from svd_core.web.snippets import MOUNT
 from svd_core.web.strict_json import loads
@@ -62,6 +61,8 @@ RANGE_ANSWER = frozenset({
     b"accept-ranges", b"etag", b"last-modified", b"cache-control", b"vary",
     b"access-control-allow-origin", CREDENTIALS,
 })  # fmt: skip
+
+TOO_MANY_LOGINS = "Too many wrong passwords; please wait a minute and try again."
 
 CLOSE = {"Connection": "close"}
 
@@ -118,7 +119,8 @@ class GuardMiddleware:
     async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = client_address.get()
         if not self._throttle.admit(address):
-            await PlainTextResponse(TOO_MANY, 429, {"Retry-After": "60"})(scope, receive, send)
+            refusal = PlainTextResponse(TOO_MANY_LOGINS, 429, {"Retry-After": "60"})
+            await refusal(scope, receive, send)
             return
 
         async def watched(message: Message) -> None:

@@ -12,9 +12,9 @@ from svd_core.jobs import Job, JobOptions, JobQueue
 from svd_core.media.image import open_photo
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-from svd_core.web.address_quota import AddressQuota, client_address
 from svd_core.web.page.job_memo import read_memo, to_memo
 from svd_core.web.page.session_id import SessionIds
+from svd_core.web.rate_limits import AddressQuota, client_address
 
 NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the camera."
 
