@@ -20,9 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svd_core.web.origins import OriginPolicy
 from svd_core.web.rate_limits import LoginThrottle, client_address
-from svd_core.web.request_body import TOO_LARGE, BodyError, BodyReader, Disconnected
+from svd_core.web.request_body import TOO_LARGE, BodyError, BodyReader, Disconnected, parse_json
 from svd_core.web.snippets import MOUNT
-from svd_core.web.strict_json import loads
 
 MAX_BODY = 32 * 2**20
 """Bytes where a photo may be in it: 20 MB, a third longer as base64, and what is around it."""
@@ -170,9 +169,9 @@ class GuardMiddleware:
             return None
         try:
             if len(body) <= SOON:
-                loads(body)
+                parse_json(body)
             else:
-                await to_thread.run_sync(loads, body, limiter=self._parsing)
+                await to_thread.run_sync(parse_json, body, limiter=self._parsing)
         except JSONDecodeError as error:
             return error.msg
         except ValueError as error:

@@ -34,9 +34,8 @@ from svd_core.web.fal.responses import (
 )
 from svd_core.web.fal.uploads import UploadStore
 from svd_core.web.fal.urls import upload_name
-from svd_core.web.request_body import BodyError
+from svd_core.web.request_body import BodyError, parse_json
 from svd_core.web.safe_http import MAX_URL
-from svd_core.web.strict_json import loads
 
 PIECE = 2**16
 """Characters of percent-encoded text that are decoded at once; each costs some 80 bytes then."""
@@ -170,8 +169,8 @@ async def read_json(context: ApiContext, request: Request, limit: int = MAX_JSON
             if not body.strip():
                 return {}
             if len(body) <= SOON:
-                return loads(body)
-            return await to_thread.run_sync(loads, body, limiter=context.parsing)
+                return parse_json(body)
+            return await to_thread.run_sync(parse_json, body, limiter=context.parsing)
     except BodyError as error:
         raise refused_body(error) from None
     except ValueError as error:
@@ -230,7 +229,7 @@ def lifetime(preference: str | None) -> float | None:
     if not preference:
         return None
     try:
-        wish = loads(preference)
+        wish = parse_json(preference)
         seconds = wish.get("expiration_duration_seconds")
         private = str(wish.get("initial_acl")).lower()
     except (ValueError, AttributeError):
