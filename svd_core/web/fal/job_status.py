@@ -11,9 +11,9 @@ from typing import Any
 from svd_core.errors import Cancelled
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs import Job, JobEvent
-from svd_core.web.fal.job_memo import JobMetadata
 from svd_core.web.fal.responses import NOT_FOUND, ApiResponse, error_response, input_error
 from svd_core.web.fal.urls import UrlBuilder
+from svd_core.web.job_metadata import read_memo
 
 UNFINISHED = ApiResponse(400, {"detail": "Request is still in progress"})
 CANCELLED = Cancelled("The request was cancelled.")
@@ -27,12 +27,8 @@ def outcome_response(job: Job, urls: UrlBuilder, base: str) -> ApiResponse:
         case Succeeded(video):
             return _video_response(job, video, urls, base)
         case Failed(error):
-            metadata = JobMetadata.from_options(job.options)
-            return (
-                input_error(metadata.details)
-                if metadata and metadata.details
-                else error_response(error)
-            )
+            details = read_memo(job).get("details")
+            return input_error(details) if details else error_response(error)
         case Stopped():
             return error_response(CANCELLED)
 

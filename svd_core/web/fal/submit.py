@@ -8,6 +8,7 @@ import binascii
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from json import JSONDecodeError
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
@@ -21,7 +22,6 @@ from svd_core.media.image import MAX_BYTES
 from svd_core.params import VideoRequest
 from svd_core.web.fal.auth import owner_of
 from svd_core.web.fal.dependencies import MAX_KEEP_S, ApiContext, ApiService
-from svd_core.web.fal.job_memo import JobMetadata
 from svd_core.web.fal.models import InvalidInput, read_input
 from svd_core.web.fal.responses import (
     CLIENT_DISCONNECTED,
@@ -34,6 +34,7 @@ from svd_core.web.fal.responses import (
 )
 from svd_core.web.fal.uploads import UploadStore
 from svd_core.web.fal.urls import upload_name
+from svd_core.web.job_metadata import to_memo
 from svd_core.web.request_body import BodyError, parse_json
 from svd_core.web.safe_http import MAX_URL
 
@@ -147,16 +148,16 @@ def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str
         raise InvalidInput.from_validation_error(error) from None
     photo = resolve_image(image_url, service.context.uploads, base)
     wanted = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
-    metadata = JobMetadata(base=base, image_url=image_url[:200])
-    return service.queue.submit(wanted, metadata.to_options(options))
+    memo = to_memo(base=base, image_url=image_url[:200], details=[])
+    return service.queue.submit(wanted, replace(options, memo=memo))
 
 
 def _submit_rejected(
     service: ApiService, details: Sequence[Detail], options: JobOptions, base: str
 ) -> Job:
     problem = InvalidRequest(str(details[0]["loc"][-1]), str(details[0]["msg"]))
-    metadata = JobMetadata(base=base, details=tuple(details))
-    return service.queue.reject(problem, metadata.to_options(options))
+    memo = to_memo(base=base, image_url="", details=details)
+    return service.queue.reject(problem, replace(options, memo=memo))
 
 
 async def read_json(context: ApiContext, request: Request, limit: int = MAX_JSON) -> Any:

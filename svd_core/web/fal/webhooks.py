@@ -5,9 +5,9 @@ from typing import Any
 from svd_core.errors import InvalidUrl, Unreachable
 from svd_core.jobs import Job, Undeliverable
 from svd_core.web.fal.dependencies import ApiContext
-from svd_core.web.fal.job_memo import JobMetadata
 from svd_core.web.fal.job_status import outcome_response
 from svd_core.web.fal.responses import ApiResponse, as_json
+from svd_core.web.job_metadata import read_memo
 
 ANONYMOUS = "local-user"
 """The user of jobs that came without a key."""
@@ -25,8 +25,8 @@ class Webhooks:
 
     def send(self, job: Job, url: str) -> None:
         """Raises `Undeliverable` where another try makes no sense, anything else where it does."""
-        metadata = JobMetadata.from_options(job.options) or JobMetadata(base="")
-        body = as_json(payload(job.id, outcome_response(job, self._context.urls, metadata.base)))
+        base = read_memo(job).get("base", "")
+        body = as_json(payload(job.id, outcome_response(job, self._context.urls, base)))
         user = job.options.owner or ANONYMOUS
         headers = {"Content-Type": "application/json"}
         headers |= self._context.signer.headers(job.id, user, body)
