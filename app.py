@@ -64,8 +64,8 @@ from svd_core.web.connections import (
     limit_connections,
     raise_descriptor_limit,
 )
-from svd_core.web.fal import ApiContext, ApiService, Webhooks, build_api
-from svd_core.web.fal.secrets import load_secret
+from svd_core.web.fal import ApiContext, ApiService, build_api
+from svd_core.web.fal.signed_tokens import load_secret
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, SessionIds, build_page
 from svd_core.web.rate_limits import AddressQuota
@@ -109,7 +109,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     if zero_gpu := on_zero_gpu():
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
-    outbox = Outbox(table, queue.refresh, Webhooks(parts).send)
+    outbox = Outbox(table, queue.refresh, parts.send_webhook)
     service = ApiService(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
     retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
     backend = Backend(

@@ -18,7 +18,7 @@ from svd_core.errors import InvalidUrl
 from svd_core.media.image import MAX_BYTES
 from svd_core.settings import Settings
 from svd_core.web import request_body
-from svd_core.web.fal.api_keys import ApiKeys
+from svd_core.web.fal.auth import ApiKeys
 from svd_core.web.fal.models import InvalidInput
 from svd_core.web.fal.responses import ApiError, as_json, echoed
 from svd_core.web.fal.signed_tokens import SignedTokens

@@ -15,11 +15,10 @@ from starlette.responses import HTMLResponse, Response
 
 from svd_core import __version__
 from svd_core.errors import SvdError
-from svd_core.web.fal.auth import AuthMiddleware
+from svd_core.web.fal.auth import AuthMiddleware, Proxy
 from svd_core.web.fal.dependencies import ApiService
 from svd_core.web.fal.docs import DOCS_HEADERS, docs_page
 from svd_core.web.fal.openapi import Operations
-from svd_core.web.fal.proxy import Proxy
 from svd_core.web.fal.responses import ApiError, ApiResponse, error_response
 from svd_core.web.fal.routes.files import FileRoutes
 from svd_core.web.fal.routes.queue import QueueRoutes

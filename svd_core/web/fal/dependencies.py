@@ -12,12 +12,11 @@ from svd_core.engine.engine import EngineStatus
 from svd_core.jobs import Job, JobQueue
 from svd_core.settings import Settings, space_url
 from svd_core.storage import ResultStore
-from svd_core.web.fal.api_keys import ApiKeys
-from svd_core.web.fal.secrets import load_secret
-from svd_core.web.fal.signed_tokens import SignedTokens
+from svd_core.web.fal.auth import ApiKeys
+from svd_core.web.fal.signed_tokens import SignedTokens, load_secret
 from svd_core.web.fal.uploads import UploadLimits, UploadStore
 from svd_core.web.fal.urls import UrlBuilder
-from svd_core.web.fal.webhook_signing import Signer
+from svd_core.web.fal.webhooks import Signer, Webhooks
 from svd_core.web.origins import is_loopback
 from svd_core.web.request_body import BodyReader
 from svd_core.web.safe_http import Fetcher
@@ -85,6 +84,10 @@ class ApiContext:
             keep_s=min(own.keep_hours * 3600, MAX_KEEP_S),
         )
         return UploadStore(own.data_dir / "uploads", limits, self.tokens)
+
+    def send_webhook(self, job: Job, url: str) -> None:
+        """See `Webhooks.send`. The private key is made when the first webhook is sent."""
+        Webhooks(self.urls, self.signer, self.fetcher).send(job, url)
 
 
 @dataclass(frozen=True)

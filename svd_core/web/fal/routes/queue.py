@@ -12,14 +12,18 @@ from svd_core.jobs import Cancellation, Job
 from svd_core.web.fal.auth import owner_of
 from svd_core.web.fal.dependencies import ApiService
 from svd_core.web.fal.job_status import (
+    KEEPALIVE,
+    KEEPALIVE_S,
     LogLine,
+    encode_event,
+    event_stream,
+    follow,
     job_urls,
     log_lines,
     outcome_response,
     status_payload,
 )
 from svd_core.web.fal.responses import NOT_FOUND, ApiError, ApiResponse
-from svd_core.web.fal.sse import KEEPALIVE, KEEPALIVE_S, encode_event, event_stream, follow
 from svd_core.web.fal.submit import submit
 
 TRUE = {"1", "true", "yes", "on"}

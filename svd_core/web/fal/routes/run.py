@@ -14,9 +14,15 @@ from starlette.responses import Response
 from svd_core.events import Progress, Stage
 from svd_core.jobs import Job
 from svd_core.web.fal.dependencies import ApiService
-from svd_core.web.fal.job_status import outcome_response
+from svd_core.web.fal.job_status import (
+    KEEPALIVE,
+    KEEPALIVE_S,
+    encode_event,
+    event_stream,
+    follow,
+    outcome_response,
+)
 from svd_core.web.fal.responses import CLIENT_DISCONNECTED
-from svd_core.web.fal.sse import KEEPALIVE, KEEPALIVE_S, encode_event, event_stream, follow
 from svd_core.web.fal.submit import submit
 
 DISCONNECT_POLL_S = 1.0
