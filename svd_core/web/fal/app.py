@@ -18,12 +18,10 @@ from svd_core.errors import SvdError
 from svd_core.web.fal.auth import AuthMiddleware, Proxy
 from svd_core.web.fal.dependencies import ApiService
 from svd_core.web.fal.docs import DOCS_HEADERS, docs_page
+from svd_core.web.fal.file_routes import FileRoutes, StorageRoutes
+from svd_core.web.fal.job_routes import QueueRoutes, RunRoutes
 from svd_core.web.fal.openapi import Operations
 from svd_core.web.fal.responses import ApiError, ApiResponse, error_response
-from svd_core.web.fal.routes.files import FileRoutes
-from svd_core.web.fal.routes.queue import QueueRoutes
-from svd_core.web.fal.routes.run import RunRoutes
-from svd_core.web.fal.routes.storage import StorageRoutes
 from svd_core.web.snippets import ENDPOINTS
 
 log = logging.getLogger(__name__)
