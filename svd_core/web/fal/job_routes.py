@@ -16,7 +16,7 @@ from svd_core.web.fal.dependencies import ApiService
 from svd_core.web.fal.job_status import (
     KEEPALIVE,
     KEEPALIVE_S,
-    LogLine,
+    Payload,
     encode_event,
     event_stream,
     follow,
@@ -53,7 +53,7 @@ class QueueRoutes:
     async def status(self, request: Request, request_id: str) -> Response:
         owner, base, logs = owner_of(request), self._base(request), _with_logs(request)
 
-        def look() -> LogLine:
+        def look() -> Payload:
             return self._status(self.find(owner, request_id), base, logs)
 
         if (job := self._service.queue.get_cached(request_id)) is not None:
@@ -94,7 +94,7 @@ class QueueRoutes:
     def _base(self, request: Request) -> str:
         return self._service.context.urls.base(request)
 
-    def _status(self, job: Job, base: str, logs: bool) -> LogLine:
+    def _status(self, job: Job, base: str, logs: bool) -> Payload:
         last = job.last
         log = log_lines(job.events_since()) if logs else None
         done = not isinstance(last, Progress)
