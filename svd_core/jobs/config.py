@@ -34,6 +34,7 @@ DEFAULT_LIMITS = QueueLimits()
 
 
 def no_fetch(_: str) -> bytes:
+    """Refuse every URL. Raises `InvalidImage`."""
     raise InvalidImage("This server fetches no addresses; send the photo itself.")
 
 

@@ -1,8 +1,8 @@
 """Retention: delete finished jobs, videos and photos by age and total size, with fair eviction.
 
-Photos are counted by reference, in the table. Invariant: no photo that an open job needs is ever
-removed. A reference is written, and a photo removed, in a transaction that locks the line, and the
-writer of a reference ensures within it that the file exists.
+The table holds the references to photos. Invariant: no photo that an open job needs is removed.
+References are written, and photos removed, in transactions that lock the line. The writer of a
+reference ensures within its transaction that the file exists.
 """
 
 import heapq

@@ -42,6 +42,8 @@ VERSION = 1
 
 
 class State(StrEnum):
+    """State of a job."""
+
     WAITING = "waiting"
     RUNNING = "running"
     ENDED = "ended"
@@ -199,6 +201,7 @@ def _version(connection: Connection) -> int:
 
 
 def is_finished(record: Record) -> bool:
+    """Whether the last event is final."""
     return bool(record) and not isinstance(record[-1].event, Progress)
 
 
@@ -228,10 +231,12 @@ def _replaces(event: Event, previous: Event) -> bool:
 
 
 def to_json(record: Record) -> str:
+    """Encode an event log."""
     return json.dumps([[e.number, e.at.timestamp(), event_to_json(e.event)] for e in record])
 
 
 def from_json(text: str) -> Record:
+    """Decode an event log."""
     return tuple(
         JobEvent(number, datetime.fromtimestamp(at, UTC), event_from_json(values))
         for number, at, values in json.loads(text)

@@ -1,4 +1,4 @@
-"""Where there is too much, whoever holds the most loses their own oldest first."""
+"""Fair eviction: the owner who holds most loses their oldest items first."""
 
 from collections import defaultdict
 

@@ -120,8 +120,8 @@ class AuthMiddleware:
     """ASGI middleware that puts the caller's id into the scope, under `OWNER_KEY`.
 
     A server without keys is open to programs on this machine only. So it refuses foreign web pages
-    in a browser here, by their Origin and by their Host (DNS rebinding), and requests that a proxy
-    on this machine forwards from outside.
+    in a browser here, by their Origin and by their Host (DNS rebinding). It also refuses requests
+    that a proxy on this machine forwards from outside.
     """
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, tokens: SignedTokens) -> None:
