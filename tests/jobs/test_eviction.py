@@ -1,4 +1,4 @@
-"""Fair eviction: the owner who holds most loses their oldest items first."""
+"""Where there is too much, whoever holds the most loses their own oldest first."""
 
 from collections import defaultdict
 

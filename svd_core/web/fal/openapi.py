@@ -31,10 +31,7 @@ Responses = Mapping[int, tuple[str, BodyType]]
 UNAUTHORIZED: Responses = {401: ("No key, or no such key.", models.RequestError)}
 CLOSED: Responses = {
     **UNAUTHORIZED,
-    403: (
-        "A web page of another origin, while the server has no keys.",
-        models.RequestError,
-    ),
+    403: ("A web page of another origin, while the server has no keys.", models.RequestError),
 }
 UNAVAILABLE: Responses = {
     500: ("The server's disk is full.", models.RequestError),
@@ -51,10 +48,7 @@ OUTCOMES: Responses = {
     422: ("The input was wrong, or the photo cannot be used.", models.InputError),
     499: ("The request was cancelled.", models.RequestError),
     500: ("No video could be made.", models.RequestError),
-    504: (
-        "The request did not start within its x-fal-request-timeout.",
-        models.RequestError,
-    ),
+    504: ("The request did not start within its x-fal-request-timeout.", models.RequestError),
 }
 FORBIDDEN: Responses = {403: ("The upload is not permitted.", models.RequestError)}
 STORING: Responses = {
@@ -199,20 +193,17 @@ OPERATIONS: Mapping[str, OperationDoc] = {
     "run_stream": OperationDoc(
         "Make a video and tell how it goes; the last event is the video", "Run",
         {200: ("Progress, then the video or an error.", EVENTS), **BAD_REQUEST, **CLOSED,
-         **BAD_BODY,
-         **BUSY, **UNAVAILABLE},
+         **BAD_BODY, **BUSY, **UNAVAILABLE},
         headers=RUN_HEADERS, query=("fal_max_queue_length", "fal_jwt_token"), body=VideoInput,
     ),
     "initiate": OperationDoc(
         "Where to send a file", "Files",
-        {200: ("Two addresses.", models.UploadResponse), **BAD_REQUEST, **CLOSED,
-         **BAD_BODY},
+        {200: ("Two addresses.", models.UploadResponse), **BAD_REQUEST, **CLOSED, **BAD_BODY},
         headers=("x-fal-object-lifecycle",), body=models.UploadRequest,
     ),
     "initiate_multipart": OperationDoc(
         "Where to send a big file, part by part", "Files",
-        {200: ("Two addresses.", models.UploadResponse), **BAD_REQUEST, **CLOSED,
-         **BAD_BODY},
+        {200: ("Two addresses.", models.UploadResponse), **BAD_REQUEST, **CLOSED, **BAD_BODY},
         headers=("x-fal-object-lifecycle",), body=models.UploadRequest,
     ),
     "put": OperationDoc(
@@ -227,8 +218,7 @@ OPERATIONS: Mapping[str, OperationDoc] = {
     ),
     "complete": OperationDoc(
         "Put the parts of a file together", "Files",
-        {200: ("The file.", models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY,
-         **STORING},
+        {200: ("The file.", models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY, **STORING},
         query=("token",), body=models.PartList, keyed=False,
     ),
     "cdn_token": OperationDoc(
@@ -252,8 +242,7 @@ OPERATIONS: Mapping[str, OperationDoc] = {
     ),
     "complete_by_id": OperationDoc(
         "Put the parts of a file together", "Files",
-        {200: ("The file.", models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY,
-         **STORING},
+        {200: ("The file.", models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY, **STORING},
         body=models.PartList, keyed=False,
     ),
     "file": OperationDoc(
