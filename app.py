@@ -59,16 +59,16 @@ from svd_core.jobs import (
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore, ResultStore, private_folder
 from svd_core.temp_folder import TempFolder
-from svd_core.web.address_quota import AddressQuota
 from svd_core.web.connections import (
     connection_limit,
     limit_connections,
     raise_descriptor_limit,
 )
-from svd_core.web.fal import ApiContext, ApiService, Webhooks, build_api
-from svd_core.web.fal.secrets import load_secret
+from svd_core.web.fal import ApiContext, ApiService, build_api
+from svd_core.web.fal.signed_tokens import load_secret
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, SessionIds, build_page
+from svd_core.web.rate_limits import AddressQuota
 from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
 from svd_core.web.zero_gpu import ahead_of_time, run_on_zero_gpu
 
@@ -109,7 +109,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     if zero_gpu := on_zero_gpu():
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
-    outbox = Outbox(table, queue.refresh, Webhooks(parts).send)
+    outbox = Outbox(table, queue.refresh, parts.send_webhook)
     service = ApiService(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
     retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
     backend = Backend(

@@ -1,4 +1,7 @@
-"""Monotonic wall clock, and change tracking without comparing clocks of two processes."""
+"""Clocks for processes that share a table: monotonic wall clock, and change tracking.
+
+No time of one process is compared with a time of another, so their clocks may differ.
+"""
 
 import threading
 import time
@@ -6,8 +9,10 @@ from collections.abc import Callable, Container, Hashable
 
 
 class SteadyClock:
-    """Shows the time of day and never goes back while the process lives: it follows `wall` where
-    that moves on, and `steady` where somebody set the former back."""
+    """Wall clock that never goes back while the process lives.
+
+    It follows `wall` while that advances, and `steady` after the wall clock was set back.
+    """
 
     def __init__(
         self,
@@ -21,7 +26,7 @@ class SteadyClock:
         self._at = steady()
 
     def now(self) -> float:
-        """Seconds since 1970 UTC; at least those shown before, plus what went by since."""
+        """Seconds since 1970 UTC: at least the last value plus the seconds since then."""
         with self._lock:
             at = self._steady()
             self._shown = max(self._wall(), self._shown + at - self._at)
@@ -30,25 +35,24 @@ class SteadyClock:
 
 
 class ChangeTracker:
-    """Since when each thing has looked as it does, as this process has seen it.
+    """How long each value has been unchanged, as observed by this process.
 
-    No clock of one process is compared with that of another, so none has to be right: whoever
-    wants to know whether somebody else is still alive looks twice.
+    To know whether another process is alive, observe twice a value that it keeps changing.
     """
 
     def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
         self._steady = steady
         self._seen: dict[Hashable, tuple[Hashable, float]] = {}
 
-    def unchanged_for_s(self, key: Hashable, looks: Hashable = None) -> float:
-        """Seconds since `key` was first seen looking like this; 0 if that is now."""
+    def unchanged_for_s(self, key: Hashable, value: Hashable = None) -> float:
+        """Seconds since `key` was first observed with this value; 0 if that is now."""
         now = self._steady()
         before, since = self._seen.get(key, (None, now))
-        if key not in self._seen or before != looks:
-            self._seen[key] = (looks, now)
+        if key not in self._seen or before != value:
+            self._seen[key] = (value, now)
             return 0.0
         return now - since
 
     def retain(self, keys: Container[Hashable]) -> None:
-        """Forget everything but `keys`."""
+        """Forget all keys but `keys`."""
         self._seen = {key: seen for key, seen in self._seen.items() if key in keys}

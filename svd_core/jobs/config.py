@@ -1,7 +1,4 @@
-"""Dependencies that all queue implementations share.
-
-Queue limits and timeouts.
-"""
+"""Configuration of a job queue: limits, timeouts, and the stores that it works on."""
 
 import math
 from dataclasses import dataclass
@@ -9,19 +6,20 @@ from functools import cached_property
 
 from svd_core.errors import InvalidImage
 from svd_core.jobs.interface import Fetch
-from svd_core.jobs.photos import JobPhotos
+from svd_core.jobs.retention import JobPhotos
 from svd_core.jobs.store import JobTable
 from svd_core.storage import PhotoStore
 
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """`max_queue`: jobs that may wait. `max_per_owner`: those of one owner; None: as many as all.
-    Jobs that belong to nobody share one such number.
+    """Limits and timeouts of a queue.
 
-    `lease_s`: seconds without a heartbeat after which a worker loses its job.
-    `poll_interval_s`: seconds between two syncs with the table. `shutdown_timeout_s`: seconds that
-    `close` waits for running work to stop. `photo_bytes`: of all photos together, see `JobPhotos`.
+    `max_queue`: jobs that may wait. `max_per_owner`: waiting jobs of one owner; None: no limit of
+    their own. Jobs without an owner share one such limit. `lease_s`: seconds without a heartbeat
+    after which a worker loses its job. `poll_interval_s`: seconds between two syncs with the table.
+    `shutdown_timeout_s`: seconds that `close` waits for running work to stop. `photo_bytes`: limit
+    of all photos together, see `JobPhotos`.
     """
 
     max_queue: int = 32
@@ -36,13 +34,16 @@ DEFAULT_LIMITS = QueueLimits()
 
 
 def no_fetch(_: str) -> bytes:
+    """Refuse every URL. Raises `InvalidImage`."""
     raise InvalidImage("This server fetches no addresses; send the photo itself.")
 
 
 @dataclass(frozen=True)
 class QueueContext:
-    """`table` and `photos` may be shared by several processes. `fetch` downloads remote
-    photos."""
+    """Dependencies of a queue. Several processes may share `table` and `photos`.
+
+    `fetch` downloads remote photos.
+    """
 
     table: JobTable
     photos: PhotoStore
@@ -51,5 +52,5 @@ class QueueContext:
 
     @cached_property
     def job_photos(self) -> JobPhotos:
-        """The photos as the table refers to them."""
+        """Photos with the references that the table has to them."""
         return JobPhotos(self.table, self.photos, self.limits.photo_bytes)

@@ -1,4 +1,4 @@
-"""Database connections with transactions; SQLAlchemy errors become errors of the core."""
+"""Database transactions for the job table; SQLAlchemy errors become errors of the core."""
 
 import logging
 import os
@@ -30,10 +30,10 @@ BUSY_S = 30.0
 """Seconds a transaction waits for the lock that another process holds on SQLite's file."""
 
 WAL_RETRY_S = 0.05
-"""Seconds until a new file is tried again that other processes make ready too."""
+"""Seconds between two tries to enable WAL on a file that other processes open too."""
 
 RETRY_S = 1.0
-"""Seconds until a change that has to be made is tried again."""
+"""Seconds between two tries of a change that must be made."""
 
 UNAVAILABLE = "The job table cannot be reached just now; please try again shortly."
 
@@ -52,11 +52,11 @@ class Database:
     """A database by its SQLAlchemy URL. Safe to use from any thread.
 
     SQLite runs in WAL mode: readers never wait, writers wait for each other. Raises
-    `InvalidSettings` for a URL that leads nowhere.
+    `InvalidSettings` for a URL without a database.
     """
 
     def __init__(self, url: str) -> None:
-        self._given = url
+        self._given_url = url
         try:
             self.url = make_url(url)
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
@@ -79,13 +79,13 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One transaction that changes nothing. Raises `QueueUnavailable`."""
+        """A read-only transaction. Raises `QueueUnavailable`."""
         with _translate_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction, committed if nothing is raised.
+        """A transaction, committed if nothing is raised.
 
         Raises `QueueUnavailable`, `StorageFull`.
         """
@@ -94,7 +94,7 @@ class Database:
 
     @contextmanager
     def _serialized(self) -> Iterator[None]:
-        """Threads of one process queue up here; SQLite itself would have them sleep and guess."""
+        """Serialize the writers of this process: SQLite itself would have them poll."""
         if not self.is_sqlite:
             yield
             return
@@ -112,20 +112,20 @@ class Database:
             with self.write() as connection:
                 yield connection
         except QueueUnavailable as error:
-            raise _invalid_url(self._given, error.__cause__ or error) from None
+            raise _invalid_url(self._given_url, error.__cause__ or error) from None
 
     def close(self) -> None:
         self._engine.dispose()
 
 
 def redacted_url(url: URL) -> str:
-    """`url` without user, password and options, any of which may be a secret."""
+    """`url` without user, password and options, which may be secrets."""
     public = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
     return public.render_as_string()
 
 
 def _invalid_url(url: str, error: BaseException) -> InvalidSettings:
-    """Says why there is no job table, as far as the reason shows no secret of `url`."""
+    """The error for a URL that cannot be opened; its text shows no secret of `url`."""
     where, why = "that address", ""
     with suppress(ArgumentError, ValueError):
         parsed = make_url(url)
@@ -140,15 +140,15 @@ def _invalid_url(url: str, error: BaseException) -> InvalidSettings:
 
 
 def _secrets(url: str, parsed: URL) -> list[str]:
-    given = [parsed.query[key] for key in parsed.query if key not in ("host", "port")]
-    values = [value for each in given for value in ([each] if isinstance(each, str) else each)]
+    options = [parsed.query[key] for key in parsed.query if key not in ("host", "port")]
+    values = [value for each in options for value in ([each] if isinstance(each, str) else each)]
     return [secret for secret in (url, str(parsed.password or ""), *values) if secret]
 
 
 def retry_until_written(change: Callable[[], T], closing: threading.Event) -> T | None:
-    """What `change` returns, tried until the database takes it; None once `closing` is set.
+    """Retry `change` until the database takes it. Returns its result; None once `closing` is set.
 
-    For what cost minutes of work, or a call to a stranger's server, to find out.
+    For results that cost minutes of work, or a request to a remote host.
     """
     while True:
         try:
@@ -160,30 +160,32 @@ def retry_until_written(change: Callable[[], T], closing: threading.Event) -> T 
 
 
 def _make_file(url: URL) -> None:
-    """An empty database that only its owner may read: it holds addresses with their tokens. SQLite
-    gives the files beside it the same mode."""
+    """Create an empty database that only its owner may read: it holds URLs with their tokens.
+
+    SQLite gives the files beside it the same mode.
+    """
     if not url.database or url.database.startswith((":memory:", "file:")):
         return
     path = Path(url.database)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
     for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-        with suppress(OSError):  # it is not there, or somebody else's, or a disk without modes
+        with suppress(OSError):  # it may be missing, another user's, or on a disk without modes
             file.chmod(0o600)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """Transactions begin where we say so; the driver would begin them late, and then deadlock."""
+    """Turn off the transactions of the driver, which begin late and then deadlock."""
     connection.isolation_level = None
     cursor = connection.cursor()
     _enable_wal(cursor)
-    cursor.execute("PRAGMA synchronous = FULL")  # what was accepted outlives a power cut, too
+    cursor.execute("PRAGMA synchronous = FULL")  # an accepted job outlives a power cut
     cursor.close()
 
 
 def _enable_wal(cursor: DBAPICursor) -> None:
-    """SQLite does not wait to change a new file to WAL while another connection is about to write,
-    as where several servers start on one at once."""
+    """Enable WAL mode. SQLite does not wait for the lock here, so several servers that start at
+    once on a new file would fail."""
     begun = time.monotonic()
     while True:
         try:
@@ -206,13 +208,13 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except (IntegrityError, DataError, ProgrammingError):
-        raise  # ours, not the database's
+        raise  # a fault of the program, not of the database
     except (DatabaseError, InterfaceError, PoolTimeout, sqlite3.Error) as error:
         raise _to_svd_error(error) from error
 
 
 def _to_svd_error(error: Exception) -> SvdError:
-    if any(words in str(error) for words in DISK_FULL_MESSAGES):
+    if any(message in str(error) for message in DISK_FULL_MESSAGES):
         return StorageFull(
             "There is no room left on the disk of the job table; free some, and try again."
         )

@@ -1,41 +1,43 @@
-"""Inline queue without a worker: the first watcher of a job runs it in the watcher's own request.
+"""Inline queue: the first watcher of a job runs it within its own request.
 
-On ZeroGPU the GPU is lent to a live request, so the work has to happen inside it. If the watcher
-goes away the job ends, which is the one difference from `WorkerQueue`.
+On ZeroGPU the GPU is lent to a live request, so the work has to happen inside it. Unlike in
+`WorkerQueue`, a job ends when its watcher goes away. `run_as_stream` and `raise_errors` carry the
+events of the work from the process that has the GPU.
 """
 
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from queue import SimpleQueue
 
-from svd_core.errors import GenerationFailed
+from svd_core.errors import Cancelled, GenerationFailed
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.backoff import WAITING_NOTE, Backoff
 from svd_core.jobs.config import QueueContext
 from svd_core.jobs.interface import (
     DEFAULT_OPTIONS,
     InlineWork,
     JobOptions,
+    Outcome,
     RemoteRequest,
-    error_to_outcome,
+    Work,
 )
 from svd_core.jobs.job import JobHandle
 from svd_core.jobs.queue import TableQueue
+from svd_core.jobs.retry import WAITING_NOTE, Backoff, error_to_outcome
 from svd_core.jobs.schema import Row
-from svd_core.jobs.store import Outcome
 from svd_core.params import VideoRequest
 
 UNWATCHED_TIMEOUT_S = 600.0
-"""Seconds a job may wait for somebody to watch it; until then it takes the place of another."""
-
+"""Seconds a job may wait for its first watcher; until then it counts against the limit."""
 
 POLL_S = 0.2
-"""Seconds within which a job that waits notices that it must stop."""
+"""Seconds between two checks of a waiting job whether it must stop."""
 
 
 class InlineQueue(TableQueue):
-    """Implements `JobQueue`. Its `max_queue` are the jobs that may be open at once."""
+    """Job queue that works in watchers. `max_queue` limits the open jobs, running ones included."""
 
     in_turn = False
 
@@ -56,7 +58,7 @@ class InlineQueue(TableQueue):
         return None if turn is None else self._run(*turn)
 
     def _run(self, job: JobHandle, row: Row) -> Iterator[Event]:
-        outcome: Outcome = Stopped()  # what holds if this iterator is dropped
+        outcome: Outcome = Stopped()  # if this iterator is dropped
         backoff = Backoff()
         try:
             yield job.last
@@ -75,7 +77,7 @@ class InlineQueue(TableQueue):
         yield job.last
 
     def _is_cancelled_within(self, job: JobHandle, seconds: float) -> bool:
-        """Wait so long, or until the job must stop. Returns whether it must."""
+        """Wait so many seconds, or until the job must stop. Returns whether it must."""
         until = time.monotonic() + seconds
         while not self._claims.is_cancelled(job) and (left := until - time.monotonic()) > 0:
             self._claims.closing.wait(min(left, POLL_S))
@@ -94,3 +96,50 @@ class InlineQueue(TableQueue):
         except Exception as error:  # noqa: BLE001 - a job ends by an event, never by an exception
             return error_to_outcome(job.id, error)
         return Failed(GenerationFailed("The model gave no video; please try again."))
+
+
+def run_as_stream(work: Work, job_id: str, request: VideoRequest) -> Generator[Event]:
+    """Stream the progress of `work`, then its outcome. Errors are events here, never raised:
+    exceptions lose their text on the way to another process, and events do not.
+
+    `work` runs in its own thread. Closing the stream stops it at its next progress, and returns
+    when it has stopped.
+    """
+    events: SimpleQueue[Event] = SimpleQueue()
+    stopping = threading.Event()
+
+    def on_progress(progress: Progress) -> None:
+        if stopping.is_set():
+            raise Cancelled
+        events.put(progress)
+
+    def run() -> None:
+        try:
+            events.put(Succeeded(work(job_id, request, on_progress)))
+        except Exception as error:  # noqa: BLE001 - the reader of the stream waits for its end
+            events.put(error_to_outcome(job_id, error))
+
+    thread = threading.Thread(target=run, name="svd-stream", daemon=True)
+    thread.start()
+    try:
+        while isinstance(event := events.get(), Progress):
+            yield event
+        yield event
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def raise_errors(events: Generator[Event]) -> Generator[Progress | Video]:
+    """Turn `events` into what `InlineQueue` takes: progress, then the video. Raises the error."""
+    with closing(events):
+        for event in events:
+            match event:
+                case Progress():
+                    yield event
+                case Succeeded(video):
+                    yield video
+                case Failed(error):
+                    raise error
+                case Stopped():
+                    raise Cancelled

@@ -1,76 +1,42 @@
-"""Protocols of the job queue, for page, API and command line.
+"""Protocols of the job queue, for page, API and command line."""
 
-Work callbacks of a queue, and the outcome that an error of theirs means for the job.
-"""
-
-import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
 
-from svd_core.errors import Cancelled, GenerationFailed, OutOfMemory, SvdError, busy_if_passing
-from svd_core.events import Event, Failed, OnProgress, Progress, Stopped, Video
+from svd_core.errors import SvdError
+from svd_core.events import Event, Failed, OnProgress, Progress, Stopped, Succeeded, Video
 from svd_core.params import VideoParams, VideoRequest
 
 Work = Callable[[str, VideoRequest, OnProgress], Video]
 """Makes the video of (job id, request). It stops when the progress callback raises `Cancelled`. It
-may be done again for the same job, after the process that did it died."""
+may run again for the same job, after its process died."""
 
 InlineWork = Callable[[str, VideoRequest], Generator[Progress | Video]]
 """Yields `Progress*`, then the `Video`. Closing the generator stops it and frees the device."""
 
-log = logging.getLogger(__name__)
-
-
-def error_to_outcome(job_id: str, error: Exception) -> Failed | Stopped:
-    """How a job ends whose work raised `error`. What nobody foresaw is logged with its trace.
-
-    An error that is `passing`, or was caused by a fault that passes, is no end yet where the job
-    can be tried again.
-    """
-    if isinstance(error, Cancelled):
-        return Stopped()
-    known = isinstance(error, OutOfMemory) or getattr(error, "passing", False)
-    if not known and (busy := busy_if_passing(error)) is not None:
-        log.warning("Job %s met a fault that passes: %s", job_id, error)
-        return Failed(busy)
-    if isinstance(error, SvdError):
-        return Failed(_without_trace(error))
-    log.error("Job %s ended by an unforeseen error.", job_id, exc_info=error)
-    return Failed(
-        GenerationFailed(
-            "Something unforeseen went wrong, so there is no video; please try again. "
-            f"If it happens again, tell whoever runs this server the job number {job_id[:8]}."
-        )
-    )
-
-
-def _without_trace(error: SvdError) -> SvdError:
-    """The error of a job is kept for hours, and its trace would keep all that was in memory."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
-
+Outcome = Succeeded | Failed | Stopped
+"""The event that ends a job."""
 
 Priority = Literal["normal", "low"]
-"""Low ones run when no normal one waits; within a priority the order is that of submission."""
+"""Low ones run when no normal one waits. Within a priority the order is that of submission."""
 
 Fetch = Callable[[str], bytes]
-"""Gets the photo of an address. Raises `SvdError`, which becomes the end of the job."""
+"""Downloads the photo of a URL. Raises `SvdError`, which ends the job."""
 
 Send = Callable[["Job", str], None]
-"""Tells the address that the job has ended. Whatever it raises has it tried again later, save
-`Undeliverable`."""
+"""Posts the outcome of a job to a URL. After any error except `Undeliverable` it is retried."""
 
 
 class Undeliverable(Exception):
-    """Raised by `Send` where trying again would be of no use. Its text is kept as the reason."""
+    """Raised by `Send` if a retry would be useless. Its text is kept as the reason."""
 
 
 @dataclass(frozen=True)
 class RemoteRequest:
-    """A request whose photo lies at an address, fetched while the job waits, not by submit."""
+    """A request with the URL of its photo, which is fetched while the job waits, not by submit."""
 
     image_url: str
     params: VideoParams
@@ -78,14 +44,14 @@ class RemoteRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """What a submitter may ask of the queue.
+    """Options of a submitted job.
 
-    `start_timeout_s`: seconds the job may wait; then it fails by `StartTimeout`. `max_waiting`:
-    refuse the job if more than so many wait already. `owner`: whose job it is (id of a key, empty:
-    nobody's), who may have only so many jobs waiting. `webhook`: address to tell the end to.
-    `keep_s`: seconds the job stays after its end, if that is less than the server's own.
-    `keep_photo`: keep the photo as long as the job, not only until its end. `memo`: anything the
-    submitter wants to find again with the job; no queue reads it.
+    `start_timeout_s`: seconds the job may wait; then it fails with `StartTimeout`. `max_waiting`:
+    refuse the job if more than so many wait already. `owner`: id of a key or visitor, whose waiting
+    jobs are limited; empty: none. `webhook`: URL to post the outcome to. `keep_s`: seconds the job
+    stays after its end, if that is less than the server's limit. `keep_photo`: keep the photo as
+    long as the job, not only until its end. `memo`: metadata of the submitter, which no queue
+    reads.
     """
 
     priority: Priority = "normal"
@@ -102,19 +68,19 @@ DEFAULT_OPTIONS = JobOptions()
 
 
 class Cancellation(StrEnum):
-    """What came of the wish to cancel a job."""
+    """Result of cancelling a job."""
 
     REMOVED = "removed"
-    """It waited; it will never run."""
+    """The job waited, and will never run."""
     REQUESTED = "requested"
-    """It runs, and ends at its next progress; it may also still succeed."""
+    """The job runs, and stops at its next progress; it may still succeed."""
     TOO_LATE = "too late"
-    """It had ended before, in whatever way."""
+    """The job had already ended."""
 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """An event of a job, with the time it came (UTC). `number` grows from each to the next."""
+    """An event of a job, with its time (UTC). The numbers of one job increase."""
 
     number: int
     at: datetime
@@ -128,8 +94,10 @@ class JobEvent:
 
 @dataclass(frozen=True)
 class Times:
-    """Of a job, in UTC, in this order whatever the clock does. `started` belongs to the attempt
-    under way; a job that is over without having run has none."""
+    """Times of a job in UTC, always in this order, also if the clock was set back.
+
+    `started` is the start of the newest attempt; a job that ended before it ran has none.
+    """
 
     submitted: datetime
     started: datetime | None = None
@@ -137,14 +105,14 @@ class Times:
 
 
 class Job(Protocol):
-    """One request on its way to a video. `id`: 32 hexadecimal digits, not to be guessed."""
+    """One request on its way to a video. `id`: 32 hexadecimal digits, unguessable."""
 
     @property
     def id(self) -> str: ...
 
     @property
     def params(self) -> VideoParams | None:
-        """None for a job that was rejected: there were none that hold together."""
+        """None for a rejected job, which had no valid parameters."""
 
     @property
     def options(self) -> JobOptions: ...
@@ -154,69 +122,74 @@ class Job(Protocol):
 
     @property
     def last(self) -> Event:
-        """The newest event; a waiting job's is `Progress(stage=QUEUED)` with those ahead of it."""
+        """The newest event. A waiting job has `Progress(stage=QUEUED)`, `step` jobs ahead of it."""
 
     @property
     def done(self) -> bool:
         """Whether `last` is Succeeded, Failed or Stopped. Once true it stays so."""
 
     def events_since(self, seen: int = 0, timeout_s: float = 0.0) -> Sequence[JobEvent]:
-        """What came after the event numbered `seen`, less the progress that newer progress of its
-        stage replaced. Waits up to `timeout_s` for something to come; empty if nothing did."""
+        """The events after the one numbered `seen`, without progress that newer progress of its
+        stage replaced. Waits up to `timeout_s` for the first one; empty if none came."""
 
     def events(self) -> Iterator[Event]:
         """`Progress*`, then exactly one of Succeeded, Failed, Stopped; blocks between them.
 
         May be called any number of times, from any thread, before and after the end. Each call
-        replays from the beginning, less the progress that newer progress of its stage replaced.
-        Dropping the iterator leaves the job alone, except where the queue says otherwise.
-        Raises `ServerStopping` if the queue closes before the job ends, and `TooManyWatchers` where
+        replays from the beginning, without progress that newer progress of its stage replaced.
+        Dropping the iterator does not change the job, unless the queue says otherwise.
+        Raises `ServerStopping` if the queue closes before the job ends, and `TooManyWatchers` if
         newer calls took the place of this one.
         """
 
     def cancel(self) -> Cancellation:
-        """Ask the job to end: at once if it waits, at its next progress if it runs. Idempotent."""
+        """Cancel the job: at once if it waits, at its next progress if it runs. Idempotent."""
 
 
 class JobQueue(Protocol):
+    """Job queue, shared by page, API and command line."""
+
     def submit(
         self, request: VideoRequest | RemoteRequest, options: JobOptions = DEFAULT_OPTIONS
     ) -> Job:
-        """Put `request` in line. Raises `QueueFull`, `ServerStopping` once the queue is closed."""
+        """Enqueue `request`. Raises `QueueFull`, and `ServerStopping` once the queue is closed."""
 
     def ensure_room(self, options: JobOptions = DEFAULT_OPTIONS) -> None:
-        """Raise what `submit` would raise for a job with these options, before anything is spent on
-        its photo: `QueueFull`, `ServerStopping`."""
+        """Check the limits before the photo is read or stored.
+
+        Raises what `submit` would raise: `QueueFull`, `ServerStopping`.
+        """
 
     def room(self, owner: str = "") -> int:
-        """How many more jobs of `owner` would be taken now, for callers that submit several."""
+        """How many more jobs `owner` may submit now."""
 
     def reject(self, error: SvdError, options: JobOptions = DEFAULT_OPTIONS) -> Job:
-        """Enter a job that has failed by `error`, so that it has an id, an end and a webhook.
+        """Enter a job that has failed with `error`, so that it has an id, an outcome and a webhook.
 
-        Raises `ServerStopping`."""
+        Raises `ServerStopping`.
+        """
 
     def get(self, job_id: str) -> Job:
-        """The job of that id. Raises `UnknownJob`, also for jobs that finished long ago."""
+        """The job of that id. Raises `UnknownJob`, also for jobs that were deleted."""
 
     def refresh(self, job_id: str) -> Job:
-        """The same as the table has it now, of which `get` hears up to a second later where another
-        server has done something. Raises `UnknownJob`."""
+        """The job as the table has it now. `get` may miss up to a second of what another server has
+        done. Raises `UnknownJob`."""
 
     def get_cached(self, job_id: str) -> Job | None:
-        """The job of that id if it is open and this process has seen it; never waits."""
+        """The job of that id if it is in the cache of open jobs. Never blocks."""
 
     def of_owner(self, owner: str, limit: int = 100) -> Sequence[Job]:
-        """The newest jobs of `owner`, at most `limit`, the newest first."""
+        """The newest jobs of `owner`, at most `limit`, newest first."""
 
     def photo(self, job_id: str) -> bytes | None:
-        """The photo of a job, None if it is not kept. Raises `UnknownJob`."""
+        """The photo of a job; None if it is not kept. Raises `UnknownJob`."""
 
     def position(self, job_id: str) -> int:
-        """How many jobs go before it; 0 if it runs or is done. Raises `UnknownJob`."""
+        """The number of jobs ahead of it; 0 if it runs or is done. Raises `UnknownJob`."""
 
     def length(self) -> int:
-        """How many jobs wait, the running ones not counted."""
+        """The number of waiting jobs."""
 
     def close(self) -> None:
-        """Take no more jobs and stop working. Returns when the work has stopped. Idempotent."""
+        """Refuse new jobs and stop the work. Returns when it has stopped. Idempotent."""

@@ -1,4 +1,4 @@
-"""Job queue over the table; subclasses do the work in a thread or in a watcher."""
+"""Job queue over the table. Subclasses do the work, in a thread or in a watcher."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -7,12 +7,10 @@ from uuid import uuid4
 
 from svd_core.errors import QueueFull, ServerStopping, SvdError, UnknownJob
 from svd_core.events import Event, Failed
-from svd_core.jobs.claims import ClaimedJobs
+from svd_core.jobs.claims import ClaimedJobs, HeartbeatThread
 from svd_core.jobs.config import QueueContext
-from svd_core.jobs.heartbeat import HeartbeatThread
 from svd_core.jobs.interface import DEFAULT_OPTIONS, Cancellation, JobOptions, RemoteRequest
-from svd_core.jobs.job import JobHandle
-from svd_core.jobs.open_jobs import OpenJobs
+from svd_core.jobs.job import JobHandle, OpenJobs
 from svd_core.jobs.schema import Row, State
 from svd_core.params import VideoRequest
 
@@ -20,11 +18,13 @@ log = logging.getLogger(__name__)
 
 
 class TableQueue:
-    """Implements `JobQueue` less the work, which is left to subclasses, or to other processes that
-    share the table and the disk of the photos."""
+    """Implements `JobQueue` without the work.
+
+    That is left to subclasses, or to other processes that share the table and the photos.
+    """
 
     in_turn = True
-    """Whether one job waits for another, and only those that wait count as such."""
+    """Whether one job waits for another. If not, running jobs count against the limit too."""
 
     def __init__(self, context: QueueContext) -> None:
         self._table = context.table
@@ -40,13 +40,13 @@ class TableQueue:
     def submit(
         self, request: VideoRequest | RemoteRequest, options: JobOptions = DEFAULT_OPTIONS
     ) -> JobHandle:
-        self.ensure_room(options)  # what the table is going to refuse need not fill the disk first
+        self.ensure_room(options)  # check the limits before the photo is stored
         photo, ensure = self._store_photo(request)
         row = self._table.new(uuid4().hex, request.params, options, **photo)
         states = (State.WAITING,) if self.in_turn else (State.WAITING, State.RUNNING)
 
-        def admit(there: int, own: int) -> None:
-            self._admit(options, there, own)
+        def admit(count: int, owned: int) -> None:
+            self._admit(options, count, owned)
             ensure()
 
         try:
@@ -64,11 +64,11 @@ class TableQueue:
         self._admit(options, self._open_jobs.count(), self._open_jobs.count(options.owner))
 
     def room(self, owner: str = "") -> int:
-        most, own_most = self._limits.max_queue, self._limits.max_per_owner
-        left = most - self._open_jobs.count()
-        if own_most is not None:
-            left = min(left, own_most - self._open_jobs.count(owner))
-        return max(left, 0)
+        limit = self._limits.max_per_owner
+        room = self._limits.max_queue - self._open_jobs.count()
+        if limit is not None:
+            room = min(room, limit - self._open_jobs.count(owner))
+        return max(room, 0)
 
     def reject(self, error: SvdError, options: JobOptions = DEFAULT_OPTIONS) -> JobHandle:
         self._refuse_if_closed()
@@ -105,19 +105,19 @@ class TableQueue:
         self._stop_work(self._limits.shutdown_timeout_s)
         for job in self._claims.claimed.values():
             log.warning("Job %s did not stop in time; it goes back in line.", job.id)
-            with suppress(SvdError):  # then the next server has to find out by itself
+            with suppress(SvdError):  # then its lease runs out
                 self._claims.requeue(job)
         self._heartbeat.close(self._limits.shutdown_timeout_s)
         self._open_jobs.close()
 
     def _on_waiting(self) -> None:
-        """A job may wait that could be begun here."""
+        """Called when a job may wait that could start here."""
 
-    def _stop_work(self, patience_s: float) -> None:
-        """Return when the work has stopped, or will not within `timeout_s`."""
+    def _stop_work(self, timeout_s: float) -> None:
+        """Stop the work. Returns when it has stopped, or after `timeout_s`."""
 
     def _on_watch(self, _: JobHandle) -> Iterator[Event] | None:
-        """Somebody begins to watch a job; see `JobHandle`."""
+        """Called when a job gets a watcher; see `JobHandle`."""
         return None
 
     def _row(self, job_id: str) -> Row:
@@ -135,12 +135,12 @@ class TableQueue:
     def _store_photo(
         self, request: VideoRequest | RemoteRequest
     ) -> tuple[dict[str, str], Callable[[], None]]:
-        """The columns of the photo, and what makes sure that it is there."""
+        """The columns of the photo, and the callback that ensures that it is on disk."""
         if isinstance(request, RemoteRequest):
             return {"image_url": request.image_url}, lambda: None
         name, ensure = self._photos.put(request.image)
-        more = {} if request.continues is None else {"continues": request.continues}
-        return {"image": name} | more, ensure
+        continues = {} if request.continues is None else {"continues": request.continues}
+        return {"image": name} | continues, ensure
 
     def _release_photo(self, name: str) -> None:
         with suppress(SvdError):  # then the next sweep removes it
@@ -148,34 +148,35 @@ class TableQueue:
 
     def _cancel(self, job_id: str) -> Cancellation:
         try:
-            what, row = self._table.cancel(job_id)
-        except UnknownJob:  # over for so long that it is forgotten
+            cancellation, row = self._table.cancel(job_id)
+        except UnknownJob:  # deleted since its end
             return Cancellation.TOO_LATE
         job = self._open_jobs.upsert(row)
-        if what is Cancellation.REQUESTED:
+        if cancellation is Cancellation.REQUESTED:
             job.stop()
-        return what
+        return cancellation
 
     def _refuse_if_closed(self) -> None:
         if self._claims.closing.is_set():
             raise ServerStopping("The server is stopping; please try again in a minute.")
 
-    def _admit(self, options: JobOptions, there: int, own: int) -> None:
-        own_most, verb = self._limits.max_per_owner, "waiting" if self.in_turn else "being made"
-        too_many = options.max_waiting is not None and there > options.max_waiting
-        if too_many or there >= self._limits.max_queue:
+    def _admit(self, options: JobOptions, count: int, owned: int) -> None:
+        """Raises `QueueFull`. `owned`: how many of them are the same owner's."""
+        limit, verb = self._limits.max_per_owner, "waiting" if self.in_turn else "being made"
+        too_many = options.max_waiting is not None and count > options.max_waiting
+        if too_many or count >= self._limits.max_queue:
             raise QueueFull(
-                f"{there} videos are {verb} already, which is as many as fit; "
+                f"{count} videos are {verb} already, which is as many as fit; "
                 "please try again in a few minutes."
             )
-        if own_most is None or own < own_most:
+        if limit is None or owned < limit:
             return
         if options.owner:
             raise QueueFull(
-                f"{own} of your videos are {verb} already, which is as many as you may have; "
+                f"{owned} of your videos are {verb} already, which is as many as you may have; "
                 "please try again when one is done."
             )
         raise QueueFull(
-            f"{own} videos of callers without a name are {verb} already, which is as many as fit; "
-            "please try again in a few minutes."
+            f"{owned} videos of callers without a name are {verb} already, which is as many as "
+            "fit; please try again in a few minutes."
         )

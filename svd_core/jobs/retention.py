@@ -1,20 +1,139 @@
-"""Retention: delete finished jobs, videos and photos by age and total size."""
+"""Retention: delete finished jobs, videos and photos by age and total size, with fair eviction.
 
+The table holds the references to photos. Invariant: no photo that an open job needs is removed.
+References are written, and photos removed, in transactions that lock the line. The writer of a
+reference ensures within its transaction that the file exists.
+"""
+
+import heapq
 import logging
-from collections.abc import Collection, Sequence
+import math
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select, update
 
-from svd_core.jobs.eviction import Item, evict
-from svd_core.jobs.photos import JobPhotos
+from svd_core.errors import SvdError
 from svd_core.jobs.schema import JOBS, OUTBOX, State
-from svd_core.jobs.store import JobTable
+from svd_core.jobs.store import JobTable, lock_line
 from svd_core.storage import PhotoStore, ResultStore
 
+
+class Item(NamedTuple):
+    """Something that uses space. `size`: in the unit of the limit, above 0."""
+
+    name: str
+    owner: str
+    size: int
+
+
+def evict(newest_first: Iterable[Item], limit: float) -> list[str]:
+    """Names of the items to remove so that at most `limit` is left.
+
+    The owner who holds most loses their oldest item first. The newest item of all stays, since a
+    user waits for it.
+    """
+    queues: defaultdict[str, deque[Item]] = defaultdict(deque)
+    sums: defaultdict[str, int] = defaultdict(int)
+    newest: str | None = None
+    for item in newest_first:
+        newest = item.name if newest is None else newest
+        queues[item.owner].append(item)
+        sums[item.owner] += item.size
+    total = sum(sums.values())
+    heap = [(-size, owner) for owner, size in sums.items()]
+    heapq.heapify(heap)
+    evicted = []
+    while total > limit and heap:
+        _, owner = heapq.heappop(heap)
+        oldest = queues[owner].pop()
+        if oldest.name != newest:
+            evicted.append(oldest.name)
+            total -= oldest.size
+            sums[owner] -= oldest.size
+        if queues[owner]:
+            heapq.heappush(heap, (-sums[owner], owner))
+    return evicted
+
+
+SWEEP_BYTES = 64 * 2**20
+"""Bytes of new photos after which their total is checked."""
+
+
+class JobPhotos:
+    """Photos in `store` that `table` refers to. Safe to use from any thread.
+
+    `most_bytes`: limit of all photos together. Those of open jobs stay even beyond it, since the
+    length of the line limits them.
+    """
+
+    def __init__(self, table: JobTable, store: PhotoStore, most_bytes: float = math.inf) -> None:
+        self._table = table
+        self._store = store
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._put_bytes = 0
+
+    def put(self, data: bytes) -> tuple[str, Callable[[], None]]:
+        """Store a photo. Returns its name, and a callback that ensures that the file exists, to be
+        called in the transaction that refers to it. Raises `StorageFull`, `ServerBusy`."""
+        name = self._store.put(data)
+        with self._lock:
+            self._put_bytes += len(data)
+            sweep_due = self._put_bytes >= SWEEP_BYTES
+            if sweep_due:
+                self._put_bytes = 0
+        if sweep_due:
+            with suppress(SvdError, OSError):  # `Retention` sweeps again
+                self.sweep()
+
+        def ensure() -> None:
+            if not self._store.size(name):
+                self._store.put(data)
+
+        return name, ensure
+
+    def release(self, name: str) -> None:
+        """Remove the photo unless a job refers to it. Raises `QueueUnavailable`."""
+        with self._table.database.write() as connection:
+            lock_line(connection)
+            count = select(func.count()).select_from(JOBS).where(JOBS.c.image == name)
+            if not connection.scalar(count):
+                self._store.remove([name])
+
+    def sweep(self) -> None:
+        """Remove photos without a reference, and those of ended jobs beyond the limit."""
+        columns = select(JOBS.c.image, JOBS.c.owner, JOBS.c.state)
+        newest_first = columns.where(JOBS.c.image.is_not(None)).order_by(JOBS.c.number.desc())
+        with self._table.database.read() as connection:
+            rows = connection.execute(newest_first).all()
+        needed = {row.image for row in rows if row.state != State.ENDED}
+        kept: dict[str, Item] = {}
+        for row in rows:
+            size = 0 if row.image in needed or row.image in kept else self._store.size(row.image)
+            if size:
+                kept[row.image] = Item(row.image, row.owner, size)
+        room = self._most_bytes - sum(map(self._store.size, needed))
+        for name in evict(kept.values(), max(0.0, room)):
+            self._detach(name)
+        self._store.sweep({row.image for row in rows}, self._most_bytes)
+
+    def _detach(self, name: str) -> None:
+        """Remove a photo from ended jobs, and from the disk unless an open job refers to it now."""
+        ended = (JOBS.c.image == name) & (JOBS.c.state == State.ENDED)
+        with self._table.database.write() as connection:
+            lock_line(connection)
+            connection.execute(update(JOBS).where(ended).values(image=None))
+        self.release(name)
+
+
 MAX_ROWS = 100_000
-"""Ended jobs kept at most, since failures have no size; that is some 200 MB of table. As many
-refused requests, of which each owner has `MAX_REJECTED`."""
+"""Ended jobs kept at most, some 200 MB of table, since failures have no size. The same for rejected
+requests, of which each owner has `MAX_REJECTED`."""
 
 BATCH = 500
 
@@ -23,10 +142,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Retention:
-    """`keep_hours`: how long an ended job stays. `keep_gb`: how many gigabytes (10^9 bytes) of
-    results stay, and as many of photos, apart from each other. Where there is too much, whoever
-    holds the most loses their own oldest first; the newest result stays in any case, somebody waits
-    for it."""
+    """Limits for ended jobs and their files.
+
+    `keep_hours`: how long an ended job stays. `keep_gb`: limit of all results, and a separate one
+    of all photos, in gigabytes (10^9 bytes). For what goes first see `evict`.
+    """
 
     table: JobTable
     results: ResultStore
@@ -35,27 +155,26 @@ class Retention:
     keep_gb: float
 
     def sweep(self) -> list[str]:
-        """Remove what has had its time. Returns the ids of those jobs.
+        """Remove what is too old or too much. Returns the ids of those jobs.
 
-        A row goes before its file: a file that is left over is found the next time, while a row
-        without its file would promise what is not there.
+        A row goes before its file: the next sweep finds a file without its row, but a row without
+        its file would offer a video that does not exist.
         """
-        gone = self._had_their_time()
-        self.remove(gone)
+        expired = self._expired()
+        self.remove(expired)
         self.results.sweep(self._known, self.keep_hours)
         self._job_photos.sweep()
-        return gone
+        return expired
 
-    def remove(self, gone: Sequence[str]) -> None:
-        """Remove ended jobs before their time, with their videos, and their photos unless other
-        jobs have the same."""
+    def remove(self, ids: Sequence[str]) -> None:
+        """Remove ended jobs with their videos, and those photos that no other job refers to."""
         photos: set[str] = set()
-        for start in range(0, len(gone), BATCH):
-            batch = gone[start : start + BATCH]
+        for start in range(0, len(ids), BATCH):
+            batch = ids[start : start + BATCH]
             with self.table.database.write() as connection:
                 ended = JOBS.c.id.in_(batch) & (JOBS.c.state == State.ENDED)
-                kept = select(JOBS.c.image).where(ended, JOBS.c.image.is_not(None))
-                photos |= {name for name in connection.scalars(kept) if name is not None}
+                images = select(JOBS.c.image).where(ended, JOBS.c.image.is_not(None))
+                photos |= {name for name in connection.scalars(images) if name is not None}
                 connection.execute(delete(OUTBOX).where(OUTBOX.c.job_id.in_(batch)))
                 connection.execute(delete(JOBS).where(ended))
             self.results.remove(batch)
@@ -66,37 +185,38 @@ class Retention:
     def _job_photos(self) -> JobPhotos:
         return JobPhotos(self.table, self.photos, self.keep_gb * 1e9)
 
-    def _had_their_time(self) -> list[str]:
+    def _expired(self) -> list[str]:
+        """Ids of the ended jobs that are too old or too much."""
         now = self.table.clock.now()
         columns = select(
             JOBS.c.id, JOBS.c.owner, JOBS.c.ended, JOBS.c.expires, JOBS.c.bytes,
-            JOBS.c.params.is_(None).label("refused"),
+            JOBS.c.params.is_(None).label("rejected"),
         )  # fmt: skip
         with self.table.database.read() as connection:
             ended = connection.execute(
                 columns.where(JOBS.c.state == State.ENDED).order_by(JOBS.c.ended.desc())
             ).all()
-        gone = [
+        expired = [
             row.id
             for row in ended
             if now - row.ended > self.keep_hours * 3600 or (row.expires or now) < now
         ]
-        over = set(gone)
-        left = [row for row in ended if row.id not in over]
-        refused = [Item(row.id, row.owner, 1) for row in left if row.refused]
-        others = [Item(row.id, row.owner, 1) for row in left if not row.refused]
+        too_old = set(expired)
+        left = [row for row in ended if row.id not in too_old]
+        rejected = [Item(row.id, row.owner, 1) for row in left if row.rejected]
+        others = [Item(row.id, row.owner, 1) for row in left if not row.rejected]
         playback = self.results.playback_bytes()  # made since the job ended
         videos = [
             Item(row.id, row.owner, row.bytes + playback.get(row.id, 0))
             for row in left
             if row.bytes > 0
         ]
-        more = {
-            *evict(refused, MAX_ROWS),
+        evicted = {
+            *evict(rejected, MAX_ROWS),
             *evict(others, MAX_ROWS),
             *evict(videos, self.keep_gb * 1e9),
         }
-        return gone + [row.id for row in left if row.id in more]
+        return expired + [row.id for row in left if row.id in evicted]
 
     def _known(self, ids: Collection[str]) -> set[str]:
         """Those of `ids` that are in the table."""

@@ -1,6 +1,6 @@
-"""SQL schema, and the row of a job as a dataclass.
+"""SQL schema of the job table, with the row of a job and its event log.
 
-Event log of a job: kept short, and stored as JSON in its row.
+The event log is stored as JSON in the row. It is kept short: newer progress replaces older.
 """
 
 import json
@@ -35,106 +35,15 @@ from svd_core.jobs.interface import JobEvent, JobOptions
 from svd_core.params import VideoParams
 
 Record = tuple[JobEvent, ...]
-"""Never empty, numbers and times grow; only the last event can be an ending."""
-
-
-def is_finished(record: Record) -> bool:
-    return bool(record) and not isinstance(record[-1].event, Progress)
-
-
-def append(record: Record, event: Event, at: datetime) -> Record:
-    """`record` and then `event`, which takes the place of progress that it outdates. Nothing comes
-    after an ending, and no time before the one ahead of it. Of previews only the newest is kept,
-    and none once there is a video."""
-    if not record:
-        return (JobEvent(1, at, event),)
-    last = record[-1]
-    if is_finished(record):
-        return record
-    kept = record[:-1] if _replaces(event, last.event) else record
-    if isinstance(event, Succeeded) or (isinstance(event, Progress) and event.preview):
-        kept = tuple(entry.without_preview() for entry in kept)
-    return (*kept, JobEvent(last.number + 1, max(at, last.at), event))
-
-
-def _replaces(event: Event, previous: Event) -> bool:
-    """Of one stage only the newest sign of life is worth replaying; steps and notes are."""
-    if not isinstance(event, Progress) or not isinstance(previous, Progress):
-        return False
-    counted = event.stage is Stage.DENOISING and event.step != previous.step
-    return (event.stage, event.note) == (previous.stage, previous.note) and not counted
-
-
-def to_json(record: Record) -> str:
-    return json.dumps([[e.number, e.at.timestamp(), event_to_json(e.event)] for e in record])
-
-
-def from_json(text: str) -> Record:
-    return tuple(
-        JobEvent(number, datetime.fromtimestamp(at, UTC), event_from_json(values))
-        for number, at, values in json.loads(text)
-    )
-
-
-def event_to_json(event: Event) -> dict[str, Any]:
-    match event:
-        case Progress():
-            told = {name: value for name, value in vars(event).items() if name != "preview"}
-            return {"is": "progress"} | told
-        case Succeeded(video):
-            return {"is": "succeeded"} | vars(video) | {"path": str(video.path.absolute())}
-        case Failed(error):
-            return {"is": "failed"} | error_to_json(error)
-        case Stopped():
-            return {"is": "stopped"}
-
-
-def event_from_json(values: dict[str, Any]) -> Event:
-    match values.pop("is"):
-        case "progress":
-            return Progress(**values | {"stage": Stage(values["stage"])})
-        case "succeeded":
-            own = {"path": Path(values["path"]), "notes": tuple(values["notes"])}
-            return Succeeded(Video(**values | own))
-        case "failed":
-            return Failed(error_from_json(values))
-        case _:
-            return Stopped()
-
-
-def error_to_json(error: SvdError) -> dict[str, Any]:
-    """Its class, its status and whatever else it carries that JSON can hold."""
-    carried = {name: value for name, value in vars(error).items() if _is_json(value)}
-    return {"class": type(error).__name__, "status": error.status, "carried": carried}
-
-
-def error_from_json(values: dict[str, Any]) -> SvdError:
-    """The error as it was. One whose class is not there (any more) keeps sentence and status."""
-    kind = next((k for k in subclasses_of(SvdError) if k.__name__ == values["class"]), SvdError)
-    error = kind.__new__(kind, values["carried"]["message"])
-    vars(error).update(values["carried"])
-    if error.status != values["status"]:
-        error.status = values["status"]
-    return error
-
-
-def subclasses_of(kind: type[SvdError]) -> list[type[SvdError]]:
-    return [kind] + [deeper for child in kind.__subclasses__() for deeper in subclasses_of(child)]
-
-
-def _is_json(value: object) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
+"""Event log of a job: never empty, numbers and times increase, only the last event can be final."""
 
 VERSION = 1
-"""Of the tables below. Another one is refused: nothing here changes tables that are in use."""
+"""Version of the tables. Others are refused: there are no migrations."""
 
 
 class State(StrEnum):
+    """State of a job."""
+
     WAITING = "waiting"
     RUNNING = "running"
     ENDED = "ended"
@@ -142,8 +51,8 @@ class State(StrEnum):
 
 METADATA = MetaData()
 
-# One row. Whoever changes the order of the line changes this row first, so that two processes never
-# count or number at once; numbers are then in the order in which jobs were accepted.
+# One row, which every change of the line locks first, so that two processes never count or number
+# at once. So numbers are in the order in which jobs were accepted.
 SEQUENCE = Table(
     "svd_line",
     METADATA,
@@ -161,12 +70,12 @@ JOBS = Table(
     Column("rank", Integer, nullable=False),  # 0 goes first; of one rank, the lower number
     Column("owner", String(200), nullable=False),
     Column("options", Text, nullable=False),
-    Column("params", Text),  # and `CONTINUES`
+    Column("params", Text),  # with `CONTINUES` among them
     Column("image", String(64)),  # name of an upload
-    Column("image_url", Text),  # where the photo is to be fetched, if there is no upload
-    Column("version", Integer, nullable=False),  # grows with every change, beats included
+    Column("image_url", Text),  # of a photo that was not uploaded
+    Column("version", Integer, nullable=False),  # grows with every change, heartbeats included
     Column("attempt", Integer, nullable=False),
-    Column("worker", String(32)),  # who may report and end it while it runs
+    Column("worker", String(32)),  # token of the process that runs it
     Column("stop_asked", Boolean, nullable=False),
     Column("submitted", Float, nullable=False),  # all times: seconds since 1970 UTC
     Column("start_by", Float),
@@ -193,14 +102,14 @@ OUTBOX = Table(
 )
 
 CONTINUES = "continues"
-"""Beside the settings in the column `params`: what else was asked for."""
+"""Key in the column `params` beside the settings: id of the job whose video is extended."""
 
 RANKS = {"normal": 0, "low": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One job as it lies in the table."""
+    """One job of the table."""
 
     id: str
     record: Record
@@ -227,12 +136,12 @@ class Row:
 
     def to_columns(self) -> dict[str, Any]:
         timeout = self.options.start_timeout_s
-        own = {name: value for name, value in vars(self).items() if name != CONTINUES}
-        return own | {
+        values = {name: value for name, value in vars(self).items() if name != CONTINUES}
+        return values | {
             "rank": self.rank,
             "owner": self.options.owner,
             "options": json.dumps(vars(self.options)),
-            "params": None if self.params is None else self._asked(self.params),
+            "params": None if self.params is None else self._params_json(self.params),
             "start_by": None if timeout is None else self.submitted + timeout,
             "record": to_json(self.record),
         }
@@ -240,25 +149,25 @@ class Row:
     @classmethod
     def from_columns(cls, columns: RowMapping) -> "Row":
         values = {n: columns[n] for n in cls.__dataclass_fields__ if n != CONTINUES}
-        asked = json.loads(values["params"] or "{}")
-        own = {
+        params = json.loads(values["params"] or "{}")
+        parsed = {
             "state": State(values["state"]),
             "options": JobOptions(**json.loads(values["options"])),
-            CONTINUES: asked.pop(CONTINUES, None),
-            "params": _params(asked) if asked else None,
+            CONTINUES: params.pop(CONTINUES, None),
+            "params": _params(params) if params else None,
             "record": from_json(values["record"]),
         }
-        return cls(**values | own)
+        return cls(**values | parsed)
 
-    def _asked(self, params: VideoParams) -> str:
-        more = {} if self.continues is None else {CONTINUES: self.continues}
-        return json.dumps(params.to_mapping() | more)
+    def _params_json(self, params: VideoParams) -> str:
+        continues = {} if self.continues is None else {CONTINUES: self.continues}
+        return json.dumps(params.to_mapping() | continues)
 
 
-def _params(asked: dict[str, Any]) -> VideoParams | None:
-    """None for those that an older version took and this one does not."""
+def _params(values: dict[str, Any]) -> VideoParams | None:
+    """None for parameters that an older version accepted and this one does not."""
     try:
-        return VideoParams(**asked)
+        return VideoParams(**values)
     except (InvalidRequest, TypeError):
         return None
 
@@ -269,7 +178,7 @@ def create_tables(database: Database) -> None:
         try:
             with database.first_transaction() as connection:
                 METADATA.create_all(connection)
-                for index in JOBS.indexes:  # tables of before may lack one
+                for index in JOBS.indexes:  # an older table may lack one
                     index.create(connection, checkfirst=True)
                 version = _version(connection)
         except (IntegrityError, ProgrammingError):
@@ -289,3 +198,100 @@ def _version(connection: Connection) -> int:
         connection.execute(insert(SEQUENCE).values(id=1, version=VERSION, number=0))
         return VERSION
     return version
+
+
+def is_finished(record: Record) -> bool:
+    """Whether the last event is final."""
+    return bool(record) and not isinstance(record[-1].event, Progress)
+
+
+def append(record: Record, event: Event, at: datetime) -> Record:
+    """Append `event` to `record`, in place of progress that it outdates.
+
+    Nothing is appended after a final event. Times never decrease. Only the newest preview is kept,
+    and none once there is a video.
+    """
+    if not record:
+        return (JobEvent(1, at, event),)
+    last = record[-1]
+    if is_finished(record):
+        return record
+    kept = record[:-1] if _replaces(event, last.event) else record
+    if isinstance(event, Succeeded) or (isinstance(event, Progress) and event.preview):
+        kept = tuple(entry.without_preview() for entry in kept)
+    return (*kept, JobEvent(last.number + 1, max(at, last.at), event))
+
+
+def _replaces(event: Event, previous: Event) -> bool:
+    """Whether `event` outdates `previous`: both are of the same stage, note and denoising step."""
+    if not isinstance(event, Progress) or not isinstance(previous, Progress):
+        return False
+    counted = event.stage is Stage.DENOISING and event.step != previous.step
+    return (event.stage, event.note) == (previous.stage, previous.note) and not counted
+
+
+def to_json(record: Record) -> str:
+    """Encode an event log."""
+    return json.dumps([[e.number, e.at.timestamp(), event_to_json(e.event)] for e in record])
+
+
+def from_json(text: str) -> Record:
+    """Decode an event log."""
+    return tuple(
+        JobEvent(number, datetime.fromtimestamp(at, UTC), event_from_json(values))
+        for number, at, values in json.loads(text)
+    )
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    match event:
+        case Progress():
+            values = {name: value for name, value in vars(event).items() if name != "preview"}
+            return {"is": "progress"} | values
+        case Succeeded(video):
+            return {"is": "succeeded"} | vars(video) | {"path": str(video.path.absolute())}
+        case Failed(error):
+            return {"is": "failed"} | error_to_json(error)
+        case Stopped():
+            return {"is": "stopped"}
+
+
+def event_from_json(values: dict[str, Any]) -> Event:
+    match values.pop("is"):
+        case "progress":
+            return Progress(**values | {"stage": Stage(values["stage"])})
+        case "succeeded":
+            parsed = {"path": Path(values["path"]), "notes": tuple(values["notes"])}
+            return Succeeded(Video(**values | parsed))
+        case "failed":
+            return Failed(error_from_json(values))
+        case _:
+            return Stopped()
+
+
+def error_to_json(error: SvdError) -> dict[str, Any]:
+    """Class, status, and those attributes that JSON can hold."""
+    carried = {name: value for name, value in vars(error).items() if _is_json(value)}
+    return {"class": type(error).__name__, "status": error.status, "carried": carried}
+
+
+def error_from_json(values: dict[str, Any]) -> SvdError:
+    """Restore an error. If its class does not exist any more, message and status remain."""
+    kind = next((k for k in subclasses_of(SvdError) if k.__name__ == values["class"]), SvdError)
+    error = kind.__new__(kind, values["carried"]["message"])
+    vars(error).update(values["carried"])
+    if error.status != values["status"]:
+        error.status = values["status"]
+    return error
+
+
+def subclasses_of(kind: type[SvdError]) -> list[type[SvdError]]:
+    return [kind] + [deeper for child in kind.__subclasses__() for deeper in subclasses_of(child)]
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,6 +1,7 @@
-"""Job table: every state change of a job is one transaction. The table is the only truth.
+"""Job table: state transitions of jobs, each in one transaction.
 
-State transitions of one row, inside a transaction of the caller.
+The table is the only truth: every process acts on what it reads there. The functions at the top
+change one row inside a transaction of their caller.
 """
 
 from collections.abc import Callable, Collection
@@ -14,7 +15,7 @@ from svd_core.errors import GenerationFailed, StartTimeout, SvdError, UnknownJob
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded
 from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.database import Database
-from svd_core.jobs.interface import Cancellation, JobOptions
+from svd_core.jobs.interface import Cancellation, JobOptions, Outcome
 from svd_core.jobs.schema import (
     JOBS,
     OUTBOX,
@@ -28,33 +29,41 @@ from svd_core.jobs.schema import (
 )
 from svd_core.params import VideoParams
 
-Outcome = Succeeded | Failed | Stopped
+MAX_ATTEMPTS = 3
+"""Attempts of a job whose worker dies: after three the job itself is likely the cause."""
+
+PRUNE_INTERVAL = 50
+"""Numbers in line between two counts of rejected requests."""
+
+OPEN_STATES = (State.WAITING, State.RUNNING)
 
 MAX_REJECTED = 500
-"""Refused requests that are kept of one owner; they have no video to look for."""
+"""Rejected requests kept of one owner. They have no video, so the limit of bytes misses them."""
 
 
 def next_number(connection: Connection) -> int:
-    """The next number in line; everybody else who wants one waits until this transaction ends."""
+    """Take the next number in line. Other transactions that take one wait until this one ends."""
     connection.execute(update(SEQUENCE).values(number=SEQUENCE.c.number + 1))
     return connection.scalar(select(SEQUENCE.c.number)) or 0
 
 
 def lock_line(connection: Connection) -> None:
-    """Have everybody who refers to a photo, or looks for references, wait until this transaction
-    ends. SQLite locks the whole table when a transaction that writes begins."""
+    """Lock the line: transactions that write or count references to photos wait for this one.
+
+    SQLite locks the whole database anyway when a writing transaction begins.
+    """
     connection.execute(select(SEQUENCE.c.number).with_for_update())
 
 
 def lock_row(connection: Connection, job_id: str) -> Row | None:
-    """The row of a job, which nobody else changes until this transaction ends."""
-    wanted = select(JOBS).where(JOBS.c.id == job_id).with_for_update()
-    columns = connection.execute(wanted).mappings().first()
+    """Read the row of a job, and lock it until this transaction ends."""
+    query = select(JOBS).where(JOBS.c.id == job_id).with_for_update()
+    columns = connection.execute(query).mappings().first()
     return None if columns is None else Row.from_columns(columns)
 
 
 def update_row(connection: Connection, row: Row, **values: Any) -> Row:
-    """Write `values` into `row` and return it as it is then."""
+    """Write `values` into `row`. Returns the new row."""
     after = replace(row, version=row.version + 1, **values)
     columns = after.to_columns()
     names = [*values, "version", "record"]
@@ -65,7 +74,7 @@ def update_row(connection: Connection, row: Row, **values: Any) -> Row:
 
 
 def finish(connection: Connection, row: Row, outcome: Outcome, now: float, size: int = 0) -> Row:
-    """End `row`, with `size` bytes on disk, and enter its webhook: both or neither."""
+    """End `row`, with `size` bytes on disk, and enter its webhook in the same transaction."""
     now = max(now, row.started or row.submitted)
     options = row.options
     if options.webhook is not None:
@@ -85,10 +94,10 @@ def finish(connection: Connection, row: Row, outcome: Outcome, now: float, size:
 
 
 def requeue(connection: Connection, row: Row, note: str, now: float, attempt: int) -> Row:
-    """Give `row` its old place in line, or end it if that was wished. `attempt`: how many count."""
+    """Give `row` its old place in line, or end it if it was cancelled. `attempt`: the new count."""
     if row.stop_asked:
         return finish(connection, row, Stopped(), now)
-    waits = Progress(stage=Stage.QUEUED, note=note)
+    queued = Progress(stage=Stage.QUEUED, note=note)
     return update_row(
         connection,
         row,
@@ -96,16 +105,16 @@ def requeue(connection: Connection, row: Row, note: str, now: float, attempt: in
         worker=None,
         attempt=attempt,
         started=None,
-        record=append(row.record, waits, utc(now)),
+        record=append(row.record, queued, utc(now)),
     )
 
 
 def prune_rejected(connection: Connection, owner: str) -> None:
-    """Forget the oldest refused requests of `owner`, with their webhooks."""
-    refused = select(JOBS.c.id).where(
+    """Delete the oldest rejected requests of `owner`, with their webhooks."""
+    rejected = select(JOBS.c.id).where(
         JOBS.c.owner == owner, JOBS.c.params.is_(None), JOBS.c.state == State.ENDED
     )
-    old = list(connection.scalars(refused.order_by(JOBS.c.number.desc()).offset(MAX_REJECTED)))
+    old = list(connection.scalars(rejected.order_by(JOBS.c.number.desc()).offset(MAX_REJECTED)))
     for start in range(0, len(old), 500):  # databases limit what one statement may name
         batch = old[start : start + 500]
         connection.execute(delete(OUTBOX).where(OUTBOX.c.job_id.in_(batch)))
@@ -116,17 +125,8 @@ def utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-MAX_ATTEMPTS = 3
-"""How often a job is begun whose worker dies on it: the third time it is likely the job's doing."""
-
-PRUNE_INTERVAL = 50
-"""Numbers in line between two looks at how many refused requests an owner has."""
-
-OPEN_STATES = (State.WAITING, State.RUNNING)
-
-
 class JobSummary(NamedTuple):
-    """What has to be known of every open job every second."""
+    """Columns of an open job that every process reads each second."""
 
     id: str
     state: str
@@ -137,10 +137,10 @@ class JobSummary(NamedTuple):
 
 
 class JobTable:
-    """Safe to use from any thread and any number of processes.
+    """Table of all jobs. Safe to use from any thread and any number of processes.
 
-    `on_released` is called with the name of a photo that a job has let go of, after the change is
-    written. Methods raise `QueueUnavailable` and `StorageFull` besides what they name.
+    `on_released` is called with the name of a photo that a job no longer refers to, after the
+    commit. Every method may also raise `QueueUnavailable` and `StorageFull`.
     """
 
     def __init__(self, database: Database, clock: SteadyClock | None = None) -> None:
@@ -152,8 +152,8 @@ class JobTable:
     def new(
         self, job_id: str, params: VideoParams | None, options: JobOptions, **photo: str
     ) -> Row:
-        """A row that is not in the table yet. `photo`: `image`, `image_url`, or neither; beside
-        `image` perhaps `continues`."""
+        """Make a row that is not in the table yet. `photo`: `image` (perhaps with `continues`),
+        `image_url`, or neither."""
         now = self.clock.now()
         record = append((), Progress(stage=Stage.QUEUED), utc(now))
         return Row(
@@ -165,18 +165,21 @@ class JobTable:
     def insert(
         self, row: Row, counted: Collection[State], admit: Callable[[int, int], None]
     ) -> Row:
-        """Put `row` at the end of the line. `admit` is called with the number of jobs in the
-        `counted` states, and of those that are of the same owner; what it raises is raised."""
+        """Put `row` at the end of the line.
+
+        `admit` may refuse it by an error. It is called with the number of all jobs in the
+        `counted` states, and of those of the same owner.
+        """
         with self.database.write() as connection:
             row = replace(row, number=next_number(connection))
-            here = select(func.count()).select_from(JOBS).where(JOBS.c.state.in_(counted))
-            own = here.where(JOBS.c.owner == row.options.owner)
-            admit(connection.scalar(here) or 0, connection.scalar(own) or 0)
+            count = select(func.count()).select_from(JOBS).where(JOBS.c.state.in_(counted))
+            owned = count.where(JOBS.c.owner == row.options.owner)
+            admit(connection.scalar(count) or 0, connection.scalar(owned) or 0)
             connection.execute(insert(JOBS).values(row.to_columns()))
         return row
 
     def insert_ended(self, row: Row, outcome: Outcome) -> Row:
-        """Put in a job that is over before it began."""
+        """Insert a job that ended before it began."""
         with self.database.write() as connection:
             row = replace(row, number=next_number(connection))
             connection.execute(insert(JOBS).values(row.to_columns()))
@@ -189,40 +192,40 @@ class JobTable:
 
     def get_many(self, ids: Collection[str]) -> list[Row]:
         with self.database.read() as connection:
-            found = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
-            return [Row.from_columns(columns) for columns in found]
+            rows = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
+            return [Row.from_columns(columns) for columns in rows]
 
     def list_by_owner(self, owner: str, limit: int) -> list[Row]:
-        """The newest jobs of `owner`, the newest first."""
-        theirs = select(JOBS).where(JOBS.c.owner == owner)
-        newest = theirs.order_by(JOBS.c.number.desc()).limit(limit)
+        """The newest jobs of `owner`, newest first."""
+        owned = select(JOBS).where(JOBS.c.owner == owner)
+        newest = owned.order_by(JOBS.c.number.desc()).limit(limit)
         with self.database.read() as connection:
-            return [Row.from_columns(found) for found in connection.execute(newest).mappings()]
+            return [Row.from_columns(row) for row in connection.execute(newest).mappings()]
 
     def open_jobs(self) -> list[JobSummary]:
-        """The jobs that wait or run."""
+        """Summaries of the jobs that wait or run."""
         columns = (JOBS.c[name] for name in JobSummary._fields[:-1])
         timeout = (JOBS.c.start_by - JOBS.c.submitted).label("start_timeout_s")
         with self.database.read() as connection:
-            found = connection.execute(
+            rows = connection.execute(
                 select(*columns, timeout).where(JOBS.c.state.in_(OPEN_STATES))
             )
-            return [JobSummary(**values) for values in found.mappings()]
+            return [JobSummary(**values) for values in rows.mappings()]
 
     def claim(self, worker: str, job_id: str | None = None) -> Row | None:
-        """Begin the first job in line that has its photo, or that of `job_id`; None if there is
-        none, or it does not wait."""
+        """Claim the first job in line that has its photo, or the job `job_id`. Returns None if
+        there is no such job, or it does not wait."""
         now = self.clock.now()
         in_time = or_(JOBS.c.start_by.is_(None), JOBS.c.start_by > now)
-        provided = or_(JOBS.c.image.is_not(None), JOBS.c.image_url.is_(None))
-        which = provided if job_id is None else JOBS.c.id == job_id
-        wanted = select(JOBS).where(JOBS.c.state == State.WAITING, in_time, which)
-        first = wanted.order_by(JOBS.c.rank, JOBS.c.number).limit(1)
+        has_photo = or_(JOBS.c.image.is_not(None), JOBS.c.image_url.is_(None))
+        condition = has_photo if job_id is None else JOBS.c.id == job_id
+        claimable = select(JOBS).where(JOBS.c.state == State.WAITING, in_time, condition)
+        first = claimable.order_by(JOBS.c.rank, JOBS.c.number).limit(1)
         with self.database.write() as connection:
-            found = connection.execute(first.with_for_update(skip_locked=True)).mappings().first()
-            if found is None:
+            columns = connection.execute(first.with_for_update(skip_locked=True)).mappings().first()
+            if columns is None:
                 return None
-            row = Row.from_columns(found)
+            row = Row.from_columns(columns)
             return update_row(
                 connection,
                 row,
@@ -233,8 +236,8 @@ class JobTable:
             )
 
     def heartbeat(self, job_id: str, worker: str, record: Record) -> bool | None:
-        """Say that `worker` is still at it, and what has come of it. Returns whether it is asked
-        to stop; None if the job is not its any more."""
+        """Renew the lease of `worker`, and write the record. Returns whether the job was cancelled;
+        None if it is not the worker's any more."""
         mine = (JOBS.c.id == job_id) & (JOBS.c.worker == worker)
         values = {"version": JOBS.c.version + 1, "record": to_json(record)}
         with self.database.write() as connection:
@@ -245,19 +248,19 @@ class JobTable:
     def end(
         self, job_id: str, worker: str, record: Record, outcome: Outcome, size: int
     ) -> Row | None:
-        """End a job that `worker` has run, with `size` bytes as its result; None if it is not its
-        any more."""
+        """End a job that `worker` has run, with `size` bytes on disk. Returns None if it is not
+        the worker's any more."""
         with self.database.write() as connection:
             row = lock_row(connection, job_id)
             if row is None or row.worker != worker:
                 return None
-            known = replace(row, record=record)
-            after = finish(connection, known, outcome, self.clock.now(), size)
+            row = replace(row, record=record)
+            after = finish(connection, row, outcome, self.clock.now(), size)
         return self._notify(row, after)
 
     def release(self, job_id: str, worker: str, note: str) -> Row | None:
-        """Put a job of `worker` back to its place in line, as if it had not been begun. `note`:
-        why."""
+        """Put a job of `worker` back in its place in line, as if it had not begun. `note`: the
+        reason."""
         with self.database.write() as connection:
             row = lock_row(connection, job_id)
             if row is None or row.worker != worker:
@@ -266,8 +269,10 @@ class JobTable:
         return self._notify(row, after)
 
     def requeue_lost(self, job_id: str, version: int) -> Row | None:
-        """Put a job whose worker is gone back to its place in line, or end it if that has happened
-        too often. None if the worker has shown up since `version`."""
+        """Put a job of a dead worker back in its place in line; end it after `MAX_ATTEMPTS`.
+
+        Returns None if the worker has changed the row since `version`.
+        """
         with self.database.write() as connection:
             row = lock_row(connection, job_id)
             if row is None or row.state is not State.RUNNING or row.version != version:
@@ -283,7 +288,7 @@ class JobTable:
         return self._notify(row, after)
 
     def cancel(self, job_id: str) -> tuple[Cancellation, Row]:
-        """Raises `UnknownJob`."""
+        """Cancel a job. Raises `UnknownJob`."""
         with self.database.write() as connection:
             row = lock_row(connection, job_id)
             if row is None:
@@ -296,7 +301,7 @@ class JobTable:
         return Cancellation.REMOVED, self._notify(row, after)
 
     def time_out(self, job_id: str) -> Row | None:
-        """End a job that has waited too long; None if it does not wait any more."""
+        """End a job that has waited too long. Returns None if it does not wait any more."""
         error = StartTimeout(
             "The video could not be started within the time you allowed; please try again later, "
             "or allow more."
@@ -304,7 +309,7 @@ class JobTable:
         return self.end_waiting(job_id, Failed(error))
 
     def end_waiting(self, job_id: str, outcome: Outcome) -> Row | None:
-        """End a job before it is begun; None if it does not wait any more."""
+        """End a waiting job. Returns None if it does not wait any more."""
         with self.database.write() as connection:
             row = lock_row(connection, job_id)
             if row is None or row.state is not State.WAITING:
@@ -315,8 +320,10 @@ class JobTable:
     def set_image(
         self, job_id: str, image: str, ensure: Callable[[], None] = lambda: None
     ) -> Row | None:
-        """Give a job its photo, which is on disk; None if it does not wait any more. `ensure`: see
-        `JobPhotos.put`."""
+        """Give a job its photo, which is on disk. Returns None if it does not wait any more.
+
+        `ensure`: see `JobPhotos.put`.
+        """
         with self.database.write() as connection:
             lock_line(connection)
             row = lock_row(connection, job_id)
@@ -326,7 +333,7 @@ class JobTable:
             return update_row(connection, row, image=image)
 
     def _notify(self, before: Row, after: Row) -> Row:
-        """`after`; the photo that the job has let go of since `before` is told to `on_released`."""
+        """Pass the photo that the job no longer refers to on to `on_released`. Returns `after`."""
         if before.image is not None and after.image is None:
             self.on_released(before.image)
         return after

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Delivery(NamedTuple):
-    """One webhook. `state`: due, delivered or given up; `problem`: the last error."""
+    """Delivery of one webhook. `state`: due, delivered or given up; `problem`: the last error."""
 
     job_id: str
     url: str
@@ -29,15 +29,17 @@ class Delivery(NamedTuple):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Exponential backoff: `first_s` seconds, doubled with each try up to `most_s`, `tries` times
-    in all. The defaults cover some two and a half hours."""
+    """Exponential backoff: `first_s` seconds, doubled with each try up to `most_s`.
+
+    `tries`: limit of tries. The defaults cover some two and a half hours.
+    """
 
     first_s: float = 20.0
     most_s: float = 3600.0
     tries: int = 10
 
     def delay_s(self, tries: int) -> float:
-        """Seconds between that many tries and the next."""
+        """Seconds to wait after that many tries."""
         return min(self.first_s * 2.0 ** (tries - 1), self.most_s) if tries else 0.0
 
 
@@ -74,7 +76,7 @@ class Outbox:
         self._thread.start()
 
     def delivery(self, job_id: str) -> Delivery | None:
-        """What became of the webhook of a job; None if it has none, or none yet."""
+        """Delivery of the webhook of a job; None if the job has none, or has not ended."""
         return next(iter(self._deliveries(OUTBOX.c.job_id == job_id)), None)
 
     def close(self, timeout_s: float = 5.0) -> None:
@@ -134,25 +136,25 @@ class Outbox:
             self._send(self._find(delivery.job_id), delivery.url)
         except (Undeliverable, UnknownJob) as error:
             return _give_up(delivery, str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it was, it may be over next time
+        except Exception as error:  # noqa: BLE001 - any error may be over at the next try
             problem = f"{type(error).__name__}: {error}"[:500]
             if delivery.tries >= self._retry_policy.tries:
                 return _give_up(delivery, problem)
             return delivery._replace(problem=problem)
         return delivery._replace(state="delivered", problem="")
 
-    def _deliveries(self, which: ColumnElement[bool]) -> list[Delivery]:
+    def _deliveries(self, condition: ColumnElement[bool]) -> list[Delivery]:
         columns = [OUTBOX.c[name] for name in Delivery._fields]
         with self._table.database.read() as connection:
-            found = connection.execute(select(*columns).where(which).limit(1000))
-            return [Delivery(*values) for values in found]
+            rows = connection.execute(select(*columns).where(condition).limit(1000))
+            return [Delivery(*row) for row in rows]
 
     def _update(self, before: Delivery, after: Delivery) -> bool:
-        """Write `after`; False if somebody else has tried since `before`."""
-        same = (OUTBOX.c.job_id == before.job_id) & (OUTBOX.c.tries == before.tries)
+        """Write `after`. Returns False if another process has tried since `before`."""
+        unchanged = (OUTBOX.c.job_id == before.job_id) & (OUTBOX.c.tries == before.tries)
         changes = {"state": after.state, "tries": after.tries, "problem": after.problem}
         with self._table.database.write() as connection:
-            return connection.execute(update(OUTBOX).where(same).values(changes)).rowcount == 1
+            return connection.execute(update(OUTBOX).where(unchanged).values(changes)).rowcount == 1
 
 
 def _give_up(delivery: Delivery, problem: str) -> Delivery:

@@ -1,34 +1,46 @@
-"""Queue with one worker thread in this process."""
+"""Queue with one worker thread in this process, and prefetch of remote photos.
+
+Photos are fetched while their jobs wait, so that a slow host delays its own job only.
+"""
 
 import logging
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Progress, Succeeded
-from svd_core.jobs.backoff import WAITING_NOTE, Backoff
 from svd_core.jobs.config import QueueContext
-from svd_core.jobs.interface import Work, error_to_outcome
+from svd_core.jobs.database import retry_until_written
+from svd_core.jobs.interface import Outcome, Work
 from svd_core.jobs.job import JobHandle
-from svd_core.jobs.prefetch import PhotoPrefetcher
 from svd_core.jobs.queue import TableQueue
+from svd_core.jobs.retry import WAITING_NOTE, Backoff, error_to_outcome
 from svd_core.jobs.schema import Row
-from svd_core.jobs.store import Outcome
+
+MAX_CONCURRENT = 4
+"""Concurrent downloads. Each may hold 20 MB; four slow hosts delay those behind them."""
+
+CLOSE_TIMEOUT_S = 1.0
+"""Seconds that `close` waits for pending writes to the table."""
 
 RETRY_S = 1.0
-"""Seconds until the line is looked at again after the table could not be reached."""
+"""Seconds until the next claim after the table could not be reached."""
 
 NICE_INCREMENT = 5
-"""Added to the nice value of the worker thread; higher means lower priority."""
+"""Added to the nice value of the worker thread: a higher one means lower priority."""
 
 log = logging.getLogger(__name__)
 
 
 class WorkerQueue(TableQueue):
-    """Implements `JobQueue`. Its thread does `work` for whoever submitted to the same table; jobs
-    whose photos are still being fetched let others go first."""
+    """Job queue with a worker thread that does `work` for all jobs of the table.
+
+    Jobs whose photos are still being fetched let others go first.
+    """
 
     def __init__(self, work: Work, context: QueueContext) -> None:
         self._make = work
@@ -38,7 +50,7 @@ class WorkerQueue(TableQueue):
         )
         self._wake = threading.Event()
         self._wake.set()  # jobs may wait since before the start
-        # A daemon, so that work which never looks up cannot keep the process alive.
+        # A daemon, so that work which never reports progress cannot keep the process alive.
         self._thread = threading.Thread(target=self._run_loop, name="svd-worker", daemon=True)
         super().__init__(context)
         self._thread.start()
@@ -51,10 +63,10 @@ class WorkerQueue(TableQueue):
         self._open_jobs.upsert(row)
         self._wake.set()
 
-    def _stop_work(self, patience_s: float) -> None:
+    def _stop_work(self, timeout_s: float) -> None:
         self._wake.set()
         self._prefetcher.close()
-        self._thread.join(patience_s)
+        self._thread.join(timeout_s)
 
     def _run_loop(self) -> None:
         _lower_priority()
@@ -62,17 +74,17 @@ class WorkerQueue(TableQueue):
             self._wake.wait()
             self._wake.clear()
             try:
-                while (turn := self._claims.claim()) is not None:
-                    job, row = turn
+                while (claimed := self._claims.claim()) is not None:
+                    job, row = claimed
                     self._finish(job, self._attempt(job, row))
-            except Exception as error:  # noqa: BLE001 - a server without a worker helps nobody
-                known = isinstance(error, SvdError)
-                log.warning("Worker loop failed, retrying: %s", error, exc_info=not known)
+            except Exception as error:  # noqa: BLE001 - a server without a worker is useless
+                expected = isinstance(error, SvdError)
+                log.warning("Worker loop failed, retrying: %s", error, exc_info=not expected)
                 self._claims.closing.wait(RETRY_S)
                 self._wake.set()
 
     def _finish(self, job: JobHandle, outcome: Outcome) -> None:
-        """End a job, or put it back in line and wait if what it met passes."""
+        """End a job, or requeue it and wait if its fault passes."""
         delay_s = self._backoff.delay_s(job.id, outcome)
         if delay_s is None:
             self._claims.finish(job, outcome)
@@ -94,11 +106,87 @@ class WorkerQueue(TableQueue):
 
 
 def _lower_priority() -> None:
-    """Lower the priority of this thread and of those it starts, so that requests are answered
-    first. Only Linux has priorities for threads."""
+    """Lower the priority of this thread and of those it starts, so that requests are served first.
+
+    Only Linux has priorities of threads.
+    """
     if sys.platform == "linux":
-        own = threading.get_native_id()
+        thread = threading.get_native_id()
         with suppress(OSError):
-            os.setpriority(
-                os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICE_INCREMENT
-            )
+            nice = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, nice + NICE_INCREMENT)
+
+
+class PhotoPrefetcher:
+    """Prefetches photos in its own threads. Thread-safe.
+
+    A job keeps its place in line meanwhile, and a photo is on disk before the table refers to it.
+    So a process that dies loses nothing: the photo is fetched again. `waiting` returns the jobs
+    without a photo, in the order of the line. `on_change` is called with the row of a job that got
+    its photo, or failed.
+    """
+
+    def __init__(
+        self,
+        context: QueueContext,
+        waiting: Callable[[], Iterable[Row]],
+        on_change: Callable[[Row], None],
+    ) -> None:
+        self._table = context.table
+        self._photos = context.job_photos
+        self._fetch = context.fetch
+        self._waiting = waiting
+        self._on_change = on_change
+        self._backoff = Backoff()
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
+        self._closing = threading.Event()
+
+    def start_next(self) -> None:
+        """Start downloads of the first waiting jobs, up to `MAX_CONCURRENT` at a time."""
+        with self._lock:  # around `waiting`, so that no finished download starts again
+            for row in self._waiting():
+                if len(self._threads) >= MAX_CONCURRENT or self._closing.is_set():
+                    return
+                if row.id not in self._threads:
+                    thread = threading.Thread(
+                        target=self._run, args=(row,), name="svd-fetch", daemon=True
+                    )
+                    self._threads[row.id] = thread
+                    thread.start()
+
+    def close(self) -> None:
+        """Start no download and write nothing more. Downloads under way do not delay the end: their
+        photos are fetched again after a restart."""
+        self._closing.set()
+        with self._lock:
+            threads = list(self._threads.values())
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run(self, row: Row) -> None:
+        try:
+            change = self._fetch_photo(row)
+            after = None if self._closing.is_set() else retry_until_written(change, self._closing)
+            if after is not None:  # else the job does not wait any more
+                self._on_change(after)
+        finally:
+            with self._lock:
+                del self._threads[row.id]
+        self.start_next()
+
+    def _fetch_photo(self, row: Row) -> Callable[[], Row | None]:
+        """Download one photo. Returns the change of the table."""
+        assert row.image_url is not None
+        try:
+            name, ensure = self._photos.put(self._fetch(row.image_url))
+        except Exception as error:  # noqa: BLE001 - any error ends this job only
+            outcome = error_to_outcome(row.id, error)
+            with self._lock:
+                delay_s = self._backoff.delay_s(row.id, outcome)
+            if delay_s is not None:
+                self._closing.wait(delay_s)
+                return lambda: None
+            return lambda: self._table.end_waiting(row.id, outcome)
+        return lambda: self._table.set_image(row.id, name, ensure)

@@ -1,9 +1,9 @@
 """Connection limits: timeouts for idle and slow clients, and a limit of open connections.
 
-A connection without a request ends after `header_s`, and one whose client does not read its answer
-after `unread_s`. At the limit the connection that has been idle for the longest makes room; where
-all are busy, one of the address that holds most of them. So a client that opens thousands keeps
-nobody out, and the process keeps descriptors for its files. Wraps uvicorn's protocol.
+A connection without a request ends after `header_s`, one whose client does not read the response
+after `unread_s`. At the limit the connection that has been idle for longest is closed; if all are
+busy, one of the address that holds most. So a client with thousands of connections shuts no other
+out, and the process keeps file descriptors for its own use. Wraps uvicorn's protocol.
 """
 
 import asyncio
@@ -12,18 +12,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
-from svd_core.web.login_throttle import network_of
+from svd_core.web.rate_limits import network_of
 
 HEADER_TIMEOUT_S = 20.0
 WRITE_TIMEOUT_S = 60.0
 
 MAX_HEAD = 256 * 1024
-"""Bytes of a request until its headers are complete. `GuardMiddleware` refuses smaller ones in
-words."""
+"""Bytes of request headers at which the connection is closed. Below, `GuardMiddleware` answers."""
 
 MAX_DESCRIPTORS = 65_536
 RESERVED_DESCRIPTORS = 256
-"""For files, the job table, the model and what asks other servers."""
+"""For files, the job table, the model and outgoing requests."""
 
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nConnection: close\r\n"
@@ -32,43 +31,43 @@ BUSY = (
 )
 
 NewProtocol = Callable[..., Any]
-"""Makes uvicorn's protocol for one connection."""
+"""Factory of uvicorn's protocol, for one connection."""
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of file descriptors to the hard one; the limit that holds now.
+    """Raise the soft limit of file descriptors to the hard one. Returns the new limit.
 
-    Where there is none to be known (Windows) it is taken for 512.
+    On Windows, which has no such limit, 512 is assumed.
     """
     try:
         import resource
     except ImportError:
         return 512
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < most:
+    limit = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < limit:
         with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-            return most
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            return limit
     return min(soft, MAX_DESCRIPTORS) if soft > 0 else MAX_DESCRIPTORS
 
 
-def connection_limit(wanted: int, descriptors: int) -> int:
-    """At most `wanted`, and so few that `descriptors` are left for everything else."""
-    return max(min(wanted, max(descriptors - RESERVED_DESCRIPTORS, descriptors // 2)), 1)
+def connection_limit(maximum: int, descriptors: int) -> int:
+    """Limit of connections: at most `maximum`, with `RESERVED_DESCRIPTORS` left if possible."""
+    return max(min(maximum, max(descriptors - RESERVED_DESCRIPTORS, descriptors // 2)), 1)
 
 
 def limit_connections(config: Any, limit: int) -> None:
-    """Have the server of a uvicorn `config` treat new connections as this module says.
+    """Limit the connections of the server of a uvicorn `config`.
 
-    For a server that runs: it looks at its config for each connection.
+    It may run already: it reads the config for each new connection.
     """
     connections = Connections(config.http_protocol_class, limit)
     config.http_protocol_class = connections.new_protocol
 
 
 class Connections:
-    """All connections of one server, used from its event loop. `inner` makes uvicorn's protocol."""
+    """The open connections of one server, used from its event loop. `inner`: uvicorn's protocol."""
 
     def __init__(
         self,
@@ -82,8 +81,8 @@ class Connections:
         self.unread_s = unread_s
         self._inner = inner
         self._limit = limit
-        self._open: OrderedDict[_Connection, None] = OrderedDict()  # least recently heard first
-        self._of: Counter[str] = Counter()
+        self._open: OrderedDict[_Connection, None] = OrderedDict()  # least recently active first
+        self._by_network: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -92,7 +91,7 @@ class Connections:
         return _Connection(self._inner(**options), self)
 
     def admit(self, connection: "_Connection") -> bool:
-        """Count a new connection in, at the cost of another one where there are too many."""
+        """Register a new connection, in place of another one at the limit. False if it must go."""
         if len(self._open) >= self._limit:
             victim = self._evictable(connection)
             if victim is None:
@@ -100,32 +99,32 @@ class Connections:
             victim.end()
             self.leave(victim)
         self._open[connection] = None
-        self._of[connection.network] += 1
+        self._by_network[connection.network] += 1
         return True
 
     def leave(self, connection: "_Connection") -> None:
         if connection in self._open:
             del self._open[connection]
-            self._of[connection.network] -= 1
-            if not self._of[connection.network]:
-                del self._of[connection.network]
+            self._by_network[connection.network] -= 1
+            if not self._by_network[connection.network]:
+                del self._by_network[connection.network]
 
     def touch(self, connection: "_Connection") -> None:
         if connection in self._open:
             self._open.move_to_end(connection)
 
     def _evictable(self, new: "_Connection") -> "_Connection | None":
-        idle = next((each for each in self._open if not each.busy), None)
+        idle = next((other for other in self._open if not other.busy), None)
         if idle is not None:
             return idle
-        network, count = self._of.most_common(1)[0]
+        network, count = self._by_network.most_common(1)[0]
         if network == new.network or count <= self._limit // 2:
             return None
-        return next(each for each in self._open if each.network == network)
+        return next(other for other in self._open if other.network == network)
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: hands everything on to uvicorn's protocol and keeps the time."""
+    """One connection: passes everything to uvicorn's protocol, and keeps the timeouts."""
 
     def __init__(self, inner: Any, connections: Connections) -> None:
         self.network = ""
@@ -137,7 +136,7 @@ class _Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether the headers of a request have come whose answer is not complete."""
+        """Whether a request has arrived whose response is not complete."""
         cycle: Any = self._inner.cycle
         return cycle is not None and not bool(cycle.response_complete)
 

@@ -1,9 +1,9 @@
 """ASGI middleware in front of page and API: refuses requests before Gradio or a route sees them.
 
-Outermost of all, so that Gradio's own middleware adds no header to the API's answers. Requests for
-the API go to it directly: it has limits of its own, and most requests are polls. For the page it
-checks Host and Origin, limits and parses bodies, slows login attempts, and closes routes of Gradio
-that the page does not need.
+It is the outermost, so that Gradio's middleware adds no header to responses of the API. Requests
+for the API go there directly: it has its own limits, and most requests are polls. For the page it
+checks Host and Origin, limits and parses bodies, throttles logins, and closes routes of Gradio that
+the page does not need.
 """
 
 import re
@@ -18,56 +18,56 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from svd_core.web.address_quota import client_address
-from svd_core.web.login_throttle import TOO_MANY, LoginThrottle
 from svd_core.web.origins import OriginPolicy
-from svd_core.web.request_body import TOO_LARGE, BodyError, BodyReader, Disconnected
+from svd_core.web.rate_limits import LoginThrottle, client_address
+from svd_core.web.request_body import TOO_LARGE, BodyError, BodyReader, Disconnected, parse_json
 from svd_core.web.snippets import MOUNT
-from svd_core.web.strict_json import loads
 
 MAX_BODY = 32 * 2**20
-"""Bytes where a photo may be in it: 20 MB, a third longer as base64, and what is around it."""
+"""Bytes of a body that may hold a photo: 20 MB, a third longer as base64, and the rest."""
 
 MAX_OTHER_BODY = 2**20
 MAX_LOGIN_BODY = 64 * 1024
-"""Bytes of a login, and of everything that comes without one where one is needed."""
+"""Bytes of a login, and of any body that comes without a login if one is needed."""
 
 MAX_HEADERS = 200
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PATH = 8192
 
-SOON = 64 * 1024
-"""Bytes of a body that is parsed at once; for more, other requests go first."""
+MAX_INLINE_PARSE = 64 * 1024
+"""Bytes of a body that is parsed in the event loop; larger ones are parsed in a thread."""
 
-FETCHES = re.compile(r"/file[=/]\s*https?:", re.IGNORECASE)
+URL_FETCH = re.compile(r"/file[=/]\s*https?:", re.IGNORECASE)
 UPLOAD = re.compile(r"(/gradio_api)?/upload/?")
 WITH_PHOTO = re.compile(r"/gradio_api/(queue/join|run|api|call|mcp)(/.*)?")
 LOGIN = re.compile(r"/login/?")
 UNUSED = re.compile(r"(/gradio_api)?/custom_component/.*", re.DOTALL)
-"""A route of Gradio for components from other packages, which prints what it is asked for."""
+"""A route of Gradio for components of other packages, which prints what is requested."""
 
 LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 LENGTH = re.compile(rb"\d{1,15}")
 
 CREDENTIALS = b"access-control-allow-credentials"
 
-# Gradio copies the headers of a request with Range into its answer; these are its own.
+# Gradio copies the headers of a Range request into its response; these are legitimate.
 RANGE_REQUEST = frozenset({
     b"host", b"range", b"if-range", b"cookie", b"accept", b"accept-encoding", b"accept-language",
     b"user-agent", b"referer", b"origin", b"x-forwarded-host", b"x-forwarded-proto",
 })  # fmt: skip
-RANGE_ANSWER = frozenset({
+RANGE_RESPONSE = frozenset({
     b"content-type", b"content-length", b"content-range", b"content-encoding",
     b"content-disposition", b"content-security-policy", b"x-content-type-options",
     b"accept-ranges", b"etag", b"last-modified", b"cache-control", b"vary",
     b"access-control-allow-origin", CREDENTIALS,
 })  # fmt: skip
 
+TOO_MANY_LOGINS = "Too many wrong passwords; please wait a minute and try again."
+
 CLOSE = {"Connection": "close"}
 
 
 class GuardMiddleware:
-    """`app`: the page. `api`: the API, or None. `bodies` reads what is sent to the page."""
+    """Guard of all requests. `app`: the page. `api`: the API, or None. `bodies`: for the page."""
 
     def __init__(
         self, app: ASGIApp, api: ASGIApp | None, origins: OriginPolicy, bodies: BodyReader
@@ -96,7 +96,7 @@ class GuardMiddleware:
                 return
         headers = Headers(scope=scope)
         if "origin" in headers and not self._origins.is_own(headers):
-            send = _without(send, lambda name: name == CREDENTIALS)
+            send = _filter_headers(send, lambda name: name != CREDENTIALS)
         error = error or self._refusal(scope, headers)
         if error is not None:
             await error(scope, receive, send)
@@ -107,9 +107,9 @@ class GuardMiddleware:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         path = scope["path"]
-        if (sentence := self._origins.refusal(headers)) is not None:
-            return PlainTextResponse(sentence, 403)
-        if FETCHES.search(path):
+        if (message := self._origins.refusal(headers)) is not None:
+            return PlainTextResponse(message, 403)
+        if URL_FETCH.search(path):
             return PlainTextResponse("This server does not fetch other addresses for you.", 403)
         if UNUSED.fullmatch(path) or LINE_BREAKS.search(path):
             return PlainTextResponse("There is nothing at this address.", 404)
@@ -118,15 +118,16 @@ class GuardMiddleware:
     async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = client_address.get()
         if not self._throttle.admit(address):
-            await PlainTextResponse(TOO_MANY, 429, {"Retry-After": "60"})(scope, receive, send)
+            refusal = PlainTextResponse(TOO_MANY_LOGINS, 429, {"Retry-After": "60"})
+            await refusal(scope, receive, send)
             return
 
-        async def watched(message: Message) -> None:
+        async def refund_on_success(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] != 400:
                 self._throttle.refund(address)
             await send(message)
 
-        await self._page(scope, receive, watched)
+        await self._page(scope, receive, refund_on_success)
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
@@ -147,30 +148,30 @@ class GuardMiddleware:
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         try:
-            async with self._bodies.read(receive, limit) as read:
-                why = await self._malformed(scope, read)
-                body = bytes(read)
+            async with self._bodies.read(receive, limit) as content:
+                problem = await self._json_problem(scope, content)
+                body = bytes(content)
         except Disconnected:
             return
         except BodyError as error:
             await PlainTextResponse(error.message, error.status, CLOSE)(scope, receive, send)
             return
-        if why is not None:
-            message = f"The request is no JSON that this server reads: {why}."
+        if problem is not None:
+            message = f"The request is no JSON that this server reads: {problem}."
             await PlainTextResponse(message, 422)(scope, receive, send)
             return
-        await self._app(scope, _replayed(body, receive), send)
+        await self._app(scope, _replay(body, receive), send)
 
-    async def _malformed(self, scope: Scope, body: bytearray) -> str | None:
-        """What is wrong with a body that has to be JSON; None for every other body."""
-        kind = Headers(scope=scope).get("content-type", "")
-        if not body or not scope["path"].startswith("/gradio_api/") or "form" in kind:
+    async def _json_problem(self, scope: Scope, body: bytearray) -> str | None:
+        """What is wrong with a body that must be JSON; None for any other body."""
+        content_type = Headers(scope=scope).get("content-type", "")
+        if not body or not scope["path"].startswith("/gradio_api/") or "form" in content_type:
             return None
         try:
-            if len(body) <= SOON:
-                loads(body)
+            if len(body) <= MAX_INLINE_PARSE:
+                parse_json(body)
             else:
-                await to_thread.run_sync(loads, body, limiter=self._parsing)
+                await to_thread.run_sync(parse_json, body, limiter=self._parsing)
         except JSONDecodeError as error:
             return error.msg
         except ValueError as error:
@@ -200,22 +201,22 @@ def _limit(path: str) -> int:
 
 
 def _logged_in(scope: Scope) -> bool:
-    """Whether a request carries the cookie that Gradio gives to those who log in."""
+    """Whether a request has the cookie that Gradio sets at a login."""
     app: Any = scope.get("app")
     cookies = Request(scope).cookies
     names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
     return any(cookies.get(name) in app.tokens for name in names)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """`receive` after the body has been read: gives it once more, and then what comes."""
-    given = False
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Make a `receive` that returns the body, which has been read, and then new messages."""
+    replayed = False
 
     async def again() -> Message:
-        nonlocal given
-        if given:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
@@ -223,16 +224,17 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 def _without_echo(scope: Scope, send: Send) -> tuple[Scope, Send]:
     headers = [pair for pair in scope["headers"] if pair[0] in RANGE_REQUEST]
-    return {**scope, "headers": headers}, _without(send, lambda name: name not in RANGE_ANSWER)
+    send = _filter_headers(send, lambda name: name in RANGE_RESPONSE)
+    return {**scope, "headers": headers}, send
 
 
-def _without(send: Send, unwanted: Callable[[bytes], bool]) -> Send:
-    """`send` less the headers of the answer whose names are `unwanted`."""
+def _filter_headers(send: Send, keep: Callable[[bytes], bool]) -> Send:
+    """Make a `send` that passes on only those response headers whose names `keep` accepts."""
 
     async def filtered(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = [pair for pair in message["headers"] if not unwanted(pair[0].lower())]
-            message = {**message, "headers": own}
+            headers = [pair for pair in message["headers"] if keep(pair[0].lower())]
+            message = {**message, "headers": headers}
         await send(message)
 
     return filtered

@@ -1,9 +1,9 @@
 """Host and Origin checks against DNS rebinding and cross-site request forgery (CSRF).
 
-A server that only its own machine reaches is still within reach of every web page that a browser
-on that machine shows: by its address (forgery), or by a foreign name that suddenly leads here
-(rebinding). Browsers send Host and Origin truthfully, other programs send what they like, so this
-protects users of browsers and is no access control.
+A server on the loopback interface can still be reached by every web page in a browser on that
+machine: by its address (forgery), or by a foreign name that resolves to it (rebinding). Browsers
+send Host and Origin truthfully, other programs need not. So this protects users of browsers and is
+no access control.
 """
 
 import os
@@ -19,7 +19,7 @@ from svd_core.settings import Settings, space_url
 LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
 IP_ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:.]+\]")
 PRIVATE_NAME = re.compile(r"[^.]+|.+\.(local|internal|lan|home\.arpa)")
-"""Names that nobody on the internet can own: without a dot, or of reserved domains."""
+"""Names that cannot be registered on the internet: without a dot, or of reserved domains."""
 
 NETLOC = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 ORIGIN = re.compile(r"https?://([^/?#@\s]+)")
@@ -37,7 +37,7 @@ ANY = "*"
 
 
 def reachable_locally_only() -> bool:
-    """Whether only programs on this machine can reach what Gradio is going to serve."""
+    """Whether Gradio will serve to programs on this machine only."""
     shared = os.environ.get("GRADIO_SHARE", "").lower() == "true"
     name = os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
     return not shared and LOOPBACK.fullmatch(_bracketed(name.lower())) is not None
@@ -49,18 +49,18 @@ def is_loopback(netloc: str) -> bool:
 
 
 def origin_netloc(origin: str) -> str | None:
-    """Host and port of an Origin header; None for "null" and for what is no origin."""
-    found = ORIGIN.fullmatch(origin.lower())
-    return found[1] if found and NETLOC.fullmatch(found[1]) else None
+    """Host and port of an Origin header; None for "null" and for invalid ones."""
+    match = ORIGIN.fullmatch(origin.lower())
+    return match[1] if match and NETLOC.fullmatch(match[1]) else None
 
 
 @dataclass(frozen=True)
 class OriginPolicy:
-    """Which Host and Origin headers requests for the page, its uploads and MCP may have.
+    """Policy for the Host and Origin headers of requests for the page, its uploads and MCP.
 
-    `local`: only this machine reaches the server. `public`: host[:port] of its public addresses.
+    `local`: only this machine reaches the server. `public`: host[:port] of its public URLs.
     `allowed`: host[:port] of foreign pages that may call it, or `ANY`. `login`: visitors have a
-    cookie that a foreign page must not use. `named`: `public` are all of its names.
+    cookie, which a foreign page must not use. `named`: the server has no names but `public`.
     """
 
     local: bool
@@ -74,7 +74,7 @@ class OriginPolicy:
         space = space_url()
         allowed = {origin.strip() for origin in settings.allowed_origins.split(",")} - {""}
         if space and not settings.page_auth and not allowed:
-            allowed = {ANY}  # a public Space may be embedded anywhere, and has nothing to steal
+            allowed = {ANY}  # a public Space may be embedded anywhere, and has no login
         return cls(
             local=local,
             login=bool(settings.page_auth),
@@ -84,7 +84,7 @@ class OriginPolicy:
         )
 
     def refusal(self, headers: Headers) -> str | None:
-        """The sentence that answers a request with `headers`; None for one that may pass."""
+        """Why a request with `headers` is refused; None if it is allowed."""
         hosts = headers.getlist("host")
         if len(hosts) > 1 or not all(self._may_call(_plain(host)) for host in hosts):
             return HOST_REFUSED
@@ -94,23 +94,23 @@ class OriginPolicy:
         netloc = origin_netloc(origin)
         if netloc is None:
             return ORIGIN_REFUSED
-        near = self.local and not self.login and is_loopback(netloc)
-        known = near or _plain(netloc) in self.allowed or self.is_own(headers)
-        return None if known else ORIGIN_REFUSED
+        local = self.local and not self.login and is_loopback(netloc)
+        allowed = local or _plain(netloc) in self.allowed or self.is_own(headers)
+        return None if allowed else ORIGIN_REFUSED
 
     def is_own(self, headers: Headers) -> bool:
-        """Whether the Origin in `headers` is a page of this server."""
+        """Whether the Origin in `headers` is that of a page of this server."""
         # A page cannot set X-Forwarded-Host across origins: that takes a preflight, which fails.
         forwarded = headers.get("x-forwarded-host", "").partition(",")[0].strip()
-        own = {_plain(headers.get("host", "")), _plain(forwarded), *self.public}
-        netloc = origin_netloc(headers.get("origin", ""))
-        return netloc is not None and _plain(netloc) in own
+        netlocs = {_plain(headers.get("host", "")), _plain(forwarded), *self.public}
+        origin = origin_netloc(headers.get("origin", ""))
+        return origin is not None and _plain(origin) in netlocs
 
     def _may_call(self, host: str) -> bool:
         name = _hostname(host)
         if not self.local and not self.named:
             return True
-        if is_loopback(host) or any(name == _hostname(own) for own in self.public):
+        if is_loopback(host) or any(name == _hostname(netloc) for netloc in self.public):
             return True
         return not self.local and bool(IP_ADDRESS.fullmatch(name) or PRIVATE_NAME.fullmatch(name))
 
@@ -120,15 +120,15 @@ def _netlocs(urls: Iterable[str]) -> frozenset[str]:
 
 
 def _plain(netloc: str) -> str:
-    """Lower case, without the usual ports: where TLS ends elsewhere the scheme is not known."""
+    """Lower case, without ports 80 and 443: behind a TLS proxy the scheme is unknown."""
     lower = netloc.lower()
     return lower.removesuffix(":80").removesuffix(":443")
 
 
 def _hostname(netloc: str) -> str:
-    """Without port and final dot."""
-    found = NETLOC.fullmatch(netloc.lower())
-    return found[1].removesuffix(".") if found else ""
+    """Host name of `netloc`, without port and final dot."""
+    match = NETLOC.fullmatch(netloc.lower())
+    return match[1].removesuffix(".") if match else ""
 
 
 def _bracketed(name: str) -> str:

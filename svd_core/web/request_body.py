@@ -3,26 +3,31 @@
 A body that stalls, or arrives more slowly than its deadline allows, ends its request. Where bodies
 under way hold more than the budget, the one that has been silent for the longest is dropped, so
 that slow senders cannot keep others out. Knows ASGI messages and nothing of routes.
+
+`parse_json` reads strict JSON (RFC 8259) of limited size and depth.
 """
 
+import json
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from anyio import CancelScope, fail_after, sleep
 from starlette.types import Message, Receive
 
 MAX_BUDGET = 256 * 2**20
-"""Bytes of all bodies that are held in memory at once: eight of the largest."""
+"""Bytes of all bodies in memory at once: eight of the largest."""
 
 MIN_RATE = 64 * 1024
-"""Bytes a second. What arrives at this rate or faster never runs into the deadline."""
+"""Bytes a second. A body that arrives at this rate or faster never meets the deadline."""
 
 SMALL = 16 * 1024
 TINY = 2 * 1024
-"""Bytes of a form that are parsed at once; the latter where it has many parts, each a file to be
-made."""
+"""Bytes of a form that are parsed at once: `TINY` if it has many parts, each of which makes a
+file."""
 
 MANY = 8
 
@@ -32,7 +37,7 @@ TOO_BUSY = "The server is receiving too much at once; please try again in a minu
 
 
 class BodyError(Exception):
-    """Ends a request. `status`: HTTP status of the answer, whose text is the error's."""
+    """Ends a request. `status`: HTTP status of the response, whose text is the message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -41,27 +46,27 @@ class BodyError(Exception):
 
 
 class Disconnected(BodyError):
-    """The client is gone, so that nobody reads an answer."""
+    """The client is gone, so there is no response."""
 
     def __init__(self) -> None:
         super().__init__(499, "The client went away.")
 
 
 @dataclass(eq=False)
-class _Held:
-    """A body in memory. `heard`: monotonic seconds of its newest piece."""
+class _PendingBody:
+    """A body in memory. `received_at`: monotonic seconds of its newest piece."""
 
-    heard: float
+    received_at: float
     scope: CancelScope = field(default_factory=CancelScope)
     content: bytearray = field(default_factory=bytearray)
     arriving: bool = True
 
 
 class BodyReader:
-    """Reads bodies within limits; all calls from one event loop.
+    """Reads request bodies within limits. All calls come from one event loop.
 
     `total_s`: seconds a body may take, and longer only at `MIN_RATE`. `stall_s`: seconds without a
-    piece. `budget`: bytes of all bodies that `read` holds.
+    piece. `budget`: bytes of all bodies that `read` holds in memory.
     """
 
     def __init__(
@@ -70,37 +75,37 @@ class BodyReader:
         self._total_s = total_s
         self._stall_s = stall_s
         self._budget = budget
-        self._held: list[_Held] = []
+        self._bodies: list[_PendingBody] = []
 
     @asynccontextmanager
     async def read(self, receive: Receive, limit: int) -> AsyncIterator[bytearray]:
-        """The whole body, at most `limit` bytes; it counts in the budget until the block ends.
+        """Read the whole body, at most `limit` bytes. It counts in the budget until the block ends.
 
         Raises `BodyError`: 413, 408 or 503.
         """
-        held = _Held(time.monotonic())
-        self._held.append(held)
+        body = _PendingBody(time.monotonic())
+        self._bodies.append(body)
         try:
-            with held.scope:
-                await self._fill(held, receive, limit)
-            held.arriving = False
-            if held.scope.cancelled_caught:
+            with body.scope:
+                await self._fill(body, receive, limit)
+            body.arriving = False
+            if body.scope.cancelled_caught:
                 raise BodyError(503, TOO_BUSY)
-            yield held.content
+            yield body.content
         finally:
-            self._held.remove(held)
+            self._bodies.remove(body)
 
-    async def _fill(self, held: _Held, receive: Receive, limit: int) -> None:
+    async def _fill(self, body: _PendingBody, receive: Receive, limit: int) -> None:
         async with aclosing(self.pieces(receive)) as pieces:
             async for piece in pieces:
-                held.content += piece
-                held.heard = time.monotonic()
-                if len(held.content) > limit:
+                body.content += piece
+                body.received_at = time.monotonic()
+                if len(body.content) > limit:
                     raise BodyError(413, TOO_LARGE)
                 self._make_room()
 
     async def pieces(self, receive: Receive) -> AsyncGenerator[bytes]:
-        """The body as it arrives. Raises `BodyError`: 408, or `Disconnected`."""
+        """Read the body as it arrives. Raises `BodyError`: 408, or `Disconnected`."""
         deadline = time.monotonic() + self._total_s
         more = True
         while more:
@@ -113,8 +118,10 @@ class BodyReader:
             yield piece
 
     def streamed(self, receive: Receive, limit: int) -> Receive:
-        """`receive` for an application that parses the body as it arrives: in small pieces, between
-        which others have their turn. It sees a disconnect instead of what is too large or too slow.
+        """Limit `receive` for an application that parses the body as it arrives.
+
+        It gets small pieces, between which other requests have their turn, and a disconnect if the
+        body is too large or too slow.
         """
         pieces = self._small(receive, limit)
         over = broken = False
@@ -137,7 +144,7 @@ class BodyReader:
         return limited
 
     async def _small(self, receive: Receive, limit: int) -> AsyncGenerator[bytes]:
-        """The body in pieces that take a parser some milliseconds. Raises `BodyError`."""
+        """Read the body in pieces that a parser takes milliseconds for. Raises `BodyError`."""
         left = limit
         async for piece in self.pieces(receive):
             left -= len(piece)
@@ -156,7 +163,88 @@ class BodyReader:
             raise BodyError(408, TOO_SLOW) from None
 
     def _make_room(self) -> None:
-        total = sum(len(held.content) for held in self._held)
-        arriving = [h for h in self._held if h.arriving and not h.scope.cancel_called]
+        total = sum(len(body.content) for body in self._bodies)
+        arriving = [b for b in self._bodies if b.arriving and not b.scope.cancel_called]
         if total > self._budget and arriving:
-            min(arriving, key=lambda held: held.heard).scope.cancel()
+            min(arriving, key=lambda body: body.received_at).scope.cancel()
+
+
+MAX_DEPTH = 64
+MAX_TOKENS = 50_000
+"""Brackets, braces and commas, also within text. An upload of 10,000 parts has 40,000."""
+
+MAX_ESCAPES = 1_000_000
+"""Backslashes. A photo of 20 MB has 420,000 in the base64 of encoders that write a slash as \\/."""
+
+MAX_DIGITS = 400
+"""Characters of a number; a double written without exponent has up to 309 before its point."""
+
+INTEGERS = range(-(2**63), 2**64)
+
+
+class InvalidJson(ValueError):
+    """JSON beyond the limits. The text is a clause without full stop."""
+
+
+def parse_json(data: bytes | bytearray | str) -> Any:
+    """Parse strict JSON. Raises `ValueError`: `json.JSONDecodeError` or `InvalidJson`.
+
+    Python's parser also accepts NaN, 1e999 and integers of thousands of digits, which no JSON
+    response and no database column can hold. It keeps the interpreter's lock until it is done, so
+    that a thread does not help: the costly parts are counted before it begins.
+    """
+    if _count(data, "[", "{", ",") > MAX_TOKENS or _count(data, "\\") > MAX_ESCAPES:
+        raise InvalidJson("it has too many parts")
+    try:
+        value = json.loads(
+            data, parse_float=_float, parse_int=_integer, parse_constant=_reject_constant
+        )
+    except RecursionError:
+        raise InvalidJson("it is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise InvalidJson("it is not UTF-8") from None  # that error holds the whole body
+    if _depth_exceeds(value, MAX_DEPTH):
+        raise InvalidJson("it is nested too deeply")
+    return value
+
+
+def _count(data: bytes | bytearray | str, *marks: str) -> int:
+    if isinstance(data, str):
+        return sum(data.count(mark) for mark in marks)
+    return sum(data.count(mark.encode()) for mark in marks)
+
+
+def _float(text: str) -> float:
+    number = float(text) if len(text) <= MAX_DIGITS else math.inf
+    if not math.isfinite(number):
+        raise InvalidJson(f"the number {_short(text)} is too large")
+    return number
+
+
+def _integer(text: str) -> int:
+    number = int(text) if len(text) <= MAX_DIGITS else INTEGERS.stop
+    if number not in INTEGERS:
+        raise InvalidJson(f"the number {_short(text)} is too large")
+    return number
+
+
+def _reject_constant(text: str) -> float:
+    raise InvalidJson(f"{text} is no JSON")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 20 else f"{text[:17]}..."
+
+
+def _depth_exceeds(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True

@@ -1,9 +1,8 @@
 """HTTP client for untrusted URLs: SSRF guard with DNS pinning, limits of size, time and redirects.
 
-Photos are fetched and webhooks delivered through here; nothing else of the program dials out for a
-user. No cookie, key or proxy of this machine takes part.
-
-The SSRF guard checks the URL and every address that its host resolves to.
+It fetches photos and delivers webhooks, the only requests that the program makes to URLs of users.
+The SSRF guard checks the URL and every address that its host resolves to. No cookie, key or proxy
+of this machine is used.
 """
 
 import re
@@ -25,18 +24,18 @@ from svd_core.media.image import MAX_BYTES
 Address = IPv4Address | IPv6Address
 
 MAX_URL = 8192
-"""Characters of an address. Signed addresses of object stores have some 2,000."""
+"""Characters of a URL. Signed URLs of object stores have some 2,000."""
 
 BLOCKED_NETWORKS = tuple(
     ip_network(text)
     for text in (
-        "0.0.0.0/8",  # "this machine", which systems take for loopback
-        "169.254.0.0/16", "fe80::/10",  # link-local, where clouds hand out their credentials
-        "100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32", "fd00:ec2::254/128",  # as well
-        "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16",  # IPv4 in disguise
+        "0.0.0.0/8",  # "this machine", which systems treat as loopback
+        "169.254.0.0/16", "fe80::/10",  # link-local, where clouds serve their credentials
+        "100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32", "fd00:ec2::254/128",  # the same
+        "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16",  # IPv4 within IPv6
     )
 )  # fmt: skip
-"""Refused even where private addresses are allowed."""
+"""Refused even if private addresses are allowed."""
 
 PRIVATE_NETWORKS = tuple(
     ip_network(text)
@@ -45,54 +44,54 @@ PRIVATE_NETWORKS = tuple(
         "2001::/23", "2001:db8::/32", "3fff::/20",
     )
 )  # fmt: skip
-"""Versions of Python differ in whether these are global."""
+"""Private networks that some versions of Python take for global."""
 
 GLOBAL_V6 = ip_network("2000::/3")
-"""All of IPv6 that is in use on the internet."""
+"""All IPv6 addresses in use on the internet."""
 
 LOOPBACK_NETWORKS = tuple(ip_network(text) for text in ("127.0.0.0/8", "::1/128"))
 
 HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f]*:[0-9a-f:.]+(%.+)?", re.IGNORECASE)
-"""A name as the name service knows it (other alphabets are rewritten before), or IPv6."""
+"""A DNS name (other alphabets in punycode), or an IPv6 address."""
 
 NUMERIC_HOST = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$", re.IGNORECASE)
-"""How a host ends that systems read as an IPv4 address, however odd: 2130706433, 0177.1, 0x7f.1."""
+"""End of a host that systems parse as an IPv4 address: 2130706433, 0177.1, 0x7f.1."""
 
 
 def parse_url(url: str) -> httpx.URL:
-    """`url` if it is of the form that may be asked at all. Raises `InvalidUrl`."""
+    """Parse a URL of an allowed form. Raises `InvalidUrl`."""
     if len(url) > MAX_URL:
         raise InvalidUrl(f"The address is longer than {MAX_URL} characters; use a shorter one.")
     try:
-        found = httpx.URL(url)
+        parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError, ValueError):
         raise InvalidUrl("The address cannot be read; check it for typing errors.") from None
-    host = found.raw_host.decode("ascii")
-    if found.scheme not in ("http", "https") or not host:
+    host = parsed.raw_host.decode("ascii")
+    if parsed.scheme not in ("http", "https") or not host:
         raise InvalidUrl("The address must begin with http:// or https://.")
     if not HOST.fullmatch(host):
         raise InvalidUrl("The host in the address cannot be read; check it for typing errors.")
-    if found.userinfo:
+    if parsed.userinfo:
         raise InvalidUrl("The address must not carry a user name or password.")
-    if found.port not in (None, 80, 443, *range(1024, 65536)):
+    if parsed.port not in (None, 80, 443, *range(1024, 65536)):
         raise InvalidUrl("The address has an unusual port; use 80, 443 or one from 1024 on.")
     if NUMERIC_HOST.search(host) and parse_ip(host) is None:
         raise InvalidUrl("The address has an unusual number as its host; write it as 192.0.2.1.")
-    return found
+    return parsed
 
 
 def parse_ip(host: str) -> Address | None:
-    """The address that `host` is, or None for a name."""
+    """Parse an IP address; None for a name."""
     try:
         return ip_address(host)
     except ValueError:
         return None
 
 
-def check_addresses(host: str, found: Sequence[str], allow_private: bool) -> list[Address]:
-    """All that `host` leads to. Raises `InvalidUrl` if a single one is not to be asked: the name's
-    owner chose them all."""
-    addresses = [unmap_ipv4(ip_address(text.partition("%")[0])) for text in found]
+def check_addresses(host: str, resolved: Sequence[str], allow_private: bool) -> list[Address]:
+    """Check all addresses of `host`. Raises `InvalidUrl` if a single one is not allowed: the owner
+    of the name has chosen them all."""
+    addresses = [unmap_ipv4(ip_address(text.partition("%")[0])) for text in resolved]
     if not addresses or not all(is_allowed(address, allow_private) for address in addresses):
         raise InvalidUrl(
             f"{host[:100]} is an address inside a private network, which this server does not ask."
@@ -101,13 +100,14 @@ def check_addresses(host: str, found: Sequence[str], allow_private: bool) -> lis
 
 
 def unmap_ipv4(address: Address) -> Address:
-    """The IPv4 address that is meant by an IPv6 one that only wraps it."""
+    """Unwrap an IPv4 address that is mapped into IPv6."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
 
 
 def is_allowed(address: Address, allow_private: bool = False) -> bool:
+    """Whether requests to `address` are allowed. `allow_private`: also within private networks."""
     if address in LOOPBACK_NETWORKS[address.version == 6]:
         return allow_private
     if address.is_multicast or address == ip_address("255.255.255.255"):
@@ -120,20 +120,21 @@ def is_allowed(address: Address, allow_private: bool = False) -> bool:
 
 
 def is_public(address: Address) -> bool:
+    """Whether `address` is on the public internet."""
     if any(
         address in network for network in PRIVATE_NETWORKS if network.version == address.version
     ):
         return False
-    usual = address.version == 4 or address in GLOBAL_V6
-    return usual and address.is_global and not address.is_reserved
+    assigned = address.version == 4 or address in GLOBAL_V6
+    return assigned and address.is_global and not address.is_reserved
 
 
 MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 5.0
-"""Seconds for a connection, and for each piece of an answer."""
+"""Seconds for a connection, and for each piece of a response."""
 
 CHECK_TIMEOUT_S = 3.0
-"""Seconds that somebody waits who only wants to know whether an address may be asked."""
+"""Seconds for `check`, which only resolves the host."""
 
 DEFAULT_HEADERS = {
     "User-Agent": f"svd-studio/{__version__}",
@@ -142,23 +143,26 @@ DEFAULT_HEADERS = {
 }
 
 IMAGE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
-"""Content types of photos; stores that know no better send the latter two."""
+"""Content types of photos. Object stores send the last two for any file."""
 
 Resolve = Callable[[str, int], Sequence[str]]
-"""All addresses of (host, port), as text. Raises `OSError`."""
+"""Resolves (host, port) to all addresses, as text. Raises `OSError`."""
 
 
 def system_resolver(host: str, port: int) -> Sequence[str]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    """The resolver of the operating system."""
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 @dataclass(frozen=True)
 class Fetcher:
-    """`allow_private`: whether addresses of private networks and of this machine may be asked.
+    """HTTP client for URLs of users.
 
-    `photo_timeout_s`, `post_timeout_s`: seconds a whole exchange may take. `resolve` and
-    `transport` (what dials) are there for tests."""
+    `allow_private`: whether requests may go to private networks and to this machine.
+    `photo_timeout_s`, `post_timeout_s`: seconds for a whole exchange. `resolve` and `transport` are
+    replaced in tests.
+    """
 
     allow_private: bool = False
     photo_timeout_s: float = 20.0
@@ -167,25 +171,25 @@ class Fetcher:
     transport: Callable[[], httpx.AsyncBaseTransport] | None = None
 
     def photo(self, url: str) -> bytes:
-        """The file at `url`, following redirects; not from within an event loop.
+        """Download the photo at `url`, following redirects. Not for use within an event loop.
 
-        At most one byte more than a photo may have, so that the core sees that it is too much.
+        Returns at most one byte more than a photo may have, so that the core refuses it.
         Raises `InvalidUrl`.
         """
-        photo = bytearray()  # filled, not returned: asyncio prints results, at four times the size
+        photo = bytearray()  # filled, not returned: asyncio would make a long repr of it
         anyio.run(self._photo, url, photo)
         return bytes(photo)
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """The status of the answer, whose body is not read; not from within an event loop.
+        """Post `body`. Returns the status of the response. Not for use within an event loop.
 
-        Raises `Unreachable` if there is none, `InvalidUrl` if `url` is not to be asked.
+        Raises `Unreachable` without a response, `InvalidUrl` if `url` is not allowed.
         """
         return anyio.run(self._post, url, body, headers)
 
     async def check(self, url: str, limiter: anyio.CapacityLimiter | None = None) -> None:
-        """Raises `InvalidUrl` for an address that is not to be asked, `Unreachable` for a name that
-        is not found, or not soon. `limiter`: of the threads that may wait for the name service."""
+        """Check `url` without a request. Raises `InvalidUrl` if it is not allowed, `Unreachable` if
+        its host does not resolve in time. `limiter`: of the threads that resolve hosts."""
         async with _deadline(parse_url(url).host, CHECK_TIMEOUT_S):
             await self._resolve(parse_url(url), limiter)
 
@@ -219,24 +223,21 @@ class Fetcher:
         if self.transport is not None:
             yield self.transport()
             return
-        # Certificates as the environment names them (SSL_CERT_FILE), but none of its proxies.
+        # Uses the certificates of the environment (SSL_CERT_FILE), but not its proxies.
         async with httpx.AsyncHTTPTransport(verify=httpx.create_ssl_context()) as transport:
             yield transport
 
     async def _send_pinned(
         self, transport: httpx.AsyncBaseTransport, request: httpx.Request
     ) -> httpx.Response:
-        """The answer of the first address that takes a connection; its body is not read yet."""
+        """Send to the first address that accepts a connection. Does not read the response body."""
         url = request.url
         problem: Exception = OSError()
         for address in await self._resolve(url):
             pinned = httpx.Request(
                 request.method,
                 url.copy_with(host=str(address)),
-                headers={
-                    **DEFAULT_HEADERS,
-                    **request.headers,
-                },  # the host as named is among the latter
+                headers={**DEFAULT_HEADERS, **request.headers},  # the latter have the host name
                 stream=request.stream,
                 extensions={
                     "timeout": httpx.Timeout(CONNECT_TIMEOUT_S).as_dict(),
@@ -254,18 +255,18 @@ class Fetcher:
     ) -> list[Address]:
         host = url.raw_host.decode("ascii")
         port = url.port or {"http": 80, "https": 443}[url.scheme]
-        found: Sequence[str] = [host]
+        resolved: Sequence[str] = [host]
         if parse_ip(host) is None:
-            found = await anyio.to_thread.run_sync(
+            resolved = await anyio.to_thread.run_sync(
                 self.resolve, host, port, abandon_on_cancel=True, limiter=limiter
             )
-        return check_addresses(url.host, found, self.allow_private)
+        return check_addresses(url.host, resolved, self.allow_private)
 
 
 @asynccontextmanager
 async def _deadline(host: str, seconds: float) -> AsyncIterator[None]:
-    """Turns what can happen on the way into `Unreachable`. `host` is named, not the whole address:
-    the rest may hold a secret."""
+    """Set a deadline, and turn network errors into `Unreachable`. They name the host only, since
+    the rest of the URL may hold a secret."""
     try:
         with anyio.fail_after(seconds):
             yield
@@ -287,35 +288,38 @@ def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:
 
 
 async def _read_photo(response: httpx.Response, host: str, photo: bytearray) -> None:
-    """The body of `response` into `photo`, unpacked and limited. Raises `Unreachable`."""
+    """Read the body of `response` into `photo`, decompressed and limited. Raises `Unreachable`."""
     if response.status_code != 200:
         raise Unreachable(f"{host} answered {response.status_code} instead of giving the photo.")
-    kind = response.headers.get("Content-Type", IMAGE_TYPES[1]).strip().lower()
-    if not kind.startswith(IMAGE_TYPES):
-        raise Unreachable(f"{host} gave {kind.partition(';')[0][:40]!r}, which is no picture.")
+    content_type = response.headers.get("Content-Type", IMAGE_TYPES[1]).strip().lower()
+    if not content_type.startswith(IMAGE_TYPES):
+        name = content_type.partition(";")[0][:40]
+        raise Unreachable(f"{host} gave {name!r}, which is no picture.")
     decode = _decoder(response.headers.get("Content-Encoding", "identity"), host)
     received = 0
     async for piece in response.aiter_raw():
         received += len(piece)
         photo += decode(piece, MAX_BYTES + 1 - len(photo))
-        if max(received, len(photo)) > MAX_BYTES:  # the former: packed, but to no avail
+        if max(received, len(photo)) > MAX_BYTES:  # compressed data may be the longer
             photo[:] = bytes(MAX_BYTES + 1)
             return
 
 
 def _decoder(encoding: str, host: str) -> Callable[[bytes, int], bytes]:
-    """What turns a piece of a body into at most so many bytes. A packed answer was not asked for,
-    but some stores keep files packed and give them as they are."""
+    """Make a decoder of pieces, with a limit of bytes for each result.
+
+    Compression is not requested, but some stores serve files that they keep compressed.
+    """
     if encoding.strip().lower() in ("", "identity"):
-        return lambda piece, most: piece[:most]
+        return lambda piece, limit: piece[:limit]
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
         raise Unreachable(f"{host} packed the photo in a way that cannot be unpacked here.")
-    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: finds out whether gzip or zlib
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: detects gzip or zlib
 
-    def unpack(piece: bytes, most: int) -> bytes:
+    def decompress(piece: bytes, limit: int) -> bytes:
         try:
-            return decompressor.decompress(decompressor.unconsumed_tail + piece, most)
+            return decompressor.decompress(decompressor.unconsumed_tail + piece, limit)
         except zlib.error:
             raise Unreachable(f"{host} gave a photo whose packing is damaged.") from None
 
-    return unpack
+    return decompress

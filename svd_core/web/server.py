@@ -1,4 +1,4 @@
-"""How the page is served: Gradio's launch arguments, with the guard in front of its routes."""
+"""Server of page and API: launch arguments of Gradio, with the guard in front of its routes."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,45 +18,45 @@ from svd_core.web.page.i18n import i18n_bundle
 from svd_core.web.page.theme import CSS, theme
 from svd_core.web.request_body import BodyReader
 
-LOOK_S = 0.02
-"""Seconds between two looks of Gradio's queue for what has been clicked. By its own 1 ms, and 10 ms
-for progress, an idle server wakes 1,100 times a second, and the model feels it; on Windows it takes
-50 ms."""
+QUEUE_POLL_S = 0.02
+"""Seconds between two polls of Gradio's event queue. With its defaults of 1 ms, and 10 ms for
+progress, an idle server wakes 1,100 times a second, which slows the model. Its default on Windows
+is 50 ms."""
 
-RUNNING = 3
-"""Jobs that are open beside those that wait: one is made here, or one on its way to its end."""
+MAX_RUNNING = 3
+"""Open jobs beside the waiting ones: those that are made, or about to end."""
 
 PROGRESS_S = 0.1
-"""Seconds between two of its looks for progress to be told; its own figure on Windows."""
+"""Seconds between two polls for progress: Gradio's default on Windows."""
 
 
 def max_followers(settings: Settings) -> int:
-    """How many watchers there may be at once: as many as every open job may have, so that nobody's
-    jobs keep others from watching theirs."""
-    return MAX_WATCHERS * (settings.max_queue + RUNNING)
+    """Limit of watchers at once: as many as all open jobs may have, so that the watchers of one
+    job never shut out those of another."""
+    return MAX_WATCHERS * (settings.max_queue + MAX_RUNNING)
 
 
 def configure_gradio_queue(page: gr.Blocks, settings: Settings) -> None:
-    """Give `page` the line that Gradio keeps for its clicks; photos wait in another, `JobQueue`."""
-    queue = page.queue(max_size=settings.max_queue)._queue  # noqa: SLF001  # has no other way there
-    queue.sleep_when_free = LOOK_S
+    """Set up Gradio's event queue of `page`. Videos have another one, `JobQueue`."""
+    queue = page.queue(max_size=settings.max_queue)._queue  # noqa: SLF001  # there is no public access
+    queue.sleep_when_free = QUEUE_POLL_S
     queue.progress_update_sleep_when_free = PROGRESS_S
 
 
 def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None) -> dict[str, Any]:
-    """Arguments of `Blocks.launch`. `results`: the one folder whose files may be handed out. `api`:
-    what is served beside the page, under `MOUNT`.
+    """Arguments of `Blocks.launch`.
 
-    Host and port are left to Gradio: `GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`.
+    `results`: the only folder whose files are served. `api`: application served under `MOUNT`. Host
+    and port are read by Gradio: `GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`.
     """
     return {
-        "ssr_mode": False,  # Node in front would swallow every path that it does not know
-        # Gradio's MCP knows no login, so with a login there is none.
+        "ssr_mode": False,  # the Node server in front would answer all unknown paths
+        # Gradio's MCP server has no login, so it is off if the page has one.
         "mcp_server": find_spec("mcp") is not None and not settings.page_auth,
         "auth": tuple(settings.page_auth.split(":", 1)) if settings.page_auth else None,
         "allowed_paths": [str(results)],
         "max_file_size": "20mb",
-        # A watcher blocks a thread while nothing happens; 40 is Gradio's number for all the rest.
+        # Each watcher blocks a thread; 40 is Gradio's default for all other events.
         "max_threads": max_followers(settings) + 40,
         "show_error": True,
         "run_history": False,
@@ -76,10 +76,9 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
 def with_middleware(
     settings: Settings, api: ASGIApp | None
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """A lifespan that puts `GuardMiddleware` in front of everything before the first request is
-    taken.
+    """Make a lifespan that puts `GuardMiddleware` in front before the first request.
 
-    Gradio puts middleware of its own around what it is given, and that has to stay inside.
+    Gradio adds its own middleware to the application, which has to stay inside.
     """
     origins = OriginPolicy.from_settings(settings, local=reachable_locally_only())
     bodies = BodyReader(total_s=settings.body_seconds)
@@ -87,7 +86,7 @@ def with_middleware(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         inside = app.middleware_stack
-        assert inside is not None  # it has just handed on the event that started this
+        assert inside is not None  # it has passed on the event that started this
         app.middleware_stack = GuardMiddleware(inside, api, origins, bodies)
         yield
 

@@ -1,4 +1,4 @@
-"""Code snippets for the HTTP API, shown on the page, in the docs and in the README."""
+"""Code snippets for the HTTP API: on the page, in the docs and in the README."""
 
 import json
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ MOUNT = "/fal"
 """Path of the API on this server."""
 
 ENDPOINTS = ("fal-ai/stable-video",)
-"""Ids that lead to the model of this server."""
+"""Ids of fal's endpoints that this server has."""
 
 DEFAULT_FPS = 25
-"""Default fps of fal. Its range begins at 10; here all of the core's fps are taken, so that every
-video of the page can be made over HTTP too."""
+"""Default fps of fal. Its range begins at 10; here the whole range of the core is accepted, so that
+the API can make every video of the page."""
 
 BASE = f"http://127.0.0.1:7860{MOUNT}"
-"""Address of the API where nothing else is known."""
+"""URL of the API if no other is known."""
 
 CURL = """\
 photo=$(base64 < photo.jpg | tr -d '\\n')
@@ -73,36 +73,38 @@ print(result["video"]["url"], result["seed"])
 
 @dataclass(frozen=True)
 class Snippets:
+    """The same request in three languages."""
+
     curl: str
     javascript: str
     python: str
 
 
 def snippets(values: Values, base: str = BASE) -> Snippets:
-    """`values`: settings that are to be shown. Callers keep their key in `FAL_KEY`."""
-    told = {"base": base, "endpoint": ENDPOINTS[0]}
-    inside = "".join(f', "{name}": {json.dumps(value)}' for name, value in values.items())
-    script = "".join(f", {name}: {json.dumps(value)}" for name, value in values.items())
+    """Make the snippets. `values`: settings to show. The key is read from `FAL_KEY`."""
+    names = {"base": base, "endpoint": ENDPOINTS[0]}
+    curl = "".join(f', "{name}": {json.dumps(value)}' for name, value in values.items())
+    javascript = "".join(f", {name}: {json.dumps(value)}" for name, value in values.items())
     python = "".join(f', "{name}": {_literal(value)}' for name, value in values.items())
     return Snippets(
-        curl=CURL.format(values=inside.replace("%", "%%"), **told),
-        javascript=JAVASCRIPT.format(values=script, **told),
-        python=PYTHON.format(values=python, **told),
+        curl=CURL.format(values=curl.replace("%", "%%"), **names),
+        javascript=JAVASCRIPT.format(values=javascript, **names),
+        python=PYTHON.format(values=python, **names),
     )
 
 
 def _literal(value: object) -> str:
-    """`value` in Python, text in the double quotes of the code around it."""
+    """`value` as a Python literal, with double quotes like the rest of the code."""
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def values_of(params: VideoParams) -> Values:
-    """The API's input for the video of `params`; what equals a default of the API is left out."""
+    """The API's input for the video of `params`, without defaults of the API."""
     values = {name: value for name, value in params.to_mapping().items() if value is not None}
     values["cond_aug"] = values.pop("noise_aug_strength")
-    usual = {"cond_aug": VideoParams.default("noise_aug_strength"), "fps": DEFAULT_FPS}
+    defaults = {"cond_aug": VideoParams.default("noise_aug_strength"), "fps": DEFAULT_FPS}
     return {
         name: value
         for name, value in values.items()
-        if value != usual.get(name, VideoParams.default(name) if name not in usual else None)
+        if value != (defaults[name] if name in defaults else VideoParams.default(name))
     }

@@ -1,4 +1,4 @@
-"""ZeroGPU: a GPU of the Space is attached to one call, for a duration requested in advance."""
+"""ZeroGPU: a GPU is attached to one call of the Space, for a duration requested in advance."""
 
 from collections.abc import Callable, Generator
 from multiprocessing import parent_process
@@ -9,24 +9,24 @@ from svd_core.checkpoints.speed_modes import AheadOfTime
 from svd_core.errors import GenerationFailed, QueueFull, SvdError
 from svd_core.events import Event, Progress, Video
 from svd_core.jobs import InlineWork, Work
-from svd_core.jobs.streaming import raise_errors, run_as_stream
+from svd_core.jobs.inline import raise_errors, run_as_stream
 from svd_core.params import VideoRequest
 
 WORKER_ERROR_TITLE = "ZeroGPU worker error"
-"""Title of the platform's error when the process that had the GPU is gone."""
+"""Title of the platform's error if the process with the GPU died."""
 
 START_S = 1500
-"""The longest time for which the platform lends a GPU while a Space starts, at nobody's expense."""
+"""Limit of seconds with a GPU while a Space starts, which no visitor's quota pays."""
 
 
 def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> InlineWork:
-    """`work`, done in a process that is forked from this one and has a GPU.
+    """Run `work` in a process that is forked from this one and has a GPU.
 
-    So it sees a model that was loaded before, and only plain values come back. `seconds`: what to
-    ask for; the GPU is taken back after that. To be called before the page is launched, which
-    tells the platform that something here wants a GPU.
+    So the process sees a model that was loaded before, and returns picklable values only.
+    `seconds`: duration to request; the GPU is taken back after it. Call this before the page is
+    launched: it tells the platform that the Space uses a GPU.
     """
-    import spaces  # of the platform, and installed there only
+    import spaces  # installed on the platform only
 
     def duration(_: str, request: VideoRequest, *__: object, **___: object) -> int:
         return seconds(request)
@@ -45,7 +45,7 @@ def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> Inlin
 
 
 def ahead_of_time() -> AheadOfTime:
-    """The platform's tools to have a UNet compiled while the Space starts."""
+    """The platform's functions for compiling a UNet while the Space starts."""
     import spaces
 
     def borrow(task: Callable[[], None]) -> None:
@@ -55,14 +55,14 @@ def ahead_of_time() -> AheadOfTime:
 
     return AheadOfTime(
         run_on_gpu=borrow,
-        # Looked up when they are called: the platform's version decides whether they are there.
+        # Looked up at the call: older versions of the platform do not have them.
         compile=lambda folder, program: spaces.aoti_compile_and_save(folder, program),
         load=lambda unet, folder: spaces.aoti_load_from_package_dir(unet, folder),
     )
 
 
 def refusal(error: gr.Error) -> SvdError:
-    """Why the platform lent no GPU, or took it back. Its own sentence names quotas and waits."""
+    """The error for a GPU that was refused or taken back, with the platform's own message."""
     if error.title == WORKER_ERROR_TITLE:
         return GenerationFailed(
             "The borrowed GPU was taken back before the video was done; please try again with "

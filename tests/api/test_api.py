@@ -184,7 +184,7 @@ def test_a_stream_tells_each_line_once(api: httpx.Client, work: FakeWork, uri: s
 def test_a_stream_shows_that_it_is_alive(
     api: httpx.Client, work: FakeWork, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svd_core.web.fal.routes.queue.KEEPALIVE_S", 0.1)
+    monkeypatch.setattr("svd_core.web.fal.job_routes.KEEPALIVE_S", 0.1)
     with work.held():
         job = submit(api, uri)["request_id"]
         with api.stream("GET", f"/queue/{APP}/requests/{job}/status/stream") as answer:

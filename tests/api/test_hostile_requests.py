@@ -17,16 +17,15 @@ from starlette.types import Message, Receive
 from svd_core.errors import InvalidUrl
 from svd_core.media.image import MAX_BYTES
 from svd_core.settings import Settings
-from svd_core.web import strict_json
-from svd_core.web.fal.api_keys import ApiKeys
+from svd_core.web import request_body
+from svd_core.web.fal.auth import ApiKeys
 from svd_core.web.fal.models import InvalidInput
 from svd_core.web.fal.responses import ApiError, as_json, echoed
 from svd_core.web.fal.signed_tokens import SignedTokens
 from svd_core.web.fal.submit import resolve_image
 from svd_core.web.fal.urls import UrlBuilder, upload_name
-from svd_core.web.request_body import BodyError, BodyReader
+from svd_core.web.request_body import BodyError, BodyReader, InvalidJson
 from svd_core.web.safe_http import MAX_URL, parse_url
-from svd_core.web.strict_json import InvalidJson
 from tests.fakes.fal_server import KEY, FalServer, fal_server
 
 APP = "fal-ai/stable-video"
@@ -301,7 +300,7 @@ def test_json_that_is_large_to_parse_is_refused_before(
 def test_strict_json_costs_little_time(kind: str) -> None:
     begun = time.process_time()
     with pytest.raises(ValueError, match=r".") as caught:
-        strict_json.loads(STRANGE[kind])
+        request_body.parse_json(STRANGE[kind])
     assert isinstance(caught.value, InvalidJson)
     assert time.process_time() - begun < SECONDS / 2
 
@@ -310,8 +309,8 @@ def test_strict_json_costs_little_time(kind: str) -> None:
     "text", ["[" * 64 + "]" * 64, "1e308", "-9223372036854775808", "18446744073709551615", "1e-999"]
 )
 def test_what_is_within_the_limits_is_read(text: str) -> None:
-    assert strict_json.loads(text) == json.loads(text)
-    assert strict_json.loads(text.encode()) == json.loads(text)
+    assert request_body.parse_json(text) == json.loads(text)
+    assert request_body.parse_json(text.encode()) == json.loads(text)
 
 
 def test_only_a_submit_may_be_large(api: httpx.Client) -> None:

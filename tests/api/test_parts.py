@@ -17,13 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from svd_core.errors import InvalidSettings
 from svd_core.events import Event, Progress, Stage, Stopped
 from svd_core.jobs import JobEvent
-from svd_core.web.fal.api_keys import ApiKeys
-from svd_core.web.fal.job_status import log_lines
+from svd_core.web.fal.auth import ApiKeys
+from svd_core.web.fal.job_status import follow, log_lines
 from svd_core.web.fal.responses import ApiError, as_json
-from svd_core.web.fal.secrets import load_secret
-from svd_core.web.fal.signed_tokens import SignedTokens
-from svd_core.web.fal.sse import follow
-from svd_core.web.fal.webhook_signing import Signer
+from svd_core.web.fal.signed_tokens import SignedTokens, load_secret
+from svd_core.web.fal.webhooks import Signer
 
 KEYS = "ann:s3cret,bob:other, ann:second"
 
@@ -85,7 +83,7 @@ def test_every_key_is_compared_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         compared.append((len(one), len(other)))
         return one == other
 
-    monkeypatch.setattr("svd_core.web.fal.api_keys.hmac.compare_digest", compare)
+    monkeypatch.setattr("svd_core.web.fal.auth.hmac.compare_digest", compare)
     keys = ApiKeys(KEYS, open_here=False)
     assert keys.owner("Key ann:s3cret") == "ann"  # the first of three
     assert compared == [(32, 32)] * 3

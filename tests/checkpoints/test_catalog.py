@@ -32,7 +32,7 @@ from svd_core.errors import (
     OutOfMemory,
 )
 from svd_core.events import Failed, Progress, Stage, Succeeded
-from svd_core.jobs.interface import error_to_outcome
+from svd_core.jobs.retry import error_to_outcome
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.types import GenerationResult
 from tests.fakes.engines import READY, RealWork

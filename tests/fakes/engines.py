@@ -22,9 +22,9 @@ from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.types import GenerationResult
-from svd_core.web.address_quota import AddressQuota
-from svd_core.web.fal.secrets import load_secret
+from svd_core.web.fal.signed_tokens import load_secret
 from svd_core.web.page import Backend, SessionIds, build_page
+from svd_core.web.rate_limits import AddressQuota
 from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
 from tests.fakes.work import FakeWork, moving, worker_queue
 

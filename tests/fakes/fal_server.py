@@ -22,7 +22,7 @@ from svd_core.media.image import open_photo
 from svd_core.params import VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import PhotoStore, ResultStore
-from svd_core.web.fal import MOUNT, ApiContext, ApiService, Webhooks, build_api
+from svd_core.web.fal import MOUNT, ApiContext, ApiService, build_api
 from svd_core.web.safe_http import Fetcher
 from tests.fakes.engines import READY
 from tests.fakes.work import FakeWork, open_table
@@ -72,7 +72,7 @@ def fal_service(
     with open_table(folder) as table:
         photos = PhotoStore(folder / "photos")
         queue = WorkerQueue(work, QueueContext(table, photos, limits, parts.fetcher.photo))
-        outbox = Outbox(table, queue.refresh, Webhooks(parts).send, QUICK, poll_interval_s=0.1)
+        outbox = Outbox(table, queue.refresh, parts.send_webhook, QUICK, poll_interval_s=0.1)
         try:
             yield ApiService(parts, queue, lambda: status), outbox
         finally:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from svd_core.errors import GenerationFailed, InvalidRequest, SvdError, UnknownJob
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.jobs.claims import LivenessLock
 from svd_core.jobs.clock import ChangeTracker, SteadyClock
-from svd_core.jobs.heartbeat import LivenessLock
 from svd_core.jobs.interface import JobEvent
 from svd_core.jobs.schema import Record, append, from_json, is_finished, to_json
 

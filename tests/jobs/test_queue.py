@@ -46,8 +46,8 @@ from svd_core.jobs import (
 )
 from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.config import no_fetch
-from svd_core.jobs.prefetch import MAX_CONCURRENT
 from svd_core.jobs.schema import JOBS, METADATA, State
+from svd_core.jobs.worker import MAX_CONCURRENT
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from tests.fakes import postgres

@@ -280,7 +280,7 @@ class TestRooms:
     def test_the_room_of_photos_is_looked_at_when_they_come(
         self, retention: Retention, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("svd_core.jobs.photos.SWEEP_BYTES", 5_000)
+        monkeypatch.setattr("svd_core.jobs.retention.SWEEP_BYTES", 5_000)
         limits = QueueLimits(max_queue=1000, photo_bytes=10_000)
         queue = TableQueue(QueueContext(retention.table, retention.photos, limits))
         for n in range(30):

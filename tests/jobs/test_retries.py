@@ -20,7 +20,7 @@ from svd_core.errors import (
 )
 from svd_core.events import Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs import InlineQueue, Job, RemoteRequest, WorkerQueue
-from svd_core.jobs.backoff import MAX_FAULTS, MAX_S, WAITING_NOTE, Backoff
+from svd_core.jobs.retry import MAX_FAULTS, MAX_S, WAITING_NOTE, Backoff
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from tests.fakes.job_events import ending, eventually, failure, submit

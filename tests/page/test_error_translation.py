@@ -45,7 +45,6 @@ ELSEWHERE = {
     "web/safe_http.py": "photos by their address come to the API alone",
     "web/request_body.py": "answers to what the page does not send",
     "web/middleware.py": "answers to what the page does not send",
-    "web/login_throttle.py": "Gradio's login page speaks English",
     "web/origins.py": "answers to what the page does not send",
     "web/page/components.py": "answers to what the page does not send",
 }

@@ -13,8 +13,6 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from svd_core.settings import Settings
-from svd_core.web.address_quota import client_address
-from svd_core.web.login_throttle import BURST, MAX_ADDRESSES, REFILL_S, LoginThrottle, network_of
 from svd_core.web.middleware import (
     MAX_BODY,
     MAX_HEADER_BYTES,
@@ -25,6 +23,14 @@ from svd_core.web.middleware import (
     GuardMiddleware,
 )
 from svd_core.web.origins import OriginPolicy, is_loopback, origin_netloc
+from svd_core.web.rate_limits import (
+    BURST,
+    MAX_ADDRESSES,
+    REFILL_S,
+    LoginThrottle,
+    client_address,
+    network_of,
+)
 from svd_core.web.request_body import BodyReader
 from tests.api.test_shared_server import page_and_api
 from tests.fakes.engines import Served, photo, serve

@@ -20,10 +20,10 @@ from svd_core.jobs.job import JobHandle
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import ResultStore
-from svd_core.web.address_quota import AddressQuota, client_address
 from svd_core.web.page import Backend, SessionIds
 from svd_core.web.page.error_translation import translate
 from svd_core.web.page.i18n import languages
+from svd_core.web.rate_limits import AddressQuota, client_address
 from svd_core.web.server import max_followers
 from tests.fakes.engines import READY, photo, serve
 from tests.fakes.fal_server import fal_server

@@ -34,7 +34,7 @@ from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint
 from svd_core.errors import GenerationFailed, QueueFull
 from svd_core.media.recipe import Recipe
 from svd_core.params import VideoParams
-from svd_core.web.fal.secrets import load_secret
+from svd_core.web.fal.signed_tokens import load_secret
 from svd_core.web.page import SessionIds
 from svd_core.web.zero_gpu import WORKER_ERROR_TITLE, refusal
 from tests.fakes.engines import photo

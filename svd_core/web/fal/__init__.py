@@ -2,7 +2,6 @@
 
 from svd_core.web.fal.app import build_api
 from svd_core.web.fal.dependencies import ApiContext, ApiService
-from svd_core.web.fal.webhooks import Webhooks
 from svd_core.web.snippets import MOUNT
 
-__all__ = ["MOUNT", "ApiContext", "ApiService", "Webhooks", "build_api"]
+__all__ = ["MOUNT", "ApiContext", "ApiService", "build_api"]

@@ -1,4 +1,4 @@
-"""The API as one ASGI application, mounted at `/fal`."""
+"""ASGI application of the API: routes, middleware and error handlers."""
 
 import logging
 from collections.abc import Mapping
@@ -15,31 +15,28 @@ from starlette.responses import HTMLResponse, Response
 
 from svd_core import __version__
 from svd_core.errors import SvdError
-from svd_core.web.fal.auth import AuthMiddleware
+from svd_core.web.fal.auth import AuthMiddleware, Proxy
 from svd_core.web.fal.dependencies import ApiService
 from svd_core.web.fal.docs import DOCS_HEADERS, docs_page
+from svd_core.web.fal.file_routes import FileRoutes, StorageRoutes
+from svd_core.web.fal.job_routes import QueueRoutes, RunRoutes
 from svd_core.web.fal.openapi import Operations
-from svd_core.web.fal.proxy import Proxy
 from svd_core.web.fal.responses import ApiError, ApiResponse, error_response
-from svd_core.web.fal.routes.files import FileRoutes
-from svd_core.web.fal.routes.queue import QueueRoutes
-from svd_core.web.fal.routes.run import RunRoutes
-from svd_core.web.fal.routes.storage import StorageRoutes
 from svd_core.web.snippets import ENDPOINTS
 
 log = logging.getLogger(__name__)
 
-EXPOSED = (
+EXPOSED_HEADERS = (
     "x-fal-request-id", "x-fal-request-timeout-type", "x-fal-error-type", "x-fal-retryable",
     "x-fal-needs-retry", "etag",
 )  # fmt: skip
 
-ANYWHERE = ".*"
-HERE = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+ANY_ORIGIN = ".*"
+LOCAL_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
 def build_api(service: ApiService) -> Starlette:
-    """An application that starts nothing by itself."""
+    """Build the application, which is mounted at `MOUNT`. It starts nothing."""
     keys = service.context.keys
     operations = Operations()
     for endpoint in ENDPOINTS:
@@ -53,41 +50,41 @@ def build_api(service: ApiService) -> Starlette:
         middleware=[
             Middleware(
                 CORSMiddleware,
-                allow_origin_regex=HERE if keys.open else ANYWHERE,
+                allow_origin_regex=LOCAL_ORIGIN if keys.open else ANY_ORIGIN,
                 allow_methods=["GET", "POST", "PUT"],
                 allow_headers=["*"],
-                expose_headers=EXPOSED,
+                expose_headers=EXPOSED_HEADERS,
             ),
             Middleware(Proxy, origins=service.context.settings.proxy_origins),
             Middleware(AuthMiddleware, keys=keys, tokens=service.context.tokens),
         ],
         exception_handlers={
-            ApiError: _refused,
-            SvdError: _failed,
-            HTTPException: _unrouted,
-            Exception: _broken,
+            ApiError: _on_api_error,
+            SvdError: _on_svd_error,
+            HTTPException: _on_http_error,
+            Exception: _on_unforeseen_error,
         },
     )
-    api.router.redirect_slashes = False  # every address is served with a slash as well
+    api.router.redirect_slashes = False  # every URL is served with a slash at its end, too
     return api
 
 
 def _add_queue(operations: Operations, service: ApiService, endpoint: str) -> None:
     add = operations.add
     routes = QueueRoutes(service, endpoint)
-    top = f"/queue/{endpoint}"
-    add("POST", top, routes.submit, "submit")
-    for tail, method, call, name in (
+    prefix = f"/queue/{endpoint}"
+    add("POST", prefix, routes.submit, "submit")
+    for suffix, method, call, name in (
         ("/status", "GET", routes.status, "status"),
         ("/status/stream", "GET", routes.stream, "status_stream"),
         ("", "GET", routes.result, "result"),
         ("/cancel", "PUT", routes.cancel, "cancel"),
     ):
-        # Some clients keep the rest of a longer endpoint id in these addresses.
-        others = [f"{top}/{{rest:path}}/requests/{{request_id}}{tail}"]
+        # Some clients keep the rest of a longer endpoint id in these URLs.
+        others = [f"{prefix}/{{rest:path}}/requests/{{request_id}}{suffix}"]
         if name == "result":
-            others += [f"{top}/requests/{{request_id}}/response", f"{others[0]}/response"]
-        path = f"{top}/requests/{{request_id}}{tail}"
+            others += [f"{prefix}/requests/{{request_id}}/response", f"{others[0]}/response"]
+        path = f"{prefix}/requests/{{request_id}}{suffix}"
         add(method, path, call, name, *others)
 
 
@@ -157,29 +154,29 @@ def _health(service: ApiService) -> Mapping[str, Any]:
     }
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _on_api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return _with_request_id(error.response)
 
 
-async def _failed(_: Request, error: Exception) -> Response:
+async def _on_svd_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, SvdError)
     return _with_request_id(error_response(error))
 
 
-async def _unrouted(request: Request, error: Exception) -> Response:
-    """No such address, or not by this method."""
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """The response to an unknown path or method."""
     assert isinstance(error, HTTPException)
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     detail = f"Path {path} not found" if error.status_code == 404 else str(error.detail)
     return ApiResponse(error.status_code, {"detail": detail}, error.headers or {}).to_response()
 
 
-async def _broken(_: Request, error: Exception) -> Response:
+async def _on_unforeseen_error(_: Request, error: Exception) -> Response:
     log.error("A request to the API ended by an unforeseen error.", exc_info=error)
     return _with_request_id(ApiResponse(500, {"detail": "Internal Server Error"}))
 
 
 def _with_request_id(response: ApiResponse) -> Response:
-    """An error of ours carries an id in any case: clients take one without for a gateway's."""
+    """Add an id to errors of the server: clients take one without for a gateway's error."""
     return response.to_response(uuid4().hex if response.status >= 500 else None)

@@ -1,24 +1,102 @@
-"""Authentication middleware: decides before any of a request body is read."""
+"""Authentication of API calls: keys, the middleware that checks them, and the proxy of web pages.
 
+The caller is known before any of the request body is read. Keys are compared in constant time.
+`/proxy` stands in for the server proxy that fal's browser clients expect: they name the URL that
+they mean in a header, and its counterpart here answers.
+"""
+
+import hashlib
+import hmac
 import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from svd_core.web.fal.api_keys import ApiKeys
 from svd_core.web.fal.responses import ApiError, request_error
 from svd_core.web.fal.signed_tokens import SignedTokens
 from svd_core.web.origins import is_loopback, origin_netloc
 
+NO_KEYS = (
+    "This server has no API keys yet, so its API is closed: whoever runs it sets SVD_API_KEYS to "
+    "id:secret (several with commas between) and starts it again."
+)
+KEY_MISSING = "Authentication is required: send the header 'Authorization: Key id:secret'."
+KEY_MALFORMED = "The Authorization header is not of the form 'Key id:secret'."
+KEY_UNKNOWN = "There is no such key, or its secret is another one."
+
+
+class ApiKeys:
+    """API keys, kept as digests that no method or `repr` shows.
+
+    `keys`: id:secret, comma separated. `open_here`: whether calls need no key while there are none,
+    which is right only on a server that this machine alone can reach.
+    """
+
+    def __init__(self, keys: str, *, open_here: bool) -> None:
+        pairs = [pair.strip() for pair in keys.split(",") if pair.strip()]
+        self._digests: Sequence[tuple[str, bytes]] = [
+            (pair.partition(":")[0], digest) for pair in pairs for digest in _digests(pair)
+        ]
+        self.open = open_here and not pairs
+
+    def owner(self, authorization: str | None) -> str:
+        """The id of the caller's key; empty on a server without keys. Raises `ApiError`, 401."""
+        if self.open:
+            return ""
+        if not self._digests:
+            raise _refusal(NO_KEYS)
+        if not authorization:
+            raise _refusal(KEY_MISSING)
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() not in ("key", "bearer") or ":" not in key:
+            raise _refusal(KEY_MALFORMED)
+        owner = self._find(key.strip())
+        if owner is None:
+            raise _refusal(KEY_UNKNOWN)
+        return owner
+
+    def _find(self, key: str) -> str | None:
+        """The id of `key`. Compares with every key, so that the time shows nothing."""
+        try:
+            digest = _digest(key.encode("latin-1"))  # these are the bytes that were sent
+        except UnicodeEncodeError:
+            return None
+        owner = None
+        for key_id, expected in self._digests:
+            if hmac.compare_digest(digest, expected):
+                owner = key_id
+        return owner
+
+
+def _digests(key: str) -> list[bytes]:
+    """A digest for each encoding in which clients send letters beyond ASCII: UTF-8 and latin-1."""
+    forms = {key.encode("utf-8", "surrogateescape")}
+    with suppress(UnicodeEncodeError):
+        forms.add(key.encode("latin-1"))
+    return [_digest(form) for form in forms]
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _refusal(detail: str) -> ApiError:
+    headers = {"WWW-Authenticate": 'Key realm="fal"'}
+    return ApiError(request_error(401, detail, "unauthorized", headers))
+
+
 PUBLIC_PATHS = re.compile(r"/(docs|openapi\.json|health|rest/\.well-known/jwks\.json)/?|/cdn/.*")
-"""What needs no key here: it tells nothing, or looks at keys, tokens and addresses by itself."""
+"""Paths without a key: they are public, or their routes check keys, tokens or signed URLs."""
 
 STREAM_PATHS = re.compile(r"/(run/.+|queue/.+/status)/stream/?")
-"""Where a token goes in place of a key."""
+"""Paths that take a token in place of a key."""
 
 OWNER_KEY = "svd.owner"
-"""Key of the caller's id in a scope."""
+"""Key of the caller's id in an ASGI scope."""
 
 PROXY_HEADERS = re.compile(
     r"forwarded|via|x-forwarded(-.*)?|x-(real|client|cluster-client)-ip|x-original-.*|true-client-ip"
@@ -33,16 +111,17 @@ NOT_LOCAL_DETAIL = (
 
 
 def owner_of(connection: HTTPConnection) -> str:
+    """The id of the caller's key, as the middleware found it; empty without keys."""
     owner: str = connection.scope[OWNER_KEY]
     return owner
 
 
 class AuthMiddleware:
-    """ASGI middleware. `app` finds the caller's id in the scope, under `OWNER_KEY`.
+    """ASGI middleware that puts the caller's id into the scope, under `OWNER_KEY`.
 
-    A server without keys is open to this machine; so a browser on it that shows somebody else's
-    page must not get through, neither as a foreign origin nor by a name that leads here, and
-    neither must what a relay on this machine takes in from outside.
+    A server without keys is open to programs on this machine only. So it refuses foreign web pages
+    in a browser here, by their Origin and by their Host (DNS rebinding). It also refuses requests
+    that a proxy on this machine forwards from outside.
     """
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, tokens: SignedTokens) -> None:
@@ -60,7 +139,7 @@ class AuthMiddleware:
         await self.app(scope, receive, send)
 
     def _admit(self, scope: Scope) -> None:
-        """Raises `ApiError`."""
+        """Authenticate the caller. Raises `ApiError`."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         headers = Headers(scope=scope)
         if self._keys.open:
@@ -78,14 +157,79 @@ class AuthMiddleware:
 
 
 def _check_local(scope: Scope, headers: Headers) -> None:
-    """Raises `ApiError` for what shows that it comes from elsewhere.
+    """Refuse requests that come from elsewhere. Raises `ApiError`, 403.
 
-    HTTP/1.0 is what nginx speaks to what is behind it; a proxy that adds nothing at all is told by
-    nothing else.
+    nginx forwards by HTTP/1.0, which is the only mark of a proxy that adds no header.
     """
-    near = scope.get("http_version") != "1.0" and not any(map(PROXY_HEADERS.fullmatch, headers))
+    direct = scope.get("http_version") != "1.0" and not any(map(PROXY_HEADERS.fullmatch, headers))
     origin, hosts = headers.get("origin"), headers.getlist("host")
     if origin is not None:
         hosts.append(origin_netloc(origin) or "")
-    if not near or not all(map(is_loopback, hosts)):
+    if not direct or not all(map(is_loopback, hosts)):
         raise ApiError(request_error(403, NOT_LOCAL_DETAIL, "forbidden"))
+
+
+TARGET_HEADER = "x-fal-target-url"
+
+FAL_HOSTS: Mapping[str, str] = {
+    "queue.fal.run": "/queue",
+    "fal.run": "/run",
+    "rest.fal.ai": "/rest",
+    "rest.alpha.fal.ai": "/rest",
+}
+
+WEB_PAGE = "@proxy"
+"""Owner of jobs from allowed web pages without a key. They share its limits."""
+
+TARGET_MISSING = request_error(400, f"The header {TARGET_HEADER} is missing.", "bad_request")
+TARGET_UNKNOWN = request_error(
+    400, f"{TARGET_HEADER} must lead to one of {', '.join(FAL_HOSTS)}.", "bad_request"
+)
+
+
+class Proxy:
+    """ASGI middleware around the API: forwards requests for `/proxy` to their target here.
+
+    A request without a key is accepted from web pages of `origins` only. Browsers send the Origin
+    truthfully, but other programs can send any.
+    """
+
+    def __init__(self, app: ASGIApp, origins: str) -> None:
+        self.app = app
+        self._origins = {origin.strip() for origin in origins.split(",") if origin.strip()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        root = scope.get("root_path", "")
+        if scope["type"] != "http" or scope["path"].removeprefix(root) not in ("/proxy", "/proxy/"):
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if scope["method"] == "OPTIONS":
+            await self.app(scope, receive, send)
+        elif TARGET_HEADER not in headers:
+            await TARGET_MISSING.to_response()(scope, receive, send)
+        elif (inner := self._route(scope, headers, root)) is None:
+            await TARGET_UNKNOWN.to_response()(scope, receive, send)
+        else:
+            await self.app(inner, receive, send)
+
+    def _route(self, scope: Scope, headers: Headers, root: str) -> Scope | None:
+        """Rewrite `scope` for the target; None for a target that is not one of fal's hosts."""
+        try:
+            target = urlsplit(headers[TARGET_HEADER])
+            prefix = FAL_HOSTS.get(target.netloc.lower())
+        except ValueError:
+            return None
+        if prefix is None or target.scheme not in ("http", "https"):
+            return None
+        path = f"{root}{prefix}{target.path}"
+        inner = {
+            **scope,
+            "path": unquote(path),
+            "raw_path": path.encode("ascii", "ignore"),
+            "query_string": target.query.encode("ascii", "ignore"),
+            "headers": [pair for pair in scope["headers"] if pair[0] != TARGET_HEADER.encode()],
+        }
+        if "authorization" not in headers and headers.get("origin") in self._origins:
+            inner[OWNER_KEY] = WEB_PAGE
+        return inner

@@ -1,4 +1,4 @@
-"""Dependencies of all API routes, made from the settings."""
+"""Dependencies of the API routes, made from the settings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,26 +12,25 @@ from svd_core.engine.engine import EngineStatus
 from svd_core.jobs import Job, JobQueue
 from svd_core.settings import Settings, space_url
 from svd_core.storage import ResultStore
-from svd_core.web.fal.api_keys import ApiKeys
-from svd_core.web.fal.secrets import load_secret
-from svd_core.web.fal.signed_tokens import SignedTokens
+from svd_core.web.fal.auth import ApiKeys
+from svd_core.web.fal.signed_tokens import SignedTokens, load_secret
 from svd_core.web.fal.uploads import UploadLimits, UploadStore
 from svd_core.web.fal.urls import UrlBuilder
-from svd_core.web.fal.webhook_signing import Signer
+from svd_core.web.fal.webhooks import Signer, Webhooks
 from svd_core.web.origins import is_loopback
 from svd_core.web.request_body import BodyReader
 from svd_core.web.safe_http import Fetcher
 
 MAX_KEEP_S = 1e9
-"""Seconds, some 32 years: the longest that a file may stay, for file systems know no infinity."""
+"""Seconds, some 32 years: the longest that a file may stay, since file times have no infinity."""
 
 
 @dataclass(frozen=True)
 class ApiContext:
-    """What needs no queue, so that the queue can be made with some of it.
+    """Dependencies without the queue, which is itself made with some of them.
 
-    `open_here`: whether everybody may call while there are no keys. Raises `InvalidSettings` on
-    first use for a data folder that cannot be written.
+    `open_here`: see `ApiKeys`. On first use they raise `InvalidSettings` if the data folder cannot
+    be written.
     """
 
     settings: Settings
@@ -48,10 +47,10 @@ class ApiContext:
 
     @cached_property
     def keys(self) -> ApiKeys:
-        # A proxy in front is a program of this machine too, whoever calls through it.
+        # A proxy in front is a program of this machine, but its callers are not.
         public = self.settings.public_url or space_url()
-        near = not public or is_loopback(urlsplit(public).netloc)
-        return ApiKeys(self.settings.api_keys, open_here=self.open_here and near)
+        local = not public or is_loopback(urlsplit(public).netloc)
+        return ApiKeys(self.settings.api_keys, open_here=self.open_here and local)
 
     @cached_property
     def urls(self) -> UrlBuilder:
@@ -63,7 +62,7 @@ class ApiContext:
 
     @cached_property
     def costs(self) -> CostLimits:
-        """What one video may cost. Those who have a key are no strangers."""
+        """Limits of one video. Callers with a key may ask for more than the checkpoint's own."""
         return CostLimits(self.settings.max_steps, self.settings.max_frames)
 
     @cached_property
@@ -72,26 +71,30 @@ class ApiContext:
 
     @cached_property
     def parsing(self) -> CapacityLimiter:
-        """Of the threads that parse large bodies."""
+        """Limit of threads that parse large bodies."""
         return CapacityLimiter(2)
 
     @cached_property
     def uploads(self) -> UploadStore:
-        own = self.settings
+        settings = self.settings
         limits = UploadLimits(
-            file=own.max_upload_mb << 20,
-            owner=int(own.uploads_gb * 1e9),
-            all=int(own.keep_gb * 1e9),
-            keep_s=min(own.keep_hours * 3600, MAX_KEEP_S),
+            file=settings.max_upload_mb << 20,
+            owner=int(settings.uploads_gb * 1e9),
+            all=int(settings.keep_gb * 1e9),
+            keep_s=min(settings.keep_hours * 3600, MAX_KEEP_S),
         )
-        return UploadStore(own.data_dir / "uploads", limits, self.tokens)
+        return UploadStore(settings.data_dir / "uploads", limits, self.tokens)
+
+    def send_webhook(self, job: Job, url: str) -> None:
+        """See `Webhooks.send`. The private key is made when the first webhook is sent."""
+        Webhooks(self.urls, self.signer, self.fetcher).send(job, url)
 
 
 @dataclass(frozen=True)
 class ApiService:
-    """`ApiContext`, and what stands behind them. `on_submit` is told each job that was put in line.
+    """Dependencies with the queue and the engine. `on_submit` is called with each new job.
 
-    `lookups` keeps names that take long to be found from taking every thread.
+    `lookups`: limit of threads that resolve host names, so that slow ones do not take every thread.
     """
 
     context: ApiContext

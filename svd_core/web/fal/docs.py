@@ -45,7 +45,7 @@ CODE = (("curl", "curl"), ("JavaScript", "javascript"), ("Python", "python"))
 
 
 def docs_page(document: Mapping[str, Any], open_here: bool) -> str:
-    """`document`: as OpenAPI. `open_here`: whether no key is asked for."""
+    """Render the page. `document`: OpenAPI. `open_here`: whether calls need no key."""
     base = document["servers"][0]["url"]
     blocks = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -61,10 +61,10 @@ def docs_page(document: Mapping[str, Any], open_here: bool) -> str:
     return "".join(blocks)
 
 
-def _code(found: Snippets) -> Iterator[str]:
+def _code(code: Snippets) -> Iterator[str]:
     yield "<h2>From code</h2>"
     for title, name in CODE:
-        yield f"<h3>{title}</h3><pre><code>{escape(getattr(found, name))}</code></pre>"
+        yield f"<h3>{title}</h3><pre><code>{escape(getattr(code, name))}</code></pre>"
 
 
 def _inputs(schema: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -95,7 +95,7 @@ def _operations(document: Mapping[str, Any]) -> Iterator[str]:
                 yield f"<h2>{escape(tag)}</h2>"
             title = f"<code>{method.upper()} {escape(path)}</code> {escape(operation['summary'])}"
             yield f"<details><summary>{title}</summary>{_parameters(operation)}"
-            yield f"{_table(_answers(operation))}</details>"
+            yield f"{_table(_responses(operation))}</details>"
 
 
 def _parameters(operation: Mapping[str, Any]) -> str:
@@ -107,7 +107,7 @@ def _parameters(operation: Mapping[str, Any]) -> str:
     return f"<ul>{items}</ul>" if items else ""
 
 
-def _answers(operation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _responses(operation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "status", "meaning"
     for status, response in operation["responses"].items():
         yield status, response["description"]

@@ -148,13 +148,13 @@ MODEL = "checkpoint that makes the video, one that `/health` lists; the first of
 EXAMPLE = "https://example.com/photo.jpg"
 
 
-def _extra(limit: Limit, default: object) -> tuple[Any, Any]:
+def _field(limit: Limit, default: object) -> tuple[Any, Any]:
     kind: Any = int if limit.integer else float
     field = Field(default, ge=limit.minimum, le=limit.maximum, description=limit.help)
     return (kind | None if limit.optional else kind), field
 
 
-class _Documented(BaseModel):
+class _FalInput(BaseModel):
     """The fields of fal's own endpoint. Unknown ones are ignored, as fal does."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -189,15 +189,15 @@ class _Documented(BaseModel):
     )
 
 
-_OWN = ("seed", "motion_bucket_id", "noise_aug_strength", "fps")
+_FAL_FIELDS = ("seed", "motion_bucket_id", "noise_aug_strength", "fps")
 
 VideoInput = create_model(
     "StableVideoInput",
-    __base__=_Documented,
+    __base__=_FalInput,
     **{
-        name: _extra(limit, VideoParams.default(name))
+        name: _field(limit, VideoParams.default(name))
         for name, limit in LIMITS.items()
-        if name not in _OWN
+        if name not in _FAL_FIELDS
     },
     **{
         name: (Literal[choice.words], Field(VideoParams.default(name), description=choice.help))
@@ -221,22 +221,22 @@ class VideoOutput(BaseModel):
 
 
 def read_input(body: Mapping[str, Any]) -> tuple[str, VideoParams]:
-    """(image_url, params). Raises `InvalidInput`."""
+    """Parse the body of a submit: (image_url, params). Raises `InvalidInput`."""
     try:
         values = VideoInput.model_validate(body).model_dump()
     except ValidationError as error:
-        raise InvalidInput([_told(entry) for entry in error.errors()]) from None
+        raise InvalidInput([_detail(entry) for entry in error.errors()]) from None
     image_url: str = values.pop("image_url")
     values = {name: value for name, value in values.items() if value is not None}
     values["noise_aug_strength"] = values.pop("cond_aug")
     try:
         return image_url, VideoParams.from_mapping(values)
-    except InvalidRequest as error:  # what no field alone can tell
+    except InvalidRequest as error:  # rules for several fields together
         raise InvalidInput.from_validation_error(error) from None
 
 
 class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like the core's
-    """`details`: the entries of the 422, one for each field that is wrong."""
+    """Invalid input of a submit. `details`: entries of the 422, one for each wrong field."""
 
     def __init__(self, details: list[Detail]) -> None:
         super().__init__(str(details[0]["msg"]))
@@ -248,7 +248,7 @@ class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like
         return cls([detail(name, error.message, "value_error")])
 
 
-def _told(entry: Any) -> Detail:
-    more = {"ctx": entry["ctx"]} if "ctx" in entry else {}
+def _detail(entry: Any) -> Detail:
+    ctx = {"ctx": entry["ctx"]} if "ctx" in entry else {}
     name = ".".join(map(str, entry["loc"]))
-    return detail(name, entry["msg"], entry["type"], **more, input=entry["input"])
+    return detail(name, entry["msg"], entry["type"], **ctx, input=entry["input"])

@@ -1,6 +1,6 @@
-"""Endpoints and their OpenAPI description: inputs, and each possible response.
+"""OpenAPI document of the API: inputs and every possible response of each endpoint.
 
-Longer than other files: most of it is one table.
+Most of the file is one table.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,7 +23,7 @@ from svd_core.web.fal.models import VideoInput, VideoOutput
 
 JSON = "application/json"
 BodyType = type[BaseModel] | str
-"""A body: its model, or its media type where it is no JSON."""
+"""A body: its model, or its media type if it is not JSON."""
 
 Responses = Mapping[int, tuple[str, BodyType]]
 """(description, body) by status."""
@@ -31,10 +31,7 @@ Responses = Mapping[int, tuple[str, BodyType]]
 UNAUTHORIZED: Responses = {401: ("No key, or no such key.", models.RequestError)}
 CLOSED: Responses = {
     **UNAUTHORIZED,
-    403: (
-        "A web page of another origin, while the server has no keys.",
-        models.RequestError,
-    ),
+    403: ("A web page of another origin, while the server has no keys.", models.RequestError),
 }
 UNAVAILABLE: Responses = {
     500: ("The server's disk is full.", models.RequestError),
@@ -51,10 +48,7 @@ OUTCOMES: Responses = {
     422: ("The input was wrong, or the photo cannot be used.", models.InputError),
     499: ("The request was cancelled.", models.RequestError),
     500: ("No video could be made.", models.RequestError),
-    504: (
-        "The request did not start within its x-fal-request-timeout.",
-        models.RequestError,
-    ),
+    504: ("The request did not start within its x-fal-request-timeout.", models.RequestError),
 }
 FORBIDDEN: Responses = {403: ("The upload is not permitted.", models.RequestError)}
 STORING: Responses = {
@@ -68,7 +62,10 @@ EVENTS = "text/event-stream"
 
 @dataclass(frozen=True)
 class OperationDoc:
-    """`keyed`: whether a key is needed. `body`: see `BodyType`, or None where none is taken."""
+    """Documentation of one operation.
+
+    `keyed`: whether a key is needed. `body`: of the request; None if it has none.
+    """
 
     summary: str
     tag: str
@@ -91,22 +88,22 @@ class OperationDoc:
             "tags": [self.tag],
             "operation_id": name,
             "response_class": Response,
-            "responses": {status: _response(*told) for status, told in self.responses.items()},
+            "responses": {status: _response(*each) for status, each in self.responses.items()},
             "openapi_extra": extra,
         }
 
 
-def _response(description: str, told: BodyType) -> dict[str, Any]:
-    if isinstance(told, str):
-        return {"description": description, "content": _content(told)}
-    return {"description": description, "model": told}
+def _response(description: str, body: BodyType) -> dict[str, Any]:
+    if isinstance(body, str):
+        return {"description": description, "content": _content(body)}
+    return {"description": description, "model": body}
 
 
-def _content(told: BodyType) -> dict[str, Any]:
-    if isinstance(told, str):
+def _content(body: BodyType) -> dict[str, Any]:
+    if isinstance(body, str):
         binary = {"schema": {"type": "string", "format": "binary"}}
-        return {told: {} if told == EVENTS else binary}
-    return {JSON: {"schema": told.model_json_schema()}}
+        return {body: {} if body == EVENTS else binary}
+    return {JSON: {"schema": body.model_json_schema()}}
 
 
 def _parameter(name: str) -> dict[str, Any]:
@@ -146,7 +143,7 @@ PARAMETERS: Mapping[str, tuple[str, dict[str, Any], str]] = {
     "x-fal-file-name": ("header", {"type": "string"}, "Tells the type where nothing else does."),
 }  # fmt: skip
 
-PATHS: Mapping[str, str] = {
+PATH_PATTERNS: Mapping[str, str] = {
     "request_id": "^[A-Za-z0-9-]{1,64}$",
     "folder": "^[0-9a-f]{8}$",
     "file": r"^[0-9a-f]{32}\.[a-z0-9]{3,4}$",
@@ -154,7 +151,7 @@ PATHS: Mapping[str, str] = {
     "number": "^[1-9][0-9]{0,3}$",
     "upload_id": r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$",
 }
-"""Of what form the parts of addresses are that this server gives out."""
+"""Patterns of the path parameters."""
 
 RUN_HEADERS = ("x-fal-request-timeout", "x-fal-object-lifecycle-preference")
 
@@ -196,20 +193,17 @@ OPERATIONS: Mapping[str, OperationDoc] = {
     "run_stream": OperationDoc(
         "Make a video and tell how it goes; the last event is the video", "Run",
         {200: ("Progress, then the video or an error.", EVENTS), **BAD_REQUEST, **CLOSED,
-         **BAD_BODY,
-         **BUSY, **UNAVAILABLE},
+         **BAD_BODY, **BUSY, **UNAVAILABLE},
         headers=RUN_HEADERS, query=("fal_max_queue_length", "fal_jwt_token"), body=VideoInput,
     ),
     "initiate": OperationDoc(
         "Where to send a file", "Files",
-        {200: ("Two addresses.", models.UploadResponse), **BAD_REQUEST, **CLOSED,
-         **BAD_BODY},
+        {200: ("Two addresses.", models.UploadResponse), **BAD_REQUEST, **CLOSED, **BAD_BODY},
         headers=("x-fal-object-lifecycle",), body=models.UploadRequest,
     ),
     "initiate_multipart": OperationDoc(
         "Where to send a big file, part by part", "Files",
-        {200: ("Two addresses.", models.UploadResponse), **BAD_REQUEST, **CLOSED,
-         **BAD_BODY},
+        {200: ("Two addresses.", models.UploadResponse), **BAD_REQUEST, **CLOSED, **BAD_BODY},
         headers=("x-fal-object-lifecycle",), body=models.UploadRequest,
     ),
     "put": OperationDoc(
@@ -224,8 +218,7 @@ OPERATIONS: Mapping[str, OperationDoc] = {
     ),
     "complete": OperationDoc(
         "Put the parts of a file together", "Files",
-        {200: ("The file.", models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY,
-         **STORING},
+        {200: ("The file.", models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY, **STORING},
         query=("token",), body=models.PartList, keyed=False,
     ),
     "cdn_token": OperationDoc(
@@ -249,8 +242,7 @@ OPERATIONS: Mapping[str, OperationDoc] = {
     ),
     "complete_by_id": OperationDoc(
         "Put the parts of a file together", "Files",
-        {200: ("The file.", models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY,
-         **STORING},
+        {200: ("The file.", models.Uploaded), **BAD_REQUEST, **FORBIDDEN, **BAD_BODY, **STORING},
         body=models.PartList, keyed=False,
     ),
     "file": OperationDoc(
@@ -278,15 +270,15 @@ OPERATIONS: Mapping[str, OperationDoc] = {
 
 
 def finish_document(document: dict[str, Any]) -> dict[str, Any]:
-    """What FastAPI made of the routes, less what it takes for granted, and with how keys go."""
+    """Correct FastAPI's document: no 422 of its own, patterns of paths, and the scheme of keys."""
     for operations in document["paths"].values():
         for operation in operations.values():
-            found = operation["responses"].get("422", {})
-            if "HTTPValidationError" in str(found):
+            response = operation["responses"].get("422", {})
+            if "HTTPValidationError" in str(response):
                 del operation["responses"]["422"]
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path":
-                    pattern = PATHS[parameter["name"]]
+                    pattern = PATH_PATTERNS[parameter["name"]]
                     parameter["schema"] = {"type": "string", "pattern": pattern}
     components = document.setdefault("components", {})
     for name in ("HTTPValidationError", "ValidationError"):
@@ -305,40 +297,45 @@ EndpointFunction = Callable[..., Awaitable[Response]]
 
 
 class Operations:
-    """FastAPI describes them only. They read their requests themselves, and through FastAPI a poll,
-    of which there are many, would cost half as much again."""
+    """All operations: their routes, and their OpenAPI document, which FastAPI makes.
+
+    FastAPI serves none of them: through it a poll would cost half as much again.
+    """
 
     def __init__(self) -> None:
         self.routes: list[Route] = []
-        self._described: list[APIRoute] = []
+        self._documented: list[APIRoute] = []
 
     def add(self, method: str, path: str, call: EndpointFunction, name: str, *others: str) -> None:
-        """The operation `name` at `path`, and without a description at `others`; each of them with
-        and without a slash at its end, since not every client follows a redirect."""
-        described = OPERATIONS[name].route(name)
-        self._described.append(
-            APIRoute(path, call, methods=[method], response_model=None, **described)
+        """Add the operation `name` at `path`, and undocumented at the paths `others`.
+
+        Each is served with and without a slash at its end, since not every client follows a
+        redirect.
+        """
+        options = OPERATIONS[name].route(name)
+        self._documented.append(
+            APIRoute(path, call, methods=[method], response_model=None, **options)
         )
-        served = Endpoint(call, frozenset(signature(call).parameters) - {"request", "_"})
+        endpoint = Endpoint(call, frozenset(signature(call).parameters) - {"request", "_"})
         methods = {method} | ({"HEAD"} if method == "GET" and path.startswith("/cdn/") else set())
         for spelling in (path, *others):
             for address in (spelling, f"{spelling}/"):
-                route = Route(address, served)
-                route.methods = methods  # as they are; it would answer HEAD wherever it does GET
+                route = Route(address, endpoint)
+                route.methods = methods  # exactly these: `Route` would add HEAD to every GET
                 self.routes.append(route)
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """OpenAPI, less the address of the server."""
+        """The OpenAPI document without the URL of the server."""
         title = "Stable Video Diffusion"
         return finish_document(
-            get_openapi(title=title, version=__version__, routes=self._described)
+            get_openapi(title=title, version=__version__, routes=self._documented)
         )
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """ASGI application of one operation. `path_params`: those that it takes."""
+    """ASGI application of one operation. `path_params`: the names that it declares."""
 
     function: EndpointFunction
     path_params: frozenset[str]

@@ -1,4 +1,4 @@
-"""Responses in the shapes of fal: the video, and the two kinds of errors."""
+"""Responses in the format of fal: errors of the request or server, and errors of the input."""
 
 import json
 import math
@@ -24,23 +24,25 @@ from svd_core.errors import (
 from svd_core.media.image import FORMATS, MAX_BYTES, MIN_SIDE
 
 FAL_NAMES: Mapping[str, str] = {"image": "image_url", "noise_aug_strength": "cond_aug"}
-"""fal's names of the core's fields, where they differ."""
+"""fal's names of core fields, if they differ."""
 
 MAX_ECHO = 100
-"""Characters of a wrong value that go back with the refusal; a data URI may have millions."""
+"""Characters of a wrong value that the error repeats; a data URI may have millions."""
 
 JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 SHORT_REPR = reprlib.Repr()
-"""Looks at the beginning of a value only, however large that is."""
+"""Reads the beginning of a value only."""
 SHORT_REPR.maxstring = SHORT_REPR.maxother = MAX_ECHO
 
 Detail = Mapping[str, Any]
-"""One entry of a 422: where, what, which kind."""
+"""One entry of a 422: location, message, type."""
 
 
 @dataclass(frozen=True)
 class ApiResponse:
+    """A JSON response."""
+
     status: int
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -52,7 +54,7 @@ class ApiResponse:
         return Response(as_json(self.body), self.status, headers, "application/json")
 
 
-class ApiError(Exception):  # noqa: N818 - an answer, raised
+class ApiError(Exception):
     """Ends a request with `response`."""
 
     def __init__(self, response: ApiResponse) -> None:
@@ -61,9 +63,9 @@ class ApiError(Exception):  # noqa: N818 - an answer, raised
 
 
 def as_json(body: Any) -> bytes:
-    """In ASCII, since what a caller sent may hold halves of characters that UTF-8 cannot carry.
+    """Encode `body` in ASCII: text of callers may hold lone surrogates, which UTF-8 cannot encode.
 
-    Never fails for numbers: what JSON has no form for goes as text.
+    Numbers that JSON cannot hold become text.
     """
     try:
         return JSON.encode(body).encode("ascii")
@@ -74,20 +76,19 @@ def as_json(body: Any) -> bytes:
 def request_error(
     status: int, detail: str, error_type: str, headers: Mapping[str, str] | None = None
 ) -> ApiResponse:
-    """An error of the server or of the call, as opposed to one of the input."""
-    own = {"X-Fal-Error-Type": error_type}
-    return ApiResponse(
-        status, {"detail": detail, "error_type": error_type}, {**own, **(headers or {})}
-    )
+    """An error of the server or of the request, not of the input."""
+    headers = {"X-Fal-Error-Type": error_type, **(headers or {})}
+    return ApiResponse(status, {"detail": detail, "error_type": error_type}, headers)
 
 
 def input_error(details: Sequence[Detail]) -> ApiResponse:
+    """An error of the input, 422."""
     return ApiResponse(422, {"detail": list(details)}, {"X-Fal-Retryable": "false"})
 
 
 def detail(field: str, message: str, kind: str, **more: Any) -> Detail:
-    """An entry of a 422. `field`: fal's name of it; empty: the whole body."""
-    found = {
+    """Make an entry of a 422. `field`: fal's name; empty: the whole body."""
+    entry = {
         "loc": ["body", field] if field else ["body"],
         "msg": message,
         "type": kind,
@@ -95,11 +96,11 @@ def detail(field: str, message: str, kind: str, **more: Any) -> Detail:
     }
     if "input" in more:
         more["input"] = echoed(more["input"])
-    return {**found, **more}
+    return {**entry, **more}
 
 
 def echoed(value: Any) -> Any:
-    """`value` as it goes back to its sender: whole if it is short, else its beginning as text."""
+    """`value` as an error repeats it: whole if it is short, else its beginning as text."""
     if isinstance(value, int | float) or _is_short(value):
         return _representable(value)
     if isinstance(value, str):
@@ -111,17 +112,17 @@ def _is_short(value: Any) -> bool:
     """Whether `value` has at most some `MAX_ECHO` characters as JSON. Stops counting there."""
     room, pending = MAX_ECHO, [value]
     while pending and room >= 0:
-        one = pending.pop()
-        room -= len(one) if isinstance(one, str | dict | list) else 4
-        if isinstance(one, dict) and room >= 0:
-            pending += [*one, *one.values()]
-        elif isinstance(one, list) and room >= 0:
-            pending += one
+        part = pending.pop()
+        room -= len(part) if isinstance(part, str | dict | list) else 4
+        if isinstance(part, dict) and room >= 0:
+            pending += [*part, *part.values()]
+        elif isinstance(part, list) and room >= 0:
+            pending += part
     return room >= 0
 
 
 def _representable(value: Any) -> Any:
-    """`value` with text in place of numbers that JSON has no form for."""
+    """`value` with text in place of numbers that JSON cannot hold."""
     match value:
         case float() if not math.isfinite(value):
             return str(value)
@@ -135,7 +136,7 @@ def _representable(value: Any) -> Any:
 
 
 def error_response(error: SvdError) -> ApiResponse:
-    """How `error` is told, whether it refuses a call or ended a job."""
+    """The response for an error that refuses a request, or has ended a job."""
     match error:
         case InvalidUrl():
             return input_error([detail("image_url", error.message, "file_download_error")])
@@ -147,21 +148,21 @@ def error_response(error: SvdError) -> ApiResponse:
         case Cancelled():
             return request_error(499, error.message, "client_cancelled")
         case StartTimeout():
-            user = {"X-Fal-Request-Timeout-Type": "user"}
-            return request_error(504, error.message, "request_timeout", user)
+            headers = {"X-Fal-Request-Timeout-Type": "user"}
+            return request_error(504, error.message, "request_timeout", headers)
         case QueueFull():
-            more = {"X-Fal-Needs-Retry": "1"}
-            return request_error(429, error.message, "concurrent_requests_limit", more)
+            headers = {"X-Fal-Needs-Retry": "1"}
+            return request_error(429, error.message, "concurrent_requests_limit", headers)
         case ServerStopping() | QueueUnavailable():
             return request_error(503, error.message, "runner_disconnected")
         case UnknownJob():
             return NOT_FOUND
-        case _:  # what clients would try again at 503 would be the reading of a job that has ended
+        case _:  # not 503: clients would retry to read the result of a job that has ended
             return request_error(500, error.message, "runner_server_error")
 
 
 def _image_error(error: InvalidImage) -> Detail:
-    """The limit goes along where there is one number to it."""
+    """The entry for a photo that cannot be used, with the limit that it exceeds."""
     ctx: dict[str, Any]
     match error.reason:
         case "bytes":

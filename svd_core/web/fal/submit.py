@@ -1,6 +1,6 @@
 """Job submission: from an HTTP request to a job of the queue.
 
-Image source of a request: a data URI, an upload, or a remote URL.
+The photo is a data URI, an upload, or a remote URL, which is fetched while the job waits.
 """
 
 import base64
@@ -8,6 +8,7 @@ import binascii
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from json import JSONDecodeError
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
@@ -21,7 +22,6 @@ from svd_core.media.image import MAX_BYTES
 from svd_core.params import VideoRequest
 from svd_core.web.fal.auth import owner_of
 from svd_core.web.fal.dependencies import MAX_KEEP_S, ApiContext, ApiService
-from svd_core.web.fal.job_memo import JobMetadata
 from svd_core.web.fal.models import InvalidInput, read_input
 from svd_core.web.fal.responses import (
     CLIENT_DISCONNECTED,
@@ -34,93 +34,30 @@ from svd_core.web.fal.responses import (
 )
 from svd_core.web.fal.uploads import UploadStore
 from svd_core.web.fal.urls import upload_name
-from svd_core.web.request_body import BodyError
+from svd_core.web.job_metadata import to_memo
+from svd_core.web.request_body import BodyError, parse_json
 from svd_core.web.safe_http import MAX_URL
-from svd_core.web.strict_json import loads
 
-PIECE = 2**16
-"""Characters of percent-encoded text that are decoded at once; each costs some 80 bytes then."""
-
-
-def resolve_image(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
-    """The photo that is here already, or None where `image_url` has to be fetched.
-
-    `base`: of this server's addresses. Raises `InvalidInput` for an upload that is gone, for what
-    is no address and for what cannot be decoded.
-    """
-    if image_url[:5].lower() == "data:":
-        return _decode_data_uri(image_url)
-    if image_url[:8].lower().startswith(("http://", "https://")):
-        if len(image_url) > MAX_URL:
-            message = f"The address is longer than {MAX_URL} characters; upload the photo instead."
-            ctx = {"max_length": MAX_URL}
-            raise InvalidInput([detail("image_url", message, "url_too_long", ctx=ctx)])
-        name = upload_name(image_url)
-        path = uploads.find(name) if name else None
-        if path is not None:
-            with path.open("rb") as file:
-                return file.read(MAX_BYTES + 1)  # one too many, and the core says so
-        if image_url.startswith(f"{base}/cdn/"):
-            message = "There is no such upload here, or its time is over; upload the photo again."
-            raise InvalidInput([detail("image_url", message, "file_download_error")])
-        return None
-    raise InvalidInput(
-        [
-            detail(
-                "image_url",
-                "URL scheme should be 'http', 'https' or 'data'",
-                "url_scheme",
-                ctx={"expected_schemes": "'http', 'https' or 'data'"},
-                input=image_url,
-            )
-        ]
-    )
-
-
-def _decode_data_uri(url: str) -> bytes:
-    head, comma, data = url.partition(",")
-    try:
-        if not comma:
-            raise ValueError("no comma")
-        if not head.lower().rstrip().endswith(";base64"):
-            return _unquoted(data)
-        for space in " \t\r\n":  # long ones are often broken into lines
-            data = data.replace(space, "")
-        return base64.b64decode(data.encode("ascii"), validate=True)
-    except (ValueError, binascii.Error):
-        message = "The data URI cannot be decoded; after 'data:image/png;base64,' comes base64."
-        raise InvalidInput([detail("image_url", message, "image_load_error", input=url)]) from None
-
-
-def _unquoted(data: str) -> bytes:
-    """Percent-decoded bytes, at most one more than a photo may have. Memory stays near that."""
-    found, at = bytearray(), 0
-    while at < len(data) and len(found) <= MAX_BYTES:
-        end = at + PIECE
-        escape = data.rfind("%", end - 2, end)
-        end = end if escape < 0 else escape + 3  # never within an escape
-        found += unquote_to_bytes(data[at:end])
-        at = end
-    return bytes(found[: MAX_BYTES + 1])
-
+DECODE_CHARS = 2**16
+"""Characters of percent-encoded text to decode at once. Each takes some 80 bytes meanwhile."""
 
 MAX_INPUT = 32 * 2**20
-"""Bytes of a submit: a photo of 20 MB, a third longer as base64, and what is around it."""
+"""Bytes of a submit: a photo of 20 MB, a third longer as base64, and the rest."""
 
 MAX_JSON = 2**20
-"""Bytes of every other body."""
+"""Bytes of any other JSON body."""
 
-SOON = 64 * 1024
-"""Bytes of a body that is parsed at once; for more, other requests go first."""
+MAX_INLINE_PARSE = 64 * 1024
+"""Bytes of a body that is parsed in the event loop; larger ones are parsed in a thread."""
 
 MIN_TIMEOUT_S = 0.1
 
 
 async def submit(service: ApiService, request: Request, *, reject: bool) -> Job:
-    """Put the job of `request` in line.
+    """Submit the job of `request`.
 
-    `reject`: enter a wrong input as a job that has failed, whose answer is the 422; otherwise it
-    is refused at once, as everything else is. Raises `ApiError`, and what the queue raises.
+    `reject`: enter wrong input as a failed job whose result is the 422, instead of raising it.
+    Raises `ApiError`, and what the queue raises.
     """
     body = await read_json(service.context, request, MAX_INPUT)
     options = await _options(service, request)
@@ -147,31 +84,93 @@ def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str
     except InvalidRequest as error:
         raise InvalidInput.from_validation_error(error) from None
     photo = resolve_image(image_url, service.context.uploads, base)
-    wanted = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
-    metadata = JobMetadata(base=base, image_url=image_url[:200])
-    return service.queue.submit(wanted, metadata.to_options(options))
+    video = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
+    memo = to_memo(base=base, image_url=image_url[:200], details=[])
+    return service.queue.submit(video, replace(options, memo=memo))
 
 
 def _submit_rejected(
     service: ApiService, details: Sequence[Detail], options: JobOptions, base: str
 ) -> Job:
     problem = InvalidRequest(str(details[0]["loc"][-1]), str(details[0]["msg"]))
-    metadata = JobMetadata(base=base, details=tuple(details))
-    return service.queue.reject(problem, metadata.to_options(options))
+    memo = to_memo(base=base, image_url="", details=details)
+    return service.queue.reject(problem, replace(options, memo=memo))
+
+
+def resolve_image(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
+    """The photo of a data URI or an upload; None if `image_url` has to be fetched.
+
+    `base`: beginning of this server's URLs. Raises `InvalidInput` for an expired upload, for text
+    that is no URL, and for a damaged data URI.
+    """
+    if image_url[:5].lower() == "data:":
+        return _decode_data_uri(image_url)
+    if image_url[:8].lower().startswith(("http://", "https://")):
+        if len(image_url) > MAX_URL:
+            message = f"The address is longer than {MAX_URL} characters; upload the photo instead."
+            ctx = {"max_length": MAX_URL}
+            raise InvalidInput([detail("image_url", message, "url_too_long", ctx=ctx)])
+        name = upload_name(image_url)
+        path = uploads.find(name) if name else None
+        if path is not None:
+            with path.open("rb") as file:
+                return file.read(MAX_BYTES + 1)  # one byte too many, which the core refuses
+        if image_url.startswith(f"{base}/cdn/"):
+            message = "There is no such upload here, or its time is over; upload the photo again."
+            raise InvalidInput([detail("image_url", message, "file_download_error")])
+        return None
+    raise InvalidInput(
+        [
+            detail(
+                "image_url",
+                "URL scheme should be 'http', 'https' or 'data'",
+                "url_scheme",
+                ctx={"expected_schemes": "'http', 'https' or 'data'"},
+                input=image_url,
+            )
+        ]
+    )
+
+
+def _decode_data_uri(url: str) -> bytes:
+    head, comma, data = url.partition(",")
+    try:
+        if not comma:
+            raise ValueError("no comma")
+        if not head.lower().rstrip().endswith(";base64"):
+            return _unquoted(data)
+        for space in " \t\r\n":  # long data URIs are often broken into lines
+            data = data.replace(space, "")
+        return base64.b64decode(data.encode("ascii"), validate=True)
+    except (ValueError, binascii.Error):
+        message = "The data URI cannot be decoded; after 'data:image/png;base64,' comes base64."
+        raise InvalidInput([detail("image_url", message, "image_load_error", input=url)]) from None
+
+
+def _unquoted(data: str) -> bytes:
+    """Percent-decode at most one byte more than a photo may have, with little memory."""
+    photo, at = bytearray(), 0
+    while at < len(data) and len(photo) <= MAX_BYTES:
+        end = at + DECODE_CHARS
+        escape = data.rfind("%", end - 2, end)
+        end = end if escape < 0 else escape + 3  # never within an escape
+        photo += unquote_to_bytes(data[at:end])
+        at = end
+    return bytes(photo[: MAX_BYTES + 1])
 
 
 async def read_json(context: ApiContext, request: Request, limit: int = MAX_JSON) -> Any:
-    """The body of `request`, at most `limit` bytes; nothing at all counts as an empty object.
+    """Read the JSON body of `request`, at most `limit` bytes. An empty body is an empty object.
 
-    Large ones are parsed in a thread, few at a time. Raises `ApiError`.
+    Large bodies are parsed in a thread, few at a time. Raises `ApiError`.
     """
     try:
         async with context.bodies.read(request.receive, limit) as body:
             if not body.strip():
                 return {}
-            if len(body) <= SOON:
-                return loads(body)
-            return await to_thread.run_sync(loads, body, limiter=context.parsing)
+            if len(body) <= MAX_INLINE_PARSE:
+                return parse_json(body)
+            return await to_thread.run_sync(parse_json, body, limiter=context.parsing)
     except BodyError as error:
         raise refused_body(error) from None
     except ValueError as error:
@@ -179,7 +178,7 @@ async def read_json(context: ApiContext, request: Request, limit: int = MAX_JSON
 
 
 def refused_body(error: BodyError) -> ApiError:
-    """The answer to a body that was not read to its end, after which the connection is closed."""
+    """The error for a body that was not read to its end. The connection is closed after it."""
     if error.status == CLIENT_DISCONNECTED.status:
         return ApiError(CLIENT_DISCONNECTED)
     headers = {"Connection": "close"}
@@ -187,26 +186,26 @@ def refused_body(error: BodyError) -> ApiError:
 
 
 def _malformed(error: ValueError) -> Detail:
-    where, why = 0, str(error)
+    position, reason = 0, str(error)
     if isinstance(error, JSONDecodeError):
-        where, why = error.pos, error.msg
+        position, reason = error.pos, error.msg
     return {
-        "loc": ["body", where], "msg": "JSON decode error", "type": "json_invalid",
-        "ctx": {"error": why}, "input": {},
+        "loc": ["body", position], "msg": "JSON decode error", "type": "json_invalid",
+        "ctx": {"error": reason}, "input": {},
     }  # fmt: skip
 
 
 async def _options(service: ApiService, request: Request) -> JobOptions:
-    """What headers and query ask of the queue. Raises `ApiError`, 400."""
+    """Job options from headers and query. Raises `ApiError`, 400."""
     headers, query = request.headers, request.query_params
     webhook = query.get("fal_webhook") or None
     if webhook is not None:
         await _check_webhook(service, webhook)
-    most = query.get("fal_max_queue_length")
+    max_waiting = query.get("fal_max_queue_length")
     return JobOptions(
         priority=_priority(headers.get("x-fal-queue-priority", "normal")),
         start_timeout_s=_seconds(headers.get("x-fal-request-timeout"), "x-fal-request-timeout"),
-        max_waiting=None if most is None else int(_number(most, "fal_max_queue_length", 0)),
+        max_waiting=_count(max_waiting, "fal_max_queue_length"),
         owner=owner_of(request),
         webhook=webhook,
         keep_s=lifetime(headers.get("x-fal-object-lifecycle-preference")),
@@ -215,27 +214,27 @@ async def _options(service: ApiService, request: Request) -> JobOptions:
 
 async def _check_webhook(service: ApiService, url: str) -> None:
     try:
-        with suppress(Unreachable):  # a receiver that is down now may be up when it is told
+        with suppress(Unreachable):  # a receiver that is down now may be up at the end of the job
             await service.context.fetcher.check(url, service.lookups)
     except InvalidUrl as error:
         raise bad_request(f"fal_webhook: {error.message}") from None
 
 
 def lifetime(preference: str | None) -> float | None:
-    """Seconds that a file is to stay, by a lifecycle header; None if it does not say.
+    """Seconds that a file shall stay, from a lifecycle header; None if it does not say.
 
-    Raises `ApiError`, also for access lists: every file here can be opened by whoever has its
-    address, and who asked for something else should not believe otherwise.
+    Raises `ApiError`, also for access lists: here every file is open to those who have its URL, and
+    callers must not believe otherwise.
     """
     if not preference:
         return None
     try:
-        wish = loads(preference)
-        seconds = wish.get("expiration_duration_seconds")
-        private = str(wish.get("initial_acl")).lower()
+        lifecycle = parse_json(preference)
+        seconds = lifecycle.get("expiration_duration_seconds")
+        acl = str(lifecycle.get("initial_acl")).lower()
     except (ValueError, AttributeError):
         raise bad_request("The lifecycle preference is not a JSON object.") from None
-    if "forbid" in private or "hide" in private:
+    if "forbid" in acl or "hide" in acl:
         raise bad_request("This server has no access lists; files open to whoever has their URL.")
     if not seconds:
         return None
@@ -257,15 +256,20 @@ def _seconds(text: str | None, name: str) -> float | None:
     return None if text is None else _number(text, name, MIN_TIMEOUT_S)
 
 
-def _number(text: str, name: str, least: float) -> float:
+def _count(text: str | None, name: str) -> int | None:
+    return None if text is None else int(_number(text, name, 0))
+
+
+def _number(text: str, name: str, minimum: float) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not least <= number < 1e9:
-        raise bad_request(f"{name} must be a number of at least {least:g}.")
+    if not minimum <= number < 1e9:
+        raise bad_request(f"{name} must be a number of at least {minimum:g}.")
     return number
 
 
-def bad_request(sentence: str) -> ApiError:
-    return ApiError(request_error(400, sentence, "bad_request"))
+def bad_request(message: str) -> ApiError:
+    """An error of headers or query, 400."""
+    return ApiError(request_error(400, message, "bad_request"))

@@ -1,9 +1,7 @@
-"""Upload store: complete files on disk, limited for each key, deleted when they expire.
+"""Upload store: files on disk, limited for each key, deleted when they expire.
 
-The folder is the only record. Each key has a folder of its own, and a file's time of change is set
-to the moment when it is to go.
-
-`UploadWriter` is one file on its way to disk, within the limits of file and key.
+The folder is the only record. Each key has its own folder, and the modification time of a file is
+the time when it expires.
 """
 
 import errno
@@ -23,16 +21,19 @@ from svd_core.web.fal.responses import ApiError, request_error
 from svd_core.web.fal.signed_tokens import SignedTokens
 
 MAX_FILES = 1000
-"""Files of one key. Each is looked at when another comes, empty ones too."""
+"""Files of one key. All are counted for every new one, so empty files have a limit too."""
 
 CHECK_INTERVAL_BYTES = 8 * 2**20
-"""Bytes after which the space used is looked at again: other uploads of the key go on meanwhile."""
+"""Bytes between two checks of the used space, since other uploads of the key go on meanwhile."""
 
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """`file`: bytes of one file; `owner`: of all files of one key; `all`: of all files.
-    `keep_s`: seconds a file stays. `count`: files of one key, parts included."""
+    """Limits of uploads.
+
+    `file`: bytes of one file; `owner`: of all files of one key; `all`: of all files. `keep_s`:
+    seconds a file stays. `count`: files of one key, parts included.
+    """
 
     file: int
     owner: int
@@ -42,9 +43,9 @@ class UploadLimits:
 
 
 class UploadWriter:
-    """A file that is being written. Give it its pieces in turn.
+    """Writer of one file, piece by piece, within the limits of file and key.
 
-    `path`: where it is going to be; `owned`: the folder with all files of the same key.
+    `path`: final path; `owned`: folder with all files of the same key.
     """
 
     def __init__(self, limits: UploadLimits, path: Path, owned: Path) -> None:
@@ -52,7 +53,7 @@ class UploadWriter:
         self.size = 0
         self._limits = limits
         self._owned = owned
-        self._next_look = 0
+        self._next_check = 0
         self._hash = hashlib.sha256()
         self._file: int | None = None
 
@@ -61,20 +62,20 @@ class UploadWriter:
         return self._hash.hexdigest()[:32]
 
     def open(self) -> None:
-        """Raises `ApiError` where the key has too many files."""
+        """Open the file. Raises `ApiError` if the key has too many files."""
         if sum(1 for _ in files_in(self._owned)) >= MAX_FILES:
             raise too_many_files_error()
         self.draft.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def expect(self, size: int) -> None:
-        """Refuse at once what is going to be too much. Raises `ApiError`."""
+        """Check the announced size. Raises `ApiError` if it is too large."""
         limits = self._limits
         if size > min(limits.file, limits.owner - self._used()):
             raise too_large_error(limits)
 
     def write(self, piece: bytes) -> None:
-        """Raises `ApiError` for too much, `StorageFull` for a full disk."""
+        """Append a piece. Raises `ApiError` beyond a limit, `StorageFull` for a full disk."""
         assert self._file is not None
         limits, self.size = self._limits, self.size + len(piece)
         if self.size > limits.file:
@@ -83,14 +84,13 @@ class UploadWriter:
         while rest:
             rest = rest[os.write(self._file, rest) :]
         self._hash.update(piece)
-        if self.size >= self._next_look:
-            self._next_look += CHECK_INTERVAL_BYTES
+        if self.size >= self._next_check:
+            self._next_check += CHECK_INTERVAL_BYTES
             if self._used() > limits.owner:
                 raise too_large_error(limits)
 
     def _used(self) -> int:
-        """Bytes of all files of the key, this one included. Raises `ApiError` for too many
-        files."""
+        """Bytes of all files of the key, this one included. Raises `ApiError` for too many."""
         sizes = [size for _, _, size in files_in(self._owned)]
         if len(sizes) > self._limits.count:
             detail = (
@@ -124,7 +124,7 @@ def too_many_files_error() -> ApiError:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Raises `StorageFull` where the disk is full."""
+    """Turn the errors of a full disk into `StorageFull`."""
     try:
         yield
     except OSError as error:
@@ -134,39 +134,39 @@ def storage_errors() -> Iterator[None]:
 
 
 def files_in(folder: Path) -> Iterator[tuple[Path, float, int]]:
-    """(path, time of change, bytes) of all files below `folder`; they may go while it looks."""
-    for inside, _, names in os.walk(folder):
+    """(path, modification time, bytes) of all files below `folder` that still exist."""
+    for parent, _, names in os.walk(folder):
         for name in names:
-            path = Path(inside, name)
+            path = Path(parent, name)
             with suppress(FileNotFoundError):
                 stat = path.stat()
                 yield path, stat.st_mtime, stat.st_size
 
 
 NAME = re.compile(r"[0-9a-f]{8}/[0-9a-f]{32}\.[a-z0-9]{3,4}")
-"""Of a file: its key's folder, and what is not to be guessed."""
+"""Name of a file: the folder of its key, and an unguessable part."""
 
 ETAG = re.compile(r"[0-9a-f]{32}")
 
-# What a browser may show from our address is listed; everything else is handed out as a download.
+# Types that a browser may show from this server. All others are served as downloads.
 TYPES: Mapping[str, str] = {
     "png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "gif": "image/gif",
     "avif": "image/avif", "heic": "image/heic", "heif": "image/heif", "bmp": "image/bmp",
     "tiff": "image/tiff", "mp4": "video/mp4",
 }  # fmt: skip
 EXTENSIONS = {kind: ending for ending, kind in TYPES.items()} | {"image/jpg": "jpg"}
-UNKNOWN = "bin"
+UNKNOWN_TYPE = "bin"
 
 UPLOAD_TIMEOUT_S = 3600.0
-"""Seconds within which an upload has to be begun; the last part of a big one too."""
+"""Seconds within which an upload must begin, the last part of a large one included."""
 
 STALE_S = 3600.0
-"""An unfinished file untouched for so long is of a client that went away."""
+"""Seconds after the last write until an unfinished file counts as abandoned."""
 STALE_PARTS_S = 86_400.0
 
 
 class UploadStore:
-    """Files in `folder`. `tokens` turns a key's id into the name of its folder."""
+    """Store of uploads in `folder`. `tokens` derives the folder of a key from its id."""
 
     def __init__(self, folder: Path, limits: UploadLimits, tokens: SignedTokens) -> None:
         self.folder = folder
@@ -174,14 +174,14 @@ class UploadStore:
         self._tokens = tokens
 
     def new_name(self, owner: str, content_type: str, file_name: str) -> str:
-        """A name for a file of `owner`, of the form `NAME`."""
+        """Make a name for a file of `owner`, of the form `NAME`."""
         ending = EXTENSIONS.get(content_type.partition(";")[0].strip().lower())
-        told = PurePosixPath(file_name.lower()).suffix[1:].replace("jpeg", "jpg")
+        suffix = PurePosixPath(file_name.lower()).suffix[1:].replace("jpeg", "jpg")
         folder = self._tokens.sign_short(f"owner:{owner}")[:8]
-        return f"{folder}/{uuid4().hex}.{ending or (told if told in TYPES else UNKNOWN)}"
+        return f"{folder}/{uuid4().hex}.{ending or (suffix if suffix in TYPES else UNKNOWN_TYPE)}"
 
     def find(self, name: str) -> Path | None:
-        """The file of that name, if it is there and its time is not over."""
+        """The path of a file; None if it does not exist or has expired."""
         path = self._path(name)
         try:
             return path if path.stat().st_mtime > time.time() else None
@@ -190,51 +190,51 @@ class UploadStore:
 
     @contextmanager
     def writing(self, name: str, keep_s: float | None = None) -> Iterator[UploadWriter]:
-        """Whoever writes a file of that name. If the block ends well it is kept, for `keep_s` at
-        most. Raises `ApiError` for too much, `StorageFull` for a full disk."""
+        """Write the file of that name. It is kept if the block ends without error, for `keep_s` at
+        most. Raises `ApiError` beyond a limit, `StorageFull` for a full disk."""
         path = self._path(name)
-        incoming = UploadWriter(self.limits, path, path.parent)
+        writer = UploadWriter(self.limits, path, path.parent)
         try:
             with storage_errors():
-                incoming.open()
-                yield incoming
-                incoming.close()
-                self._keep(incoming.draft, path, keep_s)
+                writer.open()
+                yield writer
+                writer.close()
+                self._keep(writer.draft, path, keep_s)
         finally:
-            incoming.close()
-            incoming.draft.unlink(missing_ok=True)
+            writer.close()
+            writer.draft.unlink(missing_ok=True)
 
     @contextmanager
     def writing_part(self, name: str, number: int) -> Iterator[UploadWriter]:
-        """Whoever writes a part, which waits under its own hash until `join`."""
+        """Write one part, which is named by its hash until `join`."""
         folder = self._parts(name)
-        incoming = UploadWriter(self.limits, folder / f"{number}", folder.parent)
+        writer = UploadWriter(self.limits, folder / f"{number}", folder.parent)
         try:
             with storage_errors():
-                incoming.open()
-                yield incoming
-                incoming.close()
+                writer.open()
+                yield writer
+                writer.close()
                 for older in folder.glob(f"{number}-*"):
                     older.unlink(missing_ok=True)
-                incoming.draft.replace(folder / f"{number}-{incoming.etag}")
+                writer.draft.replace(folder / f"{number}-{writer.etag}")
         finally:
-            incoming.close()
-            incoming.draft.unlink(missing_ok=True)
+            writer.close()
+            writer.draft.unlink(missing_ok=True)
 
     def join(self, name: str, parts: Sequence[tuple[int, str]], keep_s: float | None) -> None:
-        """Make the file out of (number, etag) in the order of numbers. Raises `ApiError`."""
+        """Join the parts (number, etag) in the order of their numbers. Raises `ApiError`."""
         folder, path = self._parts(name), self._path(name)
-        found = [folder / f"{number}-{etag}" for number, etag in sorted(set(parts))]
-        if len({number for number, _ in parts}) != len(found) or not found:
+        paths = [folder / f"{number}-{etag}" for number, etag in sorted(set(parts))]
+        if len({number for number, _ in parts}) != len(paths) or not paths:
             raise ApiError(request_error(400, "Each part must be named once.", "bad_request"))
-        if not all(ETAG.fullmatch(etag) for _, etag in parts) or not all(map(Path.is_file, found)):
+        if not all(ETAG.fullmatch(etag) for _, etag in parts) or not all(map(Path.is_file, paths)):
             raise ApiError(request_error(400, "A part was not uploaded like this.", "bad_request"))
-        if sum(part.stat().st_size for part in found) > self.limits.file:
+        if sum(part.stat().st_size for part in paths) > self.limits.file:
             raise too_large_error(self.limits)
         draft = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
         try:
             with storage_errors(), draft.open("wb") as whole:
-                for part in found:
+                for part in paths:
                     with part.open("rb") as piece:
                         shutil.copyfileobj(piece, whole, 2**20)
             self._keep(draft, path, keep_s)
@@ -243,22 +243,22 @@ class UploadStore:
         shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove files whose time is over, unfinished ones that nobody goes on with, and the ones
-        that go soonest where all together are too many bytes."""
+        """Remove expired and abandoned files, and beyond the limit of bytes those that expire
+        first."""
         now, kept = time.time(), []
-        for path, changed, size in files_in(self.folder):
+        for path, modified, size in files_in(self.folder):
             if path.suffix == ".part":
-                old = now - changed > STALE_S
+                expired = now - modified > STALE_S
             elif path.parent.suffix == ".parts":
-                old = now - changed > STALE_PARTS_S
+                expired = now - modified > STALE_PARTS_S
             else:
-                old = changed < now
-            if old:
+                expired = modified < now
+            if expired:
                 path.unlink(missing_ok=True)
                 with suppress(OSError):
                     path.parent.rmdir()
             else:
-                kept.append((changed, path, size))
+                kept.append((modified, path, size))
         room = self.limits.all
         for _, path, size in sorted(kept, reverse=True):
             room -= size
@@ -275,6 +275,6 @@ class UploadStore:
         return path.with_name(f"{path.name}.parts")
 
     def _keep(self, draft: Path, path: Path, keep_s: float | None) -> None:
-        now, most = time.time(), self.limits.keep_s
-        os.utime(draft, (now, now + (most if keep_s is None else min(keep_s, most))))
+        now, limit = time.time(), self.limits.keep_s
+        os.utime(draft, (now, now + (limit if keep_s is None else min(keep_s, limit))))
         draft.replace(path)

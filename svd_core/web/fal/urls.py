@@ -1,4 +1,4 @@
-"""URLs of this server: building them, and recognizing its own."""
+"""URLs of this server: build them, and recognize those of uploads."""
 
 import hmac
 import re
@@ -15,15 +15,14 @@ NAME = re.compile(r"[0-9a-f]{8}/[0-9a-f]{32}\.[a-z0-9]{3,4}")
 
 
 class UrlBuilder:
-    """`public_url`: address of this server as everybody is to call it; empty: as each caller
-    does."""
+    """Builder of URLs. `public_url`: of this server; empty: each caller's Host header."""
 
     def __init__(self, public_url: str, tokens: SignedTokens) -> None:
         self._public_url = public_url.rstrip("/")
         self._tokens = tokens
 
     def base(self, request: Request) -> str:
-        """What every address of the API begins with, without a slash at the end."""
+        """Beginning of all URLs of the API, without a slash at its end."""
         if self._public_url:
             return f"{self._public_url}{MOUNT}"
         scope, netloc = request.scope, request.headers.get("host", "")
@@ -34,16 +33,17 @@ class UrlBuilder:
         return f"{scope['scheme']}://{netloc}{scope.get('root_path', '')}"
 
     def video(self, base: str, job_id: str) -> str:
-        """Address of a finished video, which everybody may open who knows it."""
+        """Signed URL of a finished video. To know it is the permission to open it."""
         return f"{base}/cdn/videos/{self._tokens.sign_short(f'video:{job_id}')}/{job_id}.mp4"
 
     def is_video(self, signature: str, job_id: str) -> bool:
+        """Whether the signature in the URL of a video is right."""
         expected = self._tokens.sign_short(f"video:{job_id}")
         return hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), expected.encode())
 
 
 def upload_name(url: str) -> str | None:
-    """Name of the upload that `url` leads to, on any host; None for every other address.
+    """Name of the upload that `url` means, on any host; None for other URLs.
 
     Runs in linear time. The caller limits the length.
     """
@@ -53,5 +53,5 @@ def upload_name(url: str) -> str | None:
         return None
     if split.scheme not in ("http", "https") or not split.netloc or "?" in url or "#" in url:
         return None
-    _, found, name = split.path.rpartition(UPLOADS)
-    return name if found and NAME.fullmatch(name) else None
+    _, prefix, name = split.path.rpartition(UPLOADS)
+    return name if prefix and NAME.fullmatch(name) else None

@@ -1,37 +1,78 @@
-"""Webhook delivery: posts the outcome of a job to an address, signed."""
+"""Webhook delivery: posts the outcome of a job to a URL, signed with Ed25519.
 
+Receivers verify the signature with the published key set (JWKS).
+"""
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from svd_core.errors import InvalidUrl, Unreachable
 from svd_core.jobs import Job, Undeliverable
-from svd_core.web.fal.dependencies import ApiContext
-from svd_core.web.fal.job_memo import JobMetadata
 from svd_core.web.fal.job_status import outcome_response
 from svd_core.web.fal.responses import ApiResponse, as_json
+from svd_core.web.fal.urls import UrlBuilder
+from svd_core.web.job_metadata import read_memo
+from svd_core.web.safe_http import Fetcher
 
 ANONYMOUS = "local-user"
 """The user of jobs that came without a key."""
 
 
 class DeliveryFailed(Exception):  # noqa: N818 - named after what happened
-    """The receiver did not take it this time."""
+    """The receiver did not accept the webhook this time."""
 
 
+class Signer:
+    """Ed25519 signatures. `seed`: the private key, 32 bytes. `clock`: seconds since 1970."""
+
+    def __init__(self, seed: bytes, clock: Callable[[], float] = time.time) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._clock = clock
+
+    def headers(self, request_id: str, user_id: str, body: bytes) -> Mapping[str, str]:
+        """Headers that sign `body` now: receivers reject signatures that are minutes old."""
+        timestamp = str(int(self._clock()))
+        digest = hashlib.sha256(body).hexdigest()
+        message = "\n".join((request_id, user_id, timestamp, digest)).encode()
+        return {
+            "X-Fal-Webhook-Request-Id": request_id,
+            "X-Fal-Webhook-User-Id": user_id,
+            "X-Fal-Webhook-Timestamp": timestamp,
+            "X-Fal-Webhook-Signature": self._key.sign(message).hex(),
+        }
+
+    def key_set(self) -> dict[str, list[dict[str, str]]]:
+        """The public key as a JSON Web Key Set (RFC 8037)."""
+        raw = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        x = base64.urlsafe_b64encode(raw).decode().rstrip("=")
+        kid = hashlib.sha256(raw).hexdigest()[:16]
+        return {"keys": [{"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid, "x": x}]}
+
+
+@dataclass(frozen=True)
 class Webhooks:
-    """`send` is what a queue calls when a job with a webhook has ended."""
+    """Sender of webhooks. A queue calls `send` when a job with a webhook has ended."""
 
-    def __init__(self, context: ApiContext) -> None:
-        self._context = context
+    urls: UrlBuilder
+    signer: Signer
+    fetcher: Fetcher
 
     def send(self, job: Job, url: str) -> None:
-        """Raises `Undeliverable` where another try makes no sense, anything else where it does."""
-        metadata = JobMetadata.from_options(job.options) or JobMetadata(base="")
-        body = as_json(payload(job.id, outcome_response(job, self._context.urls, metadata.base)))
+        """Raises `Undeliverable` if a retry would be useless, and any other error otherwise."""
+        base = read_memo(job).get("base", "")
+        body = as_json(payload(job.id, outcome_response(job, self.urls, base)))
         user = job.options.owner or ANONYMOUS
         headers = {"Content-Type": "application/json"}
-        headers |= self._context.signer.headers(job.id, user, body)
+        headers |= self.signer.headers(job.id, user, body)
         try:
-            status = self._context.fetcher.post(url, body, headers)
+            status = self.fetcher.post(url, body, headers)
         except Unreachable as error:
             raise DeliveryFailed(error.message) from None
         except InvalidUrl as error:
@@ -43,8 +84,9 @@ class Webhooks:
 
 
 def payload(job_id: str, response: ApiResponse) -> dict[str, Any]:
-    told: dict[str, Any] = {"request_id": job_id, "gateway_request_id": job_id}
+    """The body of a webhook, as fal's clients read it."""
+    values: dict[str, Any] = {"request_id": job_id, "gateway_request_id": job_id}
     if response.status < 400:
-        return told | {"status": "OK", "payload": response.body}
+        return values | {"status": "OK", "payload": response.body}
     error = f"Invalid status code: {response.status}"
-    return told | {"status": "ERROR", "error": error, "payload": response.body}
+    return values | {"status": "ERROR", "error": error, "payload": response.body}

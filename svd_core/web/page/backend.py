@@ -12,9 +12,9 @@ from svd_core.jobs import Job, JobOptions, JobQueue
 from svd_core.media.image import open_photo
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-from svd_core.web.address_quota import AddressQuota, client_address
-from svd_core.web.page.job_memo import read_memo, to_memo
+from svd_core.web.job_metadata import read_memo, to_memo
 from svd_core.web.page.session_id import SessionIds
+from svd_core.web.rate_limits import AddressQuota, client_address
 
 NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the camera."
 
@@ -43,7 +43,7 @@ class Backend:
         address: str | None = None,
     ) -> Job:
         """Put a job in line. `values` by core names; empty fields (None) are left to the defaults.
-        `job_memo`: see the module of that name. `address`: of the client, by default the one that
+        `job_memo`: see `job_metadata`. `address`: of the client, by default the one that
         is answered.
 
         Raises `InvalidRequest` (and with it `InvalidImage`), `QueueFull`.

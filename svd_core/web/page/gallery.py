@@ -16,11 +16,11 @@ from svd_core.events import Failed, Progress, Stopped, Succeeded
 from svd_core.jobs import Job
 from svd_core.media.ffmpeg import atomic_write
 from svd_core.params import VideoParams
+from svd_core.web.job_metadata import is_draft
 from svd_core.web.page import formatting
 from svd_core.web.page.download_button import DownloadButton
 from svd_core.web.page.error_translation import translate
 from svd_core.web.page.i18n import Texts, client_text
-from svd_core.web.page.job_memo import is_draft
 from svd_core.web.page.scripts import script
 
 SHOWN_SETTINGS = (

@@ -16,6 +16,7 @@ from gradio.events import Dependency
 from svd_core.errors import SvdError
 from svd_core.events import Failed, Progress, Succeeded
 from svd_core.jobs import Job
+from svd_core.web.job_metadata import is_draft
 from svd_core.web.page import formatting
 from svd_core.web.page.components import UNQUEUED_EVENT
 from svd_core.web.page.controls import Changes
@@ -23,7 +24,6 @@ from svd_core.web.page.error_translation import translate
 from svd_core.web.page.formatting import refused_html
 from svd_core.web.page.gallery import file_url
 from svd_core.web.page.i18n import Texts, texts_for
-from svd_core.web.page.job_memo import is_draft
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.player import Player
 

@@ -15,11 +15,11 @@ from svd_core.checkpoints.speed_modes import at_speed
 from svd_core.errors import QueueFull, SvdError
 from svd_core.jobs import Job
 from svd_core.params import Speed, draw_seed
+from svd_core.web.job_metadata import read_memo, to_memo
 from svd_core.web.page import formatting
 from svd_core.web.page.components import event_value
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.i18n import texts_for
-from svd_core.web.page.job_memo import read_memo, to_memo
 from svd_core.web.page.job_watch import then_follow
 from svd_core.web.page.page_state import PageState
 

@@ -1,0 +1,109 @@
+"""Rate limits by client address: login throttling, and a quota of open jobs.
+
+IPv6 clients count by their network of 64 bits. A restart forgets all counts.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from svd_core.errors import QueueFull
+from svd_core.jobs import Job
+
+BURST = 10
+"""Failed logins at once, before `REFILL_S` applies."""
+
+REFILL_S = 6.0
+MAX_ADDRESSES = 10_000
+
+client_address: ContextVar[str] = ContextVar("client_address", default="")
+"""Address of the current request, set by `GuardMiddleware`. Threads that a request starts see it;
+Gradio's queue does not pass it on."""
+
+
+class LoginThrottle:
+    """Token bucket of failed logins for each client.
+
+    A bucket has `BURST` tokens and gets one back every `REFILL_S` seconds. Addresses with a full
+    bucket are forgotten, and at most `MAX_ADDRESSES` are kept. `clock`: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._full_at: dict[str, float] = {}  # by network: when its bucket is full again
+
+    def admit(self, address: str) -> bool:
+        """Take a token. Returns False if there is none left, which costs nothing."""
+        now, network = self._clock(), network_of(address)
+        full_at = max(self._full_at.get(network, now), now) + REFILL_S
+        if full_at - now > BURST * REFILL_S:
+            return False
+        if network not in self._full_at and len(self._full_at) >= MAX_ADDRESSES:
+            self._forget(now)
+        self._full_at[network] = full_at
+        return True
+
+    def refund(self, address: str) -> None:
+        """Put the token back after a successful login."""
+        network = network_of(address)
+        if network in self._full_at:
+            self._full_at[network] -= REFILL_S
+
+    def _forget(self, now: float) -> None:
+        kept = {network: at for network, at in self._full_at.items() if at > now}
+        while len(kept) >= MAX_ADDRESSES:
+            del kept[next(iter(kept))]
+        self._full_at = kept
+
+
+class AddressQuota:
+    """Quota of open jobs for each client, for pages without a login. Thread-safe.
+
+    `limit`: open jobs of one client; 0: no limit.
+    """
+
+    def __init__(self, limit: int = 0) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._jobs: dict[str, list[Job]] = {}
+
+    def submit(self, address: str, submit: Callable[[], Job]) -> Job:
+        """Submit a job if the quota allows. Raises `QueueFull`.
+
+        All clients of unknown address ("") share one quota.
+        """
+        if not self._limit:
+            return submit()
+        network = network_of(address)
+        with self._lock:
+            self._forget()
+            jobs = self._jobs.get(network, [])
+            if len(jobs) >= self._limit:
+                raise QueueFull(
+                    f"{len(jobs)} videos from your network address are on their way already, which "
+                    "is as many as fit; please try again when one is done."
+                )
+            job = submit()
+            self._jobs[network] = [*jobs, job]
+            return job
+
+    def _forget(self) -> None:
+        unfinished = {
+            network: [job for job in jobs if not job.done] for network, jobs in self._jobs.items()
+        }
+        self._jobs = {network: jobs for network, jobs in unfinished.items() if jobs}
+
+
+def network_of(address: str) -> str:
+    """The identity of a client: its IPv4 address, or its network of 64 bits in IPv6."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(ip_network((ip, 64), strict=False))
+    return str(ip)
