@@ -10,12 +10,13 @@ import logging
 import math
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, literal, not_, or_, select, update
 
 from svd_core.errors import SvdError
 from svd_core.jobs.schema import JOBS, OUTBOX, State
@@ -137,6 +138,9 @@ requests, of which each owner has `MAX_REJECTED`."""
 
 BATCH = 500
 
+ENDED = JOBS.c.state == State.ENDED
+ONE: ColumnElement[int] = literal(1)
+
 log = logging.getLogger(__name__)
 
 
@@ -186,37 +190,47 @@ class Retention:
         return JobPhotos(self.table, self.photos, self.keep_gb * 1e9)
 
     def _expired(self) -> list[str]:
-        """Ids of the ended jobs that are too old or too much."""
+        """Ids of the ended jobs that are too old or too much.
+
+        The database selects and adds up, since listing 100,000 rows here would take memory that
+        the process never gives back.
+        """
         now = self.table.clock.now()
-        columns = select(
-            JOBS.c.id, JOBS.c.owner, JOBS.c.ended, JOBS.c.expires, JOBS.c.bytes,
-            JOBS.c.params.is_(None).label("rejected"),
-        )  # fmt: skip
+        too_old = or_(JOBS.c.ended < now - self.keep_hours * 3600, JOBS.c.expires < now)
+        expired = select(JOBS.c.id).where(ENDED, too_old)
         with self.table.database.read() as connection:
-            ended = connection.execute(
-                columns.where(JOBS.c.state == State.ENDED).order_by(JOBS.c.ended.desc())
-            ).all()
-        expired = [
-            row.id
-            for row in ended
-            if now - row.ended > self.keep_hours * 3600 or (row.expires or now) < now
-        ]
-        too_old = set(expired)
-        left = [row for row in ended if row.id not in too_old]
-        rejected = [Item(row.id, row.owner, 1) for row in left if row.rejected]
-        others = [Item(row.id, row.owner, 1) for row in left if not row.rejected]
+            ids = list(connection.scalars(expired))
+        left = and_(ENDED, not_(func.coalesce(too_old, False)))
+        rejected, request = JOBS.c.params.is_(None), JOBS.c.params.is_not(None)
         playback = self.results.playback_bytes()  # made since the job ended
-        videos = [
-            Item(row.id, row.owner, row.bytes + playback.get(row.id, 0))
-            for row in left
-            if row.bytes > 0
+        evicted = [
+            *self._evict(and_(left, rejected), MAX_ROWS),
+            *self._evict(and_(left, request), MAX_ROWS),
+            *self._evict(and_(left, JOBS.c.bytes > 0), self.keep_gb * 1e9, JOBS.c.bytes, playback),
         ]
-        evicted = {
-            *evict(rejected, MAX_ROWS),
-            *evict(others, MAX_ROWS),
-            *evict(videos, self.keep_gb * 1e9),
-        }
-        return expired + [row.id for row in left if row.id in evicted]
+        return list(dict.fromkeys(ids + evicted))
+
+    def _evict(
+        self,
+        jobs: ColumnElement[bool],
+        limit: float,
+        size: ColumnElement[int] = ONE,
+        more: Mapping[str, int] = MappingProxyType({}),
+    ) -> list[str]:
+        """Ids of the `jobs` to remove for the sum of `size` to be within `limit`. `more`: to be
+        added to the sizes, by id."""
+        items = select(JOBS.c.id, JOBS.c.owner, size).where(jobs).order_by(JOBS.c.ended.desc())
+        with self.table.database.read() as connection:
+            total = connection.scalar(select(func.sum(size)).where(jobs)) or 0
+            if total + sum(more.values()) <= limit:
+                return []
+            return evict(
+                (
+                    Item(job_id, owner, count + more.get(job_id, 0))
+                    for job_id, owner, count in connection.execute(items)
+                ),
+                limit,
+            )
 
     def _known(self, ids: Collection[str]) -> set[str]:
         """Those of `ids` that are in the table."""
