@@ -33,12 +33,16 @@ from svd_core.training.baselines import (
     VaeOnly,
     untrained,
 )
-from svd_core.training.clip_metrics import measure_clip, psnr
-from svd_core.training.contact_sheet import ContactSheet
-from svd_core.training.dataset import fetch_photos
-from svd_core.training.eval_photos import EvalPhoto, evenly_spaced, examples, listed_photos
+from svd_core.training.clip_metrics import OpticalFlow, measure_clip, psnr
+from svd_core.training.dataset import (
+    EvalPhoto,
+    evenly_spaced,
+    example_photos,
+    fetch_photos,
+    listed_photos,
+)
 from svd_core.training.metrics import Figures, compute_metrics, format_report, settings
-from svd_core.training.optical_flow import OpticalFlow
+from svd_core.training.sample_sheets import ContactSheet
 
 VAE_ONLY, STILL, UNTRAINED = "vae_only", "still", "untrained"
 
@@ -55,8 +59,8 @@ class EvaluationSize:
     @classmethod
     def asked(cls, quick: bool, folder: Path | None) -> "EvaluationSize":
         if quick:
-            return cls(evenly_spaced(examples(), 2), seeds=(1,), vae_only=1, untrained=1)
-        return cls(examples() + listed_photos(folder), seeds=(1, 2), vae_only=3, untrained=1)
+            return cls(evenly_spaced(example_photos(), 2), seeds=(1,), vae_only=1, untrained=1)
+        return cls(example_photos() + listed_photos(folder), seeds=(1, 2), vae_only=3, untrained=1)
 
     @property
     def settings(self) -> list[VideoParams]:

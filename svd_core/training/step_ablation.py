@@ -15,9 +15,8 @@ from svd_core.engine.engine import SvdEngine
 from svd_core.errors import SvdError
 from svd_core.params import Speed, VideoParams
 from svd_core.training.baselines import CheckpointModel, Sample
-from svd_core.training.clip_metrics import measure_clip, psnr
-from svd_core.training.eval_photos import EvalPhoto, evenly_spaced, examples
-from svd_core.training.optical_flow import OpticalFlow
+from svd_core.training.clip_metrics import OpticalFlow, measure_clip, psnr
+from svd_core.training.dataset import EvalPhoto, evenly_spaced, example_photos
 from svd_core.types import Frames
 
 WAYS: tuple[tuple[Speed, int], ...] = (
@@ -30,7 +29,7 @@ HEAD = ("speed", "steps", "first_frame_psnr", "sharpness", "sharpness_min", "con
 
 def main() -> int:
     try:
-        photos = evenly_spaced(examples(), 2)
+        photos = evenly_spaced(example_photos(), 2)
         model = CheckpointModel(SvdEngine(DEMO_MODEL, fallback=False))
         print(f"{', '.join(photo.name for photo in photos)}\n\n| {' | '.join(HEAD)} |")
         print(f"|{'---|' * len(HEAD)}")
