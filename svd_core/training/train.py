@@ -3,7 +3,7 @@
 Courses, each keeping its state in `--state` and going on from there, however it ended: `position`
 (coordinates), `scene` (what is near, what drifts), `decoder` (latents back to pixels) and `clips`
 (the whole UNet on whole clips). `scene` needs `position`; `decoder` can run beside both. `--export`
-writes the checkpoint folder from whatever all have reached.
+writes the checkpoint folder from the state of all courses.
 """
 
 import argparse
