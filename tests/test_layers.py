@@ -51,7 +51,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "anyio": ("web",),
     "cryptography": ("web.fal",),
     "rich": ("cli.progress",),
-    "cv2": ("training.optical_flow",),
+    "cv2": ("training.clip_metrics",),
     "sqlalchemy": ("jobs",),
 }
 

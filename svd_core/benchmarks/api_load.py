@@ -2,7 +2,7 @@
 
 Two servers run `app.py`, one on an empty job table and one on a table with a past. In turn each
 makes the same clip twice: left alone, and while many clients ask how it goes and one submits again
-and again. Medians of several such rounds are told, since other programs use the processors too.
+and again. Figures are medians of several such rounds, since other programs use the processors too.
 Memory is watched on a third server, which has no model.
 
 Each figure has a limit, see `TARGETS`. The past is many copies of one finished job.
@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from svd_core.benchmarks.load_clients import LoadTiming, run_jobs, submit_body, time_video
-from svd_core.benchmarks.server_process import Server, running_server
+from svd_core.benchmarks.server_process import STUB_SERVER, Server, running_server
 from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
 from svd_core.errors import GenerationFailed, SvdError
 
@@ -50,13 +50,13 @@ TARGETS = (
 
 @dataclass
 class LoadRounds:
-    """The clips of one server, one of each kind in every round: left alone, and asked about."""
+    """Clips of one server, one of each kind per round: undisturbed, and polled by clients."""
 
     quiet: list[LoadTiming] = field(default_factory=list)
-    asked: list[LoadTiming] = field(default_factory=list)
+    polled: list[LoadTiming] = field(default_factory=list)
 
     def median_of(self, figure: Callable[[LoadTiming], float]) -> float:
-        return median(map(figure, self.asked))
+        return median(map(figure, self.polled))
 
 
 def status_ms(clip: LoadTiming) -> float:
@@ -71,20 +71,21 @@ def seconds(clip: LoadTiming) -> float:
     return clip.seconds
 
 
-def overhead_share(asked: LoadTiming, quiet: LoadTiming) -> float:
-    """Share of all processors that went into asking and answering. Unlike times it is the same on a
-    machine that has other things to do, where a clip takes longer and more is asked about it."""
-    return (asked.cpu_s - quiet.cpu_s) / (asked.seconds * (os.cpu_count() or 1))
+def overhead_share(polled: LoadTiming, quiet: LoadTiming) -> float:
+    """Share of all processors that polling and answering took.
+
+    Unlike times, it is the same on a busy machine, where a clip takes longer and is polled more.
+    """
+    return (polled.cpu_s - quiet.cpu_s) / (polled.seconds * (os.cpu_count() or 1))
 
 
 def p95(values: list[float]) -> float:
-    """What 95 of 100 do not exceed."""
+    """95th percentile."""
     return sorted(values)[int((len(values) - 1) * 0.95)]
 
 
 def figures(fresh: LoadRounds, aged: LoadRounds) -> Figures:
-    """Medians over rounds. What is compared comes from the same round, so that what else goes on
-    on the machine meets both alike."""
+    """Medians over rounds. Compared values are of one round, so that other load affects both."""
 
     def more(
         figure: Callable[[LoadTiming], float], here: list[LoadTiming], there: list[LoadTiming]
@@ -94,23 +95,23 @@ def figures(fresh: LoadRounds, aged: LoadRounds) -> Figures:
     return {
         "submit_p95_ms": fresh.median_of(submit_ms),
         "status_p95_ms": fresh.median_of(status_ms),
-        "slowed_percent": more(seconds, fresh.asked, fresh.quiet),
-        "cpu_percent": 100 * median(map(overhead_share, fresh.asked, fresh.quiet)),
-        "past_submit_percent": more(submit_ms, aged.asked, fresh.asked),
-        "past_status_percent": more(status_ms, aged.asked, fresh.asked),
-        "past_clip_percent": more(seconds, aged.asked, fresh.asked),
+        "slowed_percent": more(seconds, fresh.polled, fresh.quiet),
+        "cpu_percent": 100 * median(map(overhead_share, fresh.polled, fresh.quiet)),
+        "past_submit_percent": more(submit_ms, aged.polled, fresh.polled),
+        "past_status_percent": more(status_ms, aged.polled, fresh.polled),
+        "past_clip_percent": more(seconds, aged.polled, fresh.polled),
         "clip_s": median(map(seconds, fresh.quiet)),
-        "polls": sum(len(clip.polls) for clip in (*fresh.asked, *aged.asked)),
-        "submits": sum(len(clip.submits) for clip in (*fresh.asked, *aged.asked)),
+        "polls": sum(len(clip.polls) for clip in (*fresh.polled, *aged.polled)),
+        "submits": sum(len(clip.submits) for clip in (*fresh.polled, *aged.polled)),
     }
 
 
-def table(found: Figures) -> list[str]:
-    """A line for each target: what was measured, what was asked for, and whether it holds."""
+def table(results: Figures) -> list[str]:
+    """A line for each target: the measured value, the limit, and whether it holds."""
     lines = []
     for figure, label, most, unit in TARGETS:
-        verdict = "holds" if found[figure] <= most else "missed"
-        value, limit = f"{found[figure]:8.1f} {unit:2}", f"at most {most:3g} {unit:2}"
+        verdict = "holds" if results[figure] <= most else "missed"
+        value, limit = f"{results[figure]:8.1f} {unit:2}", f"at most {most:3g} {unit:2}"
         lines.append(f"{label:40} {value}  {limit}  {verdict}")
     return lines
 
@@ -121,36 +122,36 @@ INSERT INTO svd_jobs
 SELECT {columns} FROM past, (SELECT * FROM svd_jobs ORDER BY number LIMIT 1)
 """
 
-OWN = {"id": "printf('%032x', n)", "number": "-n", "bytes": "0"}
-"""What copies cannot share. The video is not theirs, so that it does not go with them."""
+COPY_COLUMNS = {"id": "printf('%032x', n)", "number": "-n", "bytes": "0"}
+"""Columns that differ in copies. They do not own the video, so retention does not delete it."""
 
 
 def copy_first_job(table: Path, count: int) -> None:
-    """Copy the first job of SQLite's `table`, which has ended, `count` times. A server may use the
-    table at the same time."""
+    """Copy the first job of SQLite's `table`, which is finished, `count` times.
+
+    A server may use the table at the same time.
+    """
     with closing(sqlite3.connect(table, timeout=30)) as connection, connection:
         names = [row[1] for row in connection.execute("PRAGMA table_info(svd_jobs)")]
-        columns = ", ".join(OWN.get(name, name) for name in names)
+        columns = ", ".join(COPY_COLUMNS.get(name, name) for name in names)
         connection.execute(COPIES.format(columns=columns), [count])
 
 
 WARM_UP = 250
-"""Jobs until a server remembers as many as it ever will."""
-
-STILL = ("-m", "svd_core.benchmarks.stub_server")
+"""Jobs after which the caches of a server are full."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(argv)
-    body = submit_body(min((ASSETS / "examples").glob("*.jpg")))
+    options = _parser().parse_args(argv)
+    body = submit_body(min((ASSETS / "examples").glob("*.jpg")).read_bytes())
     try:
-        found = {**_latencies(asked, body), **_memory(asked, body)}
+        results = {**_latencies(options, body), **_memory(options, body)}
     except SvdError as error:
         print(error.message, file=sys.stderr)
         return 1
-    print(*table(found), sep="\n")
-    told = {name: vars(asked)[name] for name in ("rounds", "clients", "past", "jobs")}
-    print(json.dumps({**found, **told, "load_average": os.getloadavg()[0]}))
+    print(*table(results), sep="\n")
+    settings = {name: vars(options)[name] for name in ("rounds", "clients", "past", "jobs")}
+    print(json.dumps({**results, **settings, "load_average": os.getloadavg()[0]}))
     return 0
 
 
@@ -164,28 +165,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _latencies(asked: argparse.Namespace, body: bytes) -> Figures:
-    program = STILL if asked.still else ()
+def _latencies(options: argparse.Namespace, body: bytes) -> Figures:
+    program = STUB_SERVER if options.still else ()
     with _server(*program) as new, _server(*program) as old:
         for server in (new, old):
-            time_video(server, body)  # the first one pays for what all share
-        copy_first_job(old.folder / "jobs.sqlite", asked.past)
+            time_video(server, body)  # warm-up
+        copy_first_job(old.folder / "jobs.sqlite", options.past)
         fresh, aged = LoadRounds(), LoadRounds()
-        for number in range(asked.rounds):
+        for number in range(options.rounds):
             pair = [(new, fresh), (old, aged)]
             for server, rounds in pair if number % 2 else reversed(pair):
-                both = [(0, rounds.quiet), (asked.clients, rounds.asked)]
+                both = [(0, rounds.quiet), (options.clients, rounds.polled)]
                 for clients, clips in both if number % 2 else reversed(both):
                     clips.append(time_video(server, body, clients))
-    return {"model": "still" if asked.still else DEMO_MODEL, **figures(fresh, aged)}
+    return {"model": "still" if options.still else DEMO_MODEL, **figures(fresh, aged)}
 
 
-def _memory(asked: argparse.Namespace, body: bytes) -> Figures:
-    """Megabytes of a server before and after so many jobs."""
-    with _server(*STILL) as server:
-        run_jobs(server.port, body, min(WARM_UP, asked.jobs), clients=4)
+def _memory(options: argparse.Namespace, body: bytes) -> Figures:
+    """Megabytes of a server before and after the jobs."""
+    with _server(*STUB_SERVER) as server:
+        run_jobs(server.port, body, min(WARM_UP, options.jobs), clients=4)
         before = server.memory_mb()
-        run_jobs(server.port, body, asked.jobs, clients=4)
+        run_jobs(server.port, body, options.jobs, clients=4)
         after = server.memory_mb()
     growth = 100 * (after / before - 1)
     return {"memory_mb": before, "memory_after_mb": after, "memory_percent": growth}
@@ -193,7 +194,7 @@ def _memory(asked: argparse.Namespace, body: bytes) -> Figures:
 
 @contextmanager
 def _server(*program: str) -> Iterator[Server]:
-    """One with an empty table, ready to make videos."""
+    """Server with an empty table, ready to make videos."""
     with (
         tempfile.TemporaryDirectory() as folder,
         running_server(Path(folder), *program, model=DEMO_MODEL) as server,

@@ -32,8 +32,10 @@ from svd_core.storage import ResultStore
 
 @dataclass(frozen=True)
 class VideoTiming:
-    """One video. Seconds from the request to the mp4, to the first report, per stage, per step, and
-    of all processors together, the video encoder's included."""
+    """Timing of one video: seconds to the mp4, to the first event, per stage and per step.
+
+    `cpu_s`: of all processors together, the video encoder's included.
+    """
 
     seconds: float
     first_event_s: float
@@ -44,7 +46,7 @@ class VideoTiming:
 
 @dataclass
 class Stopwatch:
-    """Writes down when each report came."""
+    """Records when each progress event came."""
 
     started: float = field(default_factory=time.perf_counter)
     events: list[tuple[float, Progress]] = field(default_factory=list)
@@ -53,38 +55,38 @@ class Stopwatch:
         self.events.append((time.perf_counter() - self.started, progress))
 
     def stages(self, end: float) -> dict[str, float]:
-        """Seconds per stage; a stage lasts until the next one's first report."""
+        """Seconds per stage; a stage lasts until the first event of the next one."""
         ends = [at for at, _ in self.events[1:]] + [end]
-        found: dict[str, float] = {}
+        seconds: dict[str, float] = {}
         for (at, progress), until in zip(self.events, ends, strict=True):
-            found[progress.stage] = found.get(progress.stage, 0.0) + until - at
-        return found
+            seconds[progress.stage] = seconds.get(progress.stage, 0.0) + until - at
+        return seconds
 
     def step_s(self) -> float:
-        """Seconds per denoising step; 0 where fewer than two reports tell."""
+        """Seconds per denoising step; 0 with fewer than two events."""
         steps = [(at, p.step) for at, p in self.events if p.stage is Stage.DENOISING]
         (begun, first), (ended, last) = (steps[0], steps[-1]) if steps else ((0, 0), (0, 0))
         return (ended - begun) / (last - first) if last > first else 0.0
 
 
 def medians(runs: Sequence[VideoTiming]) -> dict[str, Any]:
-    """Each figure's own median, so that stages need not add up to `seconds` exactly."""
+    """Median of each figure; so stages need not add up to `seconds` exactly."""
     rows = [asdict(run) for run in runs]
     stages = [row.pop("stages") for row in rows]
-    found: dict[str, Any] = {name: median(row[name] for row in rows) for name in rows[0]}
-    return found | {"stages": {name: median(s[name] for s in stages) for name in stages[0]}}
+    figures: dict[str, Any] = {name: median(row[name] for row in rows) for name in rows[0]}
+    return figures | {"stages": {name: median(s[name] for s in stages) for name in stages[0]}}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
-    asked = parser.parse_args(argv)
-    if asked.photo is None or asked.runs < 1:
+    options = parser.parse_args(argv)
+    if options.photo is None or options.runs < 1:
         parser.error("a --photo and at least one run are needed")
     try:
-        if asked.fresh:
-            print(json.dumps(_cold_start(asked.model, asked.photo)))
+        if options.fresh:
+            print(json.dumps(_cold_start(options.model, options.photo)))
             return 0
-        _print(_measure(asked))
+        _print(_measure(options))
     except SvdError as error:
         print(error.message, file=sys.stderr)
         return 1
@@ -106,18 +108,18 @@ def example() -> Path | None:
     return min(photos, default=None)
 
 
-def _measure(asked: argparse.Namespace) -> dict[str, Any]:
-    # First, while this process is small: a child's peak begins with its parent's.
-    fresh = _cold_start_in_process(asked.model, asked.photo)
-    page_s = None if asked.no_page else seconds_to_page(asked.model)
-    engine = SvdEngine(asked.model, fallback=False)
-    image = asked.photo.read_bytes()
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    # First, while this process is small: the peak of a child starts at that of its parent.
+    fresh = _cold_start_in_process(options.model, options.photo)
+    page_s = None if options.no_page else seconds_to_page(options.model)
+    engine = SvdEngine(options.model, fallback=False)
+    image = options.photo.read_bytes()
     measured_run(engine, image)
-    runs = [measured_run(engine, image) for _ in range(asked.runs)]
+    runs = [measured_run(engine, image) for _ in range(options.runs)]
     return {
         "model": engine.status.checkpoint.name,
         "device": engine.status.device,
-        "runs": asked.runs,
+        "runs": options.runs,
         **medians(runs),
         **fresh,
         "page_s": page_s,
@@ -126,7 +128,7 @@ def _measure(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def measured_run(engine: Engine, image: bytes) -> VideoTiming:
-    """Make one video, always of the same seed, and throw it away."""
+    """Make one video, always with the same seed, and delete it."""
     with tempfile.TemporaryDirectory() as folder:
         store = ResultStore(Path(folder))
         request = VideoRequest(image, VideoParams(seed=0))
@@ -144,7 +146,7 @@ def measured_run(engine: Engine, image: bytes) -> VideoTiming:
 
 
 def _cold_start(model: str, photo: Path) -> dict[str, float]:
-    """What the first video costs this very process."""
+    """Cost of the first video in this process."""
     started = time.perf_counter()
     run = measured_run(SvdEngine(model, fallback=False), photo.read_bytes())
     unit = 1 if sys.platform == "darwin" else 1024
@@ -164,12 +166,12 @@ def _cold_start_in_process(model: str, photo: Path) -> dict[str, float]:
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(done.returncode)  # its sentence is on stderr already
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def seconds_to_page(model: str) -> float | None:
-    """Seconds until `python app.py` answers with its page; None if it never does."""
+    """Seconds until `python app.py` serves its page; None if it never does."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         with running_server(Path(folder), model=model) as server:
@@ -182,7 +184,7 @@ def _cpu_seconds() -> float:
 
 
 def _print(result: dict[str, Any]) -> None:
-    """The table for people, the last line for programs."""
+    """Print the table, and a last line of JSON."""
     print(f"{result['model']} on {result['device']}, median of {result['runs']} videos")
     for label, value, unit in (
         ("request to mp4", result["seconds"], "s"),

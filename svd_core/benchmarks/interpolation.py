@@ -29,7 +29,7 @@ BLOCK = 16
 """Side in pixels of the blocks whose errors are compared."""
 
 VISIBLE = 20.0
-"""Mean square error, in levels of 255, below which a block counts as right."""
+"""Mean square error, in levels of 255, below which an error is invisible."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LeaveOneOut:
 
 
 def leave_one_out(clip: Frames) -> LeaveOneOut:
-    """Figures of a clip (n, h, w, 3) of at least three frames."""
+    """Interpolate every second frame of a clip (n, h, w, 3) of at least three frames."""
     kept = np.ascontiguousarray(clip[::2])
     left_out = clip[1::2][: len(kept) - 1]
     started = time.perf_counter()

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from svd_core.errors import GenerationFailed
 
 QUEUE = "/fal/queue/fal-ai/stable-video"
 COMPLETED_STATUS = 200
-"""By which a job that is over is told, and others by 202."""
+"""Status of a finished job; other jobs have 202."""
 
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 CHUNK = 64 * 1024
@@ -27,7 +26,7 @@ TIMEOUT_S = 60.0
 POLL_S = 0.1
 SUBMIT_S = 1.0
 QUIET_POLL_S = 0.5
-"""Seconds between two looks of whoever waits for a clip that is to be left alone."""
+"""Seconds between two polls of a client that waits for an undisturbed clip."""
 
 
 class Reply(NamedTuple):
@@ -36,14 +35,17 @@ class Reply(NamedTuple):
 
     @property
     def json(self) -> Mapping[str, Any]:
-        told: Mapping[str, Any] = json.loads(self.body)
-        return told
+        payload: Mapping[str, Any] = json.loads(self.body)
+        return payload
 
 
 @dataclass
 class LoadTiming:
-    """One video. `seconds`: of the work, as the server tells them. `cpu_s`: of all processors, for
-    server and callers. The others are what callers waited for their answers meanwhile."""
+    """Timing of one video. `seconds`: of the work, as reported by the server.
+
+    `cpu_s`: of all processors, for server and clients. `polls`, `submits`: latencies of the clients
+    meanwhile, in seconds.
+    """
 
     seconds: float = 0.0
     cpu_s: float = 0.0
@@ -52,8 +54,10 @@ class LoadTiming:
 
 
 class HttpClient:
-    """One connection that is kept, as clients keep theirs, with one question at a time; little more
-    than a socket, since it shares the processors with what it measures."""
+    """HTTP client with one kept connection and one request at a time.
+
+    It is little more than a socket, since it shares the processors with the server it measures.
+    """
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
@@ -69,45 +73,45 @@ class HttpClient:
         self._socket.close()
 
     def ask(self, method: str, path: str, body: bytes = b"") -> Reply:
-        """Raises `GenerationFailed` for an answer that tells of an error."""
+        """Send a request. Raises `GenerationFailed` for an error status."""
         head = (
             f"{method} {QUEUE}{path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         self._socket.sendall(head.encode("ascii") + body)
-        got, reply = b"", None
+        received, reply = b"", None
         while reply is None:
             more = self._socket.recv(CHUNK)
             if not more:
                 raise GenerationFailed(f"The server hung up on {method} {path}.")
-            got += more
-            reply = _parse_reply(got)
+            received += more
+            reply = _parse_reply(received)
         if reply.status >= 400:
             raise GenerationFailed(f"{method} {path} was answered by {reply.body.decode()}")
         return reply
 
     def submit(self, body: bytes) -> str:
-        """The id of the job."""
+        """Submit a job; returns its id."""
         job: str = self.ask("POST", "", body).json["request_id"]
         return job
 
     def wait_for_end(self, job: str, every_s: float) -> float:
-        """Wait for the end of a job. Returns the seconds of its work."""
+        """Wait for the end of a job; returns the seconds of its work."""
         while (reply := self.ask("GET", f"/requests/{job}/status")).status != COMPLETED_STATUS:
             time.sleep(every_s)
         seconds: float = reply.json["metrics"]["inference_time"]
         return seconds
 
 
-def submit_body(photo: Path) -> bytes:
-    """The body of a submit that carries `photo`."""
-    data = base64.b64encode(photo.read_bytes()).decode("ascii")
+def submit_body(photo: bytes) -> bytes:
+    """Body of a submit with the content of a photo's file."""
+    data = base64.b64encode(photo).decode("ascii")
     return json.dumps({"image_url": f"data:image/jpeg;base64,{data}", "seed": 0}).encode("ascii")
 
 
 def time_video(server: Server, body: bytes, clients: int = 0) -> LoadTiming:
-    """Have one video made. So many clients ask all the time how it goes, if there are any, while
-    somebody else submits again and again, and takes it back."""
+    """Time one video. With `clients`, they poll its status all the time, and one more client keeps
+    submitting jobs and cancelling them."""
     made, ended = LoadTiming(cpu_s=-_cpu_s(server)), threading.Event()
     with HttpClient(server.port) as caller, ThreadPoolExecutor() as threads:
         job = caller.submit(body)
@@ -126,7 +130,7 @@ def time_video(server: Server, body: bytes, clients: int = 0) -> LoadTiming:
 
 
 def run_jobs(port: int, body: bytes, jobs: int, clients: int) -> None:
-    """Have so many videos made, for so many clients at a time, each to its result."""
+    """Make `jobs` videos, for `clients` at a time, and fetch each result."""
 
     def client(number: int) -> None:
         with HttpClient(port) as caller:
@@ -141,7 +145,7 @@ def run_jobs(port: int, body: bytes, jobs: int, clients: int) -> None:
 
 
 def _parse_reply(got: bytes) -> Reply | None:
-    """The reply, once all of it is there."""
+    """The reply, once it is complete."""
     head, end, body = got.partition(b"\r\n\r\n")
     length = LENGTH.search(head) if end else None
     if length is None or len(body) < int(length[1]):
@@ -154,8 +158,10 @@ def _cpu_s(server: Server) -> float:
 
 
 def _poll(port: int, job: str, clients: int, seconds: list[float]) -> None:
-    """Ask for all clients in turn, each by its own connection, until the job is over. What is late
-    because the one before had to wait has waited too."""
+    """Poll for all clients in turn, each by its own connection, until the job is finished.
+
+    Latencies count from when a poll was due, so a late poll counts the delay before it.
+    """
     with ExitStack() as stack:
         callers = [stack.enter_context(HttpClient(port)) for _ in range(clients)]
         due, each_s, turn = time.perf_counter(), POLL_S / clients, 0

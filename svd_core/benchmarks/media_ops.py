@@ -34,17 +34,17 @@ SIZE, NUM_FRAMES = (1024, 576), 25
 def main(_: Sequence[str] = ()) -> int:
     frames = clip()
     with tempfile.TemporaryDirectory() as folder:
-        found = _exports(frames, Path(folder)) | _others(frames)
+        figures = _exports(frames, Path(folder)) | _others(frames)
     print(f"{NUM_FRAMES} frames of {SIZE[0]}x{SIZE[1]}, median of {RUNS}")
-    for name, taken in found.items():
+    for name, taken in figures.items():
         print(f"{name:32} {taken:8.3f} s")
     about = {"frames": NUM_FRAMES, "size": SIZE, "load_average": os.getloadavg()[0]}
-    print(json.dumps(about | found))
+    print(json.dumps(about | figures))
     return 0
 
 
 def clip() -> Frames:
-    """An example photo before a camera that moves aside, with the grain of a photo as large."""
+    """Clip of an example photo under a moving camera, with grain at full resolution."""
     path = example()
     assert path is not None
     width, height = SIZE
@@ -58,6 +58,7 @@ def clip() -> Frames:
 
 
 def seconds(work: Callable[[], object]) -> float:
+    """Median seconds of `work` after a warm-up."""
     work()
     times = []
     for _ in range(RUNS):
@@ -68,18 +69,18 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def _exports(frames: Frames, folder: Path) -> dict[str, float]:
-    """From the frames on disk to the file, and what keeping the frames costs."""
+    """Seconds of each export from the frames on disk, and of storing the frames."""
     kept = folder / "kept.mkv"
-    found = {"keep the frames": seconds(lambda: write_lossless(frames, kept))}
-    for wanted in (Export(format=format) for format in SUFFIX):
-        path = folder / f"a{wanted.suffix}"
-        work = partial(_export, kept, wanted, path)
-        found[f"export {wanted.format}"] = seconds(work)
-    return found
+    figures = {"keep the frames": seconds(lambda: write_lossless(frames, kept))}
+    for options in (Export(format=format) for format in SUFFIX):
+        path = folder / f"a{options.suffix}"
+        work = partial(_export, kept, options, path)
+        figures[f"export {options.format}"] = seconds(work)
+    return figures
 
 
-def _export(kept: Path, wanted: Export, path: Path) -> None:
-    export(read_lossless(kept), wanted, path, "{}")
+def _export(kept: Path, options: Export, path: Path) -> None:
+    export(read_lossless(kept), options, path, "{}")
 
 
 def _others(frames: Frames) -> dict[str, float]:

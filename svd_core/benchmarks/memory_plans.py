@@ -1,20 +1,26 @@
 """Memory of SVD-XT under each memory plan, counted: `python -m svd_core.benchmarks plans`.
 
-Counted, not measured: activations in half precision on tensors without numbers, stock and with our
-rewrites, what the planner makes of them, and what each plan costs: operations of a clip, and bytes
-of weights over the bus. Ends in one line of JSON.
+Counted, not measured: activations in half precision, stock and with our rewrites, and the cost of
+each plan: operations of a clip, and bytes of weights over the bus. Ends in one line of JSON.
+
+On the `meta` device tensors have sizes and no numbers, so SVD-XT can be counted on any machine.
+Attention counts as a flash kernel, which writes only its result. Memory of libraries (cuDNN's
+workspaces, fragmentation) is not counted.
 """
 
 import json
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn import functional as F  # noqa: N812  # the field's name
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from svd_core.benchmarks.activation_memory import peak_bytes
 from svd_core.benchmarks.random_models import full_size
 from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes, estimate_memory
 from svd_core.checkpoints.table import CHECKPOINTS
@@ -23,33 +29,45 @@ from svd_core.engine.optimizations.registry import OPTIMIZATIONS, optimizations_
 from svd_core.engine.optimizations.vae_decode import chunked_decode
 
 READ_WEIGHTS = ("silent",)
-"""Rewrites that ask what weights are; here they have no numbers."""
+"""Rewrites that read weights, which have no numbers here."""
 
 FRAMES, HEIGHT, WIDTH = 25, 72, 128
-"""Of SVD-XT's latents."""
+"""Shape of SVD-XT's latents."""
 
 STEPS = CHECKPOINTS["svd-xt"].num_inference_steps
 
+START = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=FRAMES)
+
+PLANS: tuple[tuple[Any, bool, int], ...] = (
+    ("none", False, FRAMES),
+    ("none", False, 4),
+    ("model", False, 4),
+    ("model", True, 1),
+    ("sequential", True, 1),
+)
+
 
 def step_bytes(unet: Any, halves: int) -> int:
-    """Activations of one step."""
+    """Peak bytes of activations of one step."""
     return peak_bytes(lambda: _step(unet, halves))
 
 
 def decode_bytes(vae: Any, at_once: int) -> int:
-    """Activations of decoding, all frames at once or in slices of `at_once`."""
+    """Peak bytes of activations of decoding, all frames at once or in slices of `at_once`."""
     return peak_bytes(lambda: _decode(vae, at_once))
 
 
 def clip_flops(unet: Any, vae: Any, at_once: int) -> float:
-    """Operations of all steps, guided, and of decoding; a product and a sum are two."""
+    """Operations of all steps, guided, and of decoding; a multiply-add counts as two."""
     return STEPS * _flops(lambda: _step(unet, 2)) + _flops(lambda: _decode(vae, at_once))
 
 
 def moved_bytes(plan: MemoryPlan, parts: ModelSizes) -> int:
-    """Weights over the bus for one clip, and none back. Whole models come once, the VAE to encode
-    and to decode; layers come for each use, but once for all slices of it. Frames decoded as clips
-    of their own have the VAE come for each of these."""
+    """Bytes of weights over the bus for one clip; none are copied back.
+
+    Whole models are copied once, the VAE for encoding and for decoding. Layers are copied for each
+    use, once for all its slices. Frames decoded as separate clips need the VAE for each of them.
+    """
     if plan.offload == "none":
         return 0
     if plan.offload == "model":
@@ -60,7 +78,7 @@ def moved_bytes(plan: MemoryPlan, parts: ModelSizes) -> int:
 
 
 def optimized_on_meta(model: Any) -> Any:
-    """`model` as CUDA has it, as far as that can be without numbers; blends are even."""
+    """`model` with the rewrites of CUDA that need no numbers; blend factors are even."""
     for name, parameter in list(model.named_parameters()):
         if name.endswith("mix_factor"):
             blender = model.get_submodule(name.rpartition(".")[0])
@@ -129,12 +147,51 @@ def main(_: Sequence[str] = ()) -> int:
     return 0
 
 
-START = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=FRAMES)
+# Activation memory
 
-PLANS: tuple[tuple[Any, bool, int], ...] = (
-    ("none", False, FRAMES),
-    ("none", False, 4),
-    ("model", False, 4),
-    ("model", True, 1),
-    ("sequential", True, 1),
-)
+
+def peak_bytes(compute: Callable[[], Any]) -> int:
+    """Peak bytes of the tensors that `compute` makes."""
+    with torch.no_grad(), _AllocationTracker() as live, _FlashAttention():
+        compute()
+    peak: int = live.peak
+    return peak
+
+
+class _AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all storages, each from its creation to its release."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = self._now = 0
+        self._alive: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, torch.Tensor):
+                self._see(tensor.untyped_storage())
+        return made
+
+    def _see(self, storage: Any) -> None:
+        key = storage._cdata
+        if key in self._alive:
+            return
+        self._alive[key] = storage.nbytes()
+        self._now += self._alive[key]
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self._now -= self._alive.pop(key, 0)
+
+
+class _FlashAttention(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return torch.empty_like(args[0])
+        return func(*args, **(kwargs or {}))

@@ -42,7 +42,7 @@ INNER = ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3
 
 
 def contest_checkpoint(name: str, random_weights: bool, cuda: bool) -> Checkpoint:
-    """What `--model` names. Raises `InvalidSettings`."""
+    """Checkpoint that `--model` names. Raises `InvalidSettings`."""
     if name == TINY.name:
         return TINY
     if random_weights and name != "svd-xt":
@@ -51,8 +51,11 @@ def contest_checkpoint(name: str, random_weights: bool, cuda: bool) -> Checkpoin
 
 
 def open_stock(checkpoint: Checkpoint, random_weights: bool, device: str) -> Any:
-    """A stock pipeline, in half precision for a GPU; random weights are made on `device`, others
-    are read onto the CPU. Raises `ModelUnavailable` where the weights are not at hand."""
+    """Open a stock pipeline, in half precision for a GPU.
+
+    Random weights are made on `device`, others are read onto the CPU. Raises `ModelUnavailable` if
+    the weights are not on this machine.
+    """
     if checkpoint is TINY or random_weights:
         return _random(checkpoint is TINY, device)
     folder = checkpoint.folder
@@ -74,7 +77,7 @@ def full_size() -> tuple[Any, Any]:
 
 
 def twin(stock: Any) -> Any:
-    """Our pipeline of the same weights, which can be changed while `stock` stays."""
+    """Our pipeline with a copy of the weights, so that `stock` stays unchanged."""
     return _silence(pipeline_class()(**deepcopy(stock.components)))
 
 
@@ -85,7 +88,7 @@ def random_part(part: str, tiny: bool, device: str, dtype: torch.dtype) -> Any:
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(PARTS.index(part))
         made = {"unet": _unet, "vae": _vae, "image_encoder": _image_encoder}[part](tiny)
-    # Mix factors are made on the CPU whatever the context says.
+    # Mix factors are made on the CPU in any context.
     return made.to(device).to(dtype).eval()
 
 
@@ -134,7 +137,7 @@ def _vae(tiny: bool) -> Any:
 
 
 def _image_encoder(tiny: bool) -> Any:
-    """CLIP ViT-H/14, or two layers of little."""
+    """CLIP ViT-H/14, or two small layers."""
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=64 if tiny else 1280,
@@ -150,7 +153,7 @@ def _image_encoder(tiny: bool) -> Any:
 
 
 def scheduler() -> Any:
-    """As SVD-XT's, in its own file of settings."""
+    """Scheduler with SVD-XT's settings."""
     return EulerDiscreteScheduler(  # type: ignore[no-untyped-call]
         prediction_type="v_prediction",
         timestep_type="continuous",

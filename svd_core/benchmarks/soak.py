@@ -7,7 +7,6 @@ grew by more than 2 % since its first sixth; before that the process is still wa
 """
 
 import argparse
-import base64
 import json
 import random
 import sys
@@ -22,21 +21,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from svd_core.benchmarks.api_load import STILL
-from svd_core.benchmarks.server_process import Server, running_server
+from svd_core.benchmarks.load_clients import QUEUE, submit_body
+from svd_core.benchmarks.server_process import STUB_SERVER, Server, running_server
 from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
 from svd_core.errors import GenerationFailed, InvalidImage, SvdError
 from svd_core.events import Failed, Progress, Stopped, Succeeded
 from svd_core.jobs import Database, JobTable
 from svd_core.jobs.schema import Row
 
-QUEUE = "/fal/queue/fal-ai/stable-video"
 CLIENTS = 8
 CANCELS, WRONG = 0.15, 0.1
-"""Parts of the submits that are taken back, and that carry no picture."""
+"""Shares of the submits that are cancelled, and that carry no picture."""
 
 GROWTH = 2.0
-"""Per cent of memory."""
+"""Largest growth of memory in per cent."""
 
 WARM_MINUTES = 60.0
 
@@ -45,7 +43,7 @@ END_S = 300.0
 
 @dataclass
 class Ledger:
-    """What clients know. `accepted`: ids that the server has answered with."""
+    """State shared by the clients. `accepted`: ids of the jobs that the server accepted."""
 
     port: int = 0
     accepted: list[str] = field(default_factory=list)
@@ -54,19 +52,19 @@ class Ledger:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(argv)
+    options = _parser().parse_args(argv)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            found = _soak(asked, Path(folder))
+            figures = _soak(options, Path(folder))
     except SvdError as error:
         print(error.message, file=sys.stderr)
         return 1
-    for name, figure in found.items():
+    for name, figure in figures.items():
         print(f"{name:<24}{figure}")
-    print(json.dumps(found))
-    wrong = sum(found[name] for name in ("lost", "not_ended", "failed_otherwise", "photos_left"))
-    warm = asked.minutes * asked.quiet >= WARM_MINUTES
-    return int(asked.check and (wrong > 0 or (warm and found["memory_percent"] > GROWTH)))
+    print(json.dumps(figures))
+    wrong = sum(figures[name] for name in ("lost", "not_ended", "failed_otherwise", "photos_left"))
+    warm = options.minutes * options.quiet >= WARM_MINUTES
+    return int(options.check and (wrong > 0 or (warm and figures["memory_percent"] > GROWTH)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,24 +76,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _soak(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    ledger, seconds = Ledger(), asked.minutes * 60
-    bodies = _bodies(min((ASSETS / "examples").glob("*.jpg")))
+def _soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    ledger, seconds = Ledger(), options.minutes * 60
+    photo = min((ASSETS / "examples").glob("*.jpg")).read_bytes()
+    bodies = submit_body(photo), submit_body(b"no photo")
     threads = [
         threading.Thread(target=_client, args=(ledger, bodies, number), daemon=True)
         for number in range(CLIENTS)
     ]
     memory: list[float] = []
-    for kill in range(asked.kills + 1):
-        with running_server(folder, *STILL, model=DEMO_MODEL) as server:
+    for kill in range(options.kills + 1):
+        with running_server(folder, *STUB_SERVER, model=DEMO_MODEL) as server:
             _await(server)
             ledger.port = server.port
             if kill == 0:
                 for thread in threads:
                     thread.start()
-                memory = _record_memory(server, seconds * asked.quiet)
-            if kill < asked.kills:
-                span = seconds * (1 - asked.quiet) / max(1, asked.kills)
+                memory = _record_memory(server, seconds * options.quiet)
+            if kill < options.kills:
+                span = seconds * (1 - options.quiet) / max(1, options.kills)
                 time.sleep(random.uniform(0, 2 * span))  # noqa: S311 - no secret
                 server.process.kill()
                 server.process.wait()
@@ -104,7 +103,7 @@ def _soak(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for thread in threads:
                 thread.join()
             rows = _ended(folder, ledger)
-    return _figures(asked, folder, ledger, rows, memory)
+    return _figures(options, folder, ledger, rows, memory)
 
 
 def _await(server: Server) -> None:
@@ -112,49 +111,40 @@ def _await(server: Server) -> None:
         raise GenerationFailed("The server did not start.")
 
 
-def _bodies(photo: Path) -> tuple[bytes, bytes]:
-    """The body of a submit with a photo, and of one with something else."""
-    found = []
-    for data in (photo.read_bytes(), b"no photo"):
-        url = f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
-        found.append(json.dumps({"image_url": url, "seed": 0}).encode("ascii"))
-    return found[0], found[1]
-
-
 def _record_memory(server: Server, seconds: float) -> list[float]:
-    """Megabytes of the server, sixty times in so many seconds."""
-    found = []
+    """Megabytes of the server, sixty times within `seconds`."""
+    megabytes = []
     for _ in range(60):
         time.sleep(seconds / 60)
-        found.append(server.memory_mb())
-    return found
+        megabytes.append(server.memory_mb())
+    return megabytes
 
 
 def _client(ledger: Ledger, bodies: tuple[bytes, bytes], number: int) -> None:
     draw = random.Random(number)  # noqa: S311 - no secret
     while not ledger.stop.wait(draw.uniform(0.05, 0.3)):
         wrong = draw.random() < WRONG
-        told = _ask(ledger, "POST", QUEUE, bodies[wrong])
-        if told is not None:
-            ledger.accepted.append(told["request_id"])
+        reply = _ask(ledger, "POST", QUEUE, bodies[wrong])
+        if reply is not None:
+            ledger.accepted.append(reply["request_id"])
             if draw.random() < CANCELS:
-                _ask(ledger, "PUT", f"{QUEUE}/requests/{told['request_id']}/cancel")
+                _ask(ledger, "PUT", f"{QUEUE}/requests/{reply['request_id']}/cancel")
         if ledger.accepted:
             job = draw.choice(ledger.accepted[-200:])
             _ask(ledger, "GET", f"{QUEUE}/requests/{job}/status")
 
 
 def _ask(ledger: Ledger, method: str, path: str, body: bytes | None = None) -> Any:
-    """The answer's JSON, None for a refusal and for a server that is down."""
+    """JSON of a response; None for an error status and for a server that is down."""
     request = urllib.request.Request(  # noqa: S310 - loopback
         f"http://127.0.0.1:{ledger.port}{path}", body, {"Content-Type": "application/json"},
         method=method,
     )  # fmt: skip
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            told = json.loads(answer.read())
+            payload = json.loads(answer.read())
             ledger.answers[f"{method} {answer.status}"] += 1
-            return told
+            return payload
     except urllib.error.HTTPError as error:
         ledger.answers[f"{method} {error.code}"] += 1
     except (OSError, ValueError):
@@ -163,7 +153,7 @@ def _ask(ledger: Ledger, method: str, path: str, body: bytes | None = None) -> A
 
 
 def _ended(folder: Path, ledger: Ledger) -> list[Row]:
-    """The rows of all accepted jobs, once none is open any more."""
+    """Rows of all accepted jobs, once all are finished."""
     table = JobTable(Database(f"sqlite:///{folder / 'jobs.sqlite'}"))
     until = time.monotonic() + END_S
     while table.open_jobs() and time.monotonic() < until:
@@ -176,14 +166,14 @@ def _ended(folder: Path, ledger: Ledger) -> list[Row]:
 
 
 def _figures(
-    asked: argparse.Namespace, folder: Path, ledger: Ledger, rows: list[Row], memory: list[float]
+    options: argparse.Namespace, folder: Path, ledger: Ledger, rows: list[Row], memory: list[float]
 ) -> dict[str, Any]:
     ends = [row.record[-1].event for row in rows]
     made = [end for end in ends if isinstance(end, Succeeded)]
     early, late = sorted(memory[8:13]), sorted(memory[-5:])
     return {
-        "minutes": asked.minutes,
-        "kills": asked.kills,
+        "minutes": options.minutes,
+        "kills": options.kills,
         "accepted": len(ledger.accepted),
         "lost": len(ledger.accepted) - len(rows) + sum(not v.video.path.is_file() for v in made),
         "not_ended": sum(isinstance(end, Progress) for end in ends),

@@ -22,28 +22,28 @@ SIZES = ((512, 288), (288, 512), (384, 384))
 
 LATENT_CHANNELS = 16
 PATCH = 4
-"""Pixels of a photo along one side of a latent cell. SVD's own VAE has cells of 8 pixels, from
-which a decoder as small as ours cannot bring detail back; 16 numbers for 4x4 keep nearly all."""
+"""Side in pixels of a latent cell. SVD's VAE has cells of 8 pixels, from which a decoder this small
+cannot restore details. 16 numbers for 4x4 pixels keep nearly all of them."""
 
 UNET_WIDTH = 96
-"""Channels at every level: 32 norm groups of three, as `channel_layout` needs them."""
+"""Channels at every level: 32 norm groups of three, see `handwritten_layers`."""
 
 LEVELS = 4
-"""Cells of 4, 8, 16 and 32 pixels. Only the first moves the picture; the others look at it."""
+"""Levels with cells of 4, 8, 16 and 32 pixels. Only the first moves the picture."""
 
 HEADS = 6
-"""Each fetches the 16 numbers of one cell, see `warp_attention`."""
+"""Attention heads; each fetches the 16 numbers of one cell, see `warp_attention`."""
 
 VAE_CHANNELS = (96, 64, 96)
-"""Full resolution first. Three channels a group where the decoder ends: with fewer, GroupNorm
-removes the brightness of a picture and nothing after it can bring that back."""
+"""Channels per level, full resolution first. The decoder ends with three channels per group: with
+fewer, GroupNorm would remove the brightness of a picture."""
 
 CLIP_WIDTH = 32
 SIGMA_MIN, SIGMA_MAX = 300.0, 700.0
 
 
 def unet() -> Net:
-    """Attention stands at the outermost level, where it moves the picture, and where it must."""
+    """UNet with attention at the outermost level, which moves the picture, and where required."""
     return UNetSpatioTemporalConditionModel(  # type: ignore[no-untyped-call]
         sample_size=64,
         in_channels=2 * LATENT_CHANNELS,
@@ -65,7 +65,7 @@ def unet() -> Net:
 
 
 def vae() -> Net:
-    """Latents enter the UNet as they are (`scaling_factor` 1), with a mean variance of about 1."""
+    """VAE whose latents enter the UNet unscaled (`scaling_factor` 1), with variance about 1."""
     return AutoencoderKLTemporalDecoder(  # type: ignore[no-untyped-call]
         down_block_types=("DownEncoderBlock2D",) * len(VAE_CHANNELS),
         block_out_channels=VAE_CHANNELS,
@@ -91,7 +91,7 @@ def image_encoder() -> Net:
 
 
 def scheduler() -> Net:
-    """SVD's own sampler, over the noise levels (sigma) this checkpoint was trained for."""
+    """SVD's scheduler, over the noise levels (sigma) that this checkpoint was trained for."""
     return EulerDiscreteScheduler(  # type: ignore[no-untyped-call]
         prediction_type="v_prediction",
         timestep_type="continuous",
@@ -107,8 +107,8 @@ def save(folder: Path, parts: dict[str, Any], dials: dict[str, Any]) -> None:
     """Write a checkpoint folder, and `svd.json` with the dials the app reads.
 
     `parts`: `unet`, `vae` and `image_encoder` by name; each is copied, not changed. The UNet stays
-    in single precision: places in it are told apart by fractions of a cell; so does the image
-    encoder, whose precision plain diffusers carries into the UNet.
+    in single precision, since its places differ by fractions of a cell. So does the image encoder,
+    whose precision plain diffusers carries into the UNet.
     """
     makers = {"unet": unet, "vae": vae, "image_encoder": image_encoder}
     copies: dict[str, Any] = {}

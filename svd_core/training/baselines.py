@@ -1,5 +1,10 @@
-"""Baselines of the evaluation: a checkpoint, and what it is compared with."""
+"""Baselines of the evaluation: a checkpoint, and the upper and lower bounds beside it.
 
+The upper bound takes synthetic clips with known motion, a photo under a moving camera. The seed
+decides the direction, bucket and fps the speed, as a perfect model of that motion would.
+"""
+
+import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -9,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import Resampling
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
@@ -19,16 +25,15 @@ from svd_core.engine.engine import Engine
 from svd_core.engine.pipeline_loader import CLASSES, find_device, model_sizes, open_folder, place
 from svd_core.engine.sampling import decode_latents
 from svd_core.events import Progress
-from svd_core.media.image import frame_photo
+from svd_core.media.image import Box, Size, crop_box, frame_photo
 from svd_core.params import VideoParams
-from svd_core.training.optical_flow import Frame
-from svd_core.training.synthetic_clips import SyntheticCamera, true_clip
+from svd_core.training.clip_metrics import Frame
 from svd_core.types import Frames
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A clip and the framed photo it has to start from. `seconds`: what making it took."""
+    """A clip, the framed photo it has to start from, and the seconds it took."""
 
     photo: Frame
     frames: Frames
@@ -36,14 +41,16 @@ class Sample:
 
 
 class Baseline(Protocol):
+    """A model that the evaluation measures."""
+
     def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
-        """The clip of `photo`, upright RGB of any size. Raises `SvdError`s."""
+        """Make the clip of `photo`, upright RGB of any size. Raises `SvdError`s."""
         ...
 
 
 @dataclass(frozen=True)
 class CheckpointModel:
-    """A checkpoint, on the product's own path."""
+    """A checkpoint, run by the engine as the app runs it."""
 
     engine: Engine
 
@@ -57,7 +64,7 @@ class CheckpointModel:
 
 @dataclass(frozen=True)
 class StillImage:
-    """The framed photo, repeated: what no figure but those of likeness may accept."""
+    """The framed photo, repeated: a lower bound that only the figures of likeness accept."""
 
     checkpoint: Checkpoint
 
@@ -69,7 +76,7 @@ class StillImage:
 
 
 class Vae:
-    """The VAE of a checkpoint, where and how the engine would run it."""
+    """The VAE of a checkpoint, on the device and in the precision that the engine uses."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         assert checkpoint.folder is not None
@@ -97,14 +104,75 @@ class Vae:
         return decode_latents(self._vae, scaled, self._chunk_size, pace, _ignore)
 
     def reconstruct_photo(self, photo: Frame) -> Frame:
-        """`photo` encoded and decoded on its own."""
-        found: Frame = self.reconstruct(_to_tensor(photo[None]))[0]
-        return found
+        """`photo` encoded and decoded alone."""
+        frame: Frame = self.reconstruct(_to_tensor(photo[None]))[0]
+        return frame
+
+
+ROOM = 0.8
+"""Share of the sides of the cropped photo that the camera sees; it moves within the rest."""
+
+PAN = 0.004
+"""Pan per frame at bucket 127 and 7 fps, as a share of the sides of the view."""
+
+ZOOM = 0.002
+"""Largest zoom per frame, as a share of the view."""
+
+
+@dataclass(frozen=True)
+class SyntheticCamera:
+    """Motion per frame at bucket 127 and 7 fps of a camera that looks at a part of a photo.
+
+    It stays inside the photo, so that nothing has to be invented. `right`, `down`: shares of the
+    sides of the view. `zoom`: logarithm of the factor by which the view shrinks.
+    """
+
+    right: float
+    down: float
+    zoom: float
+
+    @classmethod
+    def random(cls, seed: int) -> "SyntheticCamera":
+        generator = np.random.default_rng(seed)
+        angle = generator.uniform(0, 2 * math.pi)
+        zoom = generator.uniform(-ZOOM, ZOOM)
+        return cls(PAN * math.cos(angle), PAN * math.sin(angle), zoom)
+
+    def view(self, photo: Size, size: Size, at: float) -> Box:
+        """Part of `photo` in view after `at` frames of motion; 0 is the middle of the path."""
+        left, top, right, bottom = crop_box(photo, size)
+        width, height = (right - left) * ROOM, (bottom - top) * ROOM
+        x = (left + right) / 2 + at * self.right * width
+        y = (top + bottom) / 2 + at * self.down * height
+        half_width, half_height = (side / 2 * math.exp(-at * self.zoom) for side in (width, height))
+        box = x - half_width, y - half_height, x + half_width, y + half_height
+        if box[0] < left or box[1] < top or box[2] > right or box[3] > bottom:
+            raise ValueError(f"the camera leaves the photo after {at:.1f} frames")
+        return box
+
+
+def speed(params: VideoParams) -> float:
+    """Relative speed, 1 at bucket 127 and 7 fps. At a higher fps each frame moves less."""
+    return params.motion_bucket_id / 127 * 7 / params.fps
+
+
+def true_clip(
+    photo: Image.Image, camera: SyntheticCamera, size: Size, params: VideoParams, num_frames: int
+) -> Frames:
+    """Render the clip that `camera` takes of `photo`."""
+    pace = speed(params)
+    times = [pace * (t - (num_frames - 1) / 2) for t in range(num_frames)]
+    return np.stack(
+        [
+            np.asarray(photo.resize(size, Resampling.LANCZOS, box=camera.view(photo.size, size, t)))
+            for t in times
+        ]
+    )
 
 
 @dataclass(frozen=True)
 class VaeOnly:
-    """Clips of known motion through the VAE alone: what a perfect UNet would get.
+    """Clips of known motion through the VAE alone: the upper bound of any UNet.
 
     Noise is added to the pixels before they are encoded, as the pipeline adds it to its photo.
     """

@@ -1,34 +1,39 @@
-"""Dataset: sources of free photos, and a folder of them read into memory."""
+"""Dataset: free photos from Debian packages, read for training and for evaluation.
+
+Photos of the evaluation are never learnt from. Depth annotations are polygons drawn by hand, which
+say what is near and what may drift.
+"""
 
 import csv
 import hashlib
+import json
 import logging
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.checkpoints.table import ASSETS
 from svd_core.errors import SvdError
 from svd_core.media.image import open_photo
-from svd_core.training.depth_annotations import draw, load_annotations
 
 LONG_SIDE = 1280
-"""Pixels; larger photos are reduced, for memory and so that crops show more than blur."""
+"""Pixels; larger photos are reduced, to save memory and so that crops are not all blur."""
 
 SOURCES = Path(__file__).with_name("data") / "photos.tsv"
 EXAMPLES = ASSETS / "examples"
 
 Use = Literal["training", "evaluation"]
-"""What a photo is for. One that figures are taken from is never learnt from."""
+"""Use of a photo. Photos of the evaluation are never learnt from."""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ def sources(use: Use | None = None) -> Iterator[Source]:
 
 
 def held_out_sources() -> frozenset[str]:
-    """SHA-256 of every photo that figures are taken from: the list's own and the examples."""
+    """SHA-256 of every photo of the evaluation: those of the list and the examples."""
     examples = (path.read_bytes() for path in EXAMPLES.iterdir())
     return frozenset(
         [source.sha256 for source in sources("evaluation")]
@@ -68,15 +73,15 @@ def held_out_sources() -> frozenset[str]:
 
 
 def fetch_photos(folder: Path, use: Use = "training") -> None:
-    """Bring the photos of `sources(use)` that `folder` lacks, from their packages with apt-get.
+    """Download the photos of `sources(use)` that `folder` lacks, from their packages by apt-get.
 
-    Needs Debian or Ubuntu, no root. Raises `SvdError` if a package cannot be had or a photo is not
-    the one the list names.
+    Needs Debian or Ubuntu, no root. Raises `SvdError` if a package cannot be downloaded, or if a
+    photo has not the hash of the list.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [source for source in sources(use) if not _is_there(source, folder)]
+    missing = [source for source in sources(use) if not _is_present(source, folder)]
     with tempfile.TemporaryDirectory() as scratch:
-        for package in sorted({source.package for source in wanted}):
+        for package in sorted({source.package for source in missing}):
             try:
                 _run("apt-get", "download", package, folder=scratch)
                 archive = next(Path(scratch).glob(f"{package}_*.deb"))
@@ -86,7 +91,7 @@ def fetch_photos(folder: Path, use: Use = "training") -> None:
                     f"The package {package} could not be downloaded with apt-get; "
                     "use your own photos in the folder instead."
                 ) from error
-        for source in wanted:
+        for source in missing:
             copy = Path(scratch) / source.path.lstrip("/")
             data = copy.read_bytes() if copy.is_file() else b""
             if hashlib.sha256(data).hexdigest() != source.sha256:
@@ -94,7 +99,7 @@ def fetch_photos(folder: Path, use: Use = "training") -> None:
             (folder / source.file).write_bytes(data)
 
 
-def _is_there(source: Source, folder: Path) -> bool:
+def _is_present(source: Source, folder: Path) -> bool:
     path = folder / source.file
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == source.sha256
 
@@ -104,19 +109,18 @@ def _run(*command: str, folder: str) -> None:
 
 
 def load_photos(folder: Path) -> dict[str, Tensor]:
-    """Every picture of `folder` to learn from, by the first 12 digits of its SHA-256, in order of
-    file name: uint8 (3, height, width).
+    """Read the photos of `folder` for training: uint8 (3, height, width), in order of file name.
 
-    Unreadable ones and those `held_out_sources`, under any name, are skipped and named in the
-    log. Raises `SvdError` if none is left.
+    Keys are the first 12 digits of the SHA-256. Unreadable photos and those of `held_out_sources`,
+    under any name, are skipped and named in the log. Raises `SvdError` if none is left.
     """
     photos = {}
-    kept = held_out_sources()
+    held_out = held_out_sources()
     for path in sorted(folder.iterdir()):
         try:
             data = path.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
-            if digest in kept:
+            if digest in held_out:
                 log.warning("%s skipped: it is kept for the evaluation", path.name)
                 continue
             photo = open_photo(data)
@@ -131,24 +135,26 @@ def load_photos(folder: Path) -> dict[str, Tensor]:
 
 
 def with_depth_annotations(photos: dict[str, Tensor]) -> list[Tensor]:
-    """Those of `photos` that have a depth sketch, with it as channels 3 (near) and 4 (drift): uint8
-    (5, height, width), so that what crops and mirrors photos does the same to sketches."""
-    known = load_annotations()
-    found = []
+    """`photos` with depth annotations as channels 3 (near) and 4 (drift): uint8 (5, height, width).
+
+    So photo and annotations are cropped and mirrored together. Photos without any are left out.
+    """
+    annotations = load_annotations()
+    scenes = []
     for name, photo in photos.items():
-        if name in known:
-            drawn = torch.stack(draw(known[name], photo.shape[2], photo.shape[1]))
-            found.append(torch.cat([photo, (255 * drawn).round().to(torch.uint8)]))
-    return found
+        if name in annotations:
+            drawn = torch.stack(draw_annotations(annotations[name], photo.shape[2], photo.shape[1]))
+            scenes.append(torch.cat([photo, (255 * drawn).round().to(torch.uint8)]))
+    return scenes
 
 
 def random_crop(
     photo: Tensor, size: tuple[int, int], generator: torch.Generator, smallest: float = 0.35
 ) -> Tensor:
-    """A crop of `photo` at a random place and scale, as float (channels, height, width) in [-1, 1].
+    """Crop `photo` at a random place and scale, as float (channels, height, width) in [-1, 1].
 
-    `size`: (width, height) of the result. The crop covers between `smallest` and all of what fits,
-    is never enlarged by more than a quarter, and is mirrored half of the time.
+    `size`: (width, height) of the result. The crop covers between `smallest` and all of what fits.
+    It is never enlarged by more than a quarter, and is mirrored half of the time.
     """
     width, height = size
     fits = min(photo.shape[2] / width, photo.shape[1] / height)
@@ -160,3 +166,144 @@ def random_crop(
     crop = photo[None, :, y : y + crop_h, x : x + crop_w].float() / 127.5 - 1
     crop = F.interpolate(crop, (height, width), mode="bilinear", antialias=True)[0]
     return crop.flip(2) if torch.rand((), generator=generator) < 0.5 else crop
+
+
+# Evaluation
+
+
+@dataclass(frozen=True)
+class EvalPhoto:
+    """A photo of the evaluation. `name`: in reports; `data`: content of its file."""
+
+    name: str
+    data: bytes
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    def opened(self) -> Image.Image:
+        """Open the photo anew each time, since all of them together would take half a gigabyte."""
+        return open_photo(self.data)
+
+
+def example_photos() -> list[EvalPhoto]:
+    """Example photos of the project. Raises `SvdError` where they are missing."""
+    paths = sorted(path for path in EXAMPLES.glob("*") if path.suffix in (".jpg", ".png"))
+    if not paths:
+        raise SvdError(f"There is no example photo in {EXAMPLES}; take them from the repository.")
+    return [EvalPhoto(path.stem, path.read_bytes()) for path in paths]
+
+
+def listed_photos(folder: Path | None) -> list[EvalPhoto]:
+    """Photos of the list that are for evaluation, from `folder`.
+
+    Raises `SvdError` for one that is missing or has another hash.
+    """
+    return [_read_eval_photo(source, folder) for source in sources("evaluation")]
+
+
+def _read_eval_photo(source: Source, folder: Path | None) -> EvalPhoto:
+    name = _photo_name(Path(source.path))
+    if folder is None:
+        raise SvdError(
+            f"The photo {name} and others must be fetched first: name a folder for them with "
+            "--photos and add --fetch, or try with --quick, which takes two examples."
+        )
+    path = folder / source.file
+    if not path.is_file():
+        raise SvdError(f"The photo {path} ({name}) is missing; --fetch brings it there.")
+    photo = EvalPhoto(name, path.read_bytes())
+    if photo.sha256 != source.sha256:
+        raise SvdError(f"{path} is not the photo {name} of the list; --fetch brings that one.")
+    return photo
+
+
+def _photo_name(path: Path) -> str:
+    """Name of a photo. KDE names the file by its size, three folders below the photo's name."""
+    return path.parents[2].name if re.fullmatch(r"\d+x\d+", path.stem) else path.stem
+
+
+def evenly_spaced(photos: list[EvalPhoto], count: int) -> list[EvalPhoto]:
+    """Choose `count` of `photos`, evenly spaced over the whole list."""
+    return photos[:: max(1, len(photos) // count)][:count]
+
+
+# Depth annotations
+
+
+ANNOTATIONS = Path(__file__).with_name("data") / "depth_annotations.json"
+"""Shapes by the first 12 digits of a photo's SHA-256, painted from far to near."""
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DepthShape:
+    """A polygon with points (x, y) as fractions of the photo's width and height.
+
+    `near`: at its highest and lowest point and linear between them; 0 is the horizon, 1 touches the
+    camera. `drift`: 1 for what drifts freely (clouds, water, smoke), 0.5 for what sways (leaves,
+    cloth, animals), 0 for solid things.
+    """
+
+    near: tuple[float, float]
+    drift: float
+    polygon: tuple[Point, ...]
+
+
+def load_annotations(path: Path = ANNOTATIONS) -> dict[str, tuple[DepthShape, ...]]:
+    """Read the shapes of every photo, by the first 12 digits of its SHA-256.
+
+    Raises `SvdError`, with the photo's name, for an invalid shape.
+    """
+    annotations = {}
+    for name, shapes in json.loads(path.read_text(encoding="utf-8")).items():
+        try:
+            annotations[name] = tuple(_shape(**shape) for shape in shapes)
+            if annotations[name][0].polygon != ((0, 0), (1, 0), (1, 1), (0, 1)):
+                raise ValueError("the first shape does not cover the photo")
+        except (TypeError, ValueError, IndexError) as error:
+            raise SvdError(f"{path.name}: the sketch of photo {name} is wrong: {error}.") from error
+    return annotations
+
+
+def _shape(near: Any, polygon: Any, drift: Any = 0) -> DepthShape:
+    top, bottom = near if isinstance(near, list) else (near, near)
+    if len(polygon) < 3:
+        raise ValueError("a polygon has fewer than three points")
+    points = tuple((_fraction(x), _fraction(y)) for x, y in polygon)
+    return DepthShape((_fraction(top), _fraction(bottom)), _fraction(drift), points)
+
+
+def _fraction(value: Any) -> float:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{value!r} is no number from 0 to 1")
+    return float(value)
+
+
+def draw_annotations(
+    shapes: tuple[DepthShape, ...], width: int, height: int
+) -> tuple[Tensor, Tensor]:
+    """Draw (near, drift), float32 of shape (height, width) in [0, 1], with hard edges.
+
+    A later shape hides what it covers of the earlier ones.
+    """
+    near, drift = torch.zeros(height, width), torch.zeros(height, width)
+    rows = (torch.arange(height)[:, None] + 0.5) / height
+    for shape in shapes:
+        inside = _inside(shape.polygon, width, height)
+        heights = [y for _, y in shape.polygon]
+        down = (rows - min(heights)) / max(max(heights) - min(heights), 1 / height)
+        top, bottom = shape.near
+        near = torch.where(inside, top + (bottom - top) * down.clamp(0, 1), near)
+        drift = drift.masked_fill(inside, shape.drift)
+    return near, drift
+
+
+def _inside(polygon: tuple[Point, ...], width: int, height: int) -> Tensor:
+    mask = Image.new("L", (width, height))
+    # Pillow counts from the middle of the first pixel, a sketch from its outer edge.
+    points = [(x * width - 0.5, y * height - 0.5) for x, y in polygon]
+    ImageDraw.Draw(mask).polygon(points, fill=1)
+    return torch.from_numpy(np.array(mask, dtype=bool))

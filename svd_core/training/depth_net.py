@@ -1,9 +1,9 @@
 """Depth net: the inner levels of the UNet, which predict depth, drift and coordinates.
 
 They are an ordinary convolutional U-Net inside the stock one, learnt from hand-drawn sketches of
-depth. A quarter of its channels, the position lane, never sees the photo: zero padding at the edges
-is all it has to find coordinates from, so they are the same for every photo and can be checked for
-every size once and for all (`position_net`). The other channels see both.
+depth. A quarter of its channels, the position lane, never sees the photo. It learns coordinates
+from the zero padding at the edges alone. So they are the same for every photo, and can be checked
+once for every size. The other channels see the photo and the position lane.
 """
 
 from dataclasses import dataclass
@@ -13,48 +13,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.training.architecture import LATENT_CHANNELS, LEVELS, PATCH, UNET_WIDTH, Net
-from svd_core.training.channel_layout import CARRIER, channel
-from svd_core.training.linear_codec import encode
+from svd_core.training.architecture import LATENT_CHANNELS, LEVELS, PATCH, SIZES, UNET_WIDTH, Net
+from svd_core.training.handwritten_layers import CARRIER, CELL_UNIT, channel_index
+from svd_core.training.vae import encode
 
 POSITION_CHANNELS = 24
 """Channels of the position lane, whole norm groups."""
 
 OUTPUTS = {"x": 0, "y": 1, "near": POSITION_CHANNELS, "drift": POSITION_CHANNELS + 1}
-"""Channels of the innermost levels' answer, at the resolution of the latents. `x`, `y`: the cell's
+"""Output channels of the inner levels, at the resolution of the latents. `x`, `y`: the cell's
 coordinates in units of 32 cells. `near`: 0 far to 1 close. `drift`: 0 firm to 1 free."""
 
-
-_PHOTO = [channel(f"photo_{j}") for j in range(LATENT_CHANNELS)]
+_PHOTO = [channel_index(f"photo_{j}") for j in range(LATENT_CHANNELS)]
 
 OUTPUT_NAMES = ("near", "drift")
 HALF_SIZE_STEPS = 4000
-"""So long pictures of half the size are learnt from: twice as many in half the time."""
+"""Steps on pictures of half the size, twice as many at a time, in half the time."""
 
 INITIAL_OUTPUT = 0.25
-"""Of near and drift."""
+"""Output for near and drift before any training."""
 
 SMOOTH = 9
-"""Cells along the side of the squares over which a sketch is averaged before it is learnt."""
+"""Side in cells of the squares over which a sketch is averaged before it is learnt."""
 
 
 @dataclass(frozen=True)
 class ChannelSlice:
-    """Runs channels `start` to `stop` of the inner levels, as if the others were not there.
+    """Runs the channels of the inner levels up to `stop`, without the others.
 
-    Only the first channels may be run alone: they are those that do not look at the rest.
+    Only the position lane may be run alone, since it does not read the other channels.
     """
 
     unet: Net
     stop: int = UNET_WIDTH
 
     def __call__(self, photo: Tensor) -> Tensor:
-        """`photo`: latents (n, channels, height, width). Answers (n, stop, height, width)."""
+        """`photo`: latents (n, channels, height, width). Returns (n, stop, height, width)."""
         last = list(self.unet.up_blocks)[-2].upsamplers[0].conv
         return self._conv(last, self.features(photo))
 
     def features(self, photo: Tensor) -> Tensor:
-        """What enters the last layer, which gives the answer."""
+        """Input of the last layer."""
         down, up = self.unet.down_blocks, self.unet.up_blocks
         first = down[0].downsamplers[0].conv
         read = [0] if self.stop == POSITION_CHANNELS else [0, *_PHOTO]
@@ -96,13 +95,13 @@ class ChannelSlice:
         return F.group_norm(x, groups, self._of(norm.weight, 0), self._of(norm.bias, 0), norm.eps)
 
     def _of(self, weight: Tensor, dim: int) -> Tensor:
-        """What belongs to the lane of `weight`, along `dim`: also of the skip beside it."""
+        """Channels up to `stop` of `weight` along `dim`, also of the skip connection beside it."""
         parts = torch.split(weight, UNET_WIDTH, dim=dim)
         return torch.cat([part.narrow(dim, 0, self.stop) for part in parts], dim=dim)
 
 
 def inner_layers(unet: Net) -> nn.ModuleDict:
-    """The layers that `ChannelSlice` runs, by name, for an optimiser."""
+    """Layers that `ChannelSlice` runs, by name, for an optimizer."""
     layers: dict[str, nn.Module] = {"enter": unet.down_blocks[0].downsamplers[0].conv}
     for index, level in enumerate([*list(unet.down_blocks)[1:], *list(unet.up_blocks)[:-1]]):
         layers[f"level{index}"] = level
@@ -112,10 +111,10 @@ def inner_layers(unet: Net) -> nn.ModuleDict:
 
 @torch.no_grad()
 def prepare(unet: Net) -> None:
-    """Random first weights of the inner levels, with the position lane shut off from the photo.
+    """Initialize the inner levels at random, with the position lane cut off from the photo.
 
-    Layers that `ChannelSlice` does not run (time, text, the time of denoising) stay as they are:
-    silent."""
+    Layers that `ChannelSlice` does not run (time, text, timestep) keep adding zero.
+    """
     for name, module in inner_layers(unet).named_modules():
         if not isinstance(module, nn.Conv2d) or "temporal" in name:
             continue
@@ -137,12 +136,11 @@ def prepare(unet: Net) -> None:
 
 @torch.no_grad()
 def connect_photo_input(unet: Net, spread: Tensor) -> None:
-    """Let the levels that `prepare` left see the photo, whose latents deviate by `spread` each: all
-    of them equally, or the first ones, which are brightness, drown the rest.
+    """Scale the photo input by `spread`, the deviation of each latent, and fix the output kernel.
 
-    Before anything is learnt all places are equally near. What is seen is only smoothed on its way
-    out, by a fixed kernel: cells that disagree with their neighbours about how near they are would
-    tear a picture that moves.
+    Unscaled, the first latents, which are brightness, would drown the rest. Before training all
+    places are equally near. Outputs are smoothed by a fixed kernel: neighbouring cells of different
+    depth would tear a moving picture.
     """
     enter = unet.down_blocks[0].downsamplers[0].conv
     enter.weight[POSITION_CHANNELS:, _PHOTO] /= 2 * spread[:, None, None]
@@ -159,7 +157,7 @@ def connect_photo_input(unet: Net, spread: Tensor) -> None:
 
 
 def mask_gradients(unet: Net, position: bool) -> None:
-    """Let training change the position lane alone, or all but it."""
+    """Let training change the position lane alone, or everything but it."""
     for name, parameter in inner_layers(unet).named_parameters():
         if "temporal" in name or "time_" in name or "attentions" in name:
             parameter.requires_grad_(False)
@@ -171,24 +169,26 @@ def mask_gradients(unet: Net, position: bool) -> None:
         if not position:
             mask = 1.0 - mask
         if name.startswith(f"level{2 * LEVELS - 3}.upsamplers"):
-            mask[[OUTPUTS[seen] for seen in OUTPUT_NAMES]] = 0.0
+            mask[[OUTPUTS[output] for output in OUTPUT_NAMES]] = 0.0
         hook: Any = parameter.register_hook
         hook(lambda gradient, mask=mask: gradient * mask)
 
 
 def _of_lane(length: int) -> Tensor:
-    """1 at the lane's entries of a vector that may also describe the skip beside it."""
+    """1 at the lane's entries of a vector that may cover the skip connection too."""
     place = torch.arange(length) % UNET_WIDTH
     return (place < POSITION_CHANNELS).float()
 
 
 def scene_loss(unet: Net, scenes: Tensor, kernel: Tensor, generator: torch.Generator) -> Tensor:
     """Squared error of `near` and `drift` for `scenes` (n, 5, height, width) in [-1, 1]: photos and
-    their sketches. The photos' colours are varied, and noise is laid over them as SVD's noise
-    augmentation does."""
-    photos, wanted = scenes[:, :3], F.avg_pool2d((scenes[:, 3:] + 1) / 2, PATCH)
+    their depth annotations.
+
+    Colours of the photos are varied, and noise is added as by SVD's noise augmentation.
+    """
+    photos, target = scenes[:, :3], F.avg_pool2d((scenes[:, 3:] + 1) / 2, PATCH)
     margin = (SMOOTH // 2,) * 4
-    wanted = F.avg_pool2d(F.pad(wanted, margin, mode="replicate"), SMOOTH, stride=1)
+    target = F.avg_pool2d(F.pad(target, margin, mode="replicate"), SMOOTH, stride=1)
     gain, shift, amount = (
         torch.rand((len(scenes), c, 1, 1), generator=generator) for c in (3, 3, 1)
     )
@@ -196,4 +196,66 @@ def scene_loss(unet: Net, scenes: Tensor, kernel: Tensor, generator: torch.Gener
     noise = 0.05 * amount * torch.randn(photos.shape, generator=generator)
     latents = encode(photos + noise.to(photos.device), kernel.to(photos.device))
     made = ChannelSlice(unet)(latents)[:, [OUTPUTS[name] for name in OUTPUT_NAMES]]
-    return F.mse_loss(made.float(), wanted)
+    return F.mse_loss(made.float(), target)
+
+
+def position_loss(unet: Net) -> Tensor:
+    """Squared error of the coordinates in cells, summed over the sizes.
+
+    The sixth power is added, so that the worst cells count most.
+    """
+    total = torch.zeros(())
+    for error in coordinate_errors(unet):
+        total = total + error.square().mean() + 0.02 * error.abs().pow(6).mean().clamp(max=50.0)
+    return total
+
+
+def coordinate_errors(unet: Net) -> list[Tensor]:
+    """Error of the coordinates of each size, (2, height, width), in cells."""
+    differences = []
+    for width, height in SIZES:
+        shape = (LATENT_CHANNELS, height // PATCH, width // PATCH)
+        made = ChannelSlice(unet, POSITION_CHANNELS)(torch.zeros(1, *shape))[0, :2]
+        differences.append(made * CELL_UNIT - _coordinates(shape[2], shape[1]))
+    return differences
+
+
+@torch.no_grad()
+def fit_coordinates(unet: Net, rounds: int = 150) -> None:
+    """Fit the last layer of the position lane so that the largest error is as small as possible.
+
+    Lawson's algorithm: iterated least squares, each cell weighted by its error so far.
+    """
+    conv = list(unet.up_blocks)[-2].upsamplers[0].conv
+    rows, targets = [], []
+    for width, height in SIZES:
+        shape = (1, LATENT_CHANNELS, height // PATCH, width // PATCH)
+        seen = ChannelSlice(unet, POSITION_CHANNELS).features(torch.zeros(shape)).double()
+        patches = F.unfold(seen, 3, padding=1)[0].T
+        rows.append(torch.cat([patches, torch.ones(len(patches), 1)], dim=1))
+        targets.append(
+            _coordinates(width // PATCH, height // PATCH).flatten(1).T.double() / CELL_UNIT
+        )
+    features, target = torch.cat(rows), torch.cat(targets)
+    for axis in (0, 1):
+        weight = torch.ones(len(features), 1, dtype=torch.float64)
+        best = float("inf")
+        for _ in range(rounds):
+            gram = features.T @ (weight * features)
+            gram += 1e-10 * gram.diagonal().mean() * torch.eye(len(gram))
+            solution = torch.linalg.solve(gram, features.T @ (weight[:, 0] * target[:, axis]))
+            error = (features @ solution - target[:, axis]).abs()
+            if float(error.max()) < best:
+                best = float(error.max())
+                conv.weight[axis, :POSITION_CHANNELS] = (
+                    solution[:-1].reshape(POSITION_CHANNELS, 3, 3).float()
+                )
+                conv.bias[axis] = solution[-1].float()
+            weight = weight * (error[:, None] / error.max() + 0.05)
+            weight = weight / weight.mean()
+
+
+def _coordinates(columns: int, rows: int) -> Tensor:
+    """Coordinates x and y of every cell, (2, rows, columns)."""
+    grids = torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy")
+    return torch.stack(grids).float()

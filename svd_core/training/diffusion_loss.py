@@ -1,4 +1,8 @@
-"""Diffusion loss: one training batch of the UNet, conditioned as the SVD pipeline does."""
+"""Diffusion loss of the UNet on rendered clips, conditioned as in the SVD pipeline.
+
+Training clips are photos in front of a moving camera, with parallax by depth. What drifts has a
+motion of its own. The noise of a clip decides its motion, as `motion_model` reads it.
+"""
 
 from dataclasses import dataclass, fields
 
@@ -7,26 +11,27 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.training.architecture import NUM_FRAMES, PATCH, SIGMA_MAX, SIGMA_MIN, Net
-from svd_core.training.clip_rendering import render
-from svd_core.training.linear_codec import encode
+from svd_core.training.motion_model import motion, places
+from svd_core.training.vae import encode
 
 FIRST_STEP_SHARE = 0.6
 """Share of clips at the highest noise level. Motion is tied to the noise, so the first step decides
-nearly everything; the other levels, drawn evenly in log(sigma), only refine it."""
+nearly everything. The other levels, drawn evenly in log(sigma), only refine it."""
 
 NOISE_AUG_LOG_MEAN, NOISE_AUG_LOG_STD = -3.0, 1.0
-"""SVD's mean (arXiv 2311.15127, D.3) and twice its deviation, so that more levels are known."""
+"""SVD's mean (arXiv 2311.15127, D.3) and twice its deviation, for a wider range of levels."""
+
 FPS = (5, 30)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Of CLIP's training pictures, as `CLIPImageProcessor` uses them."""
+"""Mean and deviation of CLIP's training pictures, as in `CLIPImageProcessor`."""
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Clean latents and noise (n, frames, channels, height, width), photo latents (n, channels,
-    height, width), 224-pixel photos for CLIP, sigmas (n,), added ids (n, 3): fps - 1, bucket,
-    noise_aug_strength."""
+    """Batch of training clips: clean latents and noise (n, frames, channels, height, width),
+    photo latents (n, channels, height, width), 224-pixel photos for CLIP, sigmas (n,), added ids
+    (n, 3): fps - 1, bucket, noise_aug_strength."""
 
     clean: Tensor
     noise: Tensor
@@ -42,7 +47,7 @@ class TrainingBatch:
 def draw_batch(
     scenes: list[Tensor], kernel: Tensor, generator: torch.Generator, num_frames: int = NUM_FRAMES
 ) -> TrainingBatch:
-    """A batch of one clip for each of `scenes`: photo, near and drift as channels (5, height,
+    """Draw a batch of one clip per scene. `scenes`: photo, near and drift as channels (5, height,
     width) in [-1, 1], all of one size."""
     singles = [_draw_one(scene, kernel, generator, num_frames) for scene in scenes]
     names = [f.name for f in fields(TrainingBatch)]
@@ -58,10 +63,10 @@ def _draw_one(
     near, drift = F.avg_pool2d((scene[3:] + 1) / 2, PATCH)
     noise = torch.randn(num_frames, len(kernel), *near.shape, generator=generator)
     bucket = float(torch.randint(1, 256, (), generator=generator))
-    fps = 7.0  # half of the time: what nearly everybody asks for
+    fps = 7.0  # half of the time, as it is the most common request
     if torch.rand((), generator=generator) < 0.5:
         fps = float(torch.randint(FPS[0], FPS[1] + 1, (), generator=generator))
-    frames = render(photo, near, drift, noise, bucket, fps)
+    frames = render_clip(photo, near, drift, noise, bucket, fps)
     log_aug = NOISE_AUG_LOG_MEAN + NOISE_AUG_LOG_STD * torch.randn((), generator=generator)
     aug = log_aug.exp().clamp(max=1.0)
     noisy = photo + aug * torch.randn(photo.shape, generator=generator)
@@ -78,11 +83,39 @@ def _draw_one(
     )
 
 
-def loss(unet: Net, image_encoder: Net, batch: TrainingBatch) -> Tensor:
+def render_clip(
+    photo: Tensor, near: Tensor, drift: Tensor, noise: Tensor, motion_bucket_id: float, fps: float
+) -> Tensor:
+    """Render frames (num_frames, 3, height, width) of `photo` (3, height, width) with parallax.
+
+    Frame 0 is the photo. `near`, `drift`: (height / 4, width / 4) in 0..1. `noise`: (num_frames,
+    channels, height / 4, width / 4); it decides the motion, see `motion_model`. Nothing comes from
+    beyond the edges, so the frames depend only on what the model sees.
+    """
+    num_frames, _, rows, columns = noise.shape
+    from_x, from_y = places(motion(noise, motion_bucket_id, fps), near, drift)
+    moved = torch.stack(
+        [from_x - torch.arange(columns), from_y - torch.arange(rows)[:, None]], dim=1
+    )
+    moved = PATCH * F.interpolate(moved, scale_factor=float(PATCH), mode="bilinear")
+    _, height, width = photo.shape
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    here = torch.stack([x, y], dim=-1) + moved.permute(0, 2, 3, 1)
+    frames = F.grid_sample(
+        photo.expand(num_frames, -1, -1, -1),
+        (here + 0.5) * 2 / torch.tensor([width, height]) - 1,
+        mode="bicubic",
+        padding_mode="reflection",
+        align_corners=False,
+    )
+    return frames.clamp(-1, 1)
+
+
+def diffusion_loss(unet: Net, image_encoder: Net, batch: TrainingBatch) -> Tensor:
     """Squared error of v for each clip and frame, shape (n, frames).
 
-    With x = clean + sigma noise, the net sees x / sqrt(sigma^2 + 1) and log(sigma) / 4, and answers
-    v = (noise - sigma clean) / sqrt(sigma^2 + 1): EulerDiscreteScheduler with v_prediction.
+    With x = clean + sigma noise, the net gets x / sqrt(sigma^2 + 1) and log(sigma) / 4. It
+    predicts v = (noise - sigma clean) / sqrt(sigma^2 + 1), as EulerDiscreteScheduler expects.
     """
     n, frames = batch.clean.shape[:2]
     sigma = batch.sigma.view(-1, 1, 1, 1, 1)
@@ -105,5 +138,5 @@ def loss(unet: Net, image_encoder: Net, batch: TrainingBatch) -> Tensor:
 
 
 def clean_error(error: Tensor, sigma: Tensor) -> Tensor:
-    """Squared error of the clean latents that belongs to a squared error of v."""
+    """Squared error of the clean latents from the squared error of v."""
     return error * (sigma**2 / (sigma**2 + 1)).view(-1, *[1] * (error.ndim - 1))

@@ -33,19 +33,23 @@ from svd_core.training.baselines import (
     VaeOnly,
     untrained,
 )
-from svd_core.training.clip_metrics import measure_clip, psnr
-from svd_core.training.contact_sheet import ContactSheet
-from svd_core.training.dataset import fetch_photos
-from svd_core.training.eval_photos import EvalPhoto, evenly_spaced, examples, listed_photos
+from svd_core.training.clip_metrics import OpticalFlow, measure_clip, psnr
+from svd_core.training.dataset import (
+    EvalPhoto,
+    evenly_spaced,
+    example_photos,
+    fetch_photos,
+    listed_photos,
+)
 from svd_core.training.metrics import Figures, compute_metrics, format_report, settings
-from svd_core.training.optical_flow import OpticalFlow
+from svd_core.training.sample_sheets import ContactSheet
 
 VAE_ONLY, STILL, UNTRAINED = "vae_only", "still", "untrained"
 
 
 @dataclass(frozen=True)
 class EvaluationSize:
-    """How much is measured: `photos`, of which `vae_only` and `untrained` get so many."""
+    """Photos and seeds of an evaluation. `vae_only`, `untrained`: number of photos for these."""
 
     photos: list[EvalPhoto]
     seeds: tuple[int, ...]
@@ -53,10 +57,10 @@ class EvaluationSize:
     untrained: int
 
     @classmethod
-    def asked(cls, quick: bool, folder: Path | None) -> "EvaluationSize":
+    def from_options(cls, quick: bool, folder: Path | None) -> "EvaluationSize":
         if quick:
-            return cls(evenly_spaced(examples(), 2), seeds=(1,), vae_only=1, untrained=1)
-        return cls(examples() + listed_photos(folder), seeds=(1, 2), vae_only=3, untrained=1)
+            return cls(evenly_spaced(example_photos(), 2), seeds=(1,), vae_only=1, untrained=1)
+        return cls(example_photos() + listed_photos(folder), seeds=(1, 2), vae_only=3, untrained=1)
 
     @property
     def settings(self) -> list[VideoParams]:
@@ -67,12 +71,12 @@ class EvaluationSize:
         return evenly_spaced(self.photos, counts.get(subject, len(self.photos)))
 
     def clips(self, *subjects: str) -> int:
-        """Clips that are made for `subjects` together."""
+        """Number of clips for `subjects` together."""
         return sum(len(self.of(subject)) for subject in subjects) * len(self.settings)
 
 
 class Evaluator:
-    """Lets subjects make their clips, measures them, and says on stderr how far it has come."""
+    """Measures the clips of each subject, and reports its progress on stderr."""
 
     def __init__(self, extent: EvaluationSize, gallery: ContactSheet | None) -> None:
         self._extent = extent
@@ -83,7 +87,7 @@ class Evaluator:
         self._started = time.perf_counter()
 
     def figures(self, name: str, subject: Baseline) -> Figures:
-        """What clips tell about `subject`, and how long a clip takes a model."""
+        """Figures of the clips of `subject`, and the median seconds of a clip of a model."""
         readings, seconds = {}, []
         for photo in self._extent.of(name):
             opened = photo.opened()
@@ -96,20 +100,22 @@ class Evaluator:
                 if self._gallery and name == DEMO_MODEL and params in self._extent.settings[:3]:
                     self._gallery.add(photo.name, params.motion_bucket_id, take.frames)
         timed = isinstance(subject, CheckpointModel)
-        found = compute_metrics(readings) | {
+        figures = compute_metrics(readings) | {
             "seconds_per_clip": median(seconds[1:]) if timed else None
         }
-        print(f"{name}: {json.dumps(found)}", file=sys.stderr)  # so that a later failure costs less
-        return found
+        print(
+            f"{name}: {json.dumps(figures)}", file=sys.stderr
+        )  # so that a later failure costs less
+        return figures
 
     def vae_psnr(self, name: str, vae: Vae) -> float:
-        """Of the photos that `name` is judged by."""
-        found = []
+        """Mean PSNR of the photos of `name` through `vae`."""
+        values = []
         for photo in self._extent.of(name):
             framed = frame_photo(photo.opened(), [vae.size], VideoParams(seed=0))
             pixels = np.asarray(framed.image)
-            found.append(psnr(pixels, vae.reconstruct_photo(pixels)))
-        return fmean(found)
+            values.append(psnr(pixels, vae.reconstruct_photo(pixels)))
+        return fmean(values)
 
     def _report(self, name: str, photo: EvalPhoto, seconds: float) -> None:
         self._done += 1
@@ -124,27 +130,27 @@ class Evaluator:
 
 
 def evaluate(checkpoint: Checkpoint, judge: Evaluator) -> dict[str, Figures]:
-    """The figures of every subject by name, svd-nano's first."""
+    """Evaluate every subject: figures by name, svd-nano's first."""
     assert checkpoint.folder is not None
-    found = {
+    figures = {
         DEMO_MODEL: judge.figures(
             DEMO_MODEL, CheckpointModel(SvdEngine(str(checkpoint.folder), fallback=False))
         )
     }
-    found[DEMO_MODEL] |= {"peak_memory_mb": _peak_memory_mb()}  # before anything else takes some
+    figures[DEMO_MODEL] |= {"peak_memory_mb": _peak_memory_mb()}  # before other subjects use memory
     vae = Vae(checkpoint)
-    found[VAE_ONLY] = judge.figures(VAE_ONLY, VaeOnly(vae, checkpoint))
-    found[STILL] = judge.figures(STILL, StillImage(checkpoint))
+    figures[VAE_ONLY] = judge.figures(VAE_ONLY, VaeOnly(vae, checkpoint))
+    figures[STILL] = judge.figures(STILL, StillImage(checkpoint))
     for name in (DEMO_MODEL, VAE_ONLY):
-        found[name] |= {"vae_psnr": judge.vae_psnr(name, vae)}
+        figures[name] |= {"vae_psnr": judge.vae_psnr(name, vae)}
     with tempfile.TemporaryDirectory() as scratch:
         folder = untrained(checkpoint.folder, Path(scratch) / UNTRAINED)
         twin = find_checkpoint(str(folder), cuda=False)
-        found[UNTRAINED] = judge.figures(
+        figures[UNTRAINED] = judge.figures(
             UNTRAINED, CheckpointModel(SvdEngine(str(folder), fallback=False))
         )
-        found[UNTRAINED] |= {"vae_psnr": judge.vae_psnr(UNTRAINED, Vae(twin))}
-    return found
+        figures[UNTRAINED] |= {"vae_psnr": judge.vae_psnr(UNTRAINED, Vae(twin))}
+    return figures
 
 
 def _peak_memory_mb() -> float:
@@ -172,25 +178,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
-    asked = parser.parse_args(argv)
-    if asked.fetch and asked.photos is None:
+    options = parser.parse_args(argv)
+    if options.fetch and options.photos is None:
         parser.error("--fetch needs --photos, the folder to bring the photos to")
     try:
-        gallery = None if asked.sheet is None else ContactSheet(asked.sheet)
-        checkpoint = _folder_of(asked.model)
-        if asked.fetch:
-            fetch_photos(asked.photos, "evaluation")
-        extent = EvaluationSize.asked(asked.quick, asked.photos)
+        gallery = None if options.sheet is None else ContactSheet(options.sheet)
+        checkpoint = _folder_of(options.model)
+        if options.fetch:
+            fetch_photos(options.photos, "evaluation")
+        extent = EvaluationSize.from_options(options.quick, options.photos)
         judge = Evaluator(extent, gallery)
         _announce(extent)
-        found = evaluate(checkpoint, judge)
+        figures = evaluate(checkpoint, judge)
         if gallery is not None:
             gallery.save()
     except SvdError as error:
         print(error.message, file=sys.stderr)
         return 1
-    print(format_report(found, {name: len(extent.of(name)) for name in found}))
-    print(json.dumps(found))
+    print(format_report(figures, {name: len(extent.of(name)) for name in figures}))
+    print(json.dumps(figures))
     return 0
 
 

@@ -1,14 +1,19 @@
-"""Export of training state to the checkpoint folder that the app, or plain diffusers, loads."""
+"""Export of the training state to a checkpoint folder, with its model card.
 
+The app or plain diffusers loads the folder. The card names the photos that were learnt from.
+"""
+
+import csv
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from svd_core.errors import SvdError
-from svd_core.training import architecture, position_net
-from svd_core.training.model_card import model_card
-from svd_core.training.stages import TrainingContext
+from svd_core.training import architecture, depth_net
+from svd_core.training.dataset import sources
+from svd_core.training.stages import COURSES, TrainingContext
 
 DIALS: dict[str, Any] = {
     "sizes": [list(size) for size in architecture.SIZES],
@@ -19,25 +24,26 @@ DIALS: dict[str, Any] = {
     "half_precision_on_cpu": True,
     "single_precision_unet": True,
 }
-"""What the app takes as the model's own values; guidance 1 means one pass of the UNet a step."""
+"""Model defaults that the app reads; guidance 1 means one pass of the UNet per step."""
+
+REQUIRED_COURSES = ("position", "scene", "decoder")
 
 MAX_COORDINATE_ERROR = 0.375
-"""Cells by which coordinates may be wrong, so that `motion_model` still finds the right whole
-number."""
+"""Cells by which coordinates may be wrong and still be rounded to the right cell."""
 
 
 def export(context: TrainingContext, folder: Path) -> None:
     """Write the averaged weights of all courses into checkpoint `folder`.
 
-    Raises `SvdError` if a course is missing that the checkpoint cannot do without, or if the
-    coordinates are not yet good enough for every cell of every size.
+    Raises `SvdError` if a required course is missing, or if a coordinate of any cell of any size is
+    not yet exact enough.
     """
-    for course in ("position", "scene", "decoder"):
+    for course in REQUIRED_COURSES:
         if not (context.state / f"{course}.pt").exists():
             raise SvdError(f"{course}.pt is missing in {context.state}: train that course first.")
     nets = context.nets()
     with torch.no_grad():
-        worst = max(float(error.abs().max()) for error in position_net.errors(nets["unet"]))
+        worst = max(float(error.abs().max()) for error in depth_net.coordinate_errors(nets["unet"]))
     if worst > MAX_COORDINATE_ERROR:
         raise SvdError(
             f"A coordinate is off by {worst:.2f} cells, more than {MAX_COORDINATE_ERROR}: "
@@ -45,3 +51,136 @@ def export(context: TrainingContext, folder: Path) -> None:
         )
     architecture.save(folder, nets, DIALS)
     (folder / "README.md").write_text(model_card(context.state))
+
+
+# Model card
+
+
+VERSIONS = Path(__file__).with_name("data") / "versions.tsv"
+"""Shipped versions: date, compute, and the figures of `evaluate`."""
+
+STEPS = Path(__file__).with_name("data") / "steps.tsv"
+"""Table of `step_ablation` for the last version, without seconds: all steps take equally long."""
+
+TEXT = """---
+license: cc-by-sa-4.0
+library_name: diffusers
+pipeline_tag: image-to-video
+tags: [image-to-video, stable-video-diffusion]
+---
+
+# svd-nano
+
+A small demonstration model in the architecture of Stable Video Diffusion, for machines without a
+GPU. It loads with plain diffusers (`StableVideoDiffusionPipeline.from_pretrained`, in single
+precision) and runs in {steps} step without guidance: {frames} frames of {sizes}.
+
+It moves a camera before the photo: in, sideways, with a little roll, near things more than far
+ones, while what looks free, such as sky and water, drifts and sways in gusts. The seed gives the
+direction, `motion_bucket_id` and `fps` the speed, `noise_aug_strength` adds grain. It guesses depth
+from the photo, but knows nothing of what is in it: nobody walks, nothing turns. For that, use
+`svd-xt` on a GPU.
+
+![Frames 0, 4, 9 and 13 of each example](sheet.jpg)
+
+The example videos, at bucket 160 (`python -m svd_core.training.sample_sheets`). Good: the cat, the
+cup and the portraits, where depth is guessed right and the picture stays sharp. Bad: the temple,
+whose far shore moves with the tree, and whose leaves are as rough as in the photo, but not quite
+the same from frame to frame; the galaxies, where nothing is near and the guess still says so.
+
+## How it was made
+
+- **Encoder of the VAE**: principal components of 4x4 blocks, written into the stock encoder.
+- **Decoder of the VAE**: learnt. Time layers and the last level's branches stay silent.
+- **UNet, outermost level**: written down, not learnt. Attention with sinusoids of place as queries
+  and keys fetches each cell from where it comes, GEGLU multiplies and shifts within the cell, and
+  attention with equal weights reads the motion from the noise. See `warp_attention.py` and
+  `motion_model.py` in `svd_core/training`.
+- **UNet, inner levels**: learnt from photos with hand-drawn sketches of depth
+  (`depth_annotations.json`): what is near and what may drift. A quarter of their channels learnt to
+  tell each cell its coordinates from the zero padding at the edges.
+- **Image encoder**: random; the UNet does not listen to it.
+
+| course | steps | pictures | minutes on one or two CPU cores |
+|---|---|---|---|
+{courses}
+
+    python -m svd_core.training.train --photos photos --fetch --state state --course position
+    python -m svd_core.training.train --photos photos --state state --course scene
+    python -m svd_core.training.train --photos photos --state state --course decoder
+    python -m svd_core.training.train --photos photos --state state --export assets/svd-nano
+
+One step is all it needs: the first already gives a whole clip, at any level (sigma) from 300 on,
+and its scheduler asks for no others. More make the picture no better, and the clip another one,
+which moves more slowly, whatever their number. `python -m svd_core.training.step_ablation`, of two
+example photos at bucket 127; motion in pixels per frame, the last column the PSNR against the clips
+of the first line:
+
+{least}
+
+## Versions
+
+Figures of `python -m svd_core.training.evaluate --photos held-out --fetch`, or of `--quick`, on 2
+cores of an AMD EPYC; the module `metrics` says what each means. A dash: not measured.
+
+{versions}
+
+## Known faults
+
+- Where something near moves before something far, what it uncovers is stretched, not invented.
+- Depth is a guess from 80 pictures, many of them wallpapers: a face may be taken for a wall, a
+  pattern for a thing. What is free to move is told from what is not only roughly.
+- Near an edge that the picture moves away from it is stretched: nothing new comes in.
+- The cells are shifted linearly. What that cannot foretell of the finest texture is made up for by
+  strength: it stays as rough, and crawls a little.
+
+## Photos
+
+{count} pictures from Debian packages, fetched and checked by hash
+(`svd_core/training/data/photos.tsv`); their authors are named in the packages' copyright files.
+{kept} more of the same packages and the example photos are kept from training, for the evaluation.
+
+| package | pictures | licences |
+|---|---|---|
+{photos}
+"""
+
+
+def model_card(state: Path) -> str:
+    """Text of the model card for the courses in folder `state`."""
+    packages: dict[str, list[str]] = defaultdict(list)
+    for source in sources("training"):
+        packages[source.package].append(source.licence)
+    photos = [
+        f"| {package} | {len(licences)} | {', '.join(sorted(set(licences)))} |"
+        for package, licences in packages.items()
+    ]
+    return TEXT.format(
+        steps=1,
+        frames=architecture.NUM_FRAMES,
+        sizes=", ".join(f"{width}x{height}" for width, height in architecture.SIZES),
+        courses="\n".join(_course(state, name) for name in COURSES if _path(state, name).exists()),
+        versions=_table(VERSIONS),
+        least=_table(STEPS),
+        count=sum(1 for _ in sources("training")),
+        kept=sum(1 for _ in sources("evaluation")),
+        photos="\n".join(photos),
+    )
+
+
+def _path(state: Path, course: str) -> Path:
+    return state / f"{course}.pt"
+
+
+def _course(state: Path, name: str) -> str:
+    saved = torch.load(_path(state, name), map_location="cpu", weights_only=True)
+    steps, pictures, seconds = saved["numbers"]
+    return f"| {name} | {steps:,} | {pictures or '-'} | {seconds / 60:.0f} |"
+
+
+def _table(path: Path) -> str:
+    """Markdown table of a file of tab-separated values, whose first line is the head."""
+    with path.open(newline="") as table:
+        head, *rows = csv.reader(table, delimiter="\t")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

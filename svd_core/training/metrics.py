@@ -25,7 +25,7 @@ Flow is in pixels per frame, from each frame to the next, by OpenCV's dense inve
 medium) on luma. Motion counts where the flow is trusted, that is where the flow back leads to its
 start within 0.1 pixels and a tenth; elsewhere nothing is taken to have moved. The speed of a clip
 is the mean Euclidean length of the trusted flow over all pixels and pairs, and below 0.1 pixels it
-counts as 0.1: nobody sees that, and it may be flicker.
+counts as 0.1: it is invisible, and may be flicker.
 
 `motion_order`: share of pairs of photo and seed in which the speed grows from bucket 32 to 127 and
 from 127 to 223.
@@ -79,17 +79,17 @@ TARGETS: Mapping[str, float | None] = {
     "seconds_per_clip": None,
     "peak_memory_mb": None,
 }
-"""Every figure and the least it has to be; None where nothing is demanded."""
+"""Least value of every figure; None without a target."""
 
 Figures = dict[str, float | None]
-"""Values by name; None for what was not measured."""
+"""Values by name; None for a value that was not measured."""
 
 Readings = Mapping[tuple[str, VideoParams], ClipMetrics]
-"""By the name of the photo and what was asked for."""
+"""Metrics of each clip, by the name of its photo and its parameters."""
 
 
 def settings(seeds: tuple[int, ...]) -> list[VideoParams]:
-    """What is asked of a model for each photo. Noise and fps take one seed, at bucket 127."""
+    """Parameters of the clips of each photo. Noise and fps vary with one seed, at bucket 127."""
     first = _standard(seeds[0], BUCKETS[1])
     return [
         *(_standard(seed, bucket) for seed in seeds for bucket in BUCKETS),
@@ -99,31 +99,31 @@ def settings(seeds: tuple[int, ...]) -> list[VideoParams]:
 
 
 def compute_metrics(readings: Readings) -> Figures:
-    """Every figure that clips alone tell; the others are None."""
-    usual = [reading for (_, params), reading in readings.items() if _is_standard(params)]
-    sharpness = [value for reading in usual for value in reading.sharpness]
+    """Compute all figures that follow from clips alone; the others are None."""
+    standard = [reading for (_, params), reading in readings.items() if _is_standard(params)]
+    sharpness = [value for reading in standard for value in reading.sharpness]
     slow, *_, fast = zip(*_speeds_by_bucket(readings), strict=True)
-    found: Figures = {
-        "first_frame_psnr": fmean(reading.first_frame_psnr for reading in usual),
+    figures: Figures = {
+        "first_frame_psnr": fmean(reading.first_frame_psnr for reading in standard),
         "sharpness": fmean(sharpness),
         "sharpness_min": min(sharpness),
-        "consistency": fmean(reading.consistency for reading in usual),
+        "consistency": fmean(reading.consistency for reading in standard),
         "motion_order": _share(a < b < c for a, b, c in _speeds_by_bucket(readings)),
         "motion_ratio": fmean(fast) / fmean(slow),
         "noise_order": _share(a > b > c for a, b, c in _likeness_by_noise(readings)),
-        "fps_order": _share(usual > quick for usual, quick in _speeds_by_fps(readings)),
+        "fps_order": _share(a > b for a, b in _speeds_by_fps(readings)),
         "seed_variety": _seed_variety(readings),
     }
-    return dict.fromkeys(TARGETS) | found
+    return dict.fromkeys(TARGETS) | figures
 
 
 def missed_targets(figures: Figures) -> list[str]:
-    """Names of the figures that were measured and fall short."""
+    """Names of the measured figures below their target."""
     return [name for name in TARGETS if is_met(name, figures[name]) is False]
 
 
 def is_met(name: str, value: float | None) -> bool | None:
-    """None where nothing is demanded, or nothing was measured."""
+    """Whether a figure reaches its target; None without a target or a value."""
     target = TARGETS[name]
     return None if target is None or value is None else value >= target
 
@@ -151,27 +151,27 @@ def _speed(reading: ClipMetrics) -> float:
 
 def _speeds_by_bucket(readings: Readings) -> Iterator[list[float]]:
     for photo, params in _cases(readings):
-        asked = (replace(params, motion_bucket_id=bucket) for bucket in BUCKETS)
-        yield [_speed(readings[photo, params]) for params in asked]
+        variations = (replace(params, motion_bucket_id=bucket) for bucket in BUCKETS)
+        yield [_speed(readings[photo, params]) for params in variations]
 
 
 def _speeds_by_fps(readings: Readings) -> Iterator[list[float]]:
     for photo, params in _cases(readings):
-        asked = [replace(params, fps=fps) for fps in FPS]
-        if all((photo, params) in readings for params in asked):
-            yield [_speed(readings[photo, params]) for params in asked]
+        variations = [replace(params, fps=fps) for fps in FPS]
+        if all((photo, params) in readings for params in variations):
+            yield [_speed(readings[photo, params]) for params in variations]
 
 
 def _likeness_by_noise(readings: Readings) -> Iterator[list[float]]:
     for photo, params in _cases(readings):
-        asked = [replace(params, noise_aug_strength=noise) for noise in NOISES]
-        if all((photo, params) in readings for params in asked):
-            yield [readings[photo, params].first_frame_psnr for params in asked]
+        variations = [replace(params, noise_aug_strength=noise) for noise in NOISES]
+        if all((photo, params) in readings for params in variations):
+            yield [readings[photo, params].first_frame_psnr for params in variations]
 
 
-def _share(held: Iterator[bool]) -> float | None:
-    found = [float(holds) for holds in held]
-    return fmean(found) if found else None
+def _share(conditions: Iterator[bool]) -> float | None:
+    values = [float(holds) for holds in conditions]
+    return fmean(values) if values else None
 
 
 def _seed_variety(readings: Readings) -> float | None:
@@ -201,26 +201,29 @@ UNITS: Mapping[str, str] = {
     "seconds_per_clip": "s",
     "peak_memory_mb": "MB",
 }
-"""Shares are shown in percent. What has no unit here is a ratio."""
+"""Units of the figures. Shares are shown in percent; the others are ratios."""
 
 VERDICTS = {True: "met", False: "MISSED", None: ""}
 WIDTH = 12
 
 
-def format_report(found: Mapping[str, Figures], photos: Mapping[str, int]) -> str:
-    """`found`: figures by subject, the one that is judged first; `photos`: how many each had."""
-    first = next(iter(found))
-    heads = [f"{'':22}{'target':>{WIDTH}}", *(f"{name:>{WIDTH}}" for name in found)]
+def format_report(subjects: Mapping[str, Figures], photos: Mapping[str, int]) -> str:
+    """Format the figures as a table.
+
+    `subjects`: the evaluated model first. `photos`: their number for each subject.
+    """
+    first = next(iter(subjects))
+    heads = [f"{'':22}{'target':>{WIDTH}}", *(f"{name:>{WIDTH}}" for name in subjects)]
     heads.insert(2, f"  {'':6}")
-    counts = [f"{'photos':22}{'':{WIDTH}}", *(f"{photos[name]:>{WIDTH}}" for name in found)]
+    counts = [f"{'photos':22}{'':{WIDTH}}", *(f"{photos[name]:>{WIDTH}}" for name in subjects)]
     counts.insert(2, f"  {'':6}")
     lines = ["".join(heads), "".join(counts)]
     for figure, target in TARGETS.items():
         cells = [f"{_labelled(figure):22}{_shown(figure, target):>{WIDTH}}"]
-        cells += [f"{_shown(figure, figures[figure]):>{WIDTH}}" for figures in found.values()]
-        cells.insert(2, f"  {VERDICTS[is_met(figure, found[first][figure])]:6}")
+        cells += [f"{_shown(figure, figures[figure]):>{WIDTH}}" for figures in subjects.values()]
+        cells.insert(2, f"  {VERDICTS[is_met(figure, subjects[first][figure])]:6}")
         lines.append("".join(cells))
-    return "\n".join([*lines, "", *(_verdict(name, figures) for name, figures in found.items())])
+    return "\n".join([*lines, "", *(_verdict(name, figures) for name, figures in subjects.items())])
 
 
 def _labelled(figure: str) -> str:

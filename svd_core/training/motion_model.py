@@ -1,70 +1,104 @@
-"""Motion model: from noise, motion bucket and fps to the place each cell is fetched from.
+"""Motion model: the place each cell is fetched from, computed from noise, motion bucket and fps.
 
-SVD's motion is free; a small net that may choose freely answers with the blur of all choices. So
-the choice is tied to the noise: means of noise channels over the clip say how the camera pans,
-rolls and moves in, which way things drift and how much they sway. Photo, noise and settings then
+SVD's motion is free, and a small net with free choice learns the blur of all choices. So the choice
+is tied to the noise. Means of noise channels over the clip say how the camera pans, rolls and
+zooms, in which direction things drift and how much they sway. Photo, noise and settings then
 determine the clip, seeds stay meaningful, and one sampling step is enough. Near things move more
-than far ones, as they do before a real camera.
+than far ones, as they do in front of a real camera.
 
-Somewhat long: the motion in plain words and what is written down of it are to be read together.
+`motion` and `places` are the model in plain tensor code; training clips are rendered by them.
+`write_motion` writes the same function into the weights of the UNet. Keep the two in step.
 """
+
+from math import pi
 
 import torch
 from torch import Tensor
 
-from svd_core.training import channel_layout, sway
 from svd_core.training.architecture import NUM_FRAMES, Net
-from svd_core.training.channel_layout import CODES, FRAME, OFFSET, UNIT, WAYS, channel
-from svd_core.training.handwritten_layers import GegluBuilder, TokenChannels, fit
+from svd_core.training.handwritten_layers import (
+    CELL_UNIT,
+    CODES,
+    FRAME_UNIT,
+    LINEAR_CODES,
+    OFFSET,
+    GegluBuilder,
+    TokenChannels,
+    channel_index,
+    fit_linear,
+    set_carriers,
+    undo_norm,
+)
 
 CELLS = 128 * 72
-"""Of every size svd-nano makes: 512x288, 288x512, 384x384 pixels."""
+"""Cells of every size of svd-nano: 512x288, 288x512, 384x384 pixels."""
 
 PAN = (0.36, 0.14)
-"""Cells a frame (x, y) at bucket 127 and 7 fps, for noise one deviation off, at middle depth."""
+"""Cells per frame (x, y) at bucket 127 and 7 fps, for noise one deviation off, at middle depth."""
+
 ZOOM_MEAN, ZOOM = 0.0045, 0.0035
-"""Share by which the picture grows each frame. Mostly inwards: no edge has to be invented then."""
+"""Share by which the picture grows per frame. Mostly inwards, where no edge has to be invented."""
+
 ROLL = 0.0008
-"""Radians a frame."""
+"""Radians per frame."""
+
 DRIFT = (0.15, 0.03)
-"""Cells a frame of what drifts by itself, beside the camera's motion."""
+"""Cells per frame (x, y) of what drifts, beside the camera's motion."""
 
 FIRM, FREE = 0.22, 3.0
-"""What is as free as `FIRM` still stands fast, and what is freer moves so many times as much: the
-scene net is seldom sure."""
+"""Drift up to which a cell stands still, and factor of what is beyond it. The depth net is seldom
+sure."""
 
 FAR, NEAR = 0.35, 1.65
-"""What the camera's pan and zoom are multiplied by at depth 0 (the horizon) and 1 (close by)."""
+"""Factors of the camera's pan and zoom at depth 0 (the horizon) and 1 (close to the camera)."""
 
 MIDDLE = 64
 """Cell from which whole cells are counted."""
 
 MARGIN = 48.0
-"""Cells from an edge over which the picture is stretched rather than drawn in from beyond it."""
+"""Cells from an edge over which the picture is stretched, so that nothing comes from beyond it."""
+
 FARTHEST = 0.9 * MARGIN
-"""Cells by which a place may move at most, so that nothing is turned round at an edge."""
+"""Cells by which a place may move at most, so that nothing is mirrored at an edge."""
+
+SWAY_AMPLITUDE = 0.4
+"""Cells to either side at drift 1, for noise one deviation off."""
+
+GUST_FRAMES = 10.0
+"""Frames from one gust to the next at bucket 127 and 7 fps."""
+
+GUST_CELLS = 48.0
+"""Cells from one gust to the next, to the right; twice as many downwards."""
+
+GUST_KNOTS = 12
+"""Straight lines of one period of the sine, which is then right to 0.04."""
+
+MAX_GUSTS, MAX_FIRST_GUSTS = 18, 4
+"""Periods for which the sine is written, with its place at a later frame and at frame 0. No cell
+gets further in 50 frames at bucket 255 and 5 fps."""
 
 
 def motion(noise: Tensor, motion_bucket_id: float, fps: float) -> dict[str, Tensor]:
-    """The codes that `noise` (num_frames, channels, height, width) stands for, `WAYS` times the
-    pace of each frame, by name: shape (num_frames,). The plain words for what `write` writes
-    down."""
+    """Codes of `noise` (num_frames, channels, height, width) by name, each of shape (num_frames,).
+
+    `LINEAR_CODES` are multiplied by the pace of each frame.
+    """
     frames = len(noise)
     pace = torch.arange(frames) * speed(motion_bucket_id, fps)
     means = noise[:, : len(CODES)].mean(dim=(0, 2, 3)) * (CELLS * NUM_FRAMES) ** 0.5
     codes = dict(zip(CODES, means, strict=True))
-    ways = {way: codes[way] * pace for way in WAYS}
-    return ways | {"pace": pace, "sway": codes["sway"].expand(frames)}
+    linear = {code: codes[code] * pace for code in LINEAR_CODES}
+    return linear | {"pace": pace, "sway": codes["sway"].expand(frames)}
 
 
 def speed(motion_bucket_id: float, fps: float) -> float:
-    """1 at bucket 127 and 7 fps. The bucket is a speed: more frames a second move less each."""
+    """Relative speed, 1 at bucket 127 and 7 fps. At a higher fps each frame moves less."""
     return motion_bucket_id / 127 * 7 / fps
 
 
 def places(motion: dict[str, Tensor], near: Tensor, drift: Tensor) -> tuple[Tensor, Tensor]:
-    """The place (x, y) in cells that the content of each cell comes from, each
-    (num_frames, height, width); `near`, `drift`: (height, width) in 0..1."""
+    """Place (x, y) in cells that the content of each cell comes from, each (num_frames, height,
+    width). `near`, `drift`: (height, width) in 0..1."""
     height, width = near.shape
     y, x = torch.arange(height)[:, None].float(), torch.arange(width)[None, :].float()
     across, down = x - (width - 1) / 2, y - (height - 1) / 2
@@ -75,31 +109,38 @@ def places(motion: dict[str, Tensor], near: Tensor, drift: Tensor) -> tuple[Tens
     go_x = (PAN[0] * part["pan_x"] + zoom * across) * depth - roll * down
     go_y = (PAN[1] * part["pan_y"] + zoom * down) * depth + roll * across
     free = (FREE * (drift - FIRM)).clamp(min=0)
-    swing = sway.AMPLITUDE * part["sway"] * sway.wave(x, y, part["pace"])
+    swing = SWAY_AMPLITUDE * part["sway"] * sway_wave(x, y, part["pace"])
     go_x = go_x + (DRIFT[0] * part["drift_x"] + swing) * free
     go_y = go_y + DRIFT[1] * part["drift_y"] * free
     return _clamp(x, go_x, width - 1), _clamp(y, go_y, height - 1)
 
 
+def sway_wave(x: Tensor, y: Tensor, pace: Tensor) -> Tensor:
+    """Sway of each cell since frame 0, -2..2, for the pace of its frame: gusts that pass over the
+    picture."""
+    gusts = (x + y / 2) / GUST_CELLS
+    return (2 * pi * (gusts + pace / GUST_FRAMES)).sin() - (2 * pi * gusts).sin()
+
+
 def _clamp(place: Tensor, go: Tensor, last: float) -> Tensor:
-    """Nothing may come from beyond the edges: what moves away from one is held by it."""
+    """Clamp a shift near the edges, since nothing may come from beyond them."""
     early, late = ((part / MARGIN).clamp(max=1) for part in (place, last - place))
     return place - early * go.clamp(0, FARTHEST) + late * (-go).clamp(0, FARTHEST)
 
 
-def write(unet: Net) -> None:
-    """Write the same down in the first transformer of the outermost level."""
+def write_motion(unet: Net) -> None:
+    """Write `motion` and `places` into the first transformer of the outermost level of `unet`."""
     level = unet.up_blocks[-1]
     _write_request(unet, level.resnets[0].spatial_res_block)
     transformer = level.attentions[0]
     entering = [*(f"noise_{code}" for code in CODES), "x", "y", "near", "drift"]
     entering += ["bucket", "interval"]
     codes = [f"{kind}_{code}" for kind in ("mean", "code") for code in CODES]
-    codes += [f"go_{code}" for code in WAYS]
-    own = ["cell_x", "cell_y", "middle_x", "middle_y", "zoom_x", "zoom_y", "roll_x", "roll_y"]
-    own += [f"{end}_{axis}" for end in ("early", "late", "shift") for axis in "xy"]
-    own += ["frame", "speed", "pace", "wave", "swing", "held_x", "held_y"]
-    tokens = TokenChannels([*entering, *codes, *own])
+    codes += [f"go_{code}" for code in LINEAR_CODES]
+    steps = ["cell_x", "cell_y", "middle_x", "middle_y", "zoom_x", "zoom_y", "roll_x", "roll_y"]
+    steps += [f"{end}_{axis}" for end in ("early", "late", "shift") for axis in "xy"]
+    steps += ["frame", "speed", "pace", "wave", "swing", "held_x", "held_y"]
+    tokens = TokenChannels([*entering, *codes, *steps])
     tokens.open(transformer, entering, fine=True)
     _count_frames(transformer, tokens)
     first, second = transformer.transformer_blocks
@@ -110,24 +151,24 @@ def write(unet: Net) -> None:
         mean = tokens.write(f"code_{code}", NUM_FRAMES**0.5)
         _average(first_in_time.attn1, index, tokens.read(f"mean_{code}"), mean)
     products = GegluBuilder(first.ff)
-    _snap(products, tokens, "x")
+    _round_to_cell(products, tokens, "x")
     products.add(tokens.read("bucket"), tokens.read("interval"), tokens.write("speed"))
     products = GegluBuilder(first_in_time.ff_in)
-    _snap(products, tokens, "y")
+    _round_to_cell(products, tokens, "y")
     products.add(tokens.read("speed"), tokens.read("frame"), tokens.write("pace"))
     products = GegluBuilder(first_in_time.ff)
-    for code in WAYS:
+    for code in LINEAR_CODES:
         products.add(tokens.read(f"code_{code}"), tokens.read("pace"), tokens.write(f"go_{code}"))
-    sway.write(products, tokens)
+    _write_sway(products, tokens)
     for index, axis in enumerate("xy"):
         _average(second.attn1, index, tokens.read(f"cell_{axis}"), tokens.write(f"middle_{axis}"))
     products = GegluBuilder(second.ff)
-    _turn_and_grow(products, tokens)
-    _near_edges(products, tokens)
-    swing = sway.AMPLITUDE / UNIT * tokens.read("code_sway")
+    _roll_and_zoom(products, tokens)
+    _edge_distances(products, tokens)
+    swing = SWAY_AMPLITUDE / CELL_UNIT * tokens.read("code_sway")
     products.add_signed(swing, tokens.read("wave"), tokens.write("swing"))
-    _go(GegluBuilder(second_in_time.ff_in), tokens)
-    _hold(GegluBuilder(second_in_time.ff), tokens)
+    _sum_shifts(GegluBuilder(second_in_time.ff_in), tokens)
+    _clamp_shift(GegluBuilder(second_in_time.ff), tokens)
     for axis in "xy":
         tokens.close(transformer, f"cell_{axis}", axis, less=axis)
         tokens.close(transformer, f"cell_{axis}", f"from_{axis}")
@@ -135,7 +176,7 @@ def write(unet: Net) -> None:
 
 
 def _write_request(unet: Net, block: Net) -> None:
-    """Bucket and frame interval, by least squares over the sinusoids that SVD embeds them with."""
+    """Write bucket and frame interval: least squares over the sinusoids of SVD's embedding."""
     embedding = unet.add_embedding
     generator = torch.Generator().manual_seed(0)
     count = 12_000
@@ -144,59 +185,59 @@ def _write_request(unet: Net, block: Net) -> None:
     ids = torch.stack([fps - 1, bucket, aug], dim=1)
     sinusoids = unet.add_time_proj(ids.flatten()).reshape(count, -1)
     features = torch.nn.functional.silu(embedding.linear_1(sinusoids))
-    channel_layout.set_carriers(block.conv1.bias)
-    channel_layout.undo(block.norm2)
+    set_carriers(block.conv1.bias)
+    undo_norm(block.norm2)
     for index, (name, value) in enumerate((("bucket", bucket / 127), ("interval", 7 / fps))):
         column = torch.eye(len(embedding.linear_2.bias))[index]
-        fit(embedding.linear_2, column, features, value + OFFSET)
-        # Two groups of three hold the value and its negative, which tells what the norm took off:
-        # a third of what is even everywhere.
+        fit_linear(embedding.linear_2, column, features, value + OFFSET)
+        # Two groups of three hold the value and its negative. From both follows the mean that the
+        # norm subtracted: a third of what is equal everywhere.
         for place, sign in ((6 * index + 2, 1.0), (6 * index + 5, -1.0)):
             block.time_emb_proj.weight[place, index] = sign
             block.time_emb_proj.bias[place] = -sign * OFFSET
             block.norm2.bias[place] = OFFSET
-            block.conv2.weight[channel(name), place, 1, 1] = sign * 0.75
+            block.conv2.weight[channel_index(name), place, 1, 1] = sign * 0.75
 
 
 def _count_frames(transformer: Net, tokens: TokenChannels) -> None:
-    """Frame number 0..49 from its sinusoids, and 0 as exactly as can be: frame 0 is the photo."""
+    """Write the frame number 0..49 from its sinusoids; 0 exactly, since frame 0 is the photo."""
     frames = torch.arange(50)
     embed = transformer.time_pos_embed
     features = torch.nn.functional.silu(embed.linear_1(transformer.time_proj(frames)))
     weight = torch.ones(50)
     weight[:NUM_FRAMES] = 10.0
     weight[0] = 1e4
-    fit(embed.linear_2, tokens.write("frame"), features, frames / FRAME, weight)
+    fit_linear(embed.linear_2, tokens.write("frame"), features, frames / FRAME_UNIT, weight)
 
 
 def _average(attention: Net, index: int, row: Tensor, column: Tensor) -> None:
-    """Attention that looks everywhere equally adds the mean of `row` to `column`."""
+    """Let attention with equal weights add the mean of `row` to `column`."""
     attention.to_v.weight[index] = row
     attention.to_out[0].weight[:, index] = column
 
 
-def _snap(products: GegluBuilder, tokens: TokenChannels, axis: str) -> None:
-    """What the position net says, to the nearest whole cell: a staircase with steps so steep that
-    coordinates may be wrong by 0.4 cells.
+def _round_to_cell(products: GegluBuilder, tokens: TokenChannels, axis: str) -> None:
+    """Round the coordinates of the position lane to whole cells: a staircase with steep steps, for
+    coordinates that are wrong by 0.4 cells at most.
 
-    It goes up and down from the middle, and the two ends of a step, which all but cancel, stand in
-    the order of the Thue-Morse sequence: so every part of the sum stays small, however a processor
-    divides it, and with it the rounding.
+    The steps go up and down from the middle. The two ends of a step, which almost cancel, stand in
+    the order of the Thue-Morse sequence. So every partial sum stays small, in any order of
+    summation, and with it the rounding error.
     """
     target, one = tokens.write(f"cell_{axis}"), tokens.one()
-    products.add(tokens.one(MIDDLE / UNIT), one, target)
+    products.add(tokens.one(MIDDLE / CELL_UNIT), one, target)
     for step in range(1, MIDDLE + 1):
         ends = [(step - 0.5625, 8.0), (step - 0.4375, -8.0)]
         for end, slope in ends if step.bit_count() % 2 else reversed(ends):
             for sign in (1.0, -1.0):
-                beyond = sign * (tokens.read(axis) - tokens.one(MIDDLE / UNIT))
-                gate = beyond - tokens.one(end / UNIT)
+                beyond = sign * (tokens.read(axis) - tokens.one(MIDDLE / CELL_UNIT))
+                gate = beyond - tokens.one(end / CELL_UNIT)
                 products.add(one, gate, sign * slope * target, steepness=4096.0)
 
 
-def _turn_and_grow(products: GegluBuilder, tokens: TokenChannels) -> None:
-    zoom = FRAME * (ZOOM * tokens.read("go_zoom") + ZOOM_MEAN * tokens.read("pace"))
-    roll = FRAME * ROLL * tokens.read("go_roll")
+def _roll_and_zoom(products: GegluBuilder, tokens: TokenChannels) -> None:
+    zoom = FRAME_UNIT * (ZOOM * tokens.read("go_zoom") + ZOOM_MEAN * tokens.read("pace"))
+    roll = FRAME_UNIT * ROLL * tokens.read("go_roll")
     across, down = (tokens.read(f"cell_{a}") - tokens.read(f"middle_{a}") for a in "xy")
     products.add_signed(zoom, across, tokens.write("zoom_x"))
     products.add_signed(zoom, down, tokens.write("zoom_y"))
@@ -204,38 +245,50 @@ def _turn_and_grow(products: GegluBuilder, tokens: TokenChannels) -> None:
     products.add_signed(roll, across, tokens.write("roll_y"))
 
 
-def _go(products: GegluBuilder, tokens: TokenChannels) -> None:
+def _sum_shifts(products: GegluBuilder, tokens: TokenChannels) -> None:
     near, one = tokens.read("near"), tokens.one()
     for axis, pan, drift in zip("xy", PAN, DRIFT, strict=True):
         target = tokens.write(f"shift_{axis}")
-        pan, drift = FRAME * pan / UNIT, FRAME * drift / UNIT
+        pan, drift = FRAME_UNIT * pan / CELL_UNIT, FRAME_UNIT * drift / CELL_UNIT
         camera = pan * tokens.read(f"go_pan_{axis}") + tokens.read(f"zoom_{axis}")
         products.add(FAR * camera, one, target)
         products.add(tokens.read(f"roll_{axis}"), one, target)
         products.add((NEAR - FAR) * camera, near, target)
         products.add((FAR - NEAR) * camera, near - one, target)
-        own = drift * tokens.read(f"go_drift_{axis}")
+        drifting = drift * tokens.read(f"go_drift_{axis}")
         if axis == "x":
-            own = own + tokens.read("swing")
-        products.add(FREE * own, tokens.read("drift") - FIRM * one, target)
+            drifting = drifting + tokens.read("swing")
+        products.add(FREE * drifting, tokens.read("drift") - FIRM * one, target)
 
 
-def _near_edges(products: GegluBuilder, tokens: TokenChannels) -> None:
-    """How far from each edge, 0..1 over `MARGIN`."""
+def _write_sway(products: GegluBuilder, tokens: TokenChannels) -> None:
+    """Write `sway_wave` of values `cell_x`, `cell_y` and `pace` into value `wave`."""
+    gusts = (tokens.read("cell_x") + tokens.read("cell_y") / 2) * (CELL_UNIT / GUST_CELLS)
+    passed = gusts + tokens.read("pace") * (FRAME_UNIT / GUST_FRAMES)
+    for place, last, sign in ((passed, MAX_GUSTS, 1.0), (gusts, MAX_FIRST_GUSTS, -1.0)):
+        turns = torch.arange(last * GUST_KNOTS + 1) / GUST_KNOTS
+        slopes = (2 * pi * turns).sin().diff() * GUST_KNOTS
+        bends = torch.cat([slopes[:1], slopes.diff(), -slopes[-1:]])
+        columns = sign * bends[:, None] * tokens.write("wave")
+        products.bend(tokens.one(), place, turns.tolist(), columns)
+
+
+def _edge_distances(products: GegluBuilder, tokens: TokenChannels) -> None:
+    """Write the distance from each edge, 0..1 over `MARGIN`."""
     one = tokens.one()
     for axis in "xy":
         place, middle = tokens.read(f"cell_{axis}"), tokens.read(f"middle_{axis}")
         for end, inwards in (("early", place), ("late", 2 * middle - place)):
-            far = UNIT / MARGIN * inwards
+            far = CELL_UNIT / MARGIN * inwards
             products.add(one, far, tokens.write(f"{end}_{axis}"))
             products.add(-one, far - one, tokens.write(f"{end}_{axis}"))
 
 
-def _hold(products: GegluBuilder, tokens: TokenChannels) -> None:
-    """How far from itself each cell comes from, in plain words: `_clamp` less `place`."""
+def _clamp_shift(products: GegluBuilder, tokens: TokenChannels) -> None:
+    """Write the clamped shift of each cell: `_clamp` less `place`."""
     for axis in "xy":
         shift, target = tokens.read(f"shift_{axis}"), tokens.write(f"held_{axis}")
         for end, away in (("early", shift), ("late", -shift)):
             held = tokens.read(f"{end}_{axis}") * (-1.0 if end == "early" else 1.0)
             products.add(held, away, target)
-            products.add(-held, away - tokens.one(FARTHEST / UNIT), target)
+            products.add(-held, away - tokens.one(FARTHEST / CELL_UNIT), target)

@@ -1,6 +1,6 @@
-"""Training stages of svd-nano in their order: position, scene, decoder, clips.
+"""Training stages of svd-nano, called courses, in their order: position, scene, decoder, clips.
 
-Somewhat long: the courses share photos, codec and nets, and are best read side by side.
+All courses share photos, linear encoder and nets. Each saves its state in a file of its own.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,11 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from svd_core.errors import SvdError
 from svd_core.training import (
     architecture,
-    decoder_training,
     depth_net,
     diffusion_loss,
     initial_weights,
-    latent_shift,
-    linear_codec,
-    position_net,
+    vae,
+    warp_attention,
 )
 from svd_core.training.dataset import random_crop, with_depth_annotations
 from svd_core.training.trainer import TrainingRun
@@ -28,9 +26,9 @@ from svd_core.training.trainer import TrainingRun
 
 @dataclass(frozen=True)
 class TrainingSize:
-    """The one size dial: how large the pictures are that a course learns from, how many at once.
+    """Size of the pictures that a course learns from, and how many make a batch.
 
-    `scale`: of the clips' sizes. `clips`, `scenes`, `crops`: in a batch of the courses `clips`,
+    `scale`: of the clips' sizes. `clips`, `scenes`, `crops`: batch sizes of the courses `clips`,
     `scene` and `decoder`. `crop_side`: pixels of the decoder's squares.
     """
 
@@ -41,7 +39,7 @@ class TrainingSize:
     crop_side: int
 
     def sizes(self, scale: float = 1.0) -> list[tuple[int, int]]:
-        """(width, height), landscape twice: it is what most photos are. Multiples of 32 pixels."""
+        """(width, height) in multiples of 32 pixels; landscape twice, like most photos."""
         landscape, portrait, square = (
             (int(w * self.scale * scale) // 32 * 32, int(h * self.scale * scale) // 32 * 32)
             for w, h in architecture.SIZES
@@ -56,11 +54,14 @@ TRAINING_SIZES = {
 }
 
 
-class TrainingContext:
-    """All that the courses share: photos, their codec, and nets as far as they have come.
+COURSES = ("position", "scene", "decoder", "clips")
 
-    `state`: folder with the state of each course, and the codec that all of them depend on.
-    Raises `SvdError` where a course needs one that has not been taken yet.
+
+class TrainingContext:
+    """Context of all courses: photos, linear encoder, and the nets with their state so far.
+
+    `state`: folder with the state of each course, and the encoder that all of them depend on.
+    Raises `SvdError` where a course needs another one that has not been trained yet.
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class TrainingContext:
         self.spread = self._spread()
 
     def nets(self) -> dict[str, architecture.Net]:
-        """`unet` and `image_encoder` as far as `position`, `scene` and `clips` have brought them,
-        the `vae` as far as `decoder` has."""
+        """`unet` and `image_encoder` as trained so far by `position`, `scene` and `clips`, and the
+        `vae` as trained by `decoder`."""
         torch.manual_seed(0)
         nets = {
             "unet": architecture.unet(),
@@ -90,19 +91,19 @@ class TrainingContext:
         depth_net.connect_photo_input(nets["unet"], self.spread)
         self._load_average("scene", {"inner": inner})
         self._load_average("clips", {name: nets[name] for name in ("unet", "image_encoder")})
-        linear_codec.install(nets["vae"].encoder, nets["vae"].quant_conv, self.kernel)
-        decoder_training.prepare(nets["vae"])
+        vae.install_encoder(nets["vae"].encoder, nets["vae"].quant_conv, self.kernel)
+        vae.prepare_decoder(nets["vae"])
         self._load_average("decoder", {"decoder": nets["vae"].decoder})
         return nets
 
     def position(self) -> TrainingRun:
-        """Coordinates of every size from zero padding alone. Needs no photos."""
+        """Train coordinates of every size from zero padding alone. Needs no photos."""
         unet = self.nets()["unet"]
         depth_net.mask_gradients(unet, position=True)
         return self._run(
             "position",
             {"inner": depth_net.inner_layers(unet)},
-            lambda _: position_net.loss(unet),
+            lambda _: depth_net.position_loss(unet),
             rate=2e-3,
             half_life=900,
             half_precision=False,
@@ -110,7 +111,7 @@ class TrainingContext:
         )
 
     def scene(self) -> TrainingRun:
-        """What is near and what drifts, from photos with depth sketches."""
+        """Train depth and drift on photos with depth annotations."""
         if not (self.state / "position.pt").exists():
             raise SvdError("Train the course `position` first: `scene` builds on it.")
         unet, scenes = self.nets()["unet"], with_depth_annotations(self._named)
@@ -128,24 +129,26 @@ class TrainingContext:
         return course
 
     def decoder(self) -> TrainingRun:
-        """From latents back to pixels, also where a cell's content has slid."""
-        vae = self.nets()["vae"]
+        """Train the decoder, also on latents whose content has shifted within the cells."""
+        decoder = self.nets()["vae"].decoder
 
         def draw_loss(generator: torch.Generator) -> Tensor:
             course.clips += self.size.crops
-            pairs = [self._slid_crop(generator) for _ in range(self.size.crops)]
+            pairs = [self._shifted_crop(generator) for _ in range(self.size.crops)]
             latents, pixels = (torch.cat(part).to(self.device) for part in zip(*pairs, strict=True))
-            linear = course.step < decoder_training.LINEAR_STEPS
-            made = decoder_training.decode(vae.decoder, latents, linear)
-            return decoder_training.loss(made.float(), pixels)
+            linear = course.step < vae.LINEAR_STEPS
+            made = vae.decode(decoder, latents, linear)
+            return vae.decoder_loss(made.float(), pixels)
 
-        modules: dict[str, nn.Module] = {"decoder": vae.decoder}
+        modules: dict[str, nn.Module] = {"decoder": decoder}
         course = self._run("decoder", modules, draw_loss, rate=1e-3, half_life=2500)
         return course
 
     def clips(self) -> TrainingRun:
-        """The whole UNet on whole clips, as Stable Video Diffusion is trained; gently, since it
-        moves photos before it begins."""
+        """Train the whole UNet on whole clips, as Stable Video Diffusion is trained.
+
+        The rate is low, since the UNet moves photos from the start.
+        """
         nets, scenes = self.nets(), with_depth_annotations(self._named)
         unet, image_encoder = nets["unet"], nets["image_encoder"]
 
@@ -153,7 +156,7 @@ class TrainingContext:
             course.clips += self.size.clips
             crops = list(self._crops(scenes, self.size.clips, generator))
             batch = diffusion_loss.draw_batch(crops, self.kernel, generator).to(self.device)
-            return diffusion_loss.loss(unet, image_encoder, batch).mean()
+            return diffusion_loss.diffusion_loss(unet, image_encoder, batch).mean()
 
         modules: dict[str, nn.Module] = {"unet": unet, "image_encoder": image_encoder}
         course = self._run(
@@ -186,7 +189,7 @@ class TrainingContext:
 
     @torch.no_grad()
     def _load_average(self, name: str, modules: dict[str, nn.Module]) -> None:
-        """Fill `modules` with the averaged weights of course `name`, if it has been begun."""
+        """Load the averaged weights of course `name` into `modules`, if it has any."""
         path = self.state / f"{name}.pt"
         if path.exists():
             average = torch.load(path, map_location="cpu", weights_only=True)["average"]
@@ -195,12 +198,12 @@ class TrainingContext:
                     parameter.copy_(average.get(f"{prefix}.{key}", parameter))
 
     def _load_final_position(self, unet: architecture.Net, inner: nn.Module) -> None:
-        """The end of `position`, found once and kept until that course goes on."""
-        learnt, settled = self.state / "position.pt", self.state / "settled.pt"
-        if not learnt.exists():
+        """Load the final fit of `position`, which is computed once after each training."""
+        trained, settled = self.state / "position.pt", self.state / "settled.pt"
+        if not trained.exists():
             return
-        if not settled.exists() or settled.stat().st_mtime < learnt.stat().st_mtime:
-            position_net.final_fit(unet)
+        if not settled.exists() or settled.stat().st_mtime < trained.stat().st_mtime:
+            depth_net.fit_coordinates(unet)
             torch.save(inner.state_dict(), settled)
         inner.load_state_dict(torch.load(settled, weights_only=True))
 
@@ -213,21 +216,19 @@ class TrainingContext:
         chosen = [_random_photo(scenes, generator) for _ in range(count)]
         return torch.stack([random_crop(photo, size, generator) for photo in chosen])
 
-    def _slid_crop(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Latents as the UNet would make them of a photo that has slid by half pixels, with a
-        little noise, and the true pixels."""
-        side, patch = (
-            2 * self.size.crop_side,
-            2 * architecture.PATCH,
-        )  # of the photo at twice the size
+    def _shifted_crop(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents, as of the UNet, of a photo shifted by half pixels, with a little noise, and the
+        true pixels."""
+        # Pixels of the photo at twice the size.
+        side, patch = 2 * self.size.crop_side, 2 * architecture.PATCH
         photo = _random_photo(self.photos, generator)
         large = random_crop(photo, (side + patch, side + patch), generator, smallest=0.2)[None]
         x, y = (int(torch.randint(patch, (), generator=generator)) for _ in range(2))
         if torch.rand((), generator=generator) < 0.4:
             x = y = 0
-        latents = linear_codec.encode(F.avg_pool2d(large, 2), self.kernel)
-        latents = latent_shift.slide(latents, self.shift_matrices, x / 2, y / 2)
-        amount = decoder_training.LATENT_NOISE * torch.rand((), generator=generator)
+        latents = vae.encode(F.avg_pool2d(large, 2), self.kernel)
+        latents = warp_attention.shift_latents(latents, self.shift_matrices, x / 2, y / 2)
+        amount = vae.LATENT_NOISE * torch.rand((), generator=generator)
         latents = latents + amount * torch.randn(latents.shape, generator=generator)
         return latents, F.avg_pool2d(large[..., y : y + side, x : x + side], 2)
 
@@ -236,27 +237,26 @@ class TrainingContext:
         if not path.exists():
             generator = torch.Generator().manual_seed(1)
             crops = [random_crop(p, (512, 288), generator) for p in self.photos for _ in range(2)]
-            torch.save(
-                linear_codec.encoding_kernel(*linear_codec.principal_components(crops)), path
-            )
+            torch.save(vae.encoding_kernel(*vae.principal_components(crops)), path)
         kernel: Tensor = torch.load(path, weights_only=True)
         return kernel
 
     def _spread(self) -> Tensor:
-        """Deviation of each latent, (channels,)."""
+        """Standard deviation of each latent, (channels,)."""
         generator = torch.Generator().manual_seed(3)
         chosen = self.photos[:: len(self.photos) // 12 + 1]
         crops = torch.stack([random_crop(photo, (512, 288), generator) for photo in chosen])
-        return linear_codec.encode(crops, self.kernel).std(dim=(0, 2, 3))
+        return vae.encode(crops, self.kernel).std(dim=(0, 2, 3))
 
     def _shift_matrices(self) -> tuple[Tensor, Tensor]:
-        path = self.state / f"bends-{latent_shift.FINE}-{latent_shift.GAIN:g}.pt"
+        fine, gain = warp_attention.KNOTS_PER_PIXEL, warp_attention.SHIFT_GAIN
+        path = self.state / f"bends-{fine}-{gain:g}.pt"
         if not path.exists():
             generator = torch.Generator().manual_seed(2)
             chosen = self.photos[:: len(self.photos) // 12 + 1]
-            size = (256 * latent_shift.FINE, 144 * latent_shift.FINE)
+            size = (256 * fine, 144 * fine)
             crops = [random_crop(photo, size, generator) for photo in chosen]
-            torch.save(latent_shift.fit(crops, self.kernel), path)
+            torch.save(warp_attention.fit_latent_shift(crops, self.kernel), path)
         along_x, along_y = torch.load(path, weights_only=True)
         return along_x, along_y
 

@@ -15,12 +15,11 @@ from svd_core.engine.engine import SvdEngine
 from svd_core.errors import SvdError
 from svd_core.params import Speed, VideoParams
 from svd_core.training.baselines import CheckpointModel, Sample
-from svd_core.training.clip_metrics import measure_clip, psnr
-from svd_core.training.eval_photos import EvalPhoto, evenly_spaced, examples
-from svd_core.training.optical_flow import OpticalFlow
+from svd_core.training.clip_metrics import OpticalFlow, measure_clip, psnr
+from svd_core.training.dataset import EvalPhoto, evenly_spaced, example_photos
 from svd_core.types import Frames
 
-WAYS: tuple[tuple[Speed, int], ...] = (
+RUNS: tuple[tuple[Speed, int], ...] = (
     *(("exact", steps) for steps in (1, 4, 6, 8, 12, 25)),
     *(("fast", steps) for steps in (1, 14)),
 )
@@ -30,36 +29,36 @@ HEAD = ("speed", "steps", "first_frame_psnr", "sharpness", "sharpness_min", "con
 
 def main() -> int:
     try:
-        photos = evenly_spaced(examples(), 2)
+        photos = evenly_spaced(example_photos(), 2)
         model = CheckpointModel(SvdEngine(DEMO_MODEL, fallback=False))
         print(f"{', '.join(photo.name for photo in photos)}\n\n| {' | '.join(HEAD)} |")
         print(f"|{'---|' * len(HEAD)}")
-        least = [_film(model, photo, *WAYS[0]).frames for photo in photos]
-        for speed, steps in WAYS:
-            takes = [_film(model, photo, speed, steps) for photo in photos]
-            print(f"| {speed} | {steps} | {_cells(takes, least)} |", flush=True)
+        first = [_generate(model, photo, *RUNS[0]).frames for photo in photos]
+        for speed, steps in RUNS:
+            samples = [_generate(model, photo, speed, steps) for photo in photos]
+            print(f"| {speed} | {steps} | {_cells(samples, first)} |", flush=True)
     except SvdError as error:
         print(error.message, file=sys.stderr)
         return 1
     return 0
 
 
-def _film(model: CheckpointModel, photo: EvalPhoto, speed: Speed, steps: int) -> Sample:
+def _generate(model: CheckpointModel, photo: EvalPhoto, speed: Speed, steps: int) -> Sample:
     return model.generate(
         photo.opened(), VideoParams(seed=1, num_inference_steps=steps, speed=speed)
     )
 
 
-def _cells(takes: list[Sample], least: list[Frames]) -> str:
+def _cells(samples: list[Sample], first: list[Frames]) -> str:
     flow = OpticalFlow()
-    readings = [measure_clip(take.photo, take.frames, flow) for take in takes]
+    readings = [measure_clip(sample.photo, sample.frames, flow) for sample in samples]
     sharpness = [value for reading in readings for value in reading.sharpness]
-    pairs = zip(takes, least, strict=True)
-    same = [psnr(np.concatenate(take.frames), np.concatenate(first)) for take, first in pairs]
+    pairs = zip(samples, first, strict=True)
+    same = [psnr(np.concatenate(s.frames), np.concatenate(frames)) for s, frames in pairs]
     values = (
         fmean(r.first_frame_psnr for r in readings), fmean(sharpness), min(sharpness),
         fmean(r.consistency for r in readings), fmean(r.speed for r in readings), fmean(same),
-        fmean(take.seconds for take in takes),
+        fmean(sample.seconds for sample in samples),
     )  # fmt: skip
     return " | ".join(f"{value:.2f}" for value in values)
 

@@ -3,7 +3,7 @@
 Courses, each keeping its state in `--state` and going on from there, however it ended: `position`
 (coordinates), `scene` (what is near, what drifts), `decoder` (latents back to pixels) and `clips`
 (the whole UNet on whole clips). `scene` needs `position`; `decoder` can run beside both. `--export`
-writes the checkpoint folder from whatever all have reached.
+writes the checkpoint folder from the state of all courses.
 """
 
 import argparse
@@ -19,18 +19,16 @@ from svd_core.errors import SvdError
 from svd_core.training.dataset import fetch_photos, load_photos
 from svd_core.training.export import export
 from svd_core.training.sample_sheets import draw_sample
-from svd_core.training.stages import TRAINING_SIZES, TrainingContext
+from svd_core.training.stages import COURSES, TRAINING_SIZES, TrainingContext
 from svd_core.training.trainer import TrainingRun
 
 SAVE_EVERY = 100
 REPORT_EVERY = 50
 SAMPLE_EVERY = 500
 
-COURSES = ("position", "scene", "decoder", "clips")
-
 
 def reporter(context: TrainingContext, name: str, seconds: float) -> Any:
-    """A callback that prints a line every so often, keeps the state safe, and draws a sample."""
+    """Callback of a course that prints a line, saves the state and draws a sample at intervals."""
     recent: deque[float] = deque(maxlen=REPORT_EVERY)
     began: list[float] = []
 

@@ -16,17 +16,19 @@ from svd_core.errors import SvdError
 WARM_UP_STEPS = 100
 MUON_RATE = 10.0
 """Muon's learning rate as a multiple of AdamW's: its steps have the size of a whole matrix."""
+
 EMA_STEPS = 500
-"""Horizon of the averaged weights; it grows with the step, or short runs would lag badly."""
+"""Horizon of the averaged weights. It grows with the step, or short runs would lag behind."""
 
 
 @dataclass
 class TrainingRun:
-    """Trains `modules` on `draw_loss(generator)`, a finite scalar for the weights as they are.
+    """Training of `modules` on `draw_loss(generator)`, a finite scalar of the current weights.
 
-    With `muon`, matrices and kernels learn by it, which needs far fewer steps than AdamW to learn
-    pictures; the rest, and every `conv_out`, by AdamW. `rate`: learning rate of the latter, halved
-    every `half_life` steps; Muon's is `MUON_RATE` times it. `path`: state file, replaced whole.
+    With `muon`, matrices and kernels are trained by Muon, which needs far fewer steps than AdamW to
+    learn pictures. The rest, and every `conv_out`, are trained by AdamW. `rate`: learning rate of
+    AdamW, halved every `half_life` steps; Muon's is `MUON_RATE` times it. `path`: state file,
+    replaced atomically.
     """
 
     path: Path
@@ -68,10 +70,10 @@ class TrainingRun:
         self._adam = torch.optim.AdamW(rest, lr=self.rate, betas=(0.9, 0.99), weight_decay=0.0)
 
     def train(self, seconds: float, on_step: Callable[["TrainingRun", float], None]) -> None:
-        """Step until `seconds` have passed. `on_step(course, loss)` follows each step.
+        """Train for `seconds`, calling `on_step(course, loss)` after each step.
 
-        A loss that is not finite ends it with an `SvdError` that names the step; the state file
-        then still holds the last good state.
+        Raises `SvdError`, which names the step, for a loss that is not finite. The state file then
+        still holds the last good state.
         """
         end = time.monotonic() + seconds
         while (begun := time.monotonic()) < end:
@@ -112,7 +114,7 @@ class TrainingRun:
 
     @contextmanager
     def averaged_weights(self) -> Any:
-        """Inside, the modules hold their averaged weights."""
+        """Let the modules hold their averaged weights inside the block."""
         raw = {key: value.detach().clone() for key, value in self._names.items()}
         self._write(self.average)
         try:
@@ -126,6 +128,7 @@ class TrainingRun:
             parameter.copy_(values[key])
 
     def save(self) -> None:
+        """Write the state file, which a kill cannot leave half written."""
         state = {
             "weights": dict(self._names.items()),
             "average": self.average,
@@ -139,7 +142,7 @@ class TrainingRun:
         os.replace(part, self.path)
 
     def resume(self) -> bool:
-        """Go on from the state file, if there is one."""
+        """Load the state file, if there is one; returns whether there was."""
         if not self.path.exists():
             return False
         state = torch.load(self.path, map_location=self.device, weights_only=True)

@@ -1,56 +1,134 @@
 """Warp attention: attention fetches whole cells, GEGLU shifts within the cell.
 
 Spatial transformers (arXiv 1506.02025) sample a picture at given places; here stock attention does.
-Queries and keys are sinusoids of place, so that their product is largest where a key's cell is the
-query's: four heads fetch the four cells around a place, one fetches the cell itself, to take it
-off, and one the coordinates that were hit. What is left is a shift by less than a cell, linear in
-the latents (`latent_shift`) and piecewise linear in the distance.
+Queries and keys are sinusoids of place, so that their product is largest where the key's cell is
+the query's. Four heads fetch the four cells around a place. One head fetches the cell itself, to
+subtract it, and one the coordinates of the cell that was found. What is left is a shift by less
+than a cell.
+
+That shift is piecewise linear in the distance, and nearly linear in the latents of a cell and of
+the one ahead. `fit_latent_shift` finds it by least squares, and then amplifies it: a mean lacks
+what cannot be predicted, and texture would fade as it moves.
 """
 
 from math import pi
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.training.architecture import HEADS, LATENT_CHANNELS, PATCH, UNET_WIDTH, Net
-from svd_core.training.channel_layout import PLACES, UNIT
-from svd_core.training.handwritten_layers import GegluBuilder, TokenChannels
-from svd_core.training.latent_shift import KNOTS
+from svd_core.training.handwritten_layers import CELL_UNIT, PLACES, GegluBuilder, TokenChannels
+from svd_core.training.vae import encode
+
+KNOTS_PER_PIXEL = 4
+"""Knots per pixel; halfway between two knots the finest texture gets a little softer."""
+
+SHIFT_GAIN = 1.5
+"""Power of the gain that keeps the strength of each latent; 0 is plain least squares. More than 1,
+since latents of the right strength at a wrong place still cancel in the decoder."""
+
+KNOTS = [step / KNOTS_PER_PIXEL for step in range(PATCH * KNOTS_PER_PIXEL + 1)]
+"""Pixels at which the slope of the shift changes."""
+
+
+def fit_latent_shift(photos: list[Tensor], kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Fit slope changes ("bends") along x and y, each (knots, channels, 2 * channels).
+
+    A cell whose content comes from p pixels ahead, 0 <= p <= PATCH, changes by the sum over knots k
+    of bends[k] @ (cell, cell ahead) * max(p - KNOTS[k], 0); beyond PATCH it stays.
+
+    `photos`: float (3, height, width) in [-1, 1], `KNOTS_PER_PIXEL` times larger than what is
+    encoded, to be shifted by parts of a pixel. They are mirrored too, so that no direction is
+    preferred.
+    """
+    along_x, along_y = (_fit_axis(photos, kernel, axis) for axis in (2, 1))
+    return along_x, along_y
+
+
+def _fit_axis(photos: list[Tensor], kernel: Tensor, axis: int) -> Tensor:
+    size = 2 * LATENT_CHANNELS
+    gram = torch.zeros(size, size, dtype=torch.float64)
+    cross = torch.zeros(len(KNOTS), LATENT_CHANNELS, size, dtype=torch.float64)
+    energy = torch.zeros(len(KNOTS), LATENT_CHANNELS, dtype=torch.float64)
+    for photo in photos:
+        for mirrored in (photo, photo.flip(1), photo.flip(2)):
+            cells = _encode_reduced(mirrored, kernel)
+            count = cells.shape[axis] - 1
+            rows = torch.cat([cells.narrow(axis, 0, count), cells.narrow(axis, 1, count)])
+            rows = rows.flatten(1).double()
+            gram += rows @ rows.T
+            for shift in range(len(KNOTS)):
+                ahead = mirrored.narrow(axis, shift, count * PATCH * KNOTS_PER_PIXEL)
+                target = _encode_reduced(ahead, kernel).flatten(1).double()
+                cross[shift] += target @ rows.T
+                energy[shift] += target.square().sum(dim=1)
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(size, dtype=torch.float64)
+    maps = torch.linalg.solve(gram + ridge, cross.transpose(1, 2)).transpose(1, 2)
+    left = torch.einsum("kij,jl,kil->ki", maps, gram, maps)
+    maps = (maps * (energy / left.clamp(min=1e-12))[..., None] ** (SHIFT_GAIN / 2)).float()
+    maps[0] = torch.eye(LATENT_CHANNELS, size)
+    maps[-1] = torch.eye(LATENT_CHANNELS, size).roll(LATENT_CHANNELS, dims=1)
+    slopes = maps.diff(dim=0) * KNOTS_PER_PIXEL
+    still = torch.zeros_like(slopes[:1])
+    return torch.cat([slopes, still]) - torch.cat([still, slopes])
+
+
+def _encode_reduced(large: Tensor, kernel: Tensor) -> Tensor:
+    return encode(F.avg_pool2d(large[None], KNOTS_PER_PIXEL), kernel)[0]
+
+
+def shift_latents(cells: Tensor, bends: tuple[Tensor, Tensor], x: float, y: float) -> Tensor:
+    """Shift latents (n, channels, height, width) right and down by `x`, `y` pixels, 0..PATCH.
+
+    Returns (n, channels, height - 1, width - 1), as the last cells have none ahead.
+    """
+    for dim, pixels, axis_bends in ((3, x, bends[0]), (2, y, bends[1])):
+        count = cells.shape[dim] - 1
+        here, ahead = cells.narrow(dim, 0, count), cells.narrow(dim, 1, count)
+        change = sum(
+            max(pixels - knot, 0.0) * bend for knot, bend in zip(KNOTS, axis_bends, strict=True)
+        )
+        rows = torch.cat([here, ahead], dim=1)
+        cells = here + torch.einsum("ij,njhw->nihw", change, rows)
+    return cells
+
 
 PERIODS = (4.0, 24.0, 144.0)
-"""Cells. The first tells neighbours apart, each other what the one before it confuses."""
+"""Periods of the sinusoids in cells. The first separates neighbours, each other one the cells that
+look alike to the one before."""
 
 STRENGTHS = (4e8, 8e7, 8e7)
-"""What a sinusoid counts in the logits: so much that two cells are mixed only where a place lies
-within a ten-millionth of the border between them, which is about what single precision can tell.
-The first may be at most 80 times the others, or its rounding hides what they tell apart."""
+"""Weights of the sinusoids in the logits. Two cells are mixed only where a place lies within a
+ten-millionth of the border between them, about the resolution of single precision. The first may be
+at most 80 times the others, or its rounding hides them."""
 
 PREVIOUS_CELL_OFFSET = 0.475
-"""Cells. The nearest cell to `place - EARLY` is the one before it, and `place` itself where that is
-a whole cell, with some margin for rounding."""
+"""Cells subtracted from a place, so that the nearest cell is the one before it, or the place itself
+where that is a whole cell; with some margin for rounding."""
 
-SLIDE_RANGE = (0.01, 0.95)
-"""Parts of a cell, between which the content slides. Before and beyond them it stands on the one
-cell or the other, so that it makes no difference on which side of the border between two cells
-rounding puts a place: the answer follows the place without a jump."""
+SHIFT_RANGE = (0.01, 0.95)
+"""Parts of a cell between which the content shifts. Before and beyond them it is that of one cell
+or of the other. So rounding may put a place on either side of the border between two cells, and the
+output follows the place without a jump."""
 
-CELLS = 128
-"""Of the longest side."""
+MAX_CELLS = 128
+"""Cells of the longest side."""
 
-LEEWAY = 0.012
-"""Cells. On the border between two cells heads may round differently. So those that fetch the far
-cells go on to the next one later than the head that tells where this is, and those that fetch the
-near ones earlier: around the border, where `SLIDE_RANGE` has the far cell shown and then the near
-one, both are the cell that the place has all but reached. Places are right to 0.003 cells, most of
-them to a tenth of that."""
+BORDER_MARGIN = 0.012
+"""Cells by which heads switch apart at a border of two cells, where they may round differently.
+
+Heads of the far cells switch later than the head of the coordinates, heads of the near cells
+earlier. Around the border `SHIFT_RANGE` shows the far cell and then the near one; both are then the
+cell that the place is about to reach. Places are right to 0.003 cells, most to a tenth of that."""
 
 CORNERS = {"here": (0, 0), "right": (1, 0), "below": (0, 1), "corner": (1, 1)}
-HEAD = UNET_WIDTH // HEADS
+HEAD_CHANNELS = UNET_WIDTH // HEADS
 
 
-def write(transformer: Net, bends: tuple[Tensor, Tensor]) -> None:
+def write_warp_attention(transformer: Net, bends: tuple[Tensor, Tensor]) -> None:
     """Write the sampler into `transformer`, from channels `photo_*`, `x`, `y`, `from_x`, `from_y`
-    into channels `moved_*`. `bends`: as `latent_shift.fit` gives them."""
+    into channels `moved_*`. `bends`: as `fit_latent_shift` returns them."""
     fetched = [f"{corner}_{j}" for corner in CORNERS for j in range(LATENT_CHANNELS)]
     waves = [f"{kind}_{wave}" for kind in ("key", "query") for wave in range(4 * len(PERIODS))]
     tokens = TokenChannels([*fetched, *PLACES, "at_x", "at_y", *waves])
@@ -58,85 +136,89 @@ def write(transformer: Net, bends: tuple[Tensor, Tensor]) -> None:
     tokens.enter(transformer, {f"here_{j}": f"photo_{j}" for j in range(LATENT_CHANNELS)})
     first, second = transformer.transformer_blocks
     first_in_time, second_in_time = transformer.temporal_transformer_blocks
-    _write_waves(GegluBuilder(first.ff), tokens, "key", "", 0.0)
-    _write_waves(GegluBuilder(first_in_time.ff_in), tokens, "query", "from_", PREVIOUS_CELL_OFFSET)
-    _fetch(second.attn1, tokens)
-    across, down = (_slid(tokens, axis) for axis in "xy")
-    _slide(GegluBuilder(second.ff), tokens, bends[0], across, "here", "right")
-    _slide(GegluBuilder(second_in_time.ff_in), tokens, bends[0], across, "below", "corner")
-    _slide(GegluBuilder(second_in_time.ff), tokens, bends[1], down, "here", "below")
+    _write_sinusoids(GegluBuilder(first.ff), tokens, "key", "", 0.0)
+    _write_sinusoids(
+        GegluBuilder(first_in_time.ff_in), tokens, "query", "from_", PREVIOUS_CELL_OFFSET
+    )
+    _fetch_cells(second.attn1, tokens)
+    across, down = (_shift_row(tokens, axis) for axis in "xy")
+    _shift_within_cell(GegluBuilder(second.ff), tokens, bends[0], across, "here", "right")
+    _shift_within_cell(
+        GegluBuilder(second_in_time.ff_in), tokens, bends[0], across, "below", "corner"
+    )
+    _shift_within_cell(GegluBuilder(second_in_time.ff), tokens, bends[1], down, "here", "below")
     overlaid = dict(enumerate(PLACES, start=LATENT_CHANNELS - len(PLACES)))
     for j in range(LATENT_CHANNELS):
         tokens.close(transformer, f"here_{j}", f"moved_{j}", less=overlaid.get(j))
 
 
-def _slid(tokens: TokenChannels, axis: str) -> Tensor:
-    """Row of the pixels, 0..PATCH, by which the content of a cell has slid along `axis`."""
-    start, end = SLIDE_RANGE
-    cells = UNIT * (tokens.read(f"from_{axis}") - tokens.read(f"at_{axis}"))
+def _shift_row(tokens: TokenChannels, axis: str) -> Tensor:
+    """Row of the pixels, 0..PATCH, by which the content of a cell has shifted along `axis`."""
+    start, end = SHIFT_RANGE
+    cells = CELL_UNIT * (tokens.read(f"from_{axis}") - tokens.read(f"at_{axis}"))
     return PATCH / (end - start) * (cells - tokens.one(start))
 
 
-def _write_waves(
-    products: GegluBuilder, tokens: TokenChannels, kind: str, source: str, early: float
+def _write_sinusoids(
+    products: GegluBuilder, tokens: TokenChannels, kind: str, source: str, offset: float
 ) -> None:
-    """Sinusoids of `source` x and y less `early` cells: exact at whole cells, linear in between."""
-    cells = torch.arange(-2, CELLS + 1).float()
+    """Write sinusoids of `source` less `offset` cells: exact at whole cells, linear between."""
+    cells = torch.arange(-2, MAX_CELLS + 1).float()
     for axis in (0, 1):
         columns, values = [], []
         for number, period in enumerate(PERIODS):
             for part, wave in enumerate((torch.cos, torch.sin)):
-                columns.append(tokens.write(f"{kind}_{_wave(axis, number, part)}"))
+                columns.append(tokens.write(f"{kind}_{_sinusoid(axis, number, part)}"))
                 values.append(wave(2 * pi / period * cells))
         table = torch.stack(values, dim=1) @ torch.stack(columns)  # (cells, width)
         slopes = table.diff(dim=0)
-        bends = torch.cat([slopes[:1], slopes.diff(dim=0)]) * UNIT
-        place = tokens.read(f"{source}{'xy'[axis]}") - early / UNIT * tokens.one()
+        bends = torch.cat([slopes[:1], slopes.diff(dim=0)]) * CELL_UNIT
+        place = tokens.read(f"{source}{'xy'[axis]}") - offset / CELL_UNIT * tokens.one()
         products.add(tokens.one(), tokens.one(), table[0])
-        products.bend(tokens.one(), place, [float(c) / UNIT for c in cells[:-1]], bends)
+        products.bend(tokens.one(), place, [float(c) / CELL_UNIT for c in cells[:-1]], bends)
 
 
-def _wave(axis: int, number: int, part: int) -> int:
+def _sinusoid(axis: int, number: int, part: int) -> int:
     return 2 * (len(PERIODS) * axis + number) + part
 
 
-def _fetch(attention: Net, tokens: TokenChannels) -> None:
+def _fetch_cells(attention: Net, tokens: TokenChannels) -> None:
     sources = [f"here_{j}" for j in range(LATENT_CHANNELS)]
     heads = [
-        ("query", corner, (x + LEEWAY * (1 - 2 * x), y + LEEWAY * (1 - 2 * y)))
+        ("query", corner, (x + BORDER_MARGIN * (1 - 2 * x), y + BORDER_MARGIN * (1 - 2 * y)))
         for corner, (x, y) in CORNERS.items()
     ]
     for head, (kind, corner, offset) in enumerate([*heads, ("key", "here", (0.0, 0.0))]):
-        sign = -1.0 if kind == "key" else 1.0  # the cell itself, taken off
-        _look(attention, tokens, head, kind, offset)
+        sign = -1.0 if kind == "key" else 1.0  # the cell itself is subtracted
+        _attend(attention, tokens, head, kind, offset)
         for j, source in enumerate(sources):
-            attention.to_v.weight[HEAD * head + j] = tokens.read(source)
+            attention.to_v.weight[HEAD_CHANNELS * head + j] = tokens.read(source)
             target = tokens.write(f"{corner}_{j}", sign)
-            attention.to_out[0].weight[:, HEAD * head + j] = target
+            attention.to_out[0].weight[:, HEAD_CHANNELS * head + j] = target
     head = len(heads) + 1
-    _look(attention, tokens, head, "query", (0.0, 0.0))
+    _attend(attention, tokens, head, "query", (0.0, 0.0))
     for index, axis in enumerate("xy"):
-        attention.to_v.weight[HEAD * head + index] = tokens.read(axis)
-        attention.to_out[0].weight[:, HEAD * head + index] = tokens.write(f"at_{axis}")
+        attention.to_v.weight[HEAD_CHANNELS * head + index] = tokens.read(axis)
+        attention.to_out[0].weight[:, HEAD_CHANNELS * head + index] = tokens.write(f"at_{axis}")
 
 
-def _look(
+def _attend(
     attention: Net, tokens: TokenChannels, head: int, kind: str, offset: tuple[float, float]
 ) -> None:
-    """Let `head` look for the cell whose key is the wave of `kind`, `offset` cells on."""
+    """Let `head` attend to the cell whose key is the sinusoid of `kind`, `offset` cells on."""
     for axis in (0, 1):
         for number, (period, strength) in enumerate(zip(PERIODS, STRENGTHS, strict=True)):
             angle = torch.tensor(2 * pi / period * offset[axis])
-            cos, sin = (tokens.read(f"{kind}_{_wave(axis, number, part)}") for part in (0, 1))
+            cos, sin = (tokens.read(f"{kind}_{_sinusoid(axis, number, part)}") for part in (0, 1))
             turned = (cos * angle.cos() - sin * angle.sin(), sin * angle.cos() + cos * angle.sin())
             for part in (0, 1):
-                wave = _wave(axis, number, part)
-                unit = HEAD * head + wave
-                attention.to_q.weight[unit] = strength * HEAD**0.5 * turned[part]
+                wave = _sinusoid(axis, number, part)
+                unit = HEAD_CHANNELS * head + wave
+                attention.to_q.weight[unit] = strength * HEAD_CHANNELS**0.5 * turned[part]
                 attention.to_k.weight[unit] = tokens.read(f"key_{wave}")
 
 
-def _slide(
+def _shift_within_cell(
     products: GegluBuilder,
     tokens: TokenChannels,
     bends: Tensor,
@@ -144,7 +226,7 @@ def _slide(
     cell: str,
     ahead: str,
 ) -> None:
-    """Shift `cell` towards `ahead` by what row `pixels` says."""
+    """Shift `cell` towards `ahead` by the value of row `pixels`."""
     names = [f"{kind}_{j}" for kind in (cell, ahead) for j in range(LATENT_CHANNELS)]
     rows = torch.stack([tokens.read(name) for name in names])
     for knot, bend in zip(KNOTS, bends, strict=True):

@@ -17,11 +17,15 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from torch.nn.attention import SDPBackend
 
 from svd_core.benchmarks import gpu
-from svd_core.benchmarks.gpu import env, plans, smoke, variants, worker
-from svd_core.benchmarks.gpu.command import run
+from svd_core.benchmarks.gpu import comparison, env, parts, plans, smoke
+from svd_core.benchmarks.gpu.command import (
+    ProcessEnd,
+    exit_on_sigterm,
+    run,
+    run_process,
+)
 from svd_core.benchmarks.gpu.comparison import Comparison
 from svd_core.benchmarks.gpu.context import Context, LostContext
-from svd_core.benchmarks.gpu.kernel_profile import kind_of, profile_kernels
 from svd_core.benchmarks.gpu.norms import (
     NormSilu,
     framewise_norm_silu,
@@ -29,17 +33,27 @@ from svd_core.benchmarks.gpu.norms import (
     triton_norm_silu,
     with_norms,
 )
-from svd_core.benchmarks.gpu.parts import MARGIN_S, PARTS, Part, allotted, selected
-from svd_core.benchmarks.gpu.report import MOST_FAILURES, table
-from svd_core.benchmarks.gpu.results import FILE, Recorder, Row, failures, read, size
-from svd_core.benchmarks.gpu.supervisor import (
+from svd_core.benchmarks.gpu.parts import (
     LOST_CONTEXT,
+    MARGIN_S,
+    PARTS,
     UNUSABLE,
-    Ended,
-    ending_on_sigterm,
-    supervise,
+    Part,
+    load_part,
+    select_parts,
+    time_limit,
 )
-from svd_core.benchmarks.gpu.timing import Timer, relative_error
+from svd_core.benchmarks.gpu.results import (
+    FILE,
+    MOST_FAILURES,
+    Recorder,
+    Row,
+    failures,
+    format_table,
+    read_rows,
+    results_size,
+)
+from svd_core.benchmarks.gpu.timing import Timer, kind_of, profile_kernels, relative_error
 from svd_core.benchmarks.vs_diffusers.parity import MAX_ERROR_RATIO
 from svd_core.checkpoints.memory_plan import Device
 from svd_core.checkpoints.table import find_checkpoint
@@ -94,32 +108,32 @@ def make_context(folder: Path, remaining_s: float = 1e6) -> Context:
 
 
 def rows(folder: Path) -> dict[str, Row]:
-    return {row["case"]: row for row in read(folder)}
+    return {row["case"]: row for row in read_rows(folder)}
 
 
 # Parts and budget
 
 
-def test_every_part_has_a_module_that_runs() -> None:
+def test_every_part_has_a_function_that_runs() -> None:
     for part in PARTS:
-        assert callable(__import__(f"svd_core.benchmarks.gpu.{part.name}", fromlist=["run"]).run)
+        assert callable(load_part(part.name))
         assert part.least_s < part.limit_s
 
 
 def test_a_part_takes_no_more_than_its_limit_and_the_rest_of_the_budget() -> None:
     part = Part("step", limit_s=100, least_s=40, about="")
-    assert allotted(part, 1000) == 100
-    assert allotted(part, 60) == 60 - MARGIN_S
-    assert allotted(part, 40 + MARGIN_S) == 40
-    assert allotted(part, 39 + MARGIN_S) is None
-    assert allotted(part, 1000, limited=False) == 1000 - MARGIN_S
+    assert time_limit(part, 1000) == 100
+    assert time_limit(part, 60) == 60 - MARGIN_S
+    assert time_limit(part, 40 + MARGIN_S) == 40
+    assert time_limit(part, 39 + MARGIN_S) is None
+    assert time_limit(part, 1000, limited=False) == 1000 - MARGIN_S
 
 
 def test_parts_are_chosen_by_name_and_run_by_priority() -> None:
-    assert [p.name for p in selected("", "")] == [p.name for p in PARTS]
-    assert [p.name for p in selected("compile, env,clip", "clip")] == ["env", "compile"]
+    assert [p.name for p in select_parts("", "")] == [p.name for p in PARTS]
+    assert [p.name for p in select_parts("compile, env,clip", "clip")] == ["env", "compile"]
     with pytest.raises(InvalidSettings, match="no part setp; choose from env, "):
-        selected("setp", "")
+        select_parts("setp", "")
 
 
 def test_an_unknown_part_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +149,7 @@ class Machine:
         self.parts: dict[str, tuple[int | None, list[dict[str, Any]]]] = {}
         self.limits: dict[str, float] = {}
 
-    def start(self, part: Part, limit_s: float) -> Ended:
+    def start(self, part: Part, limit_s: float) -> ProcessEnd:
         self.limits[part.name] = limit_s
         code, found = self.parts.get(part.name, (0, [{"case": "end"}]))
         recorder = Recorder(self.out, part.name, lambda: self.now)
@@ -143,7 +157,7 @@ class Machine:
             recorder.write(**row)
         took = limit_s if code is None else self.seconds
         self.now += took
-        return Ended(code, took, limit_s)
+        return ProcessEnd(code, took, limit_s)
 
     def run(self, budget_s: float = 1e6) -> int:
         return run(PARTS, self.out, budget_s, self.start, clock=lambda: self.now)
@@ -183,7 +197,7 @@ def test_the_budget_is_never_overrun(machine: Machine) -> None:
     machine.run(budget_s=200.0)
     assert machine.limits == {"env": 60, "smoke": 90, "step": 44}  # too little for clip
     assert machine.now <= 200.0 - MARGIN_S
-    skipped = [row["case"] for row in read(machine.out) if "skipped" in row]
+    skipped = [row["case"] for row in read_rows(machine.out) if "skipped" in row]
     assert "contest" in skipped
 
 
@@ -205,7 +219,7 @@ def test_how_a_part_ended_is_a_row_and_the_others_go_on(
     assert machine.run() == 1
     assert list(machine.limits) == [part.name for part in PARTS]
     assert last_line(capsys)["failures"] == 1
-    (row,) = failures(read(machine.out))
+    (row,) = failures(read_rows(machine.out))
     assert (row["part"], row["case"]) == ("run", "smoke")
     assert sentence in row["failed"]
 
@@ -213,7 +227,7 @@ def test_how_a_part_ended_is_a_row_and_the_others_go_on(
 def test_a_crash_behind_the_last_figure_is_no_failure(machine: Machine) -> None:
     machine.parts["compile"] = (-signal.SIGSEGV, [{"case": "end"}])
     assert machine.run() == 0
-    (row,) = [row for row in read(machine.out) if "note" in row]
+    (row,) = [row for row in read_rows(machine.out) if "note" in row]
     assert "SIGSEGV" in row["note"]
 
 
@@ -229,15 +243,15 @@ def test_only_the_failures_of_this_call_are_counted(
     Recorder(machine.out, "step").write("stock", failed="in an earlier call")
     assert machine.run() == 0
     assert last_line(capsys)["failures"] == 0
-    assert read(machine.out)[0]["failed"] == "in an earlier call"
+    assert read_rows(machine.out)[0]["failed"] == "in an earlier call"
 
 
 # Processes
 
 
-def supervised(tmp_path: Path, code: str, limit_s: float = 60.0) -> Ended:
+def supervised(tmp_path: Path, code: str, limit_s: float = 60.0) -> ProcessEnd:
     command = [sys.executable, "-c", code]
-    return supervise(command, limit_s, tmp_path / "log.txt", os.environ, tmp_path)
+    return run_process(command, limit_s, tmp_path / "log.txt", os.environ, tmp_path)
 
 
 def test_a_process_is_told_apart_by_how_it_ends(tmp_path: Path) -> None:
@@ -251,7 +265,7 @@ def test_a_process_is_told_apart_by_how_it_ends(tmp_path: Path) -> None:
 def test_a_process_that_hangs_ends_with_all_it_started(tmp_path: Path) -> None:
     """What it started would hold memory of the GPU."""
     command = ["sh", "-c", "sleep 600 & echo $! > pid; wait"]
-    ended = supervise(command, 2.0, tmp_path / "log.txt", os.environ, tmp_path)
+    ended = run_process(command, 2.0, tmp_path / "log.txt", os.environ, tmp_path)
     assert ended.code is None
     assert "time limit of 2 s" in ended.sentence()
     until = time.monotonic() + 60
@@ -263,8 +277,8 @@ def test_a_process_that_hangs_ends_with_all_it_started(tmp_path: Path) -> None:
 def test_sigterm_ends_the_process_that_is_supervised(tmp_path: Path) -> None:
     command = ["sh", "-c", f"kill -TERM {os.getpid()}; echo $$ > pid; sleep 600"]
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit), ending_on_sigterm():
-        supervise(command, 60.0, tmp_path / "log.txt", os.environ, tmp_path)
+    with pytest.raises(SystemExit), exit_on_sigterm():
+        run_process(command, 60.0, tmp_path / "log.txt", os.environ, tmp_path)
     assert signal.getsignal(signal.SIGTERM) is before
     pid = tmp_path / "pid"  # it may have been killed before it wrote that
     eventually(lambda: not pid.exists() or not pid.read_text() or not alive(pid))
@@ -282,9 +296,9 @@ def test_sigterm_while_the_process_starts_ends_it(
             started.append(self)
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("svd_core.benchmarks.gpu.supervisor.subprocess.Popen", Interrupted)
-    with pytest.raises(SystemExit), ending_on_sigterm():
-        supervise(["sleep", "600"], 60.0, tmp_path / "log.txt", os.environ, tmp_path)
+    monkeypatch.setattr("svd_core.benchmarks.gpu.command.subprocess.Popen", Interrupted)
+    with pytest.raises(SystemExit), exit_on_sigterm():
+        run_process(["sleep", "600"], 60.0, tmp_path / "log.txt", os.environ, tmp_path)
     assert started[0].returncode == -signal.SIGKILL
 
 
@@ -300,13 +314,13 @@ def alive(pid: Path) -> bool:
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, "step")
     recorder.write("stock", seconds=1.0)
-    start = size(tmp_path)
+    start = results_size(tmp_path)
     recorder.write("ours", seconds=0.5, shape=(1, 2), path=tmp_path)
     with (tmp_path / FILE).open("a") as file:
         file.write('{"part": "step", "case": "cut o')
-    assert [row["case"] for row in read(tmp_path)] == ["stock", "ours"]
-    assert [row["case"] for row in read(tmp_path, start)] == ["ours"]
-    assert read(tmp_path / "nowhere") == []
+    assert [row["case"] for row in read_rows(tmp_path)] == ["stock", "ours"]
+    assert [row["case"] for row in read_rows(tmp_path, start)] == ["ours"]
+    assert read_rows(tmp_path / "nowhere") == []
 
 
 def test_a_case_that_fails_is_a_row_with_the_end_of_its_traceback(context: Context) -> None:
@@ -370,16 +384,16 @@ def grad() -> Iterator[None]:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_a_sentence_says_so(tmp_path: Path) -> None:
-    assert worker.work("env", tmp_path, None, None, tiny=False) == UNUSABLE
+    assert parts.run_part("env", tmp_path, None, None, tiny=False) == UNUSABLE
     assert "--tiny" in rows(tmp_path)["device"]["failed"]
 
 
 def test_what_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert worker.work("gone", tmp_path, None, None, tiny=True) == UNUSABLE
+    assert parts.run_part("gone", tmp_path, None, None, tiny=True) == UNUSABLE
     assert "svd_core.benchmarks.gpu.gone" in rows(tmp_path)["imports"]["failed"]
     wrapped = RuntimeError("Failed to import diffusers: No module named 'safetensors'")
-    monkeypatch.setattr(worker, "import_module", lambda _: raising(wrapped)())
-    assert worker.work("env", tmp_path, None, None, tiny=True) == UNUSABLE
+    monkeypatch.setattr(parts, "import_module", lambda _: raising(wrapped)())
+    assert parts.run_part("env", tmp_path, None, None, tiny=True) == UNUSABLE
     assert "'safetensors'" in rows(tmp_path)["imports"]["failed"]
 
 
@@ -390,10 +404,10 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_part_that_fails_outside_of_its_cases_ends_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
-    monkeypatch.setattr(env, "run", lambda _: raising(error)())
-    assert worker.work("env", tmp_path, None, 60.0, tiny=True) == code
+    monkeypatch.setattr(env, "run_env", lambda _: raising(error)())
+    assert parts.run_part("env", tmp_path, None, 60.0, tiny=True) == code
     assert ("end" in rows(tmp_path)) == (code == 0)
-    assert [row["case"] for row in failures(read(tmp_path))] == (["part"] if code == 0 else [])
+    assert [row["case"] for row in failures(read_rows(tmp_path))] == (["part"] if code == 0 else [])
 
 
 @pytest.mark.usefixtures("grad")
@@ -402,8 +416,8 @@ def test_a_part_that_leaves_the_gpu_idle_has_failed(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "memory_stats", dict)
-    monkeypatch.setattr(env, "run", lambda _: None)
-    assert worker.work("env", tmp_path, None, None, tiny=True) == 0
+    monkeypatch.setattr(env, "run_env", lambda _: None)
+    assert parts.run_part("env", tmp_path, None, None, tiny=True) == 0
     assert "idle" in rows(tmp_path)["device"]["failed"]
 
 
@@ -455,16 +469,16 @@ def test_a_variant_further_off_than_stock_is_a_failure(context: Context) -> None
 
 def test_attention_goes_where_it_is_sent_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    sdpa_kernel = variants.sdpa_kernel
+    sdpa_kernel = comparison.sdpa_kernel
 
     def noted(backends: Any, **more: Any) -> Any:
         asked.append((backends, more))
         return sdpa_kernel(backends, **more)
 
-    monkeypatch.setattr(variants, "sdpa_kernel", noted)
+    monkeypatch.setattr(comparison, "sdpa_kernel", noted)
     stock = F.scaled_dot_product_attention
     q, k, v = torch.randn(3, 1, 2, 4, 8).unbind()
-    with variants.attention_by(SDPBackend.MATH)(None):
+    with comparison.attention_by(SDPBackend.MATH)(None):
         found = F.scaled_dot_product_attention(q, k, v)
     assert asked == [([SDPBackend.MATH], {"set_priority": True})]
     assert F.scaled_dot_product_attention is stock
@@ -534,11 +548,11 @@ def test_tritons_kernels_norm_as_torch_does(dtype: torch.dtype) -> None:
 
 def test_rewrites_are_those_of_cuda_with_changes() -> None:
     unet = random_models()["unet"]
-    counts = variants.rewrite(unet, without=("blend",), first=with_norms(torch_norm_silu))
+    counts = comparison.rewrite(unet, without=("blend",), first=with_norms(torch_norm_silu))
     assert "blend" not in counts
     assert counts["flat temporal"] == counts["undivided"] == 0
     assert counts["joined attention"] > 0
-    variants.rewrite(unet)
+    comparison.rewrite(unet)
     names = {patch_name(layer) for layer in unet.modules()}
     assert "blend" in names
     assert not {"temporal norms", "spatial norms"} & names
@@ -557,15 +571,15 @@ def test_the_table_shows_failures_first_and_what_is_faster() -> None:
          "peak_gb": 7.2, "seconds": 3.0, "ran_out": True, "ok": False},
         {"part": "run", "case": "contest", "skipped": "10 s of the budget are left"},
     ]  # fmt: skip
-    text = table(found)
+    text = format_table(found)
     assert "other programs use this GPU" in text
     assert text.index("failures: 2") < text.index("2.00x")
     assert "MEMORY RAN OUT" in text
     assert "left out: 10 s of the budget" in text
     many = [{"part": "step", "case": f"case {i}", "failed": "no"} for i in range(50)]
-    assert table(many).count("\n  ! ") == MOST_FAILURES
-    assert f"and {50 - MOST_FAILURES} more" in table(many)
-    assert "no machine" in table([])
+    assert format_table(many).count("\n  ! ") == MOST_FAILURES
+    assert f"and {50 - MOST_FAILURES} more" in format_table(many)
+    assert "no machine" in format_table([])
 
 
 # Whole runs
@@ -618,5 +632,5 @@ def test_every_part_runs_on_a_cpu_of_a_bare_machine(bare: dict[str, str], tmp_pa
     found = json.loads(done.stdout.splitlines()[-1])
     text = done.stdout[-4000:] + done.stderr
     assert (found["failures"], done.returncode) == (0, 0), text
-    ended = [row["part"] for row in read(tmp_path / "out") if row["case"] == "end"]
+    ended = [row["part"] for row in read_rows(tmp_path / "out") if row["case"] == "end"]
     assert ended == [part.name for part in PARTS]

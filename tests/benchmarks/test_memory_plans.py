@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from svd_core.benchmarks.activation_memory import peak_bytes
 from svd_core.benchmarks.memory_plans import (
     START,
     STEPS,
@@ -14,6 +13,7 @@ from svd_core.benchmarks.memory_plans import (
     decode_bytes,
     moved_bytes,
     optimized_on_meta,
+    peak_bytes,
     step_bytes,
 )
 from svd_core.benchmarks.random_models import full_size

@@ -11,10 +11,8 @@ import torch
 from diffusers.models.attention import FeedForward
 from torch.overrides import TorchFunctionMode
 
-from svd_core.benchmarks import roofline
 from svd_core.benchmarks.random_models import TINY, open_stock
-from svd_core.benchmarks.roofline import matmul_rate, step_flops
-from svd_core.benchmarks.vs_diffusers import contest, parity, variants
+from svd_core.benchmarks.vs_diffusers import contest, parity, report, variants
 from svd_core.benchmarks.vs_diffusers.contest import Rounds
 from svd_core.benchmarks.vs_diffusers.parity import (
     INPUT_TOLERANCE,
@@ -22,6 +20,7 @@ from svd_core.benchmarks.vs_diffusers.parity import (
     ROUNDING,
     Parity,
 )
+from svd_core.benchmarks.vs_diffusers.report import matmul_rate, step_flops
 from svd_core.benchmarks.vs_diffusers.variants import Variant
 from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.optimizations import registry
@@ -186,7 +185,7 @@ def test_the_rate_is_that_of_numbers_which_differ(monkeypatch: pytest.MonkeyPatc
                 seen.extend(args)
             return func(*args, **(kwargs or {}))
 
-    monkeypatch.setattr(roofline, "SIDE", {"cpu": 64})
+    monkeypatch.setattr(report, "MATRIX_SIDE", {"cpu": 64})
     with Watch():
         assert matmul_rate(torch.device("cpu"), torch.float32) > 0
     assert len(seen) >= 2

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from svd_core.benchmarks import random_models, roofline
-from svd_core.benchmarks.vs_diffusers import contest, variants
+from svd_core.benchmarks import random_models
+from svd_core.benchmarks.vs_diffusers import contest, report, variants
 from svd_core.benchmarks.vs_diffusers.parity import INPUT_TOLERANCE, Parity
 from svd_core.checkpoints.memory_plan import Device
 from svd_core.engine import pipeline_loader, sampling
@@ -234,7 +234,8 @@ def test_a_contest_there_asks_everybody_the_same(
         variants, "optimizations_for", lambda _: ["silent"]
     )  # nothing is silent in TINY
     monkeypatch.setattr(random_models, "TINY", replace(random_models.TINY, sizes=((64, 64),)))
-    monkeypatch.setitem(roofline.SIDE, "cuda", 64)  # a CPU would take minutes for a GPU's product
+    # A CPU would take minutes for the product of a GPU.
+    monkeypatch.setitem(report.MATRIX_SIDE, "cuda", 64)
     for name in ("synchronize", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda: None)
     for name in ("memory_allocated", "max_memory_allocated"):

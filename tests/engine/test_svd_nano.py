@@ -17,11 +17,11 @@ from svd_core.media.image import frame_photo, open_photo
 from svd_core.media.video import read_frames
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-from svd_core.training import architecture, initial_weights, position_net
+from svd_core.training import architecture, depth_net, initial_weights
+from svd_core.training.clip_metrics import OpticalFlow
 from svd_core.training.dataset import sources
 from svd_core.training.export import MAX_COORDINATE_ERROR
-from svd_core.training.latent_shift import KNOTS
-from svd_core.training.optical_flow import OpticalFlow
+from svd_core.training.warp_attention import KNOTS
 
 FOLDER = ASSETS / "svd-nano"
 EXAMPLES = sorted((ASSETS / "examples").glob("*.jpg"))
@@ -111,7 +111,7 @@ def test_plain_diffusers_makes_the_same_frames(engine: SvdEngine) -> None:
 def test_coordinates_are_right_in_every_cell_of_every_size() -> None:
     unet = UNetSpatioTemporalConditionModel.from_pretrained(FOLDER / "unet")
     with torch.no_grad():
-        worst = max(float(error.abs().max()) for error in position_net.errors(unet))
+        worst = max(float(error.abs().max()) for error in depth_net.coordinate_errors(unet))
     assert worst < MAX_COORDINATE_ERROR
 
 

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from svd_core.training import latent_shift, linear_codec
+from svd_core.training import warp_attention
+from svd_core.training.vae import encoding_kernel, principal_components
 
 
 def smooth_photo(width: int, height: int, seed: int = 0) -> Tensor:
@@ -18,15 +19,15 @@ def smooth_photo(width: int, height: int, seed: int = 0) -> Tensor:
 
 
 def enlarged(photo: Tensor) -> Tensor:
-    """`photo` in the size that `latent_shift.fit` wants."""
-    times = float(latent_shift.FINE)
+    """`photo` in the size that `warp_attention.fit_latent_shift` wants."""
+    times = float(warp_attention.KNOTS_PER_PIXEL)
     return torch.nn.functional.interpolate(photo[None], scale_factor=times, mode="bicubic")[0]
 
 
 def smooth_kernel() -> Tensor:
     pictures = [smooth_photo(128, 96, seed) for seed in range(6)]
-    components, deviations = linear_codec.principal_components(pictures)
-    return linear_codec.encoding_kernel(components, deviations.clamp(min=0.05))
+    components, deviations = principal_components(pictures)
+    return encoding_kernel(components, deviations.clamp(min=0.05))
 
 
 def save_photos(folder: Path, count: int = 3) -> dict[str, Path]:

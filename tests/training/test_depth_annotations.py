@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from svd_core.errors import SvdError
-from svd_core.training.dataset import sources
-from svd_core.training.depth_annotations import DepthShape, Point, draw, load_annotations
+from svd_core.training.dataset import DepthShape, Point, draw_annotations, load_annotations, sources
 
 ALL: tuple[Point, ...] = ((0, 0), (1, 0), (1, 1), (0, 1))
 LEFT: tuple[Point, ...] = ((0, 0), (0.5, 0), (0.5, 1), (0, 1))
@@ -17,7 +16,9 @@ LOWER: tuple[Point, ...] = ((0, 0.5), (1, 0.5), (1, 1), (0, 1))
 
 
 def test_a_pair_of_near_is_linear_inside_its_own_polygon() -> None:
-    near, _ = draw((DepthShape((0, 0), 0, ALL), DepthShape((0.2, 1.0), 0, LOWER)), 8, 16)
+    near, _ = draw_annotations(
+        (DepthShape((0, 0), 0, ALL), DepthShape((0.2, 1.0), 0, LOWER)), 8, 16
+    )
     assert near.shape == (16, 8)
     assert near.dtype == torch.float32
     assert not near[:7].any()
@@ -28,18 +29,18 @@ def test_a_pair_of_near_is_linear_inside_its_own_polygon() -> None:
 
 def test_a_later_shape_hides_the_earlier_ones() -> None:
     far, close = DepthShape((0.1, 0.1), 1, ALL), DepthShape((0.8, 0.8), 0, LEFT)
-    near, drift = draw((far, close), 20, 10)
+    near, drift = draw_annotations((far, close), 20, 10)
     assert near[:, :9].allclose(torch.tensor(0.8))
     assert near[:, 11:].allclose(torch.tensor(0.1))
     assert not drift[:, :9].any()
     assert drift[:, 11:].eq(1).all()
-    near, drift = draw((close, far), 20, 10)
+    near, drift = draw_annotations((close, far), 20, 10)
     assert near.allclose(torch.tensor(0.1))
     assert drift.eq(1).all()
 
 
 def test_edges_are_hard_and_where_the_polygon_has_them() -> None:
-    _, drift = draw((DepthShape((0, 0), 0, ALL), DepthShape((0, 0), 1, LEFT)), 200, 100)
+    _, drift = draw_annotations((DepthShape((0, 0), 0, ALL), DepthShape((0, 0), 1, LEFT)), 200, 100)
     assert set(drift.unique().tolist()) == {0.0, 1.0}
     assert drift.sum(1).sub(100).abs().max() <= 1
 
@@ -51,7 +52,7 @@ def test_every_photo_has_a_sketch() -> None:
 @pytest.mark.parametrize("size", [(64, 36), (36, 64)])
 def test_every_sketch_draws_values_in_range(size: tuple[int, int]) -> None:
     for name, shapes in load_annotations().items():
-        for drawn in draw(shapes, *size):
+        for drawn in draw_annotations(shapes, *size):
             assert drawn.shape == size[::-1], name
             assert 0 <= drawn.min() <= drawn.max() <= 1, name
 
@@ -61,7 +62,7 @@ def test_no_shape_is_hidden_by_later_ones() -> None:
         marks = [
             DepthShape((0, 0), i / len(shapes), shape.polygon) for i, shape in enumerate(shapes)
         ]
-        seen = draw(tuple(marks), 320, 320)[1].unique()
+        seen = draw_annotations(tuple(marks), 320, 320)[1].unique()
         assert seen.numel() == len(shapes), name
 
 

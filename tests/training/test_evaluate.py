@@ -18,12 +18,17 @@ from PIL import Image, ImageFilter
 
 from svd_core.checkpoints.table import ASSETS
 from svd_core.params import VideoParams
-from svd_core.training import dataset, eval_photos
-from svd_core.training.clip_metrics import MAX_PSNR_DB, gradient_energy, measure_clip, psnr
+from svd_core.training import dataset
+from svd_core.training.baselines import SyntheticCamera, true_clip
+from svd_core.training.clip_metrics import (
+    MAX_PSNR_DB,
+    OpticalFlow,
+    gradient_energy,
+    measure_clip,
+    psnr,
+)
 from svd_core.training.evaluate import main
 from svd_core.training.metrics import TARGETS, Figures, compute_metrics, missed_targets, settings
-from svd_core.training.optical_flow import OpticalFlow
-from svd_core.training.synthetic_clips import SyntheticCamera, true_clip
 from svd_core.types import Frames
 
 EXAMPLES = sorted((ASSETS / "examples").glob("*.jpg"))
@@ -359,9 +364,9 @@ def test_photos_of_the_list_are_read_under_their_names(
     digest = hashlib.sha256(encoded(1)).hexdigest()
     paths = ("/a/castle.png", "/wallpapers/Glow/contents/images/2560x1600.png")
     rows = [dataset.Source("package", path, digest, "CC0", "evaluation") for path in paths]
-    monkeypatch.setattr(eval_photos, "sources", lambda use: iter(rows))
+    monkeypatch.setattr(dataset, "sources", lambda use: iter(rows))
     (tmp_path / rows[0].file).write_bytes(encoded(1))
-    found = eval_photos.listed_photos(tmp_path)
+    found = dataset.listed_photos(tmp_path)
     assert [photo.name for photo in found] == ["castle", "Glow"]
     assert found[0].opened().size == (64, 48)
 

@@ -9,14 +9,14 @@ from svd_core.engine.optimizations.patching import patch
 from svd_core.engine.optimizations.zero_branches import skip_zero_branches
 from svd_core.training import (
     architecture,
-    channel_layout,
-    clip_rendering,
     depth_net,
+    diffusion_loss,
+    handwritten_layers,
     initial_weights,
-    latent_shift,
-    linear_codec,
     motion_model,
+    warp_attention,
 )
+from svd_core.training.vae import encode
 from tests.fakes.training_photos import enlarged, smooth_kernel, smooth_photo
 
 ROWS, COLUMNS, FRAMES = 20, 28, 5
@@ -36,15 +36,17 @@ def written(kernel: Tensor) -> architecture.Net:
     """The UNet before it has learnt anything, told the coordinates and a scene by hand."""
     torch.manual_seed(0)
     net = architecture.unet().eval()
-    bends = latent_shift.fit([enlarged(smooth_photo(128, 96, seed)) for seed in range(6)], kernel)
+    bends = warp_attention.fit_latent_shift(
+        [enlarged(smooth_photo(128, 96, seed)) for seed in range(6)], kernel
+    )
     initial_weights.initialize(net, bends)
     patch(net, [("silent", skip_zero_branches)])
 
     def tell(_module: object, _input: object, made: Tensor) -> Tensor:
         told = torch.zeros_like(made)
         grids = torch.meshgrid(torch.arange(ROWS), torch.arange(COLUMNS), indexing="ij")
-        told[:, depth_net.OUTPUTS["x"]] = grids[1] / channel_layout.UNIT
-        told[:, depth_net.OUTPUTS["y"]] = grids[0] / channel_layout.UNIT
+        told[:, depth_net.OUTPUTS["x"]] = grids[1] / handwritten_layers.CELL_UNIT
+        told[:, depth_net.OUTPUTS["y"]] = grids[0] / handwritten_layers.CELL_UNIT
         near, drift = sight()
         told[:, depth_net.OUTPUTS["near"]], told[:, depth_net.OUTPUTS["drift"]] = near, drift
         return told
@@ -65,7 +67,7 @@ def pointing_noise(**deviations: float) -> Tensor:
     """Noise that stands for exactly these deviations of the named codes, and none of the others."""
     generator = torch.Generator().manual_seed(3)
     noise = torch.randn(FRAMES, architecture.LATENT_CHANNELS, ROWS, COLUMNS, generator=generator)
-    for index, code in enumerate(channel_layout.CODES):
+    for index, code in enumerate(handwritten_layers.CODES):
         wanted = deviations.get(code, 0.0) / (motion_model.CELLS * architecture.NUM_FRAMES) ** 0.5
         noise[:, index] += wanted - noise[:, index].mean()
     return noise
@@ -103,10 +105,10 @@ def test_the_unet_fetches_each_cell_from_where_the_camera_says(
 ) -> None:
     noise = pointing_noise(**codes)
     photo = smooth_photo(4 * COLUMNS, 4 * ROWS + 16, 31)[:, : 4 * ROWS]
-    latents = linear_codec.encode(photo[None], kernel)
+    latents = encode(photo[None], kernel)
     made = denoise(unet, latents, noise, 255, 5)
     near, drift = sight()
-    wanted = linear_codec.encode(clip_rendering.render(photo, near, drift, noise, 255, 5), kernel)
+    wanted = encode(diffusion_loss.render_clip(photo, near, drift, noise, 255, 5), kernel)
     error = (made - wanted).square().mean(dim=(1, 2, 3))
     standing = (latents - wanted).square().mean(dim=(1, 2, 3))
     assert error[0] < 0.001
@@ -123,13 +125,11 @@ def test_no_cell_is_taken_from_beside_its_place(
     across, down = (torch.arange(4.0 * side) / (4 * side) for side in (COLUMNS, ROWS))
     slope = across.expand(4 * ROWS, -1) if axis == "x" else down[:, None].expand(-1, 4 * COLUMNS)
     photo = (slope * 1.6 - 0.8).expand(3, -1, -1)
-    latents = linear_codec.encode(photo[None], kernel)
+    latents = encode(photo[None], kernel)
     step = latents.diff(dim=3 if axis == "x" else 2).abs().amax()
     for fps in (5, 6, 7, 9, 11):
         made = denoise(unet, latents, noise, 255, fps)
-        wanted = linear_codec.encode(
-            clip_rendering.render(photo, *sight(), noise, 255, fps), kernel
-        )
+        wanted = encode(diffusion_loss.render_clip(photo, *sight(), noise, 255, fps), kernel)
         off = (made - wanted).abs().amax(dim=1)[:, 2:-2, 2:-2]
         assert (off < 0.5 * step).all(), f"{int((off >= 0.5 * step).sum())} cells at {fps} fps"
 
@@ -137,7 +137,7 @@ def test_no_cell_is_taken_from_beside_its_place(
 def test_the_answer_follows_places_without_a_jump(unet: architecture.Net, kernel: Tensor) -> None:
     """Rounding differs from one processor and one way of computing to the next; where a last digit
     decided which cell is fetched, or places were only roughly right, it would be seen."""
-    latents = linear_codec.encode(smooth_photo(4 * COLUMNS, 4 * ROWS, 32)[None], kernel)
+    latents = encode(smooth_photo(4 * COLUMNS, 4 * ROWS, 32)[None], kernel)
     noise = pointing_noise(zoom=3.0, roll=1.0, pan_x=1.0, pan_y=1.0, sway=1.0)
     wide = written(kernel).double()
     for bucket in (127, 200, 255):
@@ -149,9 +149,7 @@ def test_the_answer_follows_places_without_a_jump(unet: architecture.Net, kernel
 def test_motion_grows_with_the_bucket_and_is_a_speed_not_a_step(
     unet: architecture.Net, kernel: Tensor
 ) -> None:
-    latents = linear_codec.encode(
-        smooth_photo(4 * COLUMNS, 4 * ROWS + 16, 32)[None, :, : 4 * ROWS], kernel
-    )
+    latents = encode(smooth_photo(4 * COLUMNS, 4 * ROWS + 16, 32)[None, :, : 4 * ROWS], kernel)
     noise = pointing_noise(pan_x=2.0)
 
     def change(bucket: float, fps: float) -> float:
@@ -181,11 +179,11 @@ def test_near_things_move_more_than_far_ones_and_only_what_drifts_drifts() -> No
 def test_what_sways_swings_back_and_not_all_at_once() -> None:
     near, drift = sight()
     noise = torch.randn(21, architecture.LATENT_CHANNELS, ROWS, COLUMNS)
-    noise[:, : len(channel_layout.CODES)] -= noise[:, : len(channel_layout.CODES)].mean((0, 2, 3))[
-        :, None, None
-    ]
+    noise[:, : len(handwritten_layers.CODES)] -= noise[:, : len(handwritten_layers.CODES)].mean(
+        (0, 2, 3)
+    )[:, None, None]
     still, _ = motion_model.places(motion_model.motion(noise, 127, 7), near, drift)
-    noise[:, channel_layout.CODES.index("sway")] += (
+    noise[:, handwritten_layers.CODES.index("sway")] += (
         1 / (motion_model.CELLS * architecture.NUM_FRAMES) ** 0.5
     )
     windy, _ = motion_model.places(motion_model.motion(noise, 127, 7), near, drift)

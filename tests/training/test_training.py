@@ -11,20 +11,24 @@ from PIL import Image
 from svd_core.errors import SvdError
 from svd_core.training import (
     architecture,
-    decoder_training,
     depth_net,
     diffusion_loss,
     initial_weights,
-    latent_shift,
-    position_net,
+    warp_attention,
 )
-from svd_core.training.dataset import load_photos, random_crop, with_depth_annotations
-from svd_core.training.depth_annotations import DepthShape, draw, load_annotations
-from svd_core.training.linear_codec import encode
+from svd_core.training.dataset import (
+    DepthShape,
+    draw_annotations,
+    load_annotations,
+    load_photos,
+    random_crop,
+    with_depth_annotations,
+)
 from svd_core.training.sample_sheets import draw_sample
 from svd_core.training.stages import TRAINING_SIZES, TrainingContext
 from svd_core.training.train import main
 from svd_core.training.trainer import TrainingRun
+from svd_core.training.vae import decode, decoder_loss, encode, prepare_decoder
 from tests.fakes.training_photos import save_photos, smooth_kernel, smooth_photo
 
 
@@ -64,7 +68,7 @@ def test_position_lane_never_sees_the_photo_and_the_rest_does(unet: architecture
 def test_stock_unet_hears_what_the_lane_computes(unet: architecture.Net) -> None:
     """The inner levels inside the whole, stock UNet give what `ChannelSlice` gives in training."""
     whole = architecture.unet().eval()
-    bends = latent_shift.fit([smooth_photo(64, 48)], smooth_kernel())
+    bends = warp_attention.fit_latent_shift([smooth_photo(64, 48)], smooth_kernel())
     initial_weights.initialize(whole, bends)
     torch.manual_seed(4)
     depth_net.prepare(whole)
@@ -103,12 +107,12 @@ def test_guard_keeps_one_lane_from_changing(
 def test_settling_fits_coordinates_and_then_the_worst_of_them(unet: architecture.Net) -> None:
     def worst() -> float:
         with torch.no_grad():
-            return max(float(found.abs().max()) for found in position_net.errors(unet))
+            return max(float(found.abs().max()) for found in depth_net.coordinate_errors(unet))
 
     blank = worst()
-    position_net.final_fit(unet, rounds=1)
+    depth_net.fit_coordinates(unet, rounds=1)
     once = worst()
-    position_net.final_fit(unet, rounds=25)
+    depth_net.fit_coordinates(unet, rounds=25)
     assert worst() < 0.8 * once < 0.8 * blank
 
 
@@ -161,7 +165,7 @@ def test_sketches_lie_behind_the_photos_they_belong_to() -> None:
     name, shapes = next((n, s) for n, s in load_annotations().items() if len(s) > 3)
     photos = {name: torch.zeros(3, 40, 60, dtype=torch.uint8), "unknown": torch.zeros(3, 4, 4)}
     (found,) = with_depth_annotations(photos)
-    near, drift = draw(shapes, 60, 40)
+    near, drift = draw_annotations(shapes, 60, 40)
     assert torch.allclose(found[3:].float() / 255, torch.stack([near, drift]), atol=0.003)
 
 
@@ -265,7 +269,7 @@ def test_one_clip_can_be_learnt_by_heart(tmp_path: Path, monkeypatch: pytest.Mon
     course = TrainingRun(
         tmp_path / "one.pt",
         {"unet": unet, "image_encoder": encoder},
-        lambda _generator: diffusion_loss.loss(unet, encoder, batch).mean(),
+        lambda _generator: diffusion_loss.diffusion_loss(unet, encoder, batch).mean(),
         rate=1e-3,
         half_life=1000,
     )
@@ -289,7 +293,7 @@ def test_command_trains_every_course_and_exports_a_stock_checkpoint(
 ) -> None:  # fmt: skip
     listed(photo_folder, monkeypatch)
     monkeypatch.setattr("svd_core.training.train.REPORT_EVERY", 1)
-    monkeypatch.setattr("svd_core.training.position_net.final_fit", lambda _unet: None)
+    monkeypatch.setattr("svd_core.training.depth_net.fit_coordinates", lambda _unet: None)
     state, folder = tmp_path / "state", tmp_path / "svd-toy"
     common = ["--photos", str(photo_folder), "--state", str(state), "--device", "cpu"]
     for course in ("position", "scene", "decoder", "clips"):
@@ -332,15 +336,13 @@ def test_a_sample_shows_what_has_been_reached(photo_folder: Path, tmp_path: Path
 def test_decoder_learns_a_picture(tmp_path: Path) -> None:
     torch.manual_seed(0)
     vae, kernel = architecture.vae(), smooth_kernel()
-    decoder_training.prepare(vae)
+    prepare_decoder(vae)
     photo = smooth_photo(64, 64, 5)[None]
     cells = encode(photo, kernel)
     course = TrainingRun(
         tmp_path / "d.pt",
         {"decoder": vae.decoder},
-        lambda _: decoder_training.loss(
-            decoder_training.decode(vae.decoder, cells, linear=True).float(), photo
-        ),
+        lambda _: decoder_loss(decode(vae.decoder, cells, linear=True).float(), photo),
         rate=1e-3,
         half_life=1000,
     )

@@ -1,16 +1,20 @@
-"""Part clip: whole clips of SVD-XT through the engine, as a user gets them but for the mp4."""
+"""Parts clip and contest: whole clips through the engine, and against stock diffusers."""
 
 import gc
+import json
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from svd_core.benchmarks.gpu.context import Context, Figures
-from svd_core.benchmarks.gpu.random_models import checkpoint, photo
+from svd_core.benchmarks.gpu.context import Context, Figures, checkpoint, photo
 from svd_core.benchmarks.gpu.smoke import ignore_progress
+from svd_core.benchmarks.vs_diffusers import contest
+from svd_core.benchmarks.vs_diffusers.timing import ClipTiming
 from svd_core.checkpoints.memory_plan import OffloadSetting
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import Checkpoint
@@ -19,7 +23,7 @@ from svd_core.events import Progress, Stage
 from svd_core.params import VideoParams
 
 
-def run(context: Context) -> None:
+def run_clip(context: Context) -> None:
     clips = Clips(context)
     case = context.case
     if not case("checkpoint", clips.prepare):
@@ -42,6 +46,8 @@ TWO_STEPS = {"num_inference_steps": 2}
 
 @dataclass
 class Clips:
+    """Cases of part clip: one checkpoint, and the engine that was loaded last."""
+
     context: Context
     checkpoint: Checkpoint = field(init=False)
     engine: SvdEngine | None = None
@@ -54,8 +60,10 @@ class Clips:
         return {"write_s": round(time.perf_counter() - begin, 2), "gb": round(size / 1e9, 2)}
 
     def load(self, offload: OffloadSetting) -> Figures:
-        """Read and placed, after what was loaded before is gone. Its own weights stand for those of
-        turbo, which take as long."""
+        """Unload the previous engine and load a new one.
+
+        The weights of the checkpoint stand for those of turbo, which take as long to load.
+        """
         self.engine = None
         gc.collect()
         self.context.timer.release()
@@ -70,8 +78,8 @@ class Clips:
     def measure_long(self) -> Figures:
         return self.measure(num_frames=2 * self.checkpoint.num_frames, num_inference_steps=3)
 
-    def measure(self, **asked: Any) -> Figures:
-        """`step_s` and `preview_step_s`: of steps without a preview, and of those behind one."""
+    def measure(self, **params: Any) -> Figures:
+        """Measure one clip. `step_s`, `preview_step_s`: of steps without and with a preview."""
         assert self.engine is not None
         seen: list[tuple[float, Progress]] = []
 
@@ -80,7 +88,7 @@ class Clips:
 
         image = photo(self.checkpoint)
         begin = time.perf_counter()
-        clip = self.engine.generate(image, VideoParams(seed=0, **asked), watch)
+        clip = self.engine.generate(image, VideoParams(seed=0, **params), watch)
         seconds = time.perf_counter() - begin
         steps = [(at, p) for at, p in seen if p.stage is Stage.DENOISING]
         pairs = list(zip(steps, steps[1:], strict=False))
@@ -99,3 +107,45 @@ class Clips:
             "device": self.engine.status.device,
             "notes": clip.notes,
         }
+
+
+# Part contest
+
+
+TINY_CONTEST = ["--model", "tiny", "--frames", "2", "--steps", "1", "--rounds", "1"]
+FULL_CONTEST = ["--model", "svd-xt", "--random-weights", "--steps", "6", "--rounds", "2"]
+
+VERDICT_S = 10.0
+"""Seconds of the remaining time for the comparison after the last clip."""
+
+
+def run_contest(context: Context) -> None:
+    context.case("contest", lambda: _run_contest(context))
+
+
+def _run_contest(context: Context) -> Figures:
+    """Run `python -m svd_core.benchmarks contest` on random weights; every clip is a row.
+
+    Raises `RuntimeError` with the contest's last sentence if there is no table.
+    """
+    count: dict[str, int] = {}
+
+    def on_shot(name: str, shot: ClipTiming) -> None:
+        count[name] = count.get(name, 0) + 1
+        context.recorder.write(f"{name}, clip {count[name]}", **shot.figures())
+
+    budget = max(0.0, context.remaining_s() - VERDICT_S)
+    options = TINY_CONTEST if context.tiny else FULL_CONTEST
+    command = [*options, "--no-compile", "--budget", f"{budget:.0f}"]
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = contest.main(command, on_shot)
+    print(out.getvalue(), err.getvalue())
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("{")]
+    if not lines:
+        errors = err.getvalue().strip().splitlines() or ["It ended without a word."]
+        raise RuntimeError(errors[-1])
+    result: dict[str, Any] = json.loads(lines[-1])
+    for name, row in result.pop("contestants").items():
+        context.recorder.write(f"{name}, median", **row)
+    result["contestants_failed"] = result.pop("failed")
+    return result | {"ok": code == 0}

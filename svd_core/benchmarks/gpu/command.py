@@ -10,20 +10,33 @@ import argparse
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from svd_core.benchmarks.gpu.parts import PARTS, Part, allotted, selected
-from svd_core.benchmarks.gpu.report import line, table
-from svd_core.benchmarks.gpu.results import FILE, Recorder, failures, read, size
-from svd_core.benchmarks.gpu.supervisor import (
+from svd_core.benchmarks.gpu.parts import (
+    LOST_CONTEXT,
+    PARTS,
     UNUSABLE,
-    Ended,
-    ending_on_sigterm,
-    supervise,
+    Part,
+    run_part,
+    select_parts,
+    time_limit,
+)
+from svd_core.benchmarks.gpu.results import (
+    FILE,
+    Recorder,
+    failures,
+    format_row,
+    format_table,
+    read_rows,
+    results_size,
 )
 from svd_core.errors import SvdError
 
@@ -32,47 +45,47 @@ ROOT = Path(__file__).resolve().parents[3]
 CHECKPOINT_BYTES = 8e9
 """Free bytes of a file system in memory that may hold a checkpoint of 4.5 GB."""
 
-Start = Callable[[Part, float], Ended]
-"""Runs a part for at most so many seconds."""
+Start = Callable[[Part, float], "ProcessEnd"]
+"""Runs a part for at most the given seconds."""
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m svd_core.benchmarks gpu",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(f"{part.name:8} {part.about}" for part in PARTS),
     )
     out = Path(os.environ.get("OUT") or "out")
-    found.add_argument("--out", type=Path, default=out, help="folder for the results")
-    found.add_argument("--budget", type=float, default=565.0, help="seconds for all parts together")
-    found.add_argument("--only", default="", help="parts to run, comma separated")
-    found.add_argument("--skip", default="", help="parts to leave out, comma separated")
-    found.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too")
-    found.add_argument("--part", help=argparse.SUPPRESS)
-    found.add_argument("--limit", type=float, help=argparse.SUPPRESS)
-    found.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
-    return found
+    options.add_argument("--out", type=Path, default=out, help="folder for the results")
+    options.add_argument(
+        "--budget", type=float, default=565.0, help="seconds for all parts together"
+    )
+    options.add_argument("--only", default="", help="parts to run, comma separated")
+    options.add_argument("--skip", default="", help="parts to leave out, comma separated")
+    options.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too")
+    options.add_argument("--part", help=argparse.SUPPRESS)
+    options.add_argument("--limit", type=float, help=argparse.SUPPRESS)
+    options.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    asked = parser().parse_args(argv)
-    if asked.part:
-        from svd_core.benchmarks.gpu.worker import work  # brings torch, which the parts alone need
-
-        return work(asked.part, asked.out, asked.scratch, asked.limit, asked.tiny)
+    options = parser().parse_args(argv)
+    if options.part:
+        return run_part(options.part, options.out, options.scratch, options.limit, options.tiny)
     try:
-        parts = selected(asked.only, asked.skip)
+        parts = select_parts(options.only, options.skip)
     except SvdError as error:
         print(error.message, file=sys.stderr)
         return 2
-    out = asked.out.absolute()
+    out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     scratch = _scratch()
-    start = _starting(out, scratch, asked.tiny)
+    start = _part_starter(out, scratch, options.tiny)
     try:
-        with ending_on_sigterm():
-            return run(parts, out, asked.budget, start, limited=not asked.tiny)
+        with exit_on_sigterm():
+            return run(parts, out, options.budget, start, limited=not options.tiny)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -85,43 +98,43 @@ def run(
     limited: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Start `parts` one after another within the budget, then print the table.
+    """Run `parts` one after another within the budget, then print the table.
 
-    `limited`: by their own limits as well. Returns 1 if something failed.
+    `limited`: by the limits of the parts as well. Returns 1 if something failed.
     """
-    begun, first = clock(), size(out)
+    begun, first = clock(), results_size(out)
     recorder = Recorder(out, "run", clock)
     for part in parts:
         remaining = budget_s - (clock() - begun)
-        limit_s = allotted(part, remaining, limited)
+        limit_s = time_limit(part, remaining, limited)
         if limit_s is None:
             recorder.write(part.name, skipped=f"{remaining:.0f} s of the budget are left")
             continue
         print(f"\n{part.name}: {part.about} (at most {limit_s:.0f} s)", flush=True)
-        before = size(out)
-        ended = start(part, limit_s)
-        rows = read(out, before)
-        for row in rows:
-            print(line(row), flush=True)
-        finished = any(row["case"] == "end" for row in rows)
-        sentence = ended.sentence() or ("" if finished else "It did not finish.")
+        before = results_size(out)
+        end = start(part, limit_s)
+        part_rows = read_rows(out, before)
+        for row in part_rows:
+            print(format_row(row), flush=True)
+        finished = any(row["case"] == "end" for row in part_rows)
+        sentence = end.sentence() or ("" if finished else "It did not finish.")
         # A library may crash while Python shuts down; by then all figures are written.
         key = "note" if finished else "failed"
-        recorder.write(part.name, seconds=ended.seconds, **({key: sentence} if sentence else {}))
-        if ended.code == UNUSABLE:
+        recorder.write(part.name, seconds=end.seconds, **({key: sentence} if sentence else {}))
+        if end.code == UNUSABLE:
             print("No part can run here, so the others were left out.", flush=True)
             break
-    found = read(out, first)
-    text = table(found)
+    rows = read_rows(out, first)
+    text = format_table(rows)
     (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
     print(text)
-    count = len(failures(found))
+    count = len(failures(rows))
     took = round(clock() - begun, 1)
     print(json.dumps({"failures": count, "seconds": took, "results": str(out / FILE)}))
     return 1 if count else 0
 
 
-def _starting(out: Path, scratch: Path, tiny: bool) -> Start:
+def _part_starter(out: Path, scratch: Path, tiny: bool) -> Start:
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
@@ -129,13 +142,13 @@ def _starting(out: Path, scratch: Path, tiny: bool) -> Start:
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
     }
 
-    def start(part: Part, limit_s: float) -> Ended:
+    def start(part: Part, limit_s: float) -> ProcessEnd:
         command = [
             sys.executable, "-m", "svd_core.benchmarks", "gpu", "--part", part.name,
             "--out", str(out), "--scratch", str(scratch), "--limit", f"{limit_s:.1f}",
             *(["--tiny"] if tiny else []),
         ]  # fmt: skip
-        return supervise(command, limit_s, out / "log.txt", environment, ROOT)
+        return run_process(command, limit_s, out / "log.txt", environment, ROOT)
 
     return start
 
@@ -145,3 +158,83 @@ def _scratch() -> Path:
     memory = Path("/dev/shm")  # noqa: S108  # Linux's file system in memory
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > CHECKPOINT_BYTES
     return Path(tempfile.mkdtemp(prefix="svd-bench-", dir=memory if roomy else None))
+
+
+# Process of a part
+
+
+@dataclass(frozen=True)
+class ProcessEnd:
+    """How a process ended. `code`: of `subprocess`, negative for a signal; None after a timeout."""
+
+    code: int | None
+    seconds: float
+    limit_s: float
+
+    def sentence(self) -> str:
+        """Description of the failure; empty for exit code 0."""
+        if self.code is None:
+            return f"It was stopped at its time limit of {self.limit_s:.0f} s."
+        if self.code < 0:
+            name = signal.Signals(-self.code).name
+            memory = " The machine may have run out of memory." if name == "SIGKILL" else ""
+            return f"It was killed by {name}.{memory}"
+        if self.code == LOST_CONTEXT:
+            return "The CUDA context was lost, so the rest of the part was left out."
+        return f"It ended with exit code {self.code}." if self.code else ""
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which `timeout` sends, raise `SystemExit`, so that the child process ends too.
+
+    For the main thread.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def defer_sigterm() -> Iterator[None]:
+    """Deliver a SIGTERM that arrives in the block at its end: `Popen` has no process to
+    return yet when a handler raises inside of it. For the main thread."""
+    arrived: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if arrived:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def run_process(
+    command: Sequence[str], limit_s: float, log: Path, environment: Mapping[str, str], folder: Path
+) -> ProcessEnd:
+    """Run `command` in `folder` for at most `limit_s`; its output is appended to `log`.
+
+    The process leads a process group, which is killed at the end, so that nothing it started stays
+    on the GPU.
+    """
+    begun = time.monotonic()
+    process: subprocess.Popen[bytes] | None = None
+    code: int | None = None
+    with log.open("ab") as file:
+        try:
+            with defer_sigterm():
+                process = subprocess.Popen(  # noqa: S603  # this very program
+                    command, cwd=folder, env=dict(environment), process_group=0,
+                    stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                )  # fmt: skip
+            code = process.wait(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:  # after SIGTERM and Ctrl-C too
+            if process is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return ProcessEnd(code, round(time.monotonic() - begun, 1), limit_s)

@@ -1,26 +1,37 @@
-"""Variants of one computation: seconds, peak memory, and error against a wider precision."""
+"""Comparison of variants of one computation: seconds, peak memory, error against wider precision.
 
-from collections.abc import Callable
+Variants are ways to run a model: rewrites, layouts, attention backends, cuDNN, precision, memory.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  # the field's name
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from svd_core.benchmarks.gpu.context import Context, Figures
-from svd_core.benchmarks.gpu.kernel_profile import profile_kernels
-from svd_core.benchmarks.gpu.timing import relative_error
-from svd_core.benchmarks.gpu.variants import Setting, no_tf32, settings
+from svd_core.benchmarks.gpu.timing import profile_kernels, relative_error
 from svd_core.benchmarks.vs_diffusers.parity import MAX_ERROR_RATIO, WIDER
+from svd_core.engine.optimizations.patching import Rewrite, patch, unpatch
+from svd_core.engine.optimizations.registry import OPTIMIZATIONS
 
 Compute = Callable[[], Tensor]
+
+Setting = Callable[[Any], Any]
+"""From a model to a context manager that changes how it runs."""
 
 
 @dataclass
 class Comparison:
-    """`model` computes `compute`. `truth`: the answer in the next wider precision. `stock_error`:
-    relative error of the stock layers; the other variants may have `MAX_ERROR_RATIO` times as
-    much."""
+    """Comparison of variants of `model`, which `compute` runs.
+
+    `truth`: the output in the next wider precision. `stock_error`: relative error of the stock
+    layers; that of the other variants may be `MAX_ERROR_RATIO` times as large.
+    """
 
     context: Context
     model: Any
@@ -29,7 +40,7 @@ class Comparison:
     stock_error: float | None = None
 
     def compute_truth(self, compute: Callable[[torch.dtype], Tensor]) -> Figures:
-        """`compute`: the answer in a given precision."""
+        """Compute the truth. `compute`: returns the output in a given precision."""
         with no_tf32():
             truth = compute(WIDER[self.context.dtype])
         self.truth = truth.to(torch.float32)
@@ -38,33 +49,33 @@ class Comparison:
     def measure(
         self, *chosen: Setting, compute: Compute | None = None, exact: bool = True
     ) -> Figures:
-        """Figures of `compute`, or of the usual computation, under the chosen settings.
+        """Measure `compute`, by default that of the comparison, under the chosen settings.
 
-        `exact`: an error clearly above stock's is a failure. torch's own GroupNorm is less exact
-        with channels innermost, for example. Reserved memory shows fragmentation.
+        `exact`: an error clearly above stock's is a failure. For example, torch's GroupNorm is
+        less exact with channels innermost. Reserved memory shows fragmentation.
         """
         compute = compute or self.compute
-        with settings(self.model, *chosen):
+        with apply_settings(self.model, *chosen):
             answer = compute()
             finite, error = is_finite(answer), self._error(answer)
             del answer
             seconds, peak = self.context.timer.cost(compute)
             reserved = torch.cuda.max_memory_reserved() / 2**30 if self.context.cuda else 0.0
-        found: dict[str, object] = {"seconds": seconds, "peak_gib": peak}
-        found |= {"reserved_gib": round(reserved, 2), "error": error, "finite": finite}
+        figures: dict[str, object] = {"seconds": seconds, "peak_gib": peak}
+        figures |= {"reserved_gib": round(reserved, 2), "error": error, "finite": finite}
         if error is not None and self.stock_error:
             ratio = error / self.stock_error
-            found["error_vs_stock"] = round(ratio, 3)
+            figures["error_vs_stock"] = round(ratio, 3)
             if exact:
-                found["ok"] = ratio <= MAX_ERROR_RATIO
-        return found
+                figures["ok"] = ratio <= MAX_ERROR_RATIO
+        return figures
 
     def measure_stock(self) -> Figures:
-        """The usual computation by stock layers, whose error is the measure of the others."""
-        found = self.measure()
-        error = found["error"]
+        """Measure the stock layers, whose error is the reference of the other variants."""
+        figures = self.measure()
+        error = figures["error"]
         self.stock_error = error if isinstance(error, float) else None
-        return found
+        return figures
 
     def profile(self, name: str) -> Figures:
         return profile_kernels(self.context.timer, self.compute, name, self.context.folder)
@@ -77,3 +88,120 @@ class Comparison:
 
 def is_finite(x: Tensor) -> bool:
     return bool(torch.isfinite(x).all())
+
+
+# Variants
+
+
+EXPANDABLE = "expandable_segments"
+
+
+def rewrite(
+    model: Any,
+    without: Sequence[str] = (),
+    also: Sequence[str] = (),
+    first: Sequence[tuple[str, Rewrite]] = (),
+) -> dict[str, int]:
+    """Apply the rewrites of CUDA to `model`; returns how many layers each changed.
+
+    `also`: rewrites that are off on CUDA. `first`: candidates that come before all others.
+    """
+    unpatch(model)
+    names = [name for name, it in OPTIMIZATIONS.items() if (it.on_cuda or name in also)]
+    chosen = [(name, OPTIMIZATIONS[name].rewrite) for name in names if name not in without]
+    return patch(model, [*first, *chosen])
+
+
+@contextmanager
+def apply_settings(model: Any, *chosen: Setting) -> Iterator[None]:
+    """Apply all of `chosen` at once."""
+    with ExitStack() as stack:
+        for setting in chosen:
+            stack.enter_context(setting(model))
+        yield
+
+
+@contextmanager
+def cudnn_benchmark(_: Any = None) -> Iterator[None]:
+    """Let cuDNN time its algorithms for each new shape and keep the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def no_tf32(_: Any = None) -> Iterator[None]:
+    """Compute float32 convolutions in full precision, as matrix products are by default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def fp16_accumulation(_: Any = None) -> Iterator[None]:
+    """Accumulate float16 products in float16: faster on GeForce cards, less exact."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_fp16_accumulation
+    matmul.allow_fp16_accumulation = True
+    try:
+        yield
+    finally:
+        matmul.allow_fp16_accumulation = before
+
+
+@contextmanager
+def channels_last(model: Any) -> Iterator[None]:
+    """Store convolution weights with channels innermost; cuDNN's outputs then are so, too."""
+    _order(model, torch.channels_last)
+    try:
+        yield
+    finally:
+        _order(model, torch.contiguous_format)
+
+
+def attention_by(*backends: SDPBackend) -> Setting:
+    """Let every layer use the first of `backends` that supports its attention."""
+
+    @contextmanager
+    def setting(_: Any = None) -> Iterator[None]:
+        stock: Any = F.scaled_dot_product_attention
+
+        def chosen(*args: Any, **kwargs: Any) -> torch.Tensor:
+            with sdpa_kernel(list(backends), set_priority=True):
+                out: torch.Tensor = stock(*args, **kwargs)
+            return out
+
+        F.scaled_dot_product_attention = chosen
+        try:
+            yield
+        finally:
+            F.scaled_dot_product_attention = stock
+
+    return setting
+
+
+@contextmanager
+def expandable_segments(_: Any = None) -> Iterator[None]:
+    """Let the allocator grow its segments instead of adding new ones; for new allocations."""
+    _set_allocator(f"{EXPANDABLE}:True")
+    try:
+        yield
+    finally:
+        _set_allocator(f"{EXPANDABLE}:False")
+
+
+def _set_allocator(text: str) -> None:
+    torch.cuda.empty_cache()
+    torch.cuda.memory._set_allocator_settings(text)
+
+
+def _order(model: Any, order: torch.memory_format) -> None:
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=order)

@@ -28,15 +28,15 @@ QUERY = (
     "utilization.gpu",
     "memory.used",
 )
-"""What nvidia-smi is asked."""
+"""Fields that nvidia-smi reports."""
 
 BUSY_PERCENT, BUSY_MIB = 10.0, 2000.0
-"""Use of the GPU before the first measurement from which on another program is at work there."""
+"""Use of the GPU before the first measurement above which another program uses it."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-def run(context: Context) -> None:
+def run_env(context: Context) -> None:
     context.case("machine", lambda: machine(context))
     context.case("modules", modules)
     context.case("rewrites apply", rewrites)
@@ -51,15 +51,15 @@ def run(context: Context) -> None:
 
 
 def machine(context: Context) -> Figures:
-    found: dict[str, object] = {"python": platform.python_version(), "cores": os.cpu_count()}
-    found |= {name: version(name) for name in LIBRARIES}
-    found["compiler"] = shutil.which(os.environ.get("CXX") or "g++")
+    facts: dict[str, object] = {"python": platform.python_version(), "cores": os.cpu_count()}
+    facts |= {name: version(name) for name in LIBRARIES}
+    facts["compiler"] = shutil.which(os.environ.get("CXX") or "g++")
     if not context.cuda:
-        return found
+        return facts
     free, total = torch.cuda.mem_get_info()
     use = nvidia_smi()
     cudnn: Any = torch.backends.cudnn
-    return found | {
+    return facts | {
         "gpu": torch.cuda.get_device_name(),
         "gpus": torch.cuda.device_count(),
         "capability": torch.cuda.get_device_capability(),
@@ -81,7 +81,7 @@ def version(library: str) -> str | None:
 
 
 def nvidia_smi() -> dict[str, str]:
-    """Its answers by name, of the first GPU; nothing where it is missing or fails."""
+    """Fields of nvidia-smi for the first GPU by name; empty if it is missing or fails."""
     command = ["nvidia-smi", f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
@@ -92,7 +92,7 @@ def nvidia_smi() -> dict[str, str]:
 
 
 def is_busy(use: dict[str, str]) -> bool:
-    """Whether another program works on the GPU; False where nvidia-smi does not tell."""
+    """Whether another program uses the GPU; False without an answer of nvidia-smi."""
 
     def number(name: str) -> float:
         try:
@@ -104,7 +104,7 @@ def is_busy(use: dict[str, str]) -> bool:
 
 
 def modules() -> Figures:
-    """Import what the other parts need, so that what is missing shows before they start."""
+    """Import what the other parts need, so that a missing library shows before they start."""
     import svd_core.benchmarks.vs_diffusers.contest
     import svd_core.engine.engine
     import svd_core.engine.loaded_model  # noqa: F401  # imported only to see that it can be
@@ -129,7 +129,7 @@ def product(context: Context, side: int, dtype: torch.dtype) -> Figures:
 
 
 def copy(context: Context) -> Figures:
-    """Bytes read and written."""
+    """Measure the memory bandwidth, in bytes read and written."""
     source = context.randn(2**30 if context.cuda else 2**20)
     target = torch.empty_like(source)
     seconds = context.timer.seconds(lambda: target.copy_(source))

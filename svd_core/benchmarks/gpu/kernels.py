@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from svd_core.benchmarks.gpu.comparison import cudnn_benchmark
 from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.benchmarks.gpu.norms import (
     NormSilu,
@@ -17,7 +18,6 @@ from svd_core.benchmarks.gpu.norms import (
     triton_norm_silu,
 )
 from svd_core.benchmarks.gpu.timing import Work, relative_error
-from svd_core.benchmarks.gpu.variants import cudnn_benchmark
 from svd_core.benchmarks.vs_diffusers.parity import MAX_ERROR_RATIO
 
 BACKENDS = (
@@ -28,7 +28,7 @@ BACKENDS = (
 )
 
 MOST_SCORES = 2 * 2**30
-"""Scores of attention that are written out as a whole; flash kernels never do."""
+"""Attention scores up to which they are materialized; flash kernels never do."""
 
 WIDTH = 64
 """Channels of a head."""
@@ -80,7 +80,7 @@ SMALL = 64
 """Divisor of pixels, tokens and samples with `--tiny`."""
 
 
-def run(context: Context) -> None:
+def run_kernels(context: Context) -> None:
     for name, *shape in ATTENTION:
         context.case(f"attention, {name}", partial(attention, context, *shape))
     for name, *shape in NORMS:
@@ -95,9 +95,9 @@ def run(context: Context) -> None:
 
 
 def attention(context: Context, samples: int, heads: int, tokens: int) -> Figures:
-    """Each backend, its error at the first and the last sample against float32.
+    """Measure each attention backend, and its error against float32 at the first and last sample.
 
-    `unavailable`: what a backend says that cannot do it.
+    `unavailable`: the error of a backend that does not support it.
     """
     samples, tokens = _small(context, samples), _small(context, tokens)
     joined = context.randn(samples, tokens, 3, heads, WIDTH)
@@ -114,20 +114,20 @@ def attention(context: Context, samples: int, heads: int, tokens: int) -> Figure
     def attend() -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
 
-    found: dict[str, object] = {"default": measure(attend)}
+    row: dict[str, object] = {"default": measure(attend)}
     for backend in BACKENDS:
         if backend is SDPBackend.MATH and samples * heads * tokens**2 > MOST_SCORES:
             continue
         try:
             with sdpa_kernel(backend):
-                found[backend.name] = measure(attend)
+                row[backend.name] = measure(attend)
         except RuntimeError as error:
-            found[backend.name] = {"unavailable": str(error)[:120]}
-    return found
+            row[backend.name] = {"unavailable": str(error)[:120]}
+    return row
 
 
 def norm(context: Context, clips: int, channels: int, frames: int, pixels: int) -> Figures:
-    """GroupNorm and SiLU of a clip, for each order that it may lie in."""
+    """Measure GroupNorm and SiLU of a clip in each memory layout."""
     pixels = _small(context, pixels)
     layer = nn.GroupNorm(32, channels, device=context.device, dtype=context.dtype)
     x = context.randn(clips, channels, frames, pixels)
@@ -141,37 +141,37 @@ def norm(context: Context, clips: int, channels: int, frames: int, pixels: int) 
         candidates["triton"] = triton_norm_silu()
     part = x[:1].float()
     truth = F.silu(F.group_norm(part, 32, layer.weight.float(), layer.bias.float(), layer.eps))
-    found: dict[str, object] = {"gb": round(x.nbytes / 1e9, 3)}
+    row: dict[str, object] = {"gb": round(x.nbytes / 1e9, 3)}
     errors: dict[str, float] = {}
     for order, clip in orders.items():
         for name, norm_silu in candidates.items():
             error = relative_error(norm_silu(layer, clip)[:1], truth)
             ms = _ms(context, partial(norm_silu, layer, clip))
-            found[f"{name}, {order}"] = {"ms": ms, "error": error}
+            row[f"{name}, {order}"] = {"ms": ms, "error": error}
             errors[name] = max(error, errors.get(name, 0.0))
     if "triton" in errors:
-        found["ok"] = errors["triton"] <= MAX_ERROR_RATIO * errors["torch"]
-    return found
+        row["ok"] = errors["triton"] <= MAX_ERROR_RATIO * errors["torch"]
+    return row
 
 
 def convolution(context: Context, count: int, channels: int, height: int, width: int) -> Figures:
-    """3x3, in both layouts, as cuDNN guesses its algorithm and as it finds it by trying."""
+    """Measure a 3x3 convolution in both layouts, with cuDNN's heuristic and its benchmark."""
     height, width = (max(4, side // 8) if context.tiny else side for side in (height, width))
     count = _small(context, count)
     operations = 18 * count * channels**2 * height * width
-    found: dict[str, object] = {}
+    row: dict[str, object] = {}
     for name, order in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
         layer: Any = nn.Conv2d(channels, channels, 3, padding=1)
         layer = layer.to(context.device, context.dtype).to(memory_format=order)
         x = context.randn(count, channels, height, width).contiguous(memory_format=order)
-        found[name] = _rate(context, partial(layer, x), operations)
+        row[name] = _rate(context, partial(layer, x), operations)
         with cudnn_benchmark():
-            found[f"{name}, cudnn.benchmark"] = _rate(context, partial(layer, x), operations)
-    return found
+            row[f"{name}, cudnn.benchmark"] = _rate(context, partial(layer, x), operations)
+    return row
 
 
 def over_frames(context: Context, clips: int, channels: int, frames: int, pixels: int) -> Figures:
-    """A kernel of 3x1x1: as it is, and as a flat convolution in both layouts."""
+    """Measure a 3x1x1 convolution, also as a flat convolution in both layouts."""
     pixels = _small(context, pixels)
     layer = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
     layer = layer.to(context.device, context.dtype)
@@ -189,7 +189,7 @@ def over_frames(context: Context, clips: int, channels: int, frames: int, pixels
 
 
 def upsample(context: Context) -> Figures:
-    """Doubled and then convolved, and as one transposed convolution of 4x4."""
+    """Measure upsampling with a convolution, and as one transposed 4x4 convolution."""
     count, channels, height, width = (4, 32, 9, 16) if context.tiny else (25, 256, 288, 512)
     x = context.randn(count, channels, height, width)
     plain: Any = nn.Conv2d(channels, channels, 3, padding=1)
@@ -202,12 +202,12 @@ def upsample(context: Context) -> Figures:
 
 
 def product(context: Context, tokens: int, channels: int) -> Figures:
-    """The feed-forward's first product, its GEGLU, and the product in 8 bits."""
+    """Measure the first product of the feed-forward, its GEGLU, and the product in 8 bits."""
     tokens = _small(context, tokens)
     x, weight = context.randn(tokens, channels), context.randn(8 * channels, channels)
     operations = 16 * tokens * channels**2
     hidden = F.linear(x, weight)
-    found: dict[str, object] = {
+    row: dict[str, object] = {
         "half": _rate(context, lambda: F.linear(x, weight), operations),
         "geglu_ms": _ms(
             context, lambda: hidden[:, : 4 * channels] * F.gelu(hidden[:, 4 * channels :])
@@ -215,10 +215,10 @@ def product(context: Context, tokens: int, channels: int) -> Figures:
     }
     if context.cuda:
         try:
-            found["float8"] = _float8(context, x, weight, operations)
+            row["float8"] = _float8(context, x, weight, operations)
         except RuntimeError as error:  # before Ada there is none
-            found["float8"] = {"unavailable": str(error)[:120]}
-    return found
+            row["float8"] = {"unavailable": str(error)[:120]}
+    return row
 
 
 def _float8(context: Context, x: Tensor, weight: Tensor, operations: int) -> Figures:
@@ -238,7 +238,7 @@ def _ms(context: Context, work: Work) -> float:
 
 
 def _rate(context: Context, work: Work, operations: int) -> dict[str, object]:
-    """`tflops`: a product and a sum are two operations."""
+    """Milliseconds and TFLOPS; a multiply-add counts as two operations."""
     seconds = _seconds(context, work)
     return {"ms": round(1e3 * seconds, 4), "tflops": round(operations / seconds / 1e12, 2)}
 

@@ -1,6 +1,7 @@
-"""GroupNorm and SiLU as Triton kernels: moments in many blocks, then one pass that applies them.
+"""Triton kernels of GroupNorm and SiLU: moments in many blocks, then one pass that applies them.
 
-Moments are added up in single precision. Imports Triton, which comes with torch for CUDA on Linux.
+Moments are accumulated in single precision. Triton comes with torch for CUDA on Linux only, so this
+module is imported on demand.
 """
 
 from typing import Any
@@ -11,18 +12,20 @@ import triton.language as tl
 from torch import Tensor
 
 MOST_SPLITS = 64
-"""Blocks of one group; torch adds up what they found."""
+"""Blocks of one group; torch adds up their sums."""
 
 LEAST_RUN = 32768
-"""Numbers of a block, below which more blocks do not pay."""
+"""Least numbers per block, below which more blocks are slower."""
 
 CHANNELS = 64
-"""Channels of one block where they lie innermost."""
+"""Channels of one block in a channels-last layout."""
 
 
 def channels_outside(norm: Any, frames: Tensor) -> Tensor:
-    """From contiguous (clips, frames, channels, places) to contiguous
-    (clips, channels, frames, places), the order that a convolution over frames reads."""
+    """Normalize contiguous (clips, frames, channels, places), as (clips, channels, frames, places).
+
+    The result is contiguous too, in the layout that a convolution over frames reads.
+    """
     clips, count, channels, places = frames.shape
     groups = norm.num_groups
     length = channels // groups * places
@@ -43,7 +46,7 @@ def channels_outside(norm: Any, frames: Tensor) -> Tensor:
 
 
 def channels_inside(norm: Any, x: Tensor) -> Tensor:
-    """Of contiguous (samples, places, channels), in the same order."""
+    """Normalize contiguous (samples, places, channels), in the same layout."""
     samples, places, channels = x.shape
     groups = norm.num_groups
     splits = max(1, min(4 * MOST_SPLITS, places // 512))

@@ -1,8 +1,8 @@
 """GroupNorm and SiLU over a clip in one pass, as a candidate for the residual blocks.
 
 torch's GroupNorm gives one block of threads to each group of each sample. A clip is one sample in
-the temporal layers, so 32 blocks have all the work of a GPU with 132 multiprocessors. The
-candidates here add up the moments in many blocks first, in single precision.
+the temporal layers, so 32 blocks do all the work of a GPU with 132 multiprocessors. The candidates
+compute the moments in many blocks first, in single precision.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def torch_norm_silu(norm: Any, x: Tensor) -> Tensor:
 
 
 def framewise_norm_silu(norm: Any, x: Tensor) -> Tensor:
-    """In plain torch: moments of each frame first. For a clip that lies in the order of frames."""
+    """Plain torch, with the moments of each frame first; for a clip in frame-major layout."""
     clips, channels, count, places = x.shape
     frames = x.transpose(1, 2)
     if not frames.is_contiguous():
@@ -46,7 +46,7 @@ def framewise_norm_silu(norm: Any, x: Tensor) -> Tensor:
 
 
 def triton_norm_silu() -> NormSilu:
-    """By Triton's kernels, for whatever order `x` lies in. Raises `ImportError` without Triton."""
+    """Triton kernels for any layout of `x`. Raises `ImportError` without Triton."""
     from svd_core.benchmarks.gpu import norm_kernels as kernels
 
     def norm_silu(norm: Any, x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def triton_norm_silu() -> NormSilu:
 
 
 def with_norms(norm_silu: NormSilu) -> list[tuple[str, Rewrite]]:
-    """Rewrites of residual blocks, to be put on before the usual ones of the same layers."""
+    """Rewrites of residual blocks, applied before the default ones of the same layers."""
 
     def temporal(layer: Any) -> Forward | None:
         plain = isinstance(layer, SpatioTemporalResBlock)

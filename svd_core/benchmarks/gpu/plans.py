@@ -1,4 +1,4 @@
-"""Part plans: memory plans on an allocator that is held to the free memory of smaller cards."""
+"""Part plans: memory plans with the allocator limited to the free memory of smaller cards."""
 
 import time
 from collections.abc import Iterator
@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from svd_core.benchmarks.gpu.context import Context, Figures
-from svd_core.benchmarks.gpu.kernel_profile import profile_kernels
-from svd_core.benchmarks.gpu.random_models import checkpoint, model, photo
+from svd_core.benchmarks.gpu.comparison import expandable_segments
+from svd_core.benchmarks.gpu.context import Context, Figures, checkpoint, model, photo
 from svd_core.benchmarks.gpu.smoke import ignore_progress
-from svd_core.benchmarks.gpu.variants import expandable_segments
+from svd_core.benchmarks.gpu.timing import profile_kernels
 from svd_core.benchmarks.random_models import PARTS
 from svd_core.checkpoints.memory_plan import Device, ModelSizes, estimate_memory, plan_memory
 from svd_core.checkpoints.speed_modes import AccelerationConfig
@@ -30,25 +29,29 @@ TINY_SIZES_GB = (0.9, 0.3)
 STEPS = 2
 
 EXPANDABLE_GB = 7.6
-"""Where fragmentation decides most: the size that is measured with expandable segments, too."""
+"""Size measured with expandable segments too, where fragmentation matters most."""
 
 
-def run(context: Context) -> None:
-    found = checkpoint(context, context.tiny)
+def run_plans(context: Context) -> None:
+    model_folder = checkpoint(context, context.tiny)
     parts = ModelSizes()
     if context.tiny:
         parts = model_sizes(SimpleNamespace(**{part: model(context, part) for part in PARTS}))
     for size_gb in SIZES_GB if not context.tiny else TINY_SIZES_GB:
-        context.case(f"{size_gb} GB", partial(measure, context, found, parts, size_gb))
+        context.case(f"{size_gb} GB", partial(measure, context, model_folder, parts, size_gb))
     if context.cuda:
-        segments = partial(measure, context, found, parts, EXPANDABLE_GB, expandable=True)
+        segments = partial(measure, context, model_folder, parts, EXPANDABLE_GB, expandable=True)
         context.case(f"{EXPANDABLE_GB} GB, expandable segments", segments)
 
 
 def measure(
-    context: Context, found: Checkpoint, parts: ModelSizes, size_gb: float, expandable: bool = False
+    context: Context,
+    model_folder: Checkpoint,
+    parts: ModelSizes,
+    size_gb: float,
+    expandable: bool = False,
 ) -> Figures:
-    """A clip of two steps, then one of one step under the profiler, for what goes over the bus."""
+    """Measure a clip of two steps, then profile one step, for the copies over the bus."""
     free = int(size_gb * 1e9)
     if context.cuda and free > torch.cuda.mem_get_info()[0]:
         return {"unavailable": "this GPU has less free memory"}
@@ -58,15 +61,17 @@ def measure(
         total_bytes=free,
         free_bytes=free,
     )
-    chosen = plan_memory(device, found, parts)
-    expected = estimate_memory(found, parts, 2 if chosen.dtype == "float16" else 4).peak(chosen)
+    chosen = plan_memory(device, model_folder, parts)
+    expected = estimate_memory(model_folder, parts, 2 if chosen.dtype == "float16" else 4).peak(
+        chosen
+    )
     with ExitStack() as stack:
         if context.cuda:
             stack.enter_context(limited(free))
         if expandable:
             stack.enter_context(expandable_segments())
         loaded = LoadedModel.open(
-            found, device, "auto", AccelerationConfig(), ignore_progress, lambda: device
+            model_folder, device, "auto", AccelerationConfig(), ignore_progress, lambda: device
         )
         try:
             return figures(context, loaded, size_gb) | {
@@ -84,7 +89,7 @@ def figures(context: Context, loaded: LoadedModel, size_gb: float) -> dict[str, 
     seconds = round(time.perf_counter() - begin, 2)
     reserved = torch.cuda.max_memory_reserved() if context.cuda else 0
     ran_out = any("Memory ran out" in note for note in clip.notes)
-    found: dict[str, object] = {
+    row: dict[str, object] = {
         "seconds": seconds,
         "peak_gb": round((clip.peak_memory or 0) / 1e9, 2),
         "reserved_gb": round(reserved / 1e9, 2),
@@ -96,15 +101,15 @@ def figures(context: Context, loaded: LoadedModel, size_gb: float) -> dict[str, 
         one = partial(
             loaded.generate, image, VideoParams(seed=0, num_inference_steps=1), ignore_progress
         )
-        seen = profile_kernels(context.timer, one, f"one step, {size_gb} GB", context.folder)
-        found["one_step_ms"] = seen["ms"]
-        found["one_step_idle_ms"] = seen["idle_ms"]
-    return found
+        profile = profile_kernels(context.timer, one, f"one step, {size_gb} GB", context.folder)
+        row["one_step_ms"] = profile["ms"]
+        row["one_step_idle_ms"] = profile["idle_ms"]
+    return row
 
 
 @contextmanager
 def limited(size: int) -> Iterator[None]:
-    """Let the allocator have no more than `size` bytes, and the planner see no more."""
+    """Limit the allocator, and what the planner sees, to `size` bytes."""
     mem_get_info: Any = torch.cuda.mem_get_info
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(min(1.0, size / mem_get_info()[1]))

@@ -1,4 +1,4 @@
-"""Part smoke: a tiny model under every offload setting gives the CPU's frames, whatever happens."""
+"""Part smoke: frames of a tiny model under every offload setting, compared with the CPU's."""
 
 import gc
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend
 
-from svd_core.benchmarks.gpu.context import Context, Figures
-from svd_core.benchmarks.gpu.random_models import checkpoint, photo
-from svd_core.benchmarks.gpu.variants import attention_by
+from svd_core.benchmarks.gpu.comparison import attention_by
+from svd_core.benchmarks.gpu.context import Context, Figures, checkpoint, photo
 from svd_core.checkpoints.memory_plan import Device, Offload
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import Checkpoint
@@ -28,10 +27,10 @@ from svd_core.params import VideoParams
 from svd_core.types import GenerationResult
 
 MOST_LEVELS = 4
-"""Of 255 that half precision may move a pixel of the tiny model."""
+"""Levels of 255 by which half precision may change a pixel of the tiny model."""
 
 LEAK_BYTES = 2**20
-"""Growth of allocated memory over three clips from which on it is a leak."""
+"""Growth of allocated memory over three clips above which it is a leak."""
 
 REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
@@ -43,16 +42,16 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def run(context: Context) -> None:
-    """Without a GPU the offload setting has no effect, so one is enough."""
+def run_smoke(context: Context) -> None:
+    """Check all offload settings. Without a GPU they have no effect, so one is enough."""
     context.case("noise in half precision", noise)
-    found = checkpoint(context, tiny=True, single_precision=True)
-    check(context, found, get_args(Offload) if context.cuda else ("none",))
+    small = checkpoint(context, tiny=True, single_precision=True)
+    check(context, small, get_args(Offload) if context.cuda else ("none",))
 
 
-def check(context: Context, found: Checkpoint, offloads: Sequence[Offload]) -> None:
-    """`found`: a small checkpoint folder, with weights in half and in single precision."""
-    smoke = Smoke(context, found, photo(found))
+def check(context: Context, checkpoint: Checkpoint, offloads: Sequence[Offload]) -> None:
+    """Check `checkpoint`, a small folder with weights in half and in single precision."""
+    smoke = Smoke(context, checkpoint, photo(checkpoint))
     if not context.case("CPU", smoke.compute_truth):
         return
     for offload in offloads:
@@ -75,8 +74,10 @@ def check(context: Context, found: Checkpoint, offloads: Sequence[Offload]) -> N
 
 
 def noise() -> Figures:
-    """Whether a seed draws the same noise in float16 and in float32; before torch 2.13 it does not.
-    Videos do not depend on it as long as noise is drawn in float32."""
+    """Compare the noise of a seed in float16 and in float32, which differs before torch 2.13.
+
+    Videos do not depend on it as long as noise is drawn in float32.
+    """
     drawn = [
         torch.randn(4096, generator=torch.Generator().manual_seed(1), dtype=dtype).float()
         for dtype in (torch.float16, torch.float32)
@@ -87,7 +88,7 @@ def noise() -> Figures:
 
 @dataclass
 class Smoke:
-    """`truth`: the CPU's clips by request, in float32."""
+    """Cases of part smoke. `truth`: the CPU's clips by request, in float32."""
 
     context: Context
     checkpoint: Checkpoint
@@ -106,7 +107,7 @@ class Smoke:
         return {"clips": len(self.truth), "pixel_spread": round(spread, 1), "ok": spread > 1}
 
     def settings(self, offload: Offload) -> Figures:
-        """Every request in turn, another orientation between them, and the first one again."""
+        """Run every request in turn, another orientation, and the first request again."""
         engine = self._engine(offload)
         levels = {
             name: max_level_difference(self._clip(engine, **request), self.truth[name])
@@ -126,7 +127,7 @@ class Smoke:
         return self._near(self._clip(self._engine(offload), decode_chunk_size=1))
 
     def cancelled(self, offload: Offload) -> Figures:
-        """In every stage; the clip after it is the one before."""
+        """Cancel in every stage; a later clip equals an earlier one."""
         engine = self._engine(offload)
         first = self._clip(engine)
         for stage in (Stage.ENCODING, Stage.DENOISING, Stage.DECODING):
@@ -136,7 +137,7 @@ class Smoke:
         return {"levels": levels, "ok": levels == 0}
 
     def out_of_memory(self, offload: Offload) -> Figures:
-        """Once, in the first step; the smaller plan gives the same picture."""
+        """Run out of memory in the first step; the smaller plan gives the same picture."""
         engine = self._engine(offload)
         self._clip(engine)
         calls: list[None] = []
@@ -155,7 +156,7 @@ class Smoke:
         return self._near(clip) | {"notes": clip.notes, "device": engine.status.device}
 
     def turbo(self, offload: Offload) -> Figures:
-        """Other weights put in and taken out twice."""
+        """Load other weights and unload them, twice."""
         engine = self._engine(offload, AccelerationConfig(turbo=self._turbo_weights()))
         one, fast, other, again = (
             self._clip(engine, speed=speed) for speed in ("exact", "turbo", "exact", "turbo")
@@ -183,13 +184,13 @@ class Smoke:
     def _engine(
         self, offload: Offload, acceleration: AccelerationConfig | None = None
     ) -> SvdEngine:
-        gc.collect()  # the one before, whose hooks hold on to each other
+        gc.collect()  # the previous engine, whose hooks reference each other
         return SvdEngine(self.checkpoint.source, offload, acceleration=acceleration)
 
     def _clip(
-        self, engine: SvdEngine, on_progress: OnProgress | None = None, **asked: Any
+        self, engine: SvdEngine, on_progress: OnProgress | None = None, **request: Any
     ) -> GenerationResult:
-        return engine.generate(self.image, params(**asked), on_progress or ignore_progress)
+        return engine.generate(self.image, params(**request), on_progress or ignore_progress)
 
     def _near(self, clip: GenerationResult) -> dict[str, object]:
         levels = max_level_difference(clip, self.truth["plain"])
@@ -206,8 +207,8 @@ class Smoke:
         return path
 
 
-def params(**asked: Any) -> VideoParams:
-    return VideoParams(**{"seed": 1, "num_inference_steps": 2, **asked})
+def params(**request: Any) -> VideoParams:
+    return VideoParams(**{"seed": 1, "num_inference_steps": 2, **request})
 
 
 def ignore_progress(_: Progress) -> None:

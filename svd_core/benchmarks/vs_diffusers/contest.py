@@ -38,13 +38,15 @@ from svd_core.media.image import frame_photo
 from svd_core.params import Speed, VideoParams
 
 OnTiming = Callable[[str, ClipTiming], None]
-"""Called with the contestant's name and its clip."""
+"""Called with the name of a variant and the timing of its clip."""
 
 
 @dataclass
 class Rounds:
-    """`rounds`: clips of each contestant after its first, which warms up. `budget_s`: seconds from
-    the start. `failed`: by contestant, the last line of its error."""
+    """Clips of all variants in turn. `rounds`: clips of each after its warm-up clip.
+
+    `budget_s`: seconds from the start. `failed`: last line of the error, by variant.
+    """
 
     rounds: int
     budget_s: float
@@ -58,7 +60,7 @@ class Rounds:
         self._last_s: dict[str, float] = {}
 
     def play(self, variants: Sequence[Variant], shoot: Callable[[Variant], ClipTiming]) -> None:
-        """One warm-up and `rounds` clips of each, in turn."""
+        """Make a warm-up clip and `rounds` clips of each variant, in turn."""
         for one in variants:
             self.shots[one.name] = []
         for _ in range(1 + max(1, self.rounds)):
@@ -67,11 +69,11 @@ class Rounds:
                     self._run(one, shoot)
 
     def complete(self) -> dict[str, list[ClipTiming]]:
-        """The clips of all who made at least one after their warm-up."""
+        """Clips of the variants with at least one after the warm-up."""
         return {name: made for name, made in self.shots.items() if len(made) > 1}
 
     def unfinished(self) -> list[str]:
-        """Those who had too little time for a clip that counts."""
+        """Variants without time for a clip after the warm-up."""
         return [n for n, made in self.shots.items() if len(made) < 2 and n not in self.failed]
 
     def sentences(self) -> list[str]:
@@ -93,7 +95,7 @@ class Rounds:
             self.shots[one.name].append(timing)
             self._last_s[one.name] = self.clock() - begin
             self.on_shot(one.name, timing)
-        if one.name in self.failed:  # not before the error is gone, which holds on to its tensors
+        if one.name in self.failed:  # after the error, which references its tensors
             gc.collect()
             empty_cache()
 
@@ -105,11 +107,11 @@ def last_line(error: BaseException) -> str:
 
 
 def main(argv: Sequence[str] | None = None, on_shot: OnTiming | None = None) -> int:
-    """`on_shot`: receives every clip as it is made, instead of stderr."""
-    asked = parser().parse_args(argv)
+    """Run the contest. `on_shot`: receives every clip when it is made, instead of stderr."""
+    options = parser().parse_args(argv)
     try:
         return _run_contest(
-            asked, on_shot or (lambda name, timing: print_shot(name, timing, sys.stderr))
+            options, on_shot or (lambda name, timing: print_shot(name, timing, sys.stderr))
         )
     except SvdError as error:
         print(error.message, file=sys.stderr)
@@ -122,42 +124,42 @@ def print_shot(name: str, timing: ClipTiming, file: TextIO) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m svd_core.benchmarks contest", description=__doc__
     )
-    found.add_argument("--model", default="svd-nano", help="svd-nano, tiny, svd-xt or a folder")
-    found.add_argument("--random-weights", action="store_true", help="for svd-xt at full size")
-    found.add_argument(
+    options.add_argument("--model", default="svd-nano", help="svd-nano, tiny, svd-xt or a folder")
+    options.add_argument("--random-weights", action="store_true", help="for svd-xt at full size")
+    options.add_argument(
         "--rounds", type=int, default=3, help="clips of each after a warm-up, as far as time allows"
     )
-    found.add_argument(
+    options.add_argument(
         "--budget", type=float, default=540.0, help="seconds after which no clip is begun"
     )
-    found.add_argument("--steps", type=int, help="denoising steps; the model's if left out")
-    found.add_argument("--frames", type=int, help="frames; the model's if left out")
-    found.add_argument("--each", action="store_true", help="every rewrite alone as well")
-    found.add_argument("--no-compile", action="store_true", help="leave out who is compiled")
-    return found
+    options.add_argument("--steps", type=int, help="denoising steps; the model's if left out")
+    options.add_argument("--frames", type=int, help="frames; the model's if left out")
+    options.add_argument("--each", action="store_true", help="every rewrite alone as well")
+    options.add_argument("--no-compile", action="store_true", help="leave out who is compiled")
+    return options
 
 
-def _run_contest(asked: argparse.Namespace, on_shot: OnTiming) -> int:
-    rounds = Rounds(asked.rounds, asked.budget, on_shot)
+def _run_contest(options: argparse.Namespace, on_shot: OnTiming) -> int:
+    rounds = Rounds(options.rounds, options.budget, on_shot)
     device = find_device()
-    checkpoint = contest_checkpoint(asked.model, asked.random_weights, device.kind == "cuda")
-    stock = open_stock(checkpoint, asked.random_weights, device.kind)
+    checkpoint = contest_checkpoint(options.model, options.random_weights, device.kind == "cuda")
+    stock = open_stock(checkpoint, options.random_weights, device.kind)
     chosen = plan_memory(device, checkpoint, model_sizes(stock), "none")
     if not chosen.single_unet and chosen.device == "cpu":
         chosen = replace(chosen, dtype="float32")
-    steps = asked.steps or checkpoint.num_inference_steps
+    steps = options.steps or checkpoint.num_inference_steps
     checkpoint = replace(checkpoint, num_inference_steps=steps)
-    params = VideoParams(seed=0, num_frames=asked.frames)
+    params = VideoParams(seed=0, num_frames=options.frames)
 
     def at(speed: Speed) -> VideoParams:
         return with_defaults(replace(params, speed=speed), checkpoint, chosen.decode_chunk_size)
 
     image = _photo(checkpoint.sizes, params)
     prepare_stock(stock, chosen)
-    taking_part, absent = make_variants(stock, chosen, asked.each, not asked.no_compile)
+    taking_part, absent = make_variants(stock, chosen, options.each, not options.no_compile)
     for compiled in (False, True):  # compiled variants last: compiling takes minutes
         rounds.play(
             [one for one in taking_part if one.compiled == compiled],
@@ -169,16 +171,16 @@ def _run_contest(asked: argparse.Namespace, on_shot: OnTiming) -> int:
     verdict = _verdict(stock, timings, [one for one in taking_part if one.speed == "exact"])
     if verdict is None:
         return 1
-    found = result(checkpoint.name, device.name, timings, verdict, stock, at("exact"))
-    show(found)
-    print(json.dumps(found | {"failed": rounds.failed, "unfinished": rounds.unfinished()}))
+    report = result(checkpoint.name, device.name, timings, verdict, stock, at("exact"))
+    show(report)
+    print(json.dumps(report | {"failed": rounds.failed, "unfinished": rounds.unfinished()}))
     return 1 if rounds.failed else 0
 
 
 def _verdict(
     stock: Any, timings: dict[str, list[ClipTiming]], exact: Sequence[Variant]
 ) -> Parity | None:
-    """None, with the reason on stderr, where no table may be printed."""
+    """Parity of the variants; None, with the reason on stderr, if no table may be printed."""
     if STOCK not in timings:
         print("No speeds: stock made no clip to compare with.", file=sys.stderr)
         return None
@@ -194,8 +196,8 @@ def _verdict(
 
 
 def _photo(sizes: Any, params: VideoParams) -> Image.Image:
-    found = min((p for p in (ASSETS / "examples").glob("*.jpg")), default=None)
-    photo = Image.open(found) if found else Image.effect_mandelbrot((1024, 576), (-2, -1, 1, 1), 50)
+    path = min((p for p in (ASSETS / "examples").glob("*.jpg")), default=None)
+    photo = Image.open(path) if path else Image.effect_mandelbrot((1024, 576), (-2, -1, 1, 1), 50)
     return frame_photo(photo.convert("RGB"), sizes, params).image
 
 

@@ -1,6 +1,10 @@
-"""Report of a comparison: figures by variant, as a table and as JSON."""
+"""Report of a comparison: figures by variant, as a table and as JSON.
+
+The roofline is the least time of a step, from its operations and the measured matmul rate.
+"""
 
 import platform
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from statistics import median
@@ -8,11 +12,13 @@ from typing import Any
 
 import diffusers
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from svd_core.benchmarks.roofline import min_step_s
 from svd_core.benchmarks.vs_diffusers.parity import Parity
 from svd_core.benchmarks.vs_diffusers.timing import ClipTiming
 from svd_core.benchmarks.vs_diffusers.variants import COMPILED, OURS, STOCK
+from svd_core.engine.pipeline_loader import CLASSES
 from svd_core.params import VideoParams
 
 
@@ -24,9 +30,10 @@ def result(
     stock: Any,
     params: VideoParams,
 ) -> dict[str, Any]:
-    """Medians over all clips but each contestant's first, which warms up and may compile.
+    """Result as JSON: medians over all clips of a variant but its first, which may compile.
 
-    `shots`: of all who made two or more, stock among them. What ours did not make is None.
+    `timings`: of all variants with two clips or more, stock among them. Without ours its figures
+    are None.
     """
     lowest = min_step_s(stock, timings[STOCK][0].latents, params)
     rows = {name: _row(name, made, verdict, lowest) for name, made in timings.items()}
@@ -93,14 +100,64 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def show(found: dict[str, Any]) -> None:
-    rows = found["contestants"]
-    print(f"{found['model']} on {found['device']}, median of {found['clips']} clips of stock")
+def show(report: dict[str, Any]) -> None:
+    rows = report["contestants"]
+    print(f"{report['model']} on {report['device']}, median of {report['clips']} clips of stock")
     heads = (f"{head:>{_width(form)}}" for head, _, form in COLUMNS)
     print(f"{'':24}", *heads, "  x stock")
     for name, row in rows.items():
         cells = (_cell(row[key], form) for _, key, form in COLUMNS)
         print(f"{name:24}", *cells, f"{rows[STOCK]['seconds'] / row['seconds']:8.2f}x")
-    told = rows.get(OURS, {}).get("error_vs_stocks")
-    if told is not None:
-        print(f"Against the next wider precision ours is {told:.2f} times as far off as stock.")
+    ratio = rows.get(OURS, {}).get("error_vs_stocks")
+    if ratio is not None:
+        print(f"Against the next wider precision ours is {ratio:.2f} times as far off as stock.")
+
+
+# Roofline
+
+
+MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
+MATMUL_REPEATS = 8
+
+
+def min_step_s(stock: Any, latents: Tensor, params: VideoParams) -> float:
+    """Roofline of a step in seconds, for the operations of stock, counted on the meta device."""
+    guided = (params.max_guidance_scale or 0) > 1
+    return step_flops(stock.unet.config, latents.shape, 2 if guided else 1) / matmul_rate(
+        stock.unet.device, stock.unet.dtype
+    )
+
+
+def step_flops(config: Any, shape: tuple[int, ...], halves: int) -> float:
+    """Operations of one step on latents (1, frames, channels, height, width)."""
+    _, frames, channels, height, width = shape
+    with torch.device("meta"), torch.no_grad():
+        unet: Any = CLASSES["unet"].from_config(dict(config))
+        unet.to("meta")  # mix factors are made on the CPU in any context
+        counter: Any = FlopCounterMode(display=False)
+        with counter:
+            unet(
+                torch.empty(halves, frames, config["in_channels"], height, width),
+                torch.empty(()),
+                torch.empty(halves, 1, config["cross_attention_dim"]),
+                torch.empty(halves, 3),
+            )
+    return float(counter.get_total_flops())
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product, the best of several.
+
+    The numbers are random: a GPU multiplies ones or zeros faster, since fewer bits change.
+    """
+    side = MATRIX_SIDE.get(device.type, MATRIX_SIDE["cpu"])
+    draw = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(side, side, generator=draw).to(device, dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(MATMUL_REPEATS):
+        begin = time.perf_counter()
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * side**3 / best

@@ -24,10 +24,12 @@ FPS = 7
 
 @dataclass(frozen=True)
 class ClipTiming:
-    """`question` and `answer`: what the UNet was given at the first step, the same for everybody,
-    and what it said. `latents` and `frames`: as they came out. Seconds of the whole, of all
-    processors together, of encoding, of one step, of decoding up to pictures; megabytes above what
-    lay there before."""
+    """Timing of one clip, with its outputs.
+
+    `unet_inputs`, `unet_output`: of the first step. Seconds of the clip, of all processors together
+    (`cpu_s`), of encoding, of one step, of decoding up to pictures. `peak_mb`: peak memory above
+    that before the clip.
+    """
 
     unet_inputs: tuple[Any, ...]
     unet_output: Tensor
@@ -41,7 +43,7 @@ class ClipTiming:
     peak_mb: float
 
     def figures(self) -> dict[str, float]:
-        """Its figures, by name."""
+        """Seconds and megabytes by name."""
         names = ("seconds", "cpu_s", "encode_s", "step_s", "decode_s", "peak_mb")
         return {name: getattr(self, name) for name in names}
 
@@ -49,31 +51,31 @@ class ClipTiming:
 def time_clip(
     pipeline: Any, ours: bool, image: Image.Image, params: VideoParams, device: str
 ) -> ClipTiming:
-    """The clip of `params`, every field of which is filled, decoded by stock's code or by ours.
+    """Time a clip of complete `params`, decoded by the code of stock or by ours.
 
-    Same seed, same noise: every contestant starts from the same latents.
+    The same seed gives every variant the same initial latents.
     """
     now = _clock(device)
     begin, cpu, at_rest = now(), time.process_time(), _reset_peak(device)
     marks: list[float] = []
 
-    def encoded(*_: Any) -> None:
+    def record_start(*_: Any) -> None:
         if not marks:
             marks.append(now())
 
     first: list[tuple[Any, ...]] = []
 
-    def answered(_: Any, inputs: tuple[Any, ...], more: dict[str, Any], said: Any) -> None:
+    def record_unet(_: Any, inputs: tuple[Any, ...], more: dict[str, Any], output: Any) -> None:
         if not first:
-            first.append((*inputs, more, said[0]))
+            first.append((*inputs, more, output[0]))
 
-    def stepped(_: Any, __: int, ___: Any, found: dict[str, Any]) -> dict[str, Any]:
+    def record_step(_: Any, __: int, ___: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         marks.append(now())
-        return found
+        return kwargs
 
     hooks = [
-        pipeline.unet.register_forward_pre_hook(encoded),
-        pipeline.unet.register_forward_hook(answered, with_kwargs=True),
+        pipeline.unet.register_forward_pre_hook(record_start),
+        pipeline.unet.register_forward_hook(record_unet, with_kwargs=True),
     ]
     at_speed = nullcontext() if params.speed == "exact" else use_scheduler(pipeline, params)
     try:
@@ -85,17 +87,17 @@ def time_clip(
                 max_guidance_scale=params.max_guidance_scale,
                 decode_chunk_size=params.decode_chunk_size,
                 generator=torch.Generator("cpu").manual_seed(params.seed),
-                callback_on_step_end=stepped, output_type="latent",
+                callback_on_step_end=record_step, output_type="latent",
             ).frames  # fmt: skip
     finally:
         for hook in hooks:
             hook.remove()
     frames = (_our_frames if ours else _stock_frames)(pipeline, latents, params)
     end = now()
-    *question, answer = first[0]
+    *inputs, output = first[0]
     return ClipTiming(
-        unet_inputs=tuple(question),
-        unet_output=answer.float().cpu(),
+        unet_inputs=tuple(inputs),
+        unet_output=output.float().cpu(),
         latents=latents.float().cpu(),
         frames=frames,
         seconds=end - begin,
@@ -118,8 +120,8 @@ def _our_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
 
 @torch.no_grad()
 def _stock_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
-    """As `StableVideoDiffusionPipeline.__call__` ends, in the decoder's precision, with its default
-    of all frames at once."""
+    """Decode as `StableVideoDiffusionPipeline.__call__`, in the decoder's precision, all frames at
+    once, which is its default."""
     latents = latents.to(next(pipeline.vae.decoder.parameters()).dtype)
     video = pipeline.decode_latents(latents, params.num_frames, latents.shape[1])
     pictures = pipeline.video_processor.postprocess_video(video, output_type="pil")[0]
@@ -136,7 +138,7 @@ def _clock(device: str) -> Callable[[], float]:
 
 
 def _reset_peak(device: str) -> float:
-    """Start measuring the peak anew; returns the bytes in use now."""
+    """Reset the peak of memory; returns the bytes in use."""
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -152,7 +154,7 @@ def _peak(device: str) -> float:
 
 
 def _status(name: str) -> float:
-    """Bytes that Linux has noted for this process; 0 elsewhere."""
+    """A memory field of Linux's /proc/self/status in bytes; 0 on other systems."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return sum(float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

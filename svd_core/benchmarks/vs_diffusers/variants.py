@@ -25,9 +25,12 @@ OURS = "ours"
 
 @dataclass(frozen=True)
 class Variant:
-    """`prepare`: gives the pipeline, made ready. `our_decoding`: from latents to pictures by our
-    code, which stock's pipeline has no place for. `speed`: other than exact it changes the picture
-    and need not agree with stock. `compiled`: its first clip compiles, which takes minutes."""
+    """A variant of the pipeline. `prepare`: returns the pipeline, ready to run.
+
+    `our_decoding`: latents are decoded by our code, outside of the pipeline. `speed`: other speeds
+    than exact change the picture and need not agree with stock. `compiled`: the first clip
+    compiles, which takes minutes.
+    """
 
     name: str
     prepare: Callable[[], Any]
@@ -37,7 +40,7 @@ class Variant:
 
 
 def prepare_stock(stock: Any, plan: MemoryPlan) -> None:
-    """Bring a stock pipeline to the plan's device and precisions, and change nothing else."""
+    """Move a stock pipeline to the plan's device and precisions, without other changes."""
     if plan.dtype == "bfloat16":  # only with `single_unet`: the decoder is all there is to convert
         stock.vae.decoder.to(torch.bfloat16)
     stock.to(plan.target)
@@ -46,9 +49,9 @@ def prepare_stock(stock: Any, plan: MemoryPlan) -> None:
 def make_variants(
     stock: Any, plan: MemoryPlan, each: bool, compiled: bool
 ) -> tuple[list[Variant], list[str]]:
-    """All who can take part here, and a sentence for each who cannot.
+    """Variants that can run on this machine, and a sentence for each that cannot.
 
-    Nothing is built before the first `prepare`, so that what cannot be built fails alone.
+    Nothing is built before the first `prepare`, so that a variant that cannot be built fails alone.
     """
 
     @cache
@@ -73,26 +76,26 @@ def make_variants(
         return prepare
 
     fast = optimizations_for(plan)
-    found = [Variant(STOCK, lambda: stock), Variant(OURS, ready(fast), our_decoding=True)]
+    variants = [Variant(STOCK, lambda: stock), Variant(OURS, ready(fast), our_decoding=True)]
     absent = []
     if compiled and not can_compile():
         absent.append("No variant is compiled: there is no C++ compiler (g++) here.")
     elif compiled:
         ours_compiled = f"{OURS}, compiled"
-        found.append(Variant(COMPILED, stock_compiled, compiled=True))
-        found.append(Variant(ours_compiled, in_blocks, our_decoding=True, compiled=True))
+        variants.append(Variant(COMPILED, stock_compiled, compiled=True))
+        variants.append(Variant(ours_compiled, in_blocks, our_decoding=True, compiled=True))
     if sigma_range(stock.scheduler)[0] < GUIDED_SIGMAS[0]:
-        found.append(Variant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
+        variants.append(Variant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
     if each:
-        found += [Variant(f"only {name}", ready([name])) for name in fast]
-    return found, absent
+        variants += [Variant(f"only {name}", ready([name])) for name in fast]
+    return variants, absent
 
 
 def _ours(stock: Any, plan: MemoryPlan, compiled: bool = False) -> Any:
-    """Our pipeline of the same weights."""
+    """Our pipeline with the same weights."""
     ours = twin(stock)
     ours.unet.forward = Guidance(ours.unet.forward)
     place(ours, plan)
     if compiled:
-        compile_blocks(ours.unet, strict=True)  # who falls back on what is not compiled gets none
+        compile_blocks(ours.unet, strict=True)  # without a fallback to eager code
     return ours
