@@ -6,13 +6,12 @@ takes four steps without guidance, with weights that were distilled for it, such
 (arXiv 2402.00769). What they do to the sampler is in `engine.optimizations.schedulers`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from svd_core.checkpoints.table import Checkpoint
-from svd_core.errors import InvalidRequest
+from svd_core.errors import InvalidRequest, InvalidSettings
 from svd_core.params import Speed, VideoParams
 from svd_core.settings import Settings, on_zero_gpu
 
@@ -20,42 +19,34 @@ Compile = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AheadOfTime:
-    """How a platform that lends its GPU call by call has a UNet compiled before it is needed.
-
-    `borrow`: does what it is given with the GPU, in a process of its own, to the end. `compile`:
-    writes an exported program, compiled, to a new folder. `load`: gives a model the forward that
-    lies in such a folder, with the model's own weights. Any of them may raise anything.
-    """
-
-    run_on_gpu: Callable[[Callable[[], None]], None]
-    compile: Callable[[Path, Any], None]
-    load: Callable[[Any, Path], None]
-
-
-@dataclass(frozen=True, kw_only=True)
 class AccelerationConfig:
-    """`turbo`: file of the UNet's weights for that speed, see `TurboWeights`. `compile`: whether
-    the UNet is compiled; `auto` does where it has been done before, which leaves some seconds of
-    it. `folder`: where what was compiled is kept, and which attention backends a GPU is right with;
-    without one, nothing is compiled. `ahead`: as a whole, when the model is loaded (see
-    `optimizations.aot_package`); None: in blocks, by the first video."""
+    """Ways to make videos faster, as configured by the operator.
+
+    `turbo`: file of the UNet's weights for that speed, see `TurboWeights`. `compile`: whether the
+    UNet is compiled; `auto` compiles where it has been done before, which leaves some seconds of
+    it. `folder`: cache of compiled code and of the attention backends that are right on a GPU;
+    without one, nothing is compiled.
+    """
 
     turbo: Path | None = None
     compile: Compile = "off"
     folder: Path | None = None
-    ahead: AheadOfTime | None = None
 
     @classmethod
-    def from_settings(
-        cls, settings: Settings, ahead: AheadOfTime | None = None
-    ) -> "AccelerationConfig":
-        """Those of this program's user. On a lent GPU, what is not done ahead is not done: in a
-        process of its own for each video, other weights and compiling would take more of its time
-        than they save."""
-        folder = settings.data_dir / "compiled"
+    def from_settings(cls, settings: Settings) -> "AccelerationConfig":
+        """The operator's settings; nothing of them on ZeroGPU.
+
+        There each video has a process of its own, in which other weights and compiling would take
+        more time than they save. Raises `InvalidSettings` for `SVD_COMPILE=on` there.
+        """
         if on_zero_gpu():
-            return cls(compile=settings.compile, folder=folder, ahead=ahead) if ahead else cls()
+            if settings.compile == "on":
+                raise InvalidSettings(
+                    "SVD_COMPILE=on does not work on ZeroGPU, where each video is made by a new "
+                    "process that would have to compile the model again; set it to auto."
+                )
+            return cls()
+        folder = settings.data_dir / "compiled"
         return cls(turbo=settings.turbo, compile=settings.compile, folder=folder)
 
     @property

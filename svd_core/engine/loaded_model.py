@@ -27,7 +27,6 @@ from svd_core.engine.devices import (
     peak_memory,
 )
 from svd_core.engine.memory_fallback import MemoryFallback
-from svd_core.engine.optimizations.aot_package import use_package
 from svd_core.engine.optimizations.attention_probe import attention_backends
 from svd_core.engine.optimizations.torch_compile import CompileCache, CompileKey
 from svd_core.engine.pipeline_loader import model_sizes, open_folder, place, reset, unload
@@ -71,9 +70,6 @@ class LoadedModel:
         weights = fingerprint(folder) if folder else checkpoint.revision
         self._model = f"{checkpoint.name} {weights}"
         self._timings: dict[CompileKey, Timing] = {}  # of the last clip of that kind
-        usual = with_defaults(VideoParams(seed=0), checkpoint, chosen.decode_chunk_size)
-        kind = CompileKey.from_request(self._model, chosen, checkpoint.sizes[0], usual)
-        use_package(pipeline.unet, kind, acceleration)
 
     @classmethod
     def open(

@@ -23,7 +23,6 @@ from svd_core.checkpoints.hub import OnBytes, files_in, needed_files, weight_fil
 from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes
 from svd_core.engine.devices import find_device as find_device
 from svd_core.engine.devices import is_out_of_memory as is_out_of_memory
-from svd_core.engine.optimizations.aot_package import drop_package
 from svd_core.engine.optimizations.guidance import Guidance
 from svd_core.engine.optimizations.patching import unpatch
 from svd_core.engine.optimizations.registry import apply_optimizations, optimizations_for
@@ -96,7 +95,6 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     `compiled`: its blocks will be, when they are next used; not for layers that come one by one.
     """
     pipeline.remove_all_hooks()
-    drop_package(pipeline.unet)
     pipeline.unet.forward.split = plan.split_guidance
     if plan.dtype == "bfloat16":
         if not plan.single_unet:
@@ -158,7 +156,6 @@ def unload(pipeline: Any) -> None:
     """Take the weights out of `pipeline`, so that its memory is free even while the trace of an
     error, or a circle of hooks, holds on to its layers."""
     pipeline.remove_all_hooks()
-    drop_package(pipeline.unet)
     for part in CLASSES:
         model = getattr(pipeline, part)
         unpatch(model)

@@ -108,7 +108,7 @@ class CompileCache:
 
     def __init__(self, wanted: AccelerationConfig) -> None:
         self._setting = wanted.compile
-        self._folder = None if wanted.ahead else wanted.folder
+        self._folder = wanted.folder
         if self._folder is None or self._setting == "off":
             return
         if not can_compile():
