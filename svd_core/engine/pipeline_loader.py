@@ -25,8 +25,11 @@ from svd_core.engine.devices import find_device as find_device
 from svd_core.engine.devices import is_out_of_memory as is_out_of_memory
 from svd_core.engine.optimizations.guidance import Guidance
 from svd_core.engine.optimizations.patching import unpatch
-from svd_core.engine.optimizations.registry import apply_optimizations, optimizations_for
-from svd_core.engine.optimizations.source_guard import if_supported
+from svd_core.engine.optimizations.registry import (
+    apply_optimizations,
+    check_diffusers,
+    optimizations_for,
+)
 from svd_core.engine.optimizations.torch_compile import compile_blocks, forget_blocks
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 
@@ -48,6 +51,7 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
     torchvision. Raises `ModelBroken`, naming the file.
     """
     silence_library_logging()
+    check_diffusers()
     there = files_in(folder)
     needed_files(there, half, str(folder))
     weights = {part: weight_files(there, part, half, str(folder)) for part in CLASSES}
@@ -59,11 +63,10 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
         parts[part] = _open_part(folder, part, weights[part], half)
         had += sizes[part]
     on_bytes(had, total)
-    from svd_core.engine.optimizations.device_transfers import (
-        pipeline_class,  # not before `hush`: its imports say much
-    )
+    # Not before libraries are silent: its imports say much.
+    from svd_core.engine.optimizations.device_transfers import SvdPipeline
 
-    pipeline = pipeline_class()(
+    pipeline = SvdPipeline(
         **parts,
         scheduler=_open_small(EulerDiscreteScheduler, folder / "scheduler"),
         feature_extractor=_open_small(CLIPImageProcessorPil, folder / "feature_extractor"),
@@ -105,7 +108,7 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
         _upcast_encoder(pipeline.vae)
     if plan.device == "cpu":
         _align_weights(pipeline)
-    apply_optimizations(pipeline, if_supported(optimizations_for(plan)))
+    apply_optimizations(pipeline, optimizations_for(plan))
     if compiled:
         compile_blocks(pipeline.unet)
     if plan.offload == "none":
@@ -176,9 +179,9 @@ def silence_library_logging() -> None:
     processor we never use wants torchvision, and a false alarm whenever the VAE changes precision.
     What goes wrong is raised."""
     libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    for logging in libraries:
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def _open_part(folder: Path, part: str, files: list[str], half: bool) -> Any:

@@ -9,7 +9,6 @@ from PIL import Image
 
 from svd_core.checkpoints.eta import ProgressEstimator
 from svd_core.engine.optimizations.schedulers import use_scheduler
-from svd_core.engine.optimizations.source_guard import changed_sources
 from svd_core.engine.optimizations.vae_decode import chunked_decode
 from svd_core.engine.preview import LatentPreview
 from svd_core.errors import GenerationFailed
@@ -114,7 +113,7 @@ def decode_latents(
     dtype = next(vae.decoder.parameters()).dtype
     if dtype == torch.bfloat16:  # then the weights lie so, see `pipeline_loader.place`
         latents = latents.to(dtype, memory_format=torch.channels_last)
-    if not whole_clip or chunk_size >= len(latents) or changed_sources():
+    if not whole_clip or chunk_size >= len(latents):
         return _decode_chunks(vae, latents, chunk_size, estimator, on_progress)
 
     told = 0

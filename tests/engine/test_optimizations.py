@@ -6,19 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers.models.activations import GEGLU
 from torch import nn
 
 from svd_core.benchmarks.vs_diffusers.parity import WIDER
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.engine.optimizations import feed_forward, source_guard, vae_decode
+from svd_core.engine.optimizations import feed_forward, vae_decode
 from svd_core.engine.optimizations.patching import patched_layers
 from svd_core.engine.optimizations.registry import (
     OPTIMIZATIONS,
     apply_optimizations,
     optimizations_for,
 )
-from svd_core.engine.optimizations.source_guard import STOCK, changed_sources, if_supported
 from svd_core.engine.optimizations.vae_decode import chunked_decode
 from svd_core.engine.pipeline_loader import open_folder, place
 from svd_core.errors import Cancelled
@@ -119,33 +117,6 @@ def test_sequential_offload_gets_only_what_leaves_weights_to_their_layers() -> N
     assert "units" not in optimizations_for(ON_CUDA)
     assert set(optimizations_for(sequential)) < set(optimizations_for(ON_CUDA))
     assert all(OPTIMIZATIONS[name].whole_layers for name in optimizations_for(sequential))
-
-
-def test_diffusers_is_what_the_rewrites_were_compared_with() -> None:
-    assert changed_sources() == []
-
-
-def test_another_diffusers_means_the_stock_path_and_a_sentence(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    assert if_supported(["blend"]) == ["blend"]
-    assert caplog.messages == []
-    other = {**STOCK, GEGLU.forward: "0" * 16}
-    assert if_supported(["blend"], other) == []
-    (sentence,) = caplog.messages
-    assert "GEGLU.forward" in sentence
-    assert "without them" in sentence
-
-
-def test_placing_a_pipeline_of_another_diffusers_leaves_it_stock(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pipeline = open_folder(tiny_checkpoint, False, lambda *_: None)
-    place(pipeline, ON_CPU)
-    assert list(patched_layers(pipeline.unet))
-    monkeypatch.setattr(source_guard, "source_hash", lambda _: "")
-    place(pipeline, ON_CPU)
-    assert not list(patched_layers(pipeline.unet))
 
 
 @pytest.mark.parametrize("rewrites", [[], OPTIMIZATIONS])

@@ -6,7 +6,6 @@ and twice a step it asks a tensor on the GPU whether there is guidance at all, a
 with model offload it takes back to the CPU what never left it; see `cpu_offload`.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,27 +14,12 @@ from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_dif
 from torch import Tensor
 
 from svd_core.engine.optimizations.cpu_offload import use_one_way_offload
-from svd_core.engine.optimizations.source_guard import if_supported
 
 _THEIRS: Any = theirs
 _STOCK: Any = theirs.StableVideoDiffusionPipeline
 
-STOCK: Mapping[Callable[..., Any], str] = {
-    _STOCK.__call__: "dc8bf70786247eee",
-    _STOCK._encode_image: "9ea3217e6cf476b4",
-    _STOCK.enable_model_cpu_offload: "c97798e116d95e54",
-    _STOCK.maybe_free_model_hooks: "0d380a0280ff7f7a",
-    _THEIRS._resize_with_antialiasing: "0738b3737773ae31",
-}
-"""What is relied on here; see `source_guard.STOCK`."""
-
 CLIP_SIZE = (224, 224)
 """Height and width of what CLIP looks at."""
-
-
-def pipeline_class() -> Any:
-    """`SvdPipeline`; stock's own, with a warning, where that is not what it was."""
-    return SvdPipeline if if_supported(["pipeline"], STOCK) else _STOCK
 
 
 class SvdPipeline(_STOCK):  # type: ignore[misc]

@@ -9,9 +9,12 @@ for a clip or for every clip: a ten-thousandth of SVD-XT's operations, which is 
 kept beside the weights they come from.
 """
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import diffusers
 
 from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.optimizations.attention import (
@@ -30,6 +33,11 @@ from svd_core.engine.optimizations.upsample import folded_upsample
 from svd_core.engine.optimizations.zero_branches import skip_zero_branches
 
 PARTS = ("unet", "vae")
+
+DIFFUSERS = "0.42"
+"""The minor version whose layers the optimizations stand for; requirements.txt asks for it."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,20 @@ OPTIMIZATIONS: Mapping[str, Optimization] = {
     "slices": Optimization(chunked_feed_forward, on_cpu=True, on_cuda=True, whole_layers=True),
 }
 """By name, in the order in which they have their say: a layer takes the first that fits."""
+
+
+def check_diffusers() -> bool:
+    """Whether diffusers is of the tested minor version; if not, the log gets a warning."""
+    version = diffusers.__version__
+    if version.startswith(f"{DIFFUSERS}."):
+        return True
+    log.warning(
+        "diffusers %s is installed, but the optimizations were compared with %s only, so videos "
+        "may come out wrong; install what requirements.txt lists.",
+        version,
+        DIFFUSERS,
+    )
+    return False
 
 
 def optimizations_for(plan: MemoryPlan) -> list[str]:
