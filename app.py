@@ -39,7 +39,7 @@ if __name__ == "__main__":  # what is set wrongly is told now, not after the imp
 with suppress(ImportError):
     import spaces  # noqa: F401 - ZeroGPU wants it before torch; elsewhere it does nothing
 
-from svd_core.checkpoints.cost_limits import CostLimits
+from svd_core.checkpoints.catalog import CostLimits
 from svd_core.checkpoints.eta import zero_gpu_seconds
 from svd_core.checkpoints.table import ASSETS
 from svd_core.engine.engine import Engine, SvdEngine
