@@ -36,22 +36,23 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
     _resize_with_antialiasing,
 )
 
-from svd_core.engine.optimizations.attention import (
-    fused_qkv_attention,
-    single_token_cross_attention,
-)
 from svd_core.engine.optimizations.cpu_offload import use_one_way_offload
 from svd_core.engine.optimizations.device_transfers import SvdPipeline, resize_for_clip
-from svd_core.engine.optimizations.feed_forward import chunked_feed_forward, pruned_feed_forward
 from svd_core.engine.optimizations.guidance import Guidance
 from svd_core.engine.optimizations.registry import DIFFUSERS, OPTIMIZATIONS
 from svd_core.engine.optimizations.resblocks import (
     blend_in_one_pass,
+    folded_upsample,
     fused_temporal_resblock,
     resnet_without_division,
 )
-from svd_core.engine.optimizations.transformer import transformer_in_token_layout
-from svd_core.engine.optimizations.upsample import folded_upsample
+from svd_core.engine.optimizations.transformer import (
+    chunked_feed_forward,
+    fused_qkv_attention,
+    pruned_feed_forward,
+    single_token_cross_attention,
+    transformer_in_token_layout,
+)
 from svd_core.engine.optimizations.vae_decode import chunked_decode
 from svd_core.engine.optimizations.zero_branches import skip_zero_branches
 from svd_core.engine.pipeline_loader import open_folder

@@ -10,7 +10,7 @@ from torch import nn
 
 from svd_core.benchmarks.vs_diffusers.parity import WIDER
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.engine.optimizations import feed_forward, vae_decode
+from svd_core.engine.optimizations import transformer, vae_decode
 from svd_core.engine.optimizations.patching import patched_layers
 from svd_core.engine.optimizations.registry import (
     OPTIMIZATIONS,
@@ -157,7 +157,7 @@ def test_feed_forwards_in_slices_are_feed_forwards(
 ) -> None:
     """Slices that do not divide the tokens: stock's own chunking gives noise or refuses there."""
     stock = denoise(models["unet"], halves, frames=5, height=6, width=10)
-    monkeypatch.setattr(feed_forward, "HIDDEN", 7 * 256)
+    monkeypatch.setattr(transformer, "CHUNK_SIZE", 7 * 256)
     apply_optimizations(SimpleNamespace(**models), only=["slices"])
     ours = denoise(models["unet"], halves, frames=5, height=6, width=10)
     assert differ(ours, stock) < ROUNDING

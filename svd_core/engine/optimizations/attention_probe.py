@@ -145,7 +145,7 @@ class Case:
 
 def tokens(shape: Shape, device: str, dtype: torch.dtype) -> Tensor:
     """Random queries, keys and values (3, batch, heads, tokens, channels), laid out in memory as
-    the joined projection of `optimizations.attention` leaves them."""
+    the joined projection of `fused_qkv_attention` leaves them."""
     size = shape.batch, shape.tokens, 3, shape.heads, shape.channels
     generator = torch.Generator(device).manual_seed(0)
     joined = torch.randn(size, generator=generator, device=device, dtype=dtype)

@@ -17,19 +17,20 @@ from typing import Any
 import diffusers
 
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.engine.optimizations.attention import (
-    fused_qkv_attention,
-    single_token_cross_attention,
-)
-from svd_core.engine.optimizations.feed_forward import chunked_feed_forward, pruned_feed_forward
 from svd_core.engine.optimizations.patching import Rewrite, patch, unpatch
 from svd_core.engine.optimizations.resblocks import (
     blend_in_one_pass,
+    folded_upsample,
     fused_temporal_resblock,
     resnet_without_division,
 )
-from svd_core.engine.optimizations.transformer import transformer_in_token_layout
-from svd_core.engine.optimizations.upsample import folded_upsample
+from svd_core.engine.optimizations.transformer import (
+    chunked_feed_forward,
+    fused_qkv_attention,
+    pruned_feed_forward,
+    single_token_cross_attention,
+    transformer_in_token_layout,
+)
 from svd_core.engine.optimizations.zero_branches import skip_zero_branches
 
 PARTS = ("unet", "vae")

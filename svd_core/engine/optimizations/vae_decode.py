@@ -20,8 +20,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.engine.optimizations.cpu_offload import keep_weights_resident
 from svd_core.engine.optimizations.patching import Forward, patch_name
-from svd_core.engine.optimizations.resblocks import over_frames
-from svd_core.engine.optimizations.upsample import empty_as
+from svd_core.engine.optimizations.resblocks import empty_as, over_frames
 
 FrameLayer = Callable[[Tensor], Tensor]
 OnShare = Callable[[float], None]
