@@ -36,8 +36,11 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
     _resize_with_antialiasing,
 )
 
-from svd_core.engine.optimizations.cpu_offload import use_one_way_offload
-from svd_core.engine.optimizations.device_transfers import SvdPipeline, resize_for_clip
+from svd_core.engine.optimizations.device_transfers import (
+    SvdPipeline,
+    resize_for_clip,
+    use_one_way_offload,
+)
 from svd_core.engine.optimizations.guidance import Guidance
 from svd_core.engine.optimizations.registry import DIFFUSERS, OPTIMIZATIONS
 from svd_core.engine.optimizations.resblocks import (

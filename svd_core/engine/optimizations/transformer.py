@@ -14,8 +14,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.engine.optimizations.cpu_offload import keep_weights_resident
-from svd_core.engine.optimizations.patching import Forward
+from svd_core.engine.optimizations.patching import Forward, keep_weights_resident
 from svd_core.engine.optimizations.zero_branches import is_zero_branch
 
 MAX_USED_SHARE = 0.8
