@@ -1,9 +1,9 @@
 """Speed modes that a user chooses by name, and the acceleration that an operator configures.
 
-`exact` is the usual speed, two others change the picture. `fast` takes about half the steps with a
-solver of second order, and guides only in the middle, where it tells (arXiv 2404.07724). `turbo`
-takes four steps without guidance, with weights that were distilled for it, such as AnimateLCM-SVD
-(arXiv 2402.00769). What they do to the sampler is in `engine.optimizations.schedulers`.
+`exact` is the default; the two others change the picture. `fast` takes about half the steps with a
+second-order solver, and guides only in the middle, where guidance matters (arXiv 2404.07724).
+`turbo` takes four steps without guidance, with weights distilled for it, such as AnimateLCM-SVD
+(arXiv 2402.00769). Their schedulers are in `engine.optimizations.schedulers`.
 """
 
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class AccelerationConfig:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "AccelerationConfig":
-        """The operator's settings; nothing of them on ZeroGPU.
+        """The operator's settings, none of which apply on ZeroGPU.
 
         There each video has a process of its own, in which other weights and compiling would take
         more time than they save. Raises `InvalidSettings` for `SVD_COMPILE=on` there.
@@ -51,11 +51,11 @@ class AccelerationConfig:
 
     @property
     def speeds(self) -> tuple[Speed, ...]:
-        """Those that can be had."""
+        """The available speeds."""
         return tuple(each for each in get_args(Speed) if each != "turbo" or self.turbo)
 
     def check(self, speed: Speed) -> None:
-        """Raises `InvalidRequest` for a speed that cannot be had."""
+        """Raises `InvalidRequest` for a speed that is unavailable."""
         if speed not in self.speeds:
             raise InvalidRequest(
                 "speed",
@@ -65,18 +65,18 @@ class AccelerationConfig:
 
 
 FAST_SHARE = 0.56
-"""Of the model's own steps: 14 instead of 25."""
+"""Share of the model's default steps that `fast` takes: 14 instead of 25."""
 
 TURBO_STEPS = 4
 MAX_TURBO_STEPS = 40
-"""Levels of noise at which AnimateLCM-SVD was distilled; steps are taken at some of them."""
+"""Levels of noise at which AnimateLCM-SVD was distilled; its steps are at some of them."""
 
 GUIDED_SIGMAS = (0.03, 30.0)
 """Levels of noise (sigma) between which `fast` guides: 11 of SVD's 25 are higher, 3 are lower."""
 
 
 def at_speed(checkpoint: Checkpoint, speed: Speed) -> Checkpoint:
-    """`checkpoint` with the steps and the guidance that it has at `speed`, where none are asked."""
+    """`checkpoint` with the default steps and guidance that it has at `speed`."""
     steps = checkpoint.num_inference_steps
     if speed == "fast":
         return replace(checkpoint, num_inference_steps=round(FAST_SHARE * steps) or 1)
@@ -91,7 +91,7 @@ def at_speed(checkpoint: Checkpoint, speed: Speed) -> Checkpoint:
 
 
 def reset_speed(params: VideoParams) -> VideoParams:
-    """`params` at the usual speed; another speed's steps and guidance were its own."""
+    """`params` at speed `exact`, without the steps and guidance of another speed."""
     return replace(
         params,
         speed="exact",

@@ -1,12 +1,12 @@
-"""Registry of the exact optimizations, and which of them pay on a device.
+"""Registry of the exact optimizations, and of those that save time on a device.
 
-Each computes the function of the stock layers from the same weights and differs by rounding only;
-each can be applied alone (`apply_optimizations(..., only=...)`), which is how they are tested and
+Each computes the function of the stock layers from the same weights and differs by rounding only.
+Each can be applied alone (`apply_optimizations(..., only=...)`), which is how they are tested and
 measured.
 
-Embeddings of the time and of the frames' positions are made at every step though they are the same
-for a clip or for every clip: a ten-thousandth of SVD-XT's operations, which is not worth numbers
-kept beside the weights they come from.
+Embeddings of the time and of the frame positions are computed at every step, though they are the
+same for a whole clip or for every clip. That is a ten-thousandth of SVD-XT's operations, which is
+not worth numbers kept beside the weights they come from.
 """
 
 import logging
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Optimization:
-    """`rewrite` and where it pays.
+    """A rewrite of layers, and the devices on which it saves time.
 
-    `whole_layers`: it calls inner layers and leaves reading of weights to them, as sequential
-    offload demands, which has the weights of a layer at hand only while that layer runs.
+    `whole_layers`: it reads no weights itself but calls the layers that hold them. Sequential
+    offload demands that, since it has the weights of a layer only while that layer runs.
     """
 
     rewrite: Rewrite
@@ -77,7 +77,7 @@ OPTIMIZATIONS: Mapping[str, Optimization] = {
     "units": Optimization(pruned_feed_forward, on_cpu=True, on_cuda=False, whole_layers=False),
     "slices": Optimization(chunked_feed_forward, on_cpu=True, on_cuda=True, whole_layers=True),
 }
-"""By name, in the order in which they have their say: a layer takes the first that fits."""
+"""By name, in order of precedence: a layer takes the first that fits."""
 
 
 def check_diffusers() -> bool:
@@ -95,21 +95,21 @@ def check_diffusers() -> bool:
 
 
 def optimizations_for(plan: MemoryPlan) -> list[str]:
-    """Names of the rewrites that save time under `plan`."""
+    """Names of the optimizations that save time under `plan`."""
     return [
         name
-        for name, exact in OPTIMIZATIONS.items()
-        if (exact.on_cpu if plan.device == "cpu" else exact.on_cuda)
-        and (exact.whole_layers or plan.offload != "sequential")
+        for name, optimization in OPTIMIZATIONS.items()
+        if (optimization.on_cpu if plan.device == "cpu" else optimization.on_cuda)
+        and (optimization.whole_layers or plan.offload != "sequential")
     ]
 
 
 def apply_optimizations(pipeline: Any, only: Collection[str]) -> dict[str, int]:
-    """Put the rewrites named in `only` on `pipeline`, and no others; none makes it stock again.
+    """Apply the optimizations named in `only` to `pipeline`, and no others; none makes it stock.
 
     Returns how many layers each changed. Weights must be in memory and no hooks on the pipeline.
     """
-    rewrites = [(name, exact.rewrite) for name, exact in OPTIMIZATIONS.items() if name in only]
+    rewrites = [(name, each.rewrite) for name, each in OPTIMIZATIONS.items() if name in only]
     counts = dict.fromkeys(only, 0)
     for part in PARTS:
         model = getattr(pipeline, part)

@@ -1,7 +1,7 @@
 """Spatio-temporal ResNet blocks of UNet and VAE: convolutions over frames, blending, upsampling.
 
-Each public function with an optional result takes a layer of diffusers. It gives a forward that
-computes the same from the same weights, or None for a layer that it does not fit.
+Functions that return `Forward | None` take a layer of diffusers. They give a forward that computes
+the same from the same weights, or None for a layer that they do not fit.
 """
 
 from typing import Any
