@@ -16,6 +16,7 @@ for number in (signal.SIGINT, signal.SIGTERM):
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from svd_core.checkpoints.catalog import ModelCatalog
+from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.errors import Cancelled, DeviceLost, SvdError
 from svd_core.settings import Settings, on_zero_gpu
 
@@ -30,6 +31,7 @@ def temp_path(settings: Settings) -> Path:
 if __name__ == "__main__":  # wrong settings are reported before the slow imports
     try:
         ModelCatalog.from_setting((early := Settings.from_env()).model, cuda=False)
+        AccelerationConfig.from_settings(early)
     except SvdError as error:
         sys.exit(str(error))
     temp_path(early)
@@ -37,9 +39,8 @@ if __name__ == "__main__":  # wrong settings are reported before the slow import
 with suppress(ImportError):
     import spaces  # noqa: F401 - ZeroGPU wants it before torch; elsewhere it does nothing
 
-from svd_core.checkpoints.cost_limits import CostLimits
+from svd_core.checkpoints.catalog import CostLimits
 from svd_core.checkpoints.eta import zero_gpu_seconds
-from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import ASSETS
 from svd_core.engine.engine import Engine, SvdEngine
 from svd_core.events import OnProgress, Progress, Video
@@ -70,7 +71,7 @@ from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, SessionIds, build_page
 from svd_core.web.rate_limits import AddressQuota
 from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
-from svd_core.web.zero_gpu import ahead_of_time, run_on_zero_gpu
+from svd_core.web.zero_gpu import run_on_zero_gpu
 
 TURN_S = 0.0005
 """Seconds after which the working thread yields the interpreter. With Python's default of 5 ms,
@@ -84,9 +85,7 @@ TEMP_SWEEP_S = 5.0
 
 
 def open_engine(settings: Settings) -> Engine:
-    acceleration = AccelerationConfig.from_settings(
-        settings, ahead_of_time() if on_zero_gpu() else None
-    )
+    acceleration = AccelerationConfig.from_settings(settings)
     return SvdEngine(settings.model, settings.offload, acceleration=acceleration)
 
 

@@ -50,8 +50,7 @@ class Settings(BaseModel):
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
         description="whether the UNet is compiled: on does, which takes minutes once for each size "
-        "and length of video, on ZeroGPU for one of them at the start; auto does where that has "
-        "been done before",
+        "and length of video; auto does where that has been done before; on is refused on ZeroGPU",
     )
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=lambda: platformdirs.user_data_path("svd-studio", appauthor=False),

@@ -94,15 +94,25 @@ def test_a_wrong_setting_stops_the_start_with_one_sentence(
     assert "Serving" not in out
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"SVD_MODEL": "no-such-model"}, "There is no model 'no-such-model'"),
+        (
+            {"SVD_COMPILE": "on", "SPACES_ZERO_GPU": "true"},
+            "SVD_COMPILE=on does not work on ZeroGPU",
+        ),
+    ],
+)
 def test_a_wrong_setting_is_told_before_anything_slow_is_imported(
-    settings: dict[str, str], tmp_path: Path
+    settings: dict[str, str], tmp_path: Path, wrong: dict[str, str], sentence: str
 ) -> None:
     for library in ("gradio", "torch", "spaces"):
         (tmp_path / f"{library}.py").write_text("raise AssertionError('imported')")
-    wrong = {"SVD_MODEL": "no-such-model", "PYTHONPATH": str(tmp_path)}
-    with started(**settings | wrong) as process:
+    with started(**settings | wrong, PYTHONPATH=str(tmp_path)) as process:
         _, err = process.communicate(timeout=SECONDS)
-    assert err.startswith("There is no model 'no-such-model'")
+    assert process.returncode == 1
+    assert err.startswith(sentence)
     assert err.count("\n") == 1
 
 

@@ -18,7 +18,7 @@ from diffusers import (
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint, find_checkpoint
-from svd_core.engine.optimizations.device_transfers import pipeline_class
+from svd_core.engine.optimizations.device_transfers import SvdPipeline
 from svd_core.engine.pipeline_loader import open_folder, silence_library_logging
 from svd_core.errors import InvalidSettings, ModelUnavailable
 
@@ -77,8 +77,8 @@ def full_size() -> tuple[Any, Any]:
 
 
 def twin(stock: Any) -> Any:
-    """Our pipeline with a copy of the weights, so that `stock` stays unchanged."""
-    return _silence(pipeline_class()(**deepcopy(stock.components)))
+    """Our pipeline of the same weights, which can be changed while `stock` stays."""
+    return _silence(SvdPipeline(**deepcopy(stock.components)))
 
 
 def random_part(part: str, tiny: bool, device: str, dtype: torch.dtype) -> Any:

@@ -1,4 +1,4 @@
-"""Fill a request's defaults from the checkpoint, and warn about values it was not trained for."""
+"""Request defaults from the checkpoint, and warnings about values that it was not trained for."""
 
 from dataclasses import replace
 
@@ -8,13 +8,14 @@ from svd_core.errors import InvalidRequest
 from svd_core.params import VideoParams
 
 TRAINED_FPS = (5, 30)
-"""Outside of it, SVD's own sampling script warns that the result may be poor."""
+"""Range of fps outside of which SVD's own sampling script warns that the result may be poor."""
 
 
 def with_defaults(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) -> VideoParams:
-    """`params` with every None replaced by the checkpoint's own value, or the plan's.
+    """`params` with every None replaced by the checkpoint's default, or by the plan's chunk size.
 
-    Raises `InvalidRequest` for guidance that falls: diffusers then mixes up its batches.
+    Raises `InvalidRequest` for guidance that falls from the first frame to the last: diffusers then
+    mixes up its batches.
     """
     low, high = params.min_guidance_scale, params.max_guidance_scale
     if low is not None and high is not None and low > high:
@@ -52,13 +53,13 @@ def clamp_fps(fps: int) -> int:
 
 
 def warnings_for(params: VideoParams, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Warnings about values that the model was not trained for."""
+    """Sentences about values that the model was not trained for."""
     notes = []
-    held = clamp_fps(params.fps)
-    if held != params.fps:
+    fps = clamp_fps(params.fps)
+    if fps != params.fps:
         notes.append(
             f"The model knows {TRAINED_FPS[0]} to {TRAINED_FPS[1]} fps, so the motion was made for "
-            f"{held}; the video plays at {params.rate}."
+            f"{fps}; the video plays at {params.rate}."
         )
     if (params.num_frames or 0) > checkpoint.num_frames:
         notes.append(

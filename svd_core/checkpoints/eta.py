@@ -1,4 +1,4 @@
-"""Remaining-time estimate (ETA) of a video, from the timing of its stages and of the last video."""
+"""Remaining time (ETA) of a video, estimated from its stages and the timing of the last video."""
 
 import math
 import os
@@ -36,12 +36,12 @@ ZERO_GPU_INTERPOLATION_S = 0.12
 ZERO_GPU_MARGIN = 1.4
 
 REPORT_S = 0.1
-"""Seconds between two reports of bytes."""
+"""Seconds between two reports of loaded bytes."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that the parts of a video take: encoding the photo, one step, decoding a frame."""
+    """Seconds of the stages of a video: encoding the photo, one step, decoding one frame."""
 
     encode_s: float
     step_s: float
@@ -49,9 +49,9 @@ class Timing:
 
 
 def first_guess(checkpoint: Checkpoint, pixels: int, num_frames: int) -> Timing | None:
-    """Expected timing on a CPU before any video was made; None where nothing is known.
+    """Expected timing on a CPU before any video was made; None if nothing is known.
 
-    `pixels`: of a frame. The work is taken to be in proportion to pixels and frames.
+    `pixels`: of a frame. The work is assumed to be in proportion to pixels and frames.
     """
     if not checkpoint.cpu_core_s:
         return None
@@ -67,9 +67,10 @@ def first_guess(checkpoint: Checkpoint, pixels: int, num_frames: int) -> Timing 
 
 @dataclass
 class ProgressEstimator:
-    """Clock of one video. Make it when the work begins, and report each part that is done.
+    """Clock of one video, which gives `Progress` with the remaining time.
 
-    `expected`: the timing of the last video of this kind, or a first guess; None: not known.
+    Make it when the work begins, and call a method as each stage is done. `expected`: the timing of
+    the last video of this kind, or a first guess; None: unknown.
     """
 
     num_steps: int
@@ -88,6 +89,7 @@ class ProgressEstimator:
         self._started = self.clock()
 
     def encoding(self) -> Progress:
+        """The work begins with encoding the photo."""
         expected = self.expected
         left = expected.encode_s + self._steps_s() + self._decoding_s() if expected else None
         return self._timed(Progress(stage=Stage.ENCODING), left)
@@ -114,7 +116,7 @@ class ProgressEstimator:
 
     @property
     def timing(self) -> Timing | None:
-        """What the parts took; None before any frame is decoded."""
+        """Timing of this video; None before any frame is decoded."""
         if self._decode_s is None:
             return None
         return Timing(self._encoded - self._started, self._step_s(), self._decode_s)
@@ -131,9 +133,9 @@ class ProgressEstimator:
         return self._step_s() * (self.num_steps - self._steps)
 
     def _decoding_s(self) -> float:
-        timed = self._decode_s or (self.expected.decode_s if self.expected else None)
-        if timed is not None:
-            return timed * (self.num_frames - self._frames)
+        decode_s = self._decode_s or (self.expected.decode_s if self.expected else None)
+        if decode_s is not None:
+            return decode_s * (self.num_frames - self._frames)
         if self.on_cpu:
             return FRAMES_PER_ENCODING * self.num_frames * (self._encoded - self._started)
         return STEPS_PER_DECODING * self._step_s()
@@ -161,20 +163,20 @@ def zero_gpu_seconds(checkpoint: Checkpoint, params: VideoParams, continues: boo
 
 
 def byte_reports(on_progress: OnProgress) -> Callable[[int, int], None]:
-    """Bytes had as `Progress` of loading, not too often."""
+    """A callback that reports (bytes loaded, bytes in all) as `Progress`, at most every 0.1 s."""
     started = time.monotonic()
-    told = -REPORT_S
+    reported = -REPORT_S
 
-    def on_bytes(had: int, total: int) -> None:
-        nonlocal told
+    def on_bytes(loaded: int, total: int) -> None:
+        nonlocal reported
         elapsed = time.monotonic() - started
-        if had < total and elapsed - told < REPORT_S:
+        if loaded < total and elapsed - reported < REPORT_S:
             return
-        told = elapsed
-        left = elapsed / had * (total - had) if had else None
+        reported = elapsed
+        left = elapsed / loaded * (total - loaded) if loaded else None
         on_progress(
             Progress(
-                stage=Stage.LOADING, step=had, total=total, elapsed_s=elapsed, remaining_s=left
+                stage=Stage.LOADING, step=loaded, total=total, elapsed_s=elapsed, remaining_s=left
             )
         )
 

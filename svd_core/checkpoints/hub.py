@@ -1,4 +1,4 @@
-"""Download of checkpoint files from the model hub, limited to the needed ones."""
+"""Hub download of a checkpoint, limited to the files that running it needs."""
 
 import errno
 import re
@@ -14,14 +14,14 @@ from svd_core.checkpoints.table import Checkpoint
 from svd_core.errors import ModelBroken, ModelGated, ModelUnavailable, ModelUnreachable
 
 OnBytes = Callable[[int, int], None]
-"""Called with (bytes had, bytes in all)."""
+"""Called with (bytes loaded, bytes in all)."""
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "image_encoder": "model",
 }
-"""Folder of each part with weights, and what its file is called."""
+"""Folder of each part with weights, and the stem of its file."""
 
 CONFIGS = (
     "model_index.json",
@@ -42,48 +42,48 @@ _TRANSPORT: type[Exception] = next(
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A checkpoint's files on disk. `revision`: the commit they are of."""
+    """A checkpoint's files on disk. `revision`: their commit."""
 
     folder: Path
     revision: str
 
 
 def needed_files(files: Iterable[str], half: bool, where: str) -> list[str]:
-    """Those of `files` (paths inside a checkpoint) that running it takes.
+    """Those of `files` (paths inside a checkpoint) that running it needs.
 
-    `half`: take the fp16 variant of weights where there is one, about half the bytes. Weights in
-    shards are found too; pickled ones are never taken, nor the single file at the top. `where`:
-    the checkpoint, for the sentence. Raises `ModelBroken` naming what is missing.
+    `half`: prefer the fp16 variant of weights, about half the bytes. Sharded weights are supported;
+    pickled ones are never taken, nor the single file at the top. `where`: the checkpoint, for the
+    error. Raises `ModelBroken` naming a missing file.
     """
-    there = set(files)
-    chosen = [*CONFIGS, *(there & {"svd.json"})]
+    available = set(files)
+    needed = [*CONFIGS, *(available & {"svd.json"})]
     for config in CONFIGS:
-        if config not in there:
+        if config not in available:
             raise ModelBroken(f"{where} is not a complete checkpoint: {config} is missing.")
     for part in WEIGHTS:
-        chosen += weight_files(there, part, half, where)
-    return chosen
+        needed += weight_files(available, part, half, where)
+    return needed
 
 
 def weight_files(files: Iterable[str], part: str, half: bool, where: str) -> list[str]:
     """The safetensors files of one part, with the index if they are shards. See `needed_files`."""
-    there, stem = set(files), f"{part}/{WEIGHTS[part]}"
+    available, stem = set(files), f"{part}/{WEIGHTS[part]}"
     for variant in (".fp16", "") if half else ("", ".fp16"):
-        if f"{stem}{variant}.safetensors" in there:
+        if f"{stem}{variant}.safetensors" in available:
             return [f"{stem}{variant}.safetensors"]
         shard = re.compile(rf"{re.escape(stem + variant)}-\d+-of-\d+\.safetensors")
         index = f"{stem}.safetensors.index{variant}.json"
-        if index in there:
-            return [index, *sorted(file for file in there if shard.fullmatch(file))]
+        if index in available:
+            return [index, *sorted(file for file in available if shard.fullmatch(file))]
     raise ModelBroken(f"{where} is not a complete checkpoint: {stem}.safetensors is missing.")
 
 
 def fetch(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
-    """The files of `checkpoint` on disk, downloading those that are not there yet.
+    """The files of `checkpoint` on disk, after downloading those that are missing.
 
-    A broken connection is taken up again where it broke; when the hub stays away, whole files are
-    kept for the next try. Works without a network once everything is there. HF_ENDPOINT, HF_HOME
-    and HF_TOKEN hold. `on_bytes` may raise to stop. Raises `ModelUnavailable`s.
+    A broken connection is resumed where it broke. If the hub stays unreachable, complete files are
+    kept for the next try. With all files on disk it works without a network. HF_ENDPOINT, HF_HOME
+    and HF_TOKEN apply. `on_bytes` may raise to stop. Raises kinds of `ModelUnavailable`.
     """
     try:
         return _download(checkpoint, half, on_bytes)
@@ -91,10 +91,10 @@ def fetch(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
         raise ModelBroken(f"{checkpoint.source} lacks a file that it lists: {error}.") from error
     # The Xet downloader raises RuntimeError, a server that is not a hub ValueError (no JSON).
     except (_TRANSPORT, OSError, RuntimeError, ValueError) as error:
-        kept = _cached(checkpoint, half)
-        if kept is None:
+        cached = _cached(checkpoint, half)
+        if cached is None:
             raise _explain(checkpoint.source, error) from error
-        return kept
+        return cached
 
 
 def _download(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
@@ -118,7 +118,7 @@ def _download(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot
 
 
 def _cached(checkpoint: Checkpoint, half: bool) -> Snapshot | None:
-    """What an earlier download left, if it is complete."""
+    """The files of an earlier download, if they are complete."""
     index = _cached_file(checkpoint.source, CONFIGS[0], checkpoint.revision)
     if index is None:
         return None
@@ -135,12 +135,12 @@ def files_in(folder: Path) -> list[str]:
 
 
 def _cached_file(repo: str, file: str, revision: str) -> Path | None:
-    found = try_to_load_from_cache(repo, file, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(repo, file, revision=revision)
+    return Path(path) if isinstance(path, str) else None
 
 
 def _explain(repo: str, error: Exception) -> ModelUnavailable:
-    """`error` as a sentence with what to do."""
+    """`error` as one of this app, whose sentence says what to do."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError) or status in (401, 403):
         return ModelGated(
@@ -161,26 +161,26 @@ def _explain(repo: str, error: Exception) -> ModelUnavailable:
 
 
 class _Counter:
-    """Adds up the bytes of all files and passes them on."""
+    """Sum of the bytes of all files, reported as it grows."""
 
     def __init__(self, on_bytes: OnBytes, total: int) -> None:
-        self.had, self.total = 0, total
+        self.loaded, self.total = 0, total
         self._on_bytes = on_bytes
         self._stopped: BaseException | None = None
 
     def add(self, count: int) -> None:
         """Raises what `on_bytes` raised, again if the hub's client swallowed it the first time."""
-        self.had += count
+        self.loaded += count
         if self._stopped is not None:
             raise self._stopped
         try:
-            self._on_bytes(self.had, self.total)
+            self._on_bytes(self.loaded, self.total)
         except BaseException as error:  # Ctrl-C too: kept, since the hub's client may swallow it
             self._stopped = error
             raise
 
     def bar(self) -> Any:
-        """A class that the hub's client takes for a progress bar of one file."""
+        """A class that the hub's client uses as the progress bar of one file."""
         count = self.add
 
         class Bar:

@@ -1,6 +1,6 @@
 """Memory plan: offload mode and decode chunk size that fit the memory of the device.
 
-Somewhat long: the counted bytes and the plans made from them are best read together.
+The bytes that were counted, and the plans made from them, stand together here.
 """
 
 import math
@@ -46,12 +46,13 @@ ZERO_GPU_BYTES = 48 * 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """`name`: in words, for people. Bytes are of GPU memory, or of the machine's without a GPU.
+    """The device that models run on, with its memory.
 
-    `index`: CUDA's number of the GPU. `zero_gpu`: a GPU that is lent for each call (a Hugging Face
-    ZeroGPU Space). `float16`: False for a GPU that computes NaN in it. `bfloat16`: a CPU that
-    multiplies in it (AVX512-BF16); others only imitate it, slower than float32. `notice`: a
-    sentence for the user on why it is this device, None where it is the expected one.
+    `name`: in words, for people. Bytes are of GPU memory, and 0 without a GPU. `index`: CUDA's
+    number of the GPU. `zero_gpu`: a GPU that is lent for each call (a Hugging Face ZeroGPU Space).
+    `float16`: False for a GPU that computes NaN in it. `bfloat16`: whether a CPU multiplies in it
+    (AVX512-BF16); others emulate it, slower than float32. `notice`: a sentence for the user on why
+    it is this device, None for the expected one.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -67,10 +68,10 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSizes:
-    """What memory depends on in a checkpoint: parameters, and channels at the outer levels.
+    """Sizes of a checkpoint that memory depends on: parameters, and channels at the outer levels.
 
-    `vae_float32`: parameters of the VAE, those that encode, which stay in float32 on a GPU. The
-    defaults are those of Stable Video Diffusion's published checkpoints.
+    `vae_float32`: parameters of the VAE's encoder, which stay in float32 on a GPU. The defaults are
+    those of Stable Video Diffusion's published checkpoints.
     """
 
     unet: int = 1_524_623_082
@@ -82,19 +83,21 @@ class ModelSizes:
 
     @property
     def total(self) -> int:
+        """Parameters of all parts."""
         return self.unet + self.vae + self.image_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """`offload`: the weights stay on the GPU, come one model at a time, or one layer at a time.
+    """How a clip is made within the memory of the device.
 
-    `split_guidance`: the two halves of a guided step run after each other; same result, less
-    memory, hardly slower on a large model. `decode_chunk_size`: frames decoded together, also the
-    same result however many; but without `whole_clip` each of these slices becomes a clip of its
-    own, as in stock, which takes less and looks a little different.
+    `offload`: the weights stay on the GPU, come one model at a time, or one layer at a time.
+    `split_guidance`: the two halves of a guided step run one after the other. The result is the
+    same, with less memory, and hardly slower on a large model. `decode_chunk_size`: frames decoded
+    together, which does not change the result either. But without `whole_clip` each chunk becomes a
+    clip of its own, as in stock, which takes less memory and looks a little different.
     `dtype`: of the UNet, unless `single_unet`, and of the decoder. `index`: CUDA's number of the
-    GPU, which does not matter for what is compiled.
+    GPU. It is left out of `repr`, since compiled code does not depend on it.
     """
 
     device: Literal["cpu", "cuda"]
@@ -108,7 +111,7 @@ class MemoryPlan:
 
     @property
     def target(self) -> str:
-        """The device in torch's words: "cpu", or "cuda:0"."""
+        """The device as torch names it: "cpu", or "cuda:0"."""
         return "cpu" if self.device == "cpu" else f"cuda:{self.index}"
 
     def smaller(self) -> "MemoryPlan | None":
@@ -134,9 +137,13 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that one video takes: weights of all parts, of the UNet, of the VAE; the activations of
-    one step, whole and with split guidance; those of one frame while all are decoded at once, or
-    in slices, when there are also those of the whole `clip` of `num_frames`."""
+    """Bytes that one video takes.
+
+    They are weights of all parts, of the UNet and of the VAE, and activations. `step`,
+    `split_step`: of one step, whole and with split guidance. `frame`: of each frame while all are
+    decoded at once. `clip`, `sliced_frame`: while some of `num_frames` are decoded at a time, of
+    the whole clip and of each of these frames on top.
+    """
 
     weights: float
     unet_weights: float
@@ -149,13 +156,13 @@ class MemoryEstimate:
     num_frames: int
 
     def decode(self, chunk_size: int, whole_clip: bool = True) -> float:
-        """Bytes of decoding `at_once` frames at a time."""
+        """Bytes of activations while `chunk_size` frames are decoded at a time."""
         if whole_clip and chunk_size < self.num_frames:
             return self.clip + self.sliced_frame * chunk_size
         return self.frame * chunk_size
 
     def frames_within(self, room: float) -> tuple[int, bool]:
-        """How many frames can be decoded at a time in `room` bytes, and whether as a whole clip."""
+        """Frames that can be decoded at a time in `room` bytes, and whether as a whole clip."""
         if self.decode(self.num_frames) <= room:
             return self.num_frames, True
         if self.decode(1) <= room:
@@ -184,7 +191,7 @@ class MemoryEstimate:
 def estimate_memory(
     checkpoint: Checkpoint, parts: ModelSizes, bytes_per_number: int
 ) -> MemoryEstimate:
-    """What the checkpoint's largest size and own number of frames take."""
+    """Memory for a video of the checkpoint's largest size and default number of frames."""
     pixels = max(width * height for width, height in checkpoint.sizes)
     halves = 2 if checkpoint.max_guidance_scale > 1 else 1
     unet_scale = parts.unet_channels / UNET_CHANNELS * bytes_per_number / 2
@@ -212,10 +219,10 @@ def plan_memory(
 ) -> MemoryPlan:
     """The fastest plan that fits.
 
-    `auto` keeps all weights on a GPU only where they and the peak fit twice over, since other
-    programs and larger requests come too. Another `offload` may use the last byte; where it does
-    not fit all the same, the next smaller one is planned. It has no effect without a GPU, nor on
-    ZeroGPU, where weights always stay. `parts`: SVD's own if left out.
+    `auto` keeps all weights on a GPU only if they and the peak fit twice over, to leave room for
+    other programs and larger requests. Another `offload` may use the last byte. If it does not fit
+    even so, the next smaller one is planned. It has no effect without a GPU, nor on ZeroGPU, where
+    weights always stay. `parts`: those of the published SVD by default.
     """
     needs = estimate_memory(checkpoint, parts or ModelSizes(), bytes_per_number(device, checkpoint))
     if device.kind == "cpu":
@@ -230,10 +237,10 @@ def plan_memory(
             # Half of a roomy GPU is enough for decoding, if it holds the whole clip.
             half = max(free / 2, needs.vae_weights_beside(way) + needs.decode(1))
             room = min(limit, half) if way == "none" and roomy else limit
-            found = _on_gpu(way, device, checkpoint, needs, limit, room)
-            fits = found.whole_clip and needs.peak(found) <= limit
+            plan = _on_gpu(way, device, checkpoint, needs, limit, room)
+            fits = plan.whole_clip and needs.peak(plan) <= limit
             if fits and (way != "none" or roomy or offload == "none" or device.zero_gpu):
-                return found
+                return plan
     way = "none" if device.zero_gpu else "sequential"
     return _on_gpu(way, device, checkpoint, needs, usable, usable)
 
@@ -283,7 +290,9 @@ def _on_gpu(
 
 
 def _even_chunks(num_frames: int, most: float) -> int:
-    """Frames per chunk, at most `most`, so that the chunks come out equally long: a short last one
-    looks different where each is a clip of its own."""
+    """Frames per chunk, at most `most`, for chunks of about equal length.
+
+    A short last chunk would look different where each is a clip of its own.
+    """
     chunks = math.ceil(num_frames / max(1, min(num_frames, int(most))))
     return math.ceil(num_frames / chunks)

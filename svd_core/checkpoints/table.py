@@ -1,6 +1,6 @@
 """Table of checkpoints: name, source, trained sizes, defaults and licence of each.
 
-Somewhat long: the table and what a folder may say about itself in `svd.json` are one contract.
+A checkpoint folder may state some of these itself, in `svd.json`.
 """
 
 import json
@@ -16,7 +16,7 @@ from svd_core.params import check_value as limited
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 DEMO_MODEL = "svd-nano"
-"""The embedded checkpoint: always available, and the fallback of the app."""
+"""The embedded checkpoint, which is always available, so that the app falls back to it."""
 
 PIPELINE = "StableVideoDiffusionPipeline"
 FOLDER_SETTINGS = (
@@ -28,7 +28,7 @@ FOLDER_SETTINGS = (
     "half_precision_on_cpu",
     "single_precision_unet",
 )
-"""What a checkpoint folder may say about itself in `svd.json`."""
+"""Fields of `Checkpoint` that a folder may set in `svd.json`."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -38,14 +38,15 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """`source`: hub id or local folder. `sizes`: trained first; the rest work with some loss.
+    """A model with its defaults and its licence.
 
+    `source`: hub id or local folder. `sizes`: the trained one first; the rest work with some loss.
     `revision`: branch, tag or commit on the hub; once loaded, the commit. Empty for a folder.
     `memory_gb`: GPU memory for its default video, (least with model offload, with all weights on
-    the GPU), estimated by `memory_plan.estimate_memory`; zeros where unknown.
-    `half_precision_on_cpu`: its videos are as good in bfloat16, which some CPUs work in faster.
+    the GPU), by `memory_plan.estimate_memory`; zeros if unknown.
+    `half_precision_on_cpu`: its videos are as good in bfloat16, which is faster on some CPUs.
     `single_precision_unet`: its UNet needs float32 everywhere.
-    `cpu_core_s`: processor seconds of its default video, summed over the cores; 0: not known.
+    `cpu_core_s`: processor seconds of its default video, summed over the cores; 0: unknown.
     """
 
     name: str
@@ -136,15 +137,16 @@ def find_checkpoint(name: str, cuda: bool) -> Checkpoint:
     """The checkpoint called `name`: `auto`, a name of the table, a hub id or a local folder.
 
     `cuda`: whether there is a GPU; `auto` takes svd-xt with one and svd-nano without. Nothing is
-    downloaded. A hub id outside the table gets SVD-XT's dials until `settled` has seen its files.
-    Raises `InvalidSettings` for a name that is none of these, `ModelBroken` for a wrong folder.
+    downloaded. A hub id outside the table gets SVD-XT's settings until `with_folder_config` has
+    read its files. Raises `InvalidSettings` for a name that is none of these, `ModelBroken` for a
+    wrong folder.
     """
     if name == "auto":
         name = "svd-xt" if cuda else DEMO_MODEL
-    found = CHECKPOINTS.get(name)
-    if found is not None:
-        folder = found.folder
-        return with_folder_config(found, folder) if folder and folder.is_dir() else found
+    checkpoint = CHECKPOINTS.get(name)
+    if checkpoint is not None:
+        folder = checkpoint.folder
+        return with_folder_config(checkpoint, folder) if folder and folder.is_dir() else checkpoint
     for known in CHECKPOINTS.values():
         if name == known.source:
             return known
@@ -161,12 +163,11 @@ def find_checkpoint(name: str, cuda: bool) -> Checkpoint:
 
 
 def with_folder_config(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """`checkpoint` with the dials its files in `folder` name.
+    """`checkpoint` with the settings in the files of `folder`.
 
-    The UNet's config knows `num_frames` (a 14-frame model must not be asked for 25); an optional
-    `svd.json` knows `sizes` ([[width, height], ...]), `num_frames`, `num_inference_steps`,
-    `min_guidance_scale`, `max_guidance_scale`, `half_precision_on_cpu`,
-    `single_precision_unet`. Raises `ModelBroken`, naming the file.
+    The UNet's config has `num_frames` (a 14-frame model must not be asked for 25). An optional
+    `svd.json` may have any of `FOLDER_SETTINGS`, with `sizes` as [[width, height], ...]. Raises
+    `ModelBroken`, naming the file.
     """
     index = read_json(folder / "model_index.json")
     if index.get("_class_name") != PIPELINE:
@@ -174,27 +175,27 @@ def with_folder_config(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
             f"{folder / 'model_index.json'} is of a {index.get('_class_name', 'model')}; only "
             f"checkpoints of a {PIPELINE} can be used."
         )
-    dials = {}
+    settings = {}
     num_frames = read_json(folder / "unet" / "config.json").get("num_frames")
     if num_frames is not None:
-        dials["num_frames"] = num_frames
-    own = folder / "svd.json"
-    if own.is_file():
-        dials |= read_json(own)
-    return replace(checkpoint, **_check_settings(dials, own))
+        settings["num_frames"] = num_frames
+    path = folder / "svd.json"
+    if path.is_file():
+        settings |= read_json(path)
+    return replace(checkpoint, **_check_settings(settings, path))
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in the file `path`. Raises `ModelBroken`, naming the file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelBroken(f"{path} is missing; the checkpoint is not complete.") from None
     except (OSError, ValueError) as error:
         raise ModelBroken(f"{path} cannot be read: {error}.") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ModelBroken(f"{path} must hold one JSON object.")
-    return found
+    return content
 
 
 def _from_folder(folder: Path) -> Checkpoint:
@@ -219,11 +220,11 @@ def _custom_checkpoint(name: str, source: str, revision: str, url: str) -> Check
     )
 
 
-def _check_settings(dials: dict[str, Any], path: Path) -> dict[str, Any]:
-    """`dials` as fields of a `Checkpoint`. Raises `ModelBroken` for unknown or unusable ones."""
+def _check_settings(settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`settings` as fields of a `Checkpoint`. Raises `ModelBroken` for unknown or unusable ones."""
     checked: dict[str, Any] = {}
     try:
-        for name, value in dials.items():
+        for name, value in settings.items():
             if name not in FOLDER_SETTINGS:
                 raise ValueError(f"{name!r} is not known, only {', '.join(FOLDER_SETTINGS)}")
             if value is None:

@@ -1,7 +1,7 @@
-"""Device selection: the GPU with the most free memory, or the CPU; and device state.
+"""Device selection and state: the GPU with the most free memory, or the CPU.
 
-A GPU that the installed torch has no code for is passed over, with a notice. ROCm's GPUs are CUDA's
-to torch. Apple's MPS and Intel's XPU are not supported.
+A GPU that the installed torch has no code for is passed over, with a notice. To torch, ROCm's GPUs
+are CUDA's. Apple's MPS and Intel's XPU are not supported.
 """
 
 import os
@@ -21,14 +21,14 @@ OUT_OF_MEMORY_MESSAGES = (
     "ALLOC_FAILED",
     "unable to find an engine",  # cuDNN, with no room for the workspace of any algorithm
 )
-"""In the text of the plain RuntimeErrors by which torch, cuBLAS and cuDNN say it."""
+"""Texts in the plain RuntimeErrors of torch, cuBLAS and cuDNN when memory ran out."""
 
 NAN_IN_FLOAT16 = re.compile(r"\bGTX 16\d\d\b")
 """Names of GPUs whose convolutions give NaN in float16."""
 
 ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)([af]?)")
-"""Of `torch.cuda.get_arch_list()`: machine code or PTX, compute capability times ten, and whether
-it is for that one GPU (a) or its family (f) only."""
+"""An entry of `torch.cuda.get_arch_list()`: machine code (sm) or PTX (compute), the compute
+capability times ten, and whether it is for that one GPU (a) or its family (f) only."""
 
 Capability = tuple[int, int]
 
@@ -39,27 +39,28 @@ def find_device() -> Device:
         return Device(kind="cuda", name="ZeroGPU", total_bytes=0, free_bytes=0, zero_gpu=True)
     if not torch.cuda.is_available():
         return _cpu(None)
-    found: list[Device] = []
-    notice, silent = None, None
+    gpus: list[Device] = []
+    notice, failure = None, None
     for index in range(torch.cuda.device_count()):
         try:
             notice = without_kernels(index)
             if notice is None:
-                found.append(_gpu(index))
+                gpus.append(_gpu(index))
         except RuntimeError as error:
-            silent = error
-    if found:
-        return max(found, key=lambda device: device.free_bytes)
-    if silent is not None:
+            failure = error
+    if gpus:
+        return max(gpus, key=lambda device: device.free_bytes)
+    if failure is not None:
+        reason = str(failure).splitlines()[0]
         raise DeviceUnavailable(
-            f"The GPU does not answer ({str(silent).splitlines()[0]}); restart the machine, or set "
+            f"The GPU does not answer ({reason}); restart the machine, or set "
             "CUDA_VISIBLE_DEVICES to an empty text to use the CPU."
-        ) from silent
+        ) from failure
     return _cpu(notice)
 
 
 def without_kernels(index: int) -> str | None:
-    """A sentence for a GPU that the installed torch has no code for, None where it has."""
+    """A notice for a GPU that the installed torch has no code for; None if it has."""
     capability = torch.cuda.get_device_capability(index)
     if torch.version.hip or runs_on(capability, torch.cuda.get_arch_list()):
         return None
@@ -76,16 +77,16 @@ def runs_on(capability: Capability, architectures: Collection[str]) -> bool:
     Machine code runs on later GPUs of the same major version, PTX on all later ones (CUDA C++
     Programming Guide, "Application Compatibility"). True where the list says nothing.
     """
-    known = [found for each in architectures if (found := ARCHITECTURE.fullmatch(each))]
-    return not known or any(_runs(capability, *found.groups()) for found in known)
+    matches = [match for each in architectures if (match := ARCHITECTURE.fullmatch(each))]
+    return not matches or any(_runs(capability, *match.groups()) for match in matches)
 
 
-def _runs(capability: Capability, kind: str, number: str, only: str) -> bool:
-    built = divmod(int(number), 10)
-    if only == "a":
-        return built == capability
-    same_family = kind == "sm" or only == "f"
-    return built <= capability and (not same_family or built[0] == capability[0])
+def _runs(capability: Capability, kind: str, number: str, suffix: str) -> bool:
+    compiled_for = divmod(int(number), 10)
+    if suffix == "a":
+        return compiled_for == capability
+    same_major = kind == "sm" or suffix == "f"
+    return compiled_for <= capability and (not same_major or compiled_for[0] == capability[0])
 
 
 def _gpu(index: int) -> Device:
@@ -114,25 +115,27 @@ def _cpu(notice: str | None) -> Device:
 
 
 def available_memory(plan: MemoryPlan) -> int | None:
-    """Bytes that are free on the plan's GPU, or held by this process. None where not known."""
+    """Bytes that are free on the plan's GPU or held by this process; None if unknown."""
     if not _on_cuda(plan):
         return None
     try:
         free, _ = torch.cuda.mem_get_info(plan.index)
         return free + torch.cuda.memory_reserved(plan.index)
-    except RuntimeError:  # the device is lost, which the next clip finds out
+    except RuntimeError:  # the device is lost, which the next clip will notice
         return None
 
 
 def forget_peak(plan: MemoryPlan) -> None:
-    """Begin to count for `peak_memory` anew, where that can be."""
+    """Reset the count of `peak_memory`, which is possible on a GPU only."""
     if _on_cuda(plan):
         torch.cuda.reset_peak_memory_stats(plan.index)
 
 
 def peak_memory(plan: MemoryPlan) -> int | None:
-    """Most bytes held since `forget_peak` on the GPU; without one by the process, since its start.
-    None where the system does not tell."""
+    """Most bytes held on the GPU since `forget_peak`; without one by the process since its start.
+
+    None on a system that does not count them.
+    """
     if _on_cuda(plan):
         return torch.cuda.max_memory_allocated(plan.index)
     try:
@@ -151,8 +154,11 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def is_lost(plan: MemoryPlan) -> bool:
-    """Whether the plan's GPU computes nothing any more. After some errors (illegal memory access,
-    failed assertion, a driver that restarted) CUDA refuses all further work of the process."""
+    """Whether the plan's GPU has stopped working for this process.
+
+    After some errors (illegal memory access, failed assertion, a driver that restarted) CUDA
+    refuses all further work of the process.
+    """
     if plan.device == "cpu":
         return False
     try:

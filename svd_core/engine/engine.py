@@ -1,4 +1,4 @@
-"""The engine: a framed photo in, frames out. `SvdEngine` runs Stable Video Diffusion."""
+"""Inference engine: a framed photo in, frames out. `SvdEngine` runs Stable Video Diffusion."""
 
 import logging
 import os
@@ -32,12 +32,14 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class EngineStatus:
-    """What runs where, for people. While `loading`, the checkpoint is the one that is expected.
-    `ready` is also one that had to make room for another which then could not be loaded.
+    """State of the engine, for people.
 
+    `checkpoint`: while `loading` the expected one. It stays `ready` if it was unloaded for another
+    that then could not be loaded; the next request loads it again.
     `device`: in words, e.g. "CPU, 2 cores" or "NVIDIA L4, 24 GB, model offload"; empty until known.
-    `catalog`: what requests may ask for; of those on the hub more is known once they have been
-    loaded. `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead."""
+    `catalog`: what requests may ask for. Checkpoints of the hub are known in full once loaded.
+    `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead.
+    """
 
     checkpoint: Checkpoint
     device: str
@@ -50,35 +52,38 @@ class Engine(Protocol):
     """Turns framed photos into frames. Methods may be called from any thread."""
 
     def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
-        """Make ready what `generate` needs for `VideoParams.model`; returns at once where it is.
+        """Load `model`, as `VideoParams.model` names it; returns at once if it is loaded.
 
-        The checkpoint is the one that runs. Raises `InvalidRequest` for a model that is not on
-        offer, `ModelUnavailable`, `OutOfMemory`, `DeviceUnavailable`.
+        Returns the checkpoint that runs. Raises `InvalidRequest` for a model that is not in the
+        catalog, `ModelUnavailable`, `OutOfMemory`, `DeviceUnavailable`.
         """
         ...
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress
     ) -> GenerationResult:
-        """The clip of `image`, an RGB picture framed to one of the checkpoint's sizes.
+        """Generate a clip from `image`, an RGB picture framed to one of the checkpoint's sizes.
 
-        Whatever `on_progress` raises comes out, and the engine stays ready for the next call.
-        Raises what `load` raises, and `GenerationFailed`. After `DeviceLost` no call of this
-        process can use the device any more.
+        `on_progress` may raise to stop; the engine stays ready for the next call. Raises what
+        `load` raises, and `GenerationFailed`. After `DeviceLost` this process cannot use the device
+        any more.
         """
         ...
 
     @property
-    def status(self) -> EngineStatus: ...
+    def status(self) -> EngineStatus:
+        """The current state, for people."""
+        ...
 
 
 class SvdEngine:
     """Stable Video Diffusion on this machine: one video at a time, one checkpoint in memory.
 
-    `model`: see `ModelCatalog.of`. `fall_back`: run svd-nano, and say so in `status.notice`, when
-    the usual checkpoint cannot be had. A folder given by path never falls back, nor does what a
-    request asks for by name. Torch is imported by the first `load`. Raises `InvalidSettings` or
-    `ModelBroken` for a wrong `model`."""
+    `model`: see `ModelCatalog.from_setting`. `fallback`: run svd-nano, and say so in
+    `status.notice`, when the default checkpoint is unavailable. A folder given by path never falls
+    back, nor does a model that a request names. Torch is imported by the first `load`. Raises
+    `InvalidSettings` or `ModelBroken` for a wrong `model`.
+    """
 
     def __init__(
         self,
@@ -105,39 +110,41 @@ class SvdEngine:
         loaded = self._loaded
         offload = "" if loaded is None else loaded.offload
         device = f"{self._status.device}, {offload} offload" if offload else self._status.device
-        told = (self._status.notice, None if loaded is None else loaded.notice)
-        notice = " ".join(filter(None, told)) or None
+        notices = (self._status.notice, None if loaded is None else loaded.notice)
+        notice = " ".join(filter(None, notices)) or None
         return replace(self._status, device=device, notice=notice)
 
     def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
-        """See `Engine.load`. A load that failed or was stopped is tried afresh by the next call."""
-        found = self._find_loaded(model)
-        if found is None:
+        """See `Engine.load`. After a load that failed or was stopped, the next call tries again."""
+        loaded = self._find_loaded(model)
+        if loaded is None:
             on_progress(self._loading)
             with self._exclusive(on_progress, lambda: self._loading):
-                found = self._ensure_loaded(model, on_progress)
-        return found.checkpoint
+                loaded = self._ensure_loaded(model, on_progress)
+        return loaded.checkpoint
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress
     ) -> GenerationResult:
-        """See `Engine.generate`. The same model, image, parameters and machine: the same frames."""
+        """See `Engine.generate`. Same model, image, parameters and machine give the same frames."""
         self.load(on_progress, params.model)
         if image.width % 8 or image.height % 8:
             raise InvalidImage(
                 f"The picture must be framed to multiples of 8, not {image.width}x{image.height}."
             )
         with self._exclusive(on_progress, lambda: Progress(stage=Stage.ENCODING)):
-            wanted = self._ensure_loaded(
-                params.model, on_progress
-            )  # another call may have had a turn
-            return wanted.generate(image, params, on_progress)
+            # Again, since another call may have loaded its model in between.
+            loaded = self._ensure_loaded(params.model, on_progress)
+            return loaded.generate(image, params, on_progress)
 
     @contextmanager
     def _exclusive(
         self, on_progress: OnProgress, waiting_progress: Callable[[], Progress]
     ) -> Iterator[None]:
-        """Hold the engine; while another call has it, report `sign()`, which may raise."""
+        """Hold the engine until the context ends.
+
+        While another call has it, this reports `waiting_progress()`; `on_progress` may raise.
+        """
         while not self._lock.acquire(timeout=POLL_S):
             on_progress(waiting_progress())
         try:
@@ -147,18 +154,20 @@ class SvdEngine:
 
     def _find_loaded(self, model: str | None) -> "LoadedModel | None":
         """The loaded model if it is the requested one, else None. Raises `InvalidRequest`."""
-        found = self._loaded
-        if found is None or found.checkpoint.source != self._status.catalog.get(model).source:
+        loaded = self._loaded
+        if loaded is None or loaded.checkpoint.source != self._status.catalog.get(model).source:
             return None
-        return found
+        return loaded
 
     def _ensure_loaded(self, model: str | None, on_progress: OnProgress) -> "LoadedModel":
         """The requested model, loaded if it was not."""
-        if (found := self._find_loaded(model)) is not None:
-            return found
+        if (loaded := self._find_loaded(model)) is not None:
+            return loaded
         # Huge pages halve the processor time of decoding on a CPU. Torch reads this once, early.
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-        from svd_core.engine.pipeline_loader import find_device  # brings torch, which takes seconds
+        from svd_core.engine.pipeline_loader import (
+            find_device,
+        )  # imports torch, which takes seconds
 
         try:
             device = find_device()
@@ -166,20 +175,20 @@ class SvdEngine:
             if self._loaded is None:
                 self._set_status(state="failed", notice=error.message)
             raise
-        if not self._status.device:  # from now on it is known what `auto` stands for
+        if not self._status.device:  # now that the device is known, so is the meaning of `auto`
             self._set_status(
                 catalog=ModelCatalog.from_setting(self._model, cuda=device.kind == "cuda")
             )
-        wanted = self._status.catalog.get(model)
+        checkpoint = self._status.catalog.get(model)
         try:
-            return self._load(wanted, device, on_progress)
+            return self._load(checkpoint, device, on_progress)
         except ModelUnavailable as error:
-            if not self._fallback or model is not None or wanted.name == DEMO_MODEL:
+            if not self._fallback or model is not None or checkpoint.name == DEMO_MODEL:
                 raise
-            why = (
+            reason = (
                 f"{error.message} Until then {DEMO_MODEL}, a small demonstration model, runs here."
             )
-        return self._load(find_checkpoint(DEMO_MODEL, cuda=False), device, on_progress, why)
+        return self._load(find_checkpoint(DEMO_MODEL, cuda=False), device, on_progress, reason)
 
     def _load(
         self,
@@ -188,7 +197,7 @@ class SvdEngine:
         on_progress: OnProgress,
         reason: str | None = None,
     ) -> "LoadedModel":
-        """`why`: it stands in for the usual one, for this reason."""
+        """Load `checkpoint`. `reason`: a sentence on why it stands in for the default one."""
         from svd_core.engine.loaded_model import LoadedModel
 
         def report(progress: Progress) -> None:
@@ -199,28 +208,29 @@ class SvdEngine:
         notice = before.notice if before.catalog.stand_in else reason
         self._set_status(checkpoint=checkpoint, device=device.name, state="loading", notice=notice)
         try:
-            self._loaded = found = LoadedModel.open(
+            self._loaded = loaded = LoadedModel.open(
                 checkpoint, device, self._offload, self._acceleration, report, self._unload
             )
         except BaseException as error:  # a stop and Ctrl-C too: no status may stay at loading
-            if before.state == "ready":  # the next call has what it asks for loaded again
+            if before.state == "ready":  # the next call loads its model again
                 self._status = before
             elif isinstance(error, ModelUnavailable | OutOfMemory | DeviceUnavailable):
                 self._set_status(state="failed", notice=error.message)
             raise
         finally:
             self._loading = Progress(stage=Stage.LOADING)
-        catalog = before.catalog.with_loaded(found.checkpoint)
+        catalog = before.catalog.with_loaded(loaded.checkpoint)
         if reason is not None:
-            catalog = replace(catalog, stand_in=found.checkpoint)
+            catalog = replace(catalog, stand_in=loaded.checkpoint)
         notice = notice if catalog.stand_in else None
-        self._set_status(checkpoint=found.checkpoint, state="ready", catalog=catalog, notice=notice)
-        if found.notice is not None:
-            log.warning("%s", found.notice)
-        return found
+        checkpoint = loaded.checkpoint
+        self._set_status(checkpoint=checkpoint, state="ready", catalog=catalog, notice=notice)
+        if loaded.notice is not None:
+            log.warning("%s", loaded.notice)
+        return loaded
 
     def _unload(self) -> Device:
-        """Unload the current model; return the device with its free memory."""
+        """Unload the current model. Returns the device with the memory that is free then."""
         from svd_core.engine.pipeline_loader import find_device
 
         if self._loaded is not None:

@@ -27,7 +27,6 @@ from svd_core.engine.devices import (
     peak_memory,
 )
 from svd_core.engine.memory_fallback import MemoryFallback
-from svd_core.engine.optimizations.aot_package import use_package
 from svd_core.engine.optimizations.attention_probe import attention_backends
 from svd_core.engine.optimizations.torch_compile import CompileCache, CompileKey
 from svd_core.engine.pipeline_loader import model_sizes, open_folder, place, reset, unload
@@ -50,8 +49,10 @@ log = logging.getLogger(__name__)
 
 
 class LoadedModel:
-    """A checkpoint ready to make clips, one at a time. `memory`: its plans, of which the current
-    one is in place."""
+    """A checkpoint ready to make clips, one at a time.
+
+    `memory`: its plans, by whose current one the pipeline is placed.
+    """
 
     def __init__(
         self,
@@ -71,9 +72,6 @@ class LoadedModel:
         weights = fingerprint(folder) if folder else checkpoint.revision
         self._model = f"{checkpoint.name} {weights}"
         self._timings: dict[CompileKey, Timing] = {}  # of the last clip of that kind
-        usual = with_defaults(VideoParams(seed=0), checkpoint, chosen.decode_chunk_size)
-        kind = CompileKey.from_request(self._model, chosen, checkpoint.sizes[0], usual)
-        use_package(pipeline.unet, kind, acceleration)
 
     @classmethod
     def open(
@@ -85,22 +83,22 @@ class LoadedModel:
         on_progress: OnProgress,
         unload_current: Callable[[], Device],
     ) -> "LoadedModel":
-        """`wanted` downloaded, read and placed on `device`.
+        """Download `requested`, read it, and place it on `device`.
 
-        `make_room`: called once the files are there, so that nothing makes room for what cannot be
-        had. Its `checkpoint` has the dials of the files. Raises `ModelUnavailable`, `OutOfMemory`,
-        `DeviceLost`.
+        `unload_current`: called once the files are there, so that no model is unloaded for one that
+        is unavailable. `LoadedModel.checkpoint` has the settings of the files. Raises
+        `ModelUnavailable`, `OutOfMemory`, `DeviceLost`.
         """
         on_bytes = byte_reports(on_progress)
         half = opens_in_half(device, requested)
         folder = requested.folder
-        found = Snapshot(folder, "") if folder else fetch(requested, half, on_bytes)
-        checkpoint = with_folder_config(replace(requested, revision=found.revision), found.folder)
-        needed_files(files_in(found.folder), half, str(found.folder))
+        files = Snapshot(folder, "") if folder else fetch(requested, half, on_bytes)
+        checkpoint = with_folder_config(replace(requested, revision=files.revision), files.folder)
+        needed_files(files_in(files.folder), half, str(files.folder))
         device = unload_current()
-        pipeline = open_folder(found.folder, half, on_bytes)
+        pipeline = open_folder(files.folder, half, on_bytes)
         memory = MemoryFallback(device, checkpoint, model_sizes(pipeline), offload)
-        if not device.zero_gpu:  # that is lent later
+        if not device.zero_gpu:  # which has no GPU until a video is made
             _choose_attention(pipeline, memory.current, acceleration)
         chosen: MemoryPlan | None = memory.current
         while chosen is not None:
@@ -119,19 +117,19 @@ class LoadedModel:
         raise OutOfMemory(memory.model_too_large())
 
     def close(self) -> None:
-        """Give its memory back, whoever may still hold on to it. It makes no more clips."""
+        """Free its memory, also where references to it remain. It makes no more clips."""
         self._turbo = TurboWeights(None)
         unload(self._pipeline)
 
     @property
     def offload(self) -> Offload | None:
-        """How weights wait beside the GPU, None if they do not."""
-        found = self._memory.current.offload
-        return None if found == "none" else found
+        """The current CPU offload, None without one."""
+        offload = self._memory.current.offload
+        return None if offload == "none" else offload
 
     @property
     def notice(self) -> str | None:
-        """What the operator should know of the device and the memory plan; None: nothing."""
+        """A sentence for the operator on the device or the memory plan; None if all is well."""
         return self._memory.notice
 
     def generate(
@@ -139,28 +137,28 @@ class LoadedModel:
     ) -> GenerationResult:
         """See `Engine.generate`."""
         first = chosen = self._memory.next_plan(available_memory(self._memory.current))
-        asked = with_defaults(params, self.checkpoint, chosen.decode_chunk_size)
-        notes = warnings_for(asked, self.checkpoint) + self._turbo.check(asked.speed)
+        filled = with_defaults(params, self.checkpoint, chosen.decode_chunk_size)
+        notes = warnings_for(filled, self.checkpoint) + self._turbo.check(filled.speed)
         note, free_bytes = None, None
         forget_peak(chosen)
-        while (frames := self._try(chosen, image, asked, note, on_progress)) is None:
+        while (frames := self._try(chosen, image, filled, note, on_progress)) is None:
             if chosen == first:
                 free_bytes = available_memory(chosen)
             smaller = chosen.smaller()
             if smaller is None:
-                raise OutOfMemory(self._too_small(asked, image, available_memory(chosen)))
+                raise OutOfMemory(self._too_small(filled, image, available_memory(chosen)))
             chosen = smaller
-            chunk = min(chosen.decode_chunk_size, asked.decode_chunk_size or 1)
-            asked = replace(asked, decode_chunk_size=chunk)
+            chunk = min(chosen.decode_chunk_size, filled.decode_chunk_size or 1)
+            filled = replace(filled, decode_chunk_size=chunk)
             note = f"Memory ran out, so it was made again with {chosen.describe()}."
         if chosen == first:
             self._memory.record_success(chosen)
         elif self._fits_plan(params, first):
             self._memory.record_failure(chosen, free_bytes)
-        if not chosen.whole_clip and (asked.decode_chunk_size or 1) < len(frames):
+        if not chosen.whole_clip and (filled.decode_chunk_size or 1) < len(frames):
             notes += (CHUNKED_DECODE_NOTE,)
         return GenerationResult(
-            frames, asked, notes + ((note,) if note else ()), peak_memory(chosen)
+            frames, filled, notes + ((note,) if note else ()), peak_memory(chosen)
         )
 
     def _try(
@@ -171,8 +169,10 @@ class LoadedModel:
         note: str | None,
         on_progress: OnProgress,
     ) -> Frames | None:
-        """Frames, or None if memory ran out. (The error must be gone before the next try: it
-        holds on to every tensor of the call.)"""
+        """The frames, or None if memory ran out.
+
+        (The error must be gone before the next try, since it references every tensor of the call.)
+        """
         assert params.num_inference_steps is not None
         assert params.num_frames is not None
         on_cpu = chosen.device == "cpu"
@@ -210,14 +210,14 @@ class LoadedModel:
             self._release()
 
     def _release(self) -> None:
-        """Make ready for the next clip. An error under way says more than one of this."""
+        """Make ready for the next clip. An error here would hide the more telling one under way."""
         try:
             reset(self._pipeline)
         except RuntimeError:
             self._placed = None
 
     def _place(self, chosen: MemoryPlan, speed: Speed, compiled: bool) -> None:
-        """Bring the weights for `speed` to where they are wanted, unless they are there."""
+        """Place the weights for `speed` by the plan `chosen`, unless they are in place."""
         if not self._turbo.is_active(speed):
             self._placed = None
             self._pipeline.remove_all_hooks()
@@ -228,7 +228,7 @@ class LoadedModel:
             self._placed = chosen, compiled
 
     def _fits_plan(self, params: VideoParams, chosen: MemoryPlan) -> bool:
-        """Whether a request asks for no more than the plan was made for."""
+        """Whether a request needs no more memory than the plan was made for."""
         return (params.num_frames or 0) <= self.checkpoint.num_frames and (
             params.decode_chunk_size or 0
         ) <= chosen.decode_chunk_size
@@ -241,7 +241,7 @@ class LoadedModel:
 
 
 def _choose_attention(pipeline: Any, chosen: MemoryPlan, acceleration: AccelerationConfig) -> None:
-    """Have the UNet's attention computed by what is right and fastest on the plan's GPU."""
+    """Choose the attention backends that are right and fastest on the plan's GPU."""
     if chosen.device == "cpu":
         return
     try:

@@ -1,9 +1,9 @@
 """Memory fallback: the plan of the next clip after memory ran out, with backoff before growing.
 
-A clip is tried with smaller and smaller plans until one works. The next clip begins with what
-fits then: the larger plan is tried again at once when more memory is free than when it ran out,
-and otherwise after 0, 1, 3, 7, ... clips, so that a wrong estimate costs little. Without a GPU
-nothing says what is free, so there a plan stays small.
+A clip is tried with smaller and smaller plans until one works, and the next clip begins with that
+plan. A larger one is tried again at once if more memory is free than when it ran out, and otherwise
+after 0, 1, 3, 7, ... clips, so that a wrong estimate costs little. Without a GPU the free memory is
+unknown, so there a plan stays small.
 """
 
 from dataclasses import replace
@@ -50,22 +50,22 @@ class MemoryFallback:
 
     @property
     def notice(self) -> str | None:
-        """Why not everything is as the operator set it; None where it is."""
+        """A sentence on why not everything is as the operator set it; None if it is."""
         if self._device.notice is not None:
             return self._device.notice
-        found = self.current
-        if found.device == "cpu" or self._device.zero_gpu or self._setting == "auto":
+        plan = self.current
+        if plan.device == "cpu" or self._device.zero_gpu or self._setting == "auto":
             return None
-        if found.offload == self._setting:
+        if plan.offload == self._setting:
             return None
         free = _gigabytes(self._free_at_failure or self._device.free_bytes)
         return (
             f"SVD_OFFLOAD={self._setting} needs more than the {free} GB of GPU memory that are "
-            f"free, so {found.offload} offload is used; close other programs that use the GPU."
+            f"free, so {plan.offload} offload is used; close other programs that use the GPU."
         )
 
     def next_plan(self, free_bytes: int | None) -> MemoryPlan:
-        """The plan for the next clip, of all `free_bytes` that could be used; None: not known."""
+        """The plan for the next clip. `free_bytes`: those that it could use; None: unknown."""
         if self.current == self._preferred or free_bytes is None:
             return self.current
         more = (
@@ -75,9 +75,9 @@ class MemoryFallback:
         if self._clips >= 0 and not more:
             return self.current
         self._device = replace(self._device, free_bytes=free_bytes)
-        found = plan_memory(self._device, self._checkpoint, self._parts, self._setting)
-        if _rank(found) > _rank(self.current):
-            self.current = found
+        plan = plan_memory(self._device, self._checkpoint, self._parts, self._setting)
+        if _rank(plan) > _rank(self.current):
+            self.current = plan
         return self.current
 
     def record_failure(self, works: MemoryPlan, free_bytes: int | None) -> None:
@@ -114,14 +114,14 @@ class MemoryFallback:
                 f"There is too little memory for {num_frames} frames of {width}x{height}, also "
                 "with the smallest plan. Ask for fewer frames, or close other programs that use it."
             )
-        asked = replace(
+        request = replace(
             self._checkpoint,
             sizes=(size,),
             num_frames=num_frames,
             max_guidance_scale=3.0 if guided else 1.0,
         )
         needs = estimate_memory(
-            asked, self._parts, bytes_per_number(self._device, self._checkpoint)
+            request, self._parts, bytes_per_number(self._device, self._checkpoint)
         )
         needed = _gigabytes(needs.peak(smallest_plan(self.current)) / USABLE_SHARE)
         return (
@@ -140,8 +140,8 @@ def smallest_plan(chosen: MemoryPlan) -> MemoryPlan:
 
 def _rank(chosen: MemoryPlan) -> tuple[int, bool, bool, int]:
     """Orders plans from the smallest to the fastest. (Their peaks may be the same.)"""
-    way = get_args(Offload).index(chosen.offload)
-    return -way, chosen.whole_clip, not chosen.split_guidance, chosen.decode_chunk_size
+    offload = get_args(Offload).index(chosen.offload)
+    return -offload, chosen.whole_clip, not chosen.split_guidance, chosen.decode_chunk_size
 
 
 def _gigabytes(count: float) -> str:

@@ -1,6 +1,6 @@
 """Pipeline loader: a checkpoint folder as a diffusers pipeline, placed on a device by a plan.
 
-Somewhat long: everything that knows how a diffusers pipeline is put together stands here only.
+Only this module knows how a diffusers pipeline is put together.
 """
 
 import gc
@@ -23,11 +23,13 @@ from svd_core.checkpoints.hub import OnBytes, files_in, needed_files, weight_fil
 from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes
 from svd_core.engine.devices import find_device as find_device
 from svd_core.engine.devices import is_out_of_memory as is_out_of_memory
-from svd_core.engine.optimizations.aot_package import drop_package
 from svd_core.engine.optimizations.guidance import Guidance
 from svd_core.engine.optimizations.patching import unpatch
-from svd_core.engine.optimizations.registry import apply_optimizations, optimizations_for
-from svd_core.engine.optimizations.source_guard import if_supported
+from svd_core.engine.optimizations.registry import (
+    apply_optimizations,
+    check_diffusers,
+    optimizations_for,
+)
 from svd_core.engine.optimizations.torch_compile import compile_blocks, forget_blocks
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 
@@ -36,9 +38,10 @@ CLASSES: Mapping[str, Any] = {
     "unet": UNetSpatioTemporalConditionModel,
     "vae": AutoencoderKLTemporalDecoder,
 }
+"""Class of each part of a checkpoint that has weights."""
 
 ALIGNMENT = 64
-"""Bytes at whose multiples torch puts memory of its own on a CPU."""
+"""Alignment in bytes of memory that torch allocates on a CPU."""
 
 
 def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
@@ -49,22 +52,22 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
     torchvision. Raises `ModelBroken`, naming the file.
     """
     silence_library_logging()
-    there = files_in(folder)
-    needed_files(there, half, str(folder))
-    weights = {part: weight_files(there, part, half, str(folder)) for part in CLASSES}
+    check_diffusers()
+    files = files_in(folder)
+    needed_files(files, half, str(folder))
+    weights = {part: weight_files(files, part, half, str(folder)) for part in CLASSES}
     sizes = {p: sum((folder / f).stat().st_size for f in weights[p]) for p in CLASSES}
-    had, total = 0, sum(sizes.values())
+    loaded, total = 0, sum(sizes.values())
     parts = {}
     for part in CLASSES:
-        on_bytes(had, total)
+        on_bytes(loaded, total)
         parts[part] = _open_part(folder, part, weights[part], half)
-        had += sizes[part]
-    on_bytes(had, total)
-    from svd_core.engine.optimizations.device_transfers import (
-        pipeline_class,  # not before `hush`: its imports say much
-    )
+        loaded += sizes[part]
+    on_bytes(loaded, total)
+    # Imported after logging is silenced, since its own imports print warnings.
+    from svd_core.engine.optimizations.device_transfers import SvdPipeline
 
-    pipeline = pipeline_class()(
+    pipeline = SvdPipeline(
         **parts,
         scheduler=_open_small(EulerDiscreteScheduler, folder / "scheduler"),
         feature_extractor=_open_small(CLIPImageProcessorPil, folder / "feature_extractor"),
@@ -75,7 +78,7 @@ def open_folder(folder: Path, half: bool, on_bytes: OnBytes) -> Any:
 
 
 def model_sizes(pipeline: Any) -> ModelSizes:
-    """What the memory plan must know of an opened pipeline."""
+    """Sizes of an opened pipeline, for its memory plan."""
     counts = {part: _count(getattr(pipeline, part)) for part in CLASSES}
     upcast = pipeline.vae.config.force_upcast
     return ModelSizes(
@@ -91,12 +94,11 @@ def _count(model: Any) -> int:
 
 
 def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
-    """Bring `pipeline` to where `plan` wants it, from wherever it is, at the speed it can have.
+    """Place `pipeline` as `plan` says, with the optimizations that save time there.
 
-    `compiled`: its blocks will be, when they are next used; not for layers that come one by one.
+    `compiled`: compile its blocks when they are next used; not with sequential offload.
     """
     pipeline.remove_all_hooks()
-    drop_package(pipeline.unet)
     pipeline.unet.forward.split = plan.split_guidance
     if plan.dtype == "bfloat16":
         if not plan.single_unet:
@@ -107,7 +109,7 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
         _upcast_encoder(pipeline.vae)
     if plan.device == "cpu":
         _align_weights(pipeline)
-    apply_optimizations(pipeline, if_supported(optimizations_for(plan)))
+    apply_optimizations(pipeline, optimizations_for(plan))
     if compiled:
         compile_blocks(pipeline.unet)
     if plan.offload == "none":
@@ -121,8 +123,11 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
 
 
 def _align_weights(pipeline: Any) -> None:
-    """Copy weights that lie as in their file, at odd addresses. There the processor's kernels add
-    up in another order, so that pixels would depend on how long the header of the file is."""
+    """Copy weights at odd addresses, where they lie when they are mapped from their file.
+
+    There the processor's kernels add up in another order, so that pixels would depend on the length
+    of the file's header.
+    """
     for part in CLASSES:
         for parameter in getattr(pipeline, part).parameters():
             if parameter.data_ptr() % ALIGNMENT:
@@ -130,7 +135,7 @@ def _align_weights(pipeline: Any) -> None:
 
 
 def _to_bfloat16(module: Any) -> None:
-    """Weights of convolutions as a CPU reads them fastest: decoding takes 0.7 times as long."""
+    """Convert to bfloat16, channels last: a CPU decodes in 0.7 of the time with that layout."""
     module.to(torch.bfloat16)
     for parameter in module.parameters():
         if parameter.dim() == 4:
@@ -138,8 +143,11 @@ def _to_bfloat16(module: Any) -> None:
 
 
 def _upcast_encoder(vae: Any) -> None:
-    """Keep what encodes in float32. Stock raises all of the VAE to it for each clip, and lowers it
-    again, which it does only while the encoder, the first part, is in float16."""
+    """Keep the encoder in float32.
+
+    Stock converts all of the VAE to float32 for each clip and back, but only if the encoder, its
+    first part, is in float16.
+    """
     for part in _encoder_parts(vae):
         part.to(torch.float32)
 
@@ -149,16 +157,17 @@ def _encoder_parts(vae: Any) -> tuple[Any, Any]:
 
 
 def reset(pipeline: Any) -> None:
-    """Make `pipeline` ready for the next video after one that ended in the middle."""
+    """Make `pipeline` ready for the next video, also after one that was stopped."""
     pipeline.maybe_free_model_hooks()
     empty_cache()
 
 
 def unload(pipeline: Any) -> None:
-    """Take the weights out of `pipeline`, so that its memory is free even while the trace of an
-    error, or a circle of hooks, holds on to its layers."""
+    """Remove the weights from `pipeline`.
+
+    So its memory is free even while a traceback, or a cycle of hooks, keeps its layers alive.
+    """
     pipeline.remove_all_hooks()
-    drop_package(pipeline.unet)
     for part in CLASSES:
         model = getattr(pipeline, part)
         unpatch(model)
@@ -169,19 +178,21 @@ def unload(pipeline: Any) -> None:
 
 
 def empty_cache() -> None:
-    """Give memory that is no longer used back to the system."""
+    """Return unused GPU memory to the system."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def silence_library_logging() -> None:
-    """Keep the libraries' own bars and warnings off the terminal, where they mean nothing: that a
-    processor we never use wants torchvision, and a false alarm whenever the VAE changes precision.
-    What goes wrong is raised."""
+    """Keep the progress bars and warnings of diffusers and transformers off the terminal.
+
+    They mean nothing there: a processor that is never used wants torchvision, and a change of the
+    VAE's precision is a false alarm. Failures are raised.
+    """
     libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    for logging in libraries:
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def _open_part(folder: Path, part: str, files: list[str], half: bool) -> Any:

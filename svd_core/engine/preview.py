@@ -1,4 +1,4 @@
-"""Latent preview: small animated pictures of a video while it is denoised."""
+"""Latent preview: a small animated WebP of a video while it is denoised."""
 
 import io
 from collections.abc import Iterator
@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 PREVIEWS_PER_VIDEO = 8
-"""Previews of a video at most, besides the first and the last step's."""
+"""Most previews of a video, besides those of the first and the last step."""
 
 MAX_BYTES = 150_000
-"""200 kB on their way to a page, which takes them as base64."""
+"""Most bytes of a preview: 200 kB on their way to a page, which takes them as base64."""
 
 SIZE_STEPS = ((256, 75), (256, 40), (128, 40), (128, 5))
-"""(pixels of the longer side, WebP's quality), until a preview is small enough. The first is usual
-and gives 70 kB; latents have half its side, but enlarged smoothly they are easier to read."""
+"""(pixels of the longer side, WebP's quality), tried until a preview is small enough. The first
+usually gives 70 kB. Latents have half its side, but are easier to read when enlarged smoothly."""
 
 RIDGE, TINY = 1e-3, 1e-6
-"""Weight of the wish for small factors, relative to the latents' own variance and in any case: a
-photo of one colour tells nothing about the others."""
+"""Weight of the ridge penalty, relative to the latents' variance and absolute: a photo of one
+colour says nothing about the others."""
 
 
 class LatentPreview:
-    """Previews of one video.
+    """Previews of one video, by a linear map from latents to colours.
 
-    Latents to colours is a linear map, which is close to what the decoder does to a whole cell. It
-    is learnt from the photo, whose latents every video begins with: so it fits any checkpoint, and
-    these very colours, and costs nothing. `rate`: frames per second.
+    That is close to what the decoder does to a whole cell. The map is fitted to the photo and its
+    latents, which every video begins with. So it suits any checkpoint and these very colours, and
+    costs nothing. `rate`: frames per second.
     """
 
     def __init__(self, photo: Image.Image, num_steps: int, rate: int, scaling: float) -> None:
@@ -44,28 +44,30 @@ class LatentPreview:
 
     @contextmanager
     def record(self, scheduler: Any) -> Iterator[None]:
-        """Record `pred_original_sample` of each step of `scheduler`.
+        """Record `pred_original_sample` of each step of `scheduler`, until the context ends.
 
-        What it takes for the end of the way shows a form many steps before the latents, which are
+        The predicted clean latents show a form many steps before the latents themselves, which are
         noise until late.
         """
         step = scheduler.step
 
-        def seen(*args: Any, **more: Any) -> Any:
-            found = step(*args, **more)
-            self._predicted = found.pred_original_sample
-            return found
+        def recorded_step(*args: Any, **kwargs: Any) -> Any:
+            output = step(*args, **kwargs)
+            self._predicted = output.pred_original_sample
+            return output
 
-        scheduler.step = seen
+        scheduler.step = recorded_step
         try:
             yield
         finally:
-            del scheduler.step  # its class has it
+            del scheduler.step  # which restores the method of its class
 
     def fit(self, sample: torch.Tensor) -> None:
-        """Find the map. `sample`: what the UNet is given, (batch, frames, 2 * channels, height,
-        width), the photo's latents in the second half of the channels, with guidance in the last
-        of the batch."""
+        """Fit the map to the photo.
+
+        `sample`: input of the UNet, (batch, frames, 2 * channels, height, width). The photo's
+        latents are in the second half of the channels, with guidance in the last of the batch.
+        """
         channels = sample.shape[2] // 2
         latents = _to_cells(sample[-1, :1, channels:])
         height, width = sample.shape[-2:]
@@ -78,7 +80,7 @@ class LatentPreview:
         self._factors = np.linalg.solve(square, latents.T @ colours)
 
     def preview(self, step: int) -> bytes | None:
-        """The preview after so many steps, as a moving WebP; None where none is due."""
+        """The preview after `step` steps, as an animated WebP; None if none is due."""
         every = -(-self._num_steps // PREVIEWS_PER_VIDEO)
         due = step in (1, self._num_steps) or step % every == 0
         if not due or self._factors is None or self._predicted is None:
@@ -91,15 +93,15 @@ class LatentPreview:
 
 
 def encode_webp(pictures: NDArray[np.uint8], rate: int) -> bytes:
-    """(number, height, width, 3) as a WebP that repeats for ever, of at most `MAX_BYTES`."""
+    """Encode `pictures` (number, height, width, 3) as an endless WebP of at most `MAX_BYTES`."""
     height, width = pictures.shape[1:3]
     for side, quality in SIZE_STEPS:
         scale = side / max(height, width)
         size = (round(width * scale), round(height * scale))
-        shown = [Image.fromarray(p).resize(size, Image.Resampling.BICUBIC) for p in pictures]
+        frames = [Image.fromarray(p).resize(size, Image.Resampling.BICUBIC) for p in pictures]
         file = io.BytesIO()
-        shown[0].save(
-            file, "WEBP", save_all=True, append_images=shown[1:], duration=round(1000 / rate),
+        frames[0].save(
+            file, "WEBP", save_all=True, append_images=frames[1:], duration=round(1000 / rate),
             loop=0, quality=quality, method=0,
         )  # fmt: skip
         if file.tell() <= MAX_BYTES:
@@ -108,6 +110,6 @@ def encode_webp(pictures: NDArray[np.uint8], rate: int) -> bytes:
 
 
 def _to_cells(latents: torch.Tensor) -> NDArray[np.float32]:
-    """(frames, channels, height, width) as a row for each cell."""
+    """Latents (frames, channels, height, width) as a row for each cell, (cells, channels)."""
     rows: NDArray[np.float32] = latents.float().cpu().permute(0, 2, 3, 1).flatten(0, 2).numpy()
     return rows

@@ -1,4 +1,4 @@
-"""Run the SVD pipeline once (encode, denoise, decode), reporting progress."""
+"""Sampling of one clip by the SVD pipeline (encode, denoise, decode), with progress reports."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,6 @@ from PIL import Image
 
 from svd_core.checkpoints.eta import ProgressEstimator
 from svd_core.engine.optimizations.schedulers import use_scheduler
-from svd_core.engine.optimizations.source_guard import changed_sources
 from svd_core.engine.optimizations.vae_decode import chunked_decode
 from svd_core.engine.preview import LatentPreview
 from svd_core.errors import GenerationFailed
@@ -34,26 +33,26 @@ def sample_frames(
 ) -> Frames:
     """Frames of shape (num_frames, height, width, 3), the size of `image`.
 
-    `params`: without None but for `playback_fps`. What `on_progress` raises comes out at once;
-    the caller then makes the pipeline ready again. Raises `GenerationFailed` for NaN.
+    `params`: no field is None, except perhaps `playback_fps`. `on_progress` may raise to stop; the
+    caller then makes the pipeline ready again. Raises `GenerationFailed` for NaN.
     """
     assert params.num_inference_steps is not None
     scaling = pipeline.vae.config.scaling_factor
     latent_preview = LatentPreview(image, params.num_inference_steps, params.rate, scaling)
 
-    def encoded(_: Any, given: tuple[Any, ...]) -> None:
+    def on_first_call(_: Any, args: tuple[Any, ...]) -> None:
         handle.remove()
-        latent_preview.fit(given[0])
+        latent_preview.fit(args[0])
         on_progress(estimator.encoded())
 
-    def stepped(_: Any, step: int, __: Any, found: dict[str, Any]) -> dict[str, Any]:
-        if not torch.isfinite(found["latents"]).all():
+    def on_step_end(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if not torch.isfinite(tensors["latents"]).all():
             raise GenerationFailed(NOT_A_NUMBER)
         preview = latent_preview.preview(step + 1)
         on_progress(replace(estimator.step_done(step + 1), preview=preview))
-        return found
+        return tensors
 
-    handle = pipeline.unet.register_forward_pre_hook(encoded)
+    handle = pipeline.unet.register_forward_pre_hook(on_first_call)
     try:
         with use_scheduler(pipeline, params), latent_preview.record(pipeline.scheduler):
             latents = pipeline(
@@ -70,7 +69,7 @@ def sample_frames(
                 decode_chunk_size=params.decode_chunk_size,
                 generator=torch.Generator("cpu").manual_seed(params.seed),
                 latents=_initial_noise(pipeline, image, params),
-                callback_on_step_end=stepped,
+                callback_on_step_end=on_step_end,
                 output_type="latent",
             ).frames
     finally:
@@ -81,7 +80,7 @@ def sample_frames(
 
 
 def _initial_noise(pipeline: Any, image: Image.Image, params: VideoParams) -> torch.Tensor:
-    """Initial latents of the clip: the pipeline's own draw, but in float32, then rounded.
+    """Initial latents of the clip: the same draw as the pipeline's, but in float32, then rounded.
 
     Torch before 2.13 draws other numbers in half precision, so a seed would be another video there.
     """
@@ -102,28 +101,28 @@ def decode_latents(
     on_progress: OnProgress,
     whole_clip: bool = True,
 ) -> Frames:
-    """`latents` of shape (num_frames, channels, height / 8, width / 8) as frames.
+    """Decode `latents` (num_frames, channels, height / 8, width / 8) to frames, with progress.
 
-    Gives the pixels of diffusers' own `decode_latents` and `postprocess_video` with all frames
-    decoded at once, whatever `chunk_size`: that is how many are held at a time between the layers
+    The pixels are those of diffusers' `decode_latents` and `postprocess_video` with all frames
+    decoded at once. `chunk_size` only says how many frames are held at a time between the layers
     that see them all. Without `whole_clip` each chunk is decoded as a clip of its own instead, as
-    stock does to save memory. On the way it reports how far it is.
+    stock does to save memory.
     """
     on_progress(estimator.frames_decoded(0))
     latents = 1 / vae.config.scaling_factor * latents
     dtype = next(vae.decoder.parameters()).dtype
-    if dtype == torch.bfloat16:  # then the weights lie so, see `pipeline_loader.place`
+    if dtype == torch.bfloat16:  # as the weights, see `pipeline_loader.place`
         latents = latents.to(dtype, memory_format=torch.channels_last)
-    if not whole_clip or chunk_size >= len(latents) or changed_sources():
+    if not whole_clip or chunk_size >= len(latents):
         return _decode_chunks(vae, latents, chunk_size, estimator, on_progress)
 
-    told = 0
+    reported = 0
 
     def report(share: float) -> None:
-        nonlocal told
+        nonlocal reported
         done = round(share * len(latents))
-        if done > told:
-            told = done
+        if done > reported:
+            reported = done
             on_progress(estimator.frames_decoded(done))
 
     with chunked_decode(vae.decoder, chunk_size, report):
@@ -148,10 +147,10 @@ def _decode_chunks(
 
 
 def _to_frames(pixels: torch.Tensor) -> Frames:
-    """Decoded `pixels` (frames, 3, height, width) in -1..1, rounded where they are."""
+    """Decoded `pixels` (frames, 3, height, width) in -1..1 as frames, rounded on their device."""
     pixels = pixels.float()
     if not torch.isfinite(pixels).all():
         raise GenerationFailed(NOT_A_NUMBER)
     pixels = (pixels * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-    found: Frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return found
+    frames: Frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return frames

@@ -15,16 +15,19 @@ from svd_core.params import Speed
 
 
 class TurboWeights:
-    """`path`: a safetensors file of all weights of a UNet, by diffusers' names, as AnimateLCM-SVD
-    is published; None where there is none. What is not in use waits in main memory."""
+    """The weights for `turbo`, or while these are in use the checkpoint's, in main memory.
+
+    `path`: a safetensors file of all weights of a UNet by diffusers' names, the form in which
+    AnimateLCM-SVD is published; None without one.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._waiting: dict[str, Tensor] | None = None
-        self._inside = False
+        self._active = False
 
     def check(self, speed: Speed) -> tuple[str, ...]:
-        """A note of what is used beside the checkpoint. Raises `InvalidRequest` where it cannot."""
+        """Notes on the weights of a clip at `speed`. Raises `InvalidRequest` if there are none."""
         if speed != "turbo":
             return ()
         AccelerationConfig(turbo=self._path).check(speed)
@@ -34,7 +37,7 @@ class TurboWeights:
 
     def is_active(self, speed: Speed) -> bool:
         """Whether the UNet holds the weights for `speed`."""
-        return self._inside == (speed == "turbo")
+        return self._active == (speed == "turbo")
 
     @torch.no_grad()
     def swap(self, unet: Any) -> None:
@@ -42,31 +45,31 @@ class TurboWeights:
 
         Raises `ModelBroken` for a file that does not fit.
         """
-        inside = unet.state_dict()
+        current = unet.state_dict()
         if self._waiting is None:
             assert self._path is not None
-            self._waiting = _read(self._path, inside)
-        waiting = {name: weight.to("cpu", copy=True) for name, weight in inside.items()}
+            self._waiting = _read(self._path, current)
+        backup = {name: weight.to("cpu", copy=True) for name, weight in current.items()}
         try:
-            _fill(inside, self._waiting)
-        except BaseException:  # Ctrl-C too: a UNet of two halves would go on making pictures
-            _fill(inside, waiting)
+            _fill(current, self._waiting)
+        except BaseException:  # Ctrl-C too: a UNet of mixed weights would go on making pictures
+            _fill(current, backup)
             raise
-        self._waiting, self._inside = waiting, not self._inside
+        self._waiting, self._active = backup, not self._active
 
 
 def _read(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
     try:
-        found = load_file(path)
+        weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelBroken(f"{path} (SVD_TURBO) cannot be read: {error}.") from error
-    wrong = [name for name, weight in like.items() if _shape(found.get(name)) != weight.shape]
+    wrong = [name for name, weight in like.items() if _shape(weights.get(name)) != weight.shape]
     if wrong:
         raise ModelBroken(
             f"{path} (SVD_TURBO) is not of a UNet like this checkpoint's: {len(wrong)} weights are "
             f"missing or of another size, such as {wrong[0]}."
         )
-    return found
+    return weights
 
 
 def _fill(places: dict[str, Tensor], weights: dict[str, Tensor]) -> None:

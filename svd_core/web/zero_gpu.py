@@ -1,11 +1,9 @@
 """ZeroGPU: a GPU is attached to one call of the Space, for a duration requested in advance."""
 
 from collections.abc import Callable, Generator
-from multiprocessing import parent_process
 
 import gradio as gr
 
-from svd_core.checkpoints.speed_modes import AheadOfTime
 from svd_core.errors import GenerationFailed, QueueFull, SvdError
 from svd_core.events import Event, Progress, Video
 from svd_core.jobs import InlineWork, Work
@@ -14,9 +12,6 @@ from svd_core.params import VideoRequest
 
 WORKER_ERROR_TITLE = "ZeroGPU worker error"
 """Title of the platform's error if the process with the GPU died."""
-
-START_S = 1500
-"""Limit of seconds with a GPU while a Space starts, which no visitor's quota pays."""
 
 
 def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> InlineWork:
@@ -42,23 +37,6 @@ def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> Inlin
             raise refusal(error) from error
 
     return make
-
-
-def ahead_of_time() -> AheadOfTime:
-    """The platform's functions for compiling a UNet while the Space starts."""
-    import spaces
-
-    def borrow(task: Callable[[], None]) -> None:
-        if parent_process() is not None:
-            raise RuntimeError("a GPU that was lent for a video is not for that")
-        spaces.GPU(duration=START_S)(task)()
-
-    return AheadOfTime(
-        run_on_gpu=borrow,
-        # Looked up at the call: older versions of the platform do not have them.
-        compile=lambda folder, program: spaces.aoti_compile_and_save(folder, program),
-        load=lambda unet, folder: spaces.aoti_load_from_package_dir(unet, folder),
-    )
 
 
 def refusal(error: gr.Error) -> SvdError:

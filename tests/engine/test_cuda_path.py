@@ -20,7 +20,7 @@ from svd_core.benchmarks.vs_diffusers.parity import INPUT_TOLERANCE, Parity
 from svd_core.checkpoints.memory_plan import Device
 from svd_core.engine import pipeline_loader, sampling
 from svd_core.engine.engine import SvdEngine
-from svd_core.engine.optimizations import feed_forward, vae_decode
+from svd_core.engine.optimizations import transformer, vae_decode
 from svd_core.errors import Cancelled
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
@@ -168,7 +168,7 @@ def test_layers_that_wait_come_no_oftener_for_work_in_slices(
     """Neither for each frame that is decoded, nor for each slice of a feed-forward."""
     moved = []
     for hidden, rows, at_once in ((2**27, 2**28, 3), (2**12, 2**12, 1)):
-        monkeypatch.setattr(feed_forward, "HIDDEN", hidden)
+        monkeypatch.setattr(transformer, "CHUNK_SIZE", hidden)
         monkeypatch.setattr(vae_decode, "ROWS_BYTES", rows)
         with a_gpu() as gpu:
             engine = SvdEngine(str(tiny_checkpoint), "sequential")

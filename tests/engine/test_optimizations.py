@@ -6,19 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers.models.activations import GEGLU
 from torch import nn
 
 from svd_core.benchmarks.vs_diffusers.parity import WIDER
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.engine.optimizations import feed_forward, source_guard, vae_decode
+from svd_core.engine.optimizations import transformer, vae_decode
 from svd_core.engine.optimizations.patching import patched_layers
 from svd_core.engine.optimizations.registry import (
     OPTIMIZATIONS,
     apply_optimizations,
     optimizations_for,
 )
-from svd_core.engine.optimizations.source_guard import STOCK, changed_sources, if_supported
 from svd_core.engine.optimizations.vae_decode import chunked_decode
 from svd_core.engine.pipeline_loader import open_folder, place
 from svd_core.errors import Cancelled
@@ -121,33 +119,6 @@ def test_sequential_offload_gets_only_what_leaves_weights_to_their_layers() -> N
     assert all(OPTIMIZATIONS[name].whole_layers for name in optimizations_for(sequential))
 
 
-def test_diffusers_is_what_the_rewrites_were_compared_with() -> None:
-    assert changed_sources() == []
-
-
-def test_another_diffusers_means_the_stock_path_and_a_sentence(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    assert if_supported(["blend"]) == ["blend"]
-    assert caplog.messages == []
-    other = {**STOCK, GEGLU.forward: "0" * 16}
-    assert if_supported(["blend"], other) == []
-    (sentence,) = caplog.messages
-    assert "GEGLU.forward" in sentence
-    assert "without them" in sentence
-
-
-def test_placing_a_pipeline_of_another_diffusers_leaves_it_stock(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pipeline = open_folder(tiny_checkpoint, False, lambda *_: None)
-    place(pipeline, ON_CPU)
-    assert list(patched_layers(pipeline.unet))
-    monkeypatch.setattr(source_guard, "source_hash", lambda _: "")
-    place(pipeline, ON_CPU)
-    assert not list(patched_layers(pipeline.unet))
-
-
 @pytest.mark.parametrize("rewrites", [[], OPTIMIZATIONS])
 @pytest.mark.parametrize(("frames", "at_once"), [(5, 1), (5, 2), (25, 4)])
 def test_a_clip_decoded_in_slices_is_the_clip_decoded_at_once(
@@ -186,7 +157,7 @@ def test_feed_forwards_in_slices_are_feed_forwards(
 ) -> None:
     """Slices that do not divide the tokens: stock's own chunking gives noise or refuses there."""
     stock = denoise(models["unet"], halves, frames=5, height=6, width=10)
-    monkeypatch.setattr(feed_forward, "HIDDEN", 7 * 256)
+    monkeypatch.setattr(transformer, "CHUNK_SIZE", 7 * 256)
     apply_optimizations(SimpleNamespace(**models), only=["slices"])
     ours = denoise(models["unet"], halves, frames=5, height=6, width=10)
     assert differ(ours, stock) < ROUNDING

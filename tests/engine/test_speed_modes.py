@@ -18,9 +18,10 @@ from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.engine.engine import SvdEngine
 from svd_core.engine.optimizations.guidance import Guidance
 from svd_core.engine.optimizations.schedulers import use_scheduler
-from svd_core.errors import InvalidRequest, ModelBroken
+from svd_core.errors import InvalidRequest, InvalidSettings, ModelBroken
 from svd_core.media.fingerprint import fingerprint
 from svd_core.params import VideoParams
+from svd_core.settings import Settings
 from svd_core.types import GenerationResult
 
 PHOTO = Image.effect_mandelbrot((64, 32), (-2, -1, 1, 1), 50).convert("RGB")
@@ -46,6 +47,21 @@ def test_what_is_not_asked_for_comes_from_the_speed() -> None:
     assert own_dials("turbo") == (4, 1.0, 1.0)
     assert own_dials("fast", num_inference_steps=20) == (20, 1.0, 3.0)
     assert own_dials("turbo", max_guidance_scale=1.5) == (4, 1.0, 1.5)
+
+
+def test_zero_gpu_has_neither_turbo_nor_compiled_blocks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usual, compiled = (
+        Settings(compile=compile, turbo=Path(__file__), data_dir=tmp_path)
+        for compile in ("auto", "on")
+    )
+    assert AccelerationConfig.from_settings(usual).turbo
+    assert AccelerationConfig.from_settings(compiled).compile == "on"
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    assert AccelerationConfig.from_settings(usual) == AccelerationConfig()
+    with pytest.raises(InvalidSettings, match="SVD_COMPILE=on does not work on ZeroGPU.* auto"):
+        AccelerationConfig.from_settings(compiled)
 
 
 def test_without_weights_there_is_no_turbo() -> None:

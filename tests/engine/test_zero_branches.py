@@ -7,8 +7,8 @@ import torch
 from diffusers.models.attention import FeedForward
 from torch import nn
 
-from svd_core.engine.optimizations.feed_forward import pruned_feed_forward
 from svd_core.engine.optimizations.patching import patch
+from svd_core.engine.optimizations.transformer import pruned_feed_forward
 from svd_core.engine.optimizations.zero_branches import skip_zero_branches
 from tests.fakes.tiny_checkpoint import build
 

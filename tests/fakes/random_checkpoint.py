@@ -1,7 +1,5 @@
 """Tiny stock models whose every weight is random, mix factors and norms too, and clips for them."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -16,26 +14,6 @@ def random_models(seed: int = 0) -> dict[str, nn.Module]:
         for model in models.values():
             _scatter(model)
     return {part: model.eval() for part, model in models.items()}
-
-
-def smallest_unet() -> nn.Module:
-    """Has a layer of each kind, but only its first block says anything: what compiles soonest."""
-    unet: Any = random_models()["unet"]
-    config = unet.config | {
-        "down_block_types": unet.config.down_block_types[:1],
-        "up_block_types": unet.config.up_block_types[-1:],
-        "block_out_channels": unet.config.block_out_channels[:1],
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        small: Any = type(unet).from_config(config)
-        _scatter(small)
-    with torch.no_grad():
-        for part in (small.mid_block, small.up_blocks):
-            for name, parameter in part.named_parameters():
-                if "conv2" in name or "proj_out" in name:
-                    parameter.zero_()
-    return small.eval()
 
 
 def _scatter(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from svd_core.checkpoints.cost_limits import CostLimits
+from svd_core.checkpoints.catalog import CostLimits
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, QueueFull, ServerStopping, TooManyWatchers
 from svd_core.events import Event

@@ -127,8 +127,8 @@ def space(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @contextmanager
-def started(checkpoint: Path, folder: Path, **more: str) -> Iterator[Space]:
-    """A Space with `checkpoint`, its data in `folder`, and `more` settings."""
+def started(checkpoint: Path, folder: Path) -> Iterator[Space]:
+    """A Space with `checkpoint`, its data in `folder`."""
     (folder / "cgroup").write_text("0::/space\n")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -143,7 +143,7 @@ def started(checkpoint: Path, folder: Path, **more: str) -> Iterator[Space]:
         "ZEROGPU_OFFLOAD_DIR": str(folder / "offloaded"),
         "ZEROGPU_PROC_SELF_CGROUP_PATH": str(folder / "cgroup"),
         "HOME": str(folder),
-    } | more
+    }
     log, devices = folder / "log", Devices()
     with answering(devices) as url, log.open("wb") as out:
         process = subprocess.Popen(

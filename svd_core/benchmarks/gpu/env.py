@@ -1,4 +1,4 @@
-"""Part env: the machine, its versions and peak rates, and whether the rewrites apply to them."""
+"""Part env: the machine, its versions and peak rates, and whether diffusers is the tested one."""
 
 import importlib.metadata
 import os
@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from svd_core.benchmarks.gpu.context import Context, Figures
-from svd_core.engine.optimizations.device_transfers import STOCK
-from svd_core.engine.optimizations.source_guard import changed_sources
+from svd_core.engine.optimizations.registry import check_diffusers
 from svd_core.engine.optimizations.torch_compile import can_compile
 
 LIBRARIES = (
@@ -39,7 +38,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 def run_env(context: Context) -> None:
     context.case("machine", lambda: machine(context))
     context.case("modules", modules)
-    context.case("rewrites apply", rewrites)
+    context.case("tested versions", tested_versions)
     side = 8192 if context.cuda else 256
     for dtype in DTYPES:
         name = str(dtype).removeprefix("torch.")
@@ -112,14 +111,9 @@ def modules() -> Figures:
     return {}
 
 
-def rewrites() -> Figures:
-    layers, pipeline = changed_sources(), changed_sources(STOCK)
-    return {
-        "layers_changed": layers,
-        "pipeline_changed": pipeline,
-        "can_compile": can_compile(),
-        "ok": not layers and not pipeline,
-    }
+def tested_versions() -> Figures:
+    tested = check_diffusers()
+    return {"diffusers_tested": tested, "can_compile": can_compile(), "ok": tested}
 
 
 def product(context: Context, side: int, dtype: torch.dtype) -> Figures:

@@ -36,7 +36,7 @@ class Part:
 
 
 PARTS = (
-    Part("env", 60, 10, "machine, versions, peak rates, whether the rewrites apply"),
+    Part("env", 60, 10, "machine, versions, peak rates, whether diffusers is the tested one"),
     Part("smoke", 90, 25, "a tiny model under every offload setting, compared with the CPU"),
     Part("clip", 125, 45, "whole clips through the engine: speeds, previews, offload"),
     Part(

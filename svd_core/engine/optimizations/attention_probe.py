@@ -1,9 +1,9 @@
 """Attention backend selection by a probe on the GPU: checked against float32, then timed.
 
 Which of torch's backends for scaled dot-product attention is fastest, or works at all, depends on
-the GPU and the versions of torch and cuDNN. Each candidate runs once at SVD-XT's two shapes. One
-that raises, or is further off than rounding explains, is not used. The others are ordered by time.
-The result is kept in a JSON file, by card, versions and precision.
+the GPU and the versions of torch and cuDNN. Each candidate runs at SVD-XT's two shapes. One that
+raises, or whose error is larger than rounding explains, is not used. The others are ordered by
+time. The result is cached in a JSON file, by card, versions and precision.
 """
 
 import json
@@ -31,16 +31,16 @@ CANDIDATES = (
 """In the order in which they are tried."""
 
 UNPROBED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
-"""The order where nothing could be tried. cuDNN is left out: it is wrong on some GPUs."""
+"""The order without a probe. cuDNN is left out, since it is wrong on some GPUs."""
 
 LIMIT_S = 3.0
-"""Seconds after which no further candidate is tried, once one is right."""
+"""Seconds after which no further candidate is tried, if one is right."""
 
 TOLERANCE = 0.02
 """Largest error, as a share of the largest number. In half precision it is about 0.001."""
 
 QUERIES = 8
-"""Of each batch and head, which are compared. Their reference in float32 takes 0.1 GB."""
+"""Queries of each batch and head that are compared. Their float32 reference takes 0.1 GB."""
 
 SHARPNESS = 3.0
 """Standard deviation of the logits: each answer then depends on few keys, so a wrong one shows."""
@@ -48,7 +48,7 @@ SHARPNESS = 3.0
 NAME = "attention.json"
 
 UNFINISHED = "attention-unfinished.json"
-"""Backends that were tried and not survived: the last one may have cost the process its GPU."""
+"""Name of the file of backends whose probe did not end: the last one may have crashed the GPU."""
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ Attend = Callable[[SDPBackend, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Shape:
-    """Of self-attention: `batch` sequences of `tokens`, with `heads` of `channels` each."""
+    """Shape of self-attention: `batch` sequences of `tokens`, with `heads` of `channels` each."""
 
     batch: int
     tokens: int
@@ -71,8 +71,11 @@ SHAPES = (Shape(batch=25, tokens=72 * 128, heads=5), Shape(batch=72 * 128, token
 
 @dataclass(frozen=True)
 class Probe:
-    """`device`: "cuda:0". `attend`: computes attention by one backend; `clock`: seconds, once the
-    device has done what it was given. `on_try`: called with a backend before it is tried."""
+    """A comparison of attention backends on one device.
+
+    `device`: such as "cuda:0". `attend`: computes attention by one backend. `clock`: seconds, read
+    after the device has finished its work. `on_try`: called with a backend before it is tried.
+    """
 
     device: str
     dtype: torch.dtype
@@ -84,19 +87,19 @@ class Probe:
 
     def run(self) -> tuple[SDPBackend, ...] | None:
         """The candidates that are right, the fastest first; None if memory ran out."""
-        begun = self.clock()
+        started = self.clock()
         seconds: dict[SDPBackend, float] = {}
         try:
             cases = [
-                Case.from_shape(tokens(shape, self.device, self.dtype)) for shape in self.shapes
+                Case.from_inputs(tokens(shape, self.device, self.dtype)) for shape in self.shapes
             ]
             for backend in self.candidates:
-                if seconds and self.clock() - begun >= LIMIT_S:
+                if seconds and self.clock() - started >= LIMIT_S:
                     break
                 self.on_try(backend)
-                took = [self._timed(backend, case) for case in cases]
-                if None not in took:
-                    seconds[backend] = sum(filter(None, took))
+                times = [self._timed(backend, case) for case in cases]
+                if None not in times:
+                    seconds[backend] = sum(filter(None, times))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -106,13 +109,13 @@ class Probe:
     def _timed(self, backend: SDPBackend, case: "Case") -> float | None:
         """Seconds of one call, None for a backend that raises or is wrong."""
         try:
-            off = case.error(self.attend(backend, *case.inputs))  # this call loads kernels, too
-            if not off <= TOLERANCE:  # so that NaN is noticed
-                log.warning("Attention by %s is wrong here (%.2g off).", backend.name, off)
+            deviation = case.error(self.attend(backend, *case.inputs))  # this loads kernels, too
+            if not deviation <= TOLERANCE:  # so that NaN is noticed
+                log.warning("Attention by %s is wrong here (%.2g off).", backend.name, deviation)
                 return None
-            begun = self.clock()
+            started = self.clock()
             self.attend(backend, *case.inputs)
-            return self.clock() - begun
+            return self.clock() - started
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -123,29 +126,36 @@ class Probe:
 
 @dataclass(frozen=True)
 class Case:
-    """`inputs`: queries, keys and values (3, batch, heads, tokens, channels). `expected`: the
-    answer in float32 for the queries numbered in `some`."""
+    """A test case with its reference result.
+
+    `inputs`: queries, keys and values (3, batch, heads, tokens, channels). `expected`: the result
+    in float32 for the queries numbered in `some`.
+    """
 
     inputs: Tensor
     some: Tensor
     expected: Tensor
 
     @classmethod
-    def from_shape(cls, inputs: Tensor) -> "Case":
+    def from_inputs(cls, inputs: Tensor) -> "Case":
+        """A case with `QUERIES` queries spread over the tokens of `inputs`."""
         q, k, v = inputs
         last = inputs.shape[-2] - 1
         some = torch.linspace(0, last, min(QUERIES, last + 1), device=q.device).round().long()
         return cls(inputs, some, reference(q[:, :, some], k, v))
 
-    def error(self, found: Tensor) -> float:
-        """Largest difference of `found`, of the largest number; NaN or infinite if it has any."""
-        off = (found[:, :, self.some].float() - self.expected).abs().max()
-        return float(off / self.expected.abs().max() + 0 * found.sum())
+    def error(self, result: Tensor) -> float:
+        """Largest error of `result`, as a share of the largest number; NaN if it has infinite ones
+        or NaN."""
+        largest = (result[:, :, self.some].float() - self.expected).abs().max()
+        return float(largest / self.expected.abs().max() + 0 * result.sum())
 
 
 def tokens(shape: Shape, device: str, dtype: torch.dtype) -> Tensor:
-    """Random queries, keys and values (3, batch, heads, tokens, channels), laid out in memory as
-    the joined projection of `optimizations.attention` leaves them."""
+    """Random queries, keys and values (3, batch, heads, tokens, channels).
+
+    They lie in memory as the projection of `fused_qkv_attention` writes them.
+    """
     size = shape.batch, shape.tokens, 3, shape.heads, shape.channels
     generator = torch.Generator(device).manual_seed(0)
     joined = torch.randn(size, generator=generator, device=device, dtype=dtype)
@@ -154,7 +164,7 @@ def tokens(shape: Shape, device: str, dtype: torch.dtype) -> Tensor:
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention in float32, written out, batch by batch."""
+    """Attention in float32 by its definition, some of the batch at a time."""
     out = []
     for queries, keys, values in zip(*(torch.split(x, 1024) for x in (q, k, v)), strict=True):
         logits = queries.float() @ keys.float().transpose(-1, -2) * queries.shape[-1] ** -0.5
@@ -163,44 +173,47 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def attend(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention by torch's `backend`. Raises `RuntimeError` where it does not work."""
     with warnings.catch_warnings(), sdpa_kernel(backend):
-        warnings.simplefilter("ignore")  # torch's reasons against a backend that it refuses
+        warnings.simplefilter("ignore")  # torch's reasons for refusing a backend
         return F.scaled_dot_product_attention(q, k, v)
 
 
 def attention_backends(device: str, dtype: str, folder: Path | None) -> tuple[SDPBackend, ...]:
-    """The backends to use on `device` (a GPU), in order: as kept in `folder`, or else by a probe.
+    """The backends to use on `device` (a GPU), in order: from the cache in `folder`, or a probe.
 
     The last one is always torch's own composition of operators, which works everywhere but needs
-    much memory. Nothing is kept if memory runs out during the probe, or without a folder.
+    much memory. Nothing is cached if memory runs out during the probe, or without a folder.
     """
     if not torch.cuda.is_available():
         return UNPROBED
     card = card_key(device, dtype)
-    kept = read_cached(folder)
-    names = kept.get(card)
+    cached = read_cached(folder)
+    names = cached.get(card)
     if names is None:
-        found = _run_probe(device, dtype, card, folder)
+        backends = _run_probe(device, dtype, card, folder)
         torch.cuda.empty_cache()
-        if found is None:
+        if backends is None:
             return UNPROBED
-        names = [backend.name for backend in found]
+        names = [backend.name for backend in backends]
         if names:  # else something was wrong with the card itself
-            write_cache(folder, kept | {card: names})
+            write_cache(folder, cached | {card: names})
     return (*(SDPBackend.__members__[name] for name in names), SDPBackend.MATH)
 
 
 def _run_probe(
     device: str, dtype: str, card: str, folder: Path | None
 ) -> tuple[SDPBackend, ...] | None:
-    """What `Probe.run` finds, without backends that ended an earlier process: else a supervisor
-    would start one after the other for nothing."""
+    """The result of `Probe.run` without backends that ended an earlier process.
+
+    Otherwise a supervisor would start one process after another that ends the same way.
+    """
     tried = read_cached(folder, UNFINISHED).get(card, [])
 
     def on_try(backend: SDPBackend) -> None:
         write_cache(folder, {card: [*tried, backend.name]}, UNFINISHED)
 
-    found = Probe(
+    backends = Probe(
         device,
         getattr(torch, dtype),
         attend,
@@ -211,29 +224,30 @@ def _run_probe(
     if folder is not None:
         with suppress(OSError):
             (folder / UNFINISHED).unlink(missing_ok=True)
-    return found
+    return backends
 
 
 def card_key(device: str, dtype: str) -> str:
-    """All that the choice depends on."""
+    """Key of the cache: everything that the choice depends on."""
     name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return f"{name} {capability}, torch {torch.__version__}, cuDNN {cudnn}, {dtype}"
 
 
 def read_cached(folder: Path | None, name: str = NAME) -> dict[str, list[str]]:
-    """What was kept, without entries that this version could not have written."""
+    """Cached backends by card, without entries that this version could not have written."""
     if folder is None:
         return {}
     try:
-        found = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    entries = found.items() if isinstance(found, dict) else ()
+    entries = content.items() if isinstance(content, dict) else ()
     return {card: names for card, names in entries if _is_order(names)}
 
 
 def write_cache(folder: Path | None, entries: dict[str, list[str]], name: str = NAME) -> None:
+    """Write backends by card. Without a folder, or where it cannot be written, nothing is kept."""
     if folder is None:
         return
     with suppress(OSError):  # then the next start probes again

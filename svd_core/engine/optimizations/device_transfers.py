@@ -1,41 +1,25 @@
-"""`StableVideoDiffusionPipeline` without needless transfers and synchronizations.
+"""Device transfers of the SVD pipeline: one-way CPU offload, and no needless synchronization.
 
-Beside the GPU it blurs and shrinks the photo for the image encoder on the CPU, a tenth of a second,
-and twice a step it asks a tensor on the GPU whether there is guidance at all, and waits for that.
-(One look at the latents a step stays: that is how far a video is, and whether it may stop.) And
-with model offload it takes back to the CPU what never left it; see `cpu_offload`.
+`SvdPipeline` gives stock's answers and leaves out three things. For the image encoder, stock blurs
+and shrinks the photo on the CPU, which takes a tenth of a second. Twice a step it waits for a
+tensor on the GPU to know whether there is guidance. With model offload it copies weights back that
+never changed. (One look at the latents a step stays, for progress and for a stop.)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate.hooks import UserCpuOffloadHook
+from accelerate.hooks import CpuOffload, UserCpuOffloadHook, add_hook_to_module
+from accelerate.utils.memory import clear_device_cache
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs
 from torch import Tensor
-
-from svd_core.engine.optimizations.cpu_offload import use_one_way_offload
-from svd_core.engine.optimizations.source_guard import if_supported
 
 _THEIRS: Any = theirs
 _STOCK: Any = theirs.StableVideoDiffusionPipeline
 
-STOCK: Mapping[Callable[..., Any], str] = {
-    _STOCK.__call__: "dc8bf70786247eee",
-    _STOCK._encode_image: "9ea3217e6cf476b4",
-    _STOCK.enable_model_cpu_offload: "c97798e116d95e54",
-    _STOCK.maybe_free_model_hooks: "0d380a0280ff7f7a",
-    _THEIRS._resize_with_antialiasing: "0738b3737773ae31",
-}
-"""What is relied on here; see `source_guard.STOCK`."""
-
 CLIP_SIZE = (224, 224)
-"""Height and width of what CLIP looks at."""
-
-
-def pipeline_class() -> Any:
-    """`SvdPipeline`; stock's own, with a warning, where that is not what it was."""
-    return SvdPipeline if if_supported(["pipeline"], STOCK) else _STOCK
+"""Height and width of CLIP's input."""
 
 
 class SvdPipeline(_STOCK):  # type: ignore[misc]
@@ -46,25 +30,96 @@ class SvdPipeline(_STOCK):  # type: ignore[misc]
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Stock has the largest guidance as a number first, then each frame's in a tensor."""
+        """Whether the largest guidance is above 1, remembered from when it was a plain number.
+
+        Stock puts each frame's guidance in its place before the first step, as a tensor.
+        """
         if not isinstance(self.guidance_scale, Tensor):
             self._guided = self.guidance_scale > 1
         return self._guided
 
-    def enable_model_cpu_offload(self, *given: Any, **more: Any) -> None:
-        super().enable_model_cpu_offload(*given, **more)
+    def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
+        """Stock's model offload, one way."""
+        super().enable_model_cpu_offload(*args, **kwargs)
         self._all_hooks = use_one_way_offload(self._all_hooks)
 
-    def _encode_image(self, image: Any, device: torch.device | str, *more: Any) -> Tensor:
+    def _encode_image(self, image: Any, device: torch.device | str, *args: Any) -> Tensor:
         if torch.device(device).type == "cuda":
             image = resize_for_clip(self.video_processor, image, device)
-        embeddings: Tensor = super()._encode_image(image, device, *more)
+        embeddings: Tensor = super()._encode_image(image, device, *args)
         return embeddings
 
 
 def resize_for_clip(processor: Any, image: Any, device: torch.device | str) -> Tensor:
-    """What stock makes of a PIL image before CLIP's own preprocessing: (1, 3, *SEEN) in 0..1, made
-    on `device`. In double precision, since convolutions of floats on CUDA may round as TF32."""
+    """A PIL image resized on `device`, as stock does before CLIP's own preprocessing.
+
+    The result, (1, 3, *CLIP_SIZE) in 0..1, is on the CPU. It is computed in double precision, since
+    convolutions of floats on CUDA may round as TF32.
+    """
     pixels = processor.numpy_to_pt(processor.pil_to_numpy(image)).to(device, torch.float64)
-    shrunk: Tensor = _THEIRS._resize_with_antialiasing(pixels * 2 - 1, CLIP_SIZE)
-    return ((shrunk + 1) / 2).float().cpu()
+    small: Tensor = _THEIRS._resize_with_antialiasing(pixels * 2 - 1, CLIP_SIZE)
+    return ((small + 1) / 2).float().cpu()
+
+
+class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]
+    """Accelerate's hook for model offload, which drops a model's copy on the GPU after its work.
+
+    Stock has each model come to the GPU when it is called, and go back to make room for the next.
+    The weights that go back are those that came. So here they stay in main memory, a copy works on
+    the GPU, and going back is to drop it. That saves a copy of SVD-XT's 4.7 GB (in half precision)
+    for every video, and the memory for it. Nothing may change the weights while a copy works.
+
+    Only one model is on the GPU at a time. (Stock would leave the VAE there beside the UNet, since
+    it looks no further back than one model.) `others`: hooks of the other models.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.others: list[UserCpuOffloadHook] = []
+        self._waiting: list[tuple[dict[str, Any], str, torch.Tensor, torch.Tensor]] = []
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a copy is on the GPU."""
+        return bool(self._waiting)
+
+    def init_hook(self, module: Any) -> Any:
+        """Put the waiting weights in their place again, which drops the copy."""
+        for owner, name, tensor, numbers in self._waiting:
+            owner[name] = tensor
+            tensor.data = numbers
+        self._waiting = []
+        return module
+
+    def detach_hook(self, module: Any) -> Any:
+        """The same as `init_hook`, when the hook is removed."""
+        return self.init_hook(module)
+
+    def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+        """Copy the weights of `module` to the GPU, after dropping those of all others."""
+        on_gpu = [other for other in self.others if other.hook.on_gpu]
+        for other in on_gpu:
+            other.offload()
+        if on_gpu:
+            clear_device_cache()
+        if not self._waiting:
+            self._waiting = [
+                (owner, name, tensor, tensor.data)
+                for part in module.modules()
+                for owner in (part._parameters, part._buffers)
+                for name, tensor in owner.items()
+                if tensor is not None
+            ]
+        return super().pre_forward(module, *args, **kwargs)
+
+
+def use_one_way_offload(hooks: Sequence[UserCpuOffloadHook]) -> list[UserCpuOffloadHook]:
+    """Replace Accelerate's hooks by `OneWayCpuOffload`s that know of each other."""
+    one_way: list[UserCpuOffloadHook] = []
+    for hook in hooks:
+        offload = OneWayCpuOffload(hook.hook.execution_device)
+        add_hook_to_module(hook.model, offload)
+        one_way.append(UserCpuOffloadHook(hook.model, offload))
+    for hook in one_way:
+        hook.hook.others = [other for other in one_way if other is not hook]
+    return one_way

@@ -1,4 +1,9 @@
-"""Classifier-free guidance: both halves of a step in one batch, or one after the other."""
+"""Classifier-free guidance: both halves of a step in one batch, or one after the other.
+
+The halves, without and with the photo, do not look at each other, so the result is the same but
+for rounding. One after the other, they take less memory: the activations of one half, 4 GiB for
+SVD-XT.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,12 +19,10 @@ from svd_core.engine.optimizations.attention_probe import UNPROBED
 class Guidance:
     """The UNet's forward, called once for both halves of a guided step or once for each.
 
-    The halves, without and with the photo, do not look at each other, so the result is the same
-    but for rounding, and the activations of one half (4 GiB for SVD-XT) need not be held.
-    `dtype`: that of the UNet where the pipeline around it keeps another; None where it is the same.
-    `guided`: levels of noise between which the half without the photo is asked at all; elsewhere
-    the other one's answer stands for both, which is guidance of 1. None: everywhere.
-    `backends`: torch's kernels for attention on a GPU, in the order in which they are taken.
+    `split`: once for each. `dtype`: that of the UNet if the pipeline around it keeps another.
+    `guided`: levels of noise (sigma) between which the half without the photo is computed. Outside
+    of them the other half stands for both, which is guidance of 1. None: everywhere.
+    `backends`: torch's kernels for attention on a GPU, in order of preference.
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
@@ -40,28 +43,28 @@ class Guidance:
         dtype, outer = self.dtype or sample.dtype, sample.dtype
         sample, encoder_hidden_states = sample.to(dtype), encoder_hidden_states.to(dtype)
         calls = [(sample, encoder_hidden_states, added_time_ids)]
-        asked = len(sample)
-        unguided = asked > 1 and self.guided is not None and not self._within(timestep)
+        num_halves = len(sample)
+        unguided = num_halves > 1 and self.guided is not None and not self._within(timestep)
         if self.split or unguided:
             halves = zip(sample, encoder_hidden_states, added_time_ids, strict=True)
             calls = [(x[None], h[None], a[None]) for x, h, a in halves]
         if unguided:
             calls = calls[-1:]
         with self.attention() if sample.is_cuda else nullcontext():
-            found = [self.forward(x, timestep, h, a, return_dict)[0] for x, h, a in calls]
+            outputs = [self.forward(x, timestep, h, a, return_dict)[0] for x, h, a in calls]
         if unguided:
-            found *= asked
-        return (torch.cat(found).to(outer),)
+            outputs *= num_halves
+        return (torch.cat(outputs).to(outer),)
 
     def attention(self) -> AbstractContextManager[None]:
-        """While it lasts, attention is computed by the first of `backends` that can."""
+        """A context in which attention is computed by the first of `backends` that can."""
         preferred: AbstractContextManager[None] = sdpa_kernel(
             list(self.backends), set_priority=True
         )
         return preferred
 
     def _within(self, timestep: Any) -> bool:
-        """SVD's timestep is a quarter of the logarithm of the level of noise."""
+        """Whether guidance is on at `timestep`, a quarter of the logarithm of sigma in SVD."""
         assert self.guided is not None
         low, high = self.guided
         return low <= math.exp(4 * float(timestep)) <= high

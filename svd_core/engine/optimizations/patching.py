@@ -1,23 +1,27 @@
-"""Patching of layers: replaces the forward of a layer, and restores it.
+"""Patching of layers: another forward for a layer, which keeps its parameters.
 
-A rewrite looks at one layer and answers with a forward that computes the same from the same
-weights, or with None. The layer keeps its parameters, so the state dict stays as it is. Weights
-are looked at once, when a rewrite is put on.
+A rewrite takes one layer and returns a forward that computes the same from the same weights, or
+None. It looks at the weights once, when it is applied. The state dict stays as it is.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from accelerate.utils.modeling import has_offloaded_params
 from torch import nn
 
 Forward = Callable[..., Any]
+
 Rewrite = Callable[[Any], Forward | None]
+"""The forward of a layer that it fits, None for others."""
 
 
 @dataclass(frozen=True)
 class PatchedForward:
-    """A forward in the place of the stock one, and the name of the rewrite it comes from."""
+    """A forward in place of the stock one, with the name of its rewrite."""
 
     name: str
     forward: Forward
@@ -29,7 +33,7 @@ class PatchedForward:
 def patch(model: nn.Module, rewrites: Iterable[tuple[str, Rewrite]]) -> dict[str, int]:
     """Give every layer of `model` the first forward that one of `rewrites` has for it.
 
-    Returns how many layers each rewrite changed. A layer that is rewritten already is left alone.
+    Returns how many layers each rewrite changed. A layer that is patched already is left alone.
     """
     counts = {}
     for name, rewrite in rewrites:
@@ -43,20 +47,48 @@ def patch(model: nn.Module, rewrites: Iterable[tuple[str, Rewrite]]) -> dict[str
 
 
 def unpatch(model: nn.Module) -> None:
-    """Give every layer of `model` its stock forward back. No hooks may be on it."""
+    """Restore the stock forward of every layer of `model`, on which no hooks may be."""
     for layer in patched_layers(model):
         del layer.forward
 
 
 def patched_layers(model: nn.Module) -> Iterator[nn.Module]:
+    """Layers of `model` with a patched forward."""
     return (layer for layer in model.modules() if _is_patched(layer))
 
 
 def patch_name(layer: nn.Module) -> str | None:
-    """Name of the rewrite that `layer` has, None for a stock one."""
+    """Name of the rewrite of `layer`, None for a stock layer."""
     forward = vars(layer).get("forward")
     return forward.name if isinstance(forward, PatchedForward) else None
 
 
 def _is_patched(layer: nn.Module) -> bool:
     return patch_name(layer) is not None
+
+
+@contextmanager
+def keep_weights_resident(*layers: Any) -> Iterator[None]:
+    """Bring the weights of `layers` to the GPU once, and drop them at the end.
+
+    Under sequential CPU offload, Accelerate brings the weights of a layer for each call and drops
+    them afterwards: a layer called slice by slice would have them brought for every slice. Without
+    sequential offload this does nothing.
+    """
+    if torch.compiler.is_compiling():  # only blocks that are not offloaded are compiled
+        yield
+        return
+    offloaded = [
+        module for layer in layers for module in layer.modules() if has_offloaded_params(module)
+    ]
+    resident: list[Any] = []
+    try:
+        for module in offloaded:
+            resident.append(module)  # before it is brought: memory may run out in the middle
+            module._hf_hook.pre_forward(module)
+            module._hf_hook.offload = False
+        yield
+    finally:
+        for module in resident:
+            module._hf_hook.offload = True
+            module._hf_hook.post_forward(module, None)

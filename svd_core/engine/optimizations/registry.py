@@ -1,43 +1,52 @@
-"""Registry of the exact optimizations, and which of them pay on a device.
+"""Registry of the exact optimizations, and of those that save time on a device.
 
-Each computes the function of the stock layers from the same weights and differs by rounding only;
-each can be applied alone (`apply_optimizations(..., only=...)`), which is how they are tested and
+Each computes the function of the stock layers from the same weights and differs by rounding only.
+Each can be applied alone (`apply_optimizations(..., only=...)`), which is how they are tested and
 measured.
 
-Embeddings of the time and of the frames' positions are made at every step though they are the same
-for a clip or for every clip: a ten-thousandth of SVD-XT's operations, which is not worth numbers
-kept beside the weights they come from.
+Embeddings of the time and of the frame positions are computed at every step, though they are the
+same for a whole clip or for every clip. That is a ten-thousandth of SVD-XT's operations, which is
+not worth numbers kept beside the weights they come from.
 """
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import diffusers
+
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.engine.optimizations.attention import (
-    fused_qkv_attention,
-    single_token_cross_attention,
-)
-from svd_core.engine.optimizations.feed_forward import chunked_feed_forward, pruned_feed_forward
 from svd_core.engine.optimizations.patching import Rewrite, patch, unpatch
 from svd_core.engine.optimizations.resblocks import (
     blend_in_one_pass,
+    folded_upsample,
     fused_temporal_resblock,
     resnet_without_division,
 )
-from svd_core.engine.optimizations.transformer import transformer_in_token_layout
-from svd_core.engine.optimizations.upsample import folded_upsample
+from svd_core.engine.optimizations.transformer import (
+    chunked_feed_forward,
+    fused_qkv_attention,
+    pruned_feed_forward,
+    single_token_cross_attention,
+    transformer_in_token_layout,
+)
 from svd_core.engine.optimizations.zero_branches import skip_zero_branches
 
 PARTS = ("unet", "vae")
 
+DIFFUSERS = "0.42"
+"""The minor version whose layers the optimizations stand for; requirements.txt asks for it."""
+
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Optimization:
-    """`rewrite` and where it pays.
+    """A rewrite of layers, and the devices on which it saves time.
 
-    `whole_layers`: it calls inner layers and leaves reading of weights to them, as sequential
-    offload demands, which has the weights of a layer at hand only while that layer runs.
+    `whole_layers`: it reads no weights itself but calls the layers that hold them. Sequential
+    offload demands that, since it has the weights of a layer only while that layer runs.
     """
 
     rewrite: Rewrite
@@ -68,25 +77,39 @@ OPTIMIZATIONS: Mapping[str, Optimization] = {
     "units": Optimization(pruned_feed_forward, on_cpu=True, on_cuda=False, whole_layers=False),
     "slices": Optimization(chunked_feed_forward, on_cpu=True, on_cuda=True, whole_layers=True),
 }
-"""By name, in the order in which they have their say: a layer takes the first that fits."""
+"""By name, in order of precedence: a layer takes the first that fits."""
+
+
+def check_diffusers() -> bool:
+    """Whether diffusers is of the tested minor version; if not, the log gets a warning."""
+    version = diffusers.__version__
+    if version.startswith(f"{DIFFUSERS}."):
+        return True
+    log.warning(
+        "diffusers %s is installed, but the optimizations were compared with %s only, so videos "
+        "may come out wrong; install what requirements.txt lists.",
+        version,
+        DIFFUSERS,
+    )
+    return False
 
 
 def optimizations_for(plan: MemoryPlan) -> list[str]:
-    """Names of the rewrites that save time under `plan`."""
+    """Names of the optimizations that save time under `plan`."""
     return [
         name
-        for name, exact in OPTIMIZATIONS.items()
-        if (exact.on_cpu if plan.device == "cpu" else exact.on_cuda)
-        and (exact.whole_layers or plan.offload != "sequential")
+        for name, optimization in OPTIMIZATIONS.items()
+        if (optimization.on_cpu if plan.device == "cpu" else optimization.on_cuda)
+        and (optimization.whole_layers or plan.offload != "sequential")
     ]
 
 
 def apply_optimizations(pipeline: Any, only: Collection[str]) -> dict[str, int]:
-    """Put the rewrites named in `only` on `pipeline`, and no others; none makes it stock again.
+    """Apply the optimizations named in `only` to `pipeline`, and no others; none makes it stock.
 
     Returns how many layers each changed. Weights must be in memory and no hooks on the pipeline.
     """
-    rewrites = [(name, exact.rewrite) for name, exact in OPTIMIZATIONS.items() if name in only]
+    rewrites = [(name, each.rewrite) for name, each in OPTIMIZATIONS.items() if name in only]
     counts = dict.fromkeys(only, 0)
     for part in PARTS:
         model = getattr(pipeline, part)

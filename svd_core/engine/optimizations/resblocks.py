@@ -1,80 +1,29 @@
-"""Temporal residual blocks over a whole clip with flat convolutions and a fused blend.
+"""Spatio-temporal ResNet blocks of UNet and VAE: convolutions over frames, blending, upsampling.
 
-Replaces the temporal half of `SpatioTemporalResBlock`. A Conv3d with a kernel of 3x1x1 mixes frames
-and leaves places alone, so over a clip seen as a picture of `frames` rows and `height * width`
-columns it is a Conv2d with a kernel of 3x1, which a CPU does nearly four times as fast; with
-channels innermost that picture is a view, and no permuted copy is made. The temporal half is
-`x + h`, so blending it with `x` is `x + share * h`.
-
-`AlphaBlender` of spatial and temporal output as one linear interpolation.
-
-Stock builds the factor from tensors at every call and blends in three passes over the picture. The
-factor is a weight, so it is the same at every call: this pipeline marks no frame as a still image,
-which is the one thing that would change it. Near 1 the temporal half is not worth a computation.
-
-`ResnetBlock2D` without its division by one.
-
-Stock divides by `output_scale_factor`, which is 1, in a pass of its own; activations here are in
-place, which saves the processor from touching fresh memory.
+Functions that return `Forward | None` take a layer of diffusers. They give a forward that computes
+the same from the same weights, or None for a layer that they do not fit.
 """
 
 from typing import Any
 
 import torch
 from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, SpatioTemporalResBlock
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.engine.optimizations.patching import Forward
 
 
-def temporal_share(blender: Any) -> float:
-    """What the temporal half is multiplied by, rounded as stock rounds it."""
-    alpha = blender.mix_factor.detach()
-    if blender.merge_strategy != "fixed":
-        alpha = torch.sigmoid(alpha)
-    share = alpha if blender.switch_spatial_to_temporal_mix else 1.0 - alpha
-    return float(share)
-
-
-def blend_in_one_pass(layer: Any) -> Forward | None:
-    """`torch.lerp`, or what it comes to: one of the halves as it is."""
-    if not isinstance(layer, AlphaBlender):
-        return None
-    share = temporal_share(layer)
-
-    def forward(x_spatial: Tensor, x_temporal: Tensor, *_: Any, **__: Any) -> Tensor:
-        if share in (0.0, 1.0):
-            return x_temporal if share else x_spatial
-        return torch.lerp(x_spatial, x_temporal, share)
-
-    return forward
-
-
-def resnet_without_division(layer: Any) -> Forward | None:
-    """A forward of a plain block, which neither scales nor resizes."""
-    if not isinstance(layer, ResnetBlock2D) or layer.time_embedding_norm != "default":
-        return None
-    if layer.upsample is not None or layer.downsample is not None or layer.skip_time_act:
-        return None
-    if layer.output_scale_factor != 1.0 or not isinstance(layer.nonlinearity, nn.SiLU):
-        return None
-
-    def forward(x: Tensor, temb: Tensor | None, *_: Any, **__: Any) -> Tensor:
-        h = layer.conv1(F.silu(layer.norm1(x), inplace=True))
-        if layer.time_emb_proj is not None:
-            assert temb is not None
-            h += layer.time_emb_proj(F.silu(temb))[:, :, None, None]
-        h = layer.conv2(F.silu(layer.norm2(h), inplace=True))
-        h += x if layer.conv_shortcut is None else layer.conv_shortcut(x)
-        added: Tensor = h
-        return added
-
-    return forward
-
-
 def fused_temporal_resblock(layer: Any) -> Forward | None:
-    """A forward of a block whose temporal half keeps its number of channels."""
+    """A forward of `SpatioTemporalResBlock` with flat convolutions over the frames of a whole clip.
+
+    A Conv3d with a kernel of 3x1x1 mixes frames and leaves places alone. So over a clip seen as a
+    picture of `frames` rows and `height * width` columns it is a Conv2d with a kernel of 3x1, which
+    a CPU computes nearly four times as fast. With channels innermost that picture is a view, and no
+    permuted copy is made. The temporal half is `x + h`, so blending it with `x` is `x + share * h`.
+    It must keep its number of channels.
+    """
     if not isinstance(layer, SpatioTemporalResBlock):
         return None
     if layer.temporal_res_block.conv_shortcut is not None:
@@ -108,7 +57,7 @@ def as_rows(x: Tensor, clips: int, frames: int) -> Tensor:
 
 
 def as_frames(clip: Tensor, like: Tensor) -> Tensor:
-    """The way back, to the shape and order of `like`."""
+    """`clip` (see `as_rows`) as pictures again, in the shape and memory order of `like`."""
     count, channels, height, width = like.shape
     if like.is_contiguous():
         return clip.transpose(1, 2).reshape(like.shape)
@@ -119,14 +68,114 @@ def temporal_branch(block: Any, clip: Tensor, temb: Tensor | None) -> Tensor:
     """What `TemporalResnetBlock` adds to `clip` (clips, channels, frames, places)."""
     x = over_frames(block.conv1, F.silu(block.norm1(clip), inplace=True))
     if block.time_emb_proj is not None and temb is not None:
-        told = block.time_emb_proj(F.silu(temb))
-        x += told.view(len(clip), -1, told.shape[-1], 1).transpose(1, 2)
+        shift = block.time_emb_proj(F.silu(temb))
+        x += shift.view(len(clip), -1, shift.shape[-1], 1).transpose(1, 2)
     return over_frames(block.conv2, F.silu(block.norm2(x), inplace=True))
 
 
 def over_frames(conv: Any, clip: Tensor) -> Tensor:
-    """`conv` (kernel 3x1x1) as a Conv2d on rows of frames; as it is, if its weight is not here."""
+    """`conv` (kernel 3x1x1) as a Conv2d on rows of frames; as it is, if its weight is offloaded."""
     if conv.weight.is_meta and not clip.is_meta:
         out: Tensor = conv(clip[..., None])[..., 0]
         return out
     return F.conv2d(clip, conv.weight[..., 0], conv.bias, padding=(1, 0))
+
+
+def blend_in_one_pass(layer: Any) -> Forward | None:
+    """A forward of `AlphaBlender` as one linear interpolation of spatial and temporal output.
+
+    Stock builds the factor from tensors at every call and blends in three passes over the picture.
+    The factor is a weight, so it is the same at every call. (Frames marked as still images would
+    change it, but this pipeline marks none.) At 0 or 1 one of the halves is the answer.
+    """
+    if not isinstance(layer, AlphaBlender):
+        return None
+    share = temporal_share(layer)
+
+    def forward(x_spatial: Tensor, x_temporal: Tensor, *_: Any, **__: Any) -> Tensor:
+        if share in (0.0, 1.0):
+            return x_temporal if share else x_spatial
+        return torch.lerp(x_spatial, x_temporal, share)
+
+    return forward
+
+
+def temporal_share(blender: Any) -> float:
+    """Factor of the temporal half in the blend, rounded as stock rounds it."""
+    alpha = blender.mix_factor.detach()
+    if blender.merge_strategy != "fixed":
+        alpha = torch.sigmoid(alpha)
+    share = alpha if blender.switch_spatial_to_temporal_mix else 1.0 - alpha
+    return float(share)
+
+
+def resnet_without_division(layer: Any) -> Forward | None:
+    """A forward of `ResnetBlock2D` without its division by one, if it neither scales nor resizes.
+
+    Stock divides by `output_scale_factor`, which is 1, in a pass of its own. Activations here are
+    in place, which saves the processor from touching fresh memory.
+    """
+    if not isinstance(layer, ResnetBlock2D) or layer.time_embedding_norm != "default":
+        return None
+    if layer.upsample is not None or layer.downsample is not None or layer.skip_time_act:
+        return None
+    if layer.output_scale_factor != 1.0 or not isinstance(layer.nonlinearity, nn.SiLU):
+        return None
+
+    def forward(x: Tensor, temb: Tensor | None, *_: Any, **__: Any) -> Tensor:
+        h = layer.conv1(F.silu(layer.norm1(x), inplace=True))
+        if layer.time_emb_proj is not None:
+            assert temb is not None
+            h += layer.time_emb_proj(F.silu(temb))[:, :, None, None]
+        h = layer.conv2(F.silu(layer.norm2(h), inplace=True))
+        h += x if layer.conv_shortcut is None else layer.conv_shortcut(x)
+        added: Tensor = h
+        return added
+
+    return forward
+
+
+def folded_upsample(layer: Any) -> Forward | None:
+    """A forward of `Upsample2D`, doubling and a 3x3 convolution, as four small convolutions.
+
+    In a picture doubled by repeating pixels, a window of 3x3 shows only 2x2 different ones. So the
+    kernel comes to 2x2 sums of weights, one for each of the four places in a doubled pixel. That
+    is 16 products where stock has 36, and the doubled input is never written.
+    """
+    if not isinstance(layer, Upsample2D) or layer.norm is not None or not layer.interpolate:
+        return None
+    conv = getattr(layer, "conv", None)
+    if layer.use_conv_transpose or not isinstance(conv, nn.Conv2d):
+        return None
+    shape = conv.kernel_size, conv.padding, conv.stride, conv.dilation, conv.groups
+    if shape != ((3, 3), (1, 1), (1, 1), (1, 1), 1):
+        return None
+    stock = layer.forward
+
+    def forward(x: Tensor, output_size: Any = None, *_: Any, **__: Any) -> Tensor:
+        count, _channels, height, width = x.shape
+        if output_size is not None and tuple(output_size) != (2 * height, 2 * width):
+            out: Tensor = stock(x, output_size)
+            return out
+        edged = F.pad(x, (1, 1, 1, 1))
+        doubled = empty_as(x, (count, conv.out_channels, 2 * height, 2 * width))
+        for row, kernels in enumerate(_halves(conv.weight, 2)):
+            for column, kernel in enumerate(_halves(kernels, 3)):
+                window = edged[:, :, row : row + height + 1, column : column + width + 1]
+                doubled[:, :, row::2, column::2] = F.conv2d(window, kernel, conv.bias)
+        return doubled
+
+    return forward
+
+
+def _halves(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Sums of the three weights along `dim`, for the first and the second of a doubled pixel."""
+    before, at, after = kernel.unbind(dim)
+    return torch.stack([before, at + after], dim), torch.stack([before + at, after], dim)
+
+
+def empty_as(x: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
+    """Memory for pictures of `shape`, with channels where those of `x` have them."""
+    inside = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    order = torch.channels_last if inside else torch.contiguous_format
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order)

@@ -1,7 +1,7 @@
-"""Schedulers of the speed modes that change the picture; see `speed_modes` for when they are used.
+"""Schedulers of the speed modes `fast` and `turbo`: DPM-Solver++ and consistency sampling.
 
 SVD is trained with the preconditioning of EDM (arXiv 2206.00364) for data of deviation 1, so that
-any sampler written for that fits it.
+any sampler written for that fits it. See `speed_modes` for what the modes promise.
 """
 
 from collections.abc import Iterator
@@ -21,61 +21,67 @@ _EULER: Any = EulerDiscreteScheduler
 _EDM: Any = EDMDPMSolverMultistepScheduler
 
 NOISE_SEED_BITS = 0x9E3779B9
-"""Bits of a seed that are turned round for noise other than what the clip starts from. Torch's
-generator on a CPU looks at 32 of them only."""
+"""Bits of a seed to flip for noise other than that which the clip starts from. Torch's generator
+on a CPU uses 32 of them only."""
 
 LOWEST, HIGHEST = 0.002, 700.0
-"""SVD's levels of noise, where a checkpoint's scheduler names none."""
+"""SVD's range of sigma, for a checkpoint whose scheduler names none."""
 
 
 @contextmanager
 def use_scheduler(pipeline: Any, params: VideoParams) -> Iterator[None]:
-    """Let `pipeline` sample at the speed of `params`. Its UNet's forward is a `Guidance`, perhaps
-    behind the hooks of offload."""
-    own, guidance = pipeline.scheduler, unwrap(pipeline.unet.forward)
+    """Have `pipeline` sample at the speed of `params`, until the context ends.
+
+    The forward of its UNet is a `Guidance`, perhaps behind the hooks of offload.
+    """
+    stock, guidance = pipeline.scheduler, unwrap(pipeline.unet.forward)
     if params.speed == "fast":
-        pipeline.scheduler, guidance.guided = DPMSolver2.from_scheduler(own), GUIDED_SIGMAS
+        pipeline.scheduler, guidance.guided = DPMSolver2.from_scheduler(stock), GUIDED_SIGMAS
     elif params.speed == "turbo":
-        pipeline.scheduler = Consistency.from_scheduler(own, params.seed)
+        pipeline.scheduler = Consistency.from_scheduler(stock, params.seed)
     try:
         yield
     finally:
-        pipeline.scheduler, guidance.guided = own, None
+        pipeline.scheduler, guidance.guided = stock, None
 
 
 class DPMSolver2(_EDM):  # type: ignore[misc]
     """DPM-Solver++ of second order (arXiv 2211.01095), in single precision, as Euler's is."""
 
     @classmethod
-    def from_scheduler(cls, own: Any) -> "DPMSolver2":
-        """For what `own` samples, from the same levels of noise."""
-        return cls(*sigma_range(own), sigma_data=1.0, prediction_type="v_prediction")
+    def from_scheduler(cls, stock: Any) -> "DPMSolver2":
+        """For the model that `stock` samples, with the same range of sigma."""
+        return cls(*sigma_range(stock), sigma_data=1.0, prediction_type="v_prediction")
 
     def step(
         self, model_output: Tensor, timestep: Any, sample: Tensor, *_: Any, **__: Any
     ) -> EulerDiscreteSchedulerOutput:
-        """Answers as Euler's does, with what it takes for the end of the way."""
-        found = super().step(model_output.float(), timestep, sample.float()).prev_sample
+        """One step, with the predicted clean latents as Euler's scheduler gives them."""
+        previous = super().step(model_output.float(), timestep, sample.float()).prev_sample
         prediction = self.model_outputs[-1]
-        return EulerDiscreteSchedulerOutput(found.to(model_output.dtype), prediction)
+        return EulerDiscreteSchedulerOutput(previous.to(model_output.dtype), prediction)
 
 
 class Consistency(_EULER):  # type: ignore[misc]
-    """Sampling with a consistency model (arXiv 2303.01469, algorithm 1): each step goes to the end
-    of the way, and fresh noise, the same for the same seed, leads part of it back."""
+    """Multistep consistency sampling (arXiv 2303.01469, algorithm 1).
+
+    Each step predicts the clean latents, to which fresh noise is added, less from step to step.
+    The same seed draws the same noise.
+    """
 
     generator: torch.Generator
 
     @classmethod
-    def from_scheduler(cls, own: Any, seed: int) -> "Consistency":
-        made: Consistency = cls.from_config(own.config)
-        made.generator = torch.Generator().manual_seed(NOISE_SEED_BITS ^ seed)
-        return made
+    def from_scheduler(cls, stock: Any, seed: int) -> "Consistency":
+        """For the model that `stock` samples; `seed` is the clip's."""
+        scheduler: Consistency = cls.from_config(stock.config)
+        scheduler.generator = torch.Generator().manual_seed(NOISE_SEED_BITS ^ seed)
+        return scheduler
 
     def set_timesteps(
         self, num_inference_steps: int, device: torch.device | str | None = None, **_: Any
     ) -> None:
-        """At most `MAX_TURBO_STEPS`; the levels lie as in Karras et al., equation 5."""
+        """At most `MAX_TURBO_STEPS` levels of noise, spaced as in Karras et al., equation 5."""
         count = num_inference_steps
         ramp = torch.arange(count) * (MAX_TURBO_STEPS // count) / (MAX_TURBO_STEPS - 1)
         low, high = (level ** (1 / 7) for level in sigma_range(self))
@@ -88,13 +94,14 @@ class Consistency(_EULER):  # type: ignore[misc]
     def step(
         self, model_output: Tensor, timestep: Any, sample: Tensor, *_: Any, **__: Any
     ) -> EulerDiscreteSchedulerOutput:
-        end = super().step(model_output, timestep, sample).pred_original_sample
-        after = self.sigmas[self.step_index]
-        back = (after**2 - sigma_range(self)[0] ** 2).clamp(min=0).sqrt()
-        noise = torch.randn(end.shape, generator=self.generator).to(end.device)
-        return EulerDiscreteSchedulerOutput((end + back * noise).to(model_output.dtype), end)
+        """One step: the predicted clean latents, and those with the noise of the next level."""
+        clean = super().step(model_output, timestep, sample).pred_original_sample
+        next_sigma = self.sigmas[self.step_index]
+        scale = (next_sigma**2 - sigma_range(self)[0] ** 2).clamp(min=0).sqrt()
+        noise = torch.randn(clean.shape, generator=self.generator).to(clean.device)
+        return EulerDiscreteSchedulerOutput((clean + scale * noise).to(model_output.dtype), clean)
 
 
 def sigma_range(scheduler: Any) -> tuple[float, float]:
-    """The lowest and the highest level of noise that `scheduler` is made for."""
+    """Lowest and highest sigma that `scheduler` is made for."""
     return scheduler.config.sigma_min or LOWEST, scheduler.config.sigma_max or HIGHEST

@@ -1,25 +1,43 @@
-"""Spatio-temporal transformer that keeps its tokens in one memory layout.
+"""Spatio-temporal transformer of the UNet: token layout, attention and feed-forward.
 
-Replaces `TransformerSpatioTemporalModel` and the two kinds of blocks inside. Stock turns all tokens
-from (frame, place) to (place, frame) for each temporal block and back; only its attention over
-frames needs that order, norms and feed-forwards look at one token at a time. The photo's token is
-repeated for every place there, though each place sees the same; one place asks for all of them
-here. Frame positions are embedded once for a clip, not once for each half of a guided step.
+Each function here takes a layer of diffusers and gives a forward that computes the same from the
+same weights, or None for a layer that it does not fit.
 """
 
 from typing import Any
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import BasicTransformerBlock, FeedForward
+from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.engine.optimizations.patching import Forward
+from svd_core.engine.optimizations.patching import Forward, keep_weights_resident
 from svd_core.engine.optimizations.zero_branches import is_zero_branch
+
+MAX_USED_SHARE = 0.8
+"""Share of feed-forward units in use above which gathering weights costs more than it saves."""
+
+PRUNED_SLICE = 2**17
+"""Numbers per layer and slice of a pruned feed-forward: half a megabyte in single precision, of
+the megabyte of cache that a core of today has to itself."""
+
+CHUNK_SIZE = 2**27
+"""Numbers of one slice of a chunked feed-forward: a quarter of a gigabyte in half precision, ample
+work for a GPU."""
 
 
 def transformer_in_token_layout(layer: Any) -> Forward | None:
-    """A forward of a transformer whose temporal blocks are as wide as its spatial ones."""
+    """A forward that keeps the tokens of a transformer, or of a spatial block, in one layout.
+
+    Stock turns all tokens from (frame, place) to (place, frame) for each temporal block and back.
+    Only its attention over frames needs that order; norms and feed-forwards look at one token at a
+    time. Stock also repeats the photo's token for every place, though each place sees the same;
+    here one place asks for all of them. Frame positions are embedded once for a clip, not once for
+    each half of a guided step. The temporal blocks must be as wide as the spatial ones.
+    """
     if isinstance(layer, BasicTransformerBlock):
         plain = layer.norm_type == "layer_norm" and layer.pos_embed is None
         return _spatial_block(layer) if plain and layer.attn2 is not None else None
@@ -49,7 +67,7 @@ def transformer_in_token_layout(layer: Any) -> Forward | None:
 
 
 def _positions(layer: Any, frames: int, like: Tensor) -> Tensor:
-    """(frames, 1, channels)"""
+    """Embeddings of the frame numbers, of shape (frames, 1, channels)."""
     numbers = torch.arange(frames, device=like.device)
     embedded: Tensor = layer.time_pos_embed(layer.time_proj(numbers).to(like.dtype))
     return embedded[:, None]
@@ -70,13 +88,14 @@ def _temporal_block(block: Any, x: Tensor, context: Tensor) -> Tensor:
     x = _add(block.ff_in, block.norm_in, x)
     if not is_zero_branch(block.attn1):
         turned = block.norm1(x).transpose(1, 2)  # (clips, places, frames, channels)
-        seen = block.attn1(turned.flatten(0, 1))
-        x += seen.view(*turned.shape[:2], *seen.shape[1:]).transpose(1, 2)
+        attended = block.attn1(turned.flatten(0, 1))
+        x += attended.view(*turned.shape[:2], *attended.shape[1:]).transpose(1, 2)
     if not is_zero_branch(block.attn2):
         clips, frames, places, _ = x.shape
-        asking = block.norm2(x[:, :1, :1]) if context.shape[1] == 1 else block.norm2(x)
-        x += block.attn2(asking.flatten(1, 2), encoder_hidden_states=context).view(
-            clips, *asking.shape[1:]
+        # Attention to a single token is the same for all queries, so one of them is enough.
+        queries = block.norm2(x[:, :1, :1]) if context.shape[1] == 1 else block.norm2(x)
+        x += block.attn2(queries.flatten(1, 2), encoder_hidden_states=context).view(
+            clips, *queries.shape[1:]
         )
     return _add(block.ff, block.norm3, x)
 
@@ -91,8 +110,8 @@ def _self_attention(block: Any, x: Tensor) -> Tensor:
 def _cross_attention(block: Any, x: Tensor, context: Tensor) -> Tensor:
     if is_zero_branch(block.attn2):
         return x
-    asking = x[:, :1] if context.shape[1] == 1 else x
-    out: Tensor = x + block.attn2(block.norm2(asking), encoder_hidden_states=context)
+    queries = x[:, :1] if context.shape[1] == 1 else x
+    out: Tensor = x + block.attn2(block.norm2(queries), encoder_hidden_states=context)
     return out
 
 
@@ -102,3 +121,142 @@ def _add(feed_forward: Any, norm: Any, x: Tensor) -> Tensor:
     out: Tensor = feed_forward(norm(x))
     out += x
     return out
+
+
+def single_token_cross_attention(layer: Any) -> Forward | None:
+    """A forward of cross-attention without queries, for a context of a single token.
+
+    Cross-attention over a single token is constant, since softmax of one logit is 1. The photo is
+    the only token that SVD's UNet looks at, in 32 layers for SVD-XT. Whatever the query, the answer
+    is `to_out(to_v(token))`, one vector for each row of the batch, which is added to all places
+    alike (Qualcomm's MobileVD leaves out the same layers). It is computed at every step, not once
+    per clip: that takes no time that could be measured, and leaves no state to go stale.
+    """
+    if not isinstance(layer, Attention) or not layer.is_cross_attention:
+        return None
+    if layer.residual_connection or layer.norm_cross or layer.rescale_output_factor != 1.0:
+        return None
+    stock = layer.forward
+
+    def forward(x: Tensor, encoder_hidden_states: Tensor, *_: Any, **more: Any) -> Tensor:
+        if encoder_hidden_states.shape[1] != 1:
+            out: Tensor = stock(x, encoder_hidden_states, **more)
+            return out
+        answer: Tensor = layer.to_out[0](layer.to_v(encoder_hidden_states))
+        return answer
+
+    return forward
+
+
+def fused_qkv_attention(layer: Any) -> Forward | None:
+    """A forward of plain self-attention on tokens (batch, places, channels): one matrix product.
+
+    Stock (`AttnProcessor2_0`) multiplies by three matrices that read the same input. It divides the
+    result by `rescale_output_factor`, which is 1, in a pass over the whole picture. Which kernel
+    computes the attention is up to `Guidance`, which sets it for the whole UNet.
+    """
+    if not isinstance(layer, Attention) or layer.is_cross_attention:
+        return None
+    if layer.residual_connection or layer.norm_q is not None or layer.group_norm is not None:
+        return None
+    if layer.rescale_output_factor != 1.0 or layer.spatial_norm is not None:
+        return None
+    projections, heads = (layer.to_q, layer.to_k, layer.to_v), layer.heads
+    biased = layer.to_q.bias is not None
+
+    def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        weight = torch.cat([p.weight for p in projections])
+        bias = torch.cat([p.bias for p in projections]) if biased else None
+        joined = F.linear(x, weight, bias).view(*x.shape[:2], 3, heads, -1)
+        q, k, v = joined.permute(2, 0, 3, 1, 4)  # each (batch, heads, places, channels)
+        heads_out = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = layer.to_out[0](heads_out.transpose(1, 2).flatten(2))
+        return out
+
+    return forward
+
+
+def chunked_feed_forward(layer: Any) -> Forward | None:
+    """A forward of feed-forward `layer` in slices of tokens; a small input is one slice.
+
+    Stock writes the hidden numbers of all tokens at once, eight times the input, which is the peak
+    of memory of a step. A feed-forward looks at one token at a time, so slices give the same.
+    (Stock's own `enable_forward_chunking` cuts along a dimension that its temporal blocks have
+    turned, and wants sizes that divide. Here tokens are a list whose last slice may be short.)
+    """
+    if not isinstance(layer, FeedForward) or not isinstance(layer.net[0], GEGLU):
+        return None
+    stock = layer.forward
+    last: Any = layer.net[-1]
+    step = max(1, CHUNK_SIZE // (2 * last.in_features))
+
+    def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        tokens = x.reshape(-1, x.shape[-1])
+        if len(tokens) <= step:
+            whole: Tensor = stock(x)
+            return whole
+        out = x.new_empty(len(tokens), last.out_features)
+        with keep_weights_resident(layer):
+            slices = zip(torch.split(tokens, step), torch.split(out, step), strict=True)
+            for source, target in slices:
+                target.copy_(stock(source))
+        return out.view(*x.shape[:-1], last.out_features)
+
+    return forward
+
+
+def pruned_feed_forward(layer: Any) -> Forward | None:
+    """A forward of feed-forward `layer` without hidden units of zero weights, if there are many.
+
+    A GEGLU unit adds `out * value * gelu(gate)`. It adds zero to every token where its column of
+    the last layer is zero, or its row and bias of value or of gate, gelu(0) being 0. Inputs that no
+    remaining unit reads, and outputs that none writes, are not touched either. Tokens go through in
+    slices, so that the hidden numbers, eight times the input, stay in the processor's cache.
+    """
+    if not isinstance(layer, FeedForward) or not isinstance(layer.net[0], GEGLU):
+        return None
+    into: Any = layer.net[0].proj
+    out_of: Any = layer.net[-1]
+    value, gate = (_used_rows(half) for half in _halves(into))
+    units = (value & gate & (out_of.weight != 0).any(dim=0)).nonzero().flatten()
+    hidden = out_of.in_features
+    if len(units) > MAX_USED_SHARE * hidden or not len(units):
+        return None
+    rows = torch.cat([units, units + hidden])
+    inputs = (into.weight[rows] != 0).any(dim=0).nonzero().flatten()
+    written = (out_of.weight[:, units] != 0).any(dim=1)
+    outputs = (written if out_of.bias is None else written | (out_of.bias != 0)).nonzero().flatten()
+    step = max(1, PRUNED_SLICE // len(units))
+
+    def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        weight, bias = into.weight[rows][:, inputs], _rows_of(into.bias, rows)
+        out_weight = out_of.weight[outputs][:, units]
+        out_bias = _rows_of(out_of.bias, outputs)
+        tokens = x.reshape(-1, x.shape[-1])
+        out = x.new_zeros(len(tokens), out_of.out_features)
+        # Compiled, each slice would be code of its own: thousands, which takes hours.
+        at_once = len(tokens) if torch.compiler.is_compiling() else step
+        slices = zip(torch.split(tokens, at_once), torch.split(out, at_once), strict=True)
+        for source, target in slices:
+            value, gate = F.linear(source[:, inputs], weight, bias).chunk(2, dim=-1)
+            target[:, outputs] = F.linear(value * F.gelu(gate), out_weight, out_bias)
+        return out.view(*x.shape[:-1], out_of.out_features)
+
+    return forward
+
+
+def _halves(into: Any) -> list[tuple[Tensor, Tensor | None]]:
+    weights = into.weight.chunk(2)
+    biases = (None, None) if into.bias is None else into.bias.chunk(2)
+    return list(zip(weights, biases, strict=True))
+
+
+def _used_rows(half: tuple[Tensor, Tensor | None]) -> Tensor:
+    """Mask of the rows that give anything but zero."""
+    weight, bias = half
+    used = (weight != 0).any(dim=1)
+    return used if bias is None else used | (bias != 0)
+
+
+def _rows_of(bias: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if bias is None else bias[rows]

@@ -1,10 +1,11 @@
 """Chunked VAE decode with the pixels of decoding all frames at once.
 
 Stock saves memory by decoding some frames at a time, which changes every pixel: the norms of the
-temporal layers look at all frames they are given. Here only layers that see one frame go frame by
-frame, as far as the next temporal layer; that one sees the whole clip, but a few rows of pixels at
-a time, since it mixes no pixels: its norms add up their statistics over the rows first. One tensor
-of the largest size is held instead of several; a quarter of the temporal work is done twice.
+temporal layers look at all frames they are given. Here only layers that see one frame take some
+frames at a time, as far as the next temporal layer. That one sees the whole clip, but a few rows
+of pixels at a time, since it mixes no pixels; its norms add up their statistics over the rows
+first. One tensor of the largest size is held instead of several, and a quarter of the temporal
+work is done twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,23 +19,21 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.engine.optimizations.cpu_offload import keep_weights_resident
-from svd_core.engine.optimizations.patching import Forward, patch_name
-from svd_core.engine.optimizations.resblocks import over_frames
-from svd_core.engine.optimizations.upsample import empty_as
+from svd_core.engine.optimizations.patching import Forward, keep_weights_resident, patch_name
+from svd_core.engine.optimizations.resblocks import empty_as, over_frames
 
 FrameLayer = Callable[[Tensor], Tensor]
 OnShare = Callable[[float], None]
 
 ROWS_BYTES = 2**28
-"""Of one slice of rows in single precision. Some of them are alive at a time."""
+"""Bytes of one slice of rows in single precision. A few of them are alive at a time."""
 
 
 @contextmanager
 def chunked_decode(decoder: Any, count: int, on_share: OnShare) -> Iterator[None]:
-    """Let `decoder`, a `TemporalDecoder`, take `count` frames at a time through what sees only one.
+    """Have `decoder`, a `TemporalDecoder`, take `count` frames at a time until the context ends.
 
-    `on_share` hears what share of the work is about done; what it raises comes out.
+    `on_share` is called with the share of the work that is about done, and may raise.
     """
     before = vars(decoder).get("forward")
     decoder.forward = _forward(decoder, count, on_share)
@@ -53,9 +52,9 @@ def _forward(decoder: Any, count: int, on_share: OnShare) -> Forward:
         stages = list(_stages(decoder))
         sizes = list(_sizes(stages))
         for number, (layers, temporal) in enumerate(stages):
-            behind, own = sum(sizes[:number]) / sum(sizes), sizes[number] / sum(sizes)
+            done, share = sum(sizes[:number]) / sum(sizes), sizes[number] / sum(sizes)
             with keep_weights_resident(*_modules(layers)):
-                sample = _frame_by_frame(layers, sample, count, _after(behind, own, on_share))
+                sample = _frame_by_frame(layers, sample, count, _after(done, share, on_share))
             if temporal is not None:
                 with keep_weights_resident(temporal.temporal_res_block, temporal.time_mixer):
                     _over_the_clip(temporal, sample)
@@ -66,12 +65,13 @@ def _forward(decoder: Any, count: int, on_share: OnShare) -> Forward:
     return forward
 
 
-def _after(behind: float, own: float, on_share: OnShare) -> OnShare:
-    return lambda part: on_share(behind + own * part)
+def _after(done: float, share: float, on_share: OnShare) -> OnShare:
+    """`on_share` for the part of a stage, which is `share` of the work and follows `done` of it."""
+    return lambda part: on_share(done + share * part)
 
 
 def _stages(decoder: Any) -> Iterator[tuple[list[FrameLayer], Any]]:
-    """Layers that see one frame, and the block whose temporal half comes behind them."""
+    """Layers that see one frame, with the block whose temporal half follows them."""
     layers: list[FrameLayer] = [decoder.conv_in]
     for layer in _layers(decoder):
         if isinstance(layer, SpatioTemporalResBlock):
@@ -91,7 +91,7 @@ def _modules(layers: list[FrameLayer]) -> Iterator[Any]:
 
 
 def _sizes(stages: list[tuple[list[FrameLayer], Any]]) -> Iterator[int]:
-    """Pixels that each stage ends with, in those of the latents."""
+    """Pixels at the end of each stage, as multiples of those of the latents."""
     pixels = 1
     for layers, _ in stages:
         pixels *= 4 ** sum(isinstance(layer, Upsample2D) for layer in layers)
@@ -99,7 +99,7 @@ def _sizes(stages: list[tuple[list[FrameLayer], Any]]) -> Iterator[int]:
 
 
 def _layers(decoder: Any) -> Iterator[Any]:
-    """Between the first convolution and the last norm, in the order of computing."""
+    """Layers between the first convolution and the last norm, in order of computation."""
     middle = decoder.mid_block
     yield middle.resnets[0]
     for block, attention in zip(middle.resnets[1:], middle.attentions, strict=False):
@@ -169,7 +169,7 @@ class _Norm:
         self._shift = norm.bias.float()[:, None, None]
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Normed, as (1, channels, frames, places)."""
+        """`rows` normalized, as (1, channels, frames, places)."""
         normed = (rows.float() - self._mean) * self._scale + self._shift
         frames, channels = rows.shape[:2]
         clip: Tensor = normed.to(rows.dtype).transpose(0, 1).reshape(1, channels, frames, -1)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from anyio import CapacityLimiter
 
-from svd_core.checkpoints.cost_limits import CostLimits
+from svd_core.checkpoints.catalog import CostLimits
 from svd_core.engine.engine import EngineStatus
 from svd_core.jobs import Job, JobQueue
 from svd_core.settings import Settings, space_url

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from svd_core.checkpoints.cost_limits import CostLimits
+from svd_core.checkpoints.catalog import CostLimits
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import InvalidImage, SvdError
