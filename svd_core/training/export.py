@@ -78,7 +78,7 @@ precision) and runs in {steps} step without guidance: {frames} frames of {sizes}
 It moves a camera before the photo: in, sideways, with a little roll, near things more than far
 ones, while what looks free, such as sky and water, drifts and sways in gusts. The seed gives the
 direction, `motion_bucket_id` and `fps` the speed, `noise_aug_strength` adds grain. It guesses depth
-from the photo, but knows nothing of what is in it: nobody walks, nothing turns. For that, use
+from the photo, but knows nothing of what is in it: no one walks, nothing turns. For that, use
 `svd-xt` on a GPU.
 
 ![Frames 0, 4, 9 and 13 of each example](sheet.jpg)
@@ -112,9 +112,9 @@ the same from frame to frame; the galaxies, where nothing is near and the guess 
 
 One step is all it needs: the first already gives a whole clip, at any level (sigma) from 300 on,
 and its scheduler asks for no others. More make the picture no better, and the clip another one,
-which moves more slowly, whatever their number. `python -m svd_core.training.step_ablation`, of two
-example photos at bucket 127; motion in pixels per frame, the last column the PSNR against the clips
-of the first line:
+which moves more slowly, regardless of their number. `python -m svd_core.training.step_ablation`,
+of two example photos at bucket 127; motion in pixels per frame, the last column the PSNR against
+the clips of the first line:
 
 {least}
 
@@ -129,7 +129,7 @@ cores of an AMD EPYC; the module `metrics` says what each means. A dash: not mea
 
 - Where something near moves before something far, what it uncovers is stretched, not invented.
 - Depth is a guess from 80 pictures, many of them wallpapers: a face may be taken for a wall, a
-  pattern for a thing. What is free to move is told from what is not only roughly.
+  pattern for a thing. It separates what is free to move from the rest only roughly.
 - Near an edge that the picture moves away from it is stretched: nothing new comes in.
 - The cells are shifted linearly. What that cannot foretell of the finest texture is made up for by
   strength: it stays as rough, and crawls a little.
