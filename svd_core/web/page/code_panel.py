@@ -10,13 +10,12 @@ from gradio.events import Dependency
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import VideoParams
-from svd_core.web.page.components import UNQUEUED_EVENT
+from svd_core.web.page.components import UNQUEUED_EVENT, script
 from svd_core.web.page.formatting import refused_html
 from svd_core.web.page.i18n import Texts, client_text, texts_for
 from svd_core.web.page.import_settings import query_string
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.playback import default_interpolation
-from svd_core.web.page.scripts import script
 from svd_core.web.snippets import BASE, MOUNT, snippets, values_of
 
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")

@@ -11,9 +11,8 @@ from svd_core.errors import SvdError
 from svd_core.events import Succeeded
 from svd_core.media.export import LOOPS, Export, Format, Order
 from svd_core.params import LIMITS
-from svd_core.web.page.components import RadioChoice, Slider
+from svd_core.web.page.components import DownloadButton, RadioChoice, Slider
 from svd_core.web.page.controls import Changes
-from svd_core.web.page.download_button import DownloadButton
 from svd_core.web.page.formatting import duration, error_html, refused_html, size_text, status_html
 from svd_core.web.page.i18n import client_text, texts_for
 from svd_core.web.page.page_state import PageState

@@ -18,10 +18,10 @@ from svd_core.errors import InvalidRequest, SvdError
 from svd_core.media.framing_preview import CachedPhoto
 from svd_core.media.image import FramedPhoto, Size
 from svd_core.params import VideoParams
+from svd_core.web.page.components import script
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import refused_html
 from svd_core.web.page.i18n import Texts
-from svd_core.web.page.scripts import script
 
 PREVIEW_SIDE = 960
 """Longer side of the photo in the browser, in pixels: its place has half of that, and twice the

@@ -17,11 +17,10 @@ from svd_core.jobs import Job
 from svd_core.media.ffmpeg import atomic_write
 from svd_core.params import VideoParams
 from svd_core.web.page import formatting
-from svd_core.web.page.download_button import DownloadButton
+from svd_core.web.page.components import DownloadButton, script
 from svd_core.web.page.error_translation import translate
 from svd_core.web.page.i18n import Texts, client_text
 from svd_core.web.page.job_memo import is_draft
-from svd_core.web.page.scripts import script
 
 SHOWN_SETTINGS = (
     "model", "motion_bucket_id", "noise_aug_strength", "fps", "num_inference_steps", "num_frames",

@@ -9,14 +9,13 @@ from gradio.events import Dependency
 from svd_core.errors import SvdError
 from svd_core.media.framing_preview import CachedPhoto
 from svd_core.params import VideoParams
-from svd_core.web.page.components import UNQUEUED_EVENT, event_value
+from svd_core.web.page.components import UNQUEUED_EVENT, event_value, script
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import refused_html
 from svd_core.web.page.framing import data_uri
 from svd_core.web.page.i18n import Texts, texts_for
 from svd_core.web.page.job_watch import then_follow
 from svd_core.web.page.page_state import PageState
-from svd_core.web.page.scripts import script
 
 PLACEHOLDER_SIDE = 640
 

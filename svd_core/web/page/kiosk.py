@@ -9,12 +9,11 @@ from urllib.parse import quote
 import gradio as gr
 
 from svd_core.errors import SvdError
-from svd_core.web.page.components import UNQUEUED_EVENT
+from svd_core.web.page.components import UNQUEUED_EVENT, script
 from svd_core.web.page.examples import Example
 from svd_core.web.page.i18n import client_text
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.playback import playback_of_example
-from svd_core.web.page.scripts import script
 
 
 def kiosk_button() -> None:

@@ -7,12 +7,20 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from svd_core.media.image import MAX_BYTES
 from svd_core.params import VideoParams
 from svd_core.web.page import formatting
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.batch import Batch, bind_batch
 from svd_core.web.page.code_panel import bind_code_panel, code_panel
-from svd_core.web.page.components import UNQUEUED_EVENT, Checkbox, NumberField, Photo, VideoPlayer
+from svd_core.web.page.components import (
+    UNQUEUED_EVENT,
+    Checkbox,
+    NumberField,
+    Photo,
+    VideoPlayer,
+    script,
+)
 from svd_core.web.page.controls import (
     advanced_controls,
     framing_controls,
@@ -20,7 +28,6 @@ from svd_core.web.page.controls import (
     number_field,
     playback_control,
 )
-from svd_core.web.page.drop_zone import drop_zone, size_check
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import (
     Example,
@@ -47,7 +54,6 @@ from svd_core.web.page.page_state import PageState
 from svd_core.web.page.placeholders import bind_placeholders
 from svd_core.web.page.player import Player, status_line
 from svd_core.web.page.result_actions import action_row, bind_result_actions
-from svd_core.web.page.scripts import script
 from svd_core.web.page.seed_grid import bind_seed_grid
 from svd_core.web.page.session_id import session_state
 
@@ -102,8 +108,8 @@ def build_page(backend: Backend, examples: Path, max_followers: int) -> gr.Block
             batch, import_panel = Batch.build(), ImportPanel.build()
             panel, code = code_panel()
         kiosk = Kiosk.build(found)
-        drop_zone()
-        size_check()
+        _drop_zone()
+        _size_check()
         _control_labels()
         current, to_follow = gr.State([]), gr.State([])
         playing = gr.State({"example": first.name} if first else None)
@@ -202,6 +208,17 @@ def _player(first: Example | None) -> VideoPlayer:
         buttons=["download"],
         elem_id="video",
     )
+
+
+def _drop_zone() -> None:
+    """Hint while a file is over the page; static/drop_zone.js takes it to its field."""
+    gr.HTML(client_text("drop"), elem_id="drop", padding=False, js_on_load=script("drop_zone.js"))
+
+
+def _size_check() -> None:
+    """Files that are too large are stopped in the browser, with a message beside the field."""
+    check = script("size_check.js").replace("MAX_BYTES = 0", f"MAX_BYTES = {MAX_BYTES}")
+    gr.HTML(f"<p>{client_text('too_large')}</p>", elem_id="too-large", js_on_load=check)
 
 
 def _control_labels() -> None:

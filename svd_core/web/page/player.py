@@ -16,10 +16,9 @@ from svd_core.errors import InvalidRequest, SvdError
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded
 from svd_core.jobs import Job
 from svd_core.web.page import formatting
-from svd_core.web.page.components import VideoPlayer
+from svd_core.web.page.components import VideoPlayer, script
 from svd_core.web.page.controls import Changes, Controls, mark_invalid
 from svd_core.web.page.i18n import Texts, client_text, languages
-from svd_core.web.page.scripts import script
 
 UPDATE_INTERVAL_S = 0.4
 """Seconds between two signs of progress, at least."""

@@ -1,5 +1,10 @@
-// Files dropped anywhere on the page go to the field that takes them, with a hint while they are
-// dragged over the page. What goes where: see drop_zone.py.
+// Drop zone: files dropped anywhere on the page go to the field that takes them, with a hint while
+// they are dragged over the page. Several photos go to the batch panel.
+//
+// On a field that takes files, a file is what that field takes: a GIF or a WebP on the photo field
+// is a photo. Elsewhere a GIF is a video, since hardly any photo is one, and a WebP is a video if it
+// moves. Stock fields lose a file dropped on them while they hold one, so this script places those
+// files too.
 
 const FIELDS = "#photo-area, #photos, #recipe-file";
 const SURELY = /\.(mp4|zip)$/i;
