@@ -7,21 +7,22 @@ own framing. Padded edges are no part of the photo, so there the framed picture 
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from svd_core.errors import InvalidRequest, SvdError
 from svd_core.media.framing_preview import CachedPhoto
 from svd_core.media.image import FramedPhoto, Size
 from svd_core.params import VideoParams
-from svd_core.web.page.components import script
-from svd_core.web.page.controls import Changes
+from svd_core.web.page.components import UNQUEUED_EVENT, Photo, event_value, script
+from svd_core.web.page.controls import SKIP, Changes, Controls, Inputs
 from svd_core.web.page.formatting import refused_html
-from svd_core.web.page.i18n import Texts
+from svd_core.web.page.i18n import Texts, texts_for
 
 PREVIEW_SIDE = 960
 """Longer side of the photo in the browser, in pixels: its place has half of that, and twice the
@@ -29,6 +30,9 @@ pixels on a dense screen."""
 
 PHOTO_TTL_S = 3600.0
 """Seconds for which a session's photo stays decoded after its last use."""
+
+FRAMING_CONTROLS = ("orientation", "fit", "focus_x", "focus_y", "model")
+"""Parameters that decide which part of the photo the model sees."""
 
 WHOLE = 0.995
 """From this part of a side on, nothing is said to be cut off: the rest is rounding."""
@@ -80,6 +84,60 @@ class Framing:
         except InvalidRequest as error:
             return {self.window: refused_html(error, t)}
         return {self.window: window_html(cached_photo.size, framed, params, t)}
+
+
+def bind_framing(
+    opened: Dependency,
+    framing: Framing,
+    photo: Photo,
+    controls: Controls,
+    sizes_for: Callable[[Inputs], Sequence[Size]],
+) -> None:
+    """Let the crop preview follow the photo and the controls, and the focus follow the window.
+
+    `opened`: event after which the controls have the values of the link. `sizes_for`: the sizes
+    that the chosen checkpoint was trained for; it raises `InvalidRequest`.
+    """
+    framing_controls = {controls[name] for name in FRAMING_CONTROLS}
+    focus = [controls["focus_x"], controls["focus_y"]]
+    inputs = {framing.cached_photo, *framing_controls}
+    outputs = [*framing.outputs, *focus]
+
+    def on_photo(image: bytes | None, request: gr.Request) -> Changes:
+        return framing.open_photo(image, texts_for(request))
+
+    def on_change(given: Inputs, request: gr.Request) -> Changes:
+        cached_photo = given[framing.cached_photo]
+        if cached_photo is None:
+            return SKIP
+        values = {name: given[controls[name]] for name in FRAMING_CONTROLS}
+        try:
+            sizes = sizes_for(given)
+        except SvdError as error:
+            return {framing.window: refused_html(error, texts_for(request))}
+        return framing.update(cached_photo, values, sizes, texts_for(request))
+
+    def on_move(event: gr.EventData) -> Changes:
+        axis, moved = event_value(event, "axis"), event_value(event, "focus")
+        if axis not in ("x", "y") or not isinstance(moved, int | float) or not 0 <= moved <= 1:
+            return SKIP
+        return {controls[f"focus_{axis}"]: round(moved, 3)}
+
+    for event in (opened.then, photo.change):
+        # Framed by the controls of that moment: they may change while a photo is decoded.
+        decoded = event(on_photo, photo, framing.outputs, **UNQUEUED_EVENT)
+        decoded.then(on_change, inputs, outputs, **UNQUEUED_EVENT | {"trigger_mode": "multiple"})
+    gr.on(
+        [control.change for control in framing_controls],  # type: ignore[attr-defined]
+        on_change,
+        inputs,
+        outputs,
+        trigger_mode="always_last",
+        **UNQUEUED_EVENT,
+    )
+    framing.window.moved(on_move, None, focus, **UNQUEUED_EVENT)
+    # Another photo is framed afresh.
+    photo.input(lambda: (0.5, 0.5), None, focus, **UNQUEUED_EVENT)
 
 
 def window_html(photo: Size, framed: FramedPhoto, params: VideoParams, t: Texts) -> str:

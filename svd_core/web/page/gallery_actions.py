@@ -17,9 +17,9 @@ from svd_core.web.page.components import UNQUEUED_EVENT, event_value
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import status_html
 from svd_core.web.page.gallery import archive
+from svd_core.web.page.generation import then_follow
 from svd_core.web.page.i18n import Texts, texts_for
 from svd_core.web.page.job_memo import is_draft, read_memo
-from svd_core.web.page.job_watch import then_follow
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.player import ended_without_video
 

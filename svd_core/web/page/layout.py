@@ -11,7 +11,7 @@ from svd_core.media.image import MAX_BYTES
 from svd_core.params import VideoParams
 from svd_core.web.page import formatting
 from svd_core.web.page.backend import Backend
-from svd_core.web.page.batch import Batch, bind_batch
+from svd_core.web.page.batch import Batch, bind_batch, bind_seed_grid
 from svd_core.web.page.code_panel import bind_code_panel, code_panel
 from svd_core.web.page.components import (
     UNQUEUED_EVENT,
@@ -23,24 +23,30 @@ from svd_core.web.page.components import (
 )
 from svd_core.web.page.controls import (
     advanced_controls,
+    bind_placeholders,
+    bind_presets,
+    bind_seed,
     framing_controls,
     motion_controls,
     number_field,
     playback_control,
+    preset_choice,
 )
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import (
     Example,
+    Kiosk,
     bind_examples,
+    bind_kiosk,
     example_strip,
     find_examples,
     first_example,
+    kiosk_button,
 )
-from svd_core.web.page.export_panel import ExportPanel, bind_export_panel
-from svd_core.web.page.framing import Framing
+from svd_core.web.page.framing import Framing, bind_framing
 from svd_core.web.page.gallery import Gallery
 from svd_core.web.page.gallery_actions import bind_gallery_actions
-from svd_core.web.page.generate_panel import bind_generate
+from svd_core.web.page.generation import bind_generate
 from svd_core.web.page.i18n import client_text, languages, texts_for
 from svd_core.web.page.import_settings import (
     ImportPanel,
@@ -48,13 +54,15 @@ from svd_core.web.page.import_settings import (
     bind_settings_link,
     link_message,
 )
-from svd_core.web.page.kiosk import Kiosk, bind_kiosk, kiosk_button
-from svd_core.web.page.motion_presets import bind_presets, bind_seed, preset_choice
 from svd_core.web.page.page_state import PageState
-from svd_core.web.page.placeholders import bind_placeholders
+from svd_core.web.page.playback import bind_interpolation
 from svd_core.web.page.player import Player, status_line
-from svd_core.web.page.result_actions import action_row, bind_result_actions
-from svd_core.web.page.seed_grid import bind_seed_grid
+from svd_core.web.page.result_actions import (
+    ExportPanel,
+    action_row,
+    bind_export_panel,
+    bind_result_actions,
+)
 from svd_core.web.page.session_id import session_state
 
 REFRESH_S = 2.0
@@ -124,12 +132,14 @@ def build_page(backend: Backend, examples: Path, max_followers: int) -> gr.Block
         bind_presets(motion, controls)
         bind_seed(seed, random)
         opened = bind_settings_link(page, state, link)
-        bind_generate(opened, state)
-        bind_placeholders(opened, state)
+        bind_framing(opened, framing, photo, controls, state.sizes)
+        bind_generate(state)
+        bind_placeholders(opened, controls, lambda: state.catalog)
         bind_seed_grid(state)
         bind_batch(state, batch)
         bind_import(state, import_panel)
-        bind_code_panel(state, panel, code, bind_result_actions(state, actions))
+        bind_result_actions(state, actions)
+        bind_code_panel(state, panel, code, bind_interpolation(state))
         bind_export_panel(state, export_panel)
         bind_examples(found, strip, state, bind_gallery_actions(page, state))
         bind_kiosk(state, kiosk)

@@ -14,14 +14,13 @@ from svd_core.checkpoints.speed_modes import reset_speed
 from svd_core.errors import SvdError
 from svd_core.jobs import Job
 from svd_core.media.image import Size
-from svd_core.params import Interpolation, VideoParams
+from svd_core.params import VideoParams
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.components import BrowserState, Checkbox, Photo
 from svd_core.web.page.controls import Changes, Controls, clear_errors, error_update, set_values
 from svd_core.web.page.framing import Framing
 from svd_core.web.page.gallery import Gallery
 from svd_core.web.page.i18n import Texts
-from svd_core.web.page.playback import Playback, playback_of_example, playback_of_job
 from svd_core.web.page.player import Player
 
 
@@ -127,39 +126,6 @@ class PageState:
             | {self.player.to_follow: [job.id for job in jobs]}
             | self.refresh_gallery(session_id, t)
         )
-
-    def playback(self, playing: object, chosen: Interpolation | None, session: object) -> Changes:
-        """The player with the file of `playing`, see `Player.playing`, and its switch. The video
-        stays as it is where that file cannot be made.
-
-        Raises `SvdError`, but only for an interpolation that the visitor chose.
-        """
-        switch = self.controls["interpolation"]
-        try:
-            file = self._playback_file(playing, chosen, session)
-        except SvdError:
-            if chosen is not None:
-                raise
-            file = None
-        if file is None:
-            return {switch: gr.update(visible="hidden")}
-        return {
-            self.player.video: gr.update(value=str(file.path)),
-            self.player.playing: playing,
-            switch: gr.update(value=file.interpolation, visible=True),
-        }
-
-    def _playback_file(
-        self, playing: object, chosen: Interpolation | None, session: object
-    ) -> Playback | None:
-        about = playing if isinstance(playing, dict) else {}
-        results, example = self.backend.results, about.get("example")
-        if isinstance(example, str) and example in self.examples:
-            return playback_of_example(results, self.examples[example], chosen)
-        job = self.backend.job(about.get("job"), session)
-        if job is None or job.params is None:
-            return None
-        return playback_of_job(results, job.id, job.params.rate, chosen)
 
     def refresh_gallery(self, session_id: str, t: Texts) -> Changes:
         return self.gallery.update(self.backend.jobs(session_id), t)
