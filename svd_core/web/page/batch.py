@@ -22,10 +22,9 @@ from svd_core.media.image import MAX_BYTES
 from svd_core.params import Speed, draw_seed
 from svd_core.web.page.components import Files, event_value
 from svd_core.web.page.controls import Changes
-from svd_core.web.page.error_translation import translate
 from svd_core.web.page.formatting import error_html, status_html
 from svd_core.web.page.generation import then_follow
-from svd_core.web.page.i18n import client_text, texts_for
+from svd_core.web.page.i18n import client_text, texts_for, translate
 from svd_core.web.page.job_memo import read_memo, to_memo
 from svd_core.web.page.page_state import PageState
 

@@ -24,8 +24,7 @@ from svd_core.web.page.components import (
     RadioChoice,
     Slider,
 )
-from svd_core.web.page.error_translation import translate
-from svd_core.web.page.i18n import Texts, client_text, texts_for
+from svd_core.web.page.i18n import Texts, client_text, texts_for, translate
 
 SLIDER_MAX = {"noise_aug_strength": 1.0, "fps": 30}
 """Ends of sliders that stop below the limit; the API takes the whole range."""

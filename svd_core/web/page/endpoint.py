@@ -9,9 +9,8 @@ import gradio as gr
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
 from svd_core.web.page.backend import Backend
-from svd_core.web.page.error_translation import translate
 from svd_core.web.page.formatting import duration, progress_text, summary
-from svd_core.web.page.i18n import Texts, texts_for
+from svd_core.web.page.i18n import Texts, texts_for, translate
 
 
 def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:

@@ -9,8 +9,7 @@ from svd_core.checkpoints.table import DEMO_MODEL
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import SvdError
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Video
-from svd_core.web.page.error_translation import translate, translate_part
-from svd_core.web.page.i18n import Texts
+from svd_core.web.page.i18n import Texts, translate, translate_part
 
 LEVELS = ("still", "gentle", "lively", "unstable")
 

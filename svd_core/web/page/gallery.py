@@ -18,8 +18,7 @@ from svd_core.media.ffmpeg import atomic_write
 from svd_core.params import VideoParams
 from svd_core.web.page import formatting
 from svd_core.web.page.components import DownloadButton, script
-from svd_core.web.page.error_translation import translate
-from svd_core.web.page.i18n import Texts, client_text
+from svd_core.web.page.i18n import Texts, client_text, translate
 from svd_core.web.page.job_memo import is_draft
 
 SHOWN_SETTINGS = (

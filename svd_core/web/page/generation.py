@@ -19,10 +19,9 @@ from svd_core.params import VideoParams
 from svd_core.web.page import formatting
 from svd_core.web.page.components import UNQUEUED_EVENT, script
 from svd_core.web.page.controls import Changes, Inputs
-from svd_core.web.page.error_translation import translate
 from svd_core.web.page.framing import FRAMING_CONTROLS, data_uri
 from svd_core.web.page.gallery import file_url
-from svd_core.web.page.i18n import Texts, texts_for
+from svd_core.web.page.i18n import Texts, texts_for, translate
 from svd_core.web.page.job_memo import is_draft
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.playback import play_interpolated
