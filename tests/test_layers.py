@@ -49,7 +49,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "httpx": ("web",),
     "anyio": ("web",),
     "cryptography": ("web.fal",),
-    "rich": ("cli.progress",),
+    "rich": ("cli.output",),
     "cv2": ("training.optical_flow",),
     "sqlalchemy": ("jobs",),
 }

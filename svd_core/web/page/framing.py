@@ -16,8 +16,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from svd_core.errors import InvalidRequest, SvdError
-from svd_core.media.framing_preview import CachedPhoto
-from svd_core.media.image import FramedPhoto, Size
+from svd_core.media.image import CachedPhoto, FramedPhoto, Size
 from svd_core.params import VideoParams
 from svd_core.web.page.components import UNQUEUED_EVENT, Photo, event_value, script
 from svd_core.web.page.controls import SKIP, Changes, Controls, Inputs
