@@ -1,4 +1,4 @@
-"""The page's one public endpoint, `/generate`, for Gradio clients and MCP."""
+"""Public endpoint `/generate` of the page, for Gradio clients and MCP."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +105,7 @@ def _address(request: gr.Request | None) -> str | None:
 
 
 def _video(event: Event) -> Video:
-    """The video of a job's end. Raises `SvdError` if it ended otherwise."""
+    """The video of a job's last event. Raises `SvdError` if the job ended without one."""
     match event:
         case Succeeded(video):
             return video

@@ -1,8 +1,8 @@
 """Crop preview: a window over the photo that shows what the model will see.
 
 The photo is decoded once and sent to the browser once. After that a change of framing costs
-milliseconds and a few bytes of HTML, since only the window moves. Its place comes from the core's
-own framing. Padded edges are no part of the photo, so there the framed picture covers it instead.
+milliseconds and a few bytes of HTML, since only the window moves. The core's own framing gives its
+place. Padded edges are not part of the photo, so with them the framed picture covers the photo.
 """
 
 import base64
@@ -24,8 +24,7 @@ from svd_core.web.page.formatting import refused_html
 from svd_core.web.page.i18n import Texts, texts_for
 
 PREVIEW_SIDE = 960
-"""Longer side of the photo in the browser, in pixels: its place has half of that, and twice the
-pixels on a dense screen."""
+"""Longer side of the photo in the browser, in pixels: twice that of its place for dense screens."""
 
 PHOTO_TTL_S = 3600.0
 """Seconds for which a session's photo stays decoded after its last use."""
@@ -34,13 +33,16 @@ FRAMING_CONTROLS = ("orientation", "fit", "focus_x", "focus_y", "model")
 """Parameters that decide which part of the photo the model sees."""
 
 WHOLE = 0.995
-"""From this part of a side on, nothing is said to be cut off: the rest is rounding."""
+"""Share of a side from which the crop counts as the whole photo: the rest is rounding."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """`preview`: the photo, or what is wrong with it. `window`: the part that the model will see.
-    `cached_photo`: the decoded photo; None while there is none that can be used."""
+    """Components of the crop preview.
+
+    `preview`: the photo, or its error. `window`: the part that the model will see. `cached_photo`:
+    the decoded photo; None without a photo that can be used.
+    """
 
     preview: gr.HTML
     window: gr.HTML
@@ -54,6 +56,7 @@ class Framing:
 
     @property
     def outputs(self) -> list[Any]:
+        """Components that a new photo changes."""
         return [self.preview, self.window, self.cached_photo]
 
     def open_photo(self, image: bytes | None, t: Texts) -> Changes:
@@ -76,7 +79,7 @@ class Framing:
         sizes: Sequence[Size],
         t: Texts,
     ) -> Changes:
-        """The changes for new framing parameters. `sizes`: what the checkpoint was trained for."""
+        """The changes for new framing parameters. `sizes`: those of the checkpoint."""
         try:
             params = VideoParams.from_mapping(values)
             framed = cached_photo.frame(sizes, params)
@@ -99,19 +102,19 @@ def bind_framing(
     """
     framing_controls = {controls[name] for name in FRAMING_CONTROLS}
     focus = [controls["focus_x"], controls["focus_y"]]
-    inputs = {framing.cached_photo, *framing_controls}
+    components = {framing.cached_photo, *framing_controls}
     outputs = [*framing.outputs, *focus]
 
     def on_photo(image: bytes | None, request: gr.Request) -> Changes:
         return framing.open_photo(image, texts_for(request))
 
-    def on_change(given: Inputs, request: gr.Request) -> Changes:
-        cached_photo = given[framing.cached_photo]
+    def on_change(inputs: Inputs, request: gr.Request) -> Changes:
+        cached_photo = inputs[framing.cached_photo]
         if cached_photo is None:
             return SKIP
-        values = {name: given[controls[name]] for name in FRAMING_CONTROLS}
+        values = {name: inputs[controls[name]] for name in FRAMING_CONTROLS}
         try:
-            sizes = sizes_for(given)
+            sizes = sizes_for(inputs)
         except SvdError as error:
             return {framing.window: refused_html(error, texts_for(request))}
         return framing.update(cached_photo, values, sizes, texts_for(request))
@@ -125,11 +128,13 @@ def bind_framing(
     for event in (opened.then, photo.change):
         # Framed by the controls of that moment: they may change while a photo is decoded.
         decoded = event(on_photo, photo, framing.outputs, **UNQUEUED_EVENT)
-        decoded.then(on_change, inputs, outputs, **UNQUEUED_EVENT | {"trigger_mode": "multiple"})
+        decoded.then(
+            on_change, components, outputs, **UNQUEUED_EVENT | {"trigger_mode": "multiple"}
+        )
     gr.on(
         [control.change for control in framing_controls],  # type: ignore[attr-defined]
         on_change,
-        inputs,
+        components,
         outputs,
         trigger_mode="always_last",
         **UNQUEUED_EVENT,
@@ -140,9 +145,9 @@ def bind_framing(
 
 
 def window_html(photo: Size, framed: FramedPhoto, params: VideoParams, t: Texts) -> str:
-    """The crop window, or the padded picture, with a caption. `photo`: its (width, height).
+    """Crop window, or padded picture, with a caption. `photo`: its size.
 
-    A window that can be moved is a slider for keyboard and screen reader; see static/crop.js.
+    A movable window is a slider for keyboard and screen reader; see static/crop.js.
     """
     left, top, right, bottom = framed.box
     width, height = (right - left) / photo[0], (bottom - top) / photo[1]
@@ -173,7 +178,7 @@ def window_html(photo: Size, framed: FramedPhoto, params: VideoParams, t: Texts)
 
 
 def data_uri(image: Any, side: int) -> str:
-    """A PIL image as a data URI of a JPEG, its longer side at most `side` pixels; about 100 kB."""
+    """Data URI of a PIL image as JPEG, its longer side at most `side` pixels; about 100 kB."""
     image = image.copy()
     image.thumbnail((side, side))
     data = io.BytesIO()
@@ -190,5 +195,5 @@ def _caption(size: Size, share: float, t: Texts) -> str:
 
 
 def _fitted(inside: str, size: Size, data: str = "") -> str:
-    """A box of the proportions of `size`, as large as its place allows, as Gradio shows photos."""
+    """Box with the aspect ratio of `size`, as large as its place allows, as Gradio shows photos."""
     return f'<div class="svd-fitted" style="--ratio:{size[0] / size[1]:.5f}" {data}>{inside}</div>'

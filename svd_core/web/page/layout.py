@@ -1,4 +1,4 @@
-"""Layout of the page, in reading order. Each part's events are wired in the part's own module."""
+"""Layout of the page, in reading order. Each part's events are bound in the part's own module."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -66,18 +66,19 @@ from svd_core.web.page.result_actions import (
 from svd_core.web.page.session_id import session_state
 
 REFRESH_S = 2.0
-"""Between two looks at what runs, while that may change."""
+"""Seconds between two updates of the engine's state, while it may change."""
 
 
-def build_page(backend: Backend, examples: Path, max_followers: int) -> gr.Blocks:
-    """The page, not launched yet.
+def build_page(backend: Backend, examples_folder: Path, max_followers: int) -> gr.Blocks:
+    """Build the page without launching it.
 
-    `examples`: a folder for `find_examples`. `max_followers`: jobs that may be followed at once;
-    each takes a thread."""
-    found = find_examples(examples)
-    # Shown from where they lie, by a path that is open to everyone, instead of being copied.
-    gr.set_static_paths([path for example in found for path in (example.photo, example.video)])
-    title, first = languages()["en"]("title"), first_example(found)
+    `examples_folder`: see `find_examples`. `max_followers`: jobs that may be followed at once; each
+    takes a thread.
+    """
+    examples = find_examples(examples_folder)
+    # Served from where they lie, by a path that is open to everyone, instead of being copied.
+    gr.set_static_paths([path for example in examples for path in (example.photo, example.video)])
+    title, first = languages()["en"]("title"), first_example(examples)
     with gr.Blocks(
         title=title, analytics_enabled=False, delete_cache=(3600, 86_400), fill_width=True
     ) as page:
@@ -108,14 +109,14 @@ def build_page(backend: Backend, examples: Path, max_followers: int) -> gr.Block
                         summary = gr.HTML(elem_id="summary", padding=False)
                         actions = action_row()
                         export_panel = ExportPanel.build(actions)
-                with gr.Tabs(elem_id="library", selected="examples" if found else "history"):
-                    strip = example_strip(found) if found else []
+                with gr.Tabs(elem_id="library", selected="examples" if examples else "history"):
+                    strip = example_strip(examples) if examples else []
                     gallery = Gallery.build()
         with gr.Tabs(elem_id="panels", overflow_behavior="wrap"):
             controls |= _advanced(backend)
             batch, import_panel = Batch.build(), ImportPanel.build()
             panel, code = code_panel()
-        kiosk = Kiosk.build(found)
+        kiosk = Kiosk.build(examples)
         _drop_zone()
         _size_check()
         _control_labels()
@@ -127,7 +128,7 @@ def build_page(backend: Backend, examples: Path, max_followers: int) -> gr.Block
         )  # fmt: skip
         state = PageState(
             backend, photo, framing, controls, player, gallery, session_state(), random,
-            gr.State(None), {example.name: example.video for example in found}, max_followers,
+            gr.State(None), {example.name: example.video for example in examples}, max_followers,
         )  # fmt: skip
         bind_presets(motion, controls)
         bind_seed(seed, random)
@@ -141,16 +142,16 @@ def build_page(backend: Backend, examples: Path, max_followers: int) -> gr.Block
         bind_result_actions(state, actions)
         bind_code_panel(state, panel, code, bind_interpolation(state))
         bind_export_panel(state, export_panel)
-        bind_examples(found, strip, state, bind_gallery_actions(page, state))
+        bind_examples(examples, strip, state, bind_gallery_actions(page, state))
         bind_kiosk(state, kiosk)
         _publish(state)
     return page  # type: ignore[no-any-return]  # entering Blocks is untyped
 
 
 def _header(page: gr.Blocks, backend: Backend) -> None:
-    """Title, the line about model and device, and a banner if something is to be known."""
+    """Title, the line about checkpoint and device, and a banner for notices."""
     with gr.Row(elem_id="top"):
-        # One marker a component is what browsers translate.
+        # Browsers translate one marker for each component.
         with gr.Column(elem_id="header", min_width=240):
             gr.HTML(f"<h1>{languages()['en']('title')}</h1>", padding=False)
             gr.HTML(f"<p>{client_text('tagline')}</p>", padding=False)
@@ -160,10 +161,10 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
     timer = gr.Timer(REFRESH_S)
 
     def refresh(request: gr.Request) -> tuple[str, gr.HTML, gr.Timer]:
-        now, t = backend.status(), texts_for(request)
-        banner = gr.HTML(formatting.notice_html(now, t), visible=bool(now.notice))
-        changing = now.state == "loading" or len(now.catalog.names) > 1
-        return formatting.device_html(now, t), banner, gr.Timer(active=changing)
+        status, t = backend.status(), texts_for(request)
+        banner = gr.HTML(formatting.notice_html(status, t), visible=bool(status.notice))
+        may_change = status.state == "loading" or len(status.catalog.names) > 1
+        return formatting.device_html(status, t), banner, gr.Timer(active=may_change)
 
     gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **UNQUEUED_EVENT)
 
@@ -189,15 +190,15 @@ def _seed_row() -> tuple[NumberField, Checkbox]:
 
 def _buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
     with gr.Row(elem_id="buttons"):
-        large: dict[str, Any] = {"size": "lg", "min_width": 80}
+        style: dict[str, Any] = {"size": "lg", "min_width": 80}
         generate = gr.Button(
-            client_text("generate"), variant="primary", scale=3, elem_id="generate", **large
+            client_text("generate"), variant="primary", scale=3, elem_id="generate", **style
         )
-        sheet = gr.Button(client_text("sheet"), scale=2, elem_id="sheet", **large)
+        drafts = gr.Button(client_text("sheet"), scale=2, elem_id="sheet", **style)
         stop = gr.Button(
-            client_text("stop"), variant="stop", scale=1, interactive=False, elem_id="stop", **large
+            client_text("stop"), variant="stop", scale=1, interactive=False, elem_id="stop", **style
         )
-    return generate, sheet, stop
+    return generate, drafts, stop
 
 
 def _advanced(backend: Backend) -> dict[str, Component]:
@@ -237,12 +238,15 @@ def _control_labels() -> None:
 
 
 def _publish(state: PageState) -> None:
-    """The endpoint for programs. It has an own field for the photo: the visible one may show an
-    example, which must be no default."""
-    public, sent = gr.Button(visible=False), Photo(label="Photo", visible=False)
+    """Public endpoint for programs.
+
+    It has its own field for the photo, because the visible one may show an example, which must not
+    be a default.
+    """
+    public, photo = gr.Button(visible=False), Photo(label="Photo", visible=False)
     public.click(
         endpoint(state.backend),
-        [sent, *(state.controls[field.name] for field in fields(VideoParams))],
+        [photo, *(state.controls[field.name] for field in fields(VideoParams))],
         [state.player.video, state.controls["seed"], state.player.summary],
         **state.follow_options | {"api_name": "generate", "api_visibility": "public"},
     )
