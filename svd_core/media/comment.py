@@ -147,10 +147,10 @@ def _mp4(file: BinaryIO, size: int) -> bytes | None:
     return file.read(min(max(0, end - start - 8), MAX_COMMENT)) or None
 
 
-def _find(file: BinaryIO, wanted: bytes, start: int, end: int) -> tuple[int, int] | None:
+def _find(file: BinaryIO, name: bytes, start: int, end: int) -> tuple[int, int] | None:
     """(start, end) of the content of the first box of that kind between two places."""
     for kind, inner, after in _boxes(file, start, end):
-        if kind == wanted:
+        if kind == name:
             return inner, after
     return None
 

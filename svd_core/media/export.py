@@ -169,7 +169,7 @@ def _durations(count: int, rate: float, unit_ms: int) -> list[int]:
 def _write_zip(frames: Frames, path: Path, comment: str) -> Path:
     encoding = ("-c:v", "png", "-compression_level", "1", "-pred", "sub", "-f", "image2pipe")
     stream = encode(*raw(frames, 1), *encoding, "pipe:", data=pixels(frames))
-    # The eight bytes of the signature do not occur within a picture, but for a chance of 2**-64.
+    # The eight bytes of the signature practically never occur within a picture.
     pictures = stream.split(PNG_SIGNATURE)[1:]
     digits = max(3, len(str(len(pictures))))  # so that names sort in playing order
     with atomic_write(path) as part, zipfile.ZipFile(part, "w") as archive:

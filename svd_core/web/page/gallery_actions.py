@@ -1,4 +1,4 @@
-"""Gallery actions: show, restore, remove and download; also what a returning visitor sees first."""
+"""Gallery actions: show, restore, remove and download; and what a returning visitor sees first."""
 
 import hashlib
 from collections.abc import Sequence
