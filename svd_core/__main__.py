@@ -7,12 +7,12 @@ import sys
 from svd_core.cli.main import main
 
 if __name__ == "__main__":
-    # SIGTERM works like Ctrl-C: unfinished files are removed.
+    # SIGTERM ends the program like Ctrl-C, so that unfinished files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+    except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)

@@ -50,7 +50,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "httpx": ("web",),
     "anyio": ("web",),
     "cryptography": ("web.fal",),
-    "rich": ("cli.progress",),
+    "rich": ("cli.output",),
     "cv2": ("training.clip_metrics",),
     "sqlalchemy": ("jobs",),
 }

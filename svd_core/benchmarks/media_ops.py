@@ -21,7 +21,7 @@ from svd_core.benchmarks.generate import example
 from svd_core.engine.preview import encode_webp
 from svd_core.extend import match_colours
 from svd_core.media.export import SUFFIX, Export, export
-from svd_core.media.framing_preview import CachedPhoto
+from svd_core.media.image import CachedPhoto
 from svd_core.media.motion_meter import measure_motion
 from svd_core.media.video import read_lossless, write_lossless
 from svd_core.params import VideoParams

@@ -1,1 +1,1 @@
-"""The command line, `python -m svd_core`."""
+"""Command line: `python -m svd_core`."""

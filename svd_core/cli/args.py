@@ -1,4 +1,4 @@
-"""Command-line arguments, made from `LIMITS`; their values are checked by `VideoParams`."""
+"""Command-line arguments, made from `LIMITS` and `CHOICES`; `VideoParams` checks their values."""
 
 import argparse
 import os
@@ -19,22 +19,25 @@ EPILOG = """examples:
 
 
 class InvalidCommand(InvalidRequest):
-    """The command itself is wrong; the sentence names the option."""
+    """Error in the command itself; the sentence names the option."""
 
     def __init__(self, message: str) -> None:
         super().__init__("command", message)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but its errors are one sentence like every other one here."""
+    """Argument parser whose errors are one sentence, like all others."""
 
     def error(self, message: str) -> NoReturn:
         raise InvalidCommand(f"{message[:1].upper()}{message[1:]}; --help shows every option.")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Raises `InvalidCommand` when parsing. Settings not given are absent from the result."""
-    top = Parser(
+    """Parser of the command line, which raises `InvalidCommand`.
+
+    Settings that were not given are absent from its result.
+    """
+    parser = Parser(
         prog="python -m svd_core",
         usage="%(prog)s photo [photo ...] [-o OUT] [options]",
         description="Turn photos into short videos with Stable Video Diffusion.",
@@ -42,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=32),
         allow_abbrev=False,
     )
-    add = top.add_argument
+    add = parser.add_argument
     add("photos", nargs="*", type=Path, metavar="photo", help="the photo, or several")
     add("-o", "--output", metavar="OUT", default=f".{os.sep}",
         help="the mp4 to write, or a folder (default: here, under the photo's name)")  # fmt: skip
@@ -52,18 +55,18 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--json", action="store_true", help="one line of JSON per video on stdout")
     add("--version", action="version", version=__version__)
-    _add_settings(top.add_argument_group("the video"))
-    recipes = top.add_argument_group("recipes")
+    _add_settings(parser.add_argument_group("the video"))
+    recipes = parser.add_argument_group("recipes")
     recipes.add_argument("--recipe", type=Path, metavar="VIDEO", help="print what made a video")
     recipes.add_argument(
         "--from-recipe", type=Path, metavar="VIDEO",
         help="take the model and the settings of that video; other options change them",
     )  # fmt: skip
-    return top
+    return parser
 
 
 def _add_settings(group: "argparse._ArgumentGroup") -> None:
-    """One option for each field of `VideoParams`, its help and range out of the shared tables."""
+    """One option for each field of `VideoParams`, with help and range from the shared tables."""
     for name, limit in LIMITS.items():
         default = VideoParams.default(name)
         group.add_argument(
@@ -82,5 +85,5 @@ def _add_settings(group: "argparse._ArgumentGroup") -> None:
 
 
 def option(name: str) -> str:
-    """`motion_bucket_id` as `--motion-bucket-id`."""
+    """Name of the option for a parameter: `--motion-bucket-id` for `motion_bucket_id`."""
     return "--" + name.replace("_", "-")

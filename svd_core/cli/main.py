@@ -1,23 +1,21 @@
-"""The command line: photos in, videos out, each error one sentence.
+"""Command line: photos in, videos out, each error one sentence.
 
-Exit codes: 0 done; 1 it could not be made; 2 the command, a setting, a photo or a recipe is
+Exit codes: 0 done; 1 a video could not be made; 2 the command, a setting, a photo or a recipe is
 wrong; 130 stopped by Ctrl-C. Results go to stdout, everything else to stderr.
 """
 
 import argparse
 import json
 import os
-import sys
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.cli.args import InvalidCommand, make_parser
-from svd_core.cli.output import OutputFolder
-from svd_core.cli.progress import progress_bar
+from svd_core.cli.output import OutputFolder, print_note, print_result, progress_bar
 from svd_core.engine.engine import Engine, SvdEngine
 from svd_core.errors import Cancelled, InvalidImage, InvalidRequest, InvalidSettings, SvdError
 from svd_core.events import Video
@@ -30,7 +28,7 @@ EngineFactory = Callable[[Settings], Engine]
 
 
 def open_engine(settings: Settings) -> Engine:
-    """Without a fall-back: who names a checkpoint on the command line wants that one or none."""
+    """The engine of the settings, without a fallback: a checkpoint that was named must load."""
     return SvdEngine(
         settings.model,
         settings.offload,
@@ -40,13 +38,13 @@ def open_engine(settings: Settings) -> Engine:
 
 
 def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open_engine) -> int:
-    """Run the command line and return its exit code; see the top of the file for the codes."""
+    """Run the command line and return its exit code; the module's docstring lists the codes."""
     try:
-        asked = make_parser().parse_args(argv)
-        if asked.recipe is not None:
-            print(json.dumps(json.loads(Recipe.read(asked.recipe).to_json()), indent=2))
+        options = make_parser().parse_args(argv)
+        if options.recipe is not None:
+            print(json.dumps(json.loads(Recipe.read(options.recipe).to_json()), indent=2))
             return 0
-        return _make_videos(asked, engine_factory)
+        return _make_videos(options, engine_factory)
     except (KeyboardInterrupt, Cancelled):
         return _fail("Stopped.", 130)
     except (InvalidRequest, InvalidSettings) as error:
@@ -55,50 +53,48 @@ def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open
         return _fail(error.message, 1)
 
 
-def _make_videos(asked: argparse.Namespace, engine_factory: EngineFactory) -> int:
-    """One video per photo. A photo that cannot be used is reported, and the next one taken."""
-    if not asked.photos:
+def _make_videos(options: argparse.Namespace, engine_factory: EngineFactory) -> int:
+    """Make one video per photo; report a photo that cannot be used and take the next one."""
+    if not options.photos:
         raise InvalidCommand("There is no photo; --help shows how to name one.")
-    recipe = None if asked.from_recipe is None else _first_clip(Recipe.read(asked.from_recipe))
-    params = _params(asked, recipe)
-    model = _model(asked.model, recipe)
-    output = OutputFolder.from_option(asked.output, len(asked.photos))
+    recipe = None if options.from_recipe is None else _first_clip(Recipe.read(options.from_recipe))
+    params = _params(options, recipe)
+    model = _model(options.model, recipe)
+    output = OutputFolder.from_option(options.output, len(options.photos))
     environ = os.environ if model is None else {**os.environ, "SVD_MODEL": model}
     engine = engine_factory(Settings.from_env(environ))
     code = 0
-    for photo in asked.photos:
+    for photo in options.photos:
         try:
             request = VideoRequest(_read(photo), params)
             if recipe is not None and not recipe.matches(request.image):
-                _print_note(
-                    f"{photo} is not the photo of the recipe, so the video will be another."
-                )
+                print_note(f"{photo} is not the photo of the recipe, so the video will be another.")
             video = _make_video(photo, request, engine, output)
         except InvalidImage as error:
             code = _fail(f"{photo}: {error.message}", 2)
             continue
         if recipe is not None:
             video = replace(video, notes=(*video.notes, *_differences(recipe, video.path)))
-        _report(photo, video, asked.json)
+        print_result(photo, video, options.json)
     if engine.status.notice is not None:
-        _print_note(engine.status.notice)
+        print_note(engine.status.notice)
     return code
 
 
 def _first_clip(recipe: Recipe) -> Recipe:
-    """That of the clip made from a photo; the others were made from frames."""
+    """The recipe of the clip made from a photo; the others were made from frames."""
     if len(recipe.clips) > 1:
-        _print_note(
-            f"The video was joined of {len(recipe.clips)} clips; the first of them is made."
-        )
+        print_note(f"The video was joined of {len(recipe.clips)} clips; the first of them is made.")
     return recipe.clips[0]
 
 
-def _params(asked: argparse.Namespace, recipe: Recipe | None) -> VideoParams:
-    """The settings of the recipe, if there is one, changed by those given as options. Another speed
-    has steps and guidance of its own; the checkpoint is the one that the engine is opened with."""
+def _params(options: argparse.Namespace, recipe: Recipe | None) -> VideoParams:
+    """The settings of the recipe, if there is one, changed by the options.
+
+    Another speed has steps and guidance of its own. The checkpoint is the engine's.
+    """
     names = {field.name for field in fields(VideoParams)} - {"model"}
-    given = {name: value for name, value in vars(asked).items() if name in names}
+    given = {name: value for name, value in vars(options).items() if name in names}
     known = {} if recipe is None else recipe.params.to_mapping()
     if given.get("speed", known.get("speed")) != known.get("speed"):
         for name in ("num_inference_steps", "min_guidance_scale", "max_guidance_scale"):
@@ -106,11 +102,14 @@ def _params(asked: argparse.Namespace, recipe: Recipe | None) -> VideoParams:
     return VideoParams.from_mapping(known | given)
 
 
-def _model(asked: str | None, recipe: Recipe | None) -> str | None:
-    """Value for `SVD_MODEL`; None: unchanged. A recipe may come from anywhere, so it must not
-    cause a download of a checkpoint that the user did not choose."""
-    if asked is not None or recipe is None:
-        return asked
+def _model(name: str | None, recipe: Recipe | None) -> str | None:
+    """New value of `SVD_MODEL`; None keeps the environment's.
+
+    A recipe may come from anywhere, so it cannot make the program download a checkpoint that is
+    not in the table.
+    """
+    if name is not None or recipe is None:
+        return name
     if recipe.model in CHECKPOINTS:
         return recipe.model
     raise InvalidCommand(
@@ -133,38 +132,20 @@ def _make_video(photo: Path, request: VideoRequest, engine: Engine, output: Outp
 
 
 def _differences(recipe: Recipe, made: Path) -> list[str]:
-    """Why `made` may not be, frame for frame, the video of `recipe`, its settings apart."""
-    again = Recipe.read(made)
-    found = []
+    """Reasons besides the settings why the new video may differ from that of `recipe`."""
+    new_recipe = Recipe.read(made)
+    notes = []
     if (recipe.source, recipe.revision, recipe.fingerprint) != (
-        again.source, again.revision, again.fingerprint
+        new_recipe.source, new_recipe.revision, new_recipe.fingerprint
     ):  # fmt: skip
-        found.append("The weights are not those of the recipe, so the video is another.")
+        notes.append("The weights are not those of the recipe, so the video is another.")
     for name, version in recipe.versions.items():
-        now = again.versions.get(name)
+        now = new_recipe.versions.get(name)
         if name != "svd_core" and now != version:
-            found.append(f"The recipe used {name} {version}, here is {now}; frames may differ.")
-    return found
-
-
-def _report(photo: Path, video: Video, as_json: bool) -> None:
-    if as_json:
-        line = {"photo": str(photo)} | asdict(video) | {"path": str(video.path)}
-        print(json.dumps(line), flush=True)
-        return
-    print(
-        f"{video.path}: {video.num_frames} frames of {video.width}x{video.height} at "
-        f"{video.fps} fps, seed {video.seed}, {video.model}, {video.elapsed_s:.1f} s",
-        flush=True,
-    )
-    for note in video.notes:
-        _print_note(note)
-
-
-def _print_note(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+            notes.append(f"The recipe used {name} {version}, here is {now}; frames may differ.")
+    return notes
 
 
 def _fail(sentence: str, code: int) -> int:
-    _print_note(sentence)
+    print_note(sentence)
     return code

@@ -34,7 +34,7 @@ from svd_core.engine.sampling import sample_frames
 from svd_core.engine.turbo_weights import TurboWeights
 from svd_core.errors import DeviceLost, GenerationFailed, OutOfMemory
 from svd_core.events import OnProgress
-from svd_core.media.fingerprint import fingerprint
+from svd_core.media.recipe import fingerprint
 from svd_core.params import Speed, VideoParams
 from svd_core.types import Frames, GenerationResult
 

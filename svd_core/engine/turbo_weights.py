@@ -10,7 +10,7 @@ from torch import Tensor
 
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.errors import ModelBroken
-from svd_core.media.fingerprint import fingerprint
+from svd_core.media.recipe import fingerprint
 from svd_core.params import Speed
 
 

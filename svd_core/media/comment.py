@@ -1,8 +1,7 @@
 """Comment metadata: the recipe inside mp4, GIF, WebP or zip, read without decoding the file.
 
-Invariant: whatever the file says of itself, at most `MAX_COMMENT` bytes of it are unfolded and at
-most `MAX_ITEMS` of its parts are looked at. Sources: ISO/IEC 14496-12 (boxes), APPNOTE.TXT (zip),
-the WebP container specification.
+Invariant: at most `MAX_COMMENT` bytes are decompressed and at most `MAX_ITEMS` parts are read, for
+any file. Sources: ISO/IEC 14496-12 (boxes), APPNOTE.TXT (zip), the WebP container specification.
 """
 
 import io
@@ -24,11 +23,11 @@ from svd_core.media.containers import (
 )
 
 RECIPE_NAME = "recipe.json"
-"""The name in a zip."""
+"""Name of the recipe in a zip."""
 
 MAX_COMMENT = 2**20
 MAX_ITEMS = 10_000
-"""Boxes, chunks or files that are looked at. A zip of the longest video has 151 files."""
+"""Most boxes or chunks that are read. A zip of the longest video has 151 files."""
 
 USER_COMMENT = 0x9286
 MAX_TAIL = 2**16 + 22
@@ -38,19 +37,20 @@ MAX_TAIL = 2**16 + 22
 def read_comment(path: Path) -> str | None:
     """The comment that `export` or `write_mp4` put into a file, None if there is none.
 
-    What the file is, its first bytes tell. Raises `InvalidRequest` for other files.
+    The first bytes of the file decide its format. Raises `InvalidRequest` for other files.
     """
     if not path.is_file():
         raise InvalidRequest("video", f"There is no file {path.name}; check its name and folder.")
     try:
         with path.open("rb") as file:
-            found = _comment(file)
+            comment = _comment(file)
     except (OSError, ValueError, struct.error, zlib.error) as error:
         raise busy_if_passing(error) or not_a_video(path) from error
-    return None if found is None else found[:MAX_COMMENT].decode("utf-8", "replace")
+    return None if comment is None else comment[:MAX_COMMENT].decode("utf-8", "replace")
 
 
 def not_a_video(path: Path) -> InvalidRequest:
+    """Error for a file that is not a readable video."""
     return InvalidRequest(
         "video", f"{path.name} is not a video that can be read; choose an mp4 made by this program."
     )
@@ -102,7 +102,7 @@ def _user_comment(exif: bytes) -> bytes | None:
 
 
 def _zip(file: BinaryIO, size: int) -> bytes | None:
-    """The member `RECIPE_NAME`, stored or deflated; other methods cannot be unfolded in part."""
+    """The member `RECIPE_NAME`, stored or deflated; other methods do not decompress in part."""
     file.seek(max(0, size - MAX_TAIL))
     tail = file.read(MAX_TAIL)
     end = tail.rfind(b"PK\x05\x06")
@@ -147,10 +147,10 @@ def _mp4(file: BinaryIO, size: int) -> bytes | None:
     return file.read(min(max(0, end - start - 8), MAX_COMMENT)) or None
 
 
-def _find(file: BinaryIO, wanted: bytes, start: int, end: int) -> tuple[int, int] | None:
+def _find(file: BinaryIO, name: bytes, start: int, end: int) -> tuple[int, int] | None:
     """(start, end) of the content of the first box of that kind between two places."""
     for kind, inner, after in _boxes(file, start, end):
-        if kind == wanted:
+        if kind == name:
             return inner, after
     return None
 

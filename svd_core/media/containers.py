@@ -1,7 +1,7 @@
 """Container limits against decompression bombs, checked in the bytes before decoding.
 
-It walks headers only and allocates next to nothing. It does not know pixels. What a file breaks
-here is damage or an attack: cameras, editors and this program stay far below every limit.
+It walks headers only, allocates next to nothing and knows no pixels. A file beyond a limit is
+damaged or an attack: cameras, editors and this program stay far below every limit.
 """
 
 import re
@@ -11,29 +11,29 @@ from contextlib import suppress
 from typing import NamedTuple
 
 MAX_JPEG_SCANS = 100
-"""Progressive files of usual encoders have 10. Each scan costs a pass over the whole picture."""
+"""Progressive files usually have 10. Each scan costs a pass over the whole picture."""
 
 MAX_JPEG_SEGMENTS = 10_000
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""What begins a segment with a length, or ends the picture."""
+"""Start of a segment with a length, or end of the picture."""
 
 MAX_GIF_BLOCKS = 20_000
 """Data blocks of at most 255 bytes before the first frame; 5 MB of colour profile or XMP."""
 
 MAX_COMMENT = 2**18
-"""Bytes of all comments together. A recipe has at most 64 kB."""
+"""Bytes of all comments of a GIF together. A recipe has at most 64 kB."""
 
 MAX_TAGS = 4096
-"""Entries of one image file directory (IFD); usual are 10 to 60."""
+"""Entries of one image file directory (IFD), usually 10 to 60."""
 
 MAX_TAG_VALUES = 2**20
-"""Numbers in all tags together. Each becomes a Python object of some 36 bytes."""
+"""Numbers in all tags together. Each becomes a Python object of about 36 bytes."""
 
 MAX_SHARED = 2**16
 """Bytes that several tags may share, since writers let equal resolutions point at one place."""
 
 MAX_TILE = 2**24
-"""Pixels of one TIFF tile; usual are 256x256."""
+"""Pixels of one TIFF tile, usually 256x256."""
 
 MAX_DIRECTORIES = 16
 
@@ -44,15 +44,15 @@ SUB_DIRECTORIES = (EXIF_IFD, 0x8825, 0xA005, 0x014A)
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")
 TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 TEXT_TYPES = (1, 2, 6, 7)
-"""Read as one string of bytes."""
+"""Types whose values are one string of bytes."""
 
 
 class LimitExceeded(ValueError):
-    """The file declares more than any photo needs."""
+    """Error for a file that declares more than any photo needs."""
 
 
 class Tag(NamedTuple):
-    """One entry of an IFD. `start`: where its values lie. `size`: bytes of them."""
+    """Entry of an IFD. `start`: offset of its values. `size`: their bytes."""
 
     number: int
     type: int
@@ -62,7 +62,7 @@ class Tag(NamedTuple):
 
 
 def check_container(data: bytes) -> None:
-    """Raise `LimitExceeded` for a JPEG, GIF or TIFF that unfolds to far more than a photo."""
+    """Raise `LimitExceeded` for a JPEG, GIF or TIFF that decodes to far more than a photo."""
     if data[:2] == b"\xff\xd8":
         check_scans(data)
     elif data[:4] == b"GIF8":
@@ -72,25 +72,27 @@ def check_container(data: bytes) -> None:
 
 
 def check_scans(data: bytes) -> None:
-    """Raise `LimitExceeded` for a JPEG of too many scans or segments. What follows its end, such
-    as the video of a motion photo, is not looked at."""
+    """Raise `LimitExceeded` for a JPEG of too many scans or segments.
+
+    Data after its end, such as the video of a motion photo, is ignored.
+    """
     scans, place = 0, 2
     for _ in range(MAX_JPEG_SEGMENTS):
         # Within a scan, 0xff is followed by 0 or is a restart marker.
-        found = MARKER.search(data, place)
-        if found is None or found[0] == b"\xff\xd9":
+        marker = MARKER.search(data, place)
+        if marker is None or marker[0] == b"\xff\xd9":
             return
-        scans += found[0] == b"\xff\xda"
+        scans += marker[0] == b"\xff\xda"
         if scans > MAX_JPEG_SCANS:
             break
-        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     raise LimitExceeded("scans")
 
 
 def check_directories(data: bytes) -> None:
-    """Raise `LimitExceeded` for TIFF or EXIF data whose tags are larger than the data they lie in.
+    """Raise `LimitExceeded` for TIFF or EXIF data whose tags are larger than the data itself.
 
-    Tags may point at the same bytes, so a small file can unfold to any size. Damage is left to the
+    Tags may point at the same bytes, so a small file can expand to any size. Damage is left to the
     decoder.
     """
     size = values = 0
@@ -116,7 +118,7 @@ def check_directories(data: bytes) -> None:
 
 
 def first_directory(data: bytes) -> int:
-    """Offset of the first IFD of TIFF data; past its end where there is none."""
+    """Offset of the first IFD of TIFF data; past its end if there is none."""
     with suppress(struct.error):
         if _is_big(data):
             return int(struct.unpack_from(f"{_order(data)}Q", data, 8)[0])
@@ -144,7 +146,7 @@ def directory(data: bytes, offset: int) -> Iterator[Tag]:
 
 
 def number(data: bytes, tag: Tag) -> int:
-    """The first value of a tag of whole numbers; 0 where there is none."""
+    """The first value of a tag of whole numbers; 0 if there is none."""
     form = {3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}.get(tag.type)
     with suppress(struct.error):
         if form is not None:

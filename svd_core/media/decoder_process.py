@@ -1,11 +1,11 @@
-"""Decoder process: untrusted pictures are decoded one at a time in a process with resource limits.
+"""Decoder process: sandbox with resource limits that decodes untrusted pictures one at a time.
 
 Invariant: all decoding together takes at most `MEMORY_LIMIT_BYTES` bytes, and one picture at most
 `CPU_LIMIT_S` seconds of processor time. The process reads requests from its input, answers on its
-output, writes no file, and ends with its parent. Where the system knows no such limits (Windows)
-the wall clock alone holds, and macOS ignores the limit of memory.
+output, writes no file, and ends with its parent. On Windows, which has no such limits, only the
+wall clock limit holds; macOS ignores the memory limit.
 
-Request: bytes of the file and most pixels (0: no limit), 8 bytes each, then the file. Answer: one
+Request: bytes of the file and most pixels (0: no limit), 8 bytes each, then the file. Response: one
 line of JSON, then the rows of the picture as RGB.
 """
 
@@ -28,13 +28,13 @@ from svd_core.errors import InvalidImage, ServerBusy, busy_if_passing
 from svd_core.media.image_decoding import TOO_LARGE, DecodedImage, decode
 
 MEMORY_LIMIT_BYTES = 2**30
-"""Bytes of address space. The largest pictures that are allowed take 850 MB of it."""
+"""Bytes of address space. The largest allowed pictures take 850 MB of it."""
 
 CPU_LIMIT_S = 20.0
 """Seconds of processor time for one picture. 40 megapixels of any format take at most 5."""
 
 WALL_LIMIT_S = 90.0
-"""The same by the clock, for a machine that is busy."""
+"""Seconds of wall clock for one picture, on a busy machine."""
 
 MAX_WAITING = 24
 """Pictures that may wait for the decoder; each holds its file in memory."""
@@ -42,28 +42,28 @@ MAX_WAITING = 24
 WAIT_TIMEOUT_S = 60.0
 
 EXIT_TIMEOUT_S = 5.0
-"""Seconds that a process takes to end, once its pipes are closed."""
+"""Seconds that a process has to end after its pipes are closed."""
 
 RESTART_BYTES = 256 * 2**20
-"""Bytes of memory beyond which the process ends after its answer, to give them back."""
+"""Bytes of memory beyond which the process ends after its response, to release them."""
 
 COMMAND = (sys.executable, "-P", "-m", "svd_core.media.decoder_process")
 
 HEADER = struct.Struct(">QQ")
 BLOCK = 2**26
-"""Bytes that Pillow takes at a time for a picture. glibc gives blocks beyond 32 MB back to the
-system when they are freed, and keeps smaller ones for the thread that had them."""
+"""Bytes that Pillow allocates at a time for a picture. glibc returns blocks beyond 32 MB to the
+system when they are freed, and keeps smaller ones for their thread."""
 
 LINE = 2**12
 ROWS = 64
 """Rows of a picture that are sent at a time."""
 
 SECRET = ("SVD_", "HF_TOKEN", "AWS_", "GRADIO_")
-"""How the names of variables begin that the process has no business with."""
+"""Prefixes of environment variables that the process must not see."""
 
 
 class Decoder:
-    """The decoder process, started when it is needed first. Safe to use from any thread."""
+    """Client of the decoder process, which is started on first use. Thread-safe."""
 
     def __init__(
         self,
@@ -80,9 +80,11 @@ class Decoder:
     def decode(
         self, data: bytes, most_pixels: int | None = None, *, patient: bool = False
     ) -> DecodedImage:
-        """What `image_decoding.decode` returns. Raises `InvalidImage`, and `ServerBusy` where too
-        many pictures wait already, unless it is to be `patient`, or the process cannot be
-        started."""
+        """Decode a picture as `image_decoding.decode` does.
+
+        Raises `InvalidImage`. Raises `ServerBusy` if the process cannot be started, or if too many
+        pictures wait already; a `patient` caller waits for its turn.
+        """
         if patient:
             with self._turn:
                 return self._request(data, most_pixels or 0)
@@ -99,14 +101,14 @@ class Decoder:
             self._waiting.release()
 
     def close(self) -> None:
-        """End the process. The next picture starts another."""
+        """Stop the process. The next picture starts another one."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             _close(process)
 
     def _discard_process(self) -> None:
-        """A fork of this program has a process of its own: pipes must not be shared."""
+        """Forget the process, also after a fork: pipes must not be shared."""
         self._process = None
         self._turn = threading.Lock()
         self._waiting = threading.Semaphore(self._most_waiting)
@@ -128,25 +130,25 @@ class Decoder:
             process.stdin.write(HEADER.pack(len(data), most_pixels))
             process.stdin.write(data)
             process.stdin.flush()
-            told = json.loads(process.stdout.readline(LINE))
-            decoded = _receive(told, process.stdout) if "size" in told else None
-        except (OSError, ValueError) as error:  # it ended in the middle
+            response = json.loads(process.stdout.readline(LINE))
+            decoded = _receive(response, process.stdout) if "size" in response else None
+        except (OSError, ValueError) as error:  # the process ended in the middle
             with suppress(subprocess.TimeoutExpired):
                 process.wait(EXIT_TIMEOUT_S)
             self.close()
             if process.returncode == -getattr(signal, "SIGKILL", 9) and not late.is_set():
-                raise _busy_error() from error  # the system took its memory
+                raise _busy_error() from error  # the out-of-memory killer
             raise InvalidImage(TOO_LARGE) from error
-        except BaseException:  # Ctrl-C too: the pipe may hold half of an answer
+        except BaseException:  # Ctrl-C too: the pipe may hold half of a response
             self.close()
             raise
         finally:
             timer.cancel()
-        if told["last"]:
+        if response["last"]:
             self._process = None
             _close(process)
         if decoded is None:
-            raise InvalidImage(told["error"], told["reason"])
+            raise InvalidImage(response["error"], response["reason"])
         return decoded
 
     def _ensure_started(self) -> "subprocess.Popen[bytes]":
@@ -174,35 +176,35 @@ def _busy_error() -> ServerBusy:
 
 
 def _environment() -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith(SECRET)}
+    public = {name: value for name, value in os.environ.items() if not name.startswith(SECRET)}
     root = str(Path(__file__).resolve().parents[2])
     paths = filter(None, (root, os.environ.get("PYTHONPATH")))
     # Each thread reserves address space for its stack and its heap.
-    few = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-    return own | few | {"PYTHONPATH": os.pathsep.join(paths)}
+    threads = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    return public | threads | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _receive(told: dict[str, Any], answer: IO[bytes]) -> DecodedImage:
-    width, height = told["shown"]
+def _receive(response: dict[str, Any], stream: IO[bytes]) -> DecodedImage:
+    width, height = response["shown"]
     Image.core.set_block_size(BLOCK)  # type: ignore[attr-defined]
     image = Image.new("RGB", (width, height))
     for top in range(0, height, ROWS):
         rows = min(ROWS, height - top)
-        pixels = answer.read(3 * width * rows)
+        pixels = stream.read(3 * width * rows)
         image.paste(Image.frombytes("RGB", (width, rows), pixels), (0, top))
-    return DecodedImage(image, (told["size"][0], told["size"][1]))
+    return DecodedImage(image, (response["size"][0], response["size"][1]))
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with suppress(OSError):  # what could not be written is not wanted
+            with suppress(OSError):  # unwritten data is of no use any more
                 pipe.close()
     process.wait()
 
 
 DECODER = Decoder()
-"""The one of this program: the limit holds for everything it decodes."""
+"""The decoder of this program: the limit holds for everything it decodes."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=DECODER._discard_process)
@@ -212,7 +214,7 @@ atexit.register(DECODER.close)
 def main() -> None:
     """Answer requests until the input ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # they are for the parent, with which this one ends
+        signal.signal(number, signal.SIG_IGN)  # for the parent; this process ends with it
     _set_limits()
     while len(head := sys.stdin.buffer.read(HEADER.size)) == HEADER.size:
         length, most_pixels = HEADER.unpack(head)
@@ -224,15 +226,15 @@ def main() -> None:
 
 
 def _decode_request(data: bytes, most_pixels: int | None) -> bool:
-    """Write the answer. Returns whether it was said to be the last one of this process."""
+    """Write the response. Returns whether it is the last one of this process."""
     out, image = sys.stdout.buffer, None
     try:
         image, size = decode(data, most_pixels)
-        told: dict[str, Any] = {"size": size, "shown": image.size}
+        response: dict[str, Any] = {"size": size, "shown": image.size}
     except InvalidImage as error:
-        told = {"error": error.message, "reason": error.reason}
+        response = {"error": error.message, "reason": error.reason}
     is_last = _peak_bytes() > RESTART_BYTES
-    out.write(json.dumps(told | {"last": is_last}).encode() + b"\n")
+    out.write(json.dumps(response | {"last": is_last}).encode() + b"\n")
     if image is not None:
         for top in range(0, image.height, ROWS):
             band = image.crop((0, top, image.width, min(top + ROWS, image.height)))
@@ -242,8 +244,10 @@ def _decode_request(data: bytes, most_pixels: int | None) -> bool:
 
 
 def _set_limits() -> None:
-    """Set the limits, as far as the system has them, and offer this process to the killer that
-    frees memory, before the server itself."""
+    """Set the resource limits that the system has.
+
+    Also make the out-of-memory killer choose this process before the server.
+    """
     with suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -259,13 +263,13 @@ def _set_limits() -> None:
 
 
 def _set_timer(seconds: float) -> None:
-    """Have the system end this process after so much processor time; 0: never."""
+    """Let the system end this process after so much processor time; 0: never."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _peak_bytes() -> int:
-    """The most memory this process has had resident; 0 where the system does not say."""
+    """Peak resident memory of this process; 0 if the system does not report it."""
     with suppress(OSError, ValueError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
@@ -276,5 +280,5 @@ def _peak_bytes() -> int:
 if __name__ == "__main__":
     try:
         main()
-    except BrokenPipeError:  # the parent is gone and wants no answer
+    except BrokenPipeError:  # the parent is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end

@@ -33,21 +33,23 @@ MAX_FPS: Mapping[Format, float] = {
     "webp": 100,
     "png": math.inf,
 }
-"""Highest playback rate in frames per second; pictures in a zip have none. A GIF counts in
-hundredths and a WebP in thousandths of a second, but browsers slow down what is shown for less than
-two hundredths in a GIF, or one in a WebP. Interpolation is reduced to what fits; a GIF whose own
-frames come faster leaves some out."""
+"""Highest playback rate in frames per second; pictures in a zip have none.
+
+A GIF counts in hundredths and a WebP in thousandths of a second. But browsers slow down frames that
+are shown for less than two hundredths in a GIF, or one in a WebP. Interpolation is reduced to what
+fits, and a GIF whose original frames come faster leaves some out.
+"""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """`order` "ping-pong" is there and back again, neither end doubled. `loops`: an mp4 holds its
-    frames so many times, since players decide by themselves; a PNG is a picture for each frame.
-    `fps`: playback rate without in-between frames; `rate` is the file's.
+    """Options of an export. Raises `InvalidRequest` with the field's name.
 
-    Raises `InvalidRequest` with the field's name.
+    `fps`: playback rate without in-between frames; `rate` is that of the file. `order` "ping-pong"
+    plays forward and back without repeating the end frames. `loops`: an mp4 holds its frames so
+    many times, since players ignore a count. "png" is a zip with a picture for each frame.
     """
 
     format: Format = "mp4"
@@ -67,7 +69,7 @@ class Export:
 
     @property
     def suffix(self) -> str:
-        """How the file's name should end."""
+        """Suffix of the file's name."""
         return SUFFIX[self.format]
 
     @property
@@ -82,10 +84,9 @@ class Export:
 
 
 def export(frames: Frames, options: Export, path: Path, comment: str) -> Path:
-    """Write `frames` to `path` as `wanted`, with `comment`, their recipe, inside.
+    """Write `frames` to `path` with `options`, and with `comment`, their recipe, inside.
 
-    The file appears under its name only when it is whole; on any failure nothing is left. Raises
-    `StorageFull`, `GenerationFailed`.
+    The write is atomic: on failure no file is left. Raises `StorageFull`, `GenerationFailed`.
     """
     frames = interpolate(frames, FACTORS[options.effective_interpolation])
     played = order_frames(frames, options.order)
@@ -101,6 +102,7 @@ def export(frames: Frames, options: Export, path: Path, comment: str) -> Path:
 
 
 def order_frames(frames: Frames, order: Order) -> Frames:
+    """`frames` in playing order."""
     if order == "forward":
         return frames
     if order == "reverse":
@@ -108,31 +110,33 @@ def order_frames(frames: Frames, order: Order) -> Frames:
     return np.concatenate([frames, frames[-2:0:-1]])
 
 
-def _write_mp4(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
-    if wanted.loops <= 1:
-        return write_mp4(frames, path, wanted.rate, comment)
+def _write_mp4(frames: Frames, options: Export, path: Path, comment: str) -> Path:
+    if options.loops <= 1:
+        return write_mp4(frames, path, options.rate, comment)
     with atomic_write(path) as part:
-        write_mp4(frames, part, wanted.rate, comment)
+        write_mp4(frames, part, options.rate, comment)
         with atomic_write(part) as again:
-            # Copied, not encoded again: ten times take no longer than once, and look the same.
-            source = ("-stream_loop", str(wanted.loops - 1), "-i", str(part))
+            # Copied, not encoded again: as fast for ten loops as for one, and the same picture.
+            source = ("-stream_loop", str(options.loops - 1), "-i", str(part))
             encode(*source, "-c", "copy", "-movflags", "+faststart", "-f", "mp4", str(again))
     return path
 
 
-def _write_gif(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
-    """One palette for all frames, found in a sixteenth of their pixels, and errors spread to the
-    neighbours. 0.4 s of processor time for 25 frames of 1024x576, and 44 to 47 dB where the colours
-    of 4x4 pixels are taken together, as the eye does; ffmpeg's palettegen and paletteuse took 3 to
-    8 s for 39 to 41 dB, in files as large."""
-    skip = math.ceil(wanted.rate / MAX_FPS["gif"])
+def _write_gif(frames: Frames, options: Export, path: Path, comment: str) -> Path:
+    """Write a GIF with one palette from a sixteenth of the pixels, and with error diffusion.
+
+    25 frames of 1024x576 take 0.4 s of processor time. Averaged over 4x4 pixels, as the eye does,
+    the colours have 44 to 47 dB. ffmpeg's palettegen and paletteuse took 3 to 8 s for 39 to 41 dB
+    in files as large.
+    """
+    skip = math.ceil(options.rate / MAX_FPS["gif"])
     shown = frames[::skip]
-    seen = np.ascontiguousarray(shown[:, ::4, ::4]).reshape(-1, -(-frames.shape[2] // 4), 3)
-    palette = Image.fromarray(seen).quantize(256, Image.Quantize.FASTOCTREE)
+    sample = np.ascontiguousarray(shown[:, ::4, ::4]).reshape(-1, -(-frames.shape[2] // 4), 3)
+    palette = Image.fromarray(sample).quantize(256, Image.Quantize.FASTOCTREE)
     pictures = [Image.fromarray(frame).quantize(palette=palette) for frame in shown]
-    # What the file counts is how often it is repeated; without a count it plays once.
-    more = {} if wanted.loops == 1 else {"loop": max(0, wanted.loops - 1)}
-    rate = wanted.rate / skip
+    # The file counts repetitions; without a count it plays once.
+    more = {} if options.loops == 1 else {"loop": max(0, options.loops - 1)}
+    rate = options.rate / skip
     return _write_pictures(
         pictures, path, format="GIF", comment=comment.encode(), duration=_durations(
             len(pictures), rate, 10
@@ -140,13 +144,13 @@ def _write_gif(frames: Frames, wanted: Export, path: Path, comment: str) -> Path
     )  # fmt: skip
 
 
-def _write_webp(frames: Frames, wanted: Export, path: Path, comment: str) -> Path:
-    """By libwebp's fastest method: the next ones save 5 to 15 % for up to three times as long."""
+def _write_webp(frames: Frames, options: Export, path: Path, comment: str) -> Path:
+    """Write a WebP by the fastest method; slower ones save 5 to 15 % in up to triple the time."""
     exif = Image.Exif()
     exif.get_ifd(EXIF_IFD)[USER_COMMENT] = comment.encode()
     return _write_pictures(
         [Image.fromarray(frame) for frame in frames], path, format="WEBP", exif=exif.tobytes(),
-        duration=_durations(len(frames), wanted.rate, 1), loop=wanted.loops, quality=85, method=0,
+        duration=_durations(len(frames), options.rate, 1), loop=options.loops, quality=85, method=0,
     )  # fmt: skip
 
 
@@ -157,18 +161,17 @@ def _write_pictures(pictures: list[Image.Image], path: Path, **options: Any) -> 
 
 
 def _durations(count: int, rate: float, unit_ms: int) -> list[int]:
-    """Milliseconds of each frame, in whole units, so that the sum is right at any frame."""
+    """Milliseconds of each frame, in whole units, with no error in the sum at any frame."""
     ends = np.round(np.arange(count + 1) * 1000 / rate / unit_ms).astype(int) * unit_ms
     return [int(ms) for ms in np.diff(ends)]
 
 
 def _write_zip(frames: Frames, path: Path, comment: str) -> Path:
-    options = ("-c:v", "png", "-compression_level", "1", "-pred", "sub", "-f", "image2pipe")
-    stream = encode(*raw(frames, 1), *options, "pipe:", data=pixels(frames))
-    pictures = stream.split(PNG_SIGNATURE)[
-        1:
-    ]  # eight bytes that stand nowhere else but by a miracle
-    digits = max(3, len(str(len(pictures))))  # so that names sort as the frames play
+    encoding = ("-c:v", "png", "-compression_level", "1", "-pred", "sub", "-f", "image2pipe")
+    stream = encode(*raw(frames, 1), *encoding, "pipe:", data=pixels(frames))
+    # The eight bytes of the signature practically never occur within a picture.
+    pictures = stream.split(PNG_SIGNATURE)[1:]
+    digits = max(3, len(str(len(pictures))))  # so that names sort in playing order
     with atomic_write(path) as part, zipfile.ZipFile(part, "w") as archive:
         for number, picture in enumerate(pictures, 1):
             archive.writestr(f"frame-{number:0{digits}}.png", PNG_SIGNATURE + picture)

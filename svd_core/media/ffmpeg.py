@@ -1,4 +1,4 @@
-"""ffmpeg runs (of imageio-ffmpeg), and atomic writes of files."""
+"""Runs of ffmpeg (from imageio-ffmpeg), and atomic writes of files."""
 
 import signal
 import subprocess
@@ -17,22 +17,24 @@ if sys.platform == "linux":
     import resource
 
 PART_SUFFIX = ".part"
-"""How the name of an unfinished file ends."""
+"""Suffix of an unfinished file."""
 
 READ_TIMEOUT_S = 120.0
 
 DISK_FULL_MESSAGES = ("No space left on device", "Disk quota exceeded", "File too large")
-SHORT = (
+TRANSIENT_MESSAGES = (
     "Cannot allocate memory", "Input/output error", "Resource temporarily unavailable",
     "Too many open files",
 )  # fmt: skip
-"""What the system says of a fault that passes."""
+"""Messages of the system about faults that pass."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to. The file takes its own name when the block ends well; on
-    any failure nothing of it is left. Raises `StorageFull`, `ServerBusy`, `GenerationFailed`."""
+    """Temporary path beside `path`, renamed to it when the block ends without an error.
+
+    On failure no file is left. Raises `StorageFull`, `ServerBusy`, `GenerationFailed`.
+    """
     part = path.with_name(f"{path.stem}.{uuid.uuid4().hex}{PART_SUFFIX}").absolute()
     try:
         yield part
@@ -40,12 +42,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _write_error(1, str(error)) from error
     finally:
-        with suppress(OSError):  # it is gone, or its folder is; the error under way says more
+        with suppress(OSError):  # it is gone, or its folder is; the first error says more
             part.unlink()
 
 
 def encode(*arguments: str, data: bytes | memoryview = b"") -> bytes:
-    """Run ffmpeg to write something, and return what it printed. Raises as `whole` does."""
+    """Run ffmpeg to write a file or a stream, and return its output.
+
+    Raises what `atomic_write` raises.
+    """
     done = ffmpeg(*arguments, data=data)
     if done.returncode != 0:
         raise _write_error(done.returncode, done.stderr.decode("utf-8", "replace"))
@@ -57,9 +62,10 @@ def ffmpeg(
 ) -> "CompletedProcess[bytes]":
     """Run ffmpeg with `data` as its input.
 
-    With `memory`, as files are read that may be anybody's, it may take so many bytes of address
-    space, on Linux, and `READ_TIMEOUT_S` seconds. Raises `GenerationFailed` if it cannot be
-    started, `ServerBusy` if the machine is short of something for the moment."""
+    `memory`: for untrusted files, limits it to so many bytes of address space (on Linux) and to
+    `READ_TIMEOUT_S` seconds. Raises `GenerationFailed` if it cannot be started, `ServerBusy` if the
+    machine lacks resources for the moment.
+    """
     try:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *arguments]
         if memory is None:
@@ -75,37 +81,43 @@ def ffmpeg(
 
 
 def _run_limited(command: list[str], data: bytes, memory: int) -> "CompletedProcess[bytes]":
-    """Run `command` with limits. That of memory is set from outside as soon as it exists: code
-    between fork and exec is not safe in a program with threads."""
+    """Run `command` with limits on memory and time.
+
+    The memory limit is set from outside: code between fork and exec is not safe in a program with
+    threads.
+    """
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:  # noqa: S603
         if sys.platform == "linux":
             with suppress(ProcessLookupError):  # it has ended already
                 resource.prlimit(process.pid, resource.RLIMIT_AS, (memory, memory))
         try:
-            out, said = process.communicate(data, READ_TIMEOUT_S)
+            out, messages = process.communicate(data, READ_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            out, said = process.communicate()
-        except BaseException:  # Ctrl-C too, or ffmpeg would go on alone
+            out, messages = process.communicate()
+        except BaseException:  # Ctrl-C too, or ffmpeg would keep running
             process.kill()
             raise
-        return CompletedProcess(command, process.returncode, out, said)
+        return CompletedProcess(command, process.returncode, out, messages)
 
 
-def _write_error(code: int, said: str) -> SvdError:
-    """`code`: exit status, minus the number of the signal that ended it. `said`: its complaints."""
+def _write_error(code: int, message: str) -> SvdError:
+    """The error for a failed write.
+
+    `code`: exit status, or minus the number of the signal that ended the process.
+    """
     too_large = getattr(signal, "SIGXFSZ", None)  # the limit of a user's file size; not on Windows
-    if any(words in said for words in DISK_FULL_MESSAGES) or (
+    if any(words in message for words in DISK_FULL_MESSAGES) or (
         too_large is not None and code == -too_large
     ):
         full = StorageFull(
             "There is no room left on the disk for the video; free some, or set SVD_DATA_DIR to a "
             "folder on another disk, and try again."
         )
-        full.passing = "No space left" in said or "quota" in said  # a limit of size stays
+        full.passing = "No space left" in message or "quota" in message  # a size limit stays
         return full
-    if any(words in said for words in SHORT):
+    if any(words in message for words in TRANSIENT_MESSAGES):
         return server_busy()
-    reason = (said.strip() or f"exit status {code}").splitlines()[-1][:200]
+    reason = (message.strip() or f"exit status {code}").splitlines()[-1][:200]
     return GenerationFailed(f"The video could not be written ({reason}); try again.")

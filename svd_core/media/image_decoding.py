@@ -1,7 +1,7 @@
 """Image decoding: from the bytes of a picture file to upright 8-bit sRGB.
 
-Everything is checked before it is unfolded, and converted in bands, so that a picture takes the
-memory of its decoder and one copy. `decoder_process.py` runs it in a process of its own.
+Everything is checked before it is decompressed, and converted in bands, so that a picture takes
+the memory of its decoder and one copy. `decoder_process.py` runs it in its own process.
 """
 
 import io
@@ -21,8 +21,8 @@ MAX_PIXELS = 40_000_000
 """Decoded as RGB this is 120 MB; phones' main cameras save 12 to 24 megapixels by default."""
 
 MAX_JPEG_PIXELS = 110_000_000
-"""JPEG is reduced to at most `MAX_PIXELS` while it is decoded. Cameras save up to 108 megapixels;
-a progressive file of that size takes 650 MB for its coefficients."""
+"""Limit of JPEG, which is reduced to at most `MAX_PIXELS` while it is decoded. Cameras save up to
+108 megapixels; a progressive file of that size takes 650 MB for its coefficients."""
 
 MIN_SIDE = 32
 """Shorter side in pixels. Below it, enlarging to the model's size leaves nothing to recognize."""
@@ -31,10 +31,10 @@ MAX_RATIO = 8
 """Longer side by shorter side. Beyond it, a 16:9 crop would keep less than a quarter."""
 
 BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels."""
+"""Colour behind transparent pixels."""
 
 THREADS = 2
-"""Of the decoders of AVIF and HEIC, which else take one for each core, and memory for each."""
+"""Threads of the AVIF and HEIC decoders; by default they take one per core, and memory for each."""
 
 BAND_PIXELS = 2**22
 """Pixels that are converted at a time."""
@@ -61,21 +61,21 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings a photo of that EXIF orientation upright."""
+"""Transposition that turns a photo of that EXIF orientation upright."""
 
 
 class DecodedImage(NamedTuple):
-    """`image`: RGB, upright. `size`: (width, height) before `most_pixels` reduced it."""
+    """Decoded picture. `image`: RGB, upright. `size`: before `most_pixels` reduced it."""
 
     image: Image.Image
     size: tuple[int, int]
 
 
 def decode(data: bytes, most_pixels: int | None = None) -> DecodedImage:
-    """The first frame of the picture in `data`, reduced to `most_pixels` if it has more.
+    """Decode the first frame of a picture file, reduced to `most_pixels` if it has more.
 
-    Raises `InvalidImage` for everything that cannot be used, before decoding where the header
-    tells. It may take 20 times the bytes of the file and more, so call it in the decoder process.
+    Raises `InvalidImage` for everything that cannot be used, if possible from the header alone. It
+    may take 20 times the bytes of the file and more, so call it in the decoder process.
     """
     check_bytes(data)
     with warnings.catch_warnings():
@@ -105,7 +105,7 @@ def check_bytes(data: bytes) -> None:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Reads the header only."""
+    """The picture with only its header read."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = THREADS
     if _is_heif(data):
         _register_heif()
@@ -192,7 +192,7 @@ _KEEPS_SIDES = (
 
 
 def _factor(size: tuple[int, int], most_pixels: int) -> int:
-    """By how much both sides are divided, so that at most `most_pixels` are left."""
+    """Divisor of both sides that leaves at most `most_pixels`."""
     factor = 1
     while -(-size[0] // factor) * -(-size[1] // factor) > most_pixels:
         factor += 1
@@ -200,14 +200,14 @@ def _factor(size: tuple[int, int], most_pixels: int) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8. EXIF data that unfolds to too much counts as damaged."""
+    """The EXIF orientation, 1 to 8. EXIF data beyond the limits counts as damaged."""
     exif = image.info.get("exif")
     try:
         check_directories(exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b"")
     except LimitExceeded:
         return 1
-    found = image.getexif().get(ExifTags.Base.Orientation)
-    return found if isinstance(found, int) else 1
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -215,11 +215,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data and not _profile(image):
         return image
     white = _white(image) if _is_deep(image) else 0.0
-    found = Image.new("RGB", image.size)
+    rgb = Image.new("RGB", image.size)
     for box in _bands(image.size):
         band = image.crop(box)
-        found.paste(_to_eight_bit(band, white) if white else _flatten(band), box[:2])
-    return found
+        rgb.paste(_to_eight_bit(band, white) if white else _flatten(band), box[:2])
+    return rgb
 
 
 def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
@@ -251,10 +251,10 @@ def _to_grey(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.floa
 
 
 def _white(image: Image.Image) -> float:
-    """The level of white. Where the mode leaves it open, the brightest pixel tells."""
+    """The level of white. If the mode leaves it open, the brightest pixel decides."""
     peak = max(float(_to_grey(image.crop(box)).max()) for box in _bands(image.size))
-    usual = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0)
-    return next((white for white in usual if peak <= white), peak)
+    candidates = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0)
+    return next((white for white in candidates if peak <= white), peak)
 
 
 def _to_eight_bit(image: Image.Image, white: float) -> Image.Image:
@@ -271,11 +271,11 @@ def _profile(image: Image.Image) -> bytes | None:
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """`image` as RGB, by its colour profile if it has a usable one (phones save Display P3)."""
     if profile:
-        # A wrong profile is common, and no reason to refuse the photo.
+        # A broken profile is common, and no reason to refuse the photo.
         with suppress(ImageCms.PyCMSError, OSError, ValueError):
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             target = ImageCms.createProfile("sRGB")
-            found = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-            assert found is not None  # it is for inPlace only
-            return found
+            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            assert converted is not None  # None is for inPlace only
+            return converted
     return image.convert("RGB")

@@ -1,7 +1,7 @@
 """Motion-compensated frame interpolation by ffmpeg's `minterpolate`.
 
-Invariant: every `factor`-th frame of the result is a given frame, bit for bit. Knows nothing of
-files, formats and recipes.
+Invariant: every `factor`-th frame of the result is an original frame, bit for bit. It knows nothing
+of files, formats and recipes.
 """
 
 import os
@@ -17,21 +17,24 @@ from svd_core.params import FACTORS, LIMITS, Interpolation
 from svd_core.types import Frames
 
 FRAMES_PER_RUN = 6
-"""Intervals between given frames for one run of ffmpeg. The filter uses one core, so several runs
-share the work, and a long video takes no more memory for the pipes than a short one. The number is
-a constant, because the motion search starts afresh in each piece: all machines get the same frames.
+"""Intervals between original frames for one run of ffmpeg.
+
+The filter uses one core, so several runs share the work, and a long video takes no more memory for
+the pipes than a short one. The number is a constant, because the motion search starts afresh in
+each piece: all machines get the same frames.
 """
 
 MAX_RUNS = 4
 """Runs of ffmpeg at a time, as many as x264 has threads. Each takes 0.3 GB at 1024x576."""
 
 MARGIN = 16
-"""Pixels by which the edges are repeated outwards before the search, for blocks that move across
-the border; worth 0.6 dB in `svd_core.benchmarks interpolation`. Tiny frames become large enough
-too."""
+"""Pixels by which the edges are repeated outwards, for blocks that move across the border.
+
+This gains 0.6 dB in `svd_core.benchmarks interpolation`. It also makes tiny frames large enough.
+"""
 
 BLOCK_SIDE = 16
-"""Side in pixels of the blocks that are searched for; the sides become multiples of it."""
+"""Side in pixels of the search blocks; the frame's sides become multiples of it."""
 
 # Chosen by `svd_core.benchmarks interpolation` on the eight example clips. Bidirectional search:
 # 9.9 dB above blending on average, 8.5 at least, and 0.1 % of the blocks are much worse than
@@ -48,12 +51,12 @@ FILTERS = (
 )
 
 
-def interpolation_notes(asked: Interpolation, used: Interpolation, fps: int) -> tuple[str, ...]:
-    """A sentence for the user if there are fewer in-between frames than asked for.
+def interpolation_notes(requested: Interpolation, used: Interpolation, fps: int) -> tuple[str, ...]:
+    """Sentence for the user if there are fewer in-between frames than requested.
 
     `fps`: playback rate without in-between frames.
     """
-    if used == asked:
+    if used == requested:
         return ()
     rate, most = fps * FACTORS[used], LIMITS["fps"].maximum
     return (
@@ -67,8 +70,8 @@ def interpolate(
 ) -> Frames:
     """Frames for `factor` times the rate: (n, h, w, 3) becomes ((n - 1) * factor + 1, h, w, 3).
 
-    `on_piece(done, total)` is called while the work goes on; what it raises comes out and stops the
-    work. 25 frames of 1024x576 take 4 s for factor 2 and 10 s for factor 4 on one core. Raises
+    `on_piece(done, total)` is called during the work; an exception from it stops the work. 25
+    frames of 1024x576 take 4 s for factor 2 and 10 s for factor 4 on one core. Raises
     `GenerationFailed`.
     """
     intervals = len(frames) - 1
@@ -90,27 +93,27 @@ def interpolate(
 
 
 def _fill(result: Frames, frames: Frames, factor: int, start: int) -> None:
-    """Fill the piece of `result` that begins at the given frame number `start`.
+    """Fill the piece of `result` that begins at the original frame number `start`.
 
-    To fill an interval the filter needs a frame before it and one after it. In front of the first
-    frame it makes one up by itself; behind the last one, that frame is given to it once more.
+    To fill an interval the filter needs a frame before it and one after it. It makes up the frame
+    before the first one; the last one is passed twice.
     """
     end = min(start + FRAMES_PER_RUN, len(frames) - 1)
     first = max(start - 1, 0)
-    given = frames[first : end + 2]
-    behind = end + 2 - first - len(given)
+    originals = frames[first : end + 2]
+    missing = end + 2 - first - len(originals)
     height, width = frames.shape[1:3]
-    given = np.pad(given, ((0, behind), _margins(height), _margins(width), (0, 0)), "edge")
+    originals = np.pad(originals, ((0, missing), _margins(height), _margins(width), (0, 0)), "edge")
     stream = encode(
-        *raw(given, 1), "-vf", FILTERS.format(factor=factor), "-f", "rawvideo", "pipe:",
-        data=pixels(given),
+        *raw(originals, 1), "-vf", FILTERS.format(factor=factor), "-f", "rawvideo", "pipe:",
+        data=pixels(originals),
     )  # fmt: skip
     count = (end - first) * factor + 1
-    if len(stream) != count * given[0].size:
+    if len(stream) != count * originals[0].size:
         raise GenerationFailed(
             "The in-between frames could not be made; try again, or switch interpolation off."
         )
-    made = np.frombuffer(stream, np.uint8).reshape(count, *given.shape[1:])
+    made = np.frombuffer(stream, np.uint8).reshape(count, *originals.shape[1:])
     made = made[(start - first) * factor :, MARGIN : MARGIN + height, MARGIN : MARGIN + width]
     result[start * factor : end * factor + 1] = made
 

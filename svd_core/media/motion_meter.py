@@ -12,49 +12,52 @@ from svd_core.types import Frames
 Level = Literal["still", "gentle", "lively", "unstable"]
 
 Pictures = NDArray[np.float32]
-"""Brightness 0..255, (number, height, width)."""
+"""Brightness 0..255 of frames, (number, height, width)."""
 
 Flow = NDArray[np.float32]
-"""How far each pixel goes down and to the right, in pixels: (2, number, height, width)."""
+"""Displacement of each pixel down and to the right, in pixels: (2, number, height, width)."""
 
 WIDTH = 96
-"""Pixels to which the longer side is reduced: grain and compression average out."""
+"""Longer side in pixels after reduction, which averages out grain and compression."""
 
 SCALES, ROUNDS = 3, 2
-"""Sizes at which flow is looked for, each half of the one before, and how often at each."""
+"""Number of sizes, each half of the one before, and of refinements of the flow at each."""
 
 WINDOW_SIDE = 7
-"""Pixels on a side within which everything is taken to move alike."""
+"""Side in pixels of the window within which all pixels are assumed to move alike."""
 
 GRAIN_PERCENT = 1.0
-"""Steps in brightness from pixel to pixel that count as nothing, squared."""
+"""Squared steps in brightness from pixel to pixel that count as noise."""
 
 STILL, LIVELY = 0.1, 0.7
-"""In percent of the longer side, see `Motion.flow`. A photo at rest under visible grain comes to
-0.1; svd-nano to 0.16 at bucket 32, 0.5 at 127, 0.9 at 223 and 7 fps."""
+"""Thresholds in percent of the longer side, see `Motion.flow`. A still photo with visible grain has
+0.1; svd-nano at 7 fps has 0.16 at bucket 32, 0.5 at 127 and 0.9 at 223."""
 
 UNSTABLE = 0.2
-"""Of the contrast, the change that no motion explains. A pan by 7 % a frame leaves 0.03 to 0.09,
-svd-nano 0.02 to 0.04, blobs that come and go 0.5, noise 0.7."""
+"""Threshold of the change that no motion explains, as a share of the contrast. A pan by 7 % a frame
+leaves 0.03 to 0.09, svd-nano 0.02 to 0.04, blobs that come and go 0.5, noise 0.7."""
 
 FLICKER = 2.0
-"""Levels by which the brightness of the whole picture swings: from there on it is seen."""
+"""Threshold of visible flicker: the swing in brightness of the whole picture."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """`flow`: how far things move from a frame to the next, in percent of the longer side; the mean
-    over the quarter of the picture that moves most, and over the clip."""
+    """Measured motion of a clip.
+
+    `flow`: displacement from a frame to the next, in percent of the longer side. It is the mean
+    over the quarter of the picture that moves most, and over the clip.
+    """
 
     level: Level
     flow: float
 
 
 def measure_motion(frames: Frames) -> Motion:
-    """`frames` of shape (num_frames, height, width, 3), at least two."""
+    """Measure the motion in `frames`, (num_frames, height, width, 3), at least two."""
     pictures = np.stack([_reduce(frame) for frame in frames])
     brightness = pictures.mean(axis=(1, 2))
-    pictures -= brightness[:, None, None]  # else light that flickers would be taken for motion
+    pictures -= brightness[:, None, None]  # else flicker would count as motion
     before, after = pictures[:-1], pictures[1:]
     flow = flow_between(before, after)
     lengths = np.sort(np.hypot(*flow).reshape(len(before), -1))
@@ -68,7 +71,7 @@ def measure_motion(frames: Frames) -> Motion:
 
 
 def flow_between(before: Pictures, after: Pictures) -> Flow:
-    """By the method of Lucas and Kanade, beginning with what moves all of the picture."""
+    """Optical flow by the pyramidal Lucas-Kanade method, starting from the global shift."""
     scales = [(before, after)]
     for _ in range(SCALES - 1):
         scales.append((_halve(scales[-1][0]), _halve(scales[-1][1])))
@@ -85,7 +88,7 @@ def flow_between(before: Pictures, after: Pictures) -> Flow:
 
 
 def _reduce(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """With sides that can be halved again and again."""
+    """Brightness of a frame, reduced to sides that can be halved for each scale."""
     picture = Image.fromarray(frame)
     scale, unit = WIDTH / max(picture.size), 2 ** (SCALES - 1)
     width, height = (max(4, round(side * scale / unit)) * unit for side in picture.size)
@@ -100,22 +103,23 @@ def _halve(pictures: Pictures) -> Pictures:
 
 
 def _estimate_shift(before: Pictures, after: Pictures) -> NDArray[np.float32]:
-    """By how many pixels the whole picture has moved, (2, number): where the phases agree."""
+    """Global shift in pixels by phase correlation, (2, number)."""
     height, width = before.shape[1:]
     window = np.outer(np.hanning(height), np.hanning(width))
     one, other = np.fft.rfft2(before * window), np.fft.rfft2(after * window)
     product = one.conj() * other
     strength = np.abs(product)
     floor = 1e-3 * strength.max(axis=(1, 2), keepdims=True) + 1e-6
-    found = np.fft.irfft2(product / (strength + floor), (height, width))
-    down, right = np.divmod(found.reshape(len(found), -1).argmax(axis=1), width)
+    correlation = np.fft.irfft2(product / (strength + floor), (height, width))
+    peaks = correlation.reshape(len(correlation), -1).argmax(axis=1)
+    down, right = np.divmod(peaks, width)
     down = (down + height // 2) % height - height // 2
     right = (right + width // 2) % width - width // 2
     return np.stack([down, right]).astype(np.float32)
 
 
 def _warp(pictures: Pictures, flow: Flow) -> Pictures:
-    """At each pixel what lies where it went, between pixels too."""
+    """Pictures sampled bilinearly at the place to which the flow takes each pixel."""
     number, height, width = pictures.shape
     index, y, x = np.ogrid[0:number, 0:height, 0:width]
     down = (y + flow[0]).clip(0, height - 1.001)
@@ -126,24 +130,24 @@ def _warp(pictures: Pictures, flow: Flow) -> Pictures:
     flat = pictures.ravel()
     upper = flat[place] * (1 - right) + flat[place + 1] * right
     lower = flat[place + width] * (1 - right) + flat[place + width + 1] * right
-    found: Pictures = (upper * (1 - down) + lower * down).astype(np.float32)
-    return found
+    warped: Pictures = (upper * (1 - down) + lower * down).astype(np.float32)
+    return warped
 
 
 def _improvement(before: Pictures, after: Pictures) -> Flow:
-    """The small flow that explains best, in the window around each pixel, how they differ."""
+    """Small flow that best explains the difference in the window around each pixel."""
     down, right = np.gradient((before + after) / 2, axis=(1, 2))
     change = before - after
     dd, rr, dr, dc, rc = _box_filter(
         np.stack([down * down, right * right, down * right, down * change, right * change])
     )
     dd, rr = dd + GRAIN_PERCENT, rr + GRAIN_PERCENT
-    found: Flow = np.stack([rr * dc - dr * rc, dd * rc - dr * dc]) / (dd * rr - dr * dr)
-    return np.clip(found, -2, 2)
+    flow: Flow = np.stack([rr * dc - dr * rc, dd * rc - dr * dc]) / (dd * rr - dr * dr)
+    return np.clip(flow, -2, 2)
 
 
 def _box_filter(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean over the window around each pixel, of the last two axes."""
+    """Mean over the window around each pixel, along the last two axes."""
     for axis in (-1, -2):
         size = pictures.shape[axis]
         padding = [(0, 0)] * pictures.ndim
@@ -155,7 +159,7 @@ def _box_filter(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _unexplained(before: Pictures, after: Pictures, flow: Flow) -> float:
-    """How much of the change no motion explains, over the picture's contrast."""
+    """Change that the flow does not explain, as a share of the contrast."""
     height, width = before.shape[1:]
     y, x = np.mgrid[0:height, 0:width][:, None] + flow
     inside = (y >= 0) & (y <= height - 1) & (x >= 0) & (x <= width - 1)

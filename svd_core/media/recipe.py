@@ -1,6 +1,7 @@
 """Recipe: generation metadata kept inside a video, enough to make it again from its photo.
 
-Somewhat long: what is written and what is accepted again are one contract.
+What is written and what is accepted again are one contract. A checkpoint is kept as its source and
+state; the state of a local folder is a fingerprint of its weights.
 """
 
 import hashlib
@@ -13,38 +14,39 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from svd_core import __version__
 from svd_core.errors import InvalidRecipe, InvalidRequest
 from svd_core.media.comment import read_comment
-from svd_core.media.fingerprint import Weights, checkpoint_identity
 from svd_core.media.image import Box, FramedPhoto, Size
 from svd_core.params import Fit, Interpolation, VideoParams
 from svd_core.types import GenerationResult
 
 FORMAT = 4
-"""Raised when a reader of the old format would misunderstand the new one. Format 1 knew neither
-`orientation`, which was "auto", nor videos that continue others; up to 2 `speed` was "exact", and
-up to 3 `interpolation` was "off"."""
+"""Version of the format, raised when a reader of the old one would misunderstand the new one.
+
+Format 1 had no `orientation`, which was "auto", and no videos that continue others. Up to 2 `speed`
+was "exact", and up to 3 `interpolation` was "off".
+"""
 
 MAX_CLIPS = 6
-"""Clips of which one video may be joined."""
+"""Most clips that one video may be joined from."""
 
 MAX_JSON = 2**16
-"""Characters of a recipe. One clip takes some 1200."""
+"""Most characters of a recipe. One clip takes about 1200."""
 
 LIBRARIES = ("diffusers", "torch", "pillow", "imageio-ffmpeg")
-"""Whose versions can change the frames."""
+"""Packages whose versions can change the frames."""
 
 KINDS: Mapping[str, Any] = {
     "params": dict, "size": list, "box": list, "notes": list, "versions": dict,
     "continues": (dict, NoneType),
 }  # fmt: skip
-"""What fields are in JSON; the others are text."""
+"""JSON types of fields; the others are text."""
 
-# What is written here is shown on pages and compared with names of files and checkpoints, so what
-# could be taken for a path, for markup or for more than a name is refused.
+# These texts are shown on pages and compared with names of files and checkpoints. So anything that
+# could pass for a path, for markup or for more than a name is refused.
 NAME = r"(?!\.)[^<>&/\\\x00-\x1f]{1,200}"
 TEXTS = {
     "model": NAME,
@@ -57,17 +59,61 @@ TEXTS = {
 NOTE = r"[^<>\x00-\x1f]{0,500}"
 MAX_NOTES = 50
 MAX_SIDE = 2**16
-"""Pixels; of photos and of videos."""
+"""Longest side of photos and videos in pixels."""
+
+EDGE_BYTES = 2**16
+"""Bytes at each end of a file of weights that the fingerprint reads."""
+
+
+class Weights(Protocol):
+    """Checkpoint as a recipe sees it; `table.Checkpoint` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def folder(self) -> Path | None: ...
+
+
+def checkpoint_identity(checkpoint: Weights) -> tuple[str, str, str]:
+    """Source, revision, fingerprint. A folder is kept by its name alone: its path is private."""
+    folder = checkpoint.folder
+    if folder is None:
+        return checkpoint.source, checkpoint.revision, ""
+    return folder.name, "", fingerprint(folder)
+
+
+def fingerprint(place: Path) -> str:
+    """Hash of the weights and configuration in a folder, or of one file: 16 hexadecimal digits.
+
+    The name, the size and both ends of each file are hashed, not the gigabytes between. Training
+    changes every part of the weights, and this takes milliseconds.
+    """
+    digest = hashlib.sha256()
+    folder = place.parent if place.is_file() else place
+    inside = (p for p in place.rglob("*") if p.suffix in (".safetensors", ".json"))
+    for path in [place] if place.is_file() else sorted(inside):
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            digest.update(f"{path.relative_to(folder).as_posix()} {size} ".encode())
+            digest.update(file.read(EDGE_BYTES))
+            file.seek(max(0, size - EDGE_BYTES))
+            digest.update(file.read(EDGE_BYTES))
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """`params`: as used, nothing left to the model, whose name `model` tells. `size`, `fit`, `box`:
-    see `image.Framed`.
+    """Metadata of one clip and of the clips before it.
 
-    `continues`: the recipe of the video to whose end the clip was joined, whose last frame was its
-    photo. `source`: hub id, or the name of a local folder; `revision` says which state of a hub id,
-    `fingerprint` which of a folder. `created`: UTC, ISO 8601. `versions`: by package.
+    `params`: as used, with nothing left to the checkpoint; `model` is its name. `source`: hub id,
+    or the name of a local folder. `revision` is the state of a hub id, `fingerprint` that of a
+    folder. `size`, `fit`, `box`: see `image.FramedPhoto`. `continues`: the recipe of the video that
+    the clip was joined to; its last frame was the photo. `versions`: by package. `created`: UTC,
+    ISO 8601.
     """
 
     model: str
@@ -94,12 +140,12 @@ class Recipe:
         continues: "Recipe | None" = None,
     ) -> "Recipe":
         """The recipe of `clip`, made by `checkpoint` from `framed`, the photo in `image_bytes`."""
-        source, revision, fingerprint = checkpoint_identity(checkpoint)
+        source, revision, weights_hash = checkpoint_identity(checkpoint)
         return cls(
             model=checkpoint.name,
             source=source,
             revision=revision,
-            fingerprint=fingerprint,
+            fingerprint=weights_hash,
             params=replace(clip.params, model=None),
             size=framed.size,
             fit=framed.fit,
@@ -113,13 +159,12 @@ class Recipe:
 
     @property
     def clips(self) -> "tuple[Recipe, ...]":
-        """The recipes of the clips that were joined, in the order in which they play; the first is
-        the one made from a photo."""
+        """The recipes of the joined clips, in playing order; the first was made from a photo."""
         return (*(self.continues.clips if self.continues else ()), self)
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        """The recipe inside the video at `path`, an export too. Raises `InvalidRecipe`."""
+        """The recipe inside a video or an export. Raises `InvalidRecipe`."""
         try:
             comment = read_comment(path)
         except InvalidRequest as error:
@@ -130,10 +175,10 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """What `to_json` gave. Raises `InvalidRecipe`; nothing in `text` is trusted."""
-        found, number = _parse(text)
+        """Read what `to_json` wrote; nothing in `text` is trusted. Raises `InvalidRecipe`."""
+        values, version = _parse(text)
         try:
-            return _check(found, number)
+            return _check(values, version)
         except (TypeError, ValueError, OverflowError, InvalidRequest) as error:
             raise InvalidRecipe(
                 f"The recipe is damaged or was edited ({str(error).rstrip('.')}); "
@@ -145,27 +190,27 @@ class Recipe:
         return json.dumps({"format": FORMAT} | _describe(self), ensure_ascii=False)
 
     def with_interpolation(self, interpolation: Interpolation) -> "Recipe":
-        """The recipe of the same frames with those in-between frames."""
+        """The recipe of the same frames with other in-between frames."""
         return replace(self, params=replace(self.params, interpolation=interpolation))
 
     def matches(self, image_bytes: bytes) -> bool:
-        """Whether this is the very photo file the video was made from."""
+        """Whether this is exactly the photo file that the video was made from."""
         return self.image_sha256 == hashlib.sha256(image_bytes).hexdigest()
 
     def made_with(self, checkpoint: Weights) -> bool:
-        """Whether `checkpoint` is the one used, same weights included, whatever it is called."""
+        """Whether `checkpoint` has the source and the weights that were used, under any name."""
         return (self.source, self.revision, self.fingerprint) == checkpoint_identity(checkpoint)
 
 
 def _versions() -> dict[str, str]:
-    """Read from the installed packages' records; none is imported for it."""
-    found = {"svd_core": __version__}
+    """Versions from the records of installed packages; none is imported."""
+    versions = {"svd_core": __version__}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _no_recipe() -> InvalidRecipe:
@@ -176,98 +221,101 @@ def _no_recipe() -> InvalidRecipe:
 
 
 def _describe(recipe: Recipe) -> dict[str, Any]:
-    """What is written. Which model made a clip is said once, beside its settings."""
-    told = asdict(recipe)
-    clip: dict[str, Any] | None = told
+    """The fields as JSON has them. The model of a clip is only beside its settings."""
+    values = asdict(recipe)
+    clip: dict[str, Any] | None = values
     while clip is not None:
         del clip["params"]["model"]
         clip = clip["continues"]
-    return told
+    return values
 
 
 def _parse(text: str) -> tuple[dict[str, Any], int]:
-    """The JSON object in `text`, and its format, a known one."""
+    """The JSON object in `text`, and its format version, which is a known one."""
     if len(text) > MAX_JSON:
         raise InvalidRecipe("The recipe is far too long; choose the video as it was made.")
     if not text.lstrip().startswith("{"):
-        raise _no_recipe()  # somebody else's comment
+        raise _no_recipe()  # the comment of another program
     try:
-        found = json.loads(text)
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRecipe(
             "The recipe is damaged and cannot be read; choose the video as it was made."
         ) from error
-    number = found.pop("format", None)
-    if not isinstance(number, int) or number < 1:
+    version = values.pop("format", None)
+    if not isinstance(version, int) or version < 1:
         raise _no_recipe()  # other programs keep JSON there too
-    if number > FORMAT:
+    if version > FORMAT:
         raise InvalidRecipe(
-            f"The recipe is of format {number} and this program reads up to {FORMAT}; "
+            f"The recipe is of format {version} and this program reads up to {FORMAT}; "
             "update the program and try again."
         )
-    return found, number
+    return values, version
 
 
-def _check(found: dict[str, Any], number: int, clips: int = 1) -> Recipe:
-    """Raises `TypeError`, `ValueError`, `OverflowError`, `InvalidRequest` for what does not fit."""
-    if number < 2:
-        found["continues"] = None
-    _check_complete(Recipe, found)
-    _check_kinds(found)
-    if number < 2:
-        found["params"]["orientation"] = "auto"
-    if number < 3:
-        found["params"]["speed"] = "exact"
-    if number < 4:
-        found["params"]["interpolation"] = "off"
-    if found["params"].setdefault("model", None) is not None:
+def _check(values: dict[str, Any], version: int, clips: int = 1) -> Recipe:
+    """The recipe in `values`, of that format version.
+
+    Raises `TypeError`, `ValueError`, `OverflowError`, `InvalidRequest` for what does not fit.
+    """
+    if version < 2:
+        values["continues"] = None
+    _check_complete(Recipe, values)
+    _check_kinds(values)
+    if version < 2:
+        values["params"]["orientation"] = "auto"
+    if version < 3:
+        values["params"]["speed"] = "exact"
+    if version < 4:
+        values["params"]["interpolation"] = "off"
+    if values["params"].setdefault("model", None) is not None:
         raise ValueError("its settings name a model of their own")
-    _check_complete(VideoParams, found["params"])
+    _check_complete(VideoParams, values["params"])
     if clips > MAX_CLIPS:
         raise ValueError(f"more than {MAX_CLIPS} clips are joined")
-    previous = found["continues"]
+    previous = values["continues"]
     return Recipe(
-        **{f.name: found[f.name] for f in fields(Recipe)}
+        **{f.name: values[f.name] for f in fields(Recipe)}
         | {
-            "params": VideoParams.from_mapping(found["params"]),
-            "size": _size(found["size"]),
-            "box": _box(found["box"]),
-            "notes": tuple(found["notes"]),
-            "continues": None if previous is None else _check(previous, number, clips + 1),
+            "params": VideoParams.from_mapping(values["params"]),
+            "size": _size(values["size"]),
+            "box": _box(values["box"]),
+            "notes": tuple(values["notes"]),
+            "continues": None if previous is None else _check(previous, version, clips + 1),
         }
     )
 
 
-def _check_kinds(found: dict[str, Any]) -> None:
+def _check_kinds(values: dict[str, Any]) -> None:
     for f in fields(Recipe):
-        if not isinstance(found[f.name], KINDS.get(f.name, str)):
+        if not isinstance(values[f.name], KINDS.get(f.name, str)):
             raise TypeError(f"{f.name} is of the wrong kind")
     for name, form in TEXTS.items():
-        if not re.fullmatch(form, found[name]):
+        if not re.fullmatch(form, values[name]):
             raise ValueError(f"{name} is none")
-    if found["fit"] not in get_args(Fit):
+    if values["fit"] not in get_args(Fit):
         raise ValueError("fit is neither crop nor pad")
-    texts = (*found["notes"], *found["versions"], *found["versions"].values())
+    texts = (*values["notes"], *values["versions"], *values["versions"].values())
     if len(texts) > MAX_NOTES or not all(re.fullmatch(NOTE, text) for text in texts):
         raise ValueError("notes and versions are not short texts")
 
 
-def _size(found: list[Any]) -> Size:
-    width, height = (int(side) for side in found)
+def _size(values: list[Any]) -> Size:
+    width, height = (int(side) for side in values)
     if not 0 < min(width, height) <= max(width, height) <= MAX_SIDE:
         raise ValueError("size is none of a video")
     return width, height
 
 
-def _box(found: list[Any]) -> Box:
-    left, top, right, bottom = (float(edge) for edge in found)
+def _box(values: list[Any]) -> Box:
+    left, top, right, bottom = (float(edge) for edge in values)
     edges = (left, top, right, bottom)
     if not all(math.isfinite(edge) and -1 <= edge <= MAX_SIDE for edge in edges):
         raise ValueError("box is not within a photo")
     return edges
 
 
-def _check_complete(kind: type[Recipe] | type[VideoParams], found: dict[str, Any]) -> None:
+def _check_complete(kind: type[Recipe] | type[VideoParams], values: dict[str, Any]) -> None:
     """Nothing may be missing: a default in place of what was lost would make another video."""
-    if missing := [f.name for f in fields(kind) if f.name not in found]:
+    if missing := [f.name for f in fields(kind) if f.name not in values]:
         raise ValueError(f"it lacks {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Video files: H.264 mp4 that every browser plays, a lossless format, and reading both."""
+"""Video files: H.264 mp4 for browsers, a lossless format for storage, and reading of both."""
 
 import re
 from pathlib import Path
@@ -11,8 +11,8 @@ from svd_core.media.comment import read_comment as read_comment
 from svd_core.media.ffmpeg import atomic_write, encode, ffmpeg
 from svd_core.types import Frames
 
-# H.264 with 4:2:0 colours is what every browser decodes. Colours are converted to BT.709 and tagged
-# so, else players guess. Threads are fixed and scaling is exact, so that the same frames give the
+# Every browser decodes H.264 with 4:2:0 colours. Colours are converted to BT.709 and tagged so, or
+# players would guess. Threads are fixed and scaling is exact, so that the same frames give the
 # same video on every machine: x264's choices depend on the number of its threads.
 COLOURS = (
     "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+bitexact,format=yuv420p,"
@@ -25,8 +25,8 @@ ENCODING = (
 )
 
 # FFV1 took 0.5 to 0.8 s for 25 frames of 1024x576 on two cores, and 27 to 44 % of their bytes. Ut
-# Video and x264's ultrafast are faster by half a second, in files larger by a fifth to all of it,
-# and the disk is what runs out first. A checksum in every slice tells a damaged frame.
+# Video and x264's ultrafast are faster by half a second, but their files are larger by 20 to 100 %,
+# and disk space runs out first. A checksum in every slice reveals a damaged frame.
 LOSSLESS = ("-c:v", "ffv1", "-level", "3", "-slices", "4", "-slicecrc", "1", "-pix_fmt", "gbrp")
 
 # One demuxer, and files only: other containers can name addresses and files for ffmpeg to open.
@@ -43,8 +43,8 @@ READING = ("-threads", "2")
 def write_mp4(frames: Frames, path: Path, fps: int, comment: str) -> Path:
     """Write `frames` to `path` at `fps` frames per second, with `comment` in its comment tag.
 
-    Odd sides gain one pixel, a copy of the edge. The file appears under its name only when it is
-    whole; on any failure nothing is left. Raises `StorageFull`, `GenerationFailed`.
+    Odd sides gain one pixel, a copy of the edge. The write is atomic: on failure no file is left.
+    Raises `StorageFull`, `GenerationFailed`.
     """
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
@@ -56,37 +56,41 @@ def write_mp4(frames: Frames, path: Path, fps: int, comment: str) -> Path:
 
 
 def write_lossless(frames: Frames, path: Path) -> Path:
-    """Write `frames` to `path` so that `read_lossless` gives exactly them. Raises what
-    `write_mp4` raises."""
+    """Write `frames` to `path` without loss, for `read_lossless`.
+
+    Raises what `write_mp4` raises.
+    """
     with atomic_write(path) as part:
         encode(*raw(frames, 1), *LOSSLESS, "-f", "matroska", str(part), data=pixels(frames))
     return path
 
 
 def raw(frames: Frames, fps: int) -> tuple[str, ...]:
-    """ffmpeg's options for `frames` as bytes on its input."""
+    """Options of ffmpeg for `frames` as bytes on its input."""
     size = f"{frames.shape[2]}x{frames.shape[1]}"
     return "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(fps), "-i", "pipe:"
 
 
 def pixels(frames: Frames) -> memoryview:
-    """The bytes of `frames`, not copied: an interpolated video may take a gigabyte."""
+    """The bytes of `frames` without a copy: an interpolated video may take a gigabyte."""
     return np.ascontiguousarray(frames).data.cast("B")
 
 
 def read_frames(path: Path) -> Frames:
-    """Every frame of a video that `write_mp4` wrote. Raises `InvalidRequest` for other files."""
+    """Read all frames of a video from `write_mp4`. Raises `InvalidRequest` for other files."""
     return _frames(path, MP4)
 
 
 def read_lossless(path: Path) -> Frames:
-    """What `write_lossless` wrote. Raises `InvalidRequest` for other and for damaged files."""
+    """Read frames from `write_lossless`. Raises `InvalidRequest` for other and damaged files."""
     return _frames(path, MATROSKA)
 
 
 def read_rate(path: Path) -> int:
-    """Playback rate of a video in frames per second, rounded. Raises `InvalidRequest` for other
-    files."""
+    """Playback rate of a video in frames per second, rounded.
+
+    Raises `InvalidRequest` for other files.
+    """
     lines = _read(path, MP4, "-map", "0:v:0", "-c", "copy", "-frames:v", "1", "-f", "framecrc", "-")
     text = lines.decode("utf-8", "replace")
     unit = re.search(r"^#tb 0: (\d+)/(\d+)$", text, re.MULTILINE)
@@ -97,7 +101,7 @@ def read_rate(path: Path) -> int:
 
 
 def _frames(path: Path, container: tuple[str, ...]) -> Frames:
-    # A damaged frame is no frame: stop at the first error.
+    # Stop at the first error, so that no damaged frame is read.
     pictures = _read(path, container, "-xerror", "-f", "image2pipe", "-c:v", "ppm", "pipe:")
     header = re.match(rb"P6\n(\d+) (\d+)\n255\n", pictures)
     if header is None:
@@ -112,7 +116,7 @@ def _read(path: Path, container: tuple[str, ...], *output: str) -> bytes:
         raise InvalidRequest("video", f"There is no file {path.name}; check its name and folder.")
     source = (*READING, *container, "-i", str(path.absolute()))
     done = ffmpeg(*source, *output, memory=READ_MEMORY)
-    # Of a wrong checksum and of an end too early it only complains, and shows something else.
+    # For a wrong checksum or an early end ffmpeg only warns, and makes up the rest.
     if done.returncode != 0 or (container is MATROSKA and done.stderr):
         raise not_a_video(path)
     return done.stdout

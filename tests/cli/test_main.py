@@ -19,7 +19,7 @@ from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
 from svd_core.cli.args import make_parser, option
 from svd_core.cli.main import main
-from svd_core.cli.progress import progress_bar, progress_text
+from svd_core.cli.output import progress_bar, progress_text
 from svd_core.engine.engine import Engine, EngineStatus
 from svd_core.errors import Cancelled, GenerationFailed, ModelGated, StorageFull
 from svd_core.events import OnProgress, Progress, Stage

@@ -11,8 +11,7 @@ from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.devices import available_memory, find_device, is_out_of_memory, runs_on
 from svd_core.engine.engine import SvdEngine
 from svd_core.errors import DeviceUnavailable
-from svd_core.web.page.error_translation import translate
-from svd_core.web.page.i18n import languages
+from svd_core.web.page.i18n import languages, translate
 
 GB = 10**9
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]

@@ -9,7 +9,7 @@ from svd_core.engine.engine import SvdEngine
 from svd_core.media.image import frame_photo
 from svd_core.media.motion_meter import Flow, flow_between
 from svd_core.params import VideoParams
-from svd_core.web.page.seed_grid import draft_steps
+from svd_core.web.page.batch import draft_steps
 
 FULL = 3
 

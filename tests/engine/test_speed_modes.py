@@ -19,7 +19,7 @@ from svd_core.engine.engine import SvdEngine
 from svd_core.engine.optimizations.guidance import Guidance
 from svd_core.engine.optimizations.schedulers import use_scheduler
 from svd_core.errors import InvalidRequest, InvalidSettings, ModelBroken
-from svd_core.media.fingerprint import fingerprint
+from svd_core.media.recipe import fingerprint
 from svd_core.params import VideoParams
 from svd_core.settings import Settings
 from svd_core.types import GenerationResult

@@ -13,8 +13,7 @@ from PIL import Image
 
 from svd_core.errors import InvalidImage, ServerBusy
 from svd_core.media.decoder_process import Decoder
-from svd_core.media.framing_preview import MAX_PREVIEW_PIXELS, CachedPhoto, PreviewCache
-from svd_core.media.image import open_photo
+from svd_core.media.image import MAX_PREVIEW_PIXELS, CachedPhoto, PreviewCache, open_photo
 from svd_core.media.image_decoding import TOO_LARGE
 from svd_core.params import VideoParams
 from tests.fakes import decompression_bombs as bombs
@@ -209,7 +208,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2500 << 20, 2500 << 20))
 from svd_core.media import decoder_process
 from svd_core.errors import SvdError
-from svd_core.media.framing_preview import CachedPhoto
+from svd_core.media.image import CachedPhoto
 from svd_core.media.image import open_photo
 
 decoder_process.WAIT_S = 600.0  # on a busy machine, too
@@ -255,16 +254,16 @@ def test_all_bombs_at_once_take_bounded_memory(tmp_path: Path) -> None:
 class TestPreviews:
     def test_a_preview_is_small_whatever_the_shape(self) -> None:
         for size in ((8000, 1000), (3000, 3000), (40, 40)):
-            framer = CachedPhoto(
+            preview = CachedPhoto(
                 encoded(Image.new("RGB", size, (9, 99, 199)), "PNG"), PreviewCache()
             )
-            assert framer.size == size
-            assert framer.preview_image.width * framer.preview_image.height <= MAX_PREVIEW_PIXELS
+            assert preview.size == size
+            assert preview.preview_image.width * preview.preview_image.height <= MAX_PREVIEW_PIXELS
 
     def test_a_photo_is_decoded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         cache, data = PreviewCache(), encoded(photo_like(), "PNG")
         first = CachedPhoto(data, cache).frame(SIZES, VideoParams())
-        monkeypatch.delattr("svd_core.media.framing_preview.DECODER")
+        monkeypatch.delattr("svd_core.media.image.DECODER")
         assert CachedPhoto(data, cache).frame(SIZES, VideoParams()).image == first.image
 
     def test_all_previews_together_are_limited(self) -> None:
@@ -272,14 +271,14 @@ class TestPreviews:
         one = PreviewCache()
         CachedPhoto(files[0], one)
         cache = PreviewCache(5 * one._bytes)
-        framers = [CachedPhoto(data, cache) for data in files]
-        framers[-3].preview_image.load()  # used again, so it stays longer than those after it
+        previews = [CachedPhoto(data, cache) for data in files]
+        previews[-3].preview_image.load()  # used again, so it stays longer than those after it
         assert cache._bytes <= 5 * one._bytes
-        assert 4 <= len(cache._kept) <= 5
-        assert framers[-1].frame(SIZES, VideoParams()).fit == "crop"
+        assert 4 <= len(cache._previews) <= 5
+        assert previews[-1].frame(SIZES, VideoParams()).fit == "crop"
         with pytest.raises(InvalidImage, match="choose it again"):
-            framers[0].frame(SIZES, VideoParams())
+            previews[0].frame(SIZES, VideoParams())
 
-    def test_framers_themselves_hold_no_pixels(self) -> None:
-        framer = CachedPhoto(encoded(photo_like(800, 600), "PNG"), PreviewCache())
-        assert not any(isinstance(value, bytes | Image.Image) for value in vars(framer).values())
+    def test_cached_photos_themselves_hold_no_pixels(self) -> None:
+        preview = CachedPhoto(encoded(photo_like(800, 600), "PNG"), PreviewCache())
+        assert not any(isinstance(value, bytes | Image.Image) for value in vars(preview).values())

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw
 
 from svd_core.errors import InvalidImage, InvalidRequest
-from svd_core.media.framing_preview import CachedPhoto
 from svd_core.media.image import (
     MAX_BYTES,
     MAX_RATIO,
     MIN_SIDE,
+    CachedPhoto,
     FramedPhoto,
     Size,
     crop_box,

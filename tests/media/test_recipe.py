@@ -20,9 +20,8 @@ from PIL import Image
 from svd_core.checkpoints.table import ASSETS, CHECKPOINTS
 from svd_core.errors import InvalidRecipe
 from svd_core.media.export import Export, Format, export
-from svd_core.media.fingerprint import fingerprint
 from svd_core.media.image import FramedPhoto, frame_photo, open_photo
-from svd_core.media.recipe import FORMAT, MAX_CLIPS, Recipe
+from svd_core.media.recipe import FORMAT, MAX_CLIPS, Recipe, fingerprint
 from svd_core.media.video import read_frames, write_mp4
 from svd_core.params import VideoParams
 from svd_core.types import Frames, GenerationResult

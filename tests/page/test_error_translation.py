@@ -21,16 +21,17 @@ from svd_core.media.export import Export
 from svd_core.media.image import open_photo, size_for
 from svd_core.params import CHOICES, VideoParams
 from svd_core.web.page import formatting
-from svd_core.web.page.error_translation import (
+from svd_core.web.page.i18n import (
     CLAUSE,
+    DEFAULT_LANGUAGE,
     ONE_WORD,
     PLACEHOLDER,
     Template,
+    languages,
     templates,
     translate,
     translate_part,
 )
-from svd_core.web.page.i18n import DEFAULT_LANGUAGE, languages
 from tests.fakes.engines import READY
 from tests.fakes.work import front_queue, moving
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from svd_core.web.page.scripts import STATIC, script
+from svd_core.web.page.components import STATIC, script
 
 FILES = sorted(STATIC.glob("*.js"))
 

@@ -21,8 +21,7 @@ from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import ResultStore
 from svd_core.web.page import Backend, SessionIds
-from svd_core.web.page.error_translation import translate
-from svd_core.web.page.i18n import languages
+from svd_core.web.page.i18n import languages, translate
 from svd_core.web.rate_limits import AddressQuota, client_address
 from svd_core.web.server import max_followers
 from tests.fakes.engines import READY, photo, serve
@@ -282,7 +281,7 @@ def test_watching_one_own_job_keeps_nobody_from_theirs(tmp_path: Path, picture: 
         )
         fns = served.page.fns
         opening = next(n for n, fn in fns.items() if fn.name == "on_open" and fn.inputs)
-        watching = next(n for n, fn in fns.items() if fn.name == "on_wanted")
+        watching = next(n for n, fn in fns.items() if fn.name == "follow")
         events = f"{served.url}/gradio_api"
         for number in range(max_followers(settings) + 6):
             session = {"session_hash": f"made-up-{number}"}

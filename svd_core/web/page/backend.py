@@ -1,4 +1,4 @@
-"""Backend of the page: submits to the job queue and finds the jobs of a session."""
+"""Backend of the page: submits jobs to the queue and finds those of a session."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,9 +21,12 @@ NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the c
 
 @dataclass(frozen=True)
 class Backend:
-    """`status`: asked whenever somebody opens the page, and while the model loads. `remove`: takes
-    ended jobs away, with their results. `acceleration`: which speeds can be had. `costs`: what one
-    video may cost. `quota`: how many jobs one network address may have."""
+    """Job queue, results and limits, as the page uses them.
+
+    `status`: called when a visitor opens the page and while the model loads. `remove`: deletes
+    finished jobs and their results. `acceleration`: the speeds on offer. `costs`: limits of one
+    video. `quota`: limit of jobs for one network address.
+    """
 
     queue: JobQueue
     status: Callable[[], EngineStatus]
@@ -42,18 +45,18 @@ class Backend:
         job_memo: str = "",
         address: str | None = None,
     ) -> Job:
-        """Put a job in line. `values` by core names; empty fields (None) are left to the defaults.
-        `job_memo`: see `job_metadata`. `address`: of the client, by default the one that
-        is answered.
+        """Submit a job.
 
+        `values`: by the core's names; empty fields (None) are left to the defaults. `job_memo`: see
+        `job_metadata`. `address`: of the client, by default that of the current request.
         Raises `InvalidRequest` (and with it `InvalidImage`), `QueueFull`.
         """
         if image is None:
             raise InvalidImage(NO_PHOTO)
         self.queue.ensure_room(JobOptions(owner=self.session_ids.owner(session_id)))
-        open_photo(image)  # a photo that cannot be used should not wait its turn to hear so
-        given = {name: value for name, value in values.items() if value is not None}
-        request = VideoRequest(image, VideoParams.from_mapping(given))
+        open_photo(image)  # so that a photo that cannot be used is refused at once
+        filled = {name: value for name, value in values.items() if value is not None}
+        request = VideoRequest(image, VideoParams.from_mapping(filled))
         return self.submit_request(request, session_id, job_memo, address)
 
     def submit_request(
@@ -63,8 +66,11 @@ class Backend:
         job_memo: str = "",
         address: str | None = None,
     ) -> Job:
-        """Raises `QueueFull`, `ServerStopping`, and `InvalidRequest` for a speed or a checkpoint
-        that this server does not have, and for what costs more than it allows."""
+        """Submit a request.
+
+        Raises `QueueFull`, `ServerStopping`, and `InvalidRequest` for a speed or a checkpoint that
+        this server does not have, and for a video that costs more than it allows.
+        """
         self.acceleration.check(request.params.speed)
         checkpoint = self.status().catalog.get(request.params.model)
         request = replace(request, params=self.costs.limit(request.params, checkpoint))
@@ -77,19 +83,18 @@ class Backend:
         )
 
     def room(self, session_id: object) -> int:
-        """How many more jobs of this visitor the queue takes now."""
+        """Number of further jobs that the queue takes from this visitor now."""
         return self.queue.room(self.session_ids.owner(session_id))
 
     def rerun(self, job: Job, change: Callable[[VideoParams], VideoParams]) -> VideoRequest:
-        """The request of `job` with other settings. Raises `InvalidImage` without its photo."""
+        """The request of `job` with changed settings. Raises `InvalidImage` without its photo."""
         photo = self.queue.photo(job.id)
         if photo is None or job.params is None:
             raise InvalidImage("The photo of this video is gone; upload it again.")
         return VideoRequest(photo, change(job.params), read_memo(job).get("continues"))
 
     def extend(self, job: Job) -> VideoRequest:
-        """The request that goes on where the video of `job` ends. Raises `UnknownJob`,
-        `InvalidRequest`."""
+        """The request that continues the video of `job`. Raises `UnknownJob`, `InvalidRequest`."""
         params = job.params or VideoParams()
         return continuation_request(self.results, job.id, with_new_seed(params))
 
@@ -109,4 +114,5 @@ class Backend:
 
 
 def with_new_seed(params: VideoParams) -> VideoParams:
+    """`params` with a random seed."""
     return replace(params, seed=VideoParams().seed)

@@ -10,31 +10,35 @@ from gradio.events import Dependency
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import VideoParams
-from svd_core.web.page.components import UNQUEUED_EVENT
+from svd_core.web.page.components import UNQUEUED_EVENT, script
 from svd_core.web.page.formatting import refused_html
 from svd_core.web.page.i18n import Texts, client_text, texts_for
 from svd_core.web.page.import_settings import query_string
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.playback import default_interpolation
-from svd_core.web.page.scripts import script
 from svd_core.web.snippets import BASE, MOUNT, snippets, values_of
 
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
 
 COLLAPSED = ("JavaScript", "curl")
+"""Blocks that are closed at first."""
 
 
 def code_panel() -> tuple[gr.Tab, gr.HTML]:
+    """Tab of the panel, and the element for its content."""
     with gr.Tab(client_text("code"), elem_id="code", render_children=True) as panel:
         return panel, gr.HTML("", elem_id="snippets", js_on_load=script("copy.js"))
 
 
 def bind_code_panel(state: PageState, panel: gr.Tab, code: gr.HTML, switched: Dependency) -> None:
-    """`switched`: the visitor has chosen in-between frames."""
+    """Update the code when the panel is opened and when a control changes.
+
+    `switched`: the event after the visitor's choice of in-between frames.
+    """
     names, controls = list(state.controls), list(state.controls.values())
 
-    def on_turn(request: gr.Request, chosen: Any, *given: Any) -> str:
-        values = {n: value for n, value in zip(names, given, strict=True) if value is not None}
+    def on_change(request: gr.Request, chosen: Any, *inputs: Any) -> str:
+        values = {n: value for n, value in zip(names, inputs, strict=True) if value is not None}
         t = texts_for(request)
         try:
             params = VideoParams.from_mapping(values | {"interpolation": chosen or "off"})
@@ -43,40 +47,41 @@ def bind_code_panel(state: PageState, panel: gr.Tab, code: gr.HTML, switched: De
         link = f"{page_url(request)}/?{query_string(params, 'seed' in values)}"
         if chosen is None:  # as the page would play it
             params = replace(params, interpolation=default_interpolation(params.rate))
-        told = {n: v for n, v in values_of(params).items() if n != "seed" or "seed" in values}
-        return code_html(told, link, page_url(request) + MOUNT, t)
+        shown = {n: v for n, v in values_of(params).items() if n != "seed" or "seed" in values}
+        return code_html(shown, link, page_url(request) + MOUNT, t)
 
     changes = [control.change for control in controls]  # type: ignore[attr-defined]
     inputs = [state.interpolation, *controls]
     gr.on(
         [panel.select, *changes],
-        on_turn,
+        on_change,
         inputs,
         code,
         trigger_mode="always_last",
         **UNQUEUED_EVENT,
     )
-    switched.then(on_turn, inputs, code, **UNQUEUED_EVENT)
+    switched.then(on_change, inputs, code, **UNQUEUED_EVENT)
 
 
 def code_html(values: dict[str, object], link: str, base: str, t: Texts) -> str:
-    ways = snippets(values, base)
-    named = (
+    """Collapsible blocks with link and code, each with a copy button."""
+    code = snippets(values, base)
+    blocks = (
         (t("link"), link),
-        ("Python", ways.python),
-        ("JavaScript", ways.javascript),
-        ("curl", ways.curl),
+        ("Python", code.python),
+        ("JavaScript", code.javascript),
+        ("curl", code.curl),
     )
-    blocks = "".join(
+    html = "".join(
         f"<details{'' if name in COLLAPSED else ' open'}><summary>{escape(name)}</summary>"
         f'<button type="button" data-copied="{t("copied")}">{t("copy")}</button>'
-        f'<pre tabindex="0"><code>{escape(code)}</code></pre></details>'
-        for name, code in named
+        f'<pre tabindex="0"><code>{escape(text)}</code></pre></details>'
+        for name, text in blocks
     )
-    return f"<p>{t('code_intro')}</p>{blocks}"
+    return f"<p>{t('code_intro')}</p>{html}"
 
 
 def page_url(request: gr.Request) -> str:
-    """Where the visitor's browser finds this page; the API is beside it."""
+    """URL of this page for the visitor's browser; the API is beside it."""
     origin = request.headers.get("origin") or ""
     return origin if ORIGIN.fullmatch(origin) else BASE.removesuffix(MOUNT)

@@ -1,13 +1,14 @@
-"""Gradio components whose values reach the core unchanged.
+"""Building blocks of the page: Gradio components, download button, scripts and event options.
 
-None of them fetches an address that a visitor sent in place of a file, as stock ones do; every
-input of the page is one of these.
-
-`UNQUEUED_EVENT` and `event_value` belong to the events of these components.
+Invariant: the components hand their values to the core unchanged, and none of them fetches an
+address that a visitor sent in place of a file, as stock ones do. Every input of the page is one of
+these.
 """
 
 import base64
 import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,46 @@ from gradio.data_classes import FileData, ImageData
 from gradio.processing_utils import save_bytes_to_cache
 
 from svd_core.media.image import MAX_BYTES
+from svd_core.temp_folder import export_path, remove_copies
+
+STATIC = Path(__file__).parent / "static"
+"""Style sheet and JavaScript of the page."""
 
 UNQUEUED_EVENT: dict[str, Any] = {
     "queue": False,
     "show_progress": "hidden",
     "api_visibility": "private",
 }
-"""For events that are the page's own business, and over at once."""
+"""Options of an event that is short and for the page alone."""
+
+
+def script(name: str) -> str:
+    """JavaScript of a file in `static/`.
+
+    `gr.HTML(js_on_load=...)` gives it `element`, `trigger` and `watch`. A file that is one arrow
+    function is for the `js=...` of an event.
+    """
+    return (STATIC / name).read_text(encoding="utf-8")
 
 
 def event_value(event: gr.EventData, name: str) -> Any:
-    """A value that a script sent along; None if it is not there, as in made-up requests."""
+    """A value that a script sent with its event; None if it is missing, as in forged requests."""
     return getattr(event, name, None)
 
 
 async def files_only(self: Any, path: str | Path | None) -> str | None:
-    """Keep an uploaded file, as stock does. Raises `gr.Error` for an address."""
+    """Move an uploaded file to the cache, as stock does. Raises `gr.Error` for an address."""
     if path is not None and str(path).lower().startswith(("http:", "https:")):
         raise gr.Error(
             "This server fetches no addresses; send the photo itself, as a file or a data URI.",
             print_exception=False,
         )
-    kept: str | None = await Block.async_move_resource_to_block_cache(self, path)
-    return kept
+    cached: str | None = await Block.async_move_resource_to_block_cache(self, path)
+    return cached
 
 
 class Photo(gr.Image):
-    """Hands on the bytes of the file as uploaded, so that HEIC, 16 bit and EXIF reach the core."""
+    """Image field whose value is the uploaded file: HEIC, 16 bit and EXIF reach the core."""
 
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
@@ -56,19 +70,19 @@ class Photo(gr.Image):
         if payload.path is None:
             return None
         with Path(payload.path).open("rb") as file:
-            # One byte more than allowed, so that the core sees that it is too much and says so.
+            # One byte more than allowed, so that the core sees the excess and words the error.
             return file.read(MAX_BYTES + 1)
 
     def postprocess(self, value: Any) -> ImageData | None:
-        """Shows a file where it lies, or bytes, for which it makes one."""
+        """Show a file from where it lies, or bytes, for which a file is made."""
         if isinstance(value, bytes):
             value = save_bytes_to_cache(value, "photo.jpg", self.GRADIO_CACHE)
-            self.temp_files.add(value)  # to be removed some day
+            self.temp_files.add(value)  # `delete_cache` removes it
         return None if value is None else ImageData(path=str(value), orig_name="photo.jpg")
 
 
 class Slider(gr.Slider):
-    """A slider whose range is checked by the core, so that page and API say the same sentence."""
+    """Slider whose range the core checks, so that page and API give the same error."""
 
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
@@ -78,9 +92,9 @@ class Slider(gr.Slider):
 
 
 class NumberField(gr.Textbox):
-    """A field for a number that may be left empty; the core reads the text and checks the range.
+    """Field for a number that may be left empty; the core reads the text and checks the range.
 
-    (Gradio's own number field turns an empty value into 0.)
+    Gradio's own number field turns an empty value into 0.
     """
 
     is_template = True
@@ -97,7 +111,7 @@ class NumberField(gr.Textbox):
 
 
 class RadioChoice(gr.Radio):
-    """One of a few words, checked by the core."""
+    """Choice of one word among a few, checked by the core."""
 
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
@@ -107,7 +121,7 @@ class RadioChoice(gr.Radio):
 
 
 class ModelChoice(gr.Radio):
-    """One of some names, of which the first is what is taken where nothing is asked for."""
+    """Choice of a checkpoint by name; the first one is the default and becomes None."""
 
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
@@ -128,26 +142,28 @@ class ModelChoice(gr.Radio):
 
 
 class Checkbox(gr.Checkbox):
+    """Checkbox that takes no address for a file."""
+
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
 
 class Files(gr.File):
-    """Hands on where uploads lie, which is in the folder that uploads go to."""
+    """File field whose value is the path of the upload, inside the upload folder."""
 
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
 
 class BrowserState(gr.BrowserState):
-    """What the browser keeps beyond a reload."""
+    """Value that the browser keeps across reloads."""
 
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
 
 class VideoPlayer(gr.Video):
-    """A player of files that are known to be playable.
+    """Video player for files that are known to be playable.
 
     Stock probes each file where an `ffmpeg` is on PATH, and fails if no `ffprobe` is beside it.
     """
@@ -166,3 +182,38 @@ def _decode_data_uri(url: str) -> bytes:
             "The photo is no valid base64 after the comma; please encode the file again.",
             print_exception=False,
         ) from None
+
+
+@dataclass(frozen=True)
+class DownloadButton:
+    """Download button whose file is made at the click.
+
+    `file` is hidden; the script clicks it as soon as it has a file.
+    """
+
+    button: gr.Button
+    file: gr.DownloadButton
+
+    @classmethod
+    def build(cls, label: Any, elem_id: str, **options: Any) -> "DownloadButton":
+        button = gr.Button(label, elem_id=elem_id, **options)
+        return cls(button, gr.DownloadButton("", visible="hidden", elem_id=f"{elem_id}-file"))
+
+    def bind(self, make: Callable[..., Any], inputs: Any, *outputs: Block) -> None:
+        """Call `make` at a click. If its changes include `file`, the download begins."""
+        made = self.button.click(make, inputs, [self.file, *outputs], **UNQUEUED_EVENT)
+        click_file = script("download.js").replace("ELEM_ID", f"{self.button.elem_id}-file")
+        made.success(None, js=click_file, api_visibility="private")
+
+    def path_for(self, name: str, key: str) -> Path:
+        """Path for a file of that name in the temporary folder, replacing an earlier one.
+
+        `key`: a job's id or another secret.
+        """
+        path = export_path(Path(self.file.GRADIO_CACHE), key, name)
+        self.file.temp_files.add(str(path))
+        return path
+
+    def discard(self, *keys: str) -> None:
+        """Remove all files made for these keys, and the copies that Gradio made of them."""
+        remove_copies(Path(self.file.GRADIO_CACHE), *keys)

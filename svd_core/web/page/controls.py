@@ -1,37 +1,92 @@
-"""Controls of the video parameters, named as in the core; ranges come from `LIMITS`."""
+"""Controls of the video parameters, named as in the core; ranges come from `LIMITS`.
 
-from collections.abc import Mapping, Sequence
+A motion preset is a word that stands for a motion bucket and a noise strength. An empty number
+field means the checkpoint's own value, which its placeholder shows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
 from gradio.components import Component
+from gradio.events import Dependency
 
+from svd_core.checkpoints.catalog import ModelCatalog
+from svd_core.checkpoints.speed_modes import at_speed
 from svd_core.errors import InvalidRequest
 from svd_core.params import CHOICES, LIMITS, VideoParams
-from svd_core.web.page.components import ModelChoice, NumberField, RadioChoice, Slider
-from svd_core.web.page.error_translation import translate
-from svd_core.web.page.i18n import Texts, client_text
+from svd_core.web.page.components import (
+    UNQUEUED_EVENT,
+    Checkbox,
+    ModelChoice,
+    NumberField,
+    RadioChoice,
+    Slider,
+)
+from svd_core.web.page.i18n import Texts, client_text, texts_for, translate
 
 SLIDER_MAX = {"noise_aug_strength": 1.0, "fps": 30}
-"""Where a slider ends though the limit is higher; the API takes the whole range."""
+"""Ends of sliders that stop below the limit; the API takes the whole range."""
 
 NUMBER_FIELDS = (
     "num_inference_steps", "num_frames", "playback_fps", "min_guidance_scale",
     "max_guidance_scale", "decode_chunk_size",
 )  # fmt: skip
-"""Fields where empty means the model's own value."""
+"""Fields in which empty means the checkpoint's own value."""
+
+PLACEHOLDER_FIELDS = (
+    "num_inference_steps", "num_frames", "min_guidance_scale", "max_guidance_scale",
+)  # fmt: skip
+"""Number fields whose default is a property of the checkpoint."""
 
 WITHOUT_HINT = ("seed", "orientation", "fit", "focus_x", "focus_y", "interpolation")
 
+# 127 and 0.02 are what SVD is usually run with. Users report that things move little at buckets up
+# to about 20, and break more above 127. Noise of 0.05 to 0.1 gets a still clip moving.
+PRESETS: Mapping[str, tuple[int, float]] = {
+    "still": (20, 0.02),
+    "gentle": (70, 0.02),
+    "lively": (127, 0.02),
+    "wild": (200, 0.08),
+}
+DEFAULT_PRESET = "lively"
+
+SET_SLIDERS = f"(word) => ({ {word: list(values) for word, values in PRESETS.items()} })[word]"
+SET_PRESET = f"""(bucket, noise) => {{
+    const presets = {[[word, *values] for word, values in PRESETS.items()]};
+    const preset = presets.find(([_, b, n]) => b === bucket && Math.abs(n - noise) < 1e-6);
+    return preset ? preset[0] : null;
+}}"""
+
 Controls = Mapping[str, Component]
+Inputs = dict[Component, Any]
+"""Values of an event's input components when the event begins."""
+
 Changes = dict[Block, Any]
 """New values for some of the components; the others stay as they are."""
 
+SKIP: Changes = gr.skip()
+"""No change at all; an empty dict would be an error."""
+
+
+def preset_choice() -> RadioChoice:
+    """Bar of motion presets."""
+    return RadioChoice(
+        [(str(client_text(f"motion_{word}")), word) for word in PRESETS],
+        value=DEFAULT_PRESET,
+        label=client_text("motion"),
+        elem_id="motion",
+        elem_classes=["svd-segments", "svd-line"],
+    )
+
 
 def framing_controls() -> dict[str, Component]:
-    """Shape and fit in one row. The crop is moved on the photo itself, so its two sliders are
-    hidden; they stay on the page because links, recipes and the API set them."""
+    """Shape and fit in one row.
+
+    The crop is moved on the photo itself, so its two sliders are hidden. They stay on the page
+    because links, recipes and the API set them.
+    """
     with gr.Row(elem_id="framing-row"):
         controls: dict[str, Component] = {
             "orientation": radio_choice("orientation", scale=3),
@@ -41,36 +96,36 @@ def framing_controls() -> dict[str, Component]:
 
 
 def motion_controls() -> dict[str, Component]:
+    """Sliders of motion, noise and frame rate."""
     return {name: slider(name) for name in ("motion_bucket_id", "noise_aug_strength", "fps")}
 
 
 def advanced_controls(models: Sequence[str], speeds: Sequence[str]) -> dict[str, Component]:
-    """The rest. An empty field means: the model's own value. `models`, `speeds`: what there is to
-    choose from, the usual one first."""
-    told = "speed" if "turbo" in speeds else "speed_two"
+    """Checkpoint, speed and number fields. `models`, `speeds`: the choices, the default first."""
+    hint_key = "speed" if "turbo" in speeds else "speed_two"
     with gr.Row(elem_id="model-and-speed"):
         controls: dict[str, Component] = {
             "model": model_choice("model", models),
-            "speed": radio_choice("speed", speeds, told),
+            "speed": radio_choice("speed", speeds, hint_key),
         }
     with gr.Row(elem_id="numbers"):
         return controls | {name: number_field(name, "automatic") for name in NUMBER_FIELDS}
 
 
 def playback_control() -> dict[str, Component]:
-    """The switch for in-between frames, which is shown with a video; see `playback`."""
+    """Switch for in-between frames, which is shown with a video; see `playback`."""
     return {"interpolation": radio_choice("interpolation", visible="hidden")}
 
 
 def radio_choice(
-    name: str, words: Sequence[str] = (), told: str = "", **options: Any
+    name: str, words: Sequence[str] = (), hint_key: str = "", **options: Any
 ) -> RadioChoice:
-    """`words`: those that this server can do, if not all. `told`: whose hint is theirs."""
+    """Bar of a few words. `words`: the ones that this server offers, by default all of them."""
     return RadioChoice(
         [(str(client_text(f"{name}_{word}")), word) for word in words or CHOICES[name].words],
         value=VideoParams.default(name),
         label=client_text(name),
-        info=hint(told or name),
+        info=hint(hint_key or name),
         elem_id=name,
         elem_classes=["svd-segments"],
         **options,
@@ -78,7 +133,10 @@ def radio_choice(
 
 
 def model_choice(name: str, names: Sequence[str]) -> ModelChoice:
-    """Not to be seen where there is one alone, which may turn out to be called otherwise."""
+    """Choice of a checkpoint, hidden where there is only one.
+
+    A single one is left out of the choices, because its name may change when it is loaded.
+    """
     several = len(names) > 1
     return ModelChoice(
         list(names) if several else [],
@@ -92,6 +150,7 @@ def model_choice(name: str, names: Sequence[str]) -> ModelChoice:
 
 
 def slider(name: str, **options: Any) -> Slider:
+    """Slider of a parameter, as far as `SLIDER_MAX` or its limit."""
     limit = LIMITS[name]
     return Slider(
         limit.minimum,
@@ -108,6 +167,7 @@ def slider(name: str, **options: Any) -> Slider:
 
 
 def number_field(name: str, placeholder: str) -> NumberField:
+    """Number field. `placeholder`: the key of its text."""
     return NumberField(
         max_lines=1,
         label=client_text(name),
@@ -118,38 +178,81 @@ def number_field(name: str, placeholder: str) -> NumberField:
 
 
 def hint(name: str) -> Any:
-    """What turning it costs."""
+    """Hint of a control: what it does, and what it costs."""
     return None if name in WITHOUT_HINT else str(client_text(f"{name}_hint"))
 
 
+def bind_presets(presets: RadioChoice, controls: Controls) -> None:
+    """Let presets move the sliders and sliders choose their preset, all of it in the browser."""
+    sliders: list[Any] = [controls["motion_bucket_id"], controls["noise_aug_strength"]]
+    private: dict[str, Any] = {"api_visibility": "private"}
+    presets.input(None, presets, sliders, js=SET_SLIDERS, **private)
+    gr.on([slider.change for slider in sliders], None, sliders, presets, js=SET_PRESET, **private)
+
+
+def bind_seed(seed: NumberField, random: Checkbox) -> None:
+    """Switch random seeds off when a visitor types a seed."""
+    seed.input(None, None, random, js="() => [false]", api_visibility="private")
+
+
+def bind_placeholders(
+    opened: Dependency, controls: Controls, catalog: Callable[[], ModelCatalog]
+) -> None:
+    """Let the placeholders of empty fields follow the checkpoint and the speed.
+
+    `opened`: event after which the controls have the values of the link.
+    """
+    inputs: list[Any] = [controls["model"], controls["speed"]]
+    fields = [controls[name] for name in PLACEHOLDER_FIELDS]
+
+    def on_change(model: Any, speed: Any, request: gr.Request) -> Changes:
+        t = texts_for(request)
+        try:
+            checkpoint = catalog().get(model)
+        except InvalidRequest:
+            checkpoint = catalog().default  # the error is shown when the job is submitted
+        if speed in CHOICES["speed"].words:
+            checkpoint = at_speed(checkpoint, speed)
+        return {
+            controls[name]: gr.update(
+                placeholder=t("automatic_number", number=f"{getattr(checkpoint, name):g}")
+            )
+            for name in PLACEHOLDER_FIELDS
+        }
+
+    for event in (opened.then, *(control.change for control in inputs)):
+        event(on_change, inputs, fields, **UNQUEUED_EVENT)
+
+
 def set_values(params: VideoParams, controls: Controls, changes: Changes | None = None) -> Changes:
-    """The dials as `params` say, besides other `changes`."""
-    told = dict(changes or {})
+    """The controls set to `params`, added to other `changes`."""
+    updates = dict(changes or {})
     for name, value in params.to_mapping().items():
         if name == "interpolation":
             continue  # it belongs to the video in the player
-        update = told.get(controls[name]) or gr.update()
-        told[controls[name]] = update | {"value": str(value) if name == "seed" else value}
-    return told
+        update = updates.get(controls[name]) or gr.update()
+        updates[controls[name]] = update | {"value": str(value) if name == "seed" else value}
+    return updates
 
 
 def mark_invalid(error: InvalidRequest, controls: Controls, t: Texts) -> Changes:
-    """The field that is wrong says so itself."""
-    wrong = controls.get(error.field)
-    return {} if wrong is None else {wrong: error_update(wrong, translate(error.message, t))}
+    """The error shown at the control that caused it."""
+    control = controls.get(error.field)
+    return {} if control is None else {control: error_update(control, translate(error.message, t))}
 
 
 def error_update(control: Component, sentence: str) -> Any:
-    return gr.update(info=sentence, elem_classes=[*_looks(control), "svd-wrong"])
+    """Update that shows `sentence` in place of the control's hint."""
+    return gr.update(info=sentence, elem_classes=[*_css_classes(control), "svd-wrong"])
 
 
 def clear_errors(controls: Controls) -> Changes:
-    """Nothing is wrong any more."""
+    """Every control without an error, with its hint again."""
     return {
-        control: gr.update(info=control.info, elem_classes=_looks(control))
+        control: gr.update(info=control.info, elem_classes=_css_classes(control))
         for control in controls.values()
     }
 
 
-def _looks(control: Component) -> list[str]:
+def _css_classes(control: Component) -> list[str]:
     return list(control.elem_classes or [])

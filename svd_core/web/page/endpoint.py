@@ -1,4 +1,4 @@
-"""The page's one public endpoint, `/generate`, for Gradio clients and MCP."""
+"""Public endpoint `/generate` of the page, for Gradio clients and MCP."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +9,8 @@ import gradio as gr
 from svd_core.errors import Cancelled, SvdError
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
 from svd_core.web.page.backend import Backend
-from svd_core.web.page.error_translation import translate
 from svd_core.web.page.formatting import duration, progress_text, summary
-from svd_core.web.page.i18n import Texts, texts_for
+from svd_core.web.page.i18n import Texts, texts_for, translate
 
 
 def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
@@ -106,7 +105,7 @@ def _address(request: gr.Request | None) -> str | None:
 
 
 def _video(event: Event) -> Video:
-    """The video of a job's end. Raises `SvdError` if it ended otherwise."""
+    """The video of a job's last event. Raises `SvdError` if the job ended without one."""
     match event:
         case Succeeded(video):
             return video

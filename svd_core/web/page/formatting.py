@@ -1,6 +1,6 @@
 """Formatting of events, videos and the engine's state as text and HTML.
 
-Functions that return HTML escape what they are given.
+Invariant: functions that return HTML escape their arguments.
 """
 
 from html import escape
@@ -9,19 +9,21 @@ from svd_core.checkpoints.table import DEMO_MODEL
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import SvdError
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Video
-from svd_core.web.page.error_translation import translate, translate_part
-from svd_core.web.page.i18n import Texts
+from svd_core.web.page.i18n import Texts, translate, translate_part
 
 LEVELS = ("still", "gentle", "lively", "unstable")
 
 
 def progress_text(progress: Progress, t: Texts) -> str:
-    """One line, e.g. `Imagining the motion · step 3 of 25 · 12 s so far · about 42 s left`."""
+    """Progress in one line.
+
+    E.g. `Imagining the motion · step 3 of 25 · 12 s so far · about 42 s left`.
+    """
     return " · ".join(filter(None, (stage_text(progress, t), time_text(progress, t))))
 
 
 def stage_text(progress: Progress, t: Texts) -> str:
-    """What is being done, and how much of it is done."""
+    """Stage of the work, and how much of it is done."""
     if progress.stage is Stage.QUEUED:
         return _queued(progress.step, t)
     stage = t(f"stage_{progress.stage}")
@@ -29,7 +31,7 @@ def stage_text(progress: Progress, t: Texts) -> str:
 
 
 def time_text(progress: Progress, t: Texts) -> str:
-    """Time so far and time left, as far as they are known; empty while a job waits."""
+    """Elapsed and remaining time, as far as they are known; empty while a job waits."""
     if progress.stage is Stage.QUEUED:
         return ""
     parts = []
@@ -41,9 +43,9 @@ def time_text(progress: Progress, t: Texts) -> str:
 
 
 def event_html(event: Event, t: Texts, last: Progress | None = None) -> str:
-    """The line below the video. Small, since it is sent at every step.
+    """The line below the video, kept small, since it is sent at every step.
 
-    `last`: how far a job had come that was stopped.
+    `last`: the last progress of a job that was stopped.
     """
     if isinstance(event, Progress):
         note = f'<p class="svd-note">{escape(translate(event.note, t))}</p>' if event.note else ""
@@ -58,7 +60,7 @@ def event_html(event: Event, t: Texts, last: Progress | None = None) -> str:
 
 
 def progress_html(sentence: str, progress: Progress, t: Texts) -> str:
-    """`sentence` with the time beside it, and a bar below, which moves if nothing is known."""
+    """`sentence` with the time beside it and a bar below, indeterminate if the share is unknown."""
     share = progress.share
     value = "" if share is None else f' value="{share:.3f}"'
     bar = f'<progress aria-label="{escape(t("progress"))}"{value}></progress>'
@@ -67,7 +69,7 @@ def progress_html(sentence: str, progress: Progress, t: Texts) -> str:
 
 
 def _clock_html(progress: Progress, t: Texts) -> str:
-    """Time so far and left, which static/clock.js counts on."""
+    """Elapsed and remaining time, which static/clock.js keeps counting."""
     if progress.stage is Stage.QUEUED:
         return ""
     left = "" if progress.remaining_s is None else f"{progress.remaining_s:.1f}"
@@ -78,19 +80,22 @@ def _clock_html(progress: Progress, t: Texts) -> str:
 
 
 def status_html(sentence: str) -> str:
+    """Sentence that screen readers announce."""
     return f'<p role="status">{escape(sentence)}</p>'
 
 
 def error_html(sentence: str) -> str:
+    """Sentence that screen readers announce at once, in the colour of errors."""
     return f'<p role="alert" class="svd-error">{escape(sentence)}</p>'
 
 
 def refused_html(error: SvdError, t: Texts) -> str:
+    """The sentence of an error in the visitor's language."""
     return error_html(translate(error.message, t))
 
 
 def summary(video: Video, t: Texts) -> str:
-    """One line about a finished video, and its notes as further sentences."""
+    """Properties of a finished video in one line, with its notes as further sentences."""
     line = t(
         "summary",
         frames=video.num_frames,
@@ -100,28 +105,29 @@ def summary(video: Video, t: Texts) -> str:
         length=t.number(video.duration_s),
         model=video.model,
     )
-    more = []
+    memory = []
     if video.peak_memory is not None:
-        more.append(t("memory", size=t.number(video.peak_memory / 1e9)))
-    return " ".join((line, *more, *(translate(note, t) for note in video.notes)))
+        memory.append(t("memory", size=t.number(video.peak_memory / 1e9)))
+    return " ".join((line, *memory, *(translate(note, t) for note in video.notes)))
 
 
 def summary_html(video: Video, t: Texts) -> str:
+    """Summary and motion meter of a finished video."""
     text = f"<p>{escape(summary(video, t))}</p>"
     return f'<div class="svd-summary">{text}{motion_html(video, t)}</div>'
 
 
 def motion_html(video: Video, t: Texts) -> str:
-    """How much moves, measured: a scale of words, the one that holds marked."""
+    """Motion meter: a scale of words with the measured level marked."""
     if video.motion not in LEVELS:
         return ""
-    marked = {video.motion: ' aria-current="true"'}
-    scale = "".join(f"<li{marked.get(level, '')}>{t(f'level_{level}')}</li>" for level in LEVELS)
+    marks = {video.motion: ' aria-current="true"'}
+    scale = "".join(f"<li{marks.get(level, '')}>{t(f'level_{level}')}</li>" for level in LEVELS)
     return f'<div class="svd-meter"><span>{t("meter")}</span><ol>{scale}</ol></div>'
 
 
 def device_html(status: EngineStatus, t: Texts) -> str:
-    """Which model runs where, what it is, and under which licence."""
+    """Checkpoint, device, state and licence."""
     model = status.checkpoint
     name = f"<b>{escape(model.name)}</b>"
     where = escape(translate_part("device", status.device, t))
@@ -138,11 +144,15 @@ def device_html(status: EngineStatus, t: Texts) -> str:
 
 
 def notice_html(status: EngineStatus, t: Texts) -> str:
+    """The engine's notice for the banner; empty without one."""
     return status_html(translate(status.notice, t)) if status.notice else ""
 
 
 def duration(seconds: float, t: Texts, digits: int = 1) -> str:
-    """E.g. `0.4 s`, `12 s`, `2 min 5 s`, `1 h 3 min`; `digits`: of less than ten seconds."""
+    """Duration as text: `0.4 s`, `12 s`, `2 min 5 s`, `1 h 3 min`.
+
+    `digits`: decimals below ten seconds.
+    """
     if seconds < 9.95:
         return t("seconds", seconds=t.number(seconds, digits))
     whole = round(seconds)
@@ -154,7 +164,7 @@ def duration(seconds: float, t: Texts, digits: int = 1) -> str:
 
 
 def size_text(count: int, t: Texts) -> str:
-    """E.g. `38 kB`, `1.2 MB`."""
+    """Size of a file as text: `38 kB`, `1.2 MB`."""
     return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{t.number(count / 1e6)} MB"
 
 

@@ -1,4 +1,4 @@
-"""Gallery actions, and what a returning visitor sees first."""
+"""Gallery actions: show, restore, remove and download; and what a returning visitor sees first."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from svd_core.checkpoints.catalog import ModelCatalog
-from svd_core.events import Succeeded
+from svd_core.events import Failed, Stopped, Succeeded
 from svd_core.jobs import Job
 from svd_core.params import VideoParams
 from svd_core.web.job_metadata import is_draft, read_memo
@@ -18,22 +18,24 @@ from svd_core.web.page.components import UNQUEUED_EVENT, event_value
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import status_html
 from svd_core.web.page.gallery import archive
+from svd_core.web.page.generation import then_follow
 from svd_core.web.page.i18n import Texts, texts_for
-from svd_core.web.page.job_watch import then_follow
 from svd_core.web.page.page_state import PageState
-from svd_core.web.page.player import ended_without_video
 
 
 def bind_gallery_actions(page: gr.Blocks, state: PageState) -> Dependency:
-    """Returns the event after which the screen shows what the visitor left, if there is such."""
+    """Bind the buttons of the gallery, and show a returning visitor's last job.
+
+    Returns the event after which that job, if there is one, is in the player.
+    """
 
     def on_open(session: Any, current: list[str], request: gr.Request) -> Changes:
         session_id, t = state.ensure_session_id(session), texts_for(request)
-        jobs = [] if current else jobs_to_show(state, session_id)  # somebody may have been quicker
-        turned = (
+        jobs = [] if current else jobs_to_show(state, session_id)  # a click may have come first
+        changes = (
             state.show_jobs(jobs, session_id, t) if jobs else state.refresh_gallery(session_id, t)
         )
-        return {state.session: session_id} | turned
+        return {state.session: session_id} | changes
 
     def on_download(session: Any) -> Changes:
         key = archive_key(state.backend.session_ids.owner(session))
@@ -68,25 +70,30 @@ def bind_gallery_actions(page: gr.Blocks, state: PageState) -> Dependency:
 
 
 def archive_key(owner: str) -> str:
-    """Key under which the zip of a visitor's videos lies; nobody else can guess it."""
+    """Unguessable key for the zip of a visitor's videos."""
     return hashlib.sha256(f"videos:{owner or token_hex()}".encode()).hexdigest()[:32]
 
 
 def jobs_to_show(state: PageState, session_id: str) -> Sequence[Job]:
-    """What a visitor who comes back wants to see: what is under way, else the last video; drafts
-    all together."""
-    jobs = [job for job in state.backend.jobs(session_id) if not ended_without_video(job)]
-    under_way = [job for job in jobs if not job.done]
+    """The jobs that a returning visitor sees: an open one, else the last video.
+
+    A draft is shown with the others of its grid.
+    """
+    jobs = [
+        job for job in state.backend.jobs(session_id) if not isinstance(job.last, Failed | Stopped)
+    ]
     if not jobs:
         return []
-    one = under_way[-1] if under_way else jobs[0]
-    if not is_draft(one):
-        return [one]
-    return [job for job in reversed(jobs) if read_memo(job).get("sheet") == read_memo(one)["sheet"]]
+    open_jobs = [job for job in jobs if not job.done]
+    shown = open_jobs[-1] if open_jobs else jobs[0]
+    if not is_draft(shown):
+        return [shown]
+    grid = read_memo(shown)["sheet"]
+    return [job for job in reversed(jobs) if read_memo(job).get("sheet") == grid]
 
 
 def restore_settings(state: PageState, job: Job, t: Texts) -> Changes:
-    """Dials and photo as they were for `job`."""
+    """The changes that restore controls and photo as they were for `job`."""
     if job.params is None:
         return {state.player.line: status_html(t("nothing_there"))}
     photo = state.backend.queue.photo(job.id)
@@ -94,20 +101,23 @@ def restore_settings(state: PageState, job: Job, t: Texts) -> Changes:
     changes = state.set_values(params, t) | {state.random_seed: False}
     if photo is not None:
         changes[state.photo] = photo
-    told = [t("restored_without" if photo is None else "restored")]
-    line = " ".join(told + missing + state.unavailable_notes(params, t))
+    messages = [t("restored_without" if photo is None else "restored")]
+    line = " ".join(messages + missing + state.unavailable_notes(params, t))
     return changes | {state.player.line: status_html(line)}
 
 
 def _with_local_model(
     job: Job, params: VideoParams, catalog: ModelCatalog, t: Texts
 ) -> tuple[VideoParams, list[str]]:
-    """The settings of `job` with the checkpoint that made it, or would have, if it is on offer. The
-    usual one of then may be another now."""
+    """The settings of `job` with the checkpoint that made it, or would have made it.
+
+    None stands for the default checkpoint, which may have changed since. A checkpoint that the
+    server no longer has is replaced by the default, with a message.
+    """
     made_by = job.last.video.model if isinstance(job.last, Succeeded) else params.model
     if made_by in catalog.names:
         return replace(params, model=None if made_by == catalog.default.name else made_by), []
     if params.model is None:
         return params, []
-    usual = catalog.default.name
-    return replace(params, model=None), [t("recipe_model_missing", other=made_by, model=usual)]
+    default = catalog.default.name
+    return replace(params, model=None), [t("recipe_model_missing", other=made_by, model=default)]

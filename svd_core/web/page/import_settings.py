@@ -1,6 +1,6 @@
-"""Import settings from the recipe inside a video, or from the link that opened the page.
+"""Import of settings from the recipe inside a video, or from the link that opened the page.
 
-What this server does not have is reported.
+A checkpoint or a speed that this server does not have is reported and replaced.
 """
 
 import hashlib
@@ -25,49 +25,53 @@ from svd_core.web.page.i18n import Texts, client_text, texts_for
 from svd_core.web.page.page_state import PageState
 
 FIELDS = {*LIMITS, *CHOICES, "model"}
+"""Parameters that a link may set."""
 
-
-def link_message() -> gr.HTML:
-    return gr.HTML("", elem_id="link-said", padding=False)
-
-
-def bind_settings_link(page: gr.Blocks, state: PageState, said: gr.HTML) -> Dependency:
-    """Returns the event, for what has to come after it when the page is opened."""
-
-    def on_open(request: gr.Request) -> Changes:
-        given: list[tuple[str, Any]] = list(request.query_params.multi_items())
-        if not any(name in FIELDS for name, _ in given):
-            return {said: ""}
-        t = texts_for(request)
-        try:
-            params = VideoParams.from_query(urlencode(given))
-            state.catalog.get(params.model)
-        except InvalidRequest as error:
-            return {said: refused_html(error, t)}
-        line = " ".join([t("link_read"), *state.unavailable_notes(params, t)])
-        told: Changes = {said: status_html(line)}
-        told[state.random_seed] = all(name != "seed" for name, _ in given)
-        return told | state.set_values(params, t)
-
-    outputs = [said, state.random_seed, state.interpolation, *state.controls.values()]
-    return page.load(on_open, None, outputs, **UNQUEUED_EVENT)
-
-
-def query_string(params: VideoParams, with_seed: bool) -> str:
-    query = params.to_query()
-    return query if with_seed else "&".join(p for p in query.split("&") if p[:5] != "seed=")
-
-
-KINDS = [".mp4", ".gif", ".webp", ".zip"]
+VIDEO_SUFFIXES = [".mp4", ".gif", ".webp", ".zip"]
 
 COMMIT = re.compile("[0-9a-f]{40}")
 
 MAX_JOBS = 30
-"""Of this visitor's jobs are looked through for the photo."""
+"""Number of the visitor's jobs that are searched for the photo."""
+
+
+def link_message() -> gr.HTML:
+    """Message about the link that opened the page."""
+    return gr.HTML("", elem_id="link-said", padding=False)
+
+
+def bind_settings_link(page: gr.Blocks, state: PageState, message: gr.HTML) -> Dependency:
+    """Set the controls from the link when the page is opened. Returns the event after it."""
+
+    def on_open(request: gr.Request) -> Changes:
+        items: list[tuple[str, Any]] = list(request.query_params.multi_items())
+        if not any(name in FIELDS for name, _ in items):
+            return {message: ""}
+        t = texts_for(request)
+        try:
+            params = VideoParams.from_query(urlencode(items))
+            state.catalog.get(params.model)
+        except InvalidRequest as error:
+            return {message: refused_html(error, t)}
+        line = " ".join([t("link_read"), *state.unavailable_notes(params, t)])
+        changes: Changes = {message: status_html(line)}
+        changes[state.random_seed] = all(name != "seed" for name, _ in items)
+        return changes | state.set_values(params, t)
+
+    outputs = [message, state.random_seed, state.interpolation, *state.controls.values()]
+    return page.load(on_open, None, outputs, **UNQUEUED_EVENT)
+
+
+def query_string(params: VideoParams, with_seed: bool) -> str:
+    """Query string of a settings link."""
+    query = params.to_query()
+    return query if with_seed else "&".join(p for p in query.split("&") if p[:5] != "seed=")
 
 
 @dataclass(frozen=True)
 class ImportPanel:
+    """Import panel: a field for a video or an export with a recipe."""
+
     video: Files
     message: gr.HTML
 
@@ -76,7 +80,7 @@ class ImportPanel:
         with gr.Tab(client_text("recipe"), elem_id="recipe", render_children=True):
             video = Files(
                 label=client_text("recipe_file"),
-                file_types=KINDS,
+                file_types=VIDEO_SUFFIXES,
                 height=150,
                 elem_id="recipe-file",
             )
@@ -84,6 +88,8 @@ class ImportPanel:
 
 
 def bind_import(state: PageState, import_panel: ImportPanel) -> None:
+    """Set controls and photo from the recipe of an uploaded video."""
+
     def on_drop(
         path: str | None, photo: bytes | None, session: Any, request: gr.Request
     ) -> Changes:
@@ -97,16 +103,16 @@ def bind_import(state: PageState, import_panel: ImportPanel) -> None:
         model, missing = _matching_model(state.catalog, recipe, t)
         params = replace(recipe.params, model=model)
         changes = state.set_values(params, t) | {state.random_seed: False}
-        told = [t("recipe_read", model=recipe.model, seed=recipe.params.seed)]
+        messages = [t("recipe_read", model=recipe.model, seed=recipe.params.seed)]
         if photo is not None and recipe.matches(photo):
-            told.append(t("recipe_photo_same"))
-        elif (kept := _stored_photo(state, recipe.image_sha256, session)) is not None:
-            changes[state.photo] = kept
-            told.append(t("recipe_photo_found"))
+            messages.append(t("recipe_photo_same"))
+        elif (stored := _stored_photo(state, recipe.image_sha256, session)) is not None:
+            changes[state.photo] = stored
+            messages.append(t("recipe_photo_found"))
         else:
-            told.append(t("recipe_photo_missing"))
-        told += missing + state.unavailable_notes(recipe.params, t)
-        return changes | {import_panel.message: status_html(" ".join(told))}
+            messages.append(t("recipe_photo_missing"))
+        messages += missing + state.unavailable_notes(recipe.params, t)
+        return changes | {import_panel.message: status_html(" ".join(messages))}
 
     import_panel.video.change(
         on_drop,
@@ -117,7 +123,7 @@ def bind_import(state: PageState, import_panel: ImportPanel) -> None:
 
 
 def _stored_photo(state: PageState, sha256: str, session: Any) -> bytes | None:
-    """The photo of that hash, if one of this visitor's jobs still has it."""
+    """The photo with that hash, if one of this visitor's jobs still has it."""
     for job in state.backend.jobs(session)[:MAX_JOBS]:
         photo = state.backend.queue.photo(job.id)
         if photo is not None and hashlib.sha256(photo).hexdigest() == sha256:
@@ -128,7 +134,7 @@ def _stored_photo(state: PageState, sha256: str, session: Any) -> bytes | None:
 def _matching_model(
     catalog: ModelCatalog, recipe: Recipe, t: Texts
 ) -> tuple[str | None, list[str]]:
-    """The checkpoint to choose, None for the usual one, and what is to be said if it is another."""
+    """Name of the checkpoint to choose, None for the default, and messages if it is another one."""
     if recipe.made_with(catalog.default):
         return None, []
     for checkpoint in catalog.checkpoints:
@@ -138,7 +144,10 @@ def _matching_model(
 
 
 def _may_be(recipe: Recipe, checkpoint: Checkpoint) -> bool:
-    """Of a checkpoint on the hub the commit is not known before it has been loaded."""
+    """Whether a checkpoint on the hub may be that of the recipe, its commit still unknown.
+
+    The commit is known only after the checkpoint has been loaded.
+    """
     if checkpoint.folder is not None or COMMIT.fullmatch(checkpoint.revision):
         return False
     return checkpoint.source == recipe.source

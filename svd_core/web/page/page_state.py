@@ -1,4 +1,4 @@
-"""Page state: the components that most event handlers need, and what they do with them."""
+"""Page state: the components that most event handlers share, and the changes they make."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,28 +7,36 @@ from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
-from gradio.components import Component
 
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import reset_speed
 from svd_core.errors import SvdError
 from svd_core.jobs import Job
 from svd_core.media.image import Size
-from svd_core.params import Interpolation, VideoParams
+from svd_core.params import VideoParams
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.components import BrowserState, Checkbox, Photo
-from svd_core.web.page.controls import Changes, Controls, clear_errors, error_update, set_values
+from svd_core.web.page.controls import (
+    Changes,
+    Controls,
+    Inputs,
+    clear_errors,
+    error_update,
+    set_values,
+)
 from svd_core.web.page.framing import Framing
 from svd_core.web.page.gallery import Gallery
 from svd_core.web.page.i18n import Texts
-from svd_core.web.page.playback import Playback, playback_of_example, playback_of_job
 from svd_core.web.page.player import Player
 
 
 @dataclass(frozen=True)
 class PageState:
-    """`max_followers`: jobs that may be followed at once; each takes a thread. `examples`: videos
-    by name. `interpolation`: as the visitor chose it; None: by the rate of the video."""
+    """Components, backend and limits of the page.
+
+    `interpolation`: as the visitor chose it; None: by the rate of the video. `examples`: videos by
+    name. `max_followers`: jobs that may be followed at once; each takes a thread.
+    """
 
     backend: Backend
     photo: Photo
@@ -55,25 +63,25 @@ class PageState:
 
     @property
     def outputs(self) -> list[Block]:
-        own: list[Block] = [self.photo, *self.framing.outputs, self.session]
-        chosen = [self.random_seed, self.interpolation]
-        return [*own, *chosen, *self.player.outputs, *self.gallery.outputs]
+        """Components that a handler that shows jobs may change."""
+        return [
+            self.photo,
+            *self.framing.outputs,
+            self.session,
+            self.random_seed,
+            self.interpolation,
+            *self.player.outputs,
+            *self.gallery.outputs,
+        ]
 
     @property
     def followed_outputs(self) -> list[Block]:
+        """Components that a job changes while the page follows it."""
         return [*self.player.followed_outputs, *self.gallery.outputs]
 
     @property
-    def catalog(self) -> ModelCatalog:
-        return self.backend.status().catalog
-
-    def sizes(self, given: dict[Component, Any]) -> Sequence[Size]:
-        """What the checkpoint on the dial was trained for. Raises `InvalidRequest`."""
-        return self.catalog.get(given[self.controls["model"]]).sizes
-
-    @property
     def inputs(self) -> set[Block]:
-        """What a visitor asks for, and who it is: inputs of whatever makes a video."""
+        """Inputs of every handler that makes a video: photo, settings and session."""
         return {
             self.photo,
             self.random_seed,
@@ -82,84 +90,69 @@ class PageState:
             *self.controls.values(),
         }
 
-    def values(self, given: dict[Component, Any]) -> dict[str, Any]:
-        """The dials by the core's names; None for an empty field, and for a seed to be drawn."""
-        values = {name: given[control] for name, control in self.controls.items()}
-        values["interpolation"] = "off"  # the player adds in-between frames to what is kept
-        return values | {"seed": None} if given[self.random_seed] else values
+    @property
+    def catalog(self) -> ModelCatalog:
+        """The checkpoints of this server."""
+        return self.backend.status().catalog
+
+    def sizes(self, inputs: Inputs) -> Sequence[Size]:
+        """The sizes that the chosen checkpoint was trained for. Raises `InvalidRequest`."""
+        return self.catalog.get(inputs[self.controls["model"]]).sizes
+
+    def values(self, inputs: Inputs) -> dict[str, Any]:
+        """The settings by the core's names; None for an empty field and for a random seed."""
+        values = {name: inputs[control] for name, control in self.controls.items()}
+        values["interpolation"] = "off"  # the player adds in-between frames to the stored video
+        return values | {"seed": None} if inputs[self.random_seed] else values
 
     def set_values(self, params: VideoParams, t: Texts, changes: Changes | None = None) -> Changes:
-        """The dials as `params` say, besides other `changes`; one that cannot be so says it."""
+        """The controls set to `params`, added to other `changes`.
+
+        A value that this server does not have is replaced, with a message at its control.
+        """
         if params.interpolation != "off":
             changes = {**(changes or {}), self.interpolation: params.interpolation}
-        if not (lacking := self.unavailable_notes(params, t)):
+        notes = self.unavailable_notes(params, t)
+        if not notes:
             return set_values(params, self.controls, changes)
-        told, speed = (
-            set_values(reset_speed(params), self.controls, changes),
-            self.controls["speed"],
-        )
-        return told | {speed: told[speed] | error_update(speed, *lacking)}
+        updates = set_values(reset_speed(params), self.controls, changes)
+        speed = self.controls["speed"]
+        return updates | {speed: updates[speed] | error_update(speed, *notes)}
 
     def unavailable_notes(self, params: VideoParams, t: Texts) -> list[str]:
-        """The sentence about what of `params` is not to be had here, if there is such."""
+        """Messages about values of `params` that this server does not have."""
         return [] if params.speed in self.backend.acceleration.speeds else [t("speed_instead")]
 
     def ensure_session_id(self, session: object) -> str:
-        """The visitor's number that a browser sent, or a new one."""
+        """The session id that a browser sent, if it is valid, else a new one."""
         return self.backend.session_ids.ensure_id(session)
 
     def submit(
-        self, ask: Callable[[str], Sequence[Job]], session: object, t: Texts, still: str = ""
+        self,
+        submit: Callable[[str], Sequence[Job]],
+        session: object,
+        t: Texts,
+        placeholder: str = "",
     ) -> Changes:
-        """Submit by `ask`, which is given the visitor; errors are said where they belong."""
+        """Call `submit` with the session id and show its jobs, or the error at its control."""
         session_id = self.ensure_session_id(session)
         try:
-            jobs = ask(session_id)
+            jobs = submit(session_id)
         except SvdError as error:
             return self.player.show_error(error, t)
-        return {self.session: session_id} | self.show_jobs(jobs, session_id, t, still)
+        return {self.session: session_id} | self.show_jobs(jobs, session_id, t, placeholder)
 
-    def show_jobs(self, jobs: Sequence[Job], session_id: str, t: Texts, still: str = "") -> Changes:
-        """The screen is for `jobs` from now on."""
+    def show_jobs(
+        self, jobs: Sequence[Job], session_id: str, t: Texts, placeholder: str = ""
+    ) -> Changes:
+        """The changes after which the player shows and follows `jobs`."""
         return (
             clear_errors(self.controls)
-            | self.player.begin(jobs, t, still)
+            | self.player.begin(jobs, t, placeholder)
             | {self.player.to_follow: [job.id for job in jobs]}
             | self.refresh_gallery(session_id, t)
         )
 
-    def playback(self, playing: object, chosen: Interpolation | None, session: object) -> Changes:
-        """The player with the file of `playing`, see `Player.playing`, and its switch. The video
-        stays as it is where that file cannot be made.
-
-        Raises `SvdError`, but only for an interpolation that the visitor chose.
-        """
-        switch = self.controls["interpolation"]
-        try:
-            file = self._playback_file(playing, chosen, session)
-        except SvdError:
-            if chosen is not None:
-                raise
-            file = None
-        if file is None:
-            return {switch: gr.update(visible="hidden")}
-        return {
-            self.player.video: gr.update(value=str(file.path)),
-            self.player.playing: playing,
-            switch: gr.update(value=file.interpolation, visible=True),
-        }
-
-    def _playback_file(
-        self, playing: object, chosen: Interpolation | None, session: object
-    ) -> Playback | None:
-        about = playing if isinstance(playing, dict) else {}
-        results, example = self.backend.results, about.get("example")
-        if isinstance(example, str) and example in self.examples:
-            return playback_of_example(results, self.examples[example], chosen)
-        job = self.backend.job(about.get("job"), session)
-        if job is None or job.params is None:
-            return None
-        return playback_of_job(results, job.id, job.params.rate, chosen)
-
     def refresh_gallery(self, session_id: str, t: Texts) -> Changes:
+        """The changes that show the visitor's jobs in the gallery."""
         return self.gallery.update(self.backend.jobs(session_id), t)

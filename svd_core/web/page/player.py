@@ -1,6 +1,6 @@
 """Player: progress line, preview, video, and the messages of a job.
 
-The page only watches a job, so closing the tab loses nothing.
+Invariant: the page only watches a job, so closing the tab loses nothing.
 """
 
 import base64
@@ -13,26 +13,25 @@ import gradio as gr
 from gradio.blocks import Block
 
 from svd_core.errors import InvalidRequest, SvdError
-from svd_core.events import Event, Failed, Progress, Stopped, Succeeded
+from svd_core.events import Event, Progress, Succeeded
 from svd_core.jobs import Job
 from svd_core.web.page import formatting
-from svd_core.web.page.components import VideoPlayer
+from svd_core.web.page.components import VideoPlayer, script
 from svd_core.web.page.controls import Changes, Controls, mark_invalid
 from svd_core.web.page.i18n import Texts, client_text, languages
-from svd_core.web.page.scripts import script
 
 UPDATE_INTERVAL_S = 0.4
-"""Seconds between two signs of progress, at least."""
+"""Shortest time in seconds between two updates of the progress."""
 
 JOB_CONTROLS = ("seed", "interpolation")
-"""Dials that a job sets while it is watched."""
+"""Controls that a job sets while the page follows it."""
 
 CLOCK_KEYS = ("elapsed", "left", "almost", "late", "seconds", "minutes", "hours")
-"""Sentences that static/clock.js fills between two events."""
+"""Texts that static/clock.js fills between two events."""
 
 
 def status_line() -> gr.HTML:
-    """The line below the video: how to begin, progress, the end of a job, errors."""
+    """Line below the video: hint for the first video, progress, end of a job, errors."""
     sentences = {
         code: {key: t.sentences[key] for key in CLOCK_KEYS} for code, t in languages().items()
     }
@@ -42,10 +41,12 @@ def status_line() -> gr.HTML:
 
 @dataclass(frozen=True)
 class Player:
-    """`preview` and `video` take turns. `result`: what can be done with a finished video.
-    `current`: ids of the shown jobs, `to_follow`: of those to be followed next. `playing`: what the
-    player has, {"job": id} or {"example": name}; None if it is neither. These three are the
-    session's own knowledge."""
+    """Components that show a job.
+
+    Either `preview` or `video` is visible. `result`: actions on a finished video. `current`: ids of
+    the shown jobs. `to_follow`: ids of the jobs to follow next. `playing`: what the player has,
+    {"job": id} or {"example": name}; None for neither. These three are states of the session.
+    """
 
     line: gr.HTML
     preview: gr.HTML
@@ -62,19 +63,20 @@ class Player:
 
     @property
     def followed_outputs(self) -> list[Block]:
-        """What a job changes while it is watched."""
-        own = [part for name, part in vars(self).items() if name != "controls"]
-        return [*own, *(self.controls[name] for name in JOB_CONTROLS)]
+        """Components that a job changes while the page follows it."""
+        parts = [part for name, part in vars(self).items() if name != "controls"]
+        return [*parts, *(self.controls[name] for name in JOB_CONTROLS)]
 
     @property
     def outputs(self) -> list[Block]:
+        """Components that a new job may change."""
         return [
             *self.followed_outputs,
             *(control for name, control in self.controls.items() if name not in JOB_CONTROLS),
         ]
 
-    def begin(self, jobs: Sequence[Job], t: Texts, still: str = "") -> Changes:
-        """`still`: HTML to show until there is a preview."""
+    def begin(self, jobs: Sequence[Job], t: Texts, placeholder: str = "") -> Changes:
+        """The changes that show new jobs. `placeholder`: HTML until there is a preview."""
         return {
             self.generate: gr.Button(interactive=False),
             self.drafts: gr.Button(interactive=False),
@@ -83,12 +85,13 @@ class Player:
             self.video: gr.update(value=None, visible=False),
             self.playing: None,
             self.controls["interpolation"]: gr.update(visible="hidden"),
-            self.preview: gr.update(value=still, visible=True),
+            self.preview: gr.update(value=placeholder, visible=True),
             self.result: gr.update(visible=False),
             self.line: formatting.event_html(jobs[0].last, t),
         }
 
     def update(self, job: Job, event: Event, t: Texts, last: Progress | None) -> Changes:
+        """The changes after an event. `last`: the progress before it."""
         line = formatting.event_html(event, t, last)
         if isinstance(event, Progress):
             changes: Changes = {self.line: line}
@@ -109,6 +112,7 @@ class Player:
         return changes
 
     def end(self, line: str) -> Changes:
+        """The changes after the last job, with a message."""
         return {
             self.generate: gr.Button(interactive=True),
             self.drafts: gr.Button(interactive=True),
@@ -117,14 +121,14 @@ class Player:
         }
 
     def show_error(self, error: SvdError, t: Texts) -> Changes:
-        """What was asked for cannot be: said here, and beside the field that is to blame."""
+        """The changes after a refused request: the error, here and beside the field it is about."""
         changes = self.end(formatting.refused_html(error, t))
         if isinstance(error, InvalidRequest):
             changes |= mark_invalid(error, self.controls, t)
         return changes
 
     def follow(self, job: Job, t: Texts) -> Iterator[Changes]:
-        """Show `job` to its end. What comes faster than it can be read is left out."""
+        """Follow `job` to its end, leaving out updates that come faster than they can be read."""
         last: Progress | None = None
         shown = 0.0
         try:
@@ -139,7 +143,7 @@ class Player:
             yield self.end(formatting.refused_html(error, t))
 
     def clear(self) -> Changes:
-        """Nothing on the screen but how to begin."""
+        """The changes that empty the player, with the hint for the first video."""
         return self.end(str(client_text("hint"))) | {
             self.current: [],
             self.video: gr.update(value=None, visible=True),
@@ -150,17 +154,13 @@ class Player:
 
 
 def preview_html(picture: bytes, t: Texts) -> str:
-    """A small moving picture, within the page's own bytes: no file of it is kept."""
+    """Small animation as a data URI, so that no file is kept."""
     data = base64.b64encode(picture).decode()
     return f'<img alt="{t("preview_alt")}" src="data:image/webp;base64,{data}">'
 
 
 def _is_significant(event: Event, last: Progress | None) -> bool:
-    """Whether `event` says more than that time goes by."""
+    """Whether `event` has more news than elapsed time."""
     if last is None or not isinstance(event, Progress) or event.preview:
         return True
     return (event.stage, event.note) != (last.stage, last.note)
-
-
-def ended_without_video(job: Job) -> bool:
-    return isinstance(job.last, Failed | Stopped)

@@ -1,7 +1,7 @@
-"""Session ids: unguessable, signed by the server, kept in the browser.
+"""Session ids: random, signed with HMAC by the server, kept in the browser.
 
-Only numbers that this server drew count, so that nobody makes up visitors. Jobs carry a hash of
-theirs, so that the table tells nobody how to be that visitor.
+Invariant: only ids that this server issued are valid, so visitors cannot be forged. Jobs carry a
+hash of their session id, so the job table is no help to take over a session.
 """
 
 import hashlib
@@ -13,22 +13,26 @@ from collections.abc import Callable
 from svd_core.web.page.components import BrowserState
 
 SIGNED = re.compile(r"[0-9a-f]{64}")
-"""128 random bits, and as many of their signature."""
+"""128 random bits and 128 bits of their signature."""
 
 UNSIGNED = re.compile(r"[0-9a-f]{32}")
-"""What earlier versions drew."""
+"""Session id of an earlier version."""
 
 PREFIX = "page:"
-"""No key of the API can be called so: their ids have no colon."""
+"""Prefix of owners that no API key can have, because ids of keys contain no colon."""
 
 
 def session_state() -> BrowserState:
+    """Session id in the browser's storage."""
     return BrowserState(None, storage_key="svd-visitor", secret="svd-visitor")  # noqa: S106
 
 
 class SessionIds:
-    """`secret`: what numbers are signed with; drawn if left out, and then no number outlives it.
-    `has_jobs`: whether an owner has jobs; an unsigned number of an earlier version counts if so.
+    """Issues and checks session ids.
+
+    `secret`: the signing key. A random one is used if it is left out, and then session ids last
+    only as long as this object. `has_jobs`: whether an owner has jobs, which makes an unsigned id
+    of an earlier version valid.
     """
 
     def __init__(
@@ -38,14 +42,14 @@ class SessionIds:
         self._has_jobs = has_jobs
 
     def ensure_id(self, session: object) -> str:
-        """What a browser sent, if it is a number from here, else a new one."""
+        """The session id that a browser sent, if it is valid, else a new one."""
         if self._is_valid(session):
             return str(session)
-        number = secrets.token_hex(16)
-        return number + self._signature(number)
+        token = secrets.token_hex(16)
+        return token + self._signature(token)
 
     def owner(self, session: object) -> str:
-        """Owner of this visitor's jobs; empty (nobody) for what is no visitor's number."""
+        """Owner of this session's jobs; empty for an invalid session id."""
         return _owner(session) if self._is_valid(session) else ""
 
     def _is_valid(self, session: object) -> bool:
@@ -57,8 +61,8 @@ class SessionIds:
             return False
         return hmac.compare_digest(session[32:], self._signature(session[:32]))
 
-    def _signature(self, number: str) -> str:
-        message = f"visitor:{number}".encode()
+    def _signature(self, token: str) -> str:
+        message = f"visitor:{token}".encode()
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:32]
 
 

@@ -5,12 +5,11 @@ from pathlib import Path
 from gradio.themes import Base, colors
 
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
-"""Fonts that every system has: nothing is fetched for them."""
+"""System fonts, so that none is downloaded."""
 
 
 def theme() -> Base:
-    """Warm greys, as around a light table, with one accent; darker than stock where stock fails
-    the contrast check."""
+    """Gradio theme: warm greys with one accent, darker than stock where stock fails WCAG AA."""
     return Base(
         primary_hue=colors.orange,
         secondary_hue=colors.orange,
@@ -84,4 +83,4 @@ def theme() -> Base:
 
 
 CSS = Path(__file__).with_name("static") / "page.css"
-"""Layout, and what the theme has no names for."""
+"""Style sheet: the layout, and colours and sizes that the theme has no variables for."""

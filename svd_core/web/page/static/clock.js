@@ -1,15 +1,17 @@
-// Progress between two events: the seconds so far and left count on, and the bar moves with them.
-//
-// The server sends ".svd-clock" elements with data-elapsed and data-remaining in seconds (empty:
-// not known). They are no live region, so that a screen reader reads the stage and not every second.
+/**
+ * Clock of the progress line: elapsed and remaining seconds, and the bar, between two events.
+ *
+ * The server sends ".svd-clock" elements with data-elapsed and data-remaining in seconds (empty:
+ * unknown). They are not live regions, so that a screen reader reads the stage, not every second.
+ */
 
-const SENTENCES = {};  // by language and key; the server puts them in
-const REFRESH = 250;   // milliseconds
-const LATE = 0.25;     // from this part of the expected time on, too much time has passed
+const SENTENCES = {};    // by language and key; the server fills them in
+const REFRESH_MS = 250;
+const LATE_SHARE = 0.25;  // share of the expected time by which the work may be late
 const language = navigator.languages.map((code) => code.split("-")[0].toLowerCase())
     .find((code) => code in SENTENCES) ?? "en";
 const sentences = SENTENCES[language];
-const known = new WeakMap();  // clock -> what the server said last, and when it was seen
+const lastValues = new WeakMap();  // clock -> the server's last values, and when they came
 
 const number = (value) => value === "" ? null : Number(value);
 const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
@@ -22,13 +24,13 @@ const duration = (total) => {
 };
 const tick = (clock) => {
     const { elapsed, remaining } = clock.dataset;
-    const said = `${elapsed}/${remaining}`;
-    const before = known.get(clock);
-    if (before?.said !== said) {
-        known.set(clock, { said, since: performance.now() });
+    const values = `${elapsed}/${remaining}`;
+    const last = lastValues.get(clock);
+    if (last?.values !== values) {
+        lastValues.set(clock, { values, since: performance.now() });
         return;
     }
-    const passed = (performance.now() - before.since) / 1000;
+    const passed = (performance.now() - last.since) / 1000;
     if (passed < 1) return;
     const now = Number(elapsed) + passed;
     const left = number(remaining) === null ? null : number(remaining) - passed;
@@ -36,11 +38,11 @@ const tick = (clock) => {
     if (left !== null && left >= 1) {
         parts.push(fill(sentences.left, { left: duration(left) }));
     } else if (left !== null) {
-        parts.push(-left > LATE * (now + left) ? sentences.late : sentences.almost);
+        parts.push(-left > LATE_SHARE * (now + left) ? sentences.late : sentences.almost);
     }
     const text = parts.join(" · ");
     if (clock.textContent !== text) clock.textContent = text;
     const bar = clock.parentElement.querySelector("progress[value]");
     if (bar && left !== null) bar.value = Math.min(0.99, now / Math.max(now + left, now));
 };
-setInterval(() => document.querySelectorAll(".svd-clock").forEach(tick), REFRESH);
+setInterval(() => document.querySelectorAll(".svd-clock").forEach(tick), REFRESH_MS);

@@ -1,4 +1,4 @@
-// Buttons that copy the code below them.
+/** Copy buttons: each copies the code below it. */
 
 element.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-copied]");
@@ -7,7 +7,7 @@ element.addEventListener("click", async (event) => {
     getSelection().selectAllChildren(code);
     if (navigator.clipboard) await navigator.clipboard.writeText(code.textContent);
     else document.execCommand("copy");
-    const before = button.textContent;
+    const label = button.textContent;
     button.textContent = button.dataset.copied;
-    setTimeout(() => { button.textContent = before; }, 1500);
+    setTimeout(() => { button.textContent = label; }, 1500);
 });

@@ -1,11 +1,13 @@
-// The crop window over the photo: moved by drag, click and arrow keys.
-//
-// The server draws the window. Where there is room to move it, the element around it carries
-// data-axis ("x" or "y"), data-room (the part of that side that is cut off, 0..1) and data-focus
-// (where in that room the window lies, 0..1). One event, "moved", reports a new focus.
+/**
+ * Crop window over the photo, moved by drag, click and arrow keys.
+ *
+ * The server draws the window. If it can be moved, the element around it has data-axis ("x" or
+ * "y"), data-room (the share of that side that is cut off, 0..1) and data-focus (the place of the
+ * window in that room, 0..1). The event "moved" reports a new focus.
+ */
 
-const DRAG_PX = 4;      // a pointer that moves less was a click
-const KEY_DELAY = 250;  // milliseconds after the last key before the server is asked
+const DRAG_PX = 4;         // a shorter movement of the pointer is a click
+const KEY_DELAY_MS = 250;  // from the last key to the report
 const KEYS = {
     ArrowLeft: -0.04, ArrowUp: -0.04, ArrowRight: 0.04, ArrowDown: 0.04,
     PageUp: -0.2, PageDown: 0.2, Home: -1, End: 1,
@@ -25,7 +27,7 @@ const move = (value) => {
 };
 const report = () => trigger("moved", { axis: area().dataset.axis, focus: focus() });
 
-// Where the pointer is along the axis, as a part of the photo's side.
+// Position of the pointer along the axis, as a share of the photo's side.
 const along = (event) => {
     const box = area().getBoundingClientRect();
     return area().dataset.axis === "x"
@@ -69,5 +71,5 @@ element.addEventListener("keydown", (event) => {
     event.preventDefault();
     move(focus() + step);
     clearTimeout(timer);
-    timer = setTimeout(report, KEY_DELAY);
+    timer = setTimeout(report, KEY_DELAY_MS);
 });

@@ -1,4 +1,5 @@
+/** Click a hidden download button. Python replaces the id. */
 () => setTimeout(() => {
-    const found = document.querySelector("#ELEM_ID");
-    (found.querySelector("a") || found).click();
+    const button = document.querySelector("#ELEM_ID");
+    (button.querySelector("a") || button).click();
 }, 200)

@@ -1,4 +1,4 @@
-// Drafts are buttons: "picked" reports the job of the chosen one.
+/** Drafts of the seed grid: the event "picked" reports the job of the chosen one. */
 
 element.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-job]");

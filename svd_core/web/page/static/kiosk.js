@@ -1,12 +1,15 @@
-// Demo mode: a dialog that plays one example after the other. It runs in the browser alone, so it
-// goes on whatever the server is doing.
+/**
+ * Kiosk mode: a dialog that plays one example after the other.
+ *
+ * It runs in the browser alone, so a busy server does not stop it.
+ */
 
-const STAY_S = 8;  // seconds that an example plays, and three times that after it was chosen
+const STAY_S = 8;  // an example plays for 8 seconds, and three times as long if it was chosen
 const dialog = element.querySelector("dialog");
 const video = dialog.querySelector("video");
 const buttons = [...dialog.querySelectorAll("[data-video]")];
 let timer = 0;
-// The example with in-between frames, as soon as the server has made that file.
+// URL of the example with in-between frames, once the server has made that file.
 const smooth = (button) => [...document.querySelectorAll("#demo-files [data-name]")]
     .find((file) => file.dataset.name === button.dataset.name)?.dataset.video;
 const show = (button, seconds) => {

@@ -1,6 +1,9 @@
-// Accessible names of Gradio's own controls. They are English in every language: the list to
-// translate from is in this element. Sliders are called by their label alone, and groups of choices,
-// which have none, by their title.
+/**
+ * Accessible names of Gradio's own controls, translated.
+ *
+ * Gradio has them in English only; this element lists the translations. A slider gets its label
+ * alone as its name, and a group of choices, which has no name, gets its title.
+ */
 
 const labels = new Map(
     [...element.querySelectorAll("[data-label]")].map((item) => [
@@ -10,9 +13,9 @@ const labels = new Map(
 const PREFIX = /^(number input|range slider) for /;
 const translate = (node) => {
     for (const name of ["aria-label", "title"]) {
-        const before = node.getAttribute(name);
-        const after = before && (labels.get(before) ?? before.replace(PREFIX, ""));
-        if (after && after !== before) node.setAttribute(name, after);
+        const label = node.getAttribute(name);
+        const translation = label && (labels.get(label) ?? label.replace(PREFIX, ""));
+        if (translation && translation !== label) node.setAttribute(name, translation);
     }
 };
 const translateAll = (root) => {
@@ -33,7 +36,7 @@ const nameGroups = () => {
 new MutationObserver((changes) => {
     for (const { type, target, addedNodes } of changes) {
         if (type === "attributes") translate(target);
-        else addedNodes.forEach((node) => node.nodeType === Node.ELEMENT_NODE && translateAll(node));
+        for (const node of addedNodes) if (node.nodeType === Node.ELEMENT_NODE) translateAll(node);
     }
     nameGroups();
 }).observe(document.body, {
