@@ -1,8 +1,8 @@
 """Load test of the HTTP API: `python -m svd_core.benchmarks api`. A table, then a line of JSON.
 
 Two servers run `app.py`, one on an empty job table and one on a table with a past. In turn each
-makes the same clip twice: left alone, and while many clients ask how it goes and one submits again
-and again. Figures are medians of several such rounds, since other programs use the processors too.
+makes the same clip twice: left alone, and while many clients poll its status and one keeps
+submitting. Figures are medians of several such rounds, since other programs use the processors too.
 Memory is watched on a third server, which has no model.
 
 Each figure has a limit, see `TARGETS`. The past is many copies of one finished job.

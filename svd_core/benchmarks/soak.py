@@ -1,6 +1,6 @@
 """Soak test: `python -m svd_core.benchmarks soak`. Constant clients, a server killed at random.
 
-It runs without a model. Counted is what became of every job that was accepted: none may be lost,
+It runs without a model. It counts the outcome of every job that was accepted: none may be lost,
 and none with a picture may fail. With `--check` the exit code is 1 where one was lost or failed,
 or where photos were left behind. After a quiet time of an hour or more it is also 1 where memory
 grew by more than 2 % since its first sixth; before that the process is still warming up.

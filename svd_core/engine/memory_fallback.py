@@ -132,7 +132,7 @@ class MemoryFallback:
 
 
 def smallest_plan(chosen: MemoryPlan) -> MemoryPlan:
-    """The last plan that is tried when memory runs out again and again."""
+    """The last plan that is tried when memory keeps running out."""
     while (smaller := chosen.smaller()) is not None:
         chosen = smaller
     return chosen

@@ -77,7 +77,7 @@ class InlineQueue(TableQueue):
         yield job.last
 
     def _is_cancelled_within(self, job: JobHandle, seconds: float) -> bool:
-        """Wait so many seconds, or until the job must stop. Returns whether it must."""
+        """Wait for `seconds`, or until the job must stop. Returns whether it must."""
         until = time.monotonic() + seconds
         while not self._claims.is_cancelled(job) and (left := until - time.monotonic()) > 0:
             self._claims.closing.wait(min(left, POLL_S))

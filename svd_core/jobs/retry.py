@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def error_to_outcome(job_id: str, error: Exception) -> Failed | Stopped:
-    """The outcome of a job whose work raised `error`. Unforeseen errors are logged in full.
+    """The outcome of a job whose work raised `error`. Unexpected errors are logged in full.
 
     With a `passing` error the job is not over where a `Backoff` has it tried again.
     """

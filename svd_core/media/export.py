@@ -48,8 +48,8 @@ class Export:
     """Options of an export. Raises `InvalidRequest` with the field's name.
 
     `fps`: playback rate without in-between frames; `rate` is that of the file. `order` "ping-pong"
-    plays forward and back without repeating the end frames. `loops`: an mp4 holds its frames so
-    many times, since players ignore a count. "png" is a zip with a picture for each frame.
+    plays forward and back without repeating the end frames. `loops`: an mp4 repeats its
+    frames, since players ignore a count. "png" is a zip with a picture for each frame.
     """
 
     format: Format = "mp4"

@@ -62,9 +62,9 @@ def ffmpeg(
 ) -> "CompletedProcess[bytes]":
     """Run ffmpeg with `data` as its input.
 
-    `memory`: for untrusted files, limits it to so many bytes of address space (on Linux) and to
-    `READ_TIMEOUT_S` seconds. Raises `GenerationFailed` if it cannot be started, `ServerBusy` if the
-    machine lacks resources for the moment.
+    `memory`: limit in bytes of the address space (on Linux), for untrusted files; with it, the
+    time is limited to `READ_TIMEOUT_S` seconds. Raises `GenerationFailed` if it cannot be started,
+    `ServerBusy` if the machine lacks resources for the moment.
     """
     try:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *arguments]

@@ -183,7 +183,7 @@ class EvalPhoto:
         return hashlib.sha256(self.data).hexdigest()
 
     def opened(self) -> Image.Image:
-        """Open the photo anew each time, since all of them together would take half a gigabyte."""
+        """Open the photo again each time, since all of them together would take half a gigabyte."""
         return open_photo(self.data)
 
 

@@ -145,7 +145,7 @@ class TokenChannels:
             transformer.proj_in.weight += torch.outer(self.write(name), channel_row(channel))
 
     def close(self, transformer: Net, name: str, channel: str, less: str | None = None) -> None:
-        """Add value `name`, less value `less`, to `channel`. No norm stands before this layer."""
+        """Add value `name`, less value `less`, to `channel`. This layer has no norm before it."""
         row = transformer.proj_out.weight[channel_index(channel)]
         row[self._places[name]] = 1.0
         if less is not None:

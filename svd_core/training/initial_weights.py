@@ -71,7 +71,7 @@ def _write_input(conv: nn.Conv2d) -> None:
 def _write_output(norm: Net, conv: Net) -> None:
     """Write the last layer: v is minus the clean latents.
 
-    A SiLU stands in between. Values pass it where it is linear, and both carriers with the same
+    Between them is a SiLU. Values pass it where it is linear, and both carriers with the same
     sign, so that their sum is what the norm subtracted.
     """
     undo_norm(norm)

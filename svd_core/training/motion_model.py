@@ -220,7 +220,7 @@ def _round_to_cell(products: GegluBuilder, tokens: TokenChannels, axis: str) -> 
     """Round the coordinates of the position lane to whole cells: a staircase with steep steps, for
     coordinates that are wrong by 0.4 cells at most.
 
-    The steps go up and down from the middle. The two ends of a step, which almost cancel, stand in
+    The steps go up and down from the middle. The two ends of a step, which almost cancel, follow
     the order of the Thue-Morse sequence. So every partial sum stays small, in any order of
     summation, and with it the rounding error.
     """

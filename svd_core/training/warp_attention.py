@@ -99,7 +99,7 @@ PERIODS = (4.0, 24.0, 144.0)
 look alike to the one before."""
 
 STRENGTHS = (4e8, 8e7, 8e7)
-"""Weights of the sinusoids in the logits. Two cells are mixed only where a place lies within a
+"""Weights of the sinusoids in the logits. Two cells are mixed only where a place is within a
 ten-millionth of the border between them, about the resolution of single precision. The first may be
 at most 80 times the others, or its rounding hides them."""
 

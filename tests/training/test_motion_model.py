@@ -33,7 +33,7 @@ def unet(kernel: Tensor) -> architecture.Net:
 
 
 def written(kernel: Tensor) -> architecture.Net:
-    """The UNet before it has learnt anything, told the coordinates and a scene by hand."""
+    """The UNet before it has learnt anything, given the coordinates and a scene by hand."""
     torch.manual_seed(0)
     net = architecture.unet().eval()
     bends = warp_attention.fit_latent_shift(

@@ -54,8 +54,8 @@ def test_latents_slide_as_the_photo_does(kernel: torch.Tensor, x: int, y: int) -
 
 @pytest.mark.parametrize("shift", [0.25, 0.5, 1.5, 2.0])
 def test_texture_stays_as_strong_while_it_slides(kernel: torch.Tensor, shift: float) -> None:
-    """Of leaves and grain nobody can tell what half a pixel further on looks like; a mean over all
-    that it may be is nearly nothing."""
+    """Half a pixel further on, leaves and grain may look like anything; a mean over all that is
+    possible is almost zero."""
     generator = torch.Generator().manual_seed(5)
     grain = [0.5 * torch.randn(3, 256, 384, generator=generator) for _ in range(4)]
     photos = [F.avg_pool2d(one, 3, stride=1, padding=1) for one in grain]

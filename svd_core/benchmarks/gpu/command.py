@@ -2,8 +2,8 @@
 
 Each part is a process of its own with a time limit, so that one that fails, hangs or is killed
 costs the others nothing. `results.jsonl` in `--out` has every figure as soon as it is known;
-`summary.txt`, `profile.txt` and `log.txt` lie beside it. Weights are random: times are real,
-pictures are not. Ends in one line of JSON. Exit code 1: something failed.
+`summary.txt`, `profile.txt` and `log.txt` are written beside it. Weights are random: times are
+real, pictures are not. Ends in one line of JSON. Exit code 1: something failed.
 """
 
 import argparse

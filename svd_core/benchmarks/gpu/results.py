@@ -73,7 +73,7 @@ def failures(rows: Iterable[Row]) -> list[Row]:
 
 
 ROW_KEYS = ("part", "case", "at_s", "where")
-"""Keys of a row that are no figures."""
+"""Keys of a row that do not hold figures."""
 
 BASELINES = {"step": ("stock",), "decode": ("stock, all at once",), "contest": ("stock, median",),
          "compile": ("UNet, not compiled", "decoder, not compiled")}  # fmt: skip

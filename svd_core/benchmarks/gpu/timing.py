@@ -81,7 +81,7 @@ class Timer:
     def cost(self, work: Work, times: int = 3, most_s: float = 1.0) -> tuple[float, float]:
         """Least seconds and peak GiB of work that is warm. At most `times` runs start in `most_s`.
 
-        The peak is measured last, since memory is allocated anew for it.
+        The peak is measured last, since memory is allocated again for it.
         """
         taken = [self.once(work)]
         while len(taken) < times and sum(taken) < most_s:

@@ -2,9 +2,9 @@
 
 Stock diffusers and our default path, each also compiled, stock's as its documentation says, the
 speed `fast`, and on request each rewrite alone make the same clip in turn, in one process, from the
-same weights and noise. The table is printed only if everybody's UNet is right: within `ROUNDING` of
-stock, or about as near to stock in the next wider precision as stock itself is. `fast` need not be;
-how far off it is stands in the table. Ends in one line of JSON.
+same weights and noise. The table is printed only if every contestant's UNet is right: within
+`ROUNDING` of stock, or about as near to stock in the next wider precision as stock itself is.
+`fast` need not be; its error is in the table. Ends in one line of JSON.
 
 Each clip's times go to stderr as a line of JSON when the clip is made. A contestant that fails
 drops out with its error, and the others go on. Exit code 1: a wrong UNet, or a contestant failed.

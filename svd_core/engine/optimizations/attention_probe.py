@@ -154,7 +154,7 @@ class Case:
 def tokens(shape: Shape, device: str, dtype: torch.dtype) -> Tensor:
     """Random queries, keys and values (3, batch, heads, tokens, channels).
 
-    They lie in memory as the projection of `fused_qkv_attention` writes them.
+    Their memory layout is as the projection of `fused_qkv_attention` writes them.
     """
     size = shape.batch, shape.tokens, 3, shape.heads, shape.channels
     generator = torch.Generator(device).manual_seed(0)

@@ -1,8 +1,8 @@
 """Regional `torch.compile` of UNet blocks: slow for the first clip, faster for every later one.
 
 Not the UNet as a whole is compiled, but its patched blocks one by one, since many of them are of
-one kind and share the work. Shapes are static, so each size of video is compiled anew. Torch keeps
-compiled code on disk, for the next start too.
+one kind and share the work. Shapes are static, so each size of video is compiled on its own. Torch
+keeps compiled code on disk, for the next start too.
 """
 
 import hashlib

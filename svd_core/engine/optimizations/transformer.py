@@ -127,7 +127,7 @@ def single_token_cross_attention(layer: Any) -> Forward | None:
     """A forward of cross-attention without queries, for a context of a single token.
 
     Cross-attention over a single token is constant, since softmax of one logit is 1. The photo is
-    the only token that SVD's UNet looks at, in 32 layers for SVD-XT. Whatever the query, the answer
+    the only token that SVD's UNet looks at, in 32 layers for SVD-XT. For any query, the answer
     is `to_out(to_v(token))`, one vector for each row of the batch, which is added to all places
     alike (Qualcomm's MobileVD leaves out the same layers). It is computed at every step, not once
     per clip: that takes no time that could be measured, and leaves no state to go stale.

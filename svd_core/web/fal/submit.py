@@ -101,7 +101,7 @@ def resolve_image(image_url: str, uploads: UploadStore, base: str) -> bytes | No
     """The photo of a data URI or an upload; None if `image_url` has to be fetched.
 
     `base`: beginning of this server's URLs. Raises `InvalidInput` for an expired upload, for text
-    that is no URL, and for a damaged data URI.
+    that is not a URL, and for a damaged data URI.
     """
     if image_url[:5].lower() == "data:":
         return _decode_data_uri(image_url)

@@ -1,7 +1,7 @@
 """Generation: one event submits jobs, the next one follows their progress to the videos.
 
 Invariant: the page only watches jobs, so closing the tab loses nothing. Drafts are followed side by
-side, each as a tile that selects it. Gradio builds every output anew at each step of a generator,
+side, each as a tile that selects it. Gradio rebuilds every output at each step of a generator,
 so following names only the components that a job changes.
 """
 
