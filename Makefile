@@ -1,7 +1,7 @@
 # make run     install on the first call, then serve the page on http://127.0.0.1:7860
 # make test    ruff, mypy and the tests; installs what they need (Chromium too, when root; with
 #              node and npm the JavaScript clients, into tests/api/fal_clients/node_modules)
-# make test-slow   the tests that take many minutes: every combination of GPU sizes, `bench gpu`
+# make test-slow   the tests that take many minutes: each GPU size, `benchmarks gpu --tiny`
 # make lint    ruff and mypy alone
 # make bench   time and memory of the embedded model
 # make clean   remove what the targets above made
@@ -28,7 +28,7 @@ run: $(VENV)/run.stamp
 # Two processes with one thread each fill two cores, which one process with two does not; then what
 # measures time has the machine to itself. `$(PY) -m pytest` runs the same tests one after another.
 test: lint browser
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 \
 		-m "not alone and not exhaustive"
 	$(PY) -m pytest -m alone
 
