@@ -29,6 +29,10 @@ from svd_core.errors import InvalidSettings, QueueUnavailable, StorageFull, SvdE
 BUSY_S = 30.0
 """Seconds a transaction waits for the lock that another process holds on SQLite's file."""
 
+CACHE_KIB = 256
+"""Page cache of each SQLite connection, in KiB. The system caches the file anyway. With SQLite's
+default of 2 MB, the connections of the pool would grow for an hour."""
+
 WAL_RETRY_S = 0.05
 """Seconds between two tries to enable WAL on a file that other processes open too."""
 
@@ -180,6 +184,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
     cursor = connection.cursor()
     _enable_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")  # an accepted job outlives a power cut
+    cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     cursor.close()
 
 
