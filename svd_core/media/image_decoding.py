@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
-from PIL import AvifImagePlugin, ExifTags, Image, ImageCms
+from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from svd_core.errors import InvalidImage
 from svd_core.media.color_metadata import ColorMetadata, read_color_metadata
@@ -148,8 +148,10 @@ def _open(data: bytes) -> Image.Image:
             "scale it down and try again.",
             "too many pixels",
         ) from error
-    except Exception as error:  # parsers fed with damaged files raise nearly anything
+    except UnidentifiedImageError as error:
         raise InvalidImage(why_unreadable(data), "format") from error
+    except Exception as error:  # parsers fed with damaged files raise nearly anything
+        raise InvalidImage(why_unreadable(data)) from error
 
 
 def _register_heif() -> None:
