@@ -3,9 +3,13 @@
 import signal
 import sys
 
-from svd_core.cli.main import run
-
 if __name__ == "__main__":
     # SIGTERM ends the program like Ctrl-C, so that unfinished files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run())
+    try:
+        from svd_core.cli.main import run
+
+        code = run()
+    except KeyboardInterrupt:  # while the program is loaded, or as it ends
+        code = 130
+    sys.exit(code)
