@@ -10,8 +10,8 @@ Libraries' exceptions are translated into these in the module that imports the l
     │   └── InvalidRecipe        422  a video carries no recipe, or one that does not fit
     ├── InvalidSettings          500  an SVD_ variable is wrong; stops the start
     ├── ModelUnavailable         503  the checkpoint is not available now
-    │   ├── ModelGated           503  the licence is not accepted, or no token is set
-    │   ├── ModelUnreachable     503  the hub is down, or the download broke off
+    │   ├── ModelGated           503  the licence is not accepted, or the token is refused
+    │   ├── ModelUnreachable     503  the hub, the way to it or the cache does not work
     │   └── ModelBroken          503  a file is missing or damaged
     ├── OutOfMemory              503  the device is too small, also with the smallest memory plan
     ├── DeviceUnavailable        503  the GPU or its driver does not answer

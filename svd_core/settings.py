@@ -22,6 +22,21 @@ from svd_core.params import LIMITS
 PREFIX = "SVD_"
 
 
+def _user_data_path() -> Path:
+    """The user's data folder. Users of containers may have no home, and get the current folder."""
+    try:
+        return platformdirs.user_data_path("svd-studio", appauthor=False)
+    except RuntimeError:
+        return Path("svd-studio").absolute()
+
+
+def _expand_user(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("there is no home folder that ~ could mean") from None
+
+
 def _list_of(one: str) -> str:
     """Regular expression of none or several of `one`, comma separated."""
     return rf"^({one}(\s*,\s*{one})*)?$"
@@ -52,8 +67,8 @@ class Settings(BaseModel):
         description="whether the UNet is compiled: on does, which takes minutes once for each size "
         "and length of video; auto does where that has been done before; on is refused on ZeroGPU",
     )
-    data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
-        default_factory=lambda: platformdirs.user_data_path("svd-studio", appauthor=False),
+    data_dir: Annotated[Path, AfterValidator(_expand_user)] = Field(
+        default_factory=_user_data_path,
         description="folder for the job table, results, and photos that wait",
     )
     database_url: str = Field(

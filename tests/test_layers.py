@@ -42,7 +42,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "accelerate": ("engine.optimizations",),
     "transformers": ("engine", "benchmarks", "training"),
     "safetensors": ("engine", "benchmarks", "training"),
-    "huggingface_hub": ("checkpoints.hub",),
+    "huggingface_hub": ("checkpoints.hub", "checkpoints.hub_errors"),
     "gradio": ("web",),
     "spaces": ("web.zero_gpu",),
     "starlette": ("web",),

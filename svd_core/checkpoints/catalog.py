@@ -3,8 +3,8 @@
 `LIMITS` says what a video can be at all; here stands what this server offers to its visitors.
 """
 
+import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from svd_core.checkpoints.speed_modes import at_speed
 from svd_core.checkpoints.table import Checkpoint, find_checkpoint
@@ -32,7 +32,7 @@ class ModelCatalog:
         together.
         """
         names = [name.strip() for name in setting.split(",")]
-        if len(names) == 1 or Path(setting).expanduser().is_dir():
+        if len(names) == 1 or os.path.isdir(os.path.expanduser(setting)):
             return cls((find_checkpoint(setting, cuda),))
         if on_zero_gpu():
             raise InvalidSettings(

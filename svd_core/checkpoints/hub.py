@@ -1,17 +1,17 @@
 """Hub download of a checkpoint, limited to the files that running it needs."""
 
-import errno
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RemoteEntryNotFoundError
+from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
+from svd_core.checkpoints.hub_errors import explain
 from svd_core.checkpoints.table import Checkpoint
-from svd_core.errors import ModelBroken, ModelGated, ModelUnavailable, ModelUnreachable
+from svd_core.errors import ModelBroken, SvdError
 
 OnBytes = Callable[[int, int], None]
 """Called with (bytes loaded, bytes in all)."""
@@ -32,12 +32,6 @@ CONFIGS = (
     "feature_extractor/preprocessor_config.json",
 )
 TIMEOUT_S = 10.0
-
-# Base class of what the hub's client raises when a connection fails (its HTTP library changed name
-# between releases, so it is taken from the client's own error class).
-_TRANSPORT: type[Exception] = next(
-    base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"
-)
 
 
 @dataclass(frozen=True)
@@ -89,11 +83,12 @@ def fetch(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
         return _download(checkpoint, half, on_bytes)
     except RemoteEntryNotFoundError as error:
         raise ModelBroken(f"{checkpoint.source} lacks a file that it lists: {error}.") from error
-    # The Xet downloader raises RuntimeError, a server that is not a hub ValueError (no JSON).
-    except (_TRANSPORT, OSError, RuntimeError, ValueError) as error:
+    except (SvdError, MemoryError):
+        raise
+    except Exception as error:  # the client and its libraries raise nearly anything
         cached = _cached(checkpoint, half)
         if cached is None:
-            raise _explain(checkpoint.source, error) from error
+            raise explain(checkpoint.source, error) from error
         return cached
 
 
@@ -119,12 +114,12 @@ def _download(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot
 
 def _cached(checkpoint: Checkpoint, half: bool) -> Snapshot | None:
     """The files of an earlier download, if they are complete."""
-    index = _cached_file(checkpoint.source, CONFIGS[0], checkpoint.revision)
-    if index is None:
-        return None
     try:
+        index = _cached_file(checkpoint.source, CONFIGS[0], checkpoint.revision)
+        if index is None:
+            return None
         needed_files(files_in(index.parent), half, checkpoint.source)
-    except ModelBroken:
+    except (ModelBroken, OSError, ValueError):  # incomplete, closed to this user, or no hub id
         return None
     return Snapshot(index.parent, index.parent.name)
 
@@ -137,27 +132,6 @@ def files_in(folder: Path) -> list[str]:
 def _cached_file(repo: str, file: str, revision: str) -> Path | None:
     path = try_to_load_from_cache(repo, file, revision=revision)
     return Path(path) if isinstance(path, str) else None
-
-
-def _explain(repo: str, error: Exception) -> ModelUnavailable:
-    """`error` as one of this app, whose sentence says what to do."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if isinstance(error, GatedRepoError) or status in (401, 403):
-        return ModelGated(
-            f"{repo} is for people who accepted its licence: accept it at "
-            f"https://huggingface.co/{repo} and set HF_TOKEN to a token of that account."
-        )
-    if status == 404:
-        return ModelBroken(f"The hub has no model {repo} at this revision; check the name.")
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return ModelUnreachable(
-            f"The disk is full, so {repo} cannot be downloaded: free some room, or let HF_HOME "
-            "name a folder on a larger disk."
-        )
-    return ModelUnreachable(
-        f"{repo} cannot be downloaded now: {constants.ENDPOINT} did not answer or broke off. "
-        "Check the network and start again; files that came whole are kept."
-    )
 
 
 class _Counter:

@@ -4,6 +4,7 @@ A checkpoint folder may state some of these itself, in `svd.json`.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -150,8 +151,9 @@ def find_checkpoint(name: str, cuda: bool) -> Checkpoint:
     for known in CHECKPOINTS.values():
         if name == known.source:
             return known
-    if name and Path(name).expanduser().is_dir():
-        return _from_folder(Path(name).expanduser().resolve())
+    folder_name = Path(os.path.expanduser(name))  # keeps `~` where there is no home
+    if name and folder_name.is_dir():
+        return _from_folder(folder_name.resolve())
     if HUB_ID.fullmatch(name):
         return _custom_checkpoint(
             name.rsplit("/", 1)[1], name, "main", f"https://huggingface.co/{name}"

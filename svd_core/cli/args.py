@@ -13,6 +13,7 @@ from svd_core.params import CHOICES, LIMITS, VideoParams
 EPILOG = """examples:
   python -m svd_core photo.jpg -o out.mp4
   python -m svd_core *.jpg -o videos/ --motion-bucket-id 60 --json
+  python -m svd_core - -o out.mp4 < photo.jpg
   python -m svd_core --recipe out.mp4
   python -m svd_core --from-recipe out.mp4 photo.jpg -o again.mp4
 """
@@ -46,7 +47,8 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("photos", nargs="*", type=Path, metavar="photo", help="the photo, or several")
+    add("photos", nargs="*", metavar="photo",
+        help="the photo, several, or a pattern like '*.jpg'; - reads one from stdin")  # fmt: skip
     add("-o", "--output", metavar="OUT", default=f".{os.sep}",
         help="the mp4 to write, or a folder (default: here, under the photo's name)")  # fmt: skip
     add(

@@ -1,12 +1,13 @@
 """Command line: photos in, videos out, each error one sentence.
 
-Exit codes: 0 done; 1 a video could not be made; 2 the command, a setting, a photo or a recipe is
-wrong; 130 stopped by Ctrl-C. Results go to stdout, everything else to stderr.
+Exit codes: 0 done; 1 a video could not be made or reported; 2 the command, a setting, a photo or a
+recipe is wrong; 130 stopped by Ctrl-C. Results go to stdout, everything else to stderr.
 """
 
 import argparse
 import json
 import os
+import sys
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -15,9 +16,24 @@ from pathlib import Path
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.cli.args import InvalidCommand, make_parser
-from svd_core.cli.output import OutputFolder, print_note, print_result, progress_bar
+from svd_core.cli.output import OutputFolder, print_result, progress_bar
+from svd_core.cli.photos import Photo, find_photos
+from svd_core.cli.streams import (
+    OutputFailed,
+    finish_output,
+    prepare_streams,
+    print_note,
+    write_line,
+)
 from svd_core.engine.engine import Engine, SvdEngine
-from svd_core.errors import Cancelled, InvalidImage, InvalidRequest, InvalidSettings, SvdError
+from svd_core.errors import (
+    Cancelled,
+    InvalidImage,
+    InvalidRequest,
+    InvalidSettings,
+    StorageFull,
+    SvdError,
+)
 from svd_core.events import Video
 from svd_core.generate import generate
 from svd_core.media.recipe import Recipe
@@ -25,6 +41,10 @@ from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 
 EngineFactory = Callable[[Settings], Engine]
+
+SERVER_ADVICE = "set SVD_DATA_DIR to a folder on another disk"
+ADVICE = "choose a folder on another disk with -o"
+"""What helps against a full disk: the server has a setting, and the command line an option."""
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -37,12 +57,30 @@ def open_engine(settings: Settings) -> Engine:
     )
 
 
+def run(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open_engine) -> int:
+    """Run `main` as a program of its own, with streams that may be closed, full or narrow."""
+    prepare_streams()
+    try:
+        try:
+            code = main(argv, engine_factory)
+        except SystemExit as end:  # after --help and --version
+            code = int(end.code or 0)
+        finish_output()
+    except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OutputFailed as error:
+        return _fail(error.message, 1)
+    return code
+
+
 def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open_engine) -> int:
     """Run the command line and return its exit code; the module's docstring lists the codes."""
     try:
         options = make_parser().parse_args(argv)
         if options.recipe is not None:
-            print(json.dumps(json.loads(Recipe.read(options.recipe).to_json()), indent=2))
+            recipe = Recipe.read(options.recipe)
+            write_line(json.dumps(json.loads(recipe.to_json()), indent=2))
             return 0
         return _make_videos(options, engine_factory)
     except (KeyboardInterrupt, Cancelled):
@@ -51,34 +89,67 @@ def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open
         return _fail(error.message, 2)
     except SvdError as error:
         return _fail(error.message, 1)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - users get a sentence for any error
+        return _fail(f"Something unexpected went wrong: {_describe(error)}. Please report it.", 1)
 
 
 def _make_videos(options: argparse.Namespace, engine_factory: EngineFactory) -> int:
-    """Make one video per photo; report a photo that cannot be used and take the next one."""
+    """Make one video per photo with the settings of the command and of its recipe."""
     if not options.photos:
         raise InvalidCommand("There is no photo; --help shows how to name one.")
     recipe = None if options.from_recipe is None else _first_clip(Recipe.read(options.from_recipe))
     params = _params(options, recipe)
     model = _model(options.model, recipe)
-    output = OutputFolder.from_option(options.output, len(options.photos))
+    photos = find_photos(options.photos)
+    output = OutputFolder.from_option(options.output, len(photos))
     environ = os.environ if model is None else {**os.environ, "SVD_MODEL": model}
     engine = engine_factory(Settings.from_env(environ))
-    code = 0
-    for photo in options.photos:
-        try:
-            request = VideoRequest(_read(photo), params)
-            if recipe is not None and not recipe.matches(request.image):
-                print_note(f"{photo} is not the photo of the recipe, so the video will be another.")
-            video = _make_video(photo, request, engine, output)
-        except InvalidImage as error:
-            code = _fail(f"{photo}: {error.message}", 2)
-            continue
-        if recipe is not None:
-            video = replace(video, notes=(*video.notes, *_differences(recipe, video.path)))
-        print_result(photo, video, options.json)
+    with output.temp_dir():
+        code = _make_each(photos, params, recipe, engine, output, options.json)
     if engine.status.notice is not None:
         print_note(engine.status.notice)
     return code
+
+
+def _make_each(
+    photos: Sequence[Photo],
+    params: VideoParams,
+    recipe: Recipe | None,
+    engine: Engine,
+    output: OutputFolder,
+    as_json: bool,
+) -> int:
+    """Make and report each video; report a photo that cannot be used and take the next one."""
+    code = 0
+    for photo in photos:
+        try:
+            request = VideoRequest(photo.read(), params)
+            if recipe is not None and not recipe.matches(request.image):
+                print_note(
+                    f"{photo.name} is not the photo of the recipe, so the video will be another."
+                )
+            video = _make_video(photo, request, engine, output)
+        except InvalidImage as error:
+            code = _fail(f"{photo.name}: {error.message}", 2)
+            continue
+        reported = _report(photo, video, recipe, as_json)
+        code = code or reported
+    return code
+
+
+def _report(photo: Photo, video: Video, recipe: Recipe | None, as_json: bool) -> int:
+    """Report a finished video. Returns the exit code: it is there, if it can be reported or not."""
+    try:
+        if recipe is not None:
+            video = replace(video, notes=(*video.notes, *_differences(recipe, video.path)))
+        print_result(photo, video, as_json)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the video is made, and the next photo follows
+        return _fail(f"{video.path} is made, but not reported: {_describe(error)}", 1)
+    return 0
 
 
 def _first_clip(recipe: Recipe) -> Recipe:
@@ -118,17 +189,13 @@ def _model(name: str | None, recipe: Recipe | None) -> str | None:
     )
 
 
-def _read(photo: Path) -> bytes:
-    try:
-        return photo.read_bytes()
-    except OSError as error:
-        raise InvalidImage(f"it cannot be read ({error.strerror or error}).") from error
-
-
-def _make_video(photo: Path, request: VideoRequest, engine: Engine, output: OutputFolder) -> Video:
-    with output.staging_dir() as store, progress_bar(photo.name) as on_progress:
-        video = generate(request, engine, store, uuid.uuid4().hex, on_progress)
-        return replace(video, path=output.publish(video.path, photo))
+def _make_video(photo: Photo, request: VideoRequest, engine: Engine, output: OutputFolder) -> Video:
+    with output.staging_dir() as store, progress_bar(photo.title) as on_progress:
+        try:
+            video = generate(request, engine, store, uuid.uuid4().hex, on_progress)
+        except StorageFull as error:
+            raise StorageFull(error.message.replace(SERVER_ADVICE, ADVICE)) from error
+        return replace(video, path=output.publish(video.path, photo.stem))
 
 
 def _differences(recipe: Recipe, made: Path) -> list[str]:
@@ -144,6 +211,13 @@ def _differences(recipe: Recipe, made: Path) -> list[str]:
         if name != "svd_core" and now != version:
             notes.append(f"The recipe used {name} {version}, here is {now}; frames may differ.")
     return notes
+
+
+def _describe(error: Exception) -> str:
+    """One line about an error, of this app or of a library."""
+    if isinstance(error, SvdError):
+        return error.message
+    return " ".join(f"{type(error).__name__} {error}".split())[:300]
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -6,11 +6,12 @@ stage and time left; without a terminal there is none.
 
 import json
 import os
-import sys
+import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,8 +21,13 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from svd_core.cli.args import InvalidCommand
+from svd_core.cli.photos import Photo
+from svd_core.cli.streams import print_note, write_line
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.storage import ResultStore
+
+STEM_LENGTH = 60
+"""Characters of a name that every file system takes, with a number and a suffix behind them."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,15 @@ class OutputFolder:
 
         It is a folder if one exists there, if it ends like one, or if there are several photos.
         """
-        path = Path(output)
-        is_file = path.suffix.lower() == ".mp4" and not path.is_dir()
-        if path.is_dir() or output.endswith(("/", os.sep)) or (num_photos > 1 and not is_file):
+        if output == "-":
+            raise InvalidCommand(
+                "A video cannot be written to stdout, since its beginning is written last; name a "
+                "file, such as -o out.mp4."
+            )
+        path = Path(output if os.path.lexists(output) else os.path.expanduser(output))
+        is_folder = os.path.isdir(path)
+        is_file = path.suffix.lower() == ".mp4" and not is_folder
+        if is_folder or output.endswith(("/", os.sep)) or (num_photos > 1 and not is_file):
             folder = cls(path, None)
         elif num_photos > 1:
             raise InvalidCommand(f"Several photos need a folder: write -o {path.with_suffix('')}/.")
@@ -54,23 +66,69 @@ class OutputFolder:
         return folder
 
     @contextmanager
+    def temp_dir(self) -> Iterator[None]:
+        """A temporary folder for libraries, such as torch, where the system has none."""
+        with ExitStack() as stack:
+            try:
+                tempfile.gettempdir()
+            except FileNotFoundError:
+                folder = self._make_temp_dir()
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                tempfile.tempdir = os.environ["TMPDIR"] = str(folder.absolute())
+            yield
+
+    @contextmanager
     def staging_dir(self) -> Iterator[ResultStore]:
-        """Temporary hidden folder on the same disk for unfinished videos."""
+        """Temporary hidden folder on the same disk for unfinished videos.
+
+        It stays if the block ends well and leaves a video there.
+        """
+        folder = self._make_temp_dir()
+        is_kept = False
         try:
-            folder = tempfile.TemporaryDirectory(prefix=".svd-", dir=self.folder)
+            yield ResultStore(folder, keep_frames=False)
+            is_kept = any(folder.glob("*.mp4"))
+        finally:
+            if not is_kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _make_temp_dir(self) -> Path:
+        try:
+            return Path(tempfile.mkdtemp(prefix=".svd-", dir=self.folder))
         except OSError as error:
             raise _unwritable(self.folder, error) from error
-        with folder as path:
-            yield ResultStore(Path(path), keep_frames=False)
 
-    def publish(self, made: Path, photo: Path) -> Path:
+    def publish(self, made: Path, stem: str) -> Path:
         """Move the finished file `made` to its place atomically, and return its new path.
 
-        A name from `-o` replaces an existing file. A name taken from `photo` gets a number instead:
-        photo.mp4, photo-2.mp4, ...
+        A name from `-o` replaces an existing file. A name taken from a photo, `stem`, gets a number
+        instead: photo.mp4, photo-2.mp4, ... A video is never lost: where its name is impossible it
+        gets a simpler one, and where the folder is closed it stays at `made`, each with a note.
         """
-        path = self._reserve(photo.stem) if self.name is None else self.folder / self.name
-        return made.replace(path)
+        if self.name is not None:
+            try:
+                return made.replace(self.folder / self.name)
+            except OSError as error:
+                stem = Path(self.name).stem
+                print_note(f"{self.folder / self.name} cannot be written ({_reason(error)}).")
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:STEM_LENGTH].strip("_")
+        reason = ""
+        for candidate in dict.fromkeys((stem, stem[:STEM_LENGTH], plain or "video", "video")):
+            try:
+                return self._move(made, candidate)
+            except (OSError, ValueError) as error:  # a name that this file system cannot have
+                reason = _reason(error)
+        print_note(f"The video cannot be moved to {self.folder} ({reason}); it is kept here:")
+        return made
+
+    def _move(self, made: Path, stem: str) -> Path:
+        path = self._reserve(stem)
+        try:
+            return made.replace(path)
+        except OSError:
+            with suppress(OSError):
+                path.unlink()
+            raise
 
     def _reserve(self, stem: str) -> Path:
         number = 1
@@ -85,28 +143,32 @@ class OutputFolder:
 
 
 def _unwritable(folder: Path, error: OSError) -> InvalidCommand:
-    reason = error.strerror or str(error)
-    return InvalidCommand(f"{folder} cannot be written ({reason}); choose another place with -o.")
-
-
-def print_result(photo: Path, video: Video, as_json: bool) -> None:
-    """Print a line about a finished video on stdout, and its notes on stderr."""
-    if as_json:
-        line = {"photo": str(photo)} | asdict(video) | {"path": str(video.path)}
-        print(json.dumps(line), flush=True)
-        return
-    print(
-        f"{video.path}: {video.num_frames} frames of {video.width}x{video.height} at "
-        f"{video.fps} fps, seed {video.seed}, {video.model}, {video.elapsed_s:.1f} s",
-        flush=True,
+    return InvalidCommand(
+        f"{folder} cannot be written ({_reason(error)}); choose another place with -o."
     )
-    for note in video.notes:
-        print_note(note)
 
 
-def print_note(sentence: str) -> None:
-    """Print a sentence on stderr."""
-    print(sentence, file=sys.stderr, flush=True)
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def print_result(photo: Photo, video: Video, as_json: bool) -> None:
+    """Print a line about a finished video on stdout, and its notes on stderr.
+
+    Raises what `write_line` raises.
+    """
+    if as_json:
+        line = {"photo": photo.name} | asdict(video) | {"path": str(video.path)}
+        write_line(json.dumps(line))
+        return
+    try:
+        write_line(
+            f"{video.path}: {video.num_frames} frames of {video.width}x{video.height} at "
+            f"{video.fps} fps, seed {video.seed}, {video.model}, {video.elapsed_s:.1f} s"
+        )
+    finally:
+        for note in video.notes:
+            print_note(note)
 
 
 class RemainingTimeColumn(ProgressColumn):

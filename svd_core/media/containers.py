@@ -37,6 +37,10 @@ MAX_TILE = 2**24
 
 MAX_DIRECTORIES = 16
 
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_UNUSED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Chunks that may be compressed to any size, and that do not change the pixels."""
+
 TILE_WIDTH, TILE_HEIGHT, EXIF_IFD = 0x0142, 0x0143, 0x8769
 SUB_DIRECTORIES = (EXIF_IFD, 0x8825, 0xA005, 0x014A)
 """Tags whose value is the offset of another IFD: EXIF, GPS, interoperability, SubIFDs."""
@@ -178,6 +182,84 @@ def gif_comment(data: bytes) -> bytes | None:
         if is_comment:
             comments.append(b"".join(parts))
     return b"\n".join(comments) if comments else None
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name of each chunk of a PNG, and start and end of its content, as far as the data goes."""
+    place = len(PNG_MAGIC)
+    while data.startswith(PNG_MAGIC) and place + 12 <= len(data):
+        length, name = struct.unpack_from(">L4s", data, place)
+        end = place + 8 + length
+        if end + 4 > len(data):
+            return
+        yield name, place + 8, end
+        place = end + 4
+
+
+def without_texts(data: bytes) -> bytes:
+    """A PNG without its texts and its colour profile; other files unchanged."""
+    kept, place = [], 0
+    for name, start, end in png_chunks(data):
+        if name in PNG_UNUSED:
+            kept.append(data[place : start - 8])
+            place = end + 4
+    return b"".join((*kept, data[place:])) if kept else data
+
+
+def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name of each box of an ISO media file, and start and end of its content.
+
+    Covers the boxes side by side from `start` to `end` (ISO/IEC 14496-12, section 4.2).
+    """
+    while start + 8 <= end:
+        size, name = struct.unpack_from(">L4s", data, start)
+        head = 8
+        if size == 1 and start + 16 <= end:
+            (size,) = struct.unpack_from(">Q", data, start + 8)
+            head = 16
+        stop = end if size == 0 else min(end, start + size)
+        yield name, start + head, stop
+        start += max(size, head) if size else end
+
+
+def item_properties(data: bytes) -> dict[bytes, list[bytes]]:
+    """Contents of the boxes that describe the main picture of an AVIF or HEIC, by their name."""
+    found: dict[bytes, list[bytes]] = {}
+    with suppress(struct.error, KeyError, IndexError):
+        # The first four bytes of some boxes are their version and flags.
+        meta = _children(data, 4, _children(data, 0, (0, len(data)))[b"meta"])
+        properties = _children(data, 0, meta[b"iprp"])
+        listed = list(boxes(data, *properties[b"ipco"]))
+        place = meta[b"pitm"][0]
+        (main,) = struct.unpack_from(">L" if data[place] else ">H", data, place + 4)
+        for index in _associations(data, properties[b"ipma"][0]).get(main, ()):
+            name, start, end = listed[index - 1]
+            found.setdefault(name, []).append(data[start:end])
+    return found
+
+
+def _children(data: bytes, skipped: int, place: tuple[int, int]) -> dict[bytes, tuple[int, int]]:
+    """Start and end of the first box of each name inside of another box."""
+    found: dict[bytes, tuple[int, int]] = {}
+    for name, start, end in boxes(data, place[0] + skipped, place[1]):
+        found.setdefault(name, (start, end))
+    return found
+
+
+def _associations(data: bytes, place: int) -> dict[int, list[int]]:
+    """Numbers of the properties of each item, from 1 (ISO/IEC 23008-12, section 9.3.1)."""
+    found: dict[int, list[int]] = {}
+    item_form = ">LB" if data[place] else ">HB"
+    wide = data[place + 3] & 1
+    (items,) = struct.unpack_from(">L", data, place + 4)
+    place += 8
+    for _ in range(min(items, MAX_TAGS)):
+        item, count = struct.unpack_from(item_form, data, place)
+        place += struct.calcsize(item_form)
+        numbers = struct.unpack_from(f">{count}{'H' if wide else 'B'}", data, place)
+        found[item] = [number & (0x7FFF if wide else 0x7F) for number in numbers]
+        place += count * (2 if wide else 1)
+    return found
 
 
 def _order(data: bytes) -> str:

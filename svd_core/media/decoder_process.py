@@ -31,7 +31,8 @@ MEMORY_LIMIT_BYTES = 2**30
 """Bytes of address space. The largest allowed pictures take 850 MB of it."""
 
 CPU_LIMIT_S = 20.0
-"""Seconds of processor time for one picture. 40 megapixels of any format take at most 5."""
+"""Seconds of processor time for one picture. 40 megapixels of any format take at most 5,
+and HDR 10."""
 
 WALL_LIMIT_S = 90.0
 """Seconds of wall clock for one picture, on a busy machine."""
@@ -162,6 +163,7 @@ class Decoder:
                     self._command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,  # libtiff writes its warnings there
                     env=_environment(),
                 )
             except OSError as error:

@@ -14,7 +14,15 @@ import numpy as np
 from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from svd_core.errors import InvalidImage
-from svd_core.media.containers import LimitExceeded, check_container, check_directories
+from svd_core.media.color_metadata import ColorMetadata, read_color_metadata
+from svd_core.media.color_space import ColorSpace
+from svd_core.media.containers import (
+    LimitExceeded,
+    check_container,
+    check_directories,
+    without_texts,
+)
+from svd_core.media.file_signatures import KNOWN, is_heif, unusual, why_unreadable
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
@@ -41,7 +49,6 @@ BAND_PIXELS = 2**22
 
 # Allow-listed: Pillow's other readers see little use, and so little testing with hostile files.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-KNOWN = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
 DAMAGED = (
     "The image is damaged or cut off and cannot be read to its end; send the original file again."
 )
@@ -49,8 +56,6 @@ TOO_LARGE = (
     "The image takes far more memory or time to read than a photo does; save it again as JPEG and "
     "try again."
 )
-HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-AVIF_BRANDS = {b"avif", b"avis"}
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -80,14 +85,37 @@ def decode(data: bytes, most_pixels: int | None = None) -> DecodedImage:
     check_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        opened = _open(data)
-        _check_size(opened)
         try:
-            return _decode(opened, most_pixels)
-        except MemoryError as error:
-            raise InvalidImage(TOO_LARGE) from error
-        except Exception as error:  # parsers fed with damaged files raise nearly anything
-            raise InvalidImage(DAMAGED) from error
+            return _decode_file(data, data, most_pixels)
+        except InvalidImage:
+            without = without_texts(data)
+            if without is data:
+                raise
+            # Pillow refuses a PNG whose texts or profile are larger than it expects.
+            return _decode_file(without, data, most_pixels)
+
+
+def _decode_file(data: bytes, original: bytes, most_pixels: int | None) -> DecodedImage:
+    """Decode `data`, whose colours are those of the file `original`."""
+    opened = _open(data)
+    _check_size(opened)
+    try:
+        return _decode(opened, original, most_pixels)
+    except MemoryError as error:
+        raise InvalidImage(TOO_LARGE) from error
+    except Exception as error:  # parsers fed with damaged files raise nearly anything
+        raise InvalidImage(_why_undecodable(opened, error)) from error
+
+
+def _why_undecodable(image: Image.Image, error: Exception) -> str:
+    """Sentence about a picture whose header could be read.
+
+    The decoders of these formats know a part of them only, and report the rest like damage.
+    """
+    names = {"TIFF": "TIFF", "AVIF": "AVIF", "HEIF": "HEIC"}
+    if image.format in names:
+        return TOO_LARGE if "limit" in str(error).lower() else unusual(names[image.format])
+    return DAMAGED
 
 
 def check_bytes(data: bytes) -> None:
@@ -107,11 +135,11 @@ def check_bytes(data: bytes) -> None:
 def _open(data: bytes) -> Image.Image:
     """The picture with only its header read."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = THREADS
-    if _is_heif(data):
+    if is_heif(data):
         _register_heif()
     try:
         check_container(data)
-        return Image.open(io.BytesIO(data), formats=("HEIF",) if _is_heif(data) else FORMATS)
+        return Image.open(io.BytesIO(data), formats=("HEIF",) if is_heif(data) else FORMATS)
     except (LimitExceeded, MemoryError) as error:
         raise InvalidImage(TOO_LARGE) from error
     except Image.DecompressionBombError as error:
@@ -121,22 +149,9 @@ def _open(data: bytes) -> Image.Image:
             "too many pixels",
         ) from error
     except UnidentifiedImageError as error:
-        raise InvalidImage(
-            "The file is not a picture that can be read, or its beginning is damaged; "
-            f"use {KNOWN}.",
-            "format",
-        ) from error
+        raise InvalidImage(why_unreadable(data), "format") from error
     except Exception as error:  # parsers fed with damaged files raise nearly anything
-        raise InvalidImage(DAMAGED) from error
-
-
-def _is_heif(data: bytes) -> bool:
-    """Whether `data` begins like HEIC: a box `ftyp` that lists one of its brands and not AVIF's."""
-    if data[4:8] != b"ftyp":
-        return False
-    end = min(int.from_bytes(data[:4], "big"), 256)
-    brands = {data[start : start + 4] for start in (8, *range(16, end, 4))}
-    return bool(brands & HEIF_BRANDS) and not brands & AVIF_BRANDS
+        raise InvalidImage(why_unreadable(data)) from error
 
 
 def _register_heif() -> None:
@@ -155,10 +170,17 @@ def _register_heif() -> None:
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
     shown = f"The image is {width} x {height} pixels"
-    most = MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS
-    if width * height > most:
+    if image.format in ("JPEG", "MPO"):
+        if width * height > MAX_JPEG_PIXELS:
+            raise InvalidImage(
+                f"{shown}, more than {MAX_JPEG_PIXELS // 10**6} megapixels; scale it down and try "
+                "again.",
+                "too many pixels",
+            )
+    elif width * height > MAX_PIXELS:
         raise InvalidImage(
-            f"{shown}, more than {most // 10**6} megapixels; scale it down and try again.",
+            f"{shown}, more than {MAX_PIXELS // 10**6} megapixels; save it as JPEG, or scale it "
+            "down and try again.",
             "too many pixels",
         )
     if max(width, height) > MAX_RATIO * min(width, height):
@@ -171,12 +193,13 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
-def _decode(opened: Image.Image, most_pixels: int | None) -> DecodedImage:
+def _decode(opened: Image.Image, original: bytes, most_pixels: int | None) -> DecodedImage:
     if opened.width * opened.height > MAX_PIXELS:
         opened.draft("RGB", (opened.width // 2, opened.height // 2))
     opened.load()
-    turn = TURNS.get(_orientation(opened))
-    image = _to_rgb(opened)
+    exif = _exif(opened)  # a PNG may have it at its end
+    turn = TURNS.get(_orientation(exif))
+    image = _to_rgb(opened, read_color_metadata(opened, original, exif))
     del opened
     size = image.size if turn is None or turn in _KEEPS_SIDES else image.size[::-1]
     if most_pixels is not None and image.width * image.height > most_pixels:
@@ -199,26 +222,33 @@ def _factor(size: tuple[int, int], most_pixels: int) -> int:
     return factor
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8. EXIF data beyond the limits counts as damaged."""
+def _exif(image: Image.Image) -> Image.Exif:
+    """The EXIF data. If it is beyond the limits, it counts as damaged and is left out."""
     exif = image.info.get("exif")
     try:
         check_directories(exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b"")
     except LimitExceeded:
-        return 1
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return Image.Exif()
+    return image.getexif()
+
+
+def _orientation(exif: Image.Exif) -> int:
+    """The EXIF orientation, 1 to 8."""
+    orientation = exif.get(ExifTags.Base.Orientation)
     return orientation if isinstance(orientation, int) else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, color: ColorMetadata | None) -> Image.Image:
     """`image` of any mode as sRGB, transparent pixels over `BACKGROUND`."""
-    if image.mode == "RGB" and not image.has_transparency_data and not _profile(image):
+    if image.mode == "RGB" and not image.has_transparency_data and color is None:
         return image
     white = _white(image) if _is_deep(image) else 0.0
     rgb = Image.new("RGB", image.size)
     for box in _bands(image.size):
         band = image.crop(box)
-        rgb.paste(_to_eight_bit(band, white) if white else _flatten(band), box[:2])
+        if white:
+            band = _to_eight_bit(band, white)
+        rgb.paste(_flatten(band, color), box[:2])
     return rgb
 
 
@@ -230,15 +260,12 @@ def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
         yield 0, top, width, min(top + rows, height)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    profile = _profile(image)
+def _flatten(image: Image.Image, color: ColorMetadata | None) -> Image.Image:
     if not image.has_transparency_data:
-        return _to_srgb(
-            image if image.mode in ("RGB", "CMYK", "L") else image.convert("RGB"), profile
-        )
-    layers = image.convert("RGBA")
+        return _to_srgb(image, color)
+    alpha = image.convert("RGBA").getchannel("A")
     flat = Image.new("RGB", image.size, BACKGROUND)
-    flat.paste(_to_srgb(layers.convert("RGB"), profile), mask=layers.getchannel("A"))
+    flat.paste(_to_srgb(image.convert("L" if image.mode == "LA" else "RGB"), color), mask=alpha)
     return flat
 
 
@@ -260,20 +287,19 @@ def _white(image: Image.Image) -> float:
 def _to_eight_bit(image: Image.Image, white: float) -> Image.Image:
     """Deep grey scaled to 0..255."""
     levels = np.clip(_to_grey(image) * (255 / white), 0, 255).round()
-    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+    return Image.fromarray(levels.astype(np.uint8))
 
 
-def _profile(image: Image.Image) -> bytes | None:
-    profile = image.info.get("icc_profile")
-    return profile if isinstance(profile, bytes) else None
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """`image` as RGB, by its colour profile if it has a usable one (phones save Display P3)."""
-    if profile:
+def _to_srgb(image: Image.Image, color: ColorMetadata | None) -> Image.Image:
+    """`image` as RGB, by what its file says about its colours (phones save Display P3)."""
+    if image.mode not in ("RGB", "CMYK", "L"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    if isinstance(color, ColorSpace):
+        return color.to_srgb(image.convert("RGB"))
+    if color is not None:
         # A broken profile is common, and no reason to refuse the photo.
         with suppress(ImageCms.PyCMSError, OSError, ValueError):
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            source = ImageCms.ImageCmsProfile(io.BytesIO(color))
             target = ImageCms.createProfile("sRGB")
             converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
             assert converted is not None  # None is for inPlace only

@@ -164,7 +164,7 @@ def test_a_refusal_is_about_the_licence_or_the_token(hub: FakeHub, status: int) 
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_hub_in_trouble_is_unreachable(hub: FakeHub, status: int) -> None:
     hub.status = status
-    with pytest.raises(ModelUnreachable, match="Check the network"):
+    with pytest.raises(ModelUnreachable, match="some minutes"):
         fetch(TINY, half=True, on_bytes=Bytes())
 
 

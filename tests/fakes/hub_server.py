@@ -7,6 +7,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import SHUT_RDWR, socket
+from ssl import SSLContext
 from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,20 +25,26 @@ class FakeHub:
     """Serves `folder` as OPEN and SVD_XT, and as GATED to those who send TOKEN.
 
     `served`: (method, file, Range header) of every request for a file. `break_off`: how often the
-    connection is cut in the middle of a file, by file name. `status`: answer everything with it.
+    connection is cut in the middle of a file, by file name. `status`: answer everything with it,
+    and with `headers`. Like the hub it refuses tokens that it does not know, for open models too.
+    `context`: of TLS.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, context: SSLContext | None = None) -> None:
         files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
         self.files: dict[str, bytes] = {name: path.read_bytes() for name, path in files.items()}
         self.files |= EXTRA
         self.served: list[tuple[str, str, str | None]] = []
         self.break_off: dict[str, int] = {}
         self.status: int | None = None
+        self.headers: dict[str, str] = {}
         self.connections: list[socket] = []
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if context is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "FakeHub":
         Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
@@ -79,9 +86,12 @@ class _Handler(BaseHTTPRequestHandler):
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         found = info or file
         repo = found[1] if found else None
+        token = self.headers.get("Authorization")
         if self.hub.status is not None:
-            self._send(self.hub.status)
-        elif repo == GATED and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._send(self.hub.status, self.hub.headers)
+        elif token not in (None, f"Bearer {TOKEN}"):
+            self._send(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+        elif repo == GATED and token is None:
             self._send(403, {"X-Error-Code": "GatedRepo"})
         elif repo not in (OPEN, SVD_XT, GATED):
             self._send(404, {"X-Error-Code": "RepoNotFound"})

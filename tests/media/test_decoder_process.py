@@ -17,7 +17,7 @@ from svd_core.media.image import MAX_PREVIEW_PIXELS, CachedPhoto, PreviewCache, 
 from svd_core.media.image_decoding import TOO_LARGE
 from svd_core.params import VideoParams
 from tests.fakes import decompression_bombs as bombs
-from tests.media.test_image import SIZES, encoded, near, photo_like, quarters
+from tests.media.test_image import SIZES, encoded, near, photo_like, quarters, tiff
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,10 +80,34 @@ def test_a_jpeg_of_50_megapixels_is_reduced_while_it_is_decoded(progressive: boo
     assert near(photo, Image.new("RGB", (4000, 3125), (200, 40, 90)))
 
 
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("MPO", "RGB"), ("JPEG", "CMYK"), ("JPEG", "L")]
+)  # phones write MPO for HDR, with a gain map as its second picture
+def test_other_jpegs_of_50_megapixels_are_reduced_too(kind: str, mode: str) -> None:
+    options = {"save_all": True, "append_images": [Image.new("L", (99, 99))]}
+    image = Image.new("RGB", (8160, 6144), (200, 40, 90)).convert(mode)
+    photo = open_photo(encoded(image, kind, quality=60, **(options if kind == "MPO" else {})))
+    assert photo.size == (4080, 3072)
+
+
 def test_more_megapixels_than_any_camera_has_are_refused() -> None:
     data = encoded(Image.new("L", (11_000, 11_000)), "JPEG")
     with pytest.raises(InvalidImage, match="11000 x 11000.*110 megapixels"):
         open_photo(data)
+
+
+def test_what_libraries_print_stays_out_of_the_console(tmp_path: Path) -> None:
+    path = tmp_path / "photo.tif"
+    path.write_bytes(tiff(photometric=2, bits=8, compression=50001))
+    code = (
+        "import sys, pathlib\n"
+        "from svd_core.errors import InvalidImage\n"
+        "from svd_core.media.image import open_photo\n"
+        "try: open_photo(pathlib.Path(sys.argv[1]).read_bytes())\n"
+        "except InvalidImage: print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"refused\n", b"")
 
 
 def test_errors_keep_their_reason(decoder: Decoder) -> None:

@@ -32,6 +32,7 @@ from svd_core.media.image import (
 )
 from svd_core.media.image_decoding import decode
 from svd_core.params import VideoParams
+from tests.fakes.color_pictures import with_chunks
 
 RED, GREEN, BLUE, YELLOW, WHITE = (
     (220, 30, 30),
@@ -79,6 +80,18 @@ def png(
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def tiff(photometric: int, bits: int, sample_format: int = 1, compression: int = 1) -> bytes:
+    """A TIFF of 64x64 pixels by hand, of a kind that Pillow does not write."""
+    samples = 3 if photometric == 2 else 1
+    pixels = bytes(64 * 64 * samples * bits // 8)
+    tags = [(256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 1, bits), (259, 3, 1, compression),
+            (262, 3, 1, photometric), (273, 4, 1, 200), (277, 3, 1, samples), (278, 3, 1, 64),
+            (279, 4, 1, len(pixels)), (339, 3, 1, sample_format)]  # fmt: skip
+    listed = b"".join(struct.pack("<HHLL", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<LH", 8, len(tags)) + listed + bytes(4)
+    return head.ljust(200, b"\0") + pixels
 
 
 def near(found: Image.Image, expected: Image.Image, tolerance: float = 4) -> bool:
@@ -312,6 +325,96 @@ def test_what_cannot_be_used_is_a_sentence(data: bytes, words: str) -> None:
     assert (caught.value.field, caught.value.status) == ("image", 422)
     assert caught.value.message.endswith(".")
     assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"zTXt": 2_500_000},
+        {"iTXt": 2_500_000},
+        {"tEXt": 5_000_000},
+        {"zTXt": 19_000_000, "iTXt": 60_000_000},
+    ],
+)
+@pytest.mark.parametrize("is_last", [False, True])
+def test_long_texts_in_a_png_are_no_damage(info: dict[str, int], is_last: bool) -> None:
+    """Image generators keep their workflow in there, editors their history."""
+    whole = encoded(quarters(), "PNG")
+    chunks = []
+    for name, length in info.items():
+        text = b"{" + b"node " * (length // 5)
+        if name == "tEXt":
+            chunks.append((b"tEXt", b"workflow\0" + text))
+        elif name == "zTXt":
+            chunks.append((b"zTXt", b"workflow\0\0" + zlib.compress(text)))
+        else:
+            chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(text)))
+    place = whole.index(b"IEND") - 4 if is_last else 33
+    added = with_chunks(whole[:33], *chunks)[33:]
+    found = open_photo(whole[:place] + added + whole[place:])
+    assert near(found, quarters(), 0.1)
+
+
+def test_damage_in_the_pixels_of_a_png_is_still_damage() -> None:
+    whole = encoded(photo_like(), "PNG")
+    data = with_chunks(whole[: len(whole) // 2], (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**7))))
+    with pytest.raises(InvalidImage, match="damaged or cut off"):
+        open_photo(data)
+
+
+UNUSUAL = {
+    "JPEG of 12 bits": (
+        "JPEG", encoded(quarters(), "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"),
+    ),
+    "TIFF of floats": ("TIFF", tiff(photometric=2, bits=32, sample_format=3)),
+    "TIFF of 64 bits": ("TIFF", tiff(photometric=1, bits=64, sample_format=1)),
+    "TIFF of a compression": ("TIFF", tiff(photometric=2, bits=8, compression=50002)),
+    "WebP": ("WebP", b"RIFF\x20\0\0\0WEBPVP9 " + bytes(20)),
+    "AVIF": ("AVIF", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + b"junk" * 20),
+    "HEIC": ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"junk" * 20),
+    "BMP": ("BMP", encoded(quarters(), "BMP").replace(b"\x18\0\0\0\0\0", b"\x18\0\x05\0\0\0", 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "data"), UNUSUAL.values(), ids=UNUSUAL)
+def test_what_a_decoder_does_not_know_is_not_called_damaged_alone(name: str, data: bytes) -> None:
+    with pytest.raises(InvalidImage, match=f"{name} file is damaged, or of a kind that.*as JPEG"):
+        open_photo(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (
+            b"\0\0\0\x0cJXL \r\n\x87\n",
+            "the format JPEG XL, which cannot be read here; save it as JPEG",
+        ),
+        (b"\xff\x0a\x12\x34", "the format JPEG XL,"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "the format JPEG 2000,"),
+        (b"8BPS\0\x01", "the format Photoshop,"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "the format camera raw,"),
+        (b"FUJIFILMCCD-RAW 0201", "the format camera raw,"),
+        (b"%PDF-1.7", "is a PDF document, not a picture"),
+        (b"PK\x03\x04\x14\0", "is an archive, not a picture"),
+        (b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2", "is a video, not a picture"),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "is a video, not a picture"),
+        (b"\x1a\x45\xdf\xa3\x01", "is a video, not a picture"),
+        (b"\n <!DOCTYPE html><html>", "is a web page, not a picture"),
+        (b"\xef\xbb\xbf<HTML>", "is a web page, not a picture"),
+    ],
+)
+def test_files_of_other_kinds_are_named(data: bytes, words: str) -> None:
+    with pytest.raises(InvalidImage, match=words) as caught:
+        open_photo(data + bytes(100))
+    assert caught.value.reason == "format"
+
+
+def test_a_large_heic_says_what_helps() -> None:
+    data = bytearray(heic(quarters()))
+    place = data.index(b"ispe") + 8
+    data[place : place + 8] = struct.pack(">LL", 8064, 6048)
+    with pytest.raises(InvalidImage, match="8064 x 6048.*40 megapixels; save it as JPEG, or scale"):
+        open_photo(bytes(data))
 
 
 def test_the_100_megapixels_come_in_a_few_kilobytes() -> None:
