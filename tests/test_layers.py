@@ -22,6 +22,7 @@ ROWS = (
     ("engine",),
     ("generate",),
     ("jobs",),
+    ("cluster",),
     ("web",),
     ("cli", "__main__"),
     ("benchmarks",),
@@ -53,6 +54,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "rich": ("cli.progress",),
     "cv2": ("training.optical_flow",),
     "sqlalchemy": ("jobs",),
+    "ray": ("cluster",),
 }
 
 Sources = Mapping[str, str]
@@ -174,13 +176,16 @@ def test_a_broken_rule_is_named(name: str, code: str, culprit: str) -> None:
     assert culprit in found
 
 
-@pytest.mark.parametrize("module", ["generate", "jobs", "cli.main", "benchmarks.generate"])
+@pytest.mark.parametrize(
+    "module", ["generate", "jobs", "cluster.config", "cli.main", "benchmarks.generate"]
+)
 def test_the_core_loads_no_heavy_library(module: str) -> None:
     code = f"import sys, svd_core.{module}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert {"torch", "diffusers", "transformers", "gradio"} & set(done.stdout.split()) == set()
+    heavy = {"torch", "diffusers", "transformers", "gradio", "ray"}
+    assert heavy & set(done.stdout.split()) == set()
 
 
 @pytest.mark.parametrize(("package", "other"), [("web.page", "web.fal"), ("web.fal", "web.page")])

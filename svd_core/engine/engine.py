@@ -37,13 +37,20 @@ class EngineStatus:
 
     `device`: in words, e.g. "CPU, 2 cores" or "NVIDIA L4, 24 GB, model offload"; empty until known.
     `catalog`: what requests may ask for; of those on the hub more is known once they have been
-    loaded. `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead."""
+    loaded. `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead. `workers`:
+    how many GPU workers a cluster has; None where this process has the engine."""
 
     checkpoint: Checkpoint
     device: str
     state: State
     catalog: ModelCatalog
     notice: str | None = None
+    workers: int | None = None
+
+    @property
+    def waits_for_machine(self) -> bool:
+        """Whether a cluster has no GPU worker, and none on its way."""
+        return self.workers == 0
 
 
 class Engine(Protocol):

@@ -1,0 +1,105 @@
+"""Configuration of the cluster, and the environment that Ray reads when it is imported.
+
+Nothing here imports Ray, so that a wrong setting is reported at once.
+"""
+
+import ipaddress
+import os
+import secrets
+import socket
+import sys
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from svd_core.errors import InvalidSettings
+from svd_core.settings import Settings, on_zero_gpu
+
+LOCAL = "local"
+"""`SVD_CLUSTER` for all GPUs of this machine."""
+
+FOREVER_S = "1000000"
+
+TOKEN_FILE = Path("~/.ray/auth_token")
+"""Where Ray looks for a token that no variable holds."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where the workers are, and how many.
+
+    `address`: `host:port` of the head, or "local". `least` workers are kept loaded, and `most` are
+    asked for while jobs wait. `idle_s`: seconds after which an idle worker above the least gives
+    its GPU back. `node_ip`: which Ray node of this machine to join, if it runs several.
+    """
+
+    address: str
+    least: int = 1
+    most: int = 64
+    idle_s: float = 300.0
+    node_ip: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "ClusterConfig":
+        return cls(settings.cluster, *settings.worker_range, settings.cluster_idle_s)
+
+    @property
+    def is_local(self) -> bool:
+        return self.address == LOCAL
+
+    @property
+    def head(self) -> tuple[str, int]:
+        """Host and port of the head."""
+        host, _, port = self.address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+def prepare_environment(
+    config: ClusterConfig, environ: MutableMapping[str, str] = os.environ
+) -> None:
+    """Set what Ray reads from the environment when it is imported. Call it before that.
+
+    Raises `InvalidSettings` where Ray is not installed, cannot be used here, or has no token though
+    other machines can reach the head.
+    """
+    if on_zero_gpu():
+        raise InvalidSettings(
+            "SVD_CLUSTER cannot be used on ZeroGPU, which lends its own GPU; leave it empty."
+        )
+    if sys.platform == "win32":
+        raise InvalidSettings("SVD_CLUSTER needs Linux; leave it empty on Windows.")
+    if find_spec("ray") is None:
+        raise InvalidSettings(
+            "SVD_CLUSTER needs Ray, which is not installed; run 'pip install -r "
+            "requirements-cluster.txt', or leave SVD_CLUSTER empty."
+        )
+    environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # what it says, the status says too
+    # Ray ends a process whose head is away for longer than this. The page must go on.
+    environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = FOREVER_S
+    if config.is_local:
+        environ["RAY_AUTH_MODE"] = "token"
+        environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    elif not has_token(environ) and not is_loopback(config.head[0]):
+        raise InvalidSettings(
+            "SVD_CLUSTER names another machine, and its head needs a token, since whoever reaches "
+            "it can run code there; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the same secret "
+            "on every machine."
+        )
+
+
+def has_token(environ: MutableMapping[str, str]) -> bool:
+    """Whether Ray will ask for a token, and has one."""
+    path = Path(environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN_FILE)
+    given = environ.get("RAY_AUTH_TOKEN", "").strip() or path.expanduser().is_file()
+    return environ.get("RAY_AUTH_MODE", "").lower() == "token" and bool(given)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether every address of `host` is of this machine alone; False for an unknown host."""
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address).is_loopback for address in found)
