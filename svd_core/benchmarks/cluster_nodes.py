@@ -1,0 +1,157 @@
+"""Ray nodes of a pretended cluster: real ones, on loopback addresses of this machine.
+
+Each is a process session of its own, so that it can be killed or frozen as a whole, like a machine.
+Only processes that were started here are ended: `ray stop` would end those of others.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from svd_core.checkpoints.table import ASSETS
+from svd_core.errors import GenerationFailed
+
+ROOT = ASSETS.parent
+START_S = 120.0
+"""Seconds within which a node has to run."""
+
+HEAD = "127.0.0.2"
+
+HEALTH_CHECKS = {"period_ms": 1000, "timeout_ms": 2000, "initial_delay_ms": 1000,
+                 "failure_threshold": 5}  # fmt: skip
+"""What the README has for the head."""
+
+
+def ray_environment() -> dict[str, str]:
+    """Variables of the pretended cluster: a token, and no others of Ray's than these."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@dataclass
+class RayNode:
+    """A node as a process. `ip`: its loopback address."""
+
+    ip: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_until_up(self) -> "RayNode":
+        """Raises `GenerationFailed` where it does not come up."""
+        until = time.monotonic() + START_S
+        while "Ray runtime started" not in (said := self.log.read_text(errors="replace")):
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise GenerationFailed(f"The Ray node {self.ip} did not start: {said[-2000:]}")
+            time.sleep(0.02)
+        return self
+
+    def pids(self, name: str = "") -> list[int]:
+        """Its processes, by a part of their command line."""
+        return [pid for pid in _session(self.process.pid) if name in _command(pid)]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all of its processes, as if it befell the machine."""
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill(self) -> None:
+        """Cut its power."""
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+        self.signal(signal.SIGKILL)  # what it had begun to start
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+
+@dataclass
+class LoopbackCluster:
+    """A head and nodes, started by the commands of the README. `environ`: see `ray_environment`;
+    the calling process needs it too, before it imports Ray."""
+
+    environ: Mapping[str, str]
+    health_checks: Mapping[str, int] = field(default_factory=lambda: HEALTH_CHECKS)
+    port: int = 0
+    nodes: list[RayNode] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Paths of sockets may have 107 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix="svd-", dir="/tmp"))  # noqa: S108
+        if not self.port:
+            with socket.socket() as free:
+                free.bind((HEAD, 0))
+                self.port = free.getsockname()[1]
+
+    @property
+    def address(self) -> str:
+        return f"{HEAD}:{self.port}"
+
+    def start_head(self) -> RayNode:
+        checks = {f"RAY_health_check_{name}": str(n) for name, n in self.health_checks.items()}
+        return self._start(
+            HEAD, "--head", f"--port={self.port}", "--num-gpus=0", "--include-dashboard=false",
+            environ=checks,
+        )  # fmt: skip
+
+    def start_node(self, ip: str, gpus: int = 1, **environ: str) -> RayNode:
+        return self._start(ip, f"--address={self.address}", f"--num-gpus={gpus}", environ=environ)
+
+    def close(self) -> None:
+        """End what was started here."""
+        for node in self.nodes:
+            node.signal(signal.SIGKILL)
+        for node in self.nodes:
+            node.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, ip: str, *options: str, environ: Mapping[str, str]) -> RayNode:
+        number = len(self.nodes)
+        temp, log = self.folder / str(number), self.folder / f"{number}.log"
+        temp.mkdir()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options,
+            f"--node-ip-address={ip}", "--num-cpus=0", "--object-store-memory=100000000",
+            f"--temp-dir={temp}",  # as on other machines, or they choose the same names there
+        ]  # fmt: skip
+        with log.open("wb") as out:
+            process = subprocess.Popen(  # noqa: S603 - Ray, as the README starts it
+                command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                env=kept | dict(self.environ) | dict(environ),
+            )  # fmt: skip
+        node = RayNode(ip, process, log)
+        self.nodes.append(node)
+        return node
+
+
+def _session(leader: int) -> list[int]:
+    """Processes of the session that a process has begun."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with suppress(ProcessLookupError, PermissionError):
+                if os.getsid(int(entry.name)) == leader:
+                    found.append(int(entry.name))
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
