@@ -50,6 +50,7 @@ from svd_core.jobs import (
     Job,
     JobQueue,
     JobTable,
+    LocalExecutor,
     Outbox,
     QueueContext,
     QueueLimits,
@@ -167,7 +168,7 @@ def build_queue(
     return (
         InlineQueue(run_on_zero_gpu(work, seconds), context)
         if inline
-        else WorkerQueue(work, context)
+        else WorkerQueue([LocalExecutor(work)], context)
     )
 
 

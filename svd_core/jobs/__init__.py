@@ -2,6 +2,7 @@
 
 from svd_core.jobs.config import QueueContext, QueueLimits
 from svd_core.jobs.database import Database
+from svd_core.jobs.executor import Executor, ExecutorLost, LocalExecutor
 from svd_core.jobs.inline import InlineQueue
 from svd_core.jobs.interface import (
     Cancellation,
@@ -29,6 +30,8 @@ __all__ = [
     "MAX_WATCHERS",
     "Cancellation",
     "Database",
+    "Executor",
+    "ExecutorLost",
     "Fetch",
     "InlineQueue",
     "InlineWork",
@@ -36,6 +39,7 @@ __all__ = [
     "JobOptions",
     "JobQueue",
     "JobTable",
+    "LocalExecutor",
     "QueueLimits",
     "Outbox",
     "QueueContext",

@@ -97,6 +97,22 @@ class ClaimedJobs:
         if row is not None:
             self._open_jobs.upsert(row)
 
+    def requeue_lost(self, job: JobHandle, *, counted: bool) -> None:
+        """Return a job whose executor is lost to its place in line; end it after the last attempt.
+
+        `counted`: whether the attempt counts.
+        """
+        if self.closing.is_set() and not job.cancel_event.is_set():
+            self.requeue(job)
+            return
+        self._claimed.pop(job.id, None)
+        lose = self._table.lose
+        row = retry_until_written(
+            lambda: lose(job.id, self.token, job.snapshot(), counted=counted), self.closing
+        )
+        if row is not None:
+            self._open_jobs.upsert(row)
+
     def _write_outcome(self, job: JobHandle, outcome: Outcome) -> None:
         """Try until the table takes the outcome, which cost minutes of work.
 

@@ -1,16 +1,13 @@
 """Inline queue: the first watcher of a job runs it within its own request.
 
 On ZeroGPU the GPU is lent to a live request, so the work has to happen inside it. Unlike in
-`WorkerQueue`, a job ends when its watcher goes away. `run_as_stream` and `raise_errors` carry the
-events of the work from the process that has the GPU.
+`WorkerQueue`, a job ends when its watcher goes away.
 """
 
-import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
-from queue import SimpleQueue
 
 from svd_core.errors import Cancelled, GenerationFailed
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
@@ -21,7 +18,6 @@ from svd_core.jobs.interface import (
     JobOptions,
     Outcome,
     RemoteRequest,
-    Work,
 )
 from svd_core.jobs.job import JobHandle
 from svd_core.jobs.queue import TableQueue
@@ -96,38 +92,6 @@ class InlineQueue(TableQueue):
         except Exception as error:  # noqa: BLE001 - a job ends by an event, never by an exception
             return error_to_outcome(job.id, error)
         return Failed(GenerationFailed("The model gave no video; please try again."))
-
-
-def run_as_stream(work: Work, job_id: str, request: VideoRequest) -> Generator[Event]:
-    """Stream the progress of `work`, then its outcome. Errors are events here, never raised:
-    exceptions lose their text on the way to another process, and events do not.
-
-    `work` runs in its own thread. Closing the stream stops it at its next progress, and returns
-    when it has stopped.
-    """
-    events: SimpleQueue[Event] = SimpleQueue()
-    stopping = threading.Event()
-
-    def on_progress(progress: Progress) -> None:
-        if stopping.is_set():
-            raise Cancelled
-        events.put(progress)
-
-    def run() -> None:
-        try:
-            events.put(Succeeded(work(job_id, request, on_progress)))
-        except Exception as error:  # noqa: BLE001 - the reader of the stream waits for its end
-            events.put(error_to_outcome(job_id, error))
-
-    thread = threading.Thread(target=run, name="svd-stream", daemon=True)
-    thread.start()
-    try:
-        while isinstance(event := events.get(), Progress):
-            yield event
-        yield event
-    finally:
-        stopping.set()
-        thread.join()
 
 
 def raise_errors(events: Generator[Event]) -> Generator[Progress | Video]:

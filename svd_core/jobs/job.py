@@ -227,6 +227,12 @@ class OpenJobs:
         with self._lock:
             return len(self._line)
 
+    def has_ready(self) -> bool:
+        """Whether a job waits that has its photo."""
+        with self._lock:
+            rows = (self._rows[job_id] for _, _, job_id in self._line)
+            return any(row.image is not None or row.image_url is None for row in rows)
+
     def count(self, owner: str | None = None) -> int:
         """Count the jobs that the limit is for, of `owner` if given: the waiting ones, or all open
         ones if no job waits for another."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
-from svd_core.errors import GenerationFailed, StartTimeout, SvdError, UnknownJob
+from svd_core.errors import GenerationFailed, StartTimeout, UnknownJob
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded
 from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.database import Database
@@ -34,6 +34,10 @@ MAX_ATTEMPTS = 3
 
 PRUNE_INTERVAL = 50
 """Numbers in line between two counts of rejected requests."""
+
+WORKER_GONE_NOTE = (
+    "The machine for this video was taken away; the video starts over on another one."
+)
 
 OPEN_STATES = (State.WAITING, State.RUNNING)
 
@@ -268,6 +272,23 @@ class JobTable:
             after = requeue(connection, row, note, self.clock.now(), row.attempt - 1)
         return self._notify(row, after)
 
+    def lose(self, job_id: str, worker: str, record: Record, *, counted: bool) -> Row | None:
+        """Put a job of `worker` whose executor is lost back in line; end it after `MAX_ATTEMPTS`.
+
+        `counted`: whether the attempt counts.
+        """
+        with self.database.write() as connection:
+            row = lock_row(connection, job_id)
+            if row is None or row.worker != worker:
+                return None
+            row = replace(row, record=record)
+            if not counted:
+                note = WORKER_GONE_NOTE
+                after = requeue(connection, row, note, self.clock.now(), row.attempt - 1)
+            else:
+                after = _requeue_counted(connection, row, self.clock.now())
+        return self._notify(row, after)
+
     def requeue_lost(self, job_id: str, version: int) -> Row | None:
         """Put a job of a dead worker back in its place in line; end it after `MAX_ATTEMPTS`.
 
@@ -277,14 +298,7 @@ class JobTable:
             row = lock_row(connection, job_id)
             if row is None or row.state is not State.RUNNING or row.version != version:
                 return None
-            note = (
-                "The server went down while it worked on this video; it starts over "
-                f"(attempt {row.attempt + 1} of {MAX_ATTEMPTS})."
-            )
-            if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
-                after = finish(connection, row, Failed(_crash_loop_error(row)), self.clock.now())
-            else:
-                after = requeue(connection, row, note, self.clock.now(), row.attempt)
+            after = _requeue_counted(connection, row, self.clock.now())
         return self._notify(row, after)
 
     def cancel(self, job_id: str) -> tuple[Cancellation, Row]:
@@ -339,8 +353,16 @@ class JobTable:
         return after
 
 
-def _crash_loop_error(row: Row) -> SvdError:
-    return GenerationFailed(
-        f"The server went down each of the {row.attempt} times it worked on this video; please "
-        "try again with fewer steps or frames, or with another photo."
+def _requeue_counted(connection: Connection, row: Row, now: float) -> Row:
+    """Give `row` its old place in line, or end it after `MAX_ATTEMPTS`."""
+    if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
+        error = GenerationFailed(
+            f"The server went down each of the {row.attempt} times it worked on this video; please "
+            "try again with fewer steps or frames, or with another photo."
+        )
+        return finish(connection, row, Failed(error), now)
+    note = (
+        "The server went down while it worked on this video; it starts over "
+        f"(attempt {row.attempt + 1} of {MAX_ATTEMPTS})."
     )
+    return requeue(connection, row, note, now, row.attempt)

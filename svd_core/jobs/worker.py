@@ -1,4 +1,4 @@
-"""Queue with one worker thread in this process, and prefetch of remote photos.
+"""Queue that drives executors, each from its own thread, and prefetch of remote photos.
 
 Photos are fetched while their jobs wait, so that a slow host delays its own job only.
 """
@@ -8,14 +8,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
 
-from svd_core.errors import Cancelled, SvdError
-from svd_core.events import Progress, Succeeded
+from svd_core.errors import GenerationFailed, SvdError
+from svd_core.events import Failed, Progress, Stopped
 from svd_core.jobs.config import QueueContext
 from svd_core.jobs.database import retry_until_written
-from svd_core.jobs.interface import Outcome, Work
+from svd_core.jobs.executor import Executor, ExecutorLost
+from svd_core.jobs.interface import Outcome
 from svd_core.jobs.job import JobHandle
 from svd_core.jobs.queue import TableQueue
 from svd_core.jobs.retry import WAITING_NOTE, Backoff, error_to_outcome
@@ -31,57 +32,95 @@ RETRY_S = 1.0
 """Seconds until the next claim after the table could not be reached."""
 
 NICE_INCREMENT = 5
-"""Added to the nice value of the worker thread: a higher one means lower priority."""
+"""Added to the nice value of the worker threads: a higher one means lower priority."""
 
 log = logging.getLogger(__name__)
 
 
 class WorkerQueue(TableQueue):
-    """Job queue with a worker thread that does `work` for all jobs of the table.
+    """Job queue that drives `executors`, each from a thread of its own.
 
     Jobs whose photos are still being fetched let others go first.
     """
 
-    def __init__(self, work: Work, context: QueueContext) -> None:
-        self._make = work
+    def __init__(self, executors: Sequence[Executor], context: QueueContext) -> None:
+        self._executors = executors
         self._backoff = Backoff()
         self._prefetcher = PhotoPrefetcher(
             context, lambda: self._open_jobs.without_image(), self._on_photo
         )
-        self._wake = threading.Event()
-        self._wake.set()  # jobs may wait since before the start
-        # A daemon, so that work which never reports progress cannot keep the process alive.
-        self._thread = threading.Thread(target=self._run_loop, name="svd-worker", daemon=True)
+        self._changed = threading.Condition()
+        # Daemons, so that work which never reports progress cannot keep the process alive.
+        self._threads = [
+            threading.Thread(
+                target=self._run_loop,
+                args=(executor,),
+                name=f"svd-worker-{index}" if index else "svd-worker",
+                daemon=True,
+            )
+            for index, executor in enumerate(executors)
+        ]
         super().__init__(context)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def _on_waiting(self) -> None:
         self._prefetcher.start_next()
-        self._wake.set()
+        self._notify()
 
     def _on_photo(self, row: Row) -> None:
         self._open_jobs.upsert(row)
-        self._wake.set()
+        self._notify()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _stop_work(self, timeout_s: float) -> None:
-        self._wake.set()
+        self._notify()
         self._prefetcher.close()
-        self._thread.join(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for executor in self._executors:
+            executor.close()
 
-    def _run_loop(self) -> None:
+    def _is_needed(self) -> bool:
+        """Whether a job waits that could run now."""
+        return not self._claims.closing.is_set() and self._open_jobs.has_ready()
+
+    def _run_loop(self, executor: Executor) -> None:
         _lower_priority()
-        while not self._claims.closing.is_set():
-            self._wake.wait()
-            self._wake.clear()
+        stop = self._claims.closing
+        while not stop.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: stop.is_set() or self._is_needed())
             try:
-                while (claimed := self._claims.claim()) is not None:
-                    job, row = claimed
-                    self._finish(job, self._attempt(job, row))
+                self._run_next(executor)
             except Exception as error:  # noqa: BLE001 - a server without a worker is useless
                 expected = isinstance(error, SvdError)
                 log.warning("Worker loop failed, retrying: %s", error, exc_info=not expected)
+                stop.wait(RETRY_S)
+
+    def _run_next(self, executor: Executor) -> None:
+        """Run the first job in line, if the executor gets ready while one waits."""
+        try:
+            if not executor.prepare(self._is_needed):
+                return
+        except SvdError as error:
+            if (claimed := self._claims.claim()) is not None:
+                self._claims.finish(claimed[0], Failed(error))
+            return
+        if (claimed := self._claims.claim()) is None:
+            return
+        job, row = claimed
+        try:
+            self._finish(job, self._attempt(executor, job, row))
+        except ExecutorLost as lost:
+            log.warning("The worker of job %s is gone: %s", job.id, lost.reason)
+            self._claims.requeue_lost(job, counted=lost.counted)
+            if not lost.counted:  # the next worker may be refused at once, too
                 self._claims.closing.wait(RETRY_S)
-                self._wake.set()
 
     def _finish(self, job: JobHandle, outcome: Outcome) -> None:
         """End a job, or requeue it and wait if its fault passes."""
@@ -92,17 +131,21 @@ class WorkerQueue(TableQueue):
             self._claims.requeue(job, WAITING_NOTE)
             self._claims.closing.wait(delay_s)
 
-    def _attempt(self, job: JobHandle, row: Row) -> Outcome:
-        def on_progress(progress: Progress) -> None:
-            if self._claims.is_cancelled(job):
-                raise Cancelled
-            job.report(progress)
-
+    def _attempt(self, executor: Executor, job: JobHandle, row: Row) -> Outcome:
         try:
-            request = self._claims.request(row, on_progress)
-            return Succeeded(self._make(job.id, request, on_progress))
+            request = self._claims.request(row, job.report)
+            with closing(executor.run(job.id, request)) as events:
+                for event in events:
+                    if not isinstance(event, Progress):
+                        return event
+                    if self._claims.is_cancelled(job):
+                        return Stopped()
+                    job.report(event)
+        except ExecutorLost:
+            raise
         except Exception as error:  # noqa: BLE001 - after any failure the next job must still run
             return error_to_outcome(job.id, error)
+        return Failed(GenerationFailed("The model gave no video; please try again."))
 
 
 def _lower_priority() -> None:

@@ -9,7 +9,8 @@ from svd_core.checkpoints.speed_modes import AheadOfTime
 from svd_core.errors import GenerationFailed, QueueFull, SvdError
 from svd_core.events import Event, Progress, Video
 from svd_core.jobs import InlineWork, Work
-from svd_core.jobs.inline import raise_errors, run_as_stream
+from svd_core.jobs.executor import run_as_stream
+from svd_core.jobs.inline import raise_errors
 from svd_core.params import VideoRequest
 
 WORKER_ERROR_TITLE = "ZeroGPU worker error"

@@ -23,7 +23,7 @@ import numpy as np
 
 from svd_core.errors import InvalidImage
 from svd_core.events import OnProgress, Progress, Stage, Video
-from svd_core.jobs import Job, Outbox, QueueContext, QueueLimits, WorkerQueue
+from svd_core.jobs import Job, LocalExecutor, Outbox, QueueContext, QueueLimits, WorkerQueue
 from svd_core.jobs.webhook_outbox import RetryPolicy
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoRequest
@@ -91,7 +91,9 @@ def main(folder: Path, told: Connection) -> None:
         urllib.request.urlopen(call, timeout=5).close()
 
     with open_table(folder) as table:
-        queue = WorkerQueue(work, QueueContext(table, PhotoStore(folder / "photos"), QUICK, fetch))
+        queue = WorkerQueue(
+            [LocalExecutor(work)], QueueContext(table, PhotoStore(folder / "photos"), QUICK, fetch)
+        )
         outbox = Outbox(table, queue.refresh, send, RetryPolicy(first_s=0.2), poll_interval_s=0.05)
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -14,6 +14,7 @@ from svd_core.jobs import (
     InlineQueue,
     InlineWork,
     JobTable,
+    LocalExecutor,
     QueueContext,
     QueueLimits,
     TableQueue,
@@ -103,7 +104,9 @@ def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[Worke
     """The queue of a server with a worker, with table and photos in `folder`."""
     with (
         open_table(folder) as table,
-        closing(WorkerQueue(work, premises(table, folder, QueueLimits(max_queue)))) as queue,
+        closing(
+            WorkerQueue([LocalExecutor(work)], premises(table, folder, QueueLimits(max_queue)))
+        ) as queue,
     ):
         yield queue
 

@@ -16,7 +16,15 @@ from sqlalchemy import event
 
 from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
 from svd_core.events import Failed, Progress, Stage, Succeeded, Video
-from svd_core.jobs import Cancellation, Job, QueueLimits, RemoteRequest, TableQueue, WorkerQueue
+from svd_core.jobs import (
+    Cancellation,
+    Job,
+    LocalExecutor,
+    QueueLimits,
+    RemoteRequest,
+    TableQueue,
+    WorkerQueue,
+)
 from svd_core.media.ffmpeg import PART_SUFFIX
 from svd_core.media.video import read_frames
 from svd_core.params import VideoParams
@@ -299,7 +307,9 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
 
     with open_table(tmp_path) as table:
         event.listen(table.database._engine, "checkout", limit)
-        queue = WorkerQueue(work, premises(table, tmp_path, QueueLimits(poll_interval_s=0.1)))
+        queue = WorkerQueue(
+            [LocalExecutor(work)], premises(table, tmp_path, QueueLimits(poll_interval_s=0.1))
+        )
         running = submit(queue, b"1")
         eventually(lambda: running.times.started)
         full.set()

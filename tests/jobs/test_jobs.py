@@ -29,7 +29,7 @@ from svd_core.events import (
     Succeeded,
     Video,
 )
-from svd_core.jobs import Job, JobQueue, QueueLimits, WorkerQueue
+from svd_core.jobs import Job, JobQueue, LocalExecutor, QueueLimits, WorkerQueue
 from svd_core.jobs.job import CANCELLING_NOTE
 from svd_core.jobs.schema import State
 from svd_core.jobs.worker import NICE_INCREMENT
@@ -332,7 +332,7 @@ def test_close_does_not_wait_for_ever_for_work_that_never_looks_up(tmp_path: Pat
 
     with open_table(tmp_path) as table:
         limits = QueueLimits(shutdown_timeout_s=0.05)
-        queue = WorkerQueue(stuck, premises(table, tmp_path, limits))
+        queue = WorkerQueue([LocalExecutor(stuck)], premises(table, tmp_path, limits))
         job = queue.submit(a_request())
         assert started.wait(5)
         queue.close()

@@ -37,6 +37,7 @@ from svd_core.jobs import (
     Job,
     JobOptions,
     JobTable,
+    LocalExecutor,
     Outbox,
     QueueContext,
     QueueLimits,
@@ -128,7 +129,9 @@ class Servers:
         table: JobTable | None = None,
         fetch: Fetch = no_fetch,
     ) -> WorkerQueue:
-        queue = WorkerQueue(work, QueueContext(table or self.table(), self.photos, limits, fetch))
+        queue = WorkerQueue(
+            [LocalExecutor(work)], QueueContext(table or self.table(), self.photos, limits, fetch)
+        )
         self.opened.append(queue.close)
         self.opened.append(work.go.set)
         return queue

@@ -19,7 +19,7 @@ from svd_core.errors import (
     busy_if_passing,
 )
 from svd_core.events import Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs import InlineQueue, Job, RemoteRequest, WorkerQueue
+from svd_core.jobs import InlineQueue, Job, LocalExecutor, RemoteRequest, WorkerQueue
 from svd_core.jobs.retry import MAX_FAULTS, MAX_S, WAITING_NOTE, Backoff
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
@@ -62,7 +62,7 @@ class Faulty:
 def worker(folder: Path, *errors: Exception) -> Iterator[tuple[WorkerQueue, Faulty]]:
     with open_table(folder) as table:
         work = Faulty(folder, *errors)
-        queue = WorkerQueue(work, premises(table, folder))
+        queue = WorkerQueue([LocalExecutor(work)], premises(table, folder))
         yield queue, work
         queue.close()
 
@@ -183,7 +183,9 @@ def test_a_fetch_that_meets_one_is_tried_again(tmp_path: Path) -> None:
 
     with open_table(tmp_path) as table:
         own = premises(table, tmp_path)
-        queue = WorkerQueue(FakeWork(tmp_path), type(own)(**vars(own) | {"fetch": fetch}))
+        queue = WorkerQueue(
+            [LocalExecutor(FakeWork(tmp_path))], type(own)(**vars(own) | {"fetch": fetch})
+        )
         job = queue.submit(RemoteRequest("http://host/photo", VideoParams(seed=1)))
         assert isinstance(ending(job), Succeeded)
         queue.close()

@@ -10,7 +10,8 @@ import pytest
 
 from svd_core.errors import Cancelled, GenerationFailed, InvalidImage, InvalidRequest, OutOfMemory
 from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.inline import raise_errors, run_as_stream
+from svd_core.jobs.executor import run_as_stream
+from svd_core.jobs.inline import raise_errors
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.work import inline_queue
 
