@@ -53,6 +53,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "rich": ("cli.progress",),
     "cv2": ("training.optical_flow",),
     "sqlalchemy": ("jobs",),
+    "filelock": ("jobs.owner_lock",),
 }
 
 Sources = Mapping[str, str]

@@ -20,6 +20,7 @@ from svd_core.jobs.interface import (
     Work,
 )
 from svd_core.jobs.job import MAX_WATCHERS
+from svd_core.jobs.owner_lock import OwnerLock
 from svd_core.jobs.queue import TableQueue
 from svd_core.jobs.retention import Retention
 from svd_core.jobs.store import JobTable
@@ -42,6 +43,7 @@ __all__ = [
     "LocalExecutor",
     "QueueLimits",
     "Outbox",
+    "OwnerLock",
     "QueueContext",
     "Priority",
     "RemoteRequest",

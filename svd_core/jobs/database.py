@@ -80,7 +80,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A read-only transaction. Raises `QueueUnavailable`."""
-        with _translate_errors(), self._engine.begin() as connection:
+        with translate_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -89,7 +89,7 @@ class Database:
 
         Raises `QueueUnavailable`, `StorageFull`.
         """
-        with self._serialized(), _translate_errors(), self._writing.begin() as connection:
+        with self._serialized(), translate_errors(), self._writing.begin() as connection:
             yield connection
 
     @contextmanager
@@ -105,12 +105,19 @@ class Database:
         finally:
             self._write_lock.release()
 
+    def connect(self) -> Connection:
+        """A connection outside the pool, in autocommit mode. Raises `QueueUnavailable`."""
+        with translate_errors():
+            engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            connection = engine.connect()
+            connection.detach()
+            return connection
+
     @contextmanager
-    def first_transaction(self) -> Iterator[Connection]:
-        """The first transaction of a process. Raises `InvalidSettings` if there is no database."""
+    def first_contact(self) -> Iterator[None]:
+        """Where a process uses the database first: raises `InvalidSettings` if there is none."""
         try:
-            with self.write() as connection:
-                yield connection
+            yield
         except QueueUnavailable as error:
             raise _invalid_url(self._given_url, error.__cause__ or error) from None
 
@@ -204,7 +211,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _translate_errors() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
+    """Raise errors of the database as `QueueUnavailable` or `StorageFull`."""
     try:
         yield
     except (IntegrityError, DataError, ProgrammingError):

@@ -176,7 +176,7 @@ def create_tables(database: Database) -> None:
     """Create missing tables and indexes. Raises `InvalidSettings` for another schema version."""
     for _ in range(2):  # another server may be doing the same
         try:
-            with database.first_transaction() as connection:
+            with database.first_contact(), database.write() as connection:
                 METADATA.create_all(connection)
                 for index in JOBS.indexes:  # an older table may lack one
                     index.create(connection, checkfirst=True)

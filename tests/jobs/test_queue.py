@@ -47,35 +47,13 @@ from svd_core.jobs import (
 )
 from svd_core.jobs.clock import SteadyClock
 from svd_core.jobs.config import no_fetch
-from svd_core.jobs.schema import JOBS, METADATA, State
+from svd_core.jobs.schema import JOBS, State
 from svd_core.jobs.worker import MAX_CONCURRENT
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
-from tests.fakes import postgres
 from tests.fakes.job_events import ending, eventually, failure, reached, submit
 
 QUICK = QueueLimits(lease_s=600, poll_interval_s=0.05)
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    if reason := postgres.missing():
-        pytest.skip(reason)
-    with postgres.server() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Of an empty database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'jobs.sqlite'}"
-        return
-    yield (found := request.getfixturevalue("postgres_url"))
-    database = Database(found)
-    with database.write() as connection:
-        METADATA.drop_all(connection)
-    database.close()
 
 
 @dataclass
