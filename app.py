@@ -115,7 +115,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     if zero_gpu := on_zero_gpu():
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
-    outbox = Outbox(table, queue.refresh, parts.send_webhook)
+    outbox = Outbox(table, queue.get, parts.send_webhook)
     service = ApiService(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
     retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
     backend = Backend(

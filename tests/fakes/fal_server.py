@@ -76,13 +76,13 @@ def fal_service(
     if fetcher is not None:
         vars(parts)["fetcher"] = fetcher
     work = work or PhotoWork(parts.results.folder, steps=3)
-    limits = QueueLimits(settings.max_queue, settings.max_queue_per_key, poll_interval_s=0.2)
+    limits = QueueLimits(settings.max_queue, settings.max_queue_per_key)
     with open_table(folder) as table:
         photos = PhotoStore(folder / "photos")
         queue = WorkerQueue(
             [LocalExecutor(work)], QueueContext(table, photos, limits, parts.fetcher.photo)
         )
-        outbox = Outbox(table, queue.refresh, parts.send_webhook, QUICK, poll_interval_s=0.1)
+        outbox = Outbox(table, queue.get, parts.send_webhook, QUICK, poll_interval_s=0.1)
         try:
             yield ApiService(parts, queue, lambda: status), outbox
         finally:

@@ -31,6 +31,7 @@ class FakeExecutor:
     """Raised by the next calls of `prepare`."""
     is_ready: threading.Event = field(default_factory=threading.Event)
     """While it is clear, `prepare` waits."""
+    is_preparing: bool = False
     prepared: list[bool] = field(default_factory=list)
     begun: list[bytes] = field(default_factory=list)
     running: str | None = None
@@ -40,6 +41,7 @@ class FakeExecutor:
         self.is_ready.set()
 
     def prepare(self, is_needed: Callable[[], bool]) -> bool:
+        self.is_preparing = True
         if self.refusals:
             raise self.refusals.pop(0)
         while not self.is_ready.wait(0.005):
@@ -225,7 +227,7 @@ def test_a_worker_lost_while_the_queue_closes_costs_no_attempt(tmp_path: Path) -
         eventually(reached(job))
         closing = threading.Thread(target=queue.close)
         closing.start()
-        eventually(lambda: queue._claims.closing.is_set())
+        eventually(lambda: queue._closing.is_set())
         executor.go.set()
         closing.join(SECONDS)
     with open_table(tmp_path) as table:
@@ -239,10 +241,11 @@ def test_an_executor_stops_getting_ready_when_no_job_waits(tmp_path: Path) -> No
     executor.is_ready.clear()
     with driving(tmp_path, executor) as queue:
         time.sleep(0.1)
-        assert executor.prepared == []  # nothing waits, so no machine starts
+        assert not executor.is_preparing  # nothing waits, so no machine starts
         job = submit(queue, b"1")
+        eventually(lambda: executor.is_preparing)
         assert job.cancel() is Cancellation.REMOVED
-        eventually(lambda: executor.prepared in ([], [False]))
+        eventually(lambda: executor.prepared == [False])
         executor.is_ready.set()
         executor.go.set()
         assert isinstance(ending(submit(queue, b"2")), Succeeded)
@@ -254,6 +257,7 @@ def test_an_executor_stops_getting_ready_when_the_queue_closes(tmp_path: Path) -
     executor.is_ready.clear()
     with driving(tmp_path, executor) as queue:
         job = submit(queue, b"1")
+        eventually(lambda: executor.is_preparing)
         queue.close()
         assert not job.done
     assert (executor.prepared, executor.begun) == ([False], [])

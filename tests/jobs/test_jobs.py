@@ -59,10 +59,10 @@ def make(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
     return a_video(job_id)
 
 
-def denoise(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+def denoise(job_id: str, request: VideoRequest) -> Generator[Event]:
     for step in range(3):
         yield Progress(stage=Stage.DENOISING, step=step, total=3)
-    yield make(job_id, request, lambda progress: None)
+    yield Succeeded(make(job_id, request, lambda progress: None))
 
 
 class Gate:
@@ -357,7 +357,7 @@ def test_the_photo_is_not_kept_in_memory(tmp_path: Path) -> None:
 def test_an_inline_job_works_in_the_watcher_s_thread_and_only_once(tmp_path: Path) -> None:
     threads: list[str] = []
 
-    def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+    def work(job_id: str, request: VideoRequest) -> Generator[Event]:
         threads.append(threading.current_thread().name)
         yield from denoise(job_id, request)
 
@@ -374,7 +374,7 @@ def test_an_inline_job_whose_watcher_leaves_is_stopped_and_frees_its_place(
 ) -> None:
     closed: list[str] = []
 
-    def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+    def work(job_id: str, request: VideoRequest) -> Generator[Event]:
         try:
             yield from denoise(job_id, request)
         finally:
