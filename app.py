@@ -50,7 +50,9 @@ from svd_core.jobs import (
     Job,
     JobQueue,
     JobTable,
+    LocalExecutor,
     Outbox,
+    OwnerLock,
     QueueContext,
     QueueLimits,
     Retention,
@@ -103,13 +105,17 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     photos = PhotoStore(private_folder(data / "photos"))
     temp = TempFolder(temp_path(settings), settings.keep_hours * 3600, keep_bytes)
     parts = ApiContext(settings, results, reachable_locally_only())
-    table = JobTable(Database(settings.job_table))
+    database = Database(settings.job_table)
+    owner = OwnerLock(database, data, end_process)
+    if not owner.acquire(stop, lambda sentence: print(sentence, flush=True)):
+        return
+    table = JobTable(database)
     engine = make_engine(settings)
     waiting = table.open_jobs()
     if zero_gpu := on_zero_gpu():
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
-    outbox = Outbox(table, queue.refresh, parts.send_webhook)
+    outbox = Outbox(table, queue.get, parts.send_webhook)
     service = ApiService(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
     retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
     backend = Backend(
@@ -141,7 +147,8 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     queue.close()
     outbox.close()
     page.close(verbose=False)
-    table.database.close()
+    database.close()
+    owner.close()
 
 
 def build_queue(
@@ -154,7 +161,7 @@ def build_queue(
             return generate(request, engine, parts.results, job_id, on_progress)
         except DeviceLost as error:
             if not inline:  # there each video has a process of its own
-                end_process(error)
+                end_process(error.message)
             raise
 
     def seconds(request: VideoRequest) -> int:
@@ -167,17 +174,17 @@ def build_queue(
     return (
         InlineQueue(run_on_zero_gpu(work, seconds), context)
         if inline
-        else WorkerQueue(work, context)
+        else WorkerQueue([LocalExecutor(work)], context)
     )
 
 
-def end_process(error: DeviceLost) -> None:
-    """End this process at once, with the error's sentence, so that a supervisor starts another.
+def end_process(reason: str) -> None:
+    """End this process at once, with the sentence `reason`, so that a supervisor starts another.
 
     The job under way is left as it is in the job table, as after a crash: the next process gives
     it its place in line again, and counts the attempt.
     """
-    print(error.message, file=sys.stderr, flush=True)
+    print(reason, file=sys.stderr, flush=True)
     os._exit(1)
 
 
@@ -211,7 +218,7 @@ def warm_up(engine: Engine, stop: threading.Event) -> None:
     try:
         engine.load(on_progress)
     except DeviceLost as error:
-        end_process(error)
+        end_process(error.message)
     except SvdError:
         pass
 

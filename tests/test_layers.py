@@ -55,6 +55,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "cv2": ("training.optical_flow",),
     "sqlalchemy": ("jobs",),
     "ray": ("cluster",),
+    "filelock": ("jobs.owner_lock",),
 }
 
 Sources = Mapping[str, str]

@@ -1,11 +1,8 @@
-"""Clocks for processes that share a table: monotonic wall clock, and change tracking.
-
-No time of one process is compared with a time of another, so their clocks may differ.
-"""
+"""Monotonic wall clock, so that a clock that is set back changes no order of times."""
 
 import threading
 import time
-from collections.abc import Callable, Container, Hashable
+from collections.abc import Callable
 
 
 class SteadyClock:
@@ -32,27 +29,3 @@ class SteadyClock:
             self._shown = max(self._wall(), self._shown + at - self._at)
             self._at = at
             return self._shown
-
-
-class ChangeTracker:
-    """How long each value has been unchanged, as observed by this process.
-
-    To know whether another process is alive, observe twice a value that it keeps changing.
-    """
-
-    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
-        self._steady = steady
-        self._seen: dict[Hashable, tuple[Hashable, float]] = {}
-
-    def unchanged_for_s(self, key: Hashable, value: Hashable = None) -> float:
-        """Seconds since `key` was first observed with this value; 0 if that is now."""
-        now = self._steady()
-        before, since = self._seen.get(key, (None, now))
-        if key not in self._seen or before != value:
-            self._seen[key] = (value, now)
-            return 0.0
-        return now - since
-
-    def retain(self, keys: Container[Hashable]) -> None:
-        """Forget all keys but `keys`."""
-        self._seen = {key: seen for key, seen in self._seen.items() if key in keys}

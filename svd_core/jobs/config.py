@@ -16,16 +16,13 @@ class QueueLimits:
     """Limits and timeouts of a queue.
 
     `max_queue`: jobs that may wait. `max_per_owner`: waiting jobs of one owner; None: no limit of
-    their own. Jobs without an owner share one such limit. `lease_s`: seconds without a heartbeat
-    after which a worker loses its job. `poll_interval_s`: seconds between two syncs with the table.
-    `shutdown_timeout_s`: seconds that `close` waits for running work to stop. `photo_bytes`: limit
-    of all photos together, see `JobPhotos`.
+    their own. Jobs without an owner share one such limit. `shutdown_timeout_s`: seconds that
+    `close` waits for running work to stop. `photo_bytes`: limit of all photos together, see
+    `JobPhotos`.
     """
 
     max_queue: int = 32
     max_per_owner: int | None = None
-    lease_s: float = 10.0
-    poll_interval_s: float = 1.0
     shutdown_timeout_s: float = 10.0
     photo_bytes: float = math.inf
 
@@ -40,10 +37,7 @@ def no_fetch(_: str) -> bytes:
 
 @dataclass(frozen=True)
 class QueueContext:
-    """Dependencies of a queue. Several processes may share `table` and `photos`.
-
-    `fetch` downloads remote photos.
-    """
+    """Dependencies of a queue. `fetch` downloads remote photos."""
 
     table: JobTable
     photos: PhotoStore

@@ -1,8 +1,8 @@
 """Retention: delete finished jobs, videos and photos by age and total size, with fair eviction.
 
 The table holds the references to photos. Invariant: no photo that an open job needs is removed.
-References are written, and photos removed, in transactions that lock the line. The writer of a
-reference ensures within its transaction that the file exists.
+Transactions that write happen one after the other, and so does the removal of photos. The writer
+of a reference ensures within its transaction that the file exists.
 """
 
 import heapq
@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, literal, not_, or_, se
 
 from svd_core.errors import SvdError
 from svd_core.jobs.schema import JOBS, OUTBOX, State
-from svd_core.jobs.store import JobTable, lock_line
+from svd_core.jobs.store import JobTable
 from svd_core.storage import PhotoStore, ResultStore
 
 
@@ -98,10 +98,13 @@ class JobPhotos:
 
         return name, ensure
 
+    def read(self, name: str) -> bytes:
+        """Raises `GenerationFailed`, `ServerBusy`; see `PhotoStore.read`."""
+        return self._store.read(name)
+
     def release(self, name: str) -> None:
         """Remove the photo unless a job refers to it. Raises `QueueUnavailable`."""
         with self._table.database.write() as connection:
-            lock_line(connection)
             count = select(func.count()).select_from(JOBS).where(JOBS.c.image == name)
             if not connection.scalar(count):
                 self._store.remove([name])
@@ -127,7 +130,6 @@ class JobPhotos:
         """Remove a photo from ended jobs, and from the disk unless an open job refers to it now."""
         ended = (JOBS.c.image == name) & (JOBS.c.state == State.ENDED)
         with self._table.database.write() as connection:
-            lock_line(connection)
             connection.execute(update(JOBS).where(ended).values(image=None))
         self.release(name)
 

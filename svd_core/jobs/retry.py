@@ -50,7 +50,7 @@ def _without_trace(error: SvdError) -> SvdError:
 
 
 class Backoff:
-    """Exponential backoff for each job. Not thread-safe."""
+    """Exponential backoff for each job. Thread-safe, if each job has one thread at a time."""
 
     def __init__(self, first_s: float = FIRST_S) -> None:
         self._first_s = first_s

@@ -4,7 +4,7 @@ The event log is stored as JSON in the row. It is kept short: newer progress rep
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -24,9 +24,11 @@ from sqlalchemy import (
     Table,
     Text,
     insert,
+    inspect,
     select,
+    text,
+    update,
 )
-from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from svd_core.errors import InvalidRequest, InvalidSettings, SvdError
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
@@ -37,8 +39,14 @@ from svd_core.params import VideoParams
 Record = tuple[JobEvent, ...]
 """Event log of a job: never empty, numbers and times increase, only the last event can be final."""
 
-VERSION = 1
-"""Version of the tables. Others are refused: there are no migrations."""
+VERSION = 2
+"""Version of the tables. Older ones are migrated, newer ones refused."""
+
+DROPPED = {"version", "worker"}
+"""Columns of version 1 in the table of jobs, from when several servers shared it."""
+
+NUMBER_BLOCK = 2**20
+"""Events of one job that one process numbers, at most."""
 
 
 class State(StrEnum):
@@ -51,8 +59,7 @@ class State(StrEnum):
 
 METADATA = MetaData()
 
-# One row, which every change of the line locks first, so that two processes never count or number
-# at once. So numbers are in the order in which jobs were accepted.
+# One row. `number` is the last one given to a job, in the order in which jobs were accepted.
 SEQUENCE = Table(
     "svd_line",
     METADATA,
@@ -73,9 +80,7 @@ JOBS = Table(
     Column("params", Text),  # with `CONTINUES` among them
     Column("image", String(64)),  # name of an upload
     Column("image_url", Text),  # of a photo that was not uploaded
-    Column("version", Integer, nullable=False),  # grows with every change, heartbeats included
     Column("attempt", Integer, nullable=False),
-    Column("worker", String(32)),  # token of the process that runs it
     Column("stop_asked", Boolean, nullable=False),
     Column("submitted", Float, nullable=False),  # all times: seconds since 1970 UTC
     Column("start_by", Float),
@@ -121,9 +126,7 @@ class Row:
     state: State = State.WAITING
     image: str | None = None
     image_url: str | None = None
-    version: int = 1
     attempt: int = 0
-    worker: str | None = None
     stop_asked: bool = False
     started: float | None = None
     ended: float | None = None
@@ -173,31 +176,32 @@ def _params(values: dict[str, Any]) -> VideoParams | None:
 
 
 def create_tables(database: Database) -> None:
-    """Create missing tables and indexes. Raises `InvalidSettings` for another schema version."""
-    for _ in range(2):  # another server may be doing the same
-        try:
-            with database.first_transaction() as connection:
-                METADATA.create_all(connection)
-                for index in JOBS.indexes:  # an older table may lack one
-                    index.create(connection, checkfirst=True)
-                version = _version(connection)
-        except (IntegrityError, ProgrammingError):
-            continue
-        if version != VERSION:
-            break
-        return
-    raise InvalidSettings(
-        f"The job table at {redacted_url(database.url)} is not of this version of the "
-        "program; set SVD_DATABASE_URL to another place, or remove it."
-    )
+    """Create missing tables and indexes, and migrate older tables.
+
+    Raises `InvalidSettings` for tables of a newer version.
+    """
+    with database.first_contact(), database.write() as connection:
+        METADATA.create_all(connection)
+        for index in JOBS.indexes:  # an older table may lack one
+            index.create(connection, checkfirst=True)
+        version = connection.scalar(select(SEQUENCE.c.version))
+        if version is None:
+            connection.execute(insert(SEQUENCE).values(id=1, version=VERSION, number=0))
+        elif version < VERSION:
+            _migrate(connection)
+        elif version > VERSION:
+            raise InvalidSettings(
+                f"A newer version of the program made the job table at "
+                f"{redacted_url(database.url)}; start that one, or set SVD_DATABASE_URL to another "
+                "place."
+            )
 
 
-def _version(connection: Connection) -> int:
-    version: int | None = connection.execute(select(SEQUENCE.c.version)).scalar()
-    if version is None:
-        connection.execute(insert(SEQUENCE).values(id=1, version=VERSION, number=0))
-        return VERSION
-    return version
+def _migrate(connection: Connection) -> None:
+    for column in inspect(connection).get_columns(JOBS.name):
+        if column["name"] in DROPPED:
+            connection.execute(text(f"ALTER TABLE {JOBS.name} DROP COLUMN {column['name']}"))
+    connection.execute(update(SEQUENCE).values(version=VERSION))
 
 
 def is_finished(record: Record) -> bool:
@@ -220,6 +224,12 @@ def append(record: Record, event: Event, at: datetime) -> Record:
     if isinstance(event, Succeeded) or (isinstance(event, Progress) and event.preview):
         kept = tuple(entry.without_preview() for entry in kept)
     return (*kept, JobEvent(last.number + 1, max(at, last.at), event))
+
+
+def renumber(record: Record) -> Record:
+    """Give the last event a number above all that the last process gave in memory only."""
+    block = record[-1].number // NUMBER_BLOCK + 1
+    return (*record[:-1], replace(record[-1], number=block * NUMBER_BLOCK))
 
 
 def _replaces(event: Event, previous: Event) -> bool:

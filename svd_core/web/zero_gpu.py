@@ -7,9 +7,8 @@ import gradio as gr
 
 from svd_core.checkpoints.speed_modes import AheadOfTime
 from svd_core.errors import GenerationFailed, QueueFull, SvdError
-from svd_core.events import Event, Progress, Video
-from svd_core.jobs import InlineWork, Work
-from svd_core.jobs.inline import raise_errors, run_as_stream
+from svd_core.events import Event, Failed
+from svd_core.jobs import EventStream, Work, run_as_stream
 from svd_core.params import VideoRequest
 
 WORKER_ERROR_TITLE = "ZeroGPU worker error"
@@ -19,7 +18,7 @@ START_S = 1500
 """Limit of seconds with a GPU while a Space starts, which no visitor's quota pays."""
 
 
-def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> InlineWork:
+def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> EventStream:
     """Run `work` in a process that is forked from this one and has a GPU.
 
     So the process sees a model that was loaded before, and returns picklable values only.
@@ -35,13 +34,13 @@ def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> Inlin
     def on_gpu(job_id: str, request: VideoRequest) -> Generator[Event]:
         yield from run_as_stream(work, job_id, request)
 
-    def make(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+    def run(job_id: str, request: VideoRequest) -> Generator[Event]:
         try:
-            yield from raise_errors(on_gpu(job_id, request))
+            yield from on_gpu(job_id, request)
         except gr.Error as error:
-            raise refusal(error) from error
+            yield Failed(refusal(error))
 
-    return make
+    return run
 
 
 def ahead_of_time() -> AheadOfTime:

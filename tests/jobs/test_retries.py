@@ -18,8 +18,8 @@ from svd_core.errors import (
     Unreachable,
     busy_if_passing,
 )
-from svd_core.events import Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs import InlineQueue, Job, RemoteRequest, WorkerQueue
+from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.jobs import InlineQueue, Job, LocalExecutor, RemoteRequest, WorkerQueue
 from svd_core.jobs.retry import MAX_FAULTS, MAX_S, WAITING_NOTE, Backoff
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
@@ -62,7 +62,7 @@ class Faulty:
 def worker(folder: Path, *errors: Exception) -> Iterator[tuple[WorkerQueue, Faulty]]:
     with open_table(folder) as table:
         work = Faulty(folder, *errors)
-        queue = WorkerQueue(work, premises(table, folder))
+        queue = WorkerQueue([LocalExecutor(work)], premises(table, folder))
         yield queue, work
         queue.close()
 
@@ -183,7 +183,9 @@ def test_a_fetch_that_meets_one_is_tried_again(tmp_path: Path) -> None:
 
     with open_table(tmp_path) as table:
         own = premises(table, tmp_path)
-        queue = WorkerQueue(FakeWork(tmp_path), type(own)(**vars(own) | {"fetch": fetch}))
+        queue = WorkerQueue(
+            [LocalExecutor(FakeWork(tmp_path))], type(own)(**vars(own) | {"fetch": fetch})
+        )
         job = queue.submit(RemoteRequest("http://host/photo", VideoParams(seed=1)))
         assert isinstance(ending(job), Succeeded)
         queue.close()
@@ -194,9 +196,9 @@ def test_without_a_worker_the_watcher_tries_again(tmp_path: Path) -> None:
     with open_table(tmp_path) as table:
         faulty = Faulty(tmp_path, fault(errno.ENOMEM))
 
-        def work(job_id: str, request: VideoRequest) -> Iterator[Progress | Video]:
+        def work(job_id: str, request: VideoRequest) -> Iterator[Event]:
             yield Progress(stage=Stage.LOADING)
-            yield faulty(job_id, request, lambda _: None)
+            yield Succeeded(faulty(job_id, request, lambda _: None))
 
         queue = InlineQueue(work, premises(table, tmp_path))  # type: ignore[arg-type]
         events = list(submit(queue, b"1").events())
@@ -210,7 +212,7 @@ def test_a_watcher_that_waits_notices_a_stop(
 ) -> None:
     monkeypatch.setattr(Backoff, "delay_s", lambda *_: 600.0)
 
-    def work(*_: object) -> Iterator[Progress | Video]:
+    def work(*_: object) -> Iterator[Event]:
         raise fault(errno.ENOMEM)
         yield
 

@@ -41,6 +41,7 @@ ELSEWHERE = {
     "cli": "the command line's own",
     "__main__.py": "the command line's own",
     "settings.py": "they end the start, before there is a page",
+    "jobs/owner_lock.py": "it speaks before there is a page, or ends it",
     "web/fal": "the API's own",
     "web/safe_http.py": "photos by their address come to the API alone",
     "web/request_body.py": "answers to what the page does not send",
