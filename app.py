@@ -8,7 +8,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Ctrl-C and SIGTERM end the process politely from its first line on; `main` takes over later.
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -16,6 +18,7 @@ for number in (signal.SIGINT, signal.SIGTERM):
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from svd_core.checkpoints.catalog import ModelCatalog
+from svd_core.cluster.config import ClusterConfig, prepare_environment
 from svd_core.errors import Cancelled, DeviceLost, SvdError
 from svd_core.settings import Settings, on_zero_gpu
 
@@ -30,6 +33,8 @@ def temp_path(settings: Settings) -> Path:
 if __name__ == "__main__":  # wrong settings are reported before the slow imports
     try:
         ModelCatalog.from_setting((early := Settings.from_env()).model, cuda=False)
+        if early.cluster:
+            prepare_environment(ClusterConfig.from_settings(early))
     except SvdError as error:
         sys.exit(str(error))
     temp_path(early)
@@ -41,7 +46,7 @@ from svd_core.checkpoints.cost_limits import CostLimits
 from svd_core.checkpoints.eta import zero_gpu_seconds
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import ASSETS
-from svd_core.engine.engine import Engine, SvdEngine
+from svd_core.engine.engine import Engine, EngineStatus, SvdEngine
 from svd_core.events import OnProgress, Progress, Video
 from svd_core.generate import generate
 from svd_core.jobs import (
@@ -73,6 +78,9 @@ from svd_core.web.page import Backend, SessionIds, build_page
 from svd_core.web.rate_limits import AddressQuota
 from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
 from svd_core.web.zero_gpu import ahead_of_time, run_on_zero_gpu
+
+if TYPE_CHECKING:
+    from svd_core.cluster.pool import WorkerPool
 
 TURN_S = 0.0005
 """Seconds after which the working thread yields the interpreter. With Python's default of 5 ms,
@@ -110,17 +118,25 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     if not owner.acquire(stop, lambda sentence: print(sentence, flush=True)):
         return
     table = JobTable(database)
-    engine = make_engine(settings)
+    context = queue_context(parts, table, photos)
     waiting = table.open_jobs()
-    if zero_gpu := on_zero_gpu():
-        warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
-    queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
+    zero_gpu, pool, engine = on_zero_gpu(), None, None
+    status: Callable[[], EngineStatus]
+    if settings.cluster:
+        pool, queue = open_cluster(settings, context, results)
+        status = partial(getattr, pool, "status")
+    else:
+        engine = make_engine(settings)
+        status = partial(getattr, engine, "status")
+        if zero_gpu:
+            warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
+        queue = build_queue(context, engine, results, inline=zero_gpu)
     outbox = Outbox(table, queue.get, parts.send_webhook)
-    service = ApiService(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
+    service = ApiService(parts, queue, status, watch if zero_gpu else lambda _: None)
     retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
     backend = Backend(
         queue,
-        lambda: engine.status,
+        status,
         parts.results,
         retention.remove,
         AccelerationConfig.from_settings(settings),
@@ -138,27 +154,35 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     limit = connection_limit(settings.max_connections, descriptors)
     limit_connections(page.server.config, limit)
     print(f"Serving {page.local_url}", flush=True)
-    if not zero_gpu and not waiting:  # else the first of them has what it asks for loaded
+    if engine and not zero_gpu and not waiting:  # else the first has what it asks for loaded
         args = (engine, stop)
         threading.Thread(target=warm_up, args=args, name="svd-warm-up", daemon=True).start()
     sweeping = (stop, TEMP_SWEEP_S, temp.sweep)
     threading.Thread(target=keep_house, args=sweeping, name="svd-temp", daemon=True).start()
     keep_house(stop, SWEEP_S, retention.sweep, parts.uploads.sweep)
     queue.close()
+    if pool is not None:
+        pool.close()
     outbox.close()
     page.close(verbose=False)
     database.close()
     owner.close()
 
 
+def queue_context(parts: ApiContext, table: JobTable, photos: PhotoStore) -> QueueContext:
+    own = parts.settings
+    limits = QueueLimits(own.max_queue, own.max_queue_per_key, photo_bytes=own.keep_gb * 1e9)
+    return QueueContext(table, photos, limits, parts.fetcher.photo)
+
+
 def build_queue(
-    parts: ApiContext, engine: Engine, table: JobTable, photos: PhotoStore, *, inline: bool
+    context: QueueContext, engine: Engine, results: ResultStore, *, inline: bool
 ) -> JobQueue:
     """The one queue of page and API. `inline`: a watcher has to lend the work its GPU."""
 
     def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         try:
-            return generate(request, engine, parts.results, job_id, on_progress)
+            return generate(request, engine, results, job_id, on_progress)
         except DeviceLost as error:
             if not inline:  # there each video has a process of its own
                 end_process(error.message)
@@ -168,14 +192,26 @@ def build_queue(
         continues = request.continues is not None
         return zero_gpu_seconds(engine.status.checkpoint, request.params, continues)
 
-    own = parts.settings
-    limits = QueueLimits(own.max_queue, own.max_queue_per_key, photo_bytes=own.keep_gb * 1e9)
-    context = QueueContext(table, photos, limits, parts.fetcher.photo)
     return (
         InlineQueue(run_on_zero_gpu(work, seconds), context)
         if inline
         else WorkerQueue([LocalExecutor(work)], context)
     )
+
+
+def open_cluster(
+    settings: Settings, context: QueueContext, results: ResultStore
+) -> tuple["WorkerPool", JobQueue]:
+    """The GPU workers of the cluster, and the queue whose jobs they run."""
+    config = ClusterConfig.from_settings(settings)
+    prepare_environment(config)
+    from svd_core.cluster.executor import RayExecutor  # imports Ray, which reads the environment
+    from svd_core.cluster.pool import WorkerPool
+    from svd_core.cluster.worker import WorkerSettings
+
+    pool = WorkerPool(config, WorkerSettings.from_settings(settings), on_end=end_process)
+    executors = [RayExecutor(pool, results) for _ in range(config.most)]
+    return pool, WorkerQueue(executors, context)
 
 
 def end_process(reason: str) -> None:

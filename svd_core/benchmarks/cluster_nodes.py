@@ -33,10 +33,11 @@ HEALTH_CHECKS = {"period_ms": 1000, "timeout_ms": 2000, "initial_delay_ms": 1000
 
 
 def ray_environment() -> dict[str, str]:
-    """Variables of the pretended cluster: a token, and no others of Ray's than these."""
+    """Variables of the pretended cluster: the token of this process, or a new one."""
+    token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(16)
     return {
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 

@@ -19,6 +19,8 @@ from svd_core.settings import Settings, on_zero_gpu
 LOCAL = "local"
 """`SVD_CLUSTER` for all GPUs of this machine."""
 
+LOCAL_ENDED = "Ray on this machine has ended, and the GPU workers with it; start the server again."
+
 FOREVER_S = "1000000"
 
 TOKEN_FILE = Path("~/.ray/auth_token")

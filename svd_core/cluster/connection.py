@@ -10,23 +10,31 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray._raylet
+from ray.core.generated.common_pb2 import NodeDeathInfo  # type: ignore[attr-defined]
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
 from svd_core.cluster.config import ClusterConfig
+from svd_core.cluster.placement import Node, Nodes
 from svd_core.errors import InvalidSettings
 
 PROBE_S = 1.0
 """Seconds between two reads of the nodes; 2 ms of work each."""
 
-STALE_S = 8.0
+STALE_S = 5.0
 """Age in seconds from which the last read says nothing any more."""
 
 CONNECT_S = 2.0
+
+ORDERLY = (
+    NodeDeathInfo.EXPECTED_TERMINATION,
+    NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED,
+    NodeDeathInfo.AUTOSCALER_DRAIN_IDLE,
+)
+"""How a node ends that was stopped, in contrast to one that crashed."""
 
 OBJECT_STORE_BYTES = 1_000_000_000
 
@@ -35,19 +43,6 @@ log = logging.getLogger(__name__)
 
 class ClusterUnreachable(Exception):
     """This process is not in the cluster. The text says why, in one sentence for the log."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A living machine of the cluster. `draining`: it is about to leave."""
-
-    host: str
-    gpus: int
-    draining: bool = False
-
-
-Nodes = Mapping[str, Node]
-"""Living nodes by their ids."""
 
 
 class Connection:
@@ -86,6 +81,19 @@ class Connection:
         """Whether the head knows this process's node no more: it or the node has died."""
         nodes = self.nodes
         return self.is_open and nodes is not None and self._own_node not in nodes
+
+    def is_taken_away(self, node: str) -> bool:
+        """Ask the head whether a node leaves or has left in order: it was drained or stopped."""
+        try:
+            client = _connect(self._address)
+            if node in client.get_draining_nodes():
+                return True
+            nodes = client.get_all_node_info(timeout=CONNECT_S)
+        except Exception as error:  # noqa: BLE001 - without a head, nothing is known
+            log.debug("The head did not say what became of a node: %s", error)
+            return False
+        info = next((info for node_id, info in nodes.items() if node_id.hex() == node), None)
+        return info is not None and info.death_info.reason in ORDERLY
 
     def open(self) -> None:
         """Join the cluster; may take a minute. Raises `ClusterUnreachable`, and `InvalidSettings`
@@ -175,19 +183,24 @@ class Connection:
                 self._on_change()
 
 
-def read_nodes(address: str) -> Nodes:
-    """Read the living nodes from the head. May block for half a minute where it is frozen."""
+def _connect(address: str) -> Any:
+    """A new client of the head. May block for half a minute where that is frozen."""
     host, port = address.rsplit(":", 1)
     socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     raylet: Any = ray._raylet  # Ray has no public call for this, and its version is pinned
-    client = raylet.GcsClient(address=address)
+    return raylet.GcsClient(address=address)
+
+
+def read_nodes(address: str) -> Nodes:
+    """Read the living nodes from the head. Blocks as `_connect` does."""
+    client = _connect(address)
     alive = client.get_all_node_info(timeout=CONNECT_S, state_filter=GcsNodeInfo.ALIVE)
     draining = client.get_draining_nodes()
     return {
         node_id.hex(): Node(
             info.node_manager_hostname,
             int(info.resources_total.get("GPU", 0)),
-            node_id.hex() in draining or node_id in draining,
+            node_id.hex() in draining,
         )
         for node_id, info in alive.items()
     }

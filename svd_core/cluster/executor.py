@@ -13,7 +13,8 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
-from svd_core.cluster.pool import POLL_S, Worker, WorkerPool
+from svd_core.cluster.handle import WorkerHandle
+from svd_core.cluster.pool import POLL_S, WorkerPool
 from svd_core.cluster.transfer import Chunk, read_chunks, write_chunks
 from svd_core.cluster.worker import Previous
 from svd_core.engine.engine import EngineStatus
@@ -33,7 +34,7 @@ class RayExecutor:
     def __init__(self, pool: WorkerPool, store: ResultStore) -> None:
         self._pool = pool
         self._store = store
-        self._worker: Worker | None = None
+        self._worker: WorkerHandle | None = None
 
     def prepare(self, is_needed: Callable[[], bool]) -> bool:
         if self._worker is None or self._pool.is_gone(self._worker):
@@ -55,7 +56,7 @@ class RayExecutor:
             self._pool.release(self._worker)
             self._worker = None
 
-    def _events(self, worker: Worker, job_id: str, request: VideoRequest) -> Generator[Event]:
+    def _events(self, worker: WorkerHandle, job_id: str, request: VideoRequest) -> Generator[Event]:
         try:
             with write_chunks(self._store, job_id) as write:
                 outcome = yield from self._progress(worker, job_id, request, write)
@@ -69,7 +70,11 @@ class RayExecutor:
         yield outcome
 
     def _progress(
-        self, worker: Worker, job_id: str, request: VideoRequest, write: Callable[[Chunk], None]
+        self,
+        worker: WorkerHandle,
+        job_id: str,
+        request: VideoRequest,
+        write: Callable[[Chunk], None],
     ) -> Generator[Progress, None, Succeeded | Failed | Stopped]:
         """Run the job; `write` gets its files. Returns the outcome."""
         stream = worker.actor.run.options(num_returns="streaming").remote(
@@ -98,7 +103,7 @@ class RayExecutor:
             if not ended:
                 self._stop(worker, stream)
 
-    def _items(self, worker: Worker, stream: Any) -> Iterator[Any]:
+    def _items(self, worker: WorkerHandle, stream: Any) -> Iterator[Any]:
         """The items of a stream, to its end. Raises `ExecutorLost`, `RayTaskError`."""
         while True:
             try:
@@ -125,7 +130,7 @@ class RayExecutor:
         ]
         return request.continues, chunks
 
-    def _stop(self, worker: Worker, stream: Any) -> None:
+    def _stop(self, worker: WorkerHandle, stream: Any) -> None:
         """Cancel a job. Returns when its worker has nothing to do any more, or is gone."""
         if self._pool.is_gone(worker):
             return

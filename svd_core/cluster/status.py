@@ -18,12 +18,14 @@ def cluster_status(
     live: Sequence[EngineStatus],
     loading: int = 0,
     error: SvdError | None = None,
-    problem: str = "",
+    refused: Sequence[str] = (),
+    *,
+    unreachable: bool = False,
 ) -> EngineStatus:
     """The status of a cluster that runs `model`.
 
     `live`: what its workers say that can run jobs, `loading`: how many are on their way there.
-    `error`: why the last one could not start. `problem`: why the cluster cannot be used.
+    `error`: why the last one could not start. `refused`: hosts that run other code.
     """
     if live:
         catalog = next((each.catalog for each in live if each.catalog.stand_in is None), None)
@@ -35,13 +37,22 @@ def cluster_status(
         )
     catalog = ModelCatalog.from_setting(model, cuda=True)
     failed = error is not None and not loading
-    notice = UNREACHABLE_NOTICE if problem else None
+    notice = None
+    if unreachable:
+        notice = UNREACHABLE_NOTICE
+    elif error is not None and failed:
+        notice = error.message
+    elif refused and not loading:
+        notice = (
+            f"The machine {refused[0]} runs another release of this program, so it makes no "
+            "videos; install the release of the server there."
+        )
     return EngineStatus(
         checkpoint=catalog.default,
         device="",
         state="failed" if failed else "loading",
         catalog=catalog,
-        notice=error.message if error is not None and failed else notice,
+        notice=notice,
         workers=loading,
     )
 

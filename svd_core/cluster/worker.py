@@ -110,10 +110,7 @@ class GpuWorker:
         except SvdError as error:
             return error
         except Exception as error:  # noqa: BLE001 - another machine may do better
-            return DeviceUnavailable(
-                f"A GPU worker on {socket.gethostname()} could not start ({error!r}); see the log "
-                "of Ray on that machine."
-            )
+            return start_error(socket.gethostname(), repr(error))
         return self._engine.status
 
     def run(
@@ -147,6 +144,13 @@ class GpuWorker:
         with write_chunks(self._store, job_id) as write:
             for chunk in chunks:
                 write(ray.get(chunk))
+
+
+def start_error(host: str, reason: str) -> DeviceUnavailable:
+    """What a job fails with where no worker can start."""
+    return DeviceUnavailable(
+        f"A GPU worker on {host} could not start ({reason}); see the log of Ray on that machine."
+    )
 
 
 def remove_abandoned(folder: Path | None = None) -> None:

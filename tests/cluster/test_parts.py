@@ -14,6 +14,7 @@ from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.cluster import config as cluster_config
 from svd_core.cluster.config import ClusterConfig, is_loopback, prepare_environment
+from svd_core.cluster.placement import AVOID_S, AvoidedNodes, Node, label_selector
 from svd_core.cluster.release import code_release
 from svd_core.cluster.status import cluster_status
 from svd_core.cluster.transfer import CHUNK_BYTES, Chunk, read_chunks, write_chunks
@@ -154,6 +155,39 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(there.folder.iterdir()) == []
 
 
+# -- placement ------------------------------------------------------------------------------------
+
+
+def test_where_a_worker_failed_another_machine_is_tried_and_later_the_same_again() -> None:
+    now = [0.0]
+    avoid = AvoidedNodes(lambda: now[0])
+    nodes = {"a": Node("gpu-1", 1), "b": Node("gpu-2", 1), "server": Node("server", 0)}
+    assert avoid.avoided(nodes) == frozenset()
+    avoid.fail("a")
+    assert avoid.avoided(nodes) == {"a"}
+    assert label_selector(avoid.avoided(nodes)) == {"ray.io/node-id": "!in(a)"}
+    avoid.fail("b")
+    assert avoid.avoided(nodes) == frozenset(), "no other machine has a GPU"
+    assert avoid.avoided(nodes | {"c": Node("gpu-3", 1)}) == {"a", "b"}
+    avoid.succeed("b")
+    assert avoid.avoided(nodes) == {"a"}
+    now[0] = AVOID_S
+    assert avoid.avoided(nodes) == frozenset()
+    assert label_selector(frozenset()) is None
+
+
+def test_a_refused_machine_is_avoided_for_as_long_as_it_lives() -> None:
+    now = [0.0]
+    avoid = AvoidedNodes(lambda: now[0])
+    nodes = {"a": Node("gpu-1", 1)}
+    avoid.refuse("a", "gpu-1")
+    now[0] = 10 * AVOID_S
+    assert avoid.avoided(nodes) == {"a"}
+    assert avoid.refused_hosts(nodes) == ["gpu-1"]
+    assert avoid.avoided({"new": Node("gpu-1", 1)}) == frozenset()
+    assert avoid.refused_hosts({"new": Node("gpu-1", 1)}) == []
+
+
 # -- release --------------------------------------------------------------------------------------
 
 
@@ -197,10 +231,17 @@ def test_without_a_worker_it_waits_for_a_machine() -> None:
 
 
 def test_without_a_connection_it_says_so() -> None:
-    status = cluster_status("auto", [], problem="The head does not answer.")
+    status = cluster_status("auto", [], unreachable=True)
     assert status.notice is not None
     assert "cannot be reached" in status.notice
-    assert cluster_status("auto", [L4], problem="The head does not answer.").notice is None
+    assert cluster_status("auto", [L4], unreachable=True).notice is None
+
+
+def test_a_machine_with_other_code_is_named() -> None:
+    status = cluster_status("auto", [], refused=["gpu-2"])
+    assert status.notice is not None
+    assert "gpu-2" in status.notice
+    assert cluster_status("auto", [L4], refused=["gpu-2"]).notice is None
 
 
 def test_a_checkpoint_that_no_machine_has_is_told() -> None:

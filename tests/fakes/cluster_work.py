@@ -1,23 +1,24 @@
 """Work of a GPU worker without a model. The photo's bytes are JSON that say what it does.
 
 `steps` of `step_s` seconds, in the last of which it stays until there is a file `hold`; `mkv`:
-bytes of the frames' file; `error`: what it fails with; `die`: the step in which its process ends. A
-machine without the checkpoint has `NO_CHECKPOINT` in its environment.
+bytes of the frames' file; `error`: what it fails with; `die`: a file that it makes, and ends its
+process, unless it is there. A machine has no checkpoint if its address is in the file `without`.
 """
 
 import json
 import os
 import signal
-import socket
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 from PIL import Image
 
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
-from svd_core.cluster.worker import WorkerSettings
+from svd_core.cluster.worker import OpenWork, WorkerSettings
 from svd_core.engine.engine import Engine, EngineStatus
 from svd_core.errors import DeviceLost, InvalidImage, ModelGated
 from svd_core.events import OnProgress, Progress, Stage, Video
@@ -33,8 +34,13 @@ GATED = "The licence of the checkpoint is not accepted; accept it on its page."
 
 
 class PretendedEngine:
+    """`without`: file with the addresses of the machines that have no checkpoint."""
+
+    def __init__(self, without: Path | None = None) -> None:
+        self._without = without
+
     def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
-        if os.environ.get("NO_CHECKPOINT"):
+        if self._without is not None and worker_ip() in self._without.read_text().split():
             raise ModelGated(GATED)
         return NANO
 
@@ -51,21 +57,24 @@ class PretendedEngine:
         )  # fmt: skip
 
 
-def open_work(settings: WorkerSettings, store: ResultStore) -> tuple[Engine, Work]:
+def open_work(
+    settings: WorkerSettings, store: ResultStore, without: Path | None = None
+) -> tuple[Engine, Work]:
     def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         told: dict[str, Any] = json.loads(request.image)
-        steps = told.get("steps", 2)
-        for step in range(1, steps + 1):
+        note, total = f"{worker_ip()} {os.getpid()}", told.get("steps", 2)
+        for step in range(1, total + 1):
             on_progress(Progress(
-                stage=Stage.DENOISING, step=step, total=steps, note=worker_note(),
+                stage=Stage.DENOISING, step=step, total=total, note=note,
                 preview=b"p" * told.get("preview", 0) or None,
             ))  # fmt: skip
-            if told.get("die") == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            while (hold := told.get("hold")) and not Path(hold).exists():
-                on_progress(Progress(stage=Stage.DENOISING, step=step, total=steps))
-                time.sleep(0.02)
             time.sleep(told.get("step_s", 0.0))
+        while (hold := told.get("hold")) and not Path(hold).exists():
+            on_progress(Progress(stage=Stage.DENOISING, step=total, total=total, note=note))
+            time.sleep(0.02)
+        if (die := told.get("die")) and not Path(die).exists():
+            Path(die).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         if told.get("error") == "image":
             raise InvalidImage("The photo is broken; please send another one.")
         if told.get("error") == "device":
@@ -81,14 +90,14 @@ def open_work(settings: WorkerSettings, store: ResultStore) -> tuple[Engine, Wor
             model="fake", elapsed_s=1.0,
         )  # fmt: skip
 
-    return PretendedEngine(), work
+    return PretendedEngine(without), work
 
 
-def open_nothing(settings: WorkerSettings, store: ResultStore) -> tuple[Engine, Work]:
-    """A checkpoint that no machine has."""
-    raise ModelGated(GATED)
+def open_work_without(without: Path) -> OpenWork:
+    """`open_work` on machines of which some have no checkpoint."""
+    return partial(open_work, without=without)
 
 
-def worker_note() -> str:
-    """Where the work is done."""
-    return f"{socket.gethostname()} {os.getpid()}"
+def worker_ip() -> str:
+    """The address of the machine that this process works on."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]

@@ -146,7 +146,8 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
     def refresh(request: gr.Request) -> tuple[str, gr.HTML, gr.Timer]:
         now, t = backend.status(), texts_for(request)
         banner = gr.HTML(formatting.notice_html(now, t), visible=bool(now.notice))
-        changing = now.state == "loading" or len(now.catalog.names) > 1
+        several = len(now.catalog.names) > 1 or now.workers is not None
+        changing = now.state == "loading" or several
         return formatting.device_html(now, t), banner, gr.Timer(active=changing)
 
     gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **UNQUEUED_EVENT)
