@@ -210,8 +210,9 @@ def open_cluster(
     from svd_core.cluster.worker import WorkerSettings
 
     pool = WorkerPool(config, WorkerSettings.from_settings(settings), on_end=end_process)
-    executors = [RayExecutor(pool, results) for _ in range(config.most)]
-    return pool, WorkerQueue(executors, context)
+    queue = WorkerQueue([RayExecutor(pool, results) for _ in range(config.most)], context)
+    pool.follow(queue.length)
+    return pool, queue
 
 
 def end_process(reason: str) -> None:

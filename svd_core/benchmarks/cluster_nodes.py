@@ -29,7 +29,28 @@ HEAD = "127.0.0.2"
 
 HEALTH_CHECKS = {"period_ms": 1000, "timeout_ms": 2000, "initial_delay_ms": 1000,
                  "failure_threshold": 5}  # fmt: skip
-"""What the README has for the head."""
+"""Settings of the head by which a silent machine is given up after some 14 s, instead of 62 s."""
+
+OPTIONS = ("--include-log-monitor=false", "--object-store-memory=1000000000")
+"""Options of every node. Nothing reads the logs that the monitor would send around."""
+
+
+def head_command(ip: str, port: int) -> list[str]:
+    """The command of the README that starts the head, which has no GPU to offer."""
+    return [
+        "ray", "start", "--head", "--block", f"--node-ip-address={ip}", f"--port={port}",
+        "--num-cpus=0", "--num-gpus=0", "--include-dashboard=false", *OPTIONS,
+    ]  # fmt: skip
+
+
+def node_command(address: str) -> list[str]:
+    """The command of the README that adds a GPU machine."""
+    return ["ray", "start", "--block", f"--address={address}", *OPTIONS]
+
+
+def health_checks(checks: Mapping[str, int] = HEALTH_CHECKS) -> dict[str, str]:
+    """Variables of the head."""
+    return {f"RAY_health_check_{name}": str(value) for name, value in checks.items()}
 
 
 def ray_environment() -> dict[str, str]:
@@ -86,7 +107,7 @@ class LoopbackCluster:
     the calling process needs it too, before it imports Ray."""
 
     environ: Mapping[str, str]
-    health_checks: Mapping[str, int] = field(default_factory=lambda: HEALTH_CHECKS)
+    checks: Mapping[str, int] = field(default_factory=lambda: HEALTH_CHECKS)
     port: int = 0
     nodes: list[RayNode] = field(default_factory=list)
 
@@ -103,14 +124,11 @@ class LoopbackCluster:
         return f"{HEAD}:{self.port}"
 
     def start_head(self) -> RayNode:
-        checks = {f"RAY_health_check_{name}": str(n) for name, n in self.health_checks.items()}
-        return self._start(
-            HEAD, "--head", f"--port={self.port}", "--num-gpus=0", "--include-dashboard=false",
-            environ=checks,
-        )  # fmt: skip
+        return self._start(HEAD, head_command(HEAD, self.port), health_checks(self.checks))
 
     def start_node(self, ip: str, gpus: int = 1, **environ: str) -> RayNode:
-        return self._start(ip, f"--address={self.address}", f"--num-gpus={gpus}", environ=environ)
+        command = [*node_command(self.address), f"--node-ip-address={ip}"]
+        return self._start(ip, [*command, "--num-cpus=0", f"--num-gpus={gpus}"], environ)
 
     def close(self) -> None:
         """End what was started here."""
@@ -120,19 +138,17 @@ class LoopbackCluster:
             node.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _start(self, ip: str, *options: str, environ: Mapping[str, str]) -> RayNode:
+    def _start(self, ip: str, command: list[str], environ: Mapping[str, str]) -> RayNode:
         number = len(self.nodes)
         temp, log = self.folder / str(number), self.folder / f"{number}.log"
         temp.mkdir()
+        ray = Path(sys.executable).with_name(command[0])
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options,
-            f"--node-ip-address={ip}", "--num-cpus=0", "--object-store-memory=100000000",
-            f"--temp-dir={temp}",  # as on other machines, or they choose the same names there
-        ]  # fmt: skip
         with log.open("wb") as out:
+            # Nodes of one machine that share a folder choose the same names in it.
             process = subprocess.Popen(  # noqa: S603 - Ray, as the README starts it
-                command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                [str(ray), *command[1:], f"--temp-dir={temp}"],
+                cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
                 env=kept | dict(self.environ) | dict(environ),
             )  # fmt: skip
         node = RayNode(ip, process, log)

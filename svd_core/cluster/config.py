@@ -21,7 +21,8 @@ LOCAL = "local"
 
 LOCAL_ENDED = "Ray on this machine has ended, and the GPU workers with it; start the server again."
 
-FOREVER_S = "1000000"
+RECONNECT_TIMEOUT, FOREVER_S = "RAY_gcs_rpc_server_reconnect_timeout_s", "1000000"
+"""Ray ends a process whose head is away for longer than this. The page must go on."""
 
 TOKEN_FILE = Path("~/.ray/auth_token")
 """Where Ray looks for a token that no variable holds."""
@@ -77,17 +78,17 @@ def prepare_environment(
             "requirements-cluster.txt', or leave SVD_CLUSTER empty."
         )
     environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # what it says, the status says too
-    # Ray ends a process whose head is away for longer than this. The page must go on.
-    environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = FOREVER_S
+    if environ is os.environ and environ.get(RECONNECT_TIMEOUT) != FOREVER_S:
+        assert "ray" not in sys.modules, "it would not read this any more"
+    environ[RECONNECT_TIMEOUT] = FOREVER_S
     if config.is_local:
         environ["RAY_AUTH_MODE"] = "token"
         environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     elif not has_token(environ) and not is_loopback(config.head[0]):
         raise InvalidSettings(
-            "SVD_CLUSTER names another machine, and its head needs a token, since whoever reaches "
-            "it can run code there; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the same secret "
-            "on every machine."
+            "SVD_CLUSTER names another machine, and its head needs a token, or others could run "
+            "code there; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the same secret on every "
+            "machine."
         )
 
 

@@ -48,7 +48,7 @@ class ClusterUnreachable(Exception):
 class Connection:
     """Not thread-safe, but for `nodes` and `is_lost`.
 
-    `on_change` is called, by another thread, when the nodes have been read anew.
+    `on_change` is called, by another thread, when the nodes have been read again.
     """
 
     def __init__(self, config: ClusterConfig, on_change: Callable[[], None]) -> None:
@@ -175,7 +175,7 @@ class Connection:
                 continue
             try:
                 nodes = read_nodes(self._address)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the head has not answered
+            except Exception as error:  # noqa: BLE001 - in any case, the head has not answered
                 log.debug("The nodes of the cluster could not be read: %s", error)
                 continue
             if own_node == self._own_node:  # else it was another cluster's answer

@@ -43,8 +43,12 @@ RETRY_S = 1.0
 """Seconds until the next try to join the cluster."""
 
 STRANDED_S = 15.0
-"""Seconds without a worker after one was lost: then this process leaves the cluster and joins anew.
-Ray gives no new worker to a process whose own node has died."""
+"""Seconds without a worker after one was lost: then this process joins the cluster again. Ray gives
+no new worker to a process whose own node has died."""
+
+LINGER_S = 60.0
+"""Seconds for which running jobs are waited for after the connection was lost. Ray's nodes live on
+without their head for as long."""
 
 WITHDRAW_S = 5.0
 """Seconds without a waiting job after which a pending worker is withdrawn."""
@@ -86,6 +90,7 @@ class WorkerPool:
         self._unreachable = ""
         self._changed = threading.Condition()
         self._workers: list[WorkerHandle] = []
+        self._backlog: Callable[[], int] = lambda: 0
         self._running = 0
         self._waiting = 0
         self._waited = 0.0
@@ -94,11 +99,17 @@ class WorkerPool:
         self._error: SvdError | None = None
         self._retry_at = 0.0
         self._lost_at: float | None = None
+        self._cut_at: float | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="svd-cluster", daemon=True)
         if config.is_local:
             self._connection.open()  # Ray starts processes, which it does in the main thread only
         self._thread.start()
+
+    def follow(self, backlog: Callable[[], int]) -> None:
+        """Let the pool know how many jobs wait, so that it starts as many workers at once where
+        machines have free GPUs."""
+        self._backlog = backlog
 
     # -- what executors call -----------------------------------------------------------------------
 
@@ -212,8 +223,10 @@ class WorkerPool:
             self._connection.open()
             self._unreachable = ""
         if self._connection.is_lost or self._is_stranded():
-            self._leave()
+            if not self._is_lingering():
+                self._leave()
             return
+        self._cut_at = None
         self._take_answers()
         self._give_back()
         self._start_workers()
@@ -221,14 +234,23 @@ class WorkerPool:
 
     def _is_stranded(self) -> bool:
         with self._changed:
-            lost, pending = self._lost_at, self._with((State.PENDING,))
-        return lost is not None and bool(pending) and time.monotonic() - lost > STRANDED_S
+            if self._lost_at is None or self._with(PLACED) or not self._workers:
+                return False
+            return time.monotonic() - self._lost_at > STRANDED_S
+
+    def _is_lingering(self) -> bool:
+        """Whether running jobs are waited for, whose workers may live on for a while."""
+        now = time.monotonic()
+        if self._cut_at is None:
+            log.warning("The connection to the cluster is lost; joining it again.")
+            self._unreachable, self._cut_at = "lost", now
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, POLL_S)
+            return bool(self._running) and now - self._cut_at < LINGER_S
 
     def _leave(self) -> None:
-        """Leave the cluster once all executors have let go, to join it anew."""
-        log.warning("The connection to the cluster is lost; joining it anew.")
-        self._unreachable = "lost"
-        self._lost_at = None
+        """Leave the cluster once all executors have let go, to join it again."""
+        self._lost_at = self._cut_at = None
         with self._changed:
             for worker in self._workers:
                 worker.state = State.GONE
@@ -327,15 +349,21 @@ class WorkerPool:
                     worker.ping()
 
     def _start_workers(self) -> None:
-        """Start workers up to the least, and one more than is placed while jobs wait."""
+        """Start workers up to the least. While jobs wait, one more is pending than is placed, and
+        as many as there are free GPUs for waiting jobs."""
         nodes = self._connection.nodes
         if nodes is None or time.monotonic() < self._retry_at:
             return  # without a head, starting one would block
+        backlog = self._backlog()
         with self._changed:
             placed, pending = len(self._with(PLACED)), len(self._with((State.PENDING,)))
-            wanted = 1 if self._waiting and self._next_idle() is None else 0
-            wanted = min(max(wanted, self._config.least - placed), self._config.most - placed)
             avoided = self._avoid.avoided(nodes)
+            wanted = self._config.least - placed
+            if self._waiting and self._next_idle() is None:
+                gpus = sum(node.gpus for name, node in nodes.items() if name not in avoided)
+                loading = len(self._with((State.LOADING,)))
+                wanted = max(wanted, 1, min(backlog - loading, gpus - placed))
+            wanted = min(wanted, self._config.most - placed)
         for _ in range(wanted - pending):
             worker = WorkerHandle.start(avoided)
             with self._changed:
@@ -364,6 +392,8 @@ class WorkerPool:
     def _next_idle(self) -> WorkerHandle | None:
         """The idle worker that was used last, so that others give their GPUs back; none whose
         machine is silent or leaves."""
+        if self._connection.is_lost:
+            return None
         now = time.monotonic()
         idle = [
             worker

@@ -150,9 +150,9 @@ class Crew:
         self.store = ResultStore(folder / "results")
         self.executor: Callable[[], RayExecutor] = lambda: RayExecutor(pool, self.store)
 
-    def start(self, job_id: str, continues: str | None = None, **told: object) -> Running:
+    def start(self, job_id: str, continues: str | None = None, **spec: object) -> Running:
         """Start a job on a worker that has nothing to do."""
-        return self.submit(job_id, json.dumps(told).encode(), VideoParams(seed=7), continues)
+        return self.submit(job_id, json.dumps(spec).encode(), VideoParams(seed=7), continues)
 
     def submit(
         self, job_id: str, photo: bytes, params: VideoParams, continues: str | None = None
@@ -252,8 +252,8 @@ def test_the_queue_runs_a_job_again_whose_worker_died(site: Site, tmp_path: Path
         context = QueueContext(table, PhotoStore(tmp_path / "photos"))
         with closing(WorkerQueue([crew.executor(), crew.executor()], context)) as queue:
             jobs = [
-                queue.submit(VideoRequest(json.dumps(told).encode(), VideoParams(seed=1)))
-                for told in (die, {}, {}, {"error": "image"}, {})
+                queue.submit(VideoRequest(json.dumps(spec).encode(), VideoParams(seed=1)))
+                for spec in (die, {}, {}, {"error": "image"}, {})
             ]
             outcomes = [ending(job) for job in jobs]
         rows = {row.id: row for row in table.get_many([job.id for job in jobs])}
@@ -272,8 +272,8 @@ def test_a_killed_server_frees_the_gpus_and_its_jobs_run_after_the_restart(
     with front_queue(tmp_path) as queue:
         ids = [queue.submit(VideoRequest(photo, VideoParams(seed=1))).id
                for photo in (held, held, b"{}")]  # fmt: skip
-    server = [sys.executable, "-m", "tests.fakes.cluster_server", str(tmp_path)]
-    server += [site.cluster.address, OWN]
+    server = [sys.executable, "-m", "svd_core.benchmarks.cluster_server", str(tmp_path)]
+    server += [site.cluster.address, OWN, "2", "tests.fakes.cluster_work:open_work"]
     with open_table(tmp_path) as table:
         with subprocess.Popen(server, cwd=ROOT) as killed:
             try:
@@ -353,7 +353,7 @@ def test_jobs_of_dead_and_of_silent_machines_run_again(site: Site, tmp_path: Pat
     site.nodes[SECOND].kill()
 
 
-def test_the_server_joins_anew_after_its_own_node_died(site: Site, tmp_path: Path) -> None:
+def test_the_server_joins_again_after_its_own_node_died(site: Site, tmp_path: Path) -> None:
     with site.pool() as pool:
         crew = Crew(pool, tmp_path)
         job = crew.hold("job")

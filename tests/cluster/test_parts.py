@@ -144,7 +144,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     assert list(there.folder.iterdir()) == []
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     there = ResultStore(tmp_path)
     manager = write_chunks(there, "b")
     manager.__enter__()(Chunk(".mp4", b"video"))
@@ -244,7 +244,7 @@ def test_a_machine_with_other_code_is_named() -> None:
     assert cluster_status("auto", [L4], refused=["gpu-2"]).notice is None
 
 
-def test_a_checkpoint_that_no_machine_has_is_told() -> None:
+def test_a_checkpoint_that_no_machine_has_is_reported() -> None:
     error = ModelGated("Accept the licence.")
     status = cluster_status("auto", [], error=error)
     assert (status.state, status.notice) == ("failed", "Accept the licence.")

@@ -61,30 +61,30 @@ def open_work(
     settings: WorkerSettings, store: ResultStore, without: Path | None = None
 ) -> tuple[Engine, Work]:
     def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
-        told: dict[str, Any] = json.loads(request.image)
-        note, total = f"{worker_ip()} {os.getpid()}", told.get("steps", 2)
+        spec: dict[str, Any] = json.loads(request.image)
+        note, total = f"{worker_ip()} {os.getpid()}", spec.get("steps", 2)
         for step in range(1, total + 1):
             on_progress(Progress(
                 stage=Stage.DENOISING, step=step, total=total, note=note,
-                preview=b"p" * told.get("preview", 0) or None,
+                preview=b"p" * spec.get("preview", 0) or None,
             ))  # fmt: skip
-            time.sleep(told.get("step_s", 0.0))
-        while (hold := told.get("hold")) and not Path(hold).exists():
+            time.sleep(spec.get("step_s", 0.0))
+        while (hold := spec.get("hold")) and not Path(hold).exists():
             on_progress(Progress(stage=Stage.DENOISING, step=total, total=total, note=note))
             time.sleep(0.02)
-        if (die := told.get("die")) and not Path(die).exists():
+        if (die := spec.get("die")) and not Path(die).exists():
             Path(die).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if told.get("error") == "image":
+        if spec.get("error") == "image":
             raise InvalidImage("The photo is broken; please send another one.")
-        if told.get("error") == "device":
+        if spec.get("error") == "device":
             raise DeviceLost("The GPU stopped working.")
         if request.continues is not None:
             assert store.path(request.continues).read_bytes()
-            assert store.frames_path(request.continues).stat().st_size == told["previous_mkv"]
+            assert store.frames_path(request.continues).stat().st_size == spec["previous_mkv"]
         path = write_mp4(moving(), store.path(job_id), 7, comment="{}")
-        if told.get("mkv"):
-            store.frames_path(job_id).write_bytes(os.urandom(told["mkv"]))
+        if spec.get("mkv"):
+            store.frames_path(job_id).write_bytes(os.urandom(spec["mkv"]))
         return Video(
             path=path, width=128, height=72, num_frames=8, fps=7, seed=request.params.seed,
             model="fake", elapsed_s=1.0,
