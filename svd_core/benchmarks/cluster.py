@@ -58,6 +58,13 @@ STORM = photo(steps=400, step_s=0.02, preview=100_000)
 """Fifty events a second."""
 
 EMPTY = photo(steps=5, step_s=0.0)
+LARGE_MB = 20
+LARGE = photo(steps=5, step_s=0.0, frames=LARGE_MB * 1_000_000)
+"""With the lossless frames of 25 frames of 1024x576."""
+
+EVENTS_PER_CLIP = 32
+"""Of SVD-XT with 25 steps, other stages included."""
+
 ROUNDS = 4
 """Clips of each worker."""
 
@@ -98,9 +105,13 @@ def table(found: Figures) -> list[str]:
     for workers, percent in zip(found["workers"], found["efficiencies"], strict=True):
         lines.append(f"  {workers:3} workers: {percent:.1f} % of their time is work")
     lines.append(
-        f"  the server takes {found['cpu_us_per_event']:.0f} us of a processor for an event and "
-        f"{found['cpu_ms_per_job']:.0f} ms for a job: {found['events_per_s']:.0f} events a second "
-        "on half a core"
+        f"  the server takes {found['cpu_us_per_event']:.0f} us of a processor for an event, "
+        f"{found['cpu_ms_per_job']:.0f} ms for a job and {found['cpu_ms_per_mb']:.1f} ms for a "
+        "megabyte of its files"
+    )
+    lines.append(
+        f"  half a core carries {found['events_per_s']:.0f} events a second, or "
+        f"{found['clips_per_s']:.1f} clips of SVD-XT a second"
     )
     lines.append(f"  overhead of a job without a cluster: {found['local_overhead_ms']:.1f} ms")
     return lines
@@ -147,7 +158,7 @@ class Bench:
         return folder
 
     def start(self, ip: str, gpus: int = 1) -> RayNode:
-        return self.cluster.start_node(ip, gpus).wait_until_up()
+        return self.cluster.start_node(ip, gpus, os.cpu_count() or 1).wait_until_up()
 
     @contextmanager
     def pool(self, workers: int) -> Iterator["WorkerPool"]:
@@ -235,12 +246,17 @@ def overhead(bench: Bench) -> Figures:
         executors = bench.executors(pool, ResultStore(folder / "results"), 1)
         taken, works, cpu = run_jobs(folder, EMPTY, JOBS_IN_TURN, executors)
     folder = bench.new_folder()
+    with bench.pool(1) as pool:
+        executors = bench.executors(pool, ResultStore(folder / "results"), 1)
+        _, _, large_cpu = run_jobs(folder, LARGE, JOBS_IN_TURN, executors)
+    folder = bench.new_folder()
     local: list[Executor] = [LocalExecutor(sleeping_work(ResultStore(folder / "results")))]
     local_taken, local_works, _ = run_jobs(folder, EMPTY, JOBS_IN_TURN, local)
     return {
         "overhead_ms": 1000 * (taken - works) / JOBS_IN_TURN,
         "local_overhead_ms": 1000 * (local_taken - local_works) / JOBS_IN_TURN,
         "cpu_ms_per_job": 1000 * cpu / JOBS_IN_TURN,
+        "cpu_ms_per_mb": 1000 * (large_cpu - cpu) / (JOBS_IN_TURN * LARGE_MB),
     }
 
 
@@ -323,6 +339,11 @@ def wait_for(condition: Callable[[], object]) -> None:
 def measure(bench: Bench, workers: Sequence[int]) -> Figures:
     big = bench.start(BIG, max(workers))
     found = throughput(bench, workers) | overhead(bench) | server_load(bench, max(workers))
+    found["clips_per_s"] = 0.5 / (
+        found["cpu_us_per_event"] / 1e6 * EVENTS_PER_CLIP
+        + found["cpu_ms_per_job"] / 1e3
+        + found["cpu_ms_per_mb"] / 1e3 * LARGE_MB
+    )
     found["worker_killed_s"] = recovery(bench, lambda pid: os.kill(pid, signal.SIGKILL))
     found["server_killed_s"] = server_restart(bench)
     big.kill()

@@ -126,9 +126,10 @@ class LoopbackCluster:
     def start_head(self) -> RayNode:
         return self._start(HEAD, head_command(HEAD, self.port), health_checks(self.checks))
 
-    def start_node(self, ip: str, gpus: int = 1, **environ: str) -> RayNode:
+    def start_node(self, ip: str, gpus: int = 1, cpus: int = 0, **environ: str) -> RayNode:
+        """`cpus`: how many worker processes Ray starts at once, and ahead of time."""
         command = [*node_command(self.address), f"--node-ip-address={ip}"]
-        return self._start(ip, [*command, "--num-cpus=0", f"--num-gpus={gpus}"], environ)
+        return self._start(ip, [*command, f"--num-cpus={cpus}", f"--num-gpus={gpus}"], environ)
 
     def close(self) -> None:
         """End what was started here."""
