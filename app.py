@@ -41,23 +41,24 @@ from svd_core.checkpoints.cost_limits import CostLimits
 from svd_core.checkpoints.eta import zero_gpu_seconds
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import ASSETS
+from svd_core.database import Database
 from svd_core.engine.engine import Engine, SvdEngine
 from svd_core.events import OnProgress, Progress, Video
 from svd_core.generate import generate
 from svd_core.jobs import (
-    Database,
     InlineQueue,
     Job,
+    JobPhotos,
     JobQueue,
     JobTable,
     LocalExecutor,
     Outbox,
-    OwnerLock,
     QueueContext,
     QueueLimits,
     Retention,
     WorkerQueue,
 )
+from svd_core.owner_lock import OwnerLock
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore, ResultStore, private_folder
 from svd_core.temp_folder import TempFolder
@@ -102,14 +103,15 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     descriptors = raise_descriptor_limit()
     data, keep_bytes = settings.data_dir, settings.keep_gb * 1e9
     results = ResultStore(private_folder(data / "results"))
-    photos = PhotoStore(private_folder(data / "photos"))
+    photo_store = PhotoStore(private_folder(data / "photos"))
     temp = TempFolder(temp_path(settings), settings.keep_hours * 3600, keep_bytes)
     parts = ApiContext(settings, results, reachable_locally_only())
     database = Database(settings.job_table)
-    owner = OwnerLock(database, data, end_process)
+    owner = OwnerLock.of(database, data, end_process)
     if not owner.acquire(stop, lambda sentence: print(sentence, flush=True)):
         return
     table = JobTable(database)
+    photos = JobPhotos(table, photo_store, keep_bytes)
     engine = make_engine(settings)
     waiting = table.open_jobs()
     if zero_gpu := on_zero_gpu():
@@ -152,7 +154,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
 
 
 def build_queue(
-    parts: ApiContext, engine: Engine, table: JobTable, photos: PhotoStore, *, inline: bool
+    parts: ApiContext, engine: Engine, table: JobTable, photos: JobPhotos, *, inline: bool
 ) -> JobQueue:
     """The one queue of page and API. `inline`: a watcher has to lend the work its GPU."""
 
@@ -169,7 +171,7 @@ def build_queue(
         return zero_gpu_seconds(engine.status.checkpoint, request.params, continues)
 
     own = parts.settings
-    limits = QueueLimits(own.max_queue, own.max_queue_per_key, photo_bytes=own.keep_gb * 1e9)
+    limits = QueueLimits(own.max_queue, own.max_queue_per_key)
     context = QueueContext(table, photos, limits, parts.fetcher.photo)
     return (
         InlineQueue(run_on_zero_gpu(work, seconds), context)

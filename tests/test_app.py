@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from gradio_client import Client, handle_file
 
-from svd_core.jobs import Database, OwnerLock
+from svd_core.database import Database
 from svd_core.jobs.schema import State
 from svd_core.media.video import read_frames
+from svd_core.owner_lock import OwnerLock
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.temp_folder import TempFolder
 from tests.fakes.engines import photo
@@ -287,7 +288,7 @@ def test_a_standby_that_is_stopped_ends_cleanly(settings: dict[str, str], tmp_pa
 def standing_owner(folder: Path) -> Iterator[None]:
     """As long as this runs, the table in `folder` is owned."""
     database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
-    lock = OwnerLock(database, folder, pytest.fail)
+    lock = OwnerLock.of(database, folder, pytest.fail)
     assert lock.acquire(threading.Event(), pytest.fail)
     try:
         yield

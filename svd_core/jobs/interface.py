@@ -1,24 +1,13 @@
 """What submitters of jobs give and get: requests, options, events and times."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from svd_core.events import Event, Failed, OnProgress, Progress, Stopped, Succeeded, Video
-from svd_core.params import VideoParams, VideoRequest
-
-Work = Callable[[str, VideoRequest, OnProgress], Video]
-"""Makes the video of (job id, request). It stops when the progress callback raises `Cancelled`. It
-may run again for the same job, after its process died."""
-
-EventStream = Callable[[str, VideoRequest], Generator[Event]]
-"""Yields the events of (job id, request): `Progress*`, then exactly one outcome. Closing the
-generator stops the work and frees the device."""
-
-Outcome = Succeeded | Failed | Stopped
-"""The event that ends a job."""
+from svd_core.events import Event, Progress
+from svd_core.params import VideoParams
 
 Priority = Literal["normal", "low"]
 """Low ones run when no normal one waits. Within a priority the order is that of submission."""

@@ -331,7 +331,7 @@ def test_the_table_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_a_table_locked_for_longer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("svd_core.jobs.database.BUSY_S", 0.2)
+    monkeypatch.setattr("svd_core.database.BUSY_S", 0.2)
     with front_queue(tmp_path) as queue:
         refused: list[QueueUnavailable] = []
 

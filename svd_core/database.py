@@ -47,8 +47,8 @@ DISK_FULL_MESSAGES = (
 class Database:
     """A database by its SQLAlchemy URL. Safe to use from any thread.
 
-    SQLite runs in WAL mode: readers never wait, writers wait for each other. Raises
-    `InvalidSettings` for a URL without a database.
+    The writers of this process take turns. SQLite runs in WAL mode, so that readers never wait.
+    Raises `InvalidSettings` for a URL without a database.
     """
 
     def __init__(self, url: str) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from svd_core.errors import Cancelled, GenerationFailed, InvalidImage, InvalidRequest, OutOfMemory
+from svd_core.event_stream import run_as_stream
 from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs import run_as_stream
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.work import inline_queue
 
