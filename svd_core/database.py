@@ -28,6 +28,10 @@ from svd_core.errors import InvalidSettings, QueueUnavailable, StorageFull, SvdE
 BUSY_S = 30.0
 """Seconds that a writer waits for another one: of this process, or one that locks SQLite's file."""
 
+CACHE_KIB = 256
+"""Page cache of each SQLite connection, in KiB. The system caches the file anyway. With SQLite's
+default of 2 MB, the connections of the pool would grow for an hour."""
+
 RETRY_S = 1.0
 """Seconds between two tries of a change that must be made."""
 
@@ -183,6 +187,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")  # an accepted job outlives a power cut
+    cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     cursor.close()
 
 

@@ -58,7 +58,7 @@ def run_as_stream(work: Work, job_id: str, request: VideoRequest) -> Generator[E
 
 
 def error_to_outcome(job_id: str, error: Exception) -> Failed | Stopped:
-    """The outcome of a job whose work raised `error`. Unforeseen errors are logged in full.
+    """The outcome of a job whose work raised `error`. Unexpected errors are logged in full.
 
     With a `passing` error the job is not over where it is tried again.
     """

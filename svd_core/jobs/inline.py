@@ -63,7 +63,7 @@ class InlineQueue(JobQueue):
         yield job.last
 
     def _is_cancelled_within(self, job: Job, seconds: float) -> bool:
-        """Wait so many seconds, or until the job must stop. Returns whether it must."""
+        """Wait for `seconds`, or until the job must stop. Returns whether it must."""
         until = time.monotonic() + seconds
         while not job.cancel_event.wait(POLL_S) and not self._closing.is_set():
             if time.monotonic() > until:

@@ -29,7 +29,7 @@ class JobOptions:
     """Options of a submitted job.
 
     `start_timeout_s`: seconds the job may wait; then it fails with `StartTimeout`. `max_waiting`:
-    refuse the job if more than so many wait already. `owner`: id of a key or visitor, whose waiting
+    refuse the job if more than that many wait. `owner`: id of a key or visitor, whose waiting
     jobs are limited; empty: none. `webhook`: URL to post the outcome to. `keep_s`: seconds the job
     stays after its end, if that is less than the server's limit. `keep_photo`: keep the photo as
     long as the job, not only until its end. `memo`: metadata of the submitter, which no queue

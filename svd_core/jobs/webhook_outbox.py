@@ -104,7 +104,7 @@ class Outbox:
             self._wake.clear()
 
     def _start_due(self) -> None:
-        """Start due deliveries, up to the concurrency limit. After a restart delays begin anew."""
+        """Start due deliveries, up to the concurrency limit. After a restart delays begin again."""
         now, due_at = time.monotonic(), self._due_at
         deliveries = self._deliveries(OUTBOX.c.state == "due")
         self._due_at = {

@@ -201,7 +201,7 @@ class PhotoPrefetcher:
         self.start_next()
 
     def _fetch_photo(self, job: Job) -> Transition | None:
-        """Download one photo. Returns the change of the row; None if it is to be tried again."""
+        """Download one photo. Returns the change of the row; None for another try."""
         assert job.row.image_url is not None
         try:
             name, ensure = self._photos.put(self._fetch(job.row.image_url))

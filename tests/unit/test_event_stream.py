@@ -123,7 +123,7 @@ def test_closing_stops_the_work_before_it_returns() -> None:
 
 
 def test_closing_stops_the_work_at_the_progress_that_was_read() -> None:
-    """A step that nobody waits for would keep the GPU for seconds."""
+    """A step that no one waits for would keep the GPU for seconds."""
     steps: list[int] = []
 
     def work(_: str, __: VideoRequest, on_progress: OnProgress) -> Video:
