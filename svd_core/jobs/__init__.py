@@ -2,7 +2,7 @@
 
 from svd_core.jobs.executor import Executor, ExecutorLost, LocalExecutor
 from svd_core.jobs.inline import InlineQueue
-from svd_core.jobs.interface import Cancellation, JobEvent, JobOptions, RemoteRequest, Times
+from svd_core.jobs.interface import Cancellation, JobEvent, JobOptions, RemoteRequest
 from svd_core.jobs.job import MAX_WATCHERS, Job
 from svd_core.jobs.queue import JobQueue, QueueContext, QueueLimits
 from svd_core.jobs.retention import JobPhotos, Retention
@@ -28,7 +28,6 @@ __all__ = [
     "QueueLimits",
     "RemoteRequest",
     "Retention",
-    "Times",
     "Undeliverable",
     "WorkerQueue",
 ]

@@ -9,9 +9,6 @@ from typing import Literal
 from svd_core.events import Event, Progress
 from svd_core.params import VideoParams
 
-Priority = Literal["normal", "low"]
-"""Low ones run when no normal one waits. Within a priority the order is that of submission."""
-
 Fetch = Callable[[str], bytes]
 """Downloads the photo of a URL. Raises `SvdError`, which ends the job."""
 
@@ -28,15 +25,16 @@ class RemoteRequest:
 class JobOptions:
     """Options of a submitted job.
 
-    `start_timeout_s`: seconds the job may wait; then it fails with `StartTimeout`. `max_waiting`:
-    refuse the job if more than that many wait. `owner`: id of a key or visitor, whose waiting
-    jobs are limited; empty: none. `webhook`: URL to post the outcome to. `keep_s`: seconds the job
-    stays after its end, if that is less than the server's limit. `keep_photo`: keep the photo as
-    long as the job, not only until its end. `memo`: metadata of the submitter, which no queue
-    reads.
+    `priority`: low ones run when no normal one waits. Within a priority the order is that of
+    submission. `start_timeout_s`: seconds the job may wait; then it fails with `StartTimeout`.
+    `max_waiting`: refuse the job if more than that many wait. `owner`: id of a key or visitor,
+    whose waiting jobs are limited; empty: none. `webhook`: URL to post the outcome to. `keep_s`:
+    seconds the job stays after its end, if that is less than the server's limit. `keep_photo`: keep
+    the photo as long as the job, not only until its end. `memo`: metadata of the submitter, which
+    no queue reads.
     """
 
-    priority: Priority = "normal"
+    priority: Literal["normal", "low"] = "normal"
     start_timeout_s: float | None = None
     max_waiting: int | None = None
     owner: str = ""

@@ -28,7 +28,7 @@ from svd_core.params import VideoRequest
 from svd_core.storage import bytes_of
 
 TIMER_S = 0.5
-"""Seconds between two checks for jobs that have waited too long."""
+"""Seconds between two looks at the waiting jobs."""
 
 SERVER_STOPPED_NOTE = "The server was stopped; the video is made as soon as it is back."
 
@@ -297,15 +297,20 @@ class JobQueue:
             self._on_waiting()
 
     def _run_timer(self) -> None:
-        """End jobs that have waited too long."""
+        """End jobs that have waited too long, and try again to start others."""
         error = StartTimeout(
             "The video could not be started within the time you allowed; please try again later, "
             "or allow more."
         )
         while not self._closing.wait(TIMER_S):
-            for job in filter(self._is_late, self._open_jobs.line()):
-                with suppress(SvdError):  # the table cannot be reached just now
+            try:
+                for job in filter(self._is_late, self._open_jobs.line()):
                     self._end_waiting(job, Failed(error))
+                if self._open_jobs.line():
+                    self._on_waiting()  # a retry may be due, or no thread could be started before
+            except Exception as fault:  # noqa: BLE001 - the next time may succeed
+                expected = isinstance(fault, SvdError)
+                log.warning("Waiting jobs go on waiting: %s", fault, exc_info=not expected)
 
     def _is_late(self, job: Job) -> bool:
         return job.start_by is not None and job.start_by <= self._now()

@@ -45,8 +45,7 @@ class JobPhotos:
         with self._lock:
             self._put_bytes += len(data)
             sweep_due = self._put_bytes >= SWEEP_BYTES
-            if sweep_due:
-                self._put_bytes = 0
+            self._put_bytes %= SWEEP_BYTES
         if sweep_due:
             with suppress(SvdError, OSError):  # `Retention` sweeps again
                 self.sweep()

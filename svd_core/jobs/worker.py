@@ -29,7 +29,7 @@ CLOSE_TIMEOUT_S = 1.0
 """Seconds that `close` waits for pending writes to the table."""
 
 RETRY_S = 1.0
-"""Seconds until the next claim after a fault, and until an idle thread looks for due retries."""
+"""Seconds until the next claim after a fault."""
 
 WORKER_GONE_NOTE = "The machine for this video was taken away; it starts over on another one."
 
@@ -93,11 +93,11 @@ class WorkerQueue(JobQueue):
 
     def _run_loop(self, executor: Executor) -> None:
         _lower_priority()
-        while not self._closing.is_set():
+        while True:
             with self._changed:
-                if not self._is_needed():
-                    self._changed.wait(RETRY_S)
-                    continue
+                self._changed.wait_for(lambda: self._closing.is_set() or self._is_needed())
+            if self._closing.is_set():
+                return
             try:
                 self._run_first(executor)
             except Exception as error:  # noqa: BLE001 - a server without a worker is useless

@@ -40,9 +40,9 @@ from svd_core.jobs import (
     QueueContext,
     QueueLimits,
     RemoteRequest,
-    Times,
     WorkerQueue,
 )
+from svd_core.jobs.interface import Times
 from svd_core.jobs.webhook_outbox import RetryPolicy
 from svd_core.media.video import write_mp4
 from svd_core.owner_lock import OwnerLock
