@@ -46,23 +46,24 @@ from svd_core.checkpoints.cost_limits import CostLimits
 from svd_core.checkpoints.eta import zero_gpu_seconds
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import ASSETS
+from svd_core.database import Database
 from svd_core.engine.engine import Engine, EngineStatus, SvdEngine
 from svd_core.events import OnProgress, Progress, Video
 from svd_core.generate import generate
 from svd_core.jobs import (
-    Database,
     InlineQueue,
     Job,
+    JobPhotos,
     JobQueue,
     JobTable,
     LocalExecutor,
     Outbox,
-    OwnerLock,
     QueueContext,
     QueueLimits,
     Retention,
     WorkerQueue,
 )
+from svd_core.owner_lock import OwnerLock
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore, ResultStore, private_folder
 from svd_core.temp_folder import TempFolder
@@ -110,14 +111,15 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     descriptors = raise_descriptor_limit()
     data, keep_bytes = settings.data_dir, settings.keep_gb * 1e9
     results = ResultStore(private_folder(data / "results"))
-    photos = PhotoStore(private_folder(data / "photos"))
+    photo_store = PhotoStore(private_folder(data / "photos"))
     temp = TempFolder(temp_path(settings), settings.keep_hours * 3600, keep_bytes)
     parts = ApiContext(settings, results, reachable_locally_only())
     database = Database(settings.job_table)
-    owner = OwnerLock(database, data, end_process)
+    owner = OwnerLock.of(database, data, end_process)
     if not owner.acquire(stop, lambda sentence: print(sentence, flush=True)):
         return
     table = JobTable(database)
+    photos = JobPhotos(table, photo_store, keep_bytes)
     context = queue_context(parts, table, photos)
     waiting = table.open_jobs()
     zero_gpu, pool, engine = on_zero_gpu(), None, None
@@ -169,9 +171,9 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     owner.close()
 
 
-def queue_context(parts: ApiContext, table: JobTable, photos: PhotoStore) -> QueueContext:
+def queue_context(parts: ApiContext, table: JobTable, photos: JobPhotos) -> QueueContext:
     own = parts.settings
-    limits = QueueLimits(own.max_queue, own.max_queue_per_key, photo_bytes=own.keep_gb * 1e9)
+    limits = QueueLimits(own.max_queue, own.max_queue_per_key)
     return QueueContext(table, photos, limits, parts.fetcher.photo)
 
 

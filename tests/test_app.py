@@ -17,12 +17,15 @@ from typing import Any
 
 import pytest
 from gradio_client import Client, handle_file
+from sqlalchemy import text
 
-from svd_core.jobs import Database, OwnerLock
+from svd_core.database import Database
 from svd_core.jobs.schema import State
 from svd_core.media.video import read_frames
+from svd_core.owner_lock import LOST, OwnerLock
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.temp_folder import TempFolder
+from tests.fakes import postgres
 from tests.fakes.engines import photo
 from tests.fakes.job_events import eventually
 from tests.fakes.webhook_receiver import receiving
@@ -273,6 +276,22 @@ def test_a_second_server_waits_and_takes_over_when_the_first_is_killed(
 
 
 @pytest.mark.slow
+def test_a_server_that_loses_its_lock_on_the_database_ends(settings: dict[str, str]) -> None:
+    if reason := postgres.missing():
+        pytest.skip(reason)
+    with postgres.server() as url, started(**settings | {"SVD_DATABASE_URL": url}) as process:
+        ready(process, settings)
+        database = Database(url)
+        with database.read() as connection:
+            cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            assert connection.scalar(text(cut)) is True
+        database.close()
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == LOST
+
+
+@pytest.mark.slow
 def test_a_standby_that_is_stopped_ends_cleanly(settings: dict[str, str], tmp_path: Path) -> None:
     with standing_owner(tmp_path), started(**settings) as process:
         assert process.stdout is not None
@@ -287,7 +306,7 @@ def test_a_standby_that_is_stopped_ends_cleanly(settings: dict[str, str], tmp_pa
 def standing_owner(folder: Path) -> Iterator[None]:
     """As long as this runs, the table in `folder` is owned."""
     database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
-    lock = OwnerLock(database, folder, pytest.fail)
+    lock = OwnerLock.of(database, folder, pytest.fail)
     assert lock.acquire(threading.Event(), pytest.fail)
     try:
         yield

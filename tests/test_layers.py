@@ -15,9 +15,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ROWS = (
-    ("errors", "events", "params", "settings", "types"),
+    ("clock", "errors", "events", "event_json", "event_stream", "params", "settings", "types"),
     ("media",),
-    ("storage", "temp_folder", "extend"),
+    ("storage", "eviction", "temp_folder", "extend", "database", "owner_lock"),
     ("checkpoints",),
     ("engine",),
     ("generate",),
@@ -53,9 +53,9 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "cryptography": ("web.fal",),
     "rich": ("cli.progress",),
     "cv2": ("training.optical_flow",),
-    "sqlalchemy": ("jobs",),
+    "sqlalchemy": ("database", "owner_lock", "jobs"),
+    "filelock": ("owner_lock",),
     "ray": ("cluster",),
-    "filelock": ("jobs.owner_lock",),
 }
 
 Sources = Mapping[str, str]

@@ -26,12 +26,13 @@ from svd_core.benchmarks.api_load import p95
 from svd_core.benchmarks.cluster_nodes import HEAD, ROOT, LoopbackCluster, RayNode, ray_environment
 from svd_core.benchmarks.cluster_work import open_work, photo, sleeping_work
 from svd_core.cluster.config import ClusterConfig, prepare_environment
+from svd_core.database import Database
 from svd_core.errors import GenerationFailed, SvdError
 from svd_core.events import Event, Progress, Succeeded
 from svd_core.jobs import (
-    Database,
     Executor,
     Job,
+    JobPhotos,
     JobTable,
     LocalExecutor,
     QueueContext,
@@ -182,7 +183,8 @@ def open_queue(folder: Path, executors: Sequence[Executor] | None) -> Iterator[J
     """The queue in `folder`; without executors, one that only takes jobs."""
     database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
     limits = QueueLimits(max_queue=10_000)
-    context = QueueContext(JobTable(database), PhotoStore(folder / "photos"), limits)
+    table = JobTable(database)
+    context = QueueContext(table, JobPhotos(table, PhotoStore(folder / "photos")), limits)
     queue = JobQueue(context) if executors is None else WorkerQueue(executors, context)
     try:
         yield queue

@@ -15,8 +15,8 @@ from PIL import Image
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.engine.engine import Engine, EngineStatus
+from svd_core.event_stream import Work
 from svd_core.events import OnProgress, Progress, Stage, Video
-from svd_core.jobs import Work
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
 from svd_core.types import GenerationResult

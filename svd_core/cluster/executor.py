@@ -19,9 +19,9 @@ from svd_core.cluster.transfer import Chunk, read_chunks, write_chunks
 from svd_core.cluster.worker import Previous
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import DeviceLost
+from svd_core.event_stream import error_to_outcome
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded
 from svd_core.jobs.executor import ExecutorLost
-from svd_core.jobs.retry import error_to_outcome
 from svd_core.params import VideoRequest
 from svd_core.storage import ResultStore
 

@@ -22,10 +22,9 @@ from svd_core.cluster.release import code_release
 from svd_core.cluster.transfer import Chunk, read_chunks, write_chunks
 from svd_core.engine.engine import Engine, EngineStatus, SvdEngine
 from svd_core.errors import DeviceUnavailable, SvdError
+from svd_core.event_stream import Work, run_as_stream
 from svd_core.events import Event, OnProgress, Succeeded, Video
 from svd_core.generate import generate
-from svd_core.jobs.executor import run_as_stream
-from svd_core.jobs.interface import Work
 from svd_core.params import VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import ResultStore

@@ -4,15 +4,11 @@ The queue alone retries. An executor that cannot go on raises `ExecutorLost`, an
 in line.
 """
 
-import threading
 from collections.abc import Callable, Generator
-from queue import SimpleQueue
 from typing import Protocol
 
-from svd_core.errors import Cancelled
-from svd_core.events import Event, Progress, Succeeded
-from svd_core.jobs.interface import Work
-from svd_core.jobs.retry import error_to_outcome
+from svd_core.event_stream import Work, run_as_stream
+from svd_core.events import Event
 from svd_core.params import VideoRequest
 
 
@@ -62,40 +58,3 @@ class LocalExecutor:
 
     def close(self) -> None:
         pass
-
-
-def run_as_stream(work: Work, job_id: str, request: VideoRequest) -> Generator[Event]:
-    """Stream the progress of `work`, then its outcome. Errors are events here, never raised:
-    exceptions lose their text on the way to another process, and events do not.
-
-    `work` runs in its own thread. After each progress it waits until the reader asks for more, so
-    that closing the stream stops it at that progress. Closing returns when it has stopped.
-    """
-    events: SimpleQueue[Event] = SimpleQueue()
-    turns = threading.Semaphore(0)
-    stopping = threading.Event()
-
-    def on_progress(progress: Progress) -> None:
-        events.put(progress)
-        turns.acquire()
-        if stopping.is_set():
-            turns.release()  # for later calls, which nobody reads any more
-            raise Cancelled
-
-    def run() -> None:
-        try:
-            events.put(Succeeded(work(job_id, request, on_progress)))
-        except Exception as error:  # noqa: BLE001 - the reader of the stream waits for its end
-            events.put(error_to_outcome(job_id, error))
-
-    thread = threading.Thread(target=run, name="svd-stream", daemon=True)
-    thread.start()
-    try:
-        while isinstance(event := events.get(), Progress):
-            yield event
-            turns.release()
-        yield event
-    finally:
-        stopping.set()
-        turns.release()
-        thread.join()

@@ -8,18 +8,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from svd_core.events import Event, Progress, Stage, Stopped
-from svd_core.jobs.config import QueueContext
-from svd_core.jobs.interface import (
-    DEFAULT_OPTIONS,
-    EventStream,
-    JobOptions,
-    Outcome,
-    RemoteRequest,
-)
+from svd_core.event_stream import EventStream
+from svd_core.events import Event, Outcome, Progress, Stage, Stopped
+from svd_core.jobs.interface import DEFAULT_OPTIONS, JobOptions, RemoteRequest
 from svd_core.jobs.job import Job
-from svd_core.jobs.queue import JobQueue
-from svd_core.jobs.retry import WAITING_NOTE, Backoff
+from svd_core.jobs.queue import WAITING_NOTE, JobQueue, QueueContext
 from svd_core.params import VideoRequest
 
 UNWATCHED_TIMEOUT_S = 600.0
@@ -51,14 +44,13 @@ class InlineQueue(JobQueue):
         outcome: Outcome = Stopped()  # if this iterator is dropped
         try:
             yield job.last
-            backoff = Backoff()
             while True:
                 for event in self._attempt(self._run, job):
                     if isinstance(event, Progress):
                         yield event
                     else:
                         made = event
-                delay_s = backoff.delay_s(job.id, made)
+                delay_s = job.retry_delay_s(made)
                 if delay_s is None:
                     outcome = made
                     break
@@ -71,7 +63,7 @@ class InlineQueue(JobQueue):
         yield job.last
 
     def _is_cancelled_within(self, job: Job, seconds: float) -> bool:
-        """Wait so many seconds, or until the job must stop. Returns whether it must."""
+        """Wait for `seconds`, or until the job must stop. Returns whether it must."""
         until = time.monotonic() + seconds
         while not job.cancel_event.wait(POLL_S) and not self._closing.is_set():
             if time.monotonic() > until:

@@ -1,27 +1,13 @@
 """What submitters of jobs give and get: requests, options, events and times."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from svd_core.events import Event, Failed, OnProgress, Progress, Stopped, Succeeded, Video
-from svd_core.params import VideoParams, VideoRequest
-
-Work = Callable[[str, VideoRequest, OnProgress], Video]
-"""Makes the video of (job id, request). It stops when the progress callback raises `Cancelled`. It
-may run again for the same job, after its process died."""
-
-EventStream = Callable[[str, VideoRequest], Generator[Event]]
-"""Yields the events of (job id, request): `Progress*`, then exactly one outcome. Closing the
-generator stops the work and frees the device."""
-
-Outcome = Succeeded | Failed | Stopped
-"""The event that ends a job."""
-
-Priority = Literal["normal", "low"]
-"""Low ones run when no normal one waits. Within a priority the order is that of submission."""
+from svd_core.events import Event, Progress
+from svd_core.params import VideoParams
 
 Fetch = Callable[[str], bytes]
 """Downloads the photo of a URL. Raises `SvdError`, which ends the job."""
@@ -39,15 +25,16 @@ class RemoteRequest:
 class JobOptions:
     """Options of a submitted job.
 
-    `start_timeout_s`: seconds the job may wait; then it fails with `StartTimeout`. `max_waiting`:
-    refuse the job if more than so many wait already. `owner`: id of a key or visitor, whose waiting
-    jobs are limited; empty: none. `webhook`: URL to post the outcome to. `keep_s`: seconds the job
-    stays after its end, if that is less than the server's limit. `keep_photo`: keep the photo as
-    long as the job, not only until its end. `memo`: metadata of the submitter, which no queue
-    reads.
+    `priority`: low ones run when no normal one waits. Within a priority the order is that of
+    submission. `start_timeout_s`: seconds the job may wait; then it fails with `StartTimeout`.
+    `max_waiting`: refuse the job if more than that many wait. `owner`: id of a key or visitor,
+    whose waiting jobs are limited; empty: none. `webhook`: URL to post the outcome to. `keep_s`:
+    seconds the job stays after its end, if that is less than the server's limit. `keep_photo`: keep
+    the photo as long as the job, not only until its end. `memo`: metadata of the submitter, which
+    no queue reads.
     """
 
-    priority: Priority = "normal"
+    priority: Literal["normal", "low"] = "normal"
     start_timeout_s: float | None = None
     max_waiting: int | None = None
     owner: str = ""

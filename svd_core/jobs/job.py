@@ -6,18 +6,23 @@ The table is the truth. Progress is in memory only, until the next transition wr
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 
 from svd_core.errors import ServerStopping, TooManyWatchers
-from svd_core.events import Event, Progress, Stage
+from svd_core.events import Event, Failed, Outcome, Progress, Stage
 from svd_core.jobs.interface import Cancellation, JobEvent, Times
 from svd_core.jobs.schema import Record, Row, State, append, is_finished
 from svd_core.jobs.store import utc
 
 MAX_WATCHERS = 3
 """Watchers of one job. Each blocks a thread of the page for as long as the job is open."""
+
+FIRST_RETRY_S, MAX_RETRY_S = 1.0, 60.0
+"""Exponential backoff after faults that pass: the machine is short of memory, files or disk."""
+
+MAX_FAULTS = 10
+"""Tries of one job. Their delays add up to five minutes, and each may cost minutes of work."""
 
 CANCELLING_NOTE = "Stopping; the step that is under way still runs to its end."
 
@@ -42,17 +47,18 @@ class Job:
         self.options = row.options
         self.row = row
         self.cancel_event = threading.Event()
+        self.retry_at = 0.0
         timeout_s = row.options.start_timeout_s
         self.start_by = None if timeout_s is None else min(row.submitted, now()) + timeout_s
-        self.retry_at = 0.0
         self._now = now
         self._on_cancel = on_cancel
         self._on_watch = on_watch
+        self._faults = 0
         self._changed = threading.Condition()
         self._closed = False
         self._watchers: list[object] = []
         self._record = row.record
-        self._written = row.record[-1].number
+        self._written = self._number
 
     @property
     def times(self) -> Times:
@@ -70,12 +76,10 @@ class Job:
         """Whether `last` is Succeeded, Failed or Stopped. Once true it stays so."""
         return is_finished(self._record)
 
-    def events_since(self, seen: int = 0, timeout_s: float | None = 0.0) -> Sequence[JobEvent]:
+    def events_since(self, seen: int = 0) -> Sequence[JobEvent]:
         """The events after the one numbered `seen`, without progress that newer progress of its
-        stage replaced. Waits up to `timeout_s` for the first one; empty if none came."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._number > seen, timeout_s)
-            return [entry for entry in self._record if entry.number > seen]
+        stage replaced. Never blocks."""
+        return [entry for entry in self._record if entry.number > seen]
 
     def events(self) -> Iterator[Event]:
         """`Progress*`, then exactly one of Succeeded, Failed, Stopped; blocks between them.
@@ -89,14 +93,20 @@ class Job:
         if (working := self._on_watch(self)) is not None:
             yield from working
             return
-        with self._watcher() as watcher:
-            seen = 0
+        watcher, seen = object(), 0
+        with self._changed:
+            self._watchers = [*self._watchers, watcher][-MAX_WATCHERS:]
+            self._changed.notify_all()
+        try:
             while True:
-                fresh = self._next_events(watcher, seen)
-                seen = fresh[-1].number
-                yield from (entry.event for entry in fresh)
-                if not isinstance(fresh[-1].event, Progress):
+                for entry in self._next_events(watcher, seen):
+                    yield entry.event
+                    seen = entry.number
+                if not isinstance(entry.event, Progress):
                     return
+        finally:
+            with self._changed:
+                self._watchers = [other for other in self._watchers if other is not watcher]
 
     def cancel(self) -> Cancellation:
         """Cancel the job: at once if it waits, at its next progress if it runs. Idempotent."""
@@ -109,10 +119,17 @@ class Job:
 
     def stop(self) -> None:
         """Have the work stop at its next progress, and report that once."""
-        with self._changed:
-            if not self.cancel_event.is_set() and isinstance(last := self.last, Progress):
-                self.cancel_event.set()
-                self._append(replace(last, note=CANCELLING_NOTE), utc(self._now()))
+        if not self.cancel_event.is_set() and isinstance(last := self.last, Progress):
+            self.cancel_event.set()
+            self.report(replace(last, note=CANCELLING_NOTE))
+
+    def retry_delay_s(self, outcome: Outcome) -> float | None:
+        """Seconds until the next try of the job; None if `outcome` is its end."""
+        passing = isinstance(outcome, Failed) and outcome.error.passing
+        if not passing or self._faults + 1 >= MAX_FAULTS:
+            return None
+        self._faults += 1
+        return min(FIRST_RETRY_S * 2.0 ** (self._faults - 1), MAX_RETRY_S)
 
     def snapshot(self) -> Record:
         """The event log, to be written to the table."""
@@ -125,7 +142,7 @@ class Job:
         with self._changed:
             self.row = row
             for entry in row.record:
-                if entry.number > self._written or not isinstance(entry.event, Progress):
+                if entry.number > self._written:
                     self._append(entry.event, entry.at, entry.number)
             self._written = max(self._written, row.record[-1].number)
 
@@ -135,48 +152,30 @@ class Job:
             self._closed = True
             self._changed.notify_all()
 
-    @contextmanager
-    def _watcher(self) -> Iterator[object]:
-        """Register a watcher, in place of the oldest one if there are `MAX_WATCHERS`."""
-        watcher = object()
-        with self._changed:
-            self._watchers.append(watcher)
-            del self._watchers[:-MAX_WATCHERS]
-            self._changed.notify_all()
-        try:
-            yield watcher
-        finally:
-            with self._changed, suppress(ValueError):
-                self._watchers.remove(watcher)
-
     def _next_events(self, watcher: object, seen: int) -> Sequence[JobEvent]:
         """Wait for the events after `seen`. Raises `TooManyWatchers`, `ServerStopping`."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closed or self._number > seen or watcher not in self._watchers
             )
-            fresh = [entry for entry in self._record if entry.number > seen]
-            replaced = watcher not in self._watchers
-        if fresh:
+            fresh = self.events_since(seen)
+            if not fresh and watcher not in self._watchers:
+                raise TooManyWatchers(
+                    "This video is shown in newer tabs; reload this page to see it here again."
+                )
+            if not fresh:
+                raise ServerStopping(
+                    "The server is stopping; your video will be made when it is back."
+                )
             return fresh
-        if replaced:
-            raise TooManyWatchers(
-                "This video is shown in newer tabs; reload this page to see it here again."
-            )
-        raise ServerStopping("The server is stopping; your video will be made when it is back.")
 
     @property
     def _number(self) -> int:
         return self._record[-1].number
 
     def _append(self, event: Event, at: datetime, number: int = 0) -> None:
-        """Append an event. `number`: its number in the table, if ours has not got that far."""
-        before = self._record
-        self._record = append(before, event, at)
-        if self._record is not before:
-            *kept, newest = self._record
-            self._record = (*kept, replace(newest, number=max(newest.number, number)))
-            self._changed.notify_all()
+        self._record = append(self._record, event, at, number)
+        self._changed.notify_all()
 
 
 class OpenJobs:
@@ -191,7 +190,6 @@ class OpenJobs:
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._line: list[Job] = []
-        self._closed = False
 
     def apply(self, row: Row) -> Job:
         """Insert, update or remove the job of `row`. Returns it."""
@@ -200,8 +198,6 @@ class OpenJobs:
             before = None if job is None else job.row.state
             if job is None:
                 job = self._make_job(row)
-                if self._closed:
-                    job.close()
             else:
                 job.update(row)
             if row.state is not before:
@@ -239,7 +235,6 @@ class OpenJobs:
     def close(self) -> None:
         """Release all watchers: no job makes progress here any more."""
         with self._lock:
-            self._closed = True
             for job in self._jobs.values():
                 job.close()
 

@@ -4,41 +4,71 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from svd_core.database import retry_until_written
 from svd_core.errors import (
     GenerationFailed,
+    InvalidImage,
     QueueFull,
     ServerStopping,
     StartTimeout,
     SvdError,
     UnknownJob,
 )
-from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded
-from svd_core.jobs.config import QueueContext
-from svd_core.jobs.database import retry_until_written
+from svd_core.event_stream import EventStream, error_to_outcome
+from svd_core.events import Event, Failed, Outcome, Progress, Stage, Stopped, Succeeded
 from svd_core.jobs.executor import ExecutorLost
-from svd_core.jobs.interface import (
-    DEFAULT_OPTIONS,
-    Cancellation,
-    EventStream,
-    JobOptions,
-    Outcome,
-    RemoteRequest,
-)
+from svd_core.jobs.interface import DEFAULT_OPTIONS, Cancellation, Fetch, JobOptions, RemoteRequest
 from svd_core.jobs.job import Job, OpenJobs
-from svd_core.jobs.retry import error_to_outcome
+from svd_core.jobs.retention import JobPhotos
 from svd_core.jobs.schema import Row, State
-from svd_core.jobs.store import Transition, begin, finish, new_row, release
+from svd_core.jobs.store import JobTable, Transition, begin, finish, new_row, release
 from svd_core.params import VideoRequest
 from svd_core.storage import bytes_of
 
 TIMER_S = 0.5
-"""Seconds between two checks for jobs that have waited too long."""
+"""Seconds between two looks at the waiting jobs."""
 
 SERVER_STOPPED_NOTE = "The server was stopped; the video is made as soon as it is back."
 
+WAITING_NOTE = (
+    "The server is short of something just now; the video is made as soon as that is over."
+)
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """Limits and timeouts of a queue.
+
+    `max_queue`: jobs that may wait. `max_per_owner`: waiting jobs of one owner; None: no limit of
+    their own. Jobs without an owner share one such limit. `shutdown_timeout_s`: seconds that
+    `close` waits for running work to stop.
+    """
+
+    max_queue: int = 32
+    max_per_owner: int | None = None
+    shutdown_timeout_s: float = 10.0
+
+
+DEFAULT_LIMITS = QueueLimits()
+
+
+def no_fetch(_: str) -> bytes:
+    """Refuse every URL. Raises `InvalidImage`."""
+    raise InvalidImage("This server fetches no addresses; send the photo itself.")
+
+
+@dataclass(frozen=True)
+class QueueContext:
+    """Dependencies of a queue. `fetch` downloads remote photos."""
+
+    table: JobTable
+    photos: JobPhotos
+    limits: QueueLimits = DEFAULT_LIMITS
+    fetch: Fetch = no_fetch
 
 
 class JobQueue:
@@ -52,9 +82,10 @@ class JobQueue:
 
     def __init__(self, context: QueueContext) -> None:
         self._table = context.table
-        self._photos = context.job_photos
+        self._photos = context.photos
         self._limits = context.limits
         self._fetch = context.fetch
+        self._now = context.table.clock.now
         self._closing = threading.Event()
         self._open_jobs = OpenJobs(self._make_job, self.in_turn)
         for row in self._table.open_jobs():
@@ -120,8 +151,9 @@ class JobQueue:
         Raises `ServerStopping`.
         """
         self._refuse_if_closed()
-        row = new_row(None, options, self._now())
-        return self._make_job(self._table.insert(finish(row, self._now(), Failed(error))))
+        now = self._now()
+        row = finish(new_row(None, options, now), now, Failed(error))
+        return self._make_job(self._table.insert(row))
 
     def get(self, job_id: str) -> Job:
         """The job of that id. Raises `UnknownJob`, also for jobs that were deleted."""
@@ -138,7 +170,7 @@ class JobQueue:
     def photo(self, job_id: str) -> bytes | None:
         """The photo of a job; None if it is not kept. Raises `UnknownJob`."""
         name = self._row(job_id).image
-        return None if name is None else self._photos.read(name)
+        return None if name is None else self._photos.store.read(name)
 
     def position(self, job_id: str) -> int:
         """The number of jobs ahead of it; 0 if it runs or is done. Raises `UnknownJob`."""
@@ -156,19 +188,17 @@ class JobQueue:
         for job in self._open_jobs.running():
             log.warning("Job %s did not stop in time; it goes back in line.", job.id)
             self._release(job, SERVER_STOPPED_NOTE)
-        self._timer.join()
+        self._timer.join(self._limits.shutdown_timeout_s)
         self._open_jobs.close()
 
-    # For subclasses: `_on_waiting` is called when a job may wait that could start. `_stop_work`
-    # returns when the work has stopped, or after `timeout_s`. `_on_watch` is the one of `Job`.
-
     def _on_waiting(self) -> None:
-        pass
+        """Called when a job may wait that could start."""
 
     def _stop_work(self, timeout_s: float) -> None:
-        pass
+        """Stop the work. Returns when it has stopped, or after `timeout_s`."""
 
     def _on_watch(self, _: Job) -> Iterator[Event] | None:
+        """Called when a job gets a watcher; see `Job`."""
         return None
 
     def _claim(self, job: Job) -> bool:
@@ -184,9 +214,7 @@ class JobQueue:
 
         Raises `ExecutorLost`.
         """
-        outcome: Outcome = Failed(
-            GenerationFailed("The model gave no video; please try again.")  # if `run` yields none
-        )
+        outcome: Outcome = Failed(GenerationFailed("The model gave no video; please try again."))
         try:
             with closing(run(job.id, self._request(job))) as events:
                 for event in events:
@@ -212,22 +240,20 @@ class JobQueue:
                 "The server has changed since you asked for this video; please make it again."
             )
         if row.image is not None:
-            return VideoRequest(self._photos.read(row.image), row.params, row.continues)
+            image = self._photos.store.read(row.image)
+            return VideoRequest(image, row.params, row.continues)
         assert row.image_url is not None
         job.report(Progress(stage=Stage.FETCHING))
         return VideoRequest(self._fetch(row.image_url), row.params)
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         """End a running job. If it stopped because the server stops, it goes back in line."""
-        if isinstance(outcome, Stopped) and self._is_stopping(job):
+        closing = self._closing.is_set() and not job.cancel_event.is_set()
+        if isinstance(outcome, Stopped) and closing:
             self._release(job, SERVER_STOPPED_NOTE)
             return
         size = bytes_of(outcome.video.path) if isinstance(outcome, Succeeded) else 0
         self._end_attempt(job, lambda row, now: finish(row, now, outcome, size))
-
-    def _is_stopping(self, job: Job) -> bool:
-        """Whether a job is to stop because the server does, and not because it was cancelled."""
-        return self._closing.is_set() and not job.cancel_event.is_set()
 
     def _release(self, job: Job, note: str) -> None:
         """Return a running job to its place in line; the attempt does not count."""
@@ -271,27 +297,23 @@ class JobQueue:
             self._on_waiting()
 
     def _run_timer(self) -> None:
-        while not self._closing.wait(TIMER_S):
-            try:
-                for job in filter(self._is_late, self._open_jobs.line()):
-                    self._time_out(job)
-            except Exception as error:  # noqa: BLE001 - the next try may succeed
-                expected = isinstance(error, SvdError)
-                log.warning("Late jobs could not be ended: %s", error, exc_info=not expected)
-
-    def _is_late(self, job: Job) -> bool:
-        """Whether a waiting job has waited too long."""
-        return job.start_by is not None and job.start_by <= self._now()
-
-    def _time_out(self, job: Job) -> None:
+        """End jobs that have waited too long, and try again to start others."""
         error = StartTimeout(
             "The video could not be started within the time you allowed; please try again later, "
             "or allow more."
         )
-        self._end_waiting(job, Failed(error))
+        while not self._closing.wait(TIMER_S):
+            try:
+                for job in filter(self._is_late, self._open_jobs.line()):
+                    self._end_waiting(job, Failed(error))
+                if self._open_jobs.line():
+                    self._on_waiting()  # a retry may be due, or no thread could be started before
+            except Exception as fault:  # noqa: BLE001 - the next time may succeed
+                expected = isinstance(fault, SvdError)
+                log.warning("Waiting jobs go on waiting: %s", fault, exc_info=not expected)
 
-    def _now(self) -> float:
-        return self._table.clock.now()
+    def _is_late(self, job: Job) -> bool:
+        return job.start_by is not None and job.start_by <= self._now()
 
     def _row(self, job_id: str) -> Row:
         row = self._table.get(job_id)

@@ -7,32 +7,14 @@ import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    RowMapping,
-    String,
-    Table,
-    Text,
-    insert,
-    inspect,
-    select,
-    text,
-    update,
-)
+import sqlalchemy as sa
 
-from svd_core.errors import InvalidRequest, InvalidSettings, SvdError
-from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.database import Database, redacted_url
+from svd_core.database import Database, redacted_url
+from svd_core.errors import InvalidRequest, InvalidSettings
+from svd_core.event_json import event_from_json, event_to_json
+from svd_core.events import Event, Progress, Stage, Succeeded
 from svd_core.jobs.interface import JobEvent, JobOptions
 from svd_core.params import VideoParams
 
@@ -57,53 +39,53 @@ class State(StrEnum):
     ENDED = "ended"
 
 
-METADATA = MetaData()
+METADATA = sa.MetaData()
 
 # One row. `number` is the last one given to a job, in the order in which jobs were accepted.
-SEQUENCE = Table(
+SEQUENCE = sa.Table(
     "svd_line",
     METADATA,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("version", Integer, nullable=False),
-    Column("number", BigInteger, nullable=False),
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
 )
 
-JOBS = Table(
+JOBS = sa.Table(
     "svd_jobs",
     METADATA,
-    Column("id", String(32), primary_key=True),
-    Column("number", BigInteger, nullable=False, unique=True),
-    Column("state", String(7), nullable=False),
-    Column("rank", Integer, nullable=False),  # 0 goes first; of one rank, the lower number
-    Column("owner", String(200), nullable=False),
-    Column("options", Text, nullable=False),
-    Column("params", Text),  # with `CONTINUES` among them
-    Column("image", String(64)),  # name of an upload
-    Column("image_url", Text),  # of a photo that was not uploaded
-    Column("attempt", Integer, nullable=False),
-    Column("stop_asked", Boolean, nullable=False),
-    Column("submitted", Float, nullable=False),  # all times: seconds since 1970 UTC
-    Column("start_by", Float),
-    Column("started", Float),
-    Column("ended", Float),
-    Column("expires", Float),
-    Column("bytes", BigInteger, nullable=False),  # of the result on disk
-    Column("record", Text, nullable=False),
-    Index("svd_jobs_line", "state", "rank", "number"),
-    Index("svd_jobs_ended", "ended"),
-    Index("svd_jobs_owner", "owner", "number"),
-    Index("svd_jobs_image", "image"),
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("state", sa.String(7), nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),  # 0 goes first; of one rank, the lower number
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("options", sa.Text, nullable=False),
+    sa.Column("params", sa.Text),  # with `CONTINUES` among them
+    sa.Column("image", sa.String(64)),  # name of an upload
+    sa.Column("image_url", sa.Text),  # of a photo that was not uploaded
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("stop_asked", sa.Boolean, nullable=False),
+    sa.Column("submitted", sa.Float, nullable=False),  # all times: seconds since 1970 UTC
+    sa.Column("start_by", sa.Float),
+    sa.Column("started", sa.Float),
+    sa.Column("ended", sa.Float),
+    sa.Column("expires", sa.Float),
+    sa.Column("bytes", sa.BigInteger, nullable=False),  # of the result on disk
+    sa.Column("record", sa.Text, nullable=False),
+    sa.Index("svd_jobs_line", "state", "rank", "number"),
+    sa.Index("svd_jobs_ended", "ended"),
+    sa.Index("svd_jobs_owner", "owner", "number"),
+    sa.Index("svd_jobs_image", "image"),
 )
 
-OUTBOX = Table(
+OUTBOX = sa.Table(
     "svd_outbox",
     METADATA,
-    Column("job_id", String(32), primary_key=True),
-    Column("url", Text, nullable=False),
-    Column("state", String(9), nullable=False),
-    Column("tries", Integer, nullable=False),
-    Column("problem", Text, nullable=False),
-    Index("svd_outbox_state", "state"),
+    sa.Column("job_id", sa.String(32), primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("state", sa.String(9), nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Index("svd_outbox_state", "state"),
 )
 
 CONTINUES = "continues"
@@ -150,7 +132,7 @@ class Row:
         }
 
     @classmethod
-    def from_columns(cls, columns: RowMapping) -> "Row":
+    def from_columns(cls, columns: sa.RowMapping) -> "Row":
         values = {n: columns[n] for n in cls.__dataclass_fields__ if n != CONTINUES}
         params = json.loads(values["params"] or "{}")
         parsed = {
@@ -184,9 +166,9 @@ def create_tables(database: Database) -> None:
         METADATA.create_all(connection)
         for index in JOBS.indexes:  # an older table may lack one
             index.create(connection, checkfirst=True)
-        version = connection.scalar(select(SEQUENCE.c.version))
+        version = connection.scalar(sa.select(SEQUENCE.c.version))
         if version is None:
-            connection.execute(insert(SEQUENCE).values(id=1, version=VERSION, number=0))
+            connection.execute(sa.insert(SEQUENCE).values(id=1, version=VERSION, number=0))
         elif version < VERSION:
             _migrate(connection)
         elif version > VERSION:
@@ -197,11 +179,11 @@ def create_tables(database: Database) -> None:
             )
 
 
-def _migrate(connection: Connection) -> None:
-    for column in inspect(connection).get_columns(JOBS.name):
+def _migrate(connection: sa.Connection) -> None:
+    for column in sa.inspect(connection).get_columns(JOBS.name):
         if column["name"] in DROPPED:
-            connection.execute(text(f"ALTER TABLE {JOBS.name} DROP COLUMN {column['name']}"))
-    connection.execute(update(SEQUENCE).values(version=VERSION))
+            connection.execute(sa.text(f"ALTER TABLE {JOBS.name} DROP COLUMN {column['name']}"))
+    connection.execute(sa.update(SEQUENCE).values(version=VERSION))
 
 
 def is_finished(record: Record) -> bool:
@@ -209,11 +191,11 @@ def is_finished(record: Record) -> bool:
     return bool(record) and not isinstance(record[-1].event, Progress)
 
 
-def append(record: Record, event: Event, at: datetime) -> Record:
+def append(record: Record, event: Event, at: datetime, number: int = 0) -> Record:
     """Append `event` to `record`, in place of progress that it outdates.
 
     Nothing is appended after a final event. Times never decrease. Only the newest preview is kept,
-    and none once there is a video.
+    and none once there is a video. `number`: least number of the event.
     """
     if not record:
         return (JobEvent(1, at, event),)
@@ -223,7 +205,7 @@ def append(record: Record, event: Event, at: datetime) -> Record:
     kept = record[:-1] if _replaces(event, last.event) else record
     if isinstance(event, Succeeded) or (isinstance(event, Progress) and event.preview):
         kept = tuple(entry.without_preview() for entry in kept)
-    return (*kept, JobEvent(last.number + 1, max(at, last.at), event))
+    return (*kept, JobEvent(max(number, last.number + 1), max(at, last.at), event))
 
 
 def renumber(record: Record) -> Record:
@@ -251,57 +233,3 @@ def from_json(text: str) -> Record:
         JobEvent(number, datetime.fromtimestamp(at, UTC), event_from_json(values))
         for number, at, values in json.loads(text)
     )
-
-
-def event_to_json(event: Event) -> dict[str, Any]:
-    match event:
-        case Progress():
-            values = {name: value for name, value in vars(event).items() if name != "preview"}
-            return {"is": "progress"} | values
-        case Succeeded(video):
-            return {"is": "succeeded"} | vars(video) | {"path": str(video.path.absolute())}
-        case Failed(error):
-            return {"is": "failed"} | error_to_json(error)
-        case Stopped():
-            return {"is": "stopped"}
-
-
-def event_from_json(values: dict[str, Any]) -> Event:
-    match values.pop("is"):
-        case "progress":
-            return Progress(**values | {"stage": Stage(values["stage"])})
-        case "succeeded":
-            parsed = {"path": Path(values["path"]), "notes": tuple(values["notes"])}
-            return Succeeded(Video(**values | parsed))
-        case "failed":
-            return Failed(error_from_json(values))
-        case _:
-            return Stopped()
-
-
-def error_to_json(error: SvdError) -> dict[str, Any]:
-    """Class, status, and those attributes that JSON can hold."""
-    carried = {name: value for name, value in vars(error).items() if _is_json(value)}
-    return {"class": type(error).__name__, "status": error.status, "carried": carried}
-
-
-def error_from_json(values: dict[str, Any]) -> SvdError:
-    """Restore an error. If its class does not exist any more, message and status remain."""
-    kind = next((k for k in subclasses_of(SvdError) if k.__name__ == values["class"]), SvdError)
-    error = kind.__new__(kind, values["carried"]["message"])
-    vars(error).update(values["carried"])
-    if error.status != values["status"]:
-        error.status = values["status"]
-    return error
-
-
-def subclasses_of(kind: type[SvdError]) -> list[type[SvdError]]:
-    return [kind] + [deeper for child in kind.__subclasses__() for deeper in subclasses_of(child)]
-
-
-def _is_json(value: object) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True

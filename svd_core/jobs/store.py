@@ -12,11 +12,11 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Select, delete, insert, select, update
 
+from svd_core.clock import SteadyClock
+from svd_core.database import Database
 from svd_core.errors import GenerationFailed
-from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded
-from svd_core.jobs.clock import SteadyClock
-from svd_core.jobs.database import Database
-from svd_core.jobs.interface import JobOptions, Outcome
+from svd_core.events import Failed, Outcome, Progress, Stage, Stopped, Succeeded
+from svd_core.jobs.interface import JobOptions
 from svd_core.jobs.schema import (
     JOBS,
     OUTBOX,
@@ -159,11 +159,7 @@ class JobTable:
                 self.on_change(row)
 
     def update(
-        self,
-        job_id: str,
-        state: State,
-        change: Transition,
-        record: Record | None = None,
+        self, job_id: str, state: State, change: Transition, record: Record | None = None
     ) -> Row | None:
         """Apply `change` to a job that is in `state`. `record`: its event log as it is in memory.
 

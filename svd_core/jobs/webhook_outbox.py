@@ -75,7 +75,7 @@ class Outbox:
         self._retry_policy = retry_policy
         self._poll_interval_s = poll_interval_s
         self._max_concurrent = max_concurrent
-        self._due: dict[tuple[str, int], float] = {}
+        self._due_at: dict[tuple[str, int], float] = {}
         self._sending: dict[str, threading.Thread] = {}
         self._wake = threading.Event()
         self._closing = False
@@ -104,17 +104,17 @@ class Outbox:
             self._wake.clear()
 
     def _start_due(self) -> None:
-        """Start due deliveries, up to the concurrency limit. After a restart delays begin anew."""
-        now, due = time.monotonic(), self._due
+        """Start due deliveries, up to the concurrency limit. After a restart delays begin again."""
+        now, due_at = time.monotonic(), self._due_at
         deliveries = self._deliveries(OUTBOX.c.state == "due")
-        self._due = {
-            (job_id, tries): due.get((job_id, tries), now + self._retry_policy.delay_s(tries))
+        self._due_at = {
+            (job_id, tries): due_at.get((job_id, tries), now + self._retry_policy.delay_s(tries))
             for job_id, _, _, tries, _ in deliveries
         }
         for delivery in deliveries:
             if len(self._sending) >= self._max_concurrent:
                 return
-            is_due = self._due[delivery.job_id, delivery.tries] <= now
+            is_due = self._due_at[delivery.job_id, delivery.tries] <= now
             if is_due and delivery.job_id not in self._sending:
                 self._start(delivery._replace(tries=delivery.tries + 1))
 
@@ -137,15 +137,18 @@ class Outbox:
 
     def _attempt(self, delivery: Delivery) -> Delivery:
         """Send once. Returns the delivery with its new state."""
+        job_id, tries = delivery.job_id, delivery.tries
         try:
-            self._send(self._find(delivery.job_id), delivery.url)
-        except (Undeliverable, UnknownJob) as error:
-            return _give_up(delivery, str(error))
+            self._send(self._find(job_id), delivery.url)
         except Exception as error:  # noqa: BLE001 - any error may be over at the next try
-            problem = f"{type(error).__name__}: {error}"[:500]
-            if delivery.tries >= self._retry_policy.tries:
-                return _give_up(delivery, problem)
-            return delivery._replace(problem=problem)
+            hopeless = isinstance(error, Undeliverable | UnknownJob)
+            problem = str(error) if hopeless else f"{type(error).__name__}: {error}"[:500]
+            if not hopeless and tries < self._retry_policy.tries:
+                return delivery._replace(problem=problem)
+            log.warning(
+                "The webhook of job %s is given up after %d tries: %s", job_id, tries, problem
+            )
+            return delivery._replace(state="given up", problem=problem)
         return delivery._replace(state="delivered", problem="")
 
     def _deliveries(self, condition: ColumnElement[bool]) -> list[Delivery]:
@@ -155,18 +158,6 @@ class Outbox:
             return [Delivery(*row) for row in rows]
 
     def _write(self, delivery: Delivery) -> None:
-        changes = {"state": delivery.state, "tries": delivery.tries, "problem": delivery.problem}
+        changes = update(OUTBOX).where(OUTBOX.c.job_id == delivery.job_id)
         with self._table.database.write() as connection:
-            connection.execute(
-                update(OUTBOX).where(OUTBOX.c.job_id == delivery.job_id).values(changes)
-            )
-
-
-def _give_up(delivery: Delivery, problem: str) -> Delivery:
-    log.warning(
-        "The webhook of job %s is given up after %d tries: %s",
-        delivery.job_id,
-        delivery.tries,
-        problem,
-    )
-    return delivery._replace(state="given up", problem=problem)
+            connection.execute(changes.values(delivery._asdict()))

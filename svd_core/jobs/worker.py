@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from svd_core.database import retry_until_written
 from svd_core.errors import SvdError
-from svd_core.events import Failed, Progress
-from svd_core.jobs.config import QueueContext
-from svd_core.jobs.database import retry_until_written
+from svd_core.event_stream import error_to_outcome
+from svd_core.events import Failed, Outcome, Progress, Stopped
 from svd_core.jobs.executor import Executor, ExecutorLost
-from svd_core.jobs.interface import Outcome
 from svd_core.jobs.job import Job
-from svd_core.jobs.queue import SERVER_STOPPED_NOTE, JobQueue
-from svd_core.jobs.retry import WAITING_NOTE, Backoff, error_to_outcome
+from svd_core.jobs.queue import WAITING_NOTE, JobQueue, QueueContext
 from svd_core.jobs.schema import Row, State
 from svd_core.jobs.store import Transition, finish, requeue
 
@@ -31,14 +29,9 @@ CLOSE_TIMEOUT_S = 1.0
 """Seconds that `close` waits for pending writes to the table."""
 
 RETRY_S = 1.0
-"""Seconds until the next claim after the table could not be reached."""
+"""Seconds until the next claim after a fault."""
 
-IDLE_S = 1.0
-"""Seconds until an idle thread looks for a job whose retry is due."""
-
-WORKER_GONE_NOTE = (
-    "The machine for this video was taken away; the video starts over on another one."
-)
+WORKER_GONE_NOTE = "The machine for this video was taken away; it starts over on another one."
 
 NICE_INCREMENT = 5
 """Added to the nice value of the worker threads: a higher one means lower priority."""
@@ -54,7 +47,6 @@ class WorkerQueue(JobQueue):
 
     def __init__(self, executors: Sequence[Executor], context: QueueContext) -> None:
         self._executors = executors
-        self._backoff = Backoff()
         self._prefetcher = PhotoPrefetcher(context, lambda: self._open_jobs.line(), self._update)
         self._changed = threading.Condition()
         # Daemons, so that work which never reports progress cannot keep the process alive.
@@ -82,9 +74,7 @@ class WorkerQueue(JobQueue):
     def _stop_work(self, timeout_s: float) -> None:
         self._notify()
         self._prefetcher.close()
-        deadline = time.monotonic() + timeout_s
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        _join(self._threads, timeout_s)
         for executor in self._executors:
             executor.close()
 
@@ -103,11 +93,11 @@ class WorkerQueue(JobQueue):
 
     def _run_loop(self, executor: Executor) -> None:
         _lower_priority()
-        while not self._closing.is_set():
+        while True:
             with self._changed:
-                if not self._is_needed():
-                    self._changed.wait(IDLE_S)
-                    continue
+                self._changed.wait_for(lambda: self._closing.is_set() or self._is_needed())
+            if self._closing.is_set():
+                return
             try:
                 self._run_first(executor)
             except Exception as error:  # noqa: BLE001 - a server without a worker is useless
@@ -132,42 +122,29 @@ class WorkerQueue(JobQueue):
                 outcome = event
         except ExecutorLost as lost:
             log.warning("The worker of job %s is gone: %s", job.id, lost.reason)
-            self._requeue_lost(job, counted=lost.counted)
+            self._requeue_lost(job, lost)
         else:
             assert not isinstance(outcome, Progress)
             self._finish_or_retry(job, outcome)
 
-    def _finish_or_retry(self, job: Job, outcome: Outcome) -> None:
-        """End a job, or requeue it and wait if its fault passes."""
-        delay_s = self._backoff.delay_s(job.id, outcome)
-        if delay_s is None:
-            self._finish(job, outcome)
-            return
-        job.retry_at = time.monotonic() + delay_s
-        self._release(job, WAITING_NOTE)
-        self._closing.wait(delay_s)
-
-    def _requeue_lost(self, job: Job, *, counted: bool) -> None:
-        """Return a job whose worker is gone to its place in line. `counted`: see `ExecutorLost`."""
-        if self._is_stopping(job):
-            self._release(job, SERVER_STOPPED_NOTE)
-        elif counted:
+    def _requeue_lost(self, job: Job, lost: ExecutorLost) -> None:
+        if self._closing.is_set():
+            self._finish(job, Stopped())
+        elif lost.counted:
             self._end_attempt(job, requeue)
         else:
             self._release(job, WORKER_GONE_NOTE)
             self._closing.wait(RETRY_S)  # the next worker may be refused at once, too
 
-
-def _lower_priority() -> None:
-    """Lower the priority of this thread and of those it starts, so that requests are served first.
-
-    Only Linux has priorities of threads.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        with suppress(OSError):
-            nice = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, nice + NICE_INCREMENT)
+    def _finish_or_retry(self, job: Job, outcome: Outcome) -> None:
+        """End a job, or requeue it and wait if its fault passes."""
+        delay_s = job.retry_delay_s(outcome)
+        if delay_s is None:
+            self._finish(job, outcome)
+        else:
+            job.retry_at = time.monotonic() + delay_s
+            self._release(job, WAITING_NOTE)
+            self._closing.wait(delay_s)
 
 
 class PhotoPrefetcher:
@@ -184,11 +161,10 @@ class PhotoPrefetcher:
         line: Callable[[], Iterable[Job]],
         update: Callable[[Job, State, Transition], object],
     ) -> None:
-        self._photos = context.job_photos
+        self._photos = context.photos
         self._fetch = context.fetch
         self._line = line
         self._update = update
-        self._backoff = Backoff()
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
         self._closing = threading.Event()
@@ -212,9 +188,7 @@ class PhotoPrefetcher:
         self._closing.set()
         with self._lock:
             threads = list(self._threads.values())
-        deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        _join(threads, CLOSE_TIMEOUT_S)
 
     def _run(self, job: Job) -> None:
         try:
@@ -227,20 +201,39 @@ class PhotoPrefetcher:
         self.start_next()
 
     def _fetch_photo(self, job: Job) -> Transition | None:
-        """Download one photo. Returns the change of the row; None if it is to be tried again."""
+        """Download one photo. Returns the change of the row; None for another try."""
         assert job.row.image_url is not None
         try:
             name, ensure = self._photos.put(self._fetch(job.row.image_url))
         except Exception as error:  # noqa: BLE001 - any error ends this job only
             outcome = error_to_outcome(job.id, error)
-            delay_s = self._backoff.delay_s(job.id, outcome)
-            if delay_s is not None:
-                self._closing.wait(delay_s)
-                return None
-            return lambda row, now: finish(row, now, outcome)
+            delay_s = job.retry_delay_s(outcome)
+            if delay_s is None:
+                return lambda row, now: finish(row, now, outcome)
+            self._closing.wait(delay_s)
+            return None
 
         def attach(row: Row, _: float) -> Row:
             ensure()
             return replace(row, image=name)
 
         return attach
+
+
+def _join(threads: Iterable[threading.Thread], timeout_s: float) -> None:
+    """Wait for all `threads` together at most so long."""
+    deadline = time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _lower_priority() -> None:
+    """Lower the priority of this thread and of those it starts, so that requests are served first.
+
+    Only Linux has priorities of threads.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with suppress(OSError):
+            nice = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, nice + NICE_INCREMENT)

@@ -7,8 +7,8 @@ import gradio as gr
 
 from svd_core.checkpoints.speed_modes import AheadOfTime
 from svd_core.errors import GenerationFailed, QueueFull, SvdError
+from svd_core.event_stream import EventStream, Work, run_as_stream
 from svd_core.events import Event, Failed
-from svd_core.jobs import EventStream, Work, run_as_stream
 from svd_core.params import VideoRequest
 
 WORKER_ERROR_TITLE = "ZeroGPU worker error"

@@ -23,7 +23,7 @@ from svd_core.checkpoints.table import ASSETS
 from svd_core.cluster.config import ClusterConfig
 from svd_core.errors import InvalidImage, ModelGated
 from svd_core.events import Event, Failed, Progress, Succeeded
-from svd_core.jobs import QueueContext, WorkerQueue
+from svd_core.jobs import JobPhotos, QueueContext, WorkerQueue
 from svd_core.jobs.executor import ExecutorLost
 from svd_core.jobs.schema import State
 from svd_core.media.recipe import Recipe
@@ -249,7 +249,7 @@ def test_the_queue_runs_a_job_again_whose_worker_died(site: Site, tmp_path: Path
         crew = Crew(pool, tmp_path)
         broken = crew.start("broken", error="device")  # a GPU that only a new process can use
         broken.check_lost(counted=True)
-        context = QueueContext(table, PhotoStore(tmp_path / "photos"))
+        context = QueueContext(table, JobPhotos(table, PhotoStore(tmp_path / "photos")))
         with closing(WorkerQueue([crew.executor(), crew.executor()], context)) as queue:
             jobs = [
                 queue.submit(VideoRequest(json.dumps(spec).encode(), VideoParams(seed=1)))

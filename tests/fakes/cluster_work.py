@@ -21,8 +21,8 @@ from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
 from svd_core.cluster.worker import OpenWork, WorkerSettings
 from svd_core.engine.engine import Engine, EngineStatus
 from svd_core.errors import DeviceLost, InvalidImage, ModelGated
+from svd_core.event_stream import Work
 from svd_core.events import OnProgress, Progress, Stage, Video
-from svd_core.jobs.interface import Work
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore

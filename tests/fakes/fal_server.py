@@ -15,14 +15,15 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from svd_core.engine.engine import EngineStatus
+from svd_core.event_stream import Work
 from svd_core.events import OnProgress, Video
 from svd_core.jobs import (
+    JobPhotos,
     JobQueue,
     LocalExecutor,
     Outbox,
     QueueContext,
     QueueLimits,
-    Work,
     WorkerQueue,
 )
 from svd_core.jobs.webhook_outbox import RetryPolicy
@@ -78,7 +79,7 @@ def fal_service(
     work = work or PhotoWork(parts.results.folder, steps=3)
     limits = QueueLimits(settings.max_queue, settings.max_queue_per_key)
     with open_table(folder) as table:
-        photos = PhotoStore(folder / "photos")
+        photos = JobPhotos(table, PhotoStore(folder / "photos"))
         queue = WorkerQueue(
             [LocalExecutor(work)], QueueContext(table, photos, limits, parts.fetcher.photo)
         )

@@ -24,27 +24,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+from svd_core.database import Database
 from svd_core.errors import InvalidImage, InvalidRequest, SvdError
 from svd_core.events import Event, OnProgress, Progress, Stage, Video
 from svd_core.jobs import (
     Cancellation,
-    Database,
     Job,
     JobEvent,
     JobOptions,
+    JobPhotos,
     JobQueue,
     JobTable,
     LocalExecutor,
     Outbox,
-    OwnerLock,
     QueueContext,
     QueueLimits,
     RemoteRequest,
-    Times,
     WorkerQueue,
 )
+from svd_core.jobs.interface import Times
 from svd_core.jobs.webhook_outbox import RetryPolicy
 from svd_core.media.video import write_mp4
+from svd_core.owner_lock import OwnerLock
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore, ResultStore
 from tests.fakes.work import moving
@@ -186,10 +187,11 @@ def main(folder: Path, max_queue: int, pipe: Connection) -> None:
         urllib.request.urlopen(call, timeout=5).close()
 
     database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
-    lock = OwnerLock(database, folder, pytest.fail)
+    lock = OwnerLock.of(database, folder, pytest.fail)
     if lock.acquire(stop, pipe.send):
         table = JobTable(database)
-        photos, limits = PhotoStore(folder / "photos"), QueueLimits(max_queue)
+        photos = JobPhotos(table, PhotoStore(folder / "photos"))
+        limits = QueueLimits(max_queue)
         queue = WorkerQueue([LocalExecutor(work)], QueueContext(table, photos, limits, fetch))
         outbox = Outbox(table, queue.get, send, RetryPolicy(first_s=0.2), poll_interval_s=0.05)
         pipe.send("ready")

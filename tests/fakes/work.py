@@ -8,20 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
+from svd_core.database import Database
+from svd_core.event_stream import EventStream, Work
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.jobs import (
-    Database,
-    EventStream,
     InlineQueue,
+    JobPhotos,
     JobQueue,
     JobTable,
     LocalExecutor,
     QueueContext,
     QueueLimits,
-    Work,
     WorkerQueue,
 )
-from svd_core.jobs.config import DEFAULT_LIMITS
+from svd_core.jobs.queue import DEFAULT_LIMITS
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore
@@ -89,7 +89,7 @@ def open_table(folder: Path) -> Iterator[JobTable]:
 
 def premises(table: JobTable, folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> QueueContext:
     """Context of a server with photos in `folder`, which downloads none."""
-    return QueueContext(table, PhotoStore(folder / "photos"), limits)
+    return QueueContext(table, JobPhotos(table, PhotoStore(folder / "photos")), limits)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from svd_core.jobs import Database
+from svd_core.database import Database
 from svd_core.jobs.schema import METADATA
 from tests.fakes import postgres
 

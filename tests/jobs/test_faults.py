@@ -251,7 +251,7 @@ def test_killed_while_a_webhook_is_on_its_way(tmp_path: Path) -> None:
 
 
 def test_killed_while_a_webhook_is_due(tmp_path: Path) -> None:
-    """Its receiver does not answer yet, so it is to be tried again."""
+    """Its receiver does not answer yet, so there will be another try."""
     port = free_port()
     with server(tmp_path) as first:
         job = first.submit(b"", webhook=f"http://127.0.0.1:{port}/")
@@ -331,7 +331,7 @@ def test_the_table_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_a_table_locked_for_longer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("svd_core.jobs.database.BUSY_S", 0.2)
+    monkeypatch.setattr("svd_core.database.BUSY_S", 0.2)
     with front_queue(tmp_path) as queue:
         refused: list[QueueUnavailable] = []
 

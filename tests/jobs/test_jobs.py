@@ -17,6 +17,7 @@ from svd_core.errors import (
     OutOfMemory,
     QueueFull,
     ServerStopping,
+    StartTimeout,
     UnknownJob,
 )
 from svd_core.events import (
@@ -29,7 +30,7 @@ from svd_core.events import (
     Succeeded,
     Video,
 )
-from svd_core.jobs import Job, JobQueue, LocalExecutor, QueueLimits, WorkerQueue
+from svd_core.jobs import Job, JobOptions, JobQueue, LocalExecutor, QueueLimits, WorkerQueue
 from svd_core.jobs.job import CANCELLING_NOTE
 from svd_core.jobs.schema import State
 from svd_core.jobs.worker import NICE_INCREMENT
@@ -406,6 +407,20 @@ def test_an_inline_job_can_be_cancelled_before_and_during_the_work(
         job.cancel()
         assert list(watching)[-1] == Stopped()
         assert ending(job) == Stopped()
+
+
+def test_an_inline_job_whose_time_is_up_is_not_begun_by_a_late_watcher(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    def work(job_id: str, request: VideoRequest) -> Generator[Event]:
+        begun.append(job_id)
+        yield from denoise(job_id, request)
+
+    with inline_queue(tmp_path, work) as queue:
+        end = ending(queue.submit(a_request(), JobOptions(start_timeout_s=1e-6)))
+    assert isinstance(end, Failed)
+    assert isinstance(end.error, StartTimeout)
+    assert begun == []
 
 
 def test_a_job_that_raises_cancelled_by_itself_is_stopped(tmp_path: Path) -> None:

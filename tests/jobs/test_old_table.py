@@ -8,9 +8,10 @@ from pathlib import Path
 from sqlalchemy import inspect, select, text, update
 
 from svd_core.checkpoints.table import ASSETS
+from svd_core.database import Database
 from svd_core.errors import InvalidImage
 from svd_core.events import Failed, Succeeded
-from svd_core.jobs import Database, JobOptions, JobTable, LocalExecutor, WorkerQueue
+from svd_core.jobs import JobOptions, JobTable, LocalExecutor, WorkerQueue
 from svd_core.jobs.schema import JOBS, SEQUENCE, VERSION, State
 from svd_core.jobs.store import begin, new_row
 from svd_core.media.recipe import Recipe

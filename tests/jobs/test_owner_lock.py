@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from svd_core.database import Database
 from svd_core.errors import InvalidSettings
-from svd_core.jobs import Database, OwnerLock
-from svd_core.jobs.owner_lock import LOST
+from svd_core.owner_lock import LOST, OwnerLock
 from tests.fakes.job_events import SECONDS, eventually
 
 
@@ -46,7 +46,7 @@ def owner(url: str, folder: Path) -> Iterator[ForkServerProcess]:
 
 
 def own(url: str, folder: Path, told: Connection) -> None:
-    lock = OwnerLock(Database(url), folder, pytest.fail)
+    lock = OwnerLock.of(Database(url), folder, pytest.fail)
     told.send(lock.acquire(threading.Event(), pytest.fail))
     threading.Event().wait()
 
@@ -59,7 +59,7 @@ class Standby:
         self.lost: list[str] = []
         self.stop = threading.Event()
         self.owns: bool | None = None
-        self.lock = OwnerLock(database, folder, self.lost.append)
+        self.lock = OwnerLock.of(database, folder, self.lost.append)
         self._thread = threading.Thread(target=self._wait)
         self._thread.start()
 
@@ -142,14 +142,14 @@ def test_one_file_has_one_owner_whatever_the_data_folder(tmp_path: Path) -> None
 def test_a_file_that_cannot_be_locked_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "jobs.lock").mkdir()
     with opened(f"sqlite:///{tmp_path / 'jobs.sqlite'}") as database:
-        lock = OwnerLock(database, tmp_path, pytest.fail)
+        lock = OwnerLock.of(database, tmp_path, pytest.fail)
         with pytest.raises(InvalidSettings, match="cannot be locked"):
             lock.acquire(threading.Event(), pytest.fail)
 
 
 def test_a_database_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     with opened("postgresql+psycopg://ann:s3cret@127.0.0.1:9/x") as database:
-        lock = OwnerLock(database, tmp_path, pytest.fail)
+        lock = OwnerLock.of(database, tmp_path, pytest.fail)
         with pytest.raises(InvalidSettings, match="SVD_DATABASE_URL") as caught:
             lock.acquire(threading.Event(), pytest.fail)
         lock.close()

@@ -14,6 +14,7 @@ from svd_core.events import Stopped, Succeeded, Video
 from svd_core.jobs import (
     Job,
     JobOptions,
+    JobPhotos,
     JobQueue,
     JobTable,
     Outbox,
@@ -40,7 +41,8 @@ def queue(tmp_path: Path) -> Iterator[JobQueue]:
 
 @pytest.fixture
 def retention(queue: JobQueue, tmp_path: Path) -> Retention:
-    results, photos = ResultStore(tmp_path / "results"), PhotoStore(tmp_path / "photos")
+    results = ResultStore(tmp_path / "results")
+    photos = JobPhotos(queue._table, PhotoStore(tmp_path / "photos"), 10_000)
     return Retention(queue._table, results, photos, keep_hours=24, keep_gb=1e-5)  # 10 kB
 
 
@@ -131,11 +133,13 @@ def test_open_jobs_stay_with_their_photos(retention: Retention, queue: JobQueue)
     assert retention.table.update(runs.id, State.WAITING, begin)
     over = queue.submit(VideoRequest(b"over", VideoParams()))
     over.cancel()
-    for path in retention.photos.folder.iterdir():
+    for path in retention.photos.store.folder.iterdir():
         if path.suffix == "":
             os.utime(path, (time.time() - STALE_S - 60,) * 2)
     retention.sweep()
-    left = [path.read_bytes() for path in retention.photos.folder.iterdir() if path.suffix == ""]
+    left = [
+        path.read_bytes() for path in retention.photos.store.folder.iterdir() if path.suffix == ""
+    ]
     assert sorted(left) == [b"runs", b"waits"]
     assert not waits.done
     assert not queue.get(runs.id).done
@@ -146,14 +150,14 @@ def test_a_fetched_photo_stays_for_its_job_and_no_longer(
     retention: Retention, queue: JobQueue
 ) -> None:
     job = queue.submit(RemoteRequest("http://host/photo.jpg", VideoParams()))
-    name = retention.photos.put(b"fetched")
+    name = retention.photos.store.put(b"fetched")
     assert retention.table.update(job.id, State.WAITING, lambda row, _: replace(row, image=name))
-    os.utime(retention.photos.folder / name, (time.time() - STALE_S - 60,) * 2)
+    os.utime(retention.photos.store.folder / name, (time.time() - STALE_S - 60,) * 2)
     replace(retention, keep_gb=0).sweep()
-    assert retention.photos.read(name) == b"fetched"
+    assert retention.photos.store.read(name) == b"fetched"
     job.cancel()
     retention.sweep()
-    assert not (retention.photos.folder / name).exists()
+    assert not (retention.photos.store.folder / name).exists()
 
 
 def test_a_video_that_no_job_knows_goes_when_it_is_old(
@@ -207,7 +211,7 @@ class TestWhatAnOwnerKeeps:
         kept, other = (made(retention, queue, keep_photo=wish) for wish in (True, False))
         assert queue.photo(kept.id) == b"photo"
         assert queue.photo(other.id) is None
-        photo = retention.photos.folder / queue._row(kept.id).image  # type: ignore[operator]
+        photo = retention.photos.store.folder / queue._row(kept.id).image  # type: ignore[operator]
         os.utime(photo, (time.time() - 2 * STALE_S,) * 2)
         retention.sweep()
         assert queue.photo(kept.id) == b"photo"
@@ -283,7 +287,7 @@ class TestRooms:
         self, retention: Retention, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("svd_core.jobs.retention.SWEEP_BYTES", 5_000)
-        limits = QueueLimits(max_queue=1000, photo_bytes=10_000)
+        limits = QueueLimits(max_queue=1000)
         queue = JobQueue(QueueContext(retention.table, retention.photos, limits))
         for n in range(30):
             made(retention, queue, photo=bytes([n]) * 2_000, keep_photo=True)
@@ -374,4 +378,4 @@ class TestPhotos:
 
 
 def photos_of(retention: Retention) -> list[Path]:
-    return [path for path in retention.photos.folder.iterdir() if path.suffix == ""]
+    return [path for path in retention.photos.store.folder.iterdir() if path.suffix == ""]

@@ -16,7 +16,7 @@ from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, SvdError
 from svd_core.events import Failed, Progress, Stage
 from svd_core.extend import drift
-from svd_core.jobs.config import QueueLimits
+from svd_core.jobs.queue import QueueLimits
 from svd_core.media.export import Export
 from svd_core.media.image import open_photo, size_for
 from svd_core.params import CHOICES, VideoParams
@@ -41,7 +41,7 @@ ELSEWHERE = {
     "cli": "the command line's own",
     "__main__.py": "the command line's own",
     "settings.py": "they end the start, before there is a page",
-    "jobs/owner_lock.py": "it speaks before there is a page, or ends it",
+    "owner_lock.py": "it speaks before there is a page, or ends it",
     "cluster/config.py": "they end the program",
     "cluster/connection.py": "for the log; the page says that machines cannot be reached",
     "web/fal": "the API's own",

@@ -4,24 +4,23 @@ The system frees the lock when its process ends in any way, so that the standby 
 """
 
 import threading
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from svd_core.database import Database, redacted_url, translate_errors
 from svd_core.errors import InvalidSettings, QueueUnavailable
-from svd_core.jobs.database import Database, redacted_url, translate_errors
 
 POLL_S = 0.1
 """Seconds between two tries of a standby, and between two checks that the lock still holds."""
 
 GRACE_S = 3 * POLL_S
-"""Seconds until a new owner begins. By then an owner whose connection was cut has noticed."""
+"""Seconds until a standby begins. By then an owner whose connection was cut has noticed."""
 
 ADVISORY_KEY = int.from_bytes(b"svd_jobs")
 """Key of the advisory lock: 64 bits that no other program is likely to use."""
@@ -35,30 +34,24 @@ LOST = (
 )
 
 
-class Lock(Protocol):
-    def try_acquire(self) -> bool: ...
+class OwnerLock(ABC):
+    """Exclusive lock on the job table of `database`."""
 
-    def close(self) -> None: ...
-
-
-class OwnerLock:
-    """Exclusive lock on the job table of `database`. `place`: what it locks, for people.
-
-    It is an advisory lock of PostgreSQL. With SQLite it is a locked file beside the table's; with
-    other databases one in `folder`, which two machines must share to exclude each other.
-    `on_lost` is called with a sentence if the lock is lost: this process must end then.
-    """
-
-    def __init__(self, database: Database, folder: Path, on_lost: Callable[[str], None]) -> None:
-        self.place = redacted_url(database.url)
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._lock: Lock
+
+    @classmethod
+    def of(cls, database: Database, folder: Path, on_lost: Callable[[str], None]) -> "OwnerLock":
+        """An advisory lock of PostgreSQL; with SQLite, a locked file beside that of the table.
+
+        With other databases it is a file in `folder`, which two machines must share to exclude each
+        other. `on_lost` is called with a sentence if the lock is lost: this process must end then.
+        """
         if database.url.get_backend_name() == "postgresql":
-            self._lock = AdvisoryLock(database, on_lost)
-        else:
-            name = database.url.database if database.is_sqlite else None
-            table = folder / "jobs" if name in (None, "", ":memory:") else Path(name)
-            self._lock = LockFile(table.with_suffix(".lock"))
+            return AdvisoryLock(database, on_lost)
+        name = database.url.database if database.is_sqlite else None
+        table = folder / "jobs" if name in (None, "", ":memory:") else Path(name)
+        return LockFile(database, table.with_suffix(".lock"))
 
     def acquire(self, stop: threading.Event, on_wait: Callable[[str], None]) -> bool:
         """Wait until this process owns the table. Returns False once `stop` is set.
@@ -67,27 +60,31 @@ class OwnerLock:
         `InvalidSettings` if there can be no lock.
         """
         with self._database.first_contact():
-            if self._lock.try_acquire():
+            if self.try_acquire():
                 return True
         on_wait(
-            f"Another server owns the job table at {self.place}. This one waits, and takes over "
-            "when the other one ends."
+            f"Another server owns the job table at {redacted_url(self._database.url)}. This one "
+            "waits, and takes over when the other one ends."
         )
         while not stop.wait(POLL_S):
             with suppress(QueueUnavailable):  # the database is down just now
-                if self._lock.try_acquire():
-                    return True
+                if self.try_acquire():
+                    return not stop.wait(GRACE_S)
         return False
 
+    @abstractmethod
+    def try_acquire(self) -> bool: ...
+
+    @abstractmethod
     def close(self) -> None:
         """Release the lock."""
-        self._lock.close()
 
 
-class LockFile:
+class LockFile(OwnerLock):
     """Lock on a file (flock). The file stays, since deleting it could let two processes in."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, database: Database, path: Path) -> None:
+        super().__init__(database)
         self._path = path
         self._lock = FileLock(path, mode=0o600, thread_local=False)
 
@@ -107,33 +104,30 @@ class LockFile:
         self._lock.release()
 
 
-class AdvisoryLock:
+class AdvisoryLock(OwnerLock):
     """Advisory lock of PostgreSQL on a connection of its own, with a thread that watches it."""
 
     def __init__(self, database: Database, on_lost: Callable[[str], None]) -> None:
-        self._database = database
+        super().__init__(database)
         self._on_lost = on_lost
         self._connection: Connection | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="svd-owner", daemon=True)
 
     def try_acquire(self) -> bool:
-        """Raises `QueueUnavailable`; the next try connects again."""
-        waited = self._connection is not None
         try:
             connection = self._connection = self._connection or self._database.connect()
             with translate_errors():
                 for name, value in KEEPALIVE.items():
                     connection.exec_driver_sql(f"SET tcp_keepalives_{name} = {value}")
                 query = text("SELECT pg_try_advisory_lock(:key)")
-                is_locked = connection.scalar(query, {"key": ADVISORY_KEY})
+                is_locked = bool(connection.scalar(query, {"key": ADVISORY_KEY}))
         except QueueUnavailable:
-            self._disconnect()
+            self._disconnect()  # the next try connects again
             raise
         if is_locked:
-            time.sleep(GRACE_S if waited else 0)
             self._thread.start()
-        return bool(is_locked)
+        return is_locked
 
     def close(self) -> None:
         self._closing.set()

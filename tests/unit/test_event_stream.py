@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from svd_core.errors import Cancelled, GenerationFailed, InvalidImage, InvalidRequest, OutOfMemory
+from svd_core.event_stream import run_as_stream
 from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs import run_as_stream
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.work import inline_queue
 
@@ -123,7 +123,7 @@ def test_closing_stops_the_work_before_it_returns() -> None:
 
 
 def test_closing_stops_the_work_at_the_progress_that_was_read() -> None:
-    """A step that nobody waits for would keep the GPU for seconds."""
+    """A step that no one waits for would keep the GPU for seconds."""
     steps: list[int] = []
 
     def work(_: str, __: VideoRequest, on_progress: OnProgress) -> Video:
