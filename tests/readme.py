@@ -6,9 +6,10 @@ The markers of a part are `<!-- name -->` and `<!-- end name -->`.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from svd_core.benchmarks.cluster_nodes import head_command, health_checks, node_command
+from svd_core.benchmarks.cluster_nodes import head_command, node_command
 from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.cli.args import option
+from svd_core.cluster.config import HEALTH_CHECKS
 from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.settings import PREFIX, Settings
 from svd_core.web.snippets import snippets
@@ -65,10 +66,10 @@ HEAD = "10.0.0.1"
 
 def head() -> str:
     """Start of the head and of the server, as the tests start theirs."""
-    checks = " ".join(f"{name}={value}" for name, value in health_checks().items())
+    checks = [f"{name}={value}" for name, value in HEALTH_CHECKS.items()]
     return fenced(
         "console",
-        f"export {broken(checks.split())}\n{broken(head_command(HEAD, 6379))}\n"
+        f"export {broken(checks)}\n{broken(head_command(HEAD, 6379))}\n"
         f"SVD_CLUSTER={HEAD}:6379 python app.py\n",
     )
 

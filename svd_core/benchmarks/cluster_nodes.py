@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from svd_core.checkpoints.table import ASSETS
+from svd_core.cluster.config import HEALTH_CHECKS
 from svd_core.errors import GenerationFailed
 
 ROOT = ASSETS.parent
@@ -26,10 +27,6 @@ START_S = 120.0
 """Seconds within which a node has to run."""
 
 HEAD = "127.0.0.2"
-
-HEALTH_CHECKS = {"period_ms": 1000, "timeout_ms": 2000, "initial_delay_ms": 1000,
-                 "failure_threshold": 5}  # fmt: skip
-"""Settings of the head by which a silent machine is given up after some 14 s, instead of 62 s."""
 
 OPTIONS = ("--include-log-monitor=false", "--object-store-memory=1000000000")
 """Options of every node. Nothing reads the logs that the monitor would send around."""
@@ -46,11 +43,6 @@ def head_command(ip: str, port: int) -> list[str]:
 def node_command(address: str) -> list[str]:
     """The command of the README that adds a GPU machine."""
     return ["ray", "start", "--block", f"--address={address}", *OPTIONS]
-
-
-def health_checks(checks: Mapping[str, int] = HEALTH_CHECKS) -> dict[str, str]:
-    """Variables of the head."""
-    return {f"RAY_health_check_{name}": str(value) for name, value in checks.items()}
 
 
 def ray_environment() -> dict[str, str]:
@@ -107,7 +99,7 @@ class LoopbackCluster:
     the calling process needs it too, before it imports Ray."""
 
     environ: Mapping[str, str]
-    checks: Mapping[str, int] = field(default_factory=lambda: HEALTH_CHECKS)
+    checks: Mapping[str, str] = field(default_factory=lambda: HEALTH_CHECKS)
     port: int = 0
     nodes: list[RayNode] = field(default_factory=list)
 
@@ -124,7 +116,7 @@ class LoopbackCluster:
         return f"{HEAD}:{self.port}"
 
     def start_head(self) -> RayNode:
-        return self._start(HEAD, head_command(HEAD, self.port), health_checks(self.checks))
+        return self._start(HEAD, head_command(HEAD, self.port), self.checks)
 
     def start_node(self, ip: str, gpus: int = 1, cpus: int = 0, **environ: str) -> RayNode:
         """`cpus`: how many worker processes Ray starts at once, and ahead of time."""

@@ -19,6 +19,24 @@ from svd_core.settings import Settings, on_zero_gpu
 LOCAL = "local"
 """`SVD_CLUSTER` for all GPUs of this machine."""
 
+NO_GPU = (
+    "SVD_CLUSTER=local uses the GPUs of this machine, and none was found; check that nvidia-smi "
+    "lists one, or leave SVD_CLUSTER empty to use the processor."
+)
+GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")
+"""Devices in /dev: NVIDIA's, the one inside WSL, and AMD's. Without one of them there is no GPU."""
+
+PRETENDED_GPUS = "RAY_OVERRIDE_RESOURCES"
+"""Variable of Ray, by which tests pretend that there are GPUs."""
+
+HEALTH_CHECKS = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_failure_threshold": "5",
+}
+"""Settings of the head by which a silent machine is given up after some 14 s, instead of 62 s."""
+
 LOCAL_ENDED = "Ray on this machine has ended, and the GPU workers with it; start the server again."
 
 RECONNECT_TIMEOUT, FOREVER_S = "RAY_gcs_rpc_server_reconnect_timeout_s", "1000000"
@@ -63,8 +81,8 @@ def prepare_environment(
 ) -> None:
     """Set what Ray reads from the environment when it is imported. Call it before that.
 
-    Raises `InvalidSettings` where Ray is not installed, cannot be used here, or has no token though
-    other machines can reach the head.
+    Raises `InvalidSettings` where Ray is not installed, cannot be used here, has no GPU, or has no
+    token though other machines can reach the head.
     """
     if on_zero_gpu():
         raise InvalidSettings(
@@ -82,6 +100,10 @@ def prepare_environment(
         assert "ray" not in sys.modules, "it would not read this any more"
     environ[RECONNECT_TIMEOUT] = FOREVER_S
     if config.is_local:
+        if not environ.get(PRETENDED_GPUS) and not has_gpu():
+            raise InvalidSettings(NO_GPU)
+        for name, value in HEALTH_CHECKS.items():
+            environ.setdefault(name, value)
         environ["RAY_AUTH_MODE"] = "token"
         environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     elif not has_token(environ) and not is_loopback(config.head[0]):
@@ -90,6 +112,11 @@ def prepare_environment(
             "code there; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the same secret on every "
             "machine."
         )
+
+
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether this machine may have a GPU. Ray knows more, once it runs."""
+    return any(any(devices.glob(name)) for name in GPU_FILES)
 
 
 def has_token(environ: MutableMapping[str, str]) -> bool:

@@ -17,7 +17,7 @@ import ray._raylet
 from ray.core.generated.common_pb2 import NodeDeathInfo  # type: ignore[attr-defined]
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
-from svd_core.cluster.config import ClusterConfig
+from svd_core.cluster.config import NO_GPU, ClusterConfig
 from svd_core.cluster.placement import Node, Nodes
 from svd_core.errors import InvalidSettings
 
@@ -142,10 +142,7 @@ class Connection:
         resources: Callable[[], Mapping[str, float]] = ray.cluster_resources
         if not resources().get("GPU"):
             ray.shutdown()
-            raise InvalidSettings(
-                "SVD_CLUSTER=local uses the GPUs of this machine, and none was found; check that "
-                "nvidia-smi lists one, or leave SVD_CLUSTER empty to use the processor."
-            )
+            raise InvalidSettings(NO_GPU)
 
     def _check_head(self) -> None:
         """Fail at once where the head is away: `ray.init` would try for a minute."""

@@ -20,7 +20,7 @@ import pytest
 
 from svd_core.benchmarks.cluster_nodes import LoopbackCluster, RayNode, ray_environment
 from svd_core.checkpoints.table import ASSETS
-from svd_core.cluster.config import ClusterConfig
+from svd_core.cluster.config import HEALTH_CHECKS, ClusterConfig
 from svd_core.errors import InvalidImage, ModelGated
 from svd_core.events import Event, Failed, Progress, Succeeded
 from svd_core.jobs import JobPhotos, QueueContext, WorkerQueue
@@ -50,8 +50,7 @@ class Site:
     """The nodes of the pretended cluster, by address."""
 
     def __init__(self) -> None:
-        checks = {"period_ms": 500, "timeout_ms": 1500, "initial_delay_ms": 500,
-                  "failure_threshold": 3}  # fmt: skip
+        checks = dict(zip(HEALTH_CHECKS, ("500", "1500", "500", "3"), strict=True))
         self.cluster = LoopbackCluster(ray_environment(), checks)
         self.nodes: dict[str, RayNode] = {}
 
@@ -359,9 +358,9 @@ def test_the_server_joins_again_after_its_own_node_died(site: Site, tmp_path: Pa
         job = crew.hold("job")
         assert job.place[0] == FIRST
         site.nodes[OWN].kill()
+        site.start(OWN)
         job.join()
         assert job.lost is not None
-        site.start(OWN)
         crew.check(crew.start("job"), "job")
 
 
@@ -374,8 +373,8 @@ def test_the_server_outlives_the_head(site: Site, tmp_path: Path) -> None:
         crew.release((job, "job"))  # it goes on without a head
         for ip in (OWN, FIRST):  # they end by themselves, and their supervisors start them
             site.nodes[ip].kill()
-        eventually(lambda: pool.status.notice is not None, SECONDS)
         site.start_head()
+        eventually(lambda: pool.status.notice is not None, SECONDS)
         site.start(OWN, FIRST)
         crew.check(crew.start("after"), "after")
         assert pool.status.notice is None

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from svd_core.benchmarks.cluster_nodes import OPTIONS, head_command, health_checks, node_command
-from svd_core.cluster.config import ClusterConfig
+from svd_core.benchmarks.cluster_nodes import OPTIONS, head_command, node_command
+from svd_core.cluster.config import HEALTH_CHECKS, ClusterConfig
 from svd_core.settings import Settings
 from tests.readme import ROOT
 
@@ -36,7 +36,7 @@ def test_compose_runs_head_server_and_worker_by_the_commands_of_the_readme() -> 
     ip = r"\$\{HEAD_IP(:\?[^}]*)?\}"
     assert re.sub(ip, "10.0.0.1", head["command"]).split() == head_command("10.0.0.1", 6379)
     assert re.sub(ip, "10.0.0.1", worker["command"]).split() == node_command("10.0.0.1:6379")
-    assert head["environment"].items() >= health_checks().items()
+    assert head["environment"].items() >= HEALTH_CHECKS.items()
     assert re.sub(ip, "10.0.0.1", server["environment"]["SVD_CLUSTER"]) == "10.0.0.1:6379"
     for service in (head, server, worker):
         assert service["restart"] == "always"
@@ -68,7 +68,7 @@ def test_kubernetes_runs_the_same_commands() -> None:
     wanted = parameters(head_command("10.0.0.1", 6379))
     assert head["rayStartParams"] == {name: wanted[name] for name in wanted if name not in own}
     environ = {each["name"]: each.get("value") for each in container["env"]}
-    assert environ.items() >= health_checks().items()
+    assert environ.items() >= HEALTH_CHECKS.items()
     (workers,) = spec["workerGroupSpecs"]
     assert workers["rayStartParams"] == parameters(list(OPTIONS))
     assert (workers["minReplicas"], workers["maxReplicas"]) == (0, 8)
@@ -90,7 +90,7 @@ def test_units_and_script_have_the_options_of_every_node(name: str) -> None:
         assert "\nRestart=always\n" in content
         assert "EnvironmentFile=/etc/svd-studio.env" in content
     if name == "svd-ray.service":
-        assert all(f"{key}={value}" in content for key, value in health_checks().items())
+        assert all(f"{key}={value}" in content for key, value in HEALTH_CHECKS.items())
         options = set(head_command("10.0.0.1", 6379)) - {"ray", "start", "--block", *OPTIONS}
         assert all(option in content for option in options)
 

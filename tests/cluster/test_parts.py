@@ -13,7 +13,7 @@ import pytest
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.cluster import config as cluster_config
-from svd_core.cluster.config import ClusterConfig, is_loopback, prepare_environment
+from svd_core.cluster.config import ClusterConfig, has_gpu, is_loopback, prepare_environment
 from svd_core.cluster.placement import AVOID_S, AvoidedNodes, Node, label_selector
 from svd_core.cluster.release import code_release
 from svd_core.cluster.status import cluster_status
@@ -80,11 +80,20 @@ def test_a_head_that_others_reach_needs_a_token(tmp_path: Path) -> None:
 def test_a_local_cluster_makes_its_own_token() -> None:
     first: dict[str, str] = {}
     second: dict[str, str] = {}
-    prepare_environment(ClusterConfig("local"), first)
-    prepare_environment(ClusterConfig("local"), second)
+    for environ in (first, second):
+        environ["RAY_OVERRIDE_RESOURCES"] = '{"GPU": 1}'
+        prepare_environment(ClusterConfig("local"), environ)
     assert first["RAY_AUTH_MODE"] == "token"
     assert len(first["RAY_AUTH_TOKEN"]) == 64
     assert first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
+
+
+@pytest.mark.parametrize("name", ["nvidia0", "dxg", "kfd"])
+def test_a_gpu_is_known_by_its_device(tmp_path: Path, name: str) -> None:
+    (tmp_path / "nvidiactl").touch()  # which a driver makes without a GPU too
+    assert not has_gpu(tmp_path)
+    (tmp_path / name).touch()
+    assert has_gpu(tmp_path)
 
 
 def test_without_ray_the_start_stops_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
