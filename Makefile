@@ -63,7 +63,7 @@ endif
 	@$(PIP) --requirement requirements.txt
 	@touch $@
 
-$(VENV)/test.stamp: tests/requirements.txt $(VENV)/run.stamp
+$(VENV)/test.stamp: tests/requirements.txt requirements-cluster.txt $(VENV)/run.stamp
 	@echo "Installing what tests/requirements.txt lists into $(VENV)."
 	@$(PIP) --requirement tests/requirements.txt
 	@touch $@

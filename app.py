@@ -8,7 +8,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Ctrl-C and SIGTERM end the process politely from its first line on; `main` takes over later.
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -17,6 +19,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import AccelerationConfig
+from svd_core.cluster.config import ClusterConfig, prepare_environment
 from svd_core.errors import Cancelled, DeviceLost, SvdError
 from svd_core.settings import Settings, on_zero_gpu
 
@@ -32,6 +35,8 @@ if __name__ == "__main__":  # wrong settings are reported before the slow import
     try:
         ModelCatalog.from_setting((early := Settings.from_env()).model, cuda=False)
         AccelerationConfig.from_settings(early)
+        if early.cluster:
+            prepare_environment(ClusterConfig.from_settings(early))
     except SvdError as error:
         sys.exit(str(error))
     temp_path(early)
@@ -42,21 +47,24 @@ with suppress(ImportError):
 from svd_core.checkpoints.catalog import CostLimits
 from svd_core.checkpoints.eta import zero_gpu_seconds
 from svd_core.checkpoints.table import ASSETS
-from svd_core.engine.engine import Engine, SvdEngine
+from svd_core.database import Database
+from svd_core.engine.engine import Engine, EngineStatus, SvdEngine
 from svd_core.events import OnProgress, Progress, Video
 from svd_core.generate import generate
 from svd_core.jobs import (
-    Database,
     InlineQueue,
     Job,
+    JobPhotos,
     JobQueue,
     JobTable,
+    LocalExecutor,
     Outbox,
     QueueContext,
     QueueLimits,
     Retention,
     WorkerQueue,
 )
+from svd_core.owner_lock import OwnerLock
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore, ResultStore, private_folder
 from svd_core.temp_folder import TempFolder
@@ -72,6 +80,9 @@ from svd_core.web.page import Backend, SessionIds, build_page
 from svd_core.web.rate_limits import AddressQuota
 from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
 from svd_core.web.zero_gpu import run_on_zero_gpu
+
+if TYPE_CHECKING:
+    from svd_core.cluster.pool import WorkerPool
 
 TURN_S = 0.0005
 """Seconds after which the working thread yields the interpreter. With Python's default of 5 ms,
@@ -99,21 +110,34 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     descriptors = raise_descriptor_limit()
     data, keep_bytes = settings.data_dir, settings.keep_gb * 1e9
     results = ResultStore(private_folder(data / "results"))
-    photos = PhotoStore(private_folder(data / "photos"))
+    photo_store = PhotoStore(private_folder(data / "photos"))
     temp = TempFolder(temp_path(settings), settings.keep_hours * 3600, keep_bytes)
     parts = ApiContext(settings, results, reachable_locally_only())
-    table = JobTable(Database(settings.job_table))
-    engine = make_engine(settings)
+    database = Database(settings.job_table)
+    owner = OwnerLock.of(database, data, end_process)
+    if not owner.acquire(stop, lambda sentence: print(sentence, flush=True)):
+        return
+    table = JobTable(database)
+    photos = JobPhotos(table, photo_store, keep_bytes)
+    context = queue_context(parts, table, photos)
     waiting = table.open_jobs()
-    if zero_gpu := on_zero_gpu():
-        warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
-    queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
-    outbox = Outbox(table, queue.refresh, parts.send_webhook)
-    service = ApiService(parts, queue, lambda: engine.status, watch if zero_gpu else lambda _: None)
+    zero_gpu, pool, engine = on_zero_gpu(), None, None
+    status: Callable[[], EngineStatus]
+    if settings.cluster:
+        pool, queue = open_cluster(settings, context, results)
+        status = partial(getattr, pool, "status")
+    else:
+        engine = make_engine(settings)
+        status = partial(getattr, engine, "status")
+        if zero_gpu:
+            warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
+        queue = build_queue(context, engine, results, inline=zero_gpu)
+    outbox = Outbox(table, queue.get, parts.send_webhook)
+    service = ApiService(parts, queue, status, watch if zero_gpu else lambda _: None)
     retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
     backend = Backend(
         queue,
-        lambda: engine.status,
+        status,
         parts.results,
         retention.remove,
         AccelerationConfig.from_settings(settings),
@@ -131,52 +155,74 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     limit = connection_limit(settings.max_connections, descriptors)
     limit_connections(page.server.config, limit)
     print(f"Serving {page.local_url}", flush=True)
-    if not zero_gpu and not waiting:  # else the first of them has what it asks for loaded
+    if engine and not zero_gpu and not waiting:  # else the first has what it asks for loaded
         args = (engine, stop)
         threading.Thread(target=warm_up, args=args, name="svd-warm-up", daemon=True).start()
     sweeping = (stop, TEMP_SWEEP_S, temp.sweep)
     threading.Thread(target=keep_house, args=sweeping, name="svd-temp", daemon=True).start()
     keep_house(stop, SWEEP_S, retention.sweep, parts.uploads.sweep)
     queue.close()
+    if pool is not None:
+        pool.close()
     outbox.close()
     page.close(verbose=False)
-    table.database.close()
+    database.close()
+    owner.close()
+
+
+def queue_context(parts: ApiContext, table: JobTable, photos: JobPhotos) -> QueueContext:
+    own = parts.settings
+    limits = QueueLimits(own.max_queue, own.max_queue_per_key)
+    return QueueContext(table, photos, limits, parts.fetcher.photo)
 
 
 def build_queue(
-    parts: ApiContext, engine: Engine, table: JobTable, photos: PhotoStore, *, inline: bool
+    context: QueueContext, engine: Engine, results: ResultStore, *, inline: bool
 ) -> JobQueue:
     """The one queue of page and API. `inline`: a watcher has to lend the work its GPU."""
 
     def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         try:
-            return generate(request, engine, parts.results, job_id, on_progress)
+            return generate(request, engine, results, job_id, on_progress)
         except DeviceLost as error:
             if not inline:  # there each video has a process of its own
-                end_process(error)
+                end_process(error.message)
             raise
 
     def seconds(request: VideoRequest) -> int:
         continues = request.continues is not None
         return zero_gpu_seconds(engine.status.checkpoint, request.params, continues)
 
-    own = parts.settings
-    limits = QueueLimits(own.max_queue, own.max_queue_per_key, photo_bytes=own.keep_gb * 1e9)
-    context = QueueContext(table, photos, limits, parts.fetcher.photo)
     return (
         InlineQueue(run_on_zero_gpu(work, seconds), context)
         if inline
-        else WorkerQueue(work, context)
+        else WorkerQueue([LocalExecutor(work)], context)
     )
 
 
-def end_process(error: DeviceLost) -> None:
-    """End this process at once, with the error's sentence, so that a supervisor starts another.
+def open_cluster(
+    settings: Settings, context: QueueContext, results: ResultStore
+) -> tuple["WorkerPool", JobQueue]:
+    """The GPU workers of the cluster, and the queue whose jobs they run."""
+    config = ClusterConfig.from_settings(settings)
+    prepare_environment(config)
+    from svd_core.cluster.executor import RayExecutor  # imports Ray, which reads the environment
+    from svd_core.cluster.pool import WorkerPool
+    from svd_core.cluster.worker import WorkerSettings
+
+    pool = WorkerPool(config, WorkerSettings.from_settings(settings), on_end=end_process)
+    queue = WorkerQueue([RayExecutor(pool, results) for _ in range(config.most)], context)
+    pool.follow(queue.length)
+    return pool, queue
+
+
+def end_process(reason: str) -> None:
+    """End this process at once, with the sentence `reason`, so that a supervisor starts another.
 
     The job under way is left as it is in the job table, as after a crash: the next process gives
     it its place in line again, and counts the attempt.
     """
-    print(error.message, file=sys.stderr, flush=True)
+    print(reason, file=sys.stderr, flush=True)
     os._exit(1)
 
 
@@ -210,7 +256,7 @@ def warm_up(engine: Engine, stop: threading.Event) -> None:
     try:
         engine.load(on_progress)
     except DeviceLost as error:
-        end_process(error)
+        end_process(error.message)
     except SvdError:
         pass
 

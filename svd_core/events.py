@@ -91,6 +91,9 @@ class Stopped:
     pass
 
 
-Event = Progress | Succeeded | Failed | Stopped
+Outcome = Succeeded | Failed | Stopped
+"""The event that ends a job."""
+
+Event = Progress | Outcome
 OnProgress = Callable[[Progress], None]
 """Called from the thread that works; raising `Cancelled` in it stops the work at that point."""

@@ -42,6 +42,14 @@ def _list_of(one: str) -> str:
     return rf"^({one}(\s*,\s*{one})*)?$"
 
 
+def _worker_range(text: str) -> str:
+    """`text` if it is a range of workers, such as 1-64, or a number. Raises `ValueError`."""
+    least, _, most = text.partition("-")
+    if int(most or least) < max(int(least), 1):
+        raise ValueError("The most must be at least 1, and no less than the least")
+    return text
+
+
 class Settings(BaseModel):
     """Each field is an environment variable `SVD_<NAME>`; its description is in the table of
     svd_core/README.md."""
@@ -75,6 +83,26 @@ class Settings(BaseModel):
         "",
         repr=False,
         description="job table as an SQLAlchemy URL; empty: SQLite in the data folder",
+    )
+    cluster: str = Field(
+        "",
+        pattern=r"^(local|[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5})?$",
+        description="GPU machines that make the videos: host:port of a Ray head, or local for all "
+        "GPUs of this machine; empty: this process makes them itself",
+    )
+    cluster_workers: Annotated[str, AfterValidator(_worker_range)] = Field(
+        "1-64",
+        pattern=r"^\d{1,4}(-\d{1,4})?$",
+        description="GPU workers of the cluster, least-most: the least are always kept loaded, and "
+        "at most the most are used while videos wait",
+    )
+    cluster_idle_s: float = Field(
+        300.0,
+        ge=0,
+        description="seconds after which an idle GPU worker above the least gives its GPU back",
+    )
+    cluster_cpus: int = Field(
+        4, ge=1, le=256, description="processor threads of one GPU worker of the cluster"
     )
     page_auth: str = Field(
         "",
@@ -176,6 +204,12 @@ class Settings(BaseModel):
         """SQLAlchemy URL of the job table."""
         return self.database_url or f"sqlite:///{self.data_dir / 'jobs.sqlite'}"
 
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The least and the most workers of the cluster."""
+        least, _, most = self.cluster_workers.partition("-")
+        return int(least), int(most or least)
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         """Read `environ` (default: the process's). Empty ones count as not set.
@@ -213,7 +247,7 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0])
     meaning = Settings.model_fields[name].description
-    wrong = first["msg"].lower()
+    wrong = first["msg"].lower().removeprefix("value error, ")
     if first["type"] == "string_pattern_mismatch":
         wrong = "it has another form"  # than a regular expression, which would explain nothing
     return f"{PREFIX}{name.upper()} is wrong: {wrong} ({meaning})."

@@ -6,8 +6,10 @@ The markers of a part are `<!-- name -->` and `<!-- end name -->`.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from svd_core.benchmarks.cluster_nodes import head_command, node_command
 from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.cli.args import option
+from svd_core.cluster.config import HEALTH_CHECKS
 from svd_core.params import CHOICES, LIMITS, VideoParams
 from svd_core.settings import PREFIX, Settings
 from svd_core.web.snippets import snippets
@@ -16,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "svd_core" / "README.md"
 HTTP_API = ROOT / "svd_core" / "web" / "fal" / "README.md"
+CLUSTER = ROOT / "svd_core" / "cluster" / "README.md"
 
 Parts = Mapping[str, Callable[[], str]]
 """Functions that return the Markdown of each part, by its name."""
@@ -36,6 +39,7 @@ def generated() -> Mapping[Path, Parts]:
         README: {"picture": picture, "curl": curl, "checkpoints": checkpoints},
         ARCHITECTURE: {"parameters": parameters, "settings": settings},
         HTTP_API: {"api": api},
+        CLUSTER: {"head": head, "node": node, "docker": docker},
     }
 
 
@@ -55,6 +59,43 @@ def api() -> str:
     return "\n\n".join(
         [fenced("bash", code.curl), fenced("js", code.javascript), fenced("python", code.python)]
     )
+
+
+HEAD = "10.0.0.1"
+
+
+def head() -> str:
+    """Start of the head and of the server, as the tests start theirs."""
+    checks = [f"{name}={value}" for name, value in HEALTH_CHECKS.items()]
+    return fenced(
+        "console",
+        f"export {broken(checks)}\n{broken(head_command(HEAD, 6379))}\n"
+        f"SVD_CLUSTER={HEAD}:6379 python app.py\n",
+    )
+
+
+def node() -> str:
+    return fenced("console", f"{broken(node_command(f'{HEAD}:6379'))}\n")
+
+
+def docker() -> str:
+    """The same command in the image of deploy/Dockerfile."""
+    start = [
+        "docker run -d", "--restart=always", "--init", "--network=host", "--gpus all",
+        "--shm-size=2g", "-e RAY_AUTH_TOKEN", "-e HF_TOKEN", "-v checkpoints:/data", "svd-studio",
+    ]  # fmt: skip
+    return fenced("console", f"{broken([*start, *node_command(f'{HEAD}:6379')])}\n")
+
+
+def broken(words: list[str]) -> str:
+    """A command in lines of at most 90 characters."""
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) > 88:
+            lines.append(f"    {word}")
+        else:
+            lines[-1] += f" {word}"
+    return " \\\n".join(lines)
 
 
 def fenced(language: str, code: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,11 +17,15 @@ from typing import Any
 
 import pytest
 from gradio_client import Client, handle_file
+from sqlalchemy import text
 
+from svd_core.database import Database
 from svd_core.jobs.schema import State
 from svd_core.media.video import read_frames
+from svd_core.owner_lock import LOST, OwnerLock
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.temp_folder import TempFolder
+from tests.fakes import postgres
 from tests.fakes.engines import photo
 from tests.fakes.job_events import eventually
 from tests.fakes.webhook_receiver import receiving
@@ -254,6 +259,70 @@ def test_a_lost_gpu_ends_the_process_and_the_next_one_makes_the_jobs(
         rows = {row.id: row for row in table.get_many(ids)}
     assert [rows[job_id].attempt for job_id in ids] == [2, 1]
     assert {path.stem for path in (tmp_path / "results").glob("*.mp4")} == set(ids)
+
+
+@pytest.mark.slow
+def test_a_second_server_waits_and_takes_over_when_the_first_is_killed(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        other = settings | {"GRADIO_SERVER_PORT": str(free.getsockname()[1])}
+    with started(**settings) as first:
+        ready(first, settings)
+        with started(**other) as second:
+            assert second.stdout is not None
+            sentence = second.stdout.readline()
+            assert sentence.startswith(f"Another server owns the job table at sqlite:///{tmp_path}")
+            with pytest.raises(OSError, match="refused"):
+                urllib.request.urlopen(f"http://127.0.0.1:{other['GRADIO_SERVER_PORT']}/")
+            first.kill()
+            ready(second, other)
+            second.send_signal(signal.SIGTERM)
+            out, err = second.communicate(timeout=SECONDS)
+    assert second.returncode == 0
+    assert "Another server" not in out
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_server_that_loses_its_lock_on_the_database_ends(settings: dict[str, str]) -> None:
+    if reason := postgres.missing():
+        pytest.skip(reason)
+    with postgres.server() as url, started(**settings | {"SVD_DATABASE_URL": url}) as process:
+        ready(process, settings)
+        database = Database(url)
+        with database.read() as connection:
+            cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            assert connection.scalar(text(cut)) is True
+        database.close()
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == LOST
+
+
+@pytest.mark.slow
+def test_a_standby_that_is_stopped_ends_cleanly(settings: dict[str, str], tmp_path: Path) -> None:
+    with standing_owner(tmp_path), started(**settings) as process:
+        assert process.stdout is not None
+        assert "This one waits" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert (out, err) == ("", "")
+
+
+@contextmanager
+def standing_owner(folder: Path) -> Iterator[None]:
+    """As long as this runs, the table in `folder` is owned."""
+    database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
+    lock = OwnerLock.of(database, folder, pytest.fail)
+    assert lock.acquire(threading.Event(), pytest.fail)
+    try:
+        yield
+    finally:
+        lock.close()
+        database.close()
 
 
 def asked(url: str, body: dict[str, object] | None = None) -> dict[str, Any]:

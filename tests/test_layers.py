@@ -15,13 +15,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ROWS = (
-    ("errors", "events", "params", "settings", "types"),
+    ("clock", "errors", "events", "event_json", "event_stream", "params", "settings", "types"),
     ("media",),
-    ("storage", "temp_folder", "extend"),
+    ("storage", "eviction", "temp_folder", "extend", "database", "owner_lock"),
     ("checkpoints",),
     ("engine",),
     ("generate",),
     ("jobs",),
+    ("cluster",),
     ("web",),
     ("cli", "__main__"),
     ("benchmarks",),
@@ -52,7 +53,9 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "cryptography": ("web.fal",),
     "rich": ("cli.output",),
     "cv2": ("training.clip_metrics",),
-    "sqlalchemy": ("jobs",),
+    "sqlalchemy": ("database", "owner_lock", "jobs"),
+    "filelock": ("owner_lock",),
+    "ray": ("cluster",),
 }
 
 Sources = Mapping[str, str]
@@ -174,13 +177,16 @@ def test_a_broken_rule_is_named(name: str, code: str, culprit: str) -> None:
     assert culprit in found
 
 
-@pytest.mark.parametrize("module", ["generate", "jobs", "cli.main", "benchmarks.generate"])
+@pytest.mark.parametrize(
+    "module", ["generate", "jobs", "cluster.config", "cli.main", "benchmarks.generate"]
+)
 def test_the_core_loads_no_heavy_library(module: str) -> None:
     code = f"import sys, svd_core.{module}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert {"torch", "diffusers", "transformers", "gradio"} & set(done.stdout.split()) == set()
+    heavy = {"torch", "diffusers", "transformers", "gradio", "ray"}
+    assert heavy & set(done.stdout.split()) == set()
 
 
 @pytest.mark.parametrize(("package", "other"), [("web.page", "web.fal"), ("web.fal", "web.page")])

@@ -147,6 +147,12 @@ def test_named_files_exist() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+FOREIGN = re.compile(r"^(?:export .*\n(?:    .*\n)*)?(?:ray|docker) (?:.*\\\n)*.*$", re.MULTILINE)
+"""Commands of other programs. Those of Ray are generated, and the tests of the cluster run them."""
+
+FOREIGN_OPTION = re.compile(r"`(?:docker|--(?:node-manager|object-manager|\w+-worker)-port)[^`]*`")
+
+
 def options() -> set[str]:
     """Options of the command line, the benchmarks and the training."""
     known = {name for action in make_parser()._actions for name in action.option_strings}
@@ -160,7 +166,8 @@ def options() -> set[str]:
 
 def test_named_options_settings_and_targets_exist() -> None:
     text = all_text()
-    named = set(re.findall(r"(?<=[ `])--[a-z-]{2,}", text))
+    own = FOREIGN_OPTION.sub("", FOREIGN.sub("", text))
+    named = set(re.findall(r"(?<=[ `])--[a-z-]{2,}", own))
     assert "--budget" in named
     assert named <= options() | {"--help"}
     variables = {f"SVD_{name.upper()}" for name in Settings.model_fields}

@@ -5,6 +5,7 @@ from importlib import import_module
 
 BENCHMARKS = {
     "api": "api_load",
+    "cluster": "cluster",
     "contest": "vs_diffusers.contest",
     "extras": "media_ops",
     "gpu": "gpu",

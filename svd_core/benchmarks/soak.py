@@ -24,9 +24,10 @@ from typing import Any
 from svd_core.benchmarks.load_clients import QUEUE, submit_body
 from svd_core.benchmarks.server_process import STUB_SERVER, Server, running_server
 from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
+from svd_core.database import Database
 from svd_core.errors import GenerationFailed, InvalidImage, SvdError
 from svd_core.events import Failed, Progress, Stopped, Succeeded
-from svd_core.jobs import Database, JobTable
+from svd_core.jobs import JobTable
 from svd_core.jobs.schema import Row
 
 CLIENTS = 8

@@ -39,6 +39,7 @@ class EngineStatus:
     `device`: in words, e.g. "CPU, 2 cores" or "NVIDIA L4, 24 GB, model offload"; empty until known.
     `catalog`: what requests may ask for. Checkpoints of the hub are known in full once loaded.
     `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead.
+    `workers`: how many GPU workers a cluster has; None where this process has the engine.
     """
 
     checkpoint: Checkpoint
@@ -46,6 +47,12 @@ class EngineStatus:
     state: State
     catalog: ModelCatalog
     notice: str | None = None
+    workers: int | None = None
+
+    @property
+    def waits_for_machine(self) -> bool:
+        """Whether a cluster has no GPU worker, and none on its way."""
+        return self.workers == 0
 
 
 class Engine(Protocol):

@@ -1,52 +1,33 @@
-"""The durable job queue: submit, follow, cancel. Its protocols are in `interface`."""
+"""The durable job queue: submit, follow, cancel. One process owns it."""
 
-from svd_core.jobs.config import QueueContext, QueueLimits
-from svd_core.jobs.database import Database
+from svd_core.jobs.executor import Executor, ExecutorLost, LocalExecutor
 from svd_core.jobs.inline import InlineQueue
-from svd_core.jobs.interface import (
-    Cancellation,
-    Fetch,
-    InlineWork,
-    Job,
-    JobEvent,
-    JobOptions,
-    JobQueue,
-    Priority,
-    RemoteRequest,
-    Send,
-    Times,
-    Undeliverable,
-    Work,
-)
-from svd_core.jobs.job import MAX_WATCHERS
-from svd_core.jobs.queue import TableQueue
-from svd_core.jobs.retention import Retention
+from svd_core.jobs.interface import Cancellation, JobEvent, JobOptions, RemoteRequest
+from svd_core.jobs.job import MAX_WATCHERS, Job
+from svd_core.jobs.queue import JobQueue, QueueContext, QueueLimits
+from svd_core.jobs.retention import JobPhotos, Retention
 from svd_core.jobs.store import JobTable
-from svd_core.jobs.webhook_outbox import Outbox
+from svd_core.jobs.webhook_outbox import Outbox, Undeliverable
 from svd_core.jobs.worker import WorkerQueue
 
 __all__ = [
     "MAX_WATCHERS",
     "Cancellation",
-    "Database",
-    "Fetch",
+    "Executor",
+    "ExecutorLost",
     "InlineQueue",
-    "InlineWork",
     "Job",
+    "JobEvent",
     "JobOptions",
+    "JobPhotos",
     "JobQueue",
     "JobTable",
-    "QueueLimits",
+    "LocalExecutor",
     "Outbox",
     "QueueContext",
-    "Priority",
+    "QueueLimits",
     "RemoteRequest",
     "Retention",
-    "Send",
-    "JobEvent",
-    "TableQueue",
-    "Times",
     "Undeliverable",
-    "Work",
     "WorkerQueue",
 ]

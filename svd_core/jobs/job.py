@@ -1,17 +1,16 @@
-"""Job handles: the events of one job with its watchers, and the cache of all open jobs.
+"""Jobs in memory: the events of one job with its watchers, and the cache of all open jobs.
 
-The table is the truth. A handle merges the rows that it is given with what is reported here.
+The table is the truth. Progress is in memory only, until the next transition writes it.
 """
 
 import threading
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 
 from svd_core.errors import ServerStopping, TooManyWatchers
-from svd_core.events import Event, Progress, Stage
+from svd_core.events import Event, Failed, Outcome, Progress, Stage
 from svd_core.jobs.interface import Cancellation, JobEvent, Times
 from svd_core.jobs.schema import Record, Row, State, append, is_finished
 from svd_core.jobs.store import utc
@@ -19,13 +18,20 @@ from svd_core.jobs.store import utc
 MAX_WATCHERS = 3
 """Watchers of one job. Each blocks a thread of the page for as long as the job is open."""
 
+FIRST_RETRY_S, MAX_RETRY_S = 1.0, 60.0
+"""Exponential backoff after faults that pass: the machine is short of memory, files or disk."""
+
+MAX_FAULTS = 10
+"""Tries of one job. Their delays add up to five minutes, and each may cost minutes of work."""
+
 CANCELLING_NOTE = "Stopping; the step that is under way still runs to its end."
 
 
-class JobHandle:
-    """Implements `Job`. It does not hold the photo, so that it needs little memory.
+class Job:
+    """One request on its way to a video, without its photo.
 
-    `now`: clock for reported events. `on_cancel` is called with the id. `on_watch` may return the
+    `id`: 32 hexadecimal digits, unguessable. `params`: None for a rejected job, which had no valid
+    ones. `row`: as the table has it. `now`: clock for reported events. `on_watch` may return the
     events of the work itself, if the watcher is to do it.
     """
 
@@ -33,56 +39,78 @@ class JobHandle:
         self,
         row: Row,
         now: Callable[[], float],
-        on_cancel: Callable[[str], Cancellation],
-        on_watch: Callable[["JobHandle"], Iterator[Event] | None] = lambda _: None,
+        on_cancel: Callable[["Job"], Cancellation],
+        on_watch: Callable[["Job"], Iterator[Event] | None] = lambda _: None,
     ) -> None:
         self.id = row.id
         self.params = row.params
         self.options = row.options
+        self.row = row
         self.cancel_event = threading.Event()
+        self.retry_at = 0.0
+        timeout_s = row.options.start_timeout_s
+        self.start_by = None if timeout_s is None else min(row.submitted, now()) + timeout_s
         self._now = now
         self._on_cancel = on_cancel
         self._on_watch = on_watch
+        self._faults = 0
         self._changed = threading.Condition()
         self._closed = False
         self._watchers: list[object] = []
         self._record = row.record
-        self._merged = row.record[-1].number
-        self._version = row.version
-        self._times = _times(row)
+        self._written = self._number
 
     @property
     def times(self) -> Times:
-        return self._times
+        row = self.row
+        started, ended = (None if at is None else utc(at) for at in (row.started, row.ended))
+        return Times(utc(row.submitted), started, ended)
 
     @property
     def last(self) -> Event:
+        """The newest event. A waiting job has `Progress(stage=QUEUED)`, `step` jobs ahead of it."""
         return self._record[-1].event
 
     @property
     def done(self) -> bool:
+        """Whether `last` is Succeeded, Failed or Stopped. Once true it stays so."""
         return is_finished(self._record)
 
-    def events_since(self, seen: int = 0, timeout_s: float | None = 0.0) -> Sequence[JobEvent]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._number > seen, timeout_s)
-            return [entry for entry in self._record if entry.number > seen]
+    def events_since(self, seen: int = 0) -> Sequence[JobEvent]:
+        """The events after the one numbered `seen`, without progress that newer progress of its
+        stage replaced. Never blocks."""
+        return [entry for entry in self._record if entry.number > seen]
 
     def events(self) -> Iterator[Event]:
+        """`Progress*`, then exactly one of Succeeded, Failed, Stopped; blocks between them.
+
+        May be called any number of times, from any thread, before and after the end. Each call
+        replays from the beginning, without progress that newer progress of its stage replaced.
+        Dropping the iterator does not change the job, unless the queue says otherwise.
+        Raises `ServerStopping` if the queue closes before the job ends, and `TooManyWatchers` if
+        newer calls took the place of this one.
+        """
         if (working := self._on_watch(self)) is not None:
             yield from working
             return
-        with self._watcher() as watcher:
-            seen = 0
+        watcher, seen = object(), 0
+        with self._changed:
+            self._watchers = [*self._watchers, watcher][-MAX_WATCHERS:]
+            self._changed.notify_all()
+        try:
             while True:
-                fresh = self._next_events(watcher, seen)
-                seen = fresh[-1].number
-                yield from (entry.event for entry in fresh)
-                if not isinstance(fresh[-1].event, Progress):
+                for entry in self._next_events(watcher, seen):
+                    yield entry.event
+                    seen = entry.number
+                if not isinstance(entry.event, Progress):
                     return
+        finally:
+            with self._changed:
+                self._watchers = [other for other in self._watchers if other is not watcher]
 
     def cancel(self) -> Cancellation:
-        return self._on_cancel(self.id)
+        """Cancel the job: at once if it waits, at its next progress if it runs. Idempotent."""
+        return self._on_cancel(self)
 
     def report(self, event: Event) -> None:
         """Record `event` and wake all watchers. Events after the end are dropped."""
@@ -91,29 +119,32 @@ class JobHandle:
 
     def stop(self) -> None:
         """Have the work stop at its next progress, and report that once."""
-        with self._changed:
-            if not self.cancel_event.is_set() and isinstance(last := self.last, Progress):
-                self.cancel_event.set()
-                self._append(replace(last, note=CANCELLING_NOTE), utc(self._now()))
+        if not self.cancel_event.is_set() and isinstance(last := self.last, Progress):
+            self.cancel_event.set()
+            self.report(replace(last, note=CANCELLING_NOTE))
+
+    def retry_delay_s(self, outcome: Outcome) -> float | None:
+        """Seconds until the next try of the job; None if `outcome` is its end."""
+        passing = isinstance(outcome, Failed) and outcome.error.passing
+        if not passing or self._faults + 1 >= MAX_FAULTS:
+            return None
+        self._faults += 1
+        return min(FIRST_RETRY_S * 2.0 ** (self._faults - 1), MAX_RETRY_S)
 
     def snapshot(self) -> Record:
-        """The record for the table, to be written by the worker of the job."""
+        """The event log, to be written to the table."""
         with self._changed:
-            self._merged = self._number
+            self._written = self._number
             return self._record
 
-    def merge(self, row: Row) -> bool:
-        """Merge a row of the table; False if `row` is older than the last one."""
+    def update(self, row: Row) -> None:
+        """Take over what has changed in the table."""
         with self._changed:
-            if row.version < self._version:
-                return False
-            self._version = row.version
-            self._times = _times(row)
+            self.row = row
             for entry in row.record:
-                if entry.number > self._merged or not isinstance(entry.event, Progress):
+                if entry.number > self._written:
                     self._append(entry.event, entry.at, entry.number)
-            self._merged = max(self._merged, row.record[-1].number)
-            return True
+            self._written = max(self._written, row.record[-1].number)
 
     def close(self) -> None:
         """Release all watchers: no more events will come."""
@@ -121,58 +152,30 @@ class JobHandle:
             self._closed = True
             self._changed.notify_all()
 
-    @contextmanager
-    def _watcher(self) -> Iterator[object]:
-        """Register a watcher, in place of the oldest one if there are `MAX_WATCHERS`."""
-        watcher = object()
-        with self._changed:
-            self._watchers.append(watcher)
-            del self._watchers[:-MAX_WATCHERS]
-            self._changed.notify_all()
-        try:
-            yield watcher
-        finally:
-            with self._changed, suppress(ValueError):
-                self._watchers.remove(watcher)
-
     def _next_events(self, watcher: object, seen: int) -> Sequence[JobEvent]:
         """Wait for the events after `seen`. Raises `TooManyWatchers`, `ServerStopping`."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closed or self._number > seen or watcher not in self._watchers
             )
-            fresh = [entry for entry in self._record if entry.number > seen]
-            replaced = watcher not in self._watchers
-        if fresh:
+            fresh = self.events_since(seen)
+            if not fresh and watcher not in self._watchers:
+                raise TooManyWatchers(
+                    "This video is shown in newer tabs; reload this page to see it here again."
+                )
+            if not fresh:
+                raise ServerStopping(
+                    "The server is stopping; your video will be made when it is back."
+                )
             return fresh
-        if replaced:
-            raise TooManyWatchers(
-                "This video is shown in newer tabs; reload this page to see it here again."
-            )
-        raise ServerStopping("The server is stopping; your video will be made when it is back.")
 
     @property
     def _number(self) -> int:
         return self._record[-1].number
 
     def _append(self, event: Event, at: datetime, number: int = 0) -> None:
-        """Append an event. `number`: its number in the table, which ours must not fall behind,
-        since events numbered here are written there."""
-        before = self._record
-        self._record = append(before, event, at)
-        if self._record is not before:
-            *kept, newest = self._record
-            self._record = (*kept, replace(newest, number=max(newest.number, number)))
-            self._changed.notify_all()
-
-
-def _times(row: Row) -> Times:
-    started, ended = (None if at is None else utc(at) for at in (row.started, row.ended))
-    return Times(utc(row.submitted), started, ended)
-
-
-MAX_ENDED = 200
-"""Ended jobs to remember, since a read of the table under way may bring an older row."""
+        self._record = append(self._record, event, at, number)
+        self._changed.notify_all()
 
 
 class OpenJobs:
@@ -181,125 +184,82 @@ class OpenJobs:
     `in_turn`: whether one job waits for another.
     """
 
-    def __init__(self, make_job: Callable[[Row], JobHandle], in_turn: bool = True) -> None:
+    def __init__(self, make_job: Callable[[Row], Job], in_turn: bool = True) -> None:
         self._make_job = make_job
         self._in_turn = in_turn
         self._lock = threading.Lock()
-        self._jobs: dict[str, JobHandle] = {}
-        self._rows: dict[str, Row] = {}
-        self._line: list[tuple[int, int, str]] = []
-        self._running = 0
-        self._ended: dict[str, JobHandle] = {}
-        self._closed = False
+        self._jobs: dict[str, Job] = {}
+        self._line: list[Job] = []
 
-    def upsert(self, row: Row) -> JobHandle:
-        """Insert or update the job of `row`. An outdated row changes nothing. Returns the job."""
+    def apply(self, row: Row) -> Job:
+        """Insert, update or remove the job of `row`. Returns it."""
         with self._lock:
-            if (job := self._ended.get(row.id)) is not None:
-                return job
-            if (job := self._jobs.get(row.id)) is None:
+            job = self._jobs.get(row.id)
+            before = None if job is None else job.row.state
+            if job is None:
                 job = self._make_job(row)
-                if self._closed:
-                    job.close()
-            elif not job.merge(row):
-                return job
-            self._place(row, job)
+            else:
+                job.update(row)
+            if row.state is not before:
+                self._move(job, before)
             return job
 
-    def find(self, job_id: str) -> JobHandle | None:
+    def find(self, job_id: str) -> Job | None:
         with self._lock:
             return self._jobs.get(job_id)
-
-    def versions(self) -> dict[str, int]:
-        """The cached row version of each open job."""
-        with self._lock:
-            return {job_id: row.version for job_id, row in self._rows.items()}
 
     def position(self, job_id: str) -> int:
         """The number of jobs ahead of it; 0 if it does not wait."""
         with self._lock:
-            row = self._rows.get(job_id)
-            if row is None or row.state is not State.WAITING or not self._in_turn:
+            job = self._jobs.get(job_id)
+            if job is None or job.row.state is not State.WAITING or not self._in_turn:
                 return 0
-            return self._running + bisect_left(self._line, _sort_key(row))
+            return self._running() + bisect_left(self._line, _sort_key(job), key=_sort_key)
 
-    def waiting(self) -> int:
+    def line(self) -> list[Job]:
+        """The waiting jobs, first one first."""
         with self._lock:
-            return len(self._line)
+            return self._line.copy()
+
+    def running(self) -> list[Job]:
+        with self._lock:
+            return [job for job in self._jobs.values() if job.row.state is State.RUNNING]
 
     def count(self, owner: str | None = None) -> int:
         """Count the jobs that the limit is for, of `owner` if given: the waiting ones, or all open
         ones if no job waits for another."""
         with self._lock:
-            return sum(
-                owner in (None, row.options.owner)
-                for row in self._rows.values()
-                if not self._in_turn or row.state is State.WAITING
-            )
-
-    def without_image(self) -> list[Row]:
-        """Jobs whose photos are still to be fetched, in the order of the line."""
-        with self._lock:
-            rows = (self._rows[job_id] for _, _, job_id in self._line)
-            return [row for row in rows if row.image is None and row.image_url is not None]
-
-    def forget(self, job_id: str) -> None:
-        """Remove a job that is no longer in the table."""
-        with self._lock:
-            self._remove_from_line(job_id)
-            if (job := self._jobs.pop(job_id, None)) is not None:
-                job.close()
+            jobs = self._line if self._in_turn else self._jobs.values()
+            return sum(owner in (None, job.options.owner) for job in jobs)
 
     def close(self) -> None:
         """Release all watchers: no job makes progress here any more."""
         with self._lock:
-            self._closed = True
             for job in self._jobs.values():
                 job.close()
 
-    def _place(self, row: Row, job: JobHandle) -> None:
-        before = self._rows.get(row.id)
-        if before is not None and before.state is row.state:
-            self._rows[row.id] = row
-            return
-        first = self._remove_from_line(row.id)
-        if row.state is State.ENDED:
-            self._jobs.pop(row.id, None)
-            self._ended[row.id] = job
-            if len(self._ended) > MAX_ENDED:
-                del self._ended[next(iter(self._ended))]
-        else:
-            self._jobs[row.id] = job
-            self._rows[row.id] = row
-            if row.state is State.WAITING:
-                insort(self._line, _sort_key(row))
-                first = min(first, bisect_left(self._line, _sort_key(row)))
-            else:
-                self._running += 1
-                first = 0
-        self._report_positions(first)
+    def _move(self, job: Job, before: State | None) -> None:
+        """Put a job where its new state belongs, and report the positions that have changed."""
+        state = job.row.state
+        self._jobs[job.id] = job
+        if state is State.ENDED:
+            del self._jobs[job.id]
+        place = bisect_left(self._line, _sort_key(job), key=_sort_key)
+        if state is State.WAITING:
+            self._line.insert(place, job)
+        elif before is State.WAITING:
+            del self._line[place]
+        if State.RUNNING in (before, state):
+            place = 0
+        if self._in_turn:
+            for ahead, waiting in enumerate(self._line[place:], self._running() + place):
+                progress = Progress(stage=Stage.QUEUED, step=ahead)
+                if waiting.last != progress:
+                    waiting.report(progress)
 
-    def _remove_from_line(self, job_id: str) -> int:
-        """Remove a job from the line. Returns the first place that has changed."""
-        row = self._rows.pop(job_id, None)
-        if row is None:
-            return len(self._line)
-        if row.state is State.RUNNING:
-            self._running -= 1
-            return 0
-        index = bisect_left(self._line, _sort_key(row))
-        del self._line[index]
-        return index
-
-    def _report_positions(self, first: int) -> None:
-        if not self._in_turn:
-            return
-        for ahead in range(first, len(self._line)):
-            job = self._jobs[self._line[ahead][2]]
-            progress = Progress(stage=Stage.QUEUED, step=self._running + ahead)
-            if job.last != progress:
-                job.report(progress)
+    def _running(self) -> int:
+        return len(self._jobs) - len(self._line)
 
 
-def _sort_key(row: Row) -> tuple[int, int, str]:
-    return row.rank, row.number, row.id
+def _sort_key(job: Job) -> tuple[int, int]:
+    return job.row.rank, job.row.number

@@ -1,26 +1,80 @@
-"""Job queue over the table. Subclasses do the work, in a thread or in a watcher."""
+"""Job queue over the table. Subclasses do the work, in executors or in a watcher."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from uuid import uuid4
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 
-from svd_core.errors import QueueFull, ServerStopping, SvdError, UnknownJob
-from svd_core.events import Event, Failed
-from svd_core.jobs.claims import ClaimedJobs, HeartbeatThread
-from svd_core.jobs.config import QueueContext
-from svd_core.jobs.interface import DEFAULT_OPTIONS, Cancellation, JobOptions, RemoteRequest
-from svd_core.jobs.job import JobHandle, OpenJobs
+from svd_core.database import retry_until_written
+from svd_core.errors import (
+    GenerationFailed,
+    InvalidImage,
+    QueueFull,
+    ServerStopping,
+    StartTimeout,
+    SvdError,
+    UnknownJob,
+)
+from svd_core.event_stream import EventStream, error_to_outcome
+from svd_core.events import Event, Failed, Outcome, Progress, Stage, Stopped, Succeeded
+from svd_core.jobs.executor import ExecutorLost
+from svd_core.jobs.interface import DEFAULT_OPTIONS, Cancellation, Fetch, JobOptions, RemoteRequest
+from svd_core.jobs.job import Job, OpenJobs
+from svd_core.jobs.retention import JobPhotos
 from svd_core.jobs.schema import Row, State
+from svd_core.jobs.store import JobTable, Transition, begin, finish, new_row, release
 from svd_core.params import VideoRequest
+from svd_core.storage import bytes_of
+
+TIMER_S = 0.5
+"""Seconds between two looks at the waiting jobs."""
+
+SERVER_STOPPED_NOTE = "The server was stopped; the video is made as soon as it is back."
+
+WAITING_NOTE = (
+    "The server is short of something just now; the video is made as soon as that is over."
+)
 
 log = logging.getLogger(__name__)
 
 
-class TableQueue:
-    """Implements `JobQueue` without the work.
+@dataclass(frozen=True)
+class QueueLimits:
+    """Limits and timeouts of a queue.
 
-    That is left to subclasses, or to other processes that share the table and the photos.
+    `max_queue`: jobs that may wait. `max_per_owner`: waiting jobs of one owner; None: no limit of
+    their own. Jobs without an owner share one such limit. `shutdown_timeout_s`: seconds that
+    `close` waits for running work to stop.
+    """
+
+    max_queue: int = 32
+    max_per_owner: int | None = None
+    shutdown_timeout_s: float = 10.0
+
+
+DEFAULT_LIMITS = QueueLimits()
+
+
+def no_fetch(_: str) -> bytes:
+    """Refuse every URL. Raises `InvalidImage`."""
+    raise InvalidImage("This server fetches no addresses; send the photo itself.")
+
+
+@dataclass(frozen=True)
+class QueueContext:
+    """Dependencies of a queue. `fetch` downloads remote photos."""
+
+    table: JobTable
+    photos: JobPhotos
+    limits: QueueLimits = DEFAULT_LIMITS
+    fetch: Fetch = no_fetch
+
+
+class JobQueue:
+    """Durable job queue, shared by page and API. The work is left to subclasses.
+
+    This process must own the table, see `OwnerLock`: what ran before goes back in line.
     """
 
     in_turn = True
@@ -28,140 +82,42 @@ class TableQueue:
 
     def __init__(self, context: QueueContext) -> None:
         self._table = context.table
-        self._store = context.photos
-        self._photos = context.job_photos
-        context.table.on_released = self._release_photo
+        self._photos = context.photos
         self._limits = context.limits
-        self._open_jobs = OpenJobs(self._make_handle, self.in_turn)
-        self._claims = ClaimedJobs(context, self._open_jobs)
-        self._heartbeat = HeartbeatThread(context, self._open_jobs, self._claims, self._on_waiting)
-        self._heartbeat.start()
+        self._fetch = context.fetch
+        self._now = context.table.clock.now
+        self._closing = threading.Event()
+        self._open_jobs = OpenJobs(self._make_job, self.in_turn)
+        for row in self._table.open_jobs():
+            self._open_jobs.apply(row)
+        self._table.on_change = self._on_change
+        self._table.recover()
+        self._timer = threading.Thread(target=self._run_timer, name="svd-keeper", daemon=True)
+        self._timer.start()
 
     def submit(
         self, request: VideoRequest | RemoteRequest, options: JobOptions = DEFAULT_OPTIONS
-    ) -> JobHandle:
+    ) -> Job:
+        """Enqueue `request`. Raises `QueueFull`, and `ServerStopping` once the queue is closed."""
         self.ensure_room(options)  # check the limits before the photo is stored
-        photo, ensure = self._store_photo(request)
-        row = self._table.new(uuid4().hex, request.params, options, **photo)
-        states = (State.WAITING,) if self.in_turn else (State.WAITING, State.RUNNING)
-
-        def admit(count: int, owned: int) -> None:
-            self._admit(options, count, owned)
-            ensure()
-
+        row, ensure = self._store_photo(request, new_row(request.params, options, self._now()))
         try:
-            row = self._table.insert(row, states, admit)
+            with self._table.database.serialized():  # one thread at a time takes the last place
+                self.ensure_room(options)
+                self._table.insert(row, ensure)
+                return self.get(row.id)
         except SvdError:
             if row.image is not None:
                 self._release_photo(row.image)
             raise
-        job = self._open_jobs.upsert(row)
-        self._on_waiting()
-        return job
 
     def ensure_room(self, options: JobOptions = DEFAULT_OPTIONS) -> None:
+        """Check the limits before the photo is read or stored.
+
+        Raises what `submit` would raise: `QueueFull`, `ServerStopping`.
+        """
         self._refuse_if_closed()
-        self._admit(options, self._open_jobs.count(), self._open_jobs.count(options.owner))
-
-    def room(self, owner: str = "") -> int:
-        limit = self._limits.max_per_owner
-        room = self._limits.max_queue - self._open_jobs.count()
-        if limit is not None:
-            room = min(room, limit - self._open_jobs.count(owner))
-        return max(room, 0)
-
-    def reject(self, error: SvdError, options: JobOptions = DEFAULT_OPTIONS) -> JobHandle:
-        self._refuse_if_closed()
-        row = self._table.new(uuid4().hex, None, options)
-        return self._make_handle(self._table.insert_ended(row, Failed(error)))
-
-    def get(self, job_id: str) -> JobHandle:
-        if (job := self._open_jobs.find(job_id)) is not None:
-            return job
-        return self.refresh(job_id)
-
-    def refresh(self, job_id: str) -> JobHandle:
-        return self._handle(self._row(job_id))
-
-    def of_owner(self, owner: str, limit: int = 100) -> list[JobHandle]:
-        return [self._handle(row) for row in self._table.list_by_owner(owner, limit)]
-
-    def photo(self, job_id: str) -> bytes | None:
-        name = self._row(job_id).image
-        return None if name is None else self._store.read(name)
-
-    def get_cached(self, job_id: str) -> JobHandle | None:
-        return self._open_jobs.find(job_id)
-
-    def position(self, job_id: str) -> int:
-        self.get(job_id)
-        return self._open_jobs.position(job_id)
-
-    def length(self) -> int:
-        return self._open_jobs.waiting()
-
-    def close(self) -> None:
-        self._claims.closing.set()
-        self._stop_work(self._limits.shutdown_timeout_s)
-        for job in self._claims.claimed.values():
-            log.warning("Job %s did not stop in time; it goes back in line.", job.id)
-            with suppress(SvdError):  # then its lease runs out
-                self._claims.requeue(job)
-        self._heartbeat.close(self._limits.shutdown_timeout_s)
-        self._open_jobs.close()
-
-    def _on_waiting(self) -> None:
-        """Called when a job may wait that could start here."""
-
-    def _stop_work(self, timeout_s: float) -> None:
-        """Stop the work. Returns when it has stopped, or after `timeout_s`."""
-
-    def _on_watch(self, _: JobHandle) -> Iterator[Event] | None:
-        """Called when a job gets a watcher; see `JobHandle`."""
-        return None
-
-    def _row(self, job_id: str) -> Row:
-        row = self._table.get(job_id)
-        if row is None:
-            raise UnknownJob("This job is not known here any more; please make the video again.")
-        return row
-
-    def _handle(self, row: Row) -> JobHandle:
-        return self._make_handle(row) if row.state is State.ENDED else self._open_jobs.upsert(row)
-
-    def _make_handle(self, row: Row) -> JobHandle:
-        return JobHandle(row, self._table.clock.now, self._cancel, self._on_watch)
-
-    def _store_photo(
-        self, request: VideoRequest | RemoteRequest
-    ) -> tuple[dict[str, str], Callable[[], None]]:
-        """The columns of the photo, and the callback that ensures that it is on disk."""
-        if isinstance(request, RemoteRequest):
-            return {"image_url": request.image_url}, lambda: None
-        name, ensure = self._photos.put(request.image)
-        continues = {} if request.continues is None else {"continues": request.continues}
-        return {"image": name} | continues, ensure
-
-    def _release_photo(self, name: str) -> None:
-        with suppress(SvdError):  # then the next sweep removes it
-            self._photos.release(name)
-
-    def _cancel(self, job_id: str) -> Cancellation:
-        try:
-            cancellation, row = self._table.cancel(job_id)
-        except UnknownJob:  # deleted since its end
-            return Cancellation.TOO_LATE
-        job = self._open_jobs.upsert(row)
-        if cancellation is Cancellation.REQUESTED:
-            job.stop()
-        return cancellation
-
-    def _refuse_if_closed(self) -> None:
-        if self._claims.closing.is_set():
-            raise ServerStopping("The server is stopping; please try again in a minute.")
-
-    def _admit(self, options: JobOptions, count: int, owned: int) -> None:
-        """Raises `QueueFull`. `owned`: how many of them are the same owner's."""
+        count, owned = self._open_jobs.count(), self._open_jobs.count(options.owner)
         limit, verb = self._limits.max_per_owner, "waiting" if self.in_turn else "being made"
         too_many = options.max_waiting is not None and count > options.max_waiting
         if too_many or count >= self._limits.max_queue:
@@ -180,3 +136,214 @@ class TableQueue:
             f"{owned} videos of callers without a name are {verb} already, which is as many as "
             "fit; please try again in a few minutes."
         )
+
+    def room(self, owner: str = "") -> int:
+        """How many more jobs `owner` may submit now."""
+        limit = self._limits.max_per_owner
+        room = self._limits.max_queue - self._open_jobs.count()
+        if limit is not None:
+            room = min(room, limit - self._open_jobs.count(owner))
+        return max(room, 0)
+
+    def reject(self, error: SvdError, options: JobOptions = DEFAULT_OPTIONS) -> Job:
+        """Enter a job that has failed with `error`, so that it has an id, an outcome and a webhook.
+
+        Raises `ServerStopping`.
+        """
+        self._refuse_if_closed()
+        now = self._now()
+        row = finish(new_row(None, options, now), now, Failed(error))
+        return self._make_job(self._table.insert(row))
+
+    def get(self, job_id: str) -> Job:
+        """The job of that id. Raises `UnknownJob`, also for jobs that were deleted."""
+        return self._open_jobs.find(job_id) or self._to_job(self._row(job_id))
+
+    def get_cached(self, job_id: str) -> Job | None:
+        """The job of that id if it is open. Never blocks."""
+        return self._open_jobs.find(job_id)
+
+    def of_owner(self, owner: str, limit: int = 100) -> list[Job]:
+        """The newest jobs of `owner`, at most `limit`, newest first."""
+        return [self._to_job(row) for row in self._table.list_by_owner(owner, limit)]
+
+    def photo(self, job_id: str) -> bytes | None:
+        """The photo of a job; None if it is not kept. Raises `UnknownJob`."""
+        name = self._row(job_id).image
+        return None if name is None else self._photos.store.read(name)
+
+    def position(self, job_id: str) -> int:
+        """The number of jobs ahead of it; 0 if it runs or is done. Raises `UnknownJob`."""
+        self.get(job_id)
+        return self._open_jobs.position(job_id)
+
+    def length(self) -> int:
+        """The number of waiting jobs."""
+        return len(self._open_jobs.line())
+
+    def close(self) -> None:
+        """Refuse new jobs and stop the work. Returns when it has stopped. Idempotent."""
+        self._closing.set()
+        self._stop_work(self._limits.shutdown_timeout_s)
+        for job in self._open_jobs.running():
+            log.warning("Job %s did not stop in time; it goes back in line.", job.id)
+            self._release(job, SERVER_STOPPED_NOTE)
+        self._timer.join(self._limits.shutdown_timeout_s)
+        self._open_jobs.close()
+
+    def _on_waiting(self) -> None:
+        """Called when a job may wait that could start."""
+
+    def _stop_work(self, timeout_s: float) -> None:
+        """Stop the work. Returns when it has stopped, or after `timeout_s`."""
+
+    def _on_watch(self, _: Job) -> Iterator[Event] | None:
+        """Called when a job gets a watcher; see `Job`."""
+        return None
+
+    def _claim(self, job: Job) -> bool:
+        """Begin an attempt of a job. Returns False if it does not wait any more."""
+        with self._table.database.serialized():
+            if self._closing.is_set() or job.row.state is not State.WAITING or self._is_late(job):
+                return False
+            row = self._update(job, State.WAITING, begin)
+            return row is not None and row.state is State.RUNNING
+
+    def _attempt(self, run: EventStream, job: Job) -> Iterator[Event]:
+        """Run a claimed job once: `Progress*`, which is reported, then its outcome.
+
+        Raises `ExecutorLost`.
+        """
+        outcome: Outcome = Failed(GenerationFailed("The model gave no video; please try again."))
+        try:
+            with closing(run(job.id, self._request(job))) as events:
+                for event in events:
+                    if not isinstance(event, Progress):
+                        outcome = event
+                        break
+                    if job.cancel_event.is_set() or self._closing.is_set():
+                        outcome = Stopped()
+                        break
+                    job.report(event)
+                    yield event
+        except ExecutorLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - after any failure the next job must still run
+            outcome = error_to_outcome(job.id, error)
+        yield outcome
+
+    def _request(self, job: Job) -> VideoRequest:
+        """The video request of a job, with its photo. Raises what `fetch` raises."""
+        row = job.row
+        if row.params is None:
+            raise GenerationFailed(
+                "The server has changed since you asked for this video; please make it again."
+            )
+        if row.image is not None:
+            image = self._photos.store.read(row.image)
+            return VideoRequest(image, row.params, row.continues)
+        assert row.image_url is not None
+        job.report(Progress(stage=Stage.FETCHING))
+        return VideoRequest(self._fetch(row.image_url), row.params)
+
+    def _finish(self, job: Job, outcome: Outcome) -> None:
+        """End a running job. If it stopped because the server stops, it goes back in line."""
+        closing = self._closing.is_set() and not job.cancel_event.is_set()
+        if isinstance(outcome, Stopped) and closing:
+            self._release(job, SERVER_STOPPED_NOTE)
+            return
+        size = bytes_of(outcome.video.path) if isinstance(outcome, Succeeded) else 0
+        self._end_attempt(job, lambda row, now: finish(row, now, outcome, size))
+
+    def _release(self, job: Job, note: str) -> None:
+        """Return a running job to its place in line; the attempt does not count."""
+        self._end_attempt(job, lambda row, now: release(row, now, note))
+
+    def _end_attempt(self, job: Job, change: Transition) -> None:
+        """Retry until the table takes the end of work that cost minutes. If the server stops first,
+        the work is repeated. Does nothing if `close` has put the job back already."""
+        if job.row.state is State.RUNNING:
+            retry_until_written(lambda: self._update(job, State.RUNNING, change), self._closing)
+
+    def _end_waiting(self, job: Job, outcome: Outcome) -> None:
+        self._update(job, State.WAITING, lambda row, now: finish(row, now, outcome))
+
+    def _update(self, job: Job, state: State, change: Transition) -> Row | None:
+        """Change a job that is in `state`; see `JobTable.update`."""
+        with self._table.database.serialized():  # so that no event comes after the snapshot
+            return self._table.update(job.id, state, change, job.snapshot())
+
+    def _cancel(self, job: Job) -> Cancellation:
+        with self._table.database.serialized():
+            match job.row.state:
+                case State.WAITING:
+                    self._end_waiting(job, Stopped())
+                    return Cancellation.REMOVED
+                case State.RUNNING:
+                    self._update(job, State.RUNNING, lambda row, _: replace(row, stop_asked=True))
+                    job.stop()
+                    return Cancellation.REQUESTED
+                case State.ENDED:
+                    return Cancellation.TOO_LATE
+
+    def _on_change(self, row: Row) -> None:
+        """Called with each row that was written, in the order of the commits."""
+        before = self._open_jobs.find(row.id)
+        released = None if before is None or row.image is not None else before.row.image
+        self._open_jobs.apply(row)
+        if released is not None:
+            self._release_photo(released)
+        if row.state is State.WAITING:
+            self._on_waiting()
+
+    def _run_timer(self) -> None:
+        """End jobs that have waited too long, and try again to start others."""
+        error = StartTimeout(
+            "The video could not be started within the time you allowed; please try again later, "
+            "or allow more."
+        )
+        while not self._closing.wait(TIMER_S):
+            try:
+                for job in filter(self._is_late, self._open_jobs.line()):
+                    self._end_waiting(job, Failed(error))
+                if self._open_jobs.line():
+                    self._on_waiting()  # a retry may be due, or no thread could be started before
+            except Exception as fault:  # noqa: BLE001 - the next time may succeed
+                expected = isinstance(fault, SvdError)
+                log.warning("Waiting jobs go on waiting: %s", fault, exc_info=not expected)
+
+    def _is_late(self, job: Job) -> bool:
+        return job.start_by is not None and job.start_by <= self._now()
+
+    def _row(self, job_id: str) -> Row:
+        row = self._table.get(job_id)
+        if row is None:
+            raise UnknownJob("This job is not known here any more; please make the video again.")
+        return row
+
+    def _to_job(self, row: Row) -> Job:
+        if row.state is State.ENDED:
+            return self._make_job(row)
+        with self._table.database.serialized():  # or an old row could take the place of a new one
+            job = self._open_jobs.find(row.id)
+            return job or self._open_jobs.apply(self._row(row.id))
+
+    def _make_job(self, row: Row) -> Job:
+        return Job(row, self._now, self._cancel, self._on_watch)
+
+    def _store_photo(
+        self, request: VideoRequest | RemoteRequest, row: Row
+    ) -> tuple[Row, Callable[[], None]]:
+        """The row with the photo, and the callback that ensures that it is on disk."""
+        if isinstance(request, RemoteRequest):
+            return replace(row, image_url=request.image_url), lambda: None
+        name, ensure = self._photos.put(request.image)
+        return replace(row, image=name, continues=request.continues), ensure
+
+    def _release_photo(self, name: str) -> None:
+        with suppress(SvdError):  # then the next sweep removes it
+            self._photos.release(name)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closing.is_set():
+            raise ServerStopping("The server is stopping; please try again in a minute.")

@@ -1,65 +1,24 @@
-"""Retention: delete finished jobs, videos and photos by age and total size, with fair eviction.
+"""Retention: delete finished jobs, videos and photos by age and total size; see `eviction`.
 
 The table holds the references to photos. Invariant: no photo that an open job needs is removed.
-References are written, and photos removed, in transactions that lock the line. The writer of a
-reference ensures within its transaction that the file exists.
+Transactions that write happen one after the other, and so does the removal of photos. The writer
+of a reference ensures within its transaction that the file exists.
 """
 
-import heapq
-import logging
 import math
 import threading
-from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, delete, func, literal, not_, or_, select, update
 
 from svd_core.errors import SvdError
+from svd_core.eviction import Item, evict
 from svd_core.jobs.schema import JOBS, OUTBOX, State
-from svd_core.jobs.store import JobTable, lock_line
+from svd_core.jobs.store import JobTable
 from svd_core.storage import PhotoStore, ResultStore
-
-
-class Item(NamedTuple):
-    """Something that uses space. `size`: in the unit of the limit, above 0."""
-
-    name: str
-    owner: str
-    size: int
-
-
-def evict(newest_first: Iterable[Item], limit: float) -> list[str]:
-    """Names of the items to remove so that at most `limit` is left.
-
-    The owner who holds most loses their oldest item first. The newest item of all stays, since a
-    user waits for it.
-    """
-    queues: defaultdict[str, deque[Item]] = defaultdict(deque)
-    sums: defaultdict[str, int] = defaultdict(int)
-    newest: str | None = None
-    for item in newest_first:
-        newest = item.name if newest is None else newest
-        queues[item.owner].append(item)
-        sums[item.owner] += item.size
-    total = sum(sums.values())
-    heap = [(-size, owner) for owner, size in sums.items()]
-    heapq.heapify(heap)
-    evicted = []
-    while total > limit and heap:
-        _, owner = heapq.heappop(heap)
-        oldest = queues[owner].pop()
-        if oldest.name != newest:
-            evicted.append(oldest.name)
-            total -= oldest.size
-            sums[owner] -= oldest.size
-        if queues[owner]:
-            heapq.heappush(heap, (-sums[owner], owner))
-    return evicted
-
 
 SWEEP_BYTES = 64 * 2**20
 """Bytes of new photos after which their total is checked."""
@@ -74,7 +33,7 @@ class JobPhotos:
 
     def __init__(self, table: JobTable, store: PhotoStore, most_bytes: float = math.inf) -> None:
         self._table = table
-        self._store = store
+        self.store = store
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
         self._put_bytes = 0
@@ -82,29 +41,27 @@ class JobPhotos:
     def put(self, data: bytes) -> tuple[str, Callable[[], None]]:
         """Store a photo. Returns its name, and a callback that ensures that the file exists, to be
         called in the transaction that refers to it. Raises `StorageFull`, `ServerBusy`."""
-        name = self._store.put(data)
+        name = self.store.put(data)
         with self._lock:
             self._put_bytes += len(data)
             sweep_due = self._put_bytes >= SWEEP_BYTES
-            if sweep_due:
-                self._put_bytes = 0
+            self._put_bytes %= SWEEP_BYTES
         if sweep_due:
             with suppress(SvdError, OSError):  # `Retention` sweeps again
                 self.sweep()
 
         def ensure() -> None:
-            if not self._store.size(name):
-                self._store.put(data)
+            if not self.store.size(name):
+                self.store.put(data)
 
         return name, ensure
 
     def release(self, name: str) -> None:
         """Remove the photo unless a job refers to it. Raises `QueueUnavailable`."""
         with self._table.database.write() as connection:
-            lock_line(connection)
             count = select(func.count()).select_from(JOBS).where(JOBS.c.image == name)
             if not connection.scalar(count):
-                self._store.remove([name])
+                self.store.remove([name])
 
     def sweep(self) -> None:
         """Remove photos without a reference, and those of ended jobs beyond the limit."""
@@ -115,19 +72,18 @@ class JobPhotos:
         needed = {row.image for row in rows if row.state != State.ENDED}
         kept: dict[str, Item] = {}
         for row in rows:
-            size = 0 if row.image in needed or row.image in kept else self._store.size(row.image)
+            size = 0 if row.image in needed or row.image in kept else self.store.size(row.image)
             if size:
                 kept[row.image] = Item(row.image, row.owner, size)
-        room = self._most_bytes - sum(map(self._store.size, needed))
+        room = self._most_bytes - sum(map(self.store.size, needed))
         for name in evict(kept.values(), max(0.0, room)):
             self._detach(name)
-        self._store.sweep({row.image for row in rows}, self._most_bytes)
+        self.store.sweep({row.image for row in rows}, self._most_bytes)
 
     def _detach(self, name: str) -> None:
         """Remove a photo from ended jobs, and from the disk unless an open job refers to it now."""
         ended = (JOBS.c.image == name) & (JOBS.c.state == State.ENDED)
         with self._table.database.write() as connection:
-            lock_line(connection)
             connection.execute(update(JOBS).where(ended).values(image=None))
         self.release(name)
 
@@ -141,20 +97,18 @@ BATCH = 500
 ENDED = JOBS.c.state == State.ENDED
 ONE: ColumnElement[int] = literal(1)
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Retention:
     """Limits for ended jobs and their files.
 
-    `keep_hours`: how long an ended job stays. `keep_gb`: limit of all results, and a separate one
-    of all photos, in gigabytes (10^9 bytes). For what goes first see `evict`.
+    `keep_hours`: how long an ended job stays. `keep_gb`: limit of all results, in gigabytes (10^9
+    bytes); that of photos is separate. For what goes first see `evict`.
     """
 
     table: JobTable
     results: ResultStore
-    photos: PhotoStore
+    photos: JobPhotos
     keep_hours: float
     keep_gb: float
 
@@ -167,7 +121,7 @@ class Retention:
         expired = self._expired()
         self.remove(expired)
         self.results.sweep(self._known, self.keep_hours)
-        self._job_photos.sweep()
+        self.photos.sweep()
         return expired
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -183,11 +137,7 @@ class Retention:
                 connection.execute(delete(JOBS).where(ended))
             self.results.remove(batch)
         for name in photos:
-            self._job_photos.release(name)
-
-    @property
-    def _job_photos(self) -> JobPhotos:
-        return JobPhotos(self.table, self.photos, self.keep_gb * 1e9)
+            self.photos.release(name)
 
     def _expired(self) -> list[str]:
         """Ids of the ended jobs that are too old or too much.

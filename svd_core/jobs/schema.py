@@ -4,41 +4,31 @@ The event log is stored as JSON in the row. It is kept short: newer progress rep
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    RowMapping,
-    String,
-    Table,
-    Text,
-    insert,
-    select,
-)
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+import sqlalchemy as sa
 
-from svd_core.errors import InvalidRequest, InvalidSettings, SvdError
-from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.database import Database, redacted_url
+from svd_core.database import Database, redacted_url
+from svd_core.errors import InvalidRequest, InvalidSettings
+from svd_core.event_json import event_from_json, event_to_json
+from svd_core.events import Event, Progress, Stage, Succeeded
 from svd_core.jobs.interface import JobEvent, JobOptions
 from svd_core.params import VideoParams
 
 Record = tuple[JobEvent, ...]
 """Event log of a job: never empty, numbers and times increase, only the last event can be final."""
 
-VERSION = 1
-"""Version of the tables. Others are refused: there are no migrations."""
+VERSION = 2
+"""Version of the tables. Older ones are migrated, newer ones refused."""
+
+DROPPED = {"version", "worker"}
+"""Columns of version 1 in the table of jobs, from when several servers shared it."""
+
+NUMBER_BLOCK = 2**20
+"""Events of one job that one process numbers, at most."""
 
 
 class State(StrEnum):
@@ -49,56 +39,53 @@ class State(StrEnum):
     ENDED = "ended"
 
 
-METADATA = MetaData()
+METADATA = sa.MetaData()
 
-# One row, which every change of the line locks first, so that two processes never count or number
-# at once. So numbers are in the order in which jobs were accepted.
-SEQUENCE = Table(
+# One row. `number` is the last one given to a job, in the order in which jobs were accepted.
+SEQUENCE = sa.Table(
     "svd_line",
     METADATA,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("version", Integer, nullable=False),
-    Column("number", BigInteger, nullable=False),
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
 )
 
-JOBS = Table(
+JOBS = sa.Table(
     "svd_jobs",
     METADATA,
-    Column("id", String(32), primary_key=True),
-    Column("number", BigInteger, nullable=False, unique=True),
-    Column("state", String(7), nullable=False),
-    Column("rank", Integer, nullable=False),  # 0 goes first; of one rank, the lower number
-    Column("owner", String(200), nullable=False),
-    Column("options", Text, nullable=False),
-    Column("params", Text),  # with `CONTINUES` among them
-    Column("image", String(64)),  # name of an upload
-    Column("image_url", Text),  # of a photo that was not uploaded
-    Column("version", Integer, nullable=False),  # grows with every change, heartbeats included
-    Column("attempt", Integer, nullable=False),
-    Column("worker", String(32)),  # token of the process that runs it
-    Column("stop_asked", Boolean, nullable=False),
-    Column("submitted", Float, nullable=False),  # all times: seconds since 1970 UTC
-    Column("start_by", Float),
-    Column("started", Float),
-    Column("ended", Float),
-    Column("expires", Float),
-    Column("bytes", BigInteger, nullable=False),  # of the result on disk
-    Column("record", Text, nullable=False),
-    Index("svd_jobs_line", "state", "rank", "number"),
-    Index("svd_jobs_ended", "ended"),
-    Index("svd_jobs_owner", "owner", "number"),
-    Index("svd_jobs_image", "image"),
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("state", sa.String(7), nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),  # 0 goes first; of one rank, the lower number
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("options", sa.Text, nullable=False),
+    sa.Column("params", sa.Text),  # with `CONTINUES` among them
+    sa.Column("image", sa.String(64)),  # name of an upload
+    sa.Column("image_url", sa.Text),  # of a photo that was not uploaded
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("stop_asked", sa.Boolean, nullable=False),
+    sa.Column("submitted", sa.Float, nullable=False),  # all times: seconds since 1970 UTC
+    sa.Column("start_by", sa.Float),
+    sa.Column("started", sa.Float),
+    sa.Column("ended", sa.Float),
+    sa.Column("expires", sa.Float),
+    sa.Column("bytes", sa.BigInteger, nullable=False),  # of the result on disk
+    sa.Column("record", sa.Text, nullable=False),
+    sa.Index("svd_jobs_line", "state", "rank", "number"),
+    sa.Index("svd_jobs_ended", "ended"),
+    sa.Index("svd_jobs_owner", "owner", "number"),
+    sa.Index("svd_jobs_image", "image"),
 )
 
-OUTBOX = Table(
+OUTBOX = sa.Table(
     "svd_outbox",
     METADATA,
-    Column("job_id", String(32), primary_key=True),
-    Column("url", Text, nullable=False),
-    Column("state", String(9), nullable=False),
-    Column("tries", Integer, nullable=False),
-    Column("problem", Text, nullable=False),
-    Index("svd_outbox_state", "state"),
+    sa.Column("job_id", sa.String(32), primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("state", sa.String(9), nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Index("svd_outbox_state", "state"),
 )
 
 CONTINUES = "continues"
@@ -121,9 +108,7 @@ class Row:
     state: State = State.WAITING
     image: str | None = None
     image_url: str | None = None
-    version: int = 1
     attempt: int = 0
-    worker: str | None = None
     stop_asked: bool = False
     started: float | None = None
     ended: float | None = None
@@ -147,7 +132,7 @@ class Row:
         }
 
     @classmethod
-    def from_columns(cls, columns: RowMapping) -> "Row":
+    def from_columns(cls, columns: sa.RowMapping) -> "Row":
         values = {n: columns[n] for n in cls.__dataclass_fields__ if n != CONTINUES}
         params = json.loads(values["params"] or "{}")
         parsed = {
@@ -173,31 +158,32 @@ def _params(values: dict[str, Any]) -> VideoParams | None:
 
 
 def create_tables(database: Database) -> None:
-    """Create missing tables and indexes. Raises `InvalidSettings` for another schema version."""
-    for _ in range(2):  # another server may be doing the same
-        try:
-            with database.first_transaction() as connection:
-                METADATA.create_all(connection)
-                for index in JOBS.indexes:  # an older table may lack one
-                    index.create(connection, checkfirst=True)
-                version = _version(connection)
-        except (IntegrityError, ProgrammingError):
-            continue
-        if version != VERSION:
-            break
-        return
-    raise InvalidSettings(
-        f"The job table at {redacted_url(database.url)} is not of this version of the "
-        "program; set SVD_DATABASE_URL to another place, or remove it."
-    )
+    """Create missing tables and indexes, and migrate older tables.
+
+    Raises `InvalidSettings` for tables of a newer version.
+    """
+    with database.first_contact(), database.write() as connection:
+        METADATA.create_all(connection)
+        for index in JOBS.indexes:  # an older table may lack one
+            index.create(connection, checkfirst=True)
+        version = connection.scalar(sa.select(SEQUENCE.c.version))
+        if version is None:
+            connection.execute(sa.insert(SEQUENCE).values(id=1, version=VERSION, number=0))
+        elif version < VERSION:
+            _migrate(connection)
+        elif version > VERSION:
+            raise InvalidSettings(
+                f"A newer version of the program made the job table at "
+                f"{redacted_url(database.url)}; start that one, or set SVD_DATABASE_URL to another "
+                "place."
+            )
 
 
-def _version(connection: Connection) -> int:
-    version: int | None = connection.execute(select(SEQUENCE.c.version)).scalar()
-    if version is None:
-        connection.execute(insert(SEQUENCE).values(id=1, version=VERSION, number=0))
-        return VERSION
-    return version
+def _migrate(connection: sa.Connection) -> None:
+    for column in sa.inspect(connection).get_columns(JOBS.name):
+        if column["name"] in DROPPED:
+            connection.execute(sa.text(f"ALTER TABLE {JOBS.name} DROP COLUMN {column['name']}"))
+    connection.execute(sa.update(SEQUENCE).values(version=VERSION))
 
 
 def is_finished(record: Record) -> bool:
@@ -205,11 +191,11 @@ def is_finished(record: Record) -> bool:
     return bool(record) and not isinstance(record[-1].event, Progress)
 
 
-def append(record: Record, event: Event, at: datetime) -> Record:
+def append(record: Record, event: Event, at: datetime, number: int = 0) -> Record:
     """Append `event` to `record`, in place of progress that it outdates.
 
     Nothing is appended after a final event. Times never decrease. Only the newest preview is kept,
-    and none once there is a video.
+    and none once there is a video. `number`: least number of the event.
     """
     if not record:
         return (JobEvent(1, at, event),)
@@ -219,7 +205,13 @@ def append(record: Record, event: Event, at: datetime) -> Record:
     kept = record[:-1] if _replaces(event, last.event) else record
     if isinstance(event, Succeeded) or (isinstance(event, Progress) and event.preview):
         kept = tuple(entry.without_preview() for entry in kept)
-    return (*kept, JobEvent(last.number + 1, max(at, last.at), event))
+    return (*kept, JobEvent(max(number, last.number + 1), max(at, last.at), event))
+
+
+def renumber(record: Record) -> Record:
+    """Give the last event a number above all that the last process gave in memory only."""
+    block = record[-1].number // NUMBER_BLOCK + 1
+    return (*record[:-1], replace(record[-1], number=block * NUMBER_BLOCK))
 
 
 def _replaces(event: Event, previous: Event) -> bool:
@@ -241,57 +233,3 @@ def from_json(text: str) -> Record:
         JobEvent(number, datetime.fromtimestamp(at, UTC), event_from_json(values))
         for number, at, values in json.loads(text)
     )
-
-
-def event_to_json(event: Event) -> dict[str, Any]:
-    match event:
-        case Progress():
-            values = {name: value for name, value in vars(event).items() if name != "preview"}
-            return {"is": "progress"} | values
-        case Succeeded(video):
-            return {"is": "succeeded"} | vars(video) | {"path": str(video.path.absolute())}
-        case Failed(error):
-            return {"is": "failed"} | error_to_json(error)
-        case Stopped():
-            return {"is": "stopped"}
-
-
-def event_from_json(values: dict[str, Any]) -> Event:
-    match values.pop("is"):
-        case "progress":
-            return Progress(**values | {"stage": Stage(values["stage"])})
-        case "succeeded":
-            parsed = {"path": Path(values["path"]), "notes": tuple(values["notes"])}
-            return Succeeded(Video(**values | parsed))
-        case "failed":
-            return Failed(error_from_json(values))
-        case _:
-            return Stopped()
-
-
-def error_to_json(error: SvdError) -> dict[str, Any]:
-    """Class, status, and those attributes that JSON can hold."""
-    carried = {name: value for name, value in vars(error).items() if _is_json(value)}
-    return {"class": type(error).__name__, "status": error.status, "carried": carried}
-
-
-def error_from_json(values: dict[str, Any]) -> SvdError:
-    """Restore an error. If its class does not exist any more, message and status remain."""
-    kind = next((k for k in subclasses_of(SvdError) if k.__name__ == values["class"]), SvdError)
-    error = kind.__new__(kind, values["carried"]["message"])
-    vars(error).update(values["carried"])
-    if error.status != values["status"]:
-        error.status = values["status"]
-    return error
-
-
-def subclasses_of(kind: type[SvdError]) -> list[type[SvdError]]:
-    return [kind] + [deeper for child in kind.__subclasses__() for deeper in subclasses_of(child)]
-
-
-def _is_json(value: object) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True

@@ -1,21 +1,22 @@
-"""Job table: state transitions of jobs, each in one transaction.
+"""Job table: the durable state of every job. Each change of a job is one transaction.
 
-The table is the only truth: every process acts on what it reads there. The functions at the top
-change one row inside a transaction of their caller.
+One process owns the table (see `owner_lock`); others only read it. The transitions of a job are
+pure functions of its row; the table writes what they return.
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
+from uuid import uuid4
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, update
 
-from svd_core.errors import GenerationFailed, StartTimeout, SvdError, UnknownJob
-from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded
-from svd_core.jobs.clock import SteadyClock
-from svd_core.jobs.database import Database
-from svd_core.jobs.interface import Cancellation, JobOptions, Outcome
+from svd_core.clock import SteadyClock
+from svd_core.database import Database
+from svd_core.errors import GenerationFailed
+from svd_core.events import Failed, Outcome, Progress, Stage, Stopped, Succeeded
+from svd_core.jobs.interface import JobOptions
 from svd_core.jobs.schema import (
     JOBS,
     OUTBOX,
@@ -25,7 +26,7 @@ from svd_core.jobs.schema import (
     State,
     append,
     create_tables,
-    to_json,
+    renumber,
 )
 from svd_core.params import VideoParams
 
@@ -35,81 +36,172 @@ MAX_ATTEMPTS = 3
 PRUNE_INTERVAL = 50
 """Numbers in line between two counts of rejected requests."""
 
-OPEN_STATES = (State.WAITING, State.RUNNING)
-
 MAX_REJECTED = 500
 """Rejected requests kept of one owner. They have no video, so the limit of bytes misses them."""
 
-
-def next_number(connection: Connection) -> int:
-    """Take the next number in line. Other transactions that take one wait until this one ends."""
-    connection.execute(update(SEQUENCE).values(number=SEQUENCE.c.number + 1))
-    return connection.scalar(select(SEQUENCE.c.number)) or 0
+OPEN = select(JOBS).where(JOBS.c.state.in_([State.WAITING, State.RUNNING])).order_by(JOBS.c.number)
 
 
-def lock_line(connection: Connection) -> None:
-    """Lock the line: transactions that write or count references to photos wait for this one.
-
-    SQLite locks the whole database anyway when a writing transaction begins.
-    """
-    connection.execute(select(SEQUENCE.c.number).with_for_update())
+Transition = Callable[[Row, float], Row]
+"""Returns the row as it is to be. The number is the time, in seconds since 1970."""
 
 
-def lock_row(connection: Connection, job_id: str) -> Row | None:
-    """Read the row of a job, and lock it until this transaction ends."""
-    query = select(JOBS).where(JOBS.c.id == job_id).with_for_update()
-    columns = connection.execute(query).mappings().first()
-    return None if columns is None else Row.from_columns(columns)
+def utc(at: float) -> datetime:
+    """`at`, in seconds since 1970, as a time in UTC."""
+    return datetime.fromtimestamp(at, UTC)
 
 
-def update_row(connection: Connection, row: Row, **values: Any) -> Row:
-    """Write `values` into `row`. Returns the new row."""
-    after = replace(row, version=row.version + 1, **values)
-    columns = after.to_columns()
-    names = [*values, "version", "record"]
-    connection.execute(
-        update(JOBS).where(JOBS.c.id == row.id).values({name: columns[name] for name in names})
-    )
-    return after
+def new_row(params: VideoParams | None, options: JobOptions, now: float) -> Row:
+    """The row of a new job, which gets its number when it is inserted."""
+    record = append((), Progress(stage=Stage.QUEUED), utc(now))
+    return Row(id=uuid4().hex, params=params, options=options, record=record, submitted=now)
 
 
-def finish(connection: Connection, row: Row, outcome: Outcome, now: float, size: int = 0) -> Row:
-    """End `row`, with `size` bytes on disk, and enter its webhook in the same transaction."""
+def begin(row: Row, now: float) -> Row:
+    """Begin an attempt of a waiting job."""
+    started = max(now, row.submitted)
+    return replace(row, state=State.RUNNING, attempt=row.attempt + 1, started=started)
+
+
+def finish(row: Row, now: float, outcome: Outcome, size: int = 0) -> Row:
+    """End a job, with `size` bytes on disk."""
     now = max(now, row.started or row.submitted)
     options = row.options
-    if options.webhook is not None:
-        delivery = {"job_id": row.id, "url": options.webhook, "tries": 0, "problem": ""}
-        connection.execute(insert(OUTBOX).values(delivery | {"state": "due"}))
-    return update_row(
-        connection,
+    return replace(
         row,
         state=State.ENDED,
         ended=now,
         expires=None if options.keep_s is None else now + options.keep_s,
         record=append(row.record, outcome, utc(now)),
         image=row.image if options.keep_photo and isinstance(outcome, Succeeded) else None,
-        worker=None,
         bytes=size,
     )
 
 
-def requeue(connection: Connection, row: Row, note: str, now: float, attempt: int) -> Row:
-    """Give `row` its old place in line, or end it if it was cancelled. `attempt`: the new count."""
+def release(row: Row, now: float, note: str) -> Row:
+    """Give a running job its old place in line, as if it had not begun. `note`: the reason."""
     if row.stop_asked:
-        return finish(connection, row, Stopped(), now)
-    queued = Progress(stage=Stage.QUEUED, note=note)
-    return update_row(
-        connection,
-        row,
-        state=State.WAITING,
-        worker=None,
-        attempt=attempt,
-        started=None,
-        record=append(row.record, queued, utc(now)),
+        return finish(row, now, Stopped())
+    record = append(row.record, Progress(stage=Stage.QUEUED, note=note), utc(now))
+    return replace(row, state=State.WAITING, attempt=row.attempt - 1, started=None, record=record)
+
+
+def requeue(row: Row, now: float) -> Row:
+    """Give a job its old place in line after a failed attempt; end it after `MAX_ATTEMPTS`."""
+    if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
+        error = GenerationFailed(
+            f"The server went down each of the {row.attempt} times it worked on this video; please "
+            "try again with fewer steps or frames, or with another photo."
+        )
+        return finish(row, now, Failed(error))
+    note = (
+        "The server went down while it worked on this video; it starts over "
+        f"(attempt {row.attempt + 1} of {MAX_ATTEMPTS})."
     )
+    return replace(release(row, now, note), attempt=row.attempt)
 
 
-def prune_rejected(connection: Connection, owner: str) -> None:
+class JobTable:
+    """Table of all jobs. Safe to use from any thread.
+
+    `on_change` is called with each changed row after its commit, in the order of the commits. Every
+    method may also raise `QueueUnavailable` and `StorageFull`. The change may have been made or not
+    then; to repeat it does no harm.
+    """
+
+    def __init__(self, database: Database, clock: SteadyClock | None = None) -> None:
+        self.database = database
+        self.clock = clock or SteadyClock()
+        self.on_change: Callable[[Row], None] = lambda _: None
+        create_tables(database)
+
+    def insert(self, row: Row, ensure: Callable[[], None] = lambda: None) -> Row:
+        """Put `row` at the end of the line, if it has not ended. `ensure`: see `JobPhotos.put`."""
+        with self.database.serialized():
+            with self.database.write() as connection:
+                ensure()
+                connection.execute(update(SEQUENCE).values(number=SEQUENCE.c.number + 1))
+                number = connection.scalar(select(SEQUENCE.c.number)) or 0
+                row = replace(row, number=number)
+                connection.execute(insert(JOBS).values(row.to_columns()))
+                _enter_webhook(connection, row)
+                if row.params is None and number % PRUNE_INTERVAL == 0:
+                    _prune_rejected(connection, row.options.owner)
+            self.on_change(row)
+        return row
+
+    def get(self, job_id: str) -> Row | None:
+        return next(iter(self.get_many([job_id])), None)
+
+    def get_many(self, ids: Collection[str]) -> list[Row]:
+        return self._read(select(JOBS).where(JOBS.c.id.in_(ids)))
+
+    def list_by_owner(self, owner: str, limit: int) -> list[Row]:
+        """The newest jobs of `owner`, newest first."""
+        owned = select(JOBS).where(JOBS.c.owner == owner)
+        return self._read(owned.order_by(JOBS.c.number.desc()).limit(limit))
+
+    def open_jobs(self) -> list[Row]:
+        """The jobs that wait or run, in the order of submission."""
+        return self._read(OPEN)
+
+    def recover(self) -> None:
+        """Put running jobs back in line, as the owner that ran them is gone; the attempt counts.
+
+        All open jobs get numbers of events above those that the last owner kept in memory only.
+        """
+        with self.database.serialized():
+            with self.database.write() as connection:
+                rows = [self._recover(row) for row in _rows(connection, OPEN)]
+                for row in rows:
+                    _write(connection, row)
+            for row in rows:
+                self.on_change(row)
+
+    def update(
+        self, job_id: str, state: State, change: Transition, record: Record | None = None
+    ) -> Row | None:
+        """Apply `change` to a job that is in `state`. `record`: its event log as it is in memory.
+
+        Returns the row as it is then; None if there is none.
+        """
+        with self.database.serialized():
+            with self.database.write() as connection:
+                query = select(JOBS).where(JOBS.c.id == job_id).with_for_update()
+                row = next(iter(_rows(connection, query)), None)
+                if row is not None and row.state is state:
+                    row = change(replace(row, record=record or row.record), self.clock.now())
+                    _write(connection, row)
+            if row is not None:
+                self.on_change(row)
+        return row
+
+    def _recover(self, row: Row) -> Row:
+        row = replace(row, record=renumber(row.record))
+        return requeue(row, self.clock.now()) if row.state is State.RUNNING else row
+
+    def _read(self, query: Select[Any]) -> list[Row]:
+        with self.database.read() as connection:
+            return _rows(connection, query)
+
+
+def _rows(connection: Connection, query: Select[Any]) -> list[Row]:
+    return [Row.from_columns(columns) for columns in connection.execute(query).mappings()]
+
+
+def _write(connection: Connection, row: Row) -> None:
+    connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(row.to_columns()))
+    _enter_webhook(connection, row)
+
+
+def _enter_webhook(connection: Connection, row: Row) -> None:
+    """Have the webhook of a job delivered that ends in this transaction."""
+    if row.state is State.ENDED and row.options.webhook is not None:
+        delivery = {"job_id": row.id, "url": row.options.webhook, "tries": 0, "problem": ""}
+        connection.execute(insert(OUTBOX).values(delivery | {"state": "due"}))
+
+
+def _prune_rejected(connection: Connection, owner: str) -> None:
     """Delete the oldest rejected requests of `owner`, with their webhooks."""
     rejected = select(JOBS.c.id).where(
         JOBS.c.owner == owner, JOBS.c.params.is_(None), JOBS.c.state == State.ENDED
@@ -119,228 +211,3 @@ def prune_rejected(connection: Connection, owner: str) -> None:
         batch = old[start : start + 500]
         connection.execute(delete(OUTBOX).where(OUTBOX.c.job_id.in_(batch)))
         connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch)))
-
-
-def utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-class JobSummary(NamedTuple):
-    """Columns of an open job that every process reads each second."""
-
-    id: str
-    state: str
-    version: int
-    worker: str | None
-    submitted: float
-    start_timeout_s: float | None
-
-
-class JobTable:
-    """Table of all jobs. Safe to use from any thread and any number of processes.
-
-    `on_released` is called with the name of a photo that a job no longer refers to, after the
-    commit. Every method may also raise `QueueUnavailable` and `StorageFull`.
-    """
-
-    def __init__(self, database: Database, clock: SteadyClock | None = None) -> None:
-        self.database = database
-        self.clock = clock or SteadyClock()
-        self.on_released: Callable[[str], None] = lambda _: None
-        create_tables(database)
-
-    def new(
-        self, job_id: str, params: VideoParams | None, options: JobOptions, **photo: str
-    ) -> Row:
-        """Make a row that is not in the table yet. `photo`: `image` (perhaps with `continues`),
-        `image_url`, or neither."""
-        now = self.clock.now()
-        record = append((), Progress(stage=Stage.QUEUED), utc(now))
-        return Row(
-            id=job_id, params=params, options=options, record=record, submitted=now,
-            image=photo.get("image"), image_url=photo.get("image_url"),
-            continues=photo.get("continues"),
-        )  # fmt: skip
-
-    def insert(
-        self, row: Row, counted: Collection[State], admit: Callable[[int, int], None]
-    ) -> Row:
-        """Put `row` at the end of the line.
-
-        `admit` may refuse it by an error. It is called with the number of all jobs in the
-        `counted` states, and of those of the same owner.
-        """
-        with self.database.write() as connection:
-            row = replace(row, number=next_number(connection))
-            count = select(func.count()).select_from(JOBS).where(JOBS.c.state.in_(counted))
-            owned = count.where(JOBS.c.owner == row.options.owner)
-            admit(connection.scalar(count) or 0, connection.scalar(owned) or 0)
-            connection.execute(insert(JOBS).values(row.to_columns()))
-        return row
-
-    def insert_ended(self, row: Row, outcome: Outcome) -> Row:
-        """Insert a job that ended before it began."""
-        with self.database.write() as connection:
-            row = replace(row, number=next_number(connection))
-            connection.execute(insert(JOBS).values(row.to_columns()))
-            if row.number % PRUNE_INTERVAL == 0:
-                prune_rejected(connection, row.options.owner)
-            return finish(connection, row, outcome, self.clock.now())
-
-    def get(self, job_id: str) -> Row | None:
-        return next(iter(self.get_many([job_id])), None)
-
-    def get_many(self, ids: Collection[str]) -> list[Row]:
-        with self.database.read() as connection:
-            rows = connection.execute(select(JOBS).where(JOBS.c.id.in_(ids))).mappings()
-            return [Row.from_columns(columns) for columns in rows]
-
-    def list_by_owner(self, owner: str, limit: int) -> list[Row]:
-        """The newest jobs of `owner`, newest first."""
-        owned = select(JOBS).where(JOBS.c.owner == owner)
-        newest = owned.order_by(JOBS.c.number.desc()).limit(limit)
-        with self.database.read() as connection:
-            return [Row.from_columns(row) for row in connection.execute(newest).mappings()]
-
-    def open_jobs(self) -> list[JobSummary]:
-        """Summaries of the jobs that wait or run."""
-        columns = (JOBS.c[name] for name in JobSummary._fields[:-1])
-        timeout = (JOBS.c.start_by - JOBS.c.submitted).label("start_timeout_s")
-        with self.database.read() as connection:
-            rows = connection.execute(
-                select(*columns, timeout).where(JOBS.c.state.in_(OPEN_STATES))
-            )
-            return [JobSummary(**values) for values in rows.mappings()]
-
-    def claim(self, worker: str, job_id: str | None = None) -> Row | None:
-        """Claim the first job in line that has its photo, or the job `job_id`. Returns None if
-        there is no such job, or it does not wait."""
-        now = self.clock.now()
-        in_time = or_(JOBS.c.start_by.is_(None), JOBS.c.start_by > now)
-        has_photo = or_(JOBS.c.image.is_not(None), JOBS.c.image_url.is_(None))
-        condition = has_photo if job_id is None else JOBS.c.id == job_id
-        claimable = select(JOBS).where(JOBS.c.state == State.WAITING, in_time, condition)
-        first = claimable.order_by(JOBS.c.rank, JOBS.c.number).limit(1)
-        with self.database.write() as connection:
-            columns = connection.execute(first.with_for_update(skip_locked=True)).mappings().first()
-            if columns is None:
-                return None
-            row = Row.from_columns(columns)
-            return update_row(
-                connection,
-                row,
-                state=State.RUNNING,
-                worker=worker,
-                attempt=row.attempt + 1,
-                started=max(now, row.submitted),
-            )
-
-    def heartbeat(self, job_id: str, worker: str, record: Record) -> bool | None:
-        """Renew the lease of `worker`, and write the record. Returns whether the job was cancelled;
-        None if it is not the worker's any more."""
-        mine = (JOBS.c.id == job_id) & (JOBS.c.worker == worker)
-        values = {"version": JOBS.c.version + 1, "record": to_json(record)}
-        with self.database.write() as connection:
-            if connection.execute(update(JOBS).where(mine).values(values)).rowcount == 0:
-                return None
-            return connection.scalar(select(JOBS.c.stop_asked).where(mine))
-
-    def end(
-        self, job_id: str, worker: str, record: Record, outcome: Outcome, size: int
-    ) -> Row | None:
-        """End a job that `worker` has run, with `size` bytes on disk. Returns None if it is not
-        the worker's any more."""
-        with self.database.write() as connection:
-            row = lock_row(connection, job_id)
-            if row is None or row.worker != worker:
-                return None
-            row = replace(row, record=record)
-            after = finish(connection, row, outcome, self.clock.now(), size)
-        return self._notify(row, after)
-
-    def release(self, job_id: str, worker: str, note: str) -> Row | None:
-        """Put a job of `worker` back in its place in line, as if it had not begun. `note`: the
-        reason."""
-        with self.database.write() as connection:
-            row = lock_row(connection, job_id)
-            if row is None or row.worker != worker:
-                return None
-            after = requeue(connection, row, note, self.clock.now(), row.attempt - 1)
-        return self._notify(row, after)
-
-    def requeue_lost(self, job_id: str, version: int) -> Row | None:
-        """Put a job of a dead worker back in its place in line; end it after `MAX_ATTEMPTS`.
-
-        Returns None if the worker has changed the row since `version`.
-        """
-        with self.database.write() as connection:
-            row = lock_row(connection, job_id)
-            if row is None or row.state is not State.RUNNING or row.version != version:
-                return None
-            note = (
-                "The server went down while it worked on this video; it starts over "
-                f"(attempt {row.attempt + 1} of {MAX_ATTEMPTS})."
-            )
-            if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
-                after = finish(connection, row, Failed(_crash_loop_error(row)), self.clock.now())
-            else:
-                after = requeue(connection, row, note, self.clock.now(), row.attempt)
-        return self._notify(row, after)
-
-    def cancel(self, job_id: str) -> tuple[Cancellation, Row]:
-        """Cancel a job. Raises `UnknownJob`."""
-        with self.database.write() as connection:
-            row = lock_row(connection, job_id)
-            if row is None:
-                raise UnknownJob("This job is not known here any more.")
-            if row.state is State.RUNNING:
-                return Cancellation.REQUESTED, update_row(connection, row, stop_asked=True)
-            if row.state is State.ENDED:
-                return Cancellation.TOO_LATE, row
-            after = finish(connection, row, Stopped(), self.clock.now())
-        return Cancellation.REMOVED, self._notify(row, after)
-
-    def time_out(self, job_id: str) -> Row | None:
-        """End a job that has waited too long. Returns None if it does not wait any more."""
-        error = StartTimeout(
-            "The video could not be started within the time you allowed; please try again later, "
-            "or allow more."
-        )
-        return self.end_waiting(job_id, Failed(error))
-
-    def end_waiting(self, job_id: str, outcome: Outcome) -> Row | None:
-        """End a waiting job. Returns None if it does not wait any more."""
-        with self.database.write() as connection:
-            row = lock_row(connection, job_id)
-            if row is None or row.state is not State.WAITING:
-                return None
-            after = finish(connection, row, outcome, self.clock.now())
-        return self._notify(row, after)
-
-    def set_image(
-        self, job_id: str, image: str, ensure: Callable[[], None] = lambda: None
-    ) -> Row | None:
-        """Give a job its photo, which is on disk. Returns None if it does not wait any more.
-
-        `ensure`: see `JobPhotos.put`.
-        """
-        with self.database.write() as connection:
-            lock_line(connection)
-            row = lock_row(connection, job_id)
-            if row is None or row.state is not State.WAITING:
-                return None
-            ensure()
-            return update_row(connection, row, image=image)
-
-    def _notify(self, before: Row, after: Row) -> Row:
-        """Pass the photo that the job no longer refers to on to `on_released`. Returns `after`."""
-        if before.image is not None and after.image is None:
-            self.on_released(before.image)
-        return after
-
-
-def _crash_loop_error(row: Row) -> SvdError:
-    return GenerationFailed(
-        f"The server went down each of the {row.attempt} times it worked on this video; please "
-        "try again with fewer steps or frames, or with another photo."
-    )

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,12 +10,18 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, select, update
 
 from svd_core.errors import SvdError, UnknownJob
-from svd_core.jobs.clock import ChangeTracker
-from svd_core.jobs.interface import Job, Send, Undeliverable
+from svd_core.jobs.job import Job
 from svd_core.jobs.schema import OUTBOX
 from svd_core.jobs.store import JobTable
 
+Send = Callable[[Job, str], None]
+"""Posts the outcome of a job to a URL. After any error except `Undeliverable` it is retried."""
+
 log = logging.getLogger(__name__)
+
+
+class Undeliverable(Exception):
+    """Raised by `Send` if a retry would be useless. Its text is kept as the reason."""
 
 
 class Delivery(NamedTuple):
@@ -49,7 +56,7 @@ DEFAULT_RETRY_POLICY = RetryPolicy()
 class Outbox:
     """Thread that delivers due webhooks at least once, `max_concurrent` at a time.
 
-    `find` returns a finished job by id (`JobQueue.refresh`); `send` posts it to an address.
+    `find` returns a finished job by id (`JobQueue.get`); `send` posts it to an address.
     """
 
     def __init__(
@@ -68,7 +75,7 @@ class Outbox:
         self._retry_policy = retry_policy
         self._poll_interval_s = poll_interval_s
         self._max_concurrent = max_concurrent
-        self._changes = ChangeTracker()
+        self._due_at: dict[tuple[str, int], float] = {}
         self._sending: dict[str, threading.Thread] = {}
         self._wake = threading.Event()
         self._closing = False
@@ -97,24 +104,22 @@ class Outbox:
             self._wake.clear()
 
     def _start_due(self) -> None:
-        """Start due deliveries, up to the concurrency limit."""
+        """Start due deliveries, up to the concurrency limit. After a restart delays begin again."""
+        now, due_at = time.monotonic(), self._due_at
         deliveries = self._deliveries(OUTBOX.c.state == "due")
-        self._changes.retain({delivery.job_id for delivery in deliveries})
+        self._due_at = {
+            (job_id, tries): due_at.get((job_id, tries), now + self._retry_policy.delay_s(tries))
+            for job_id, _, _, tries, _ in deliveries
+        }
         for delivery in deliveries:
-            waited_s = self._changes.unchanged_for_s(delivery.job_id, delivery.tries)
-            due = waited_s >= self._retry_policy.delay_s(delivery.tries)
-            if (
-                due
-                and delivery.job_id not in self._sending
-                and len(self._sending) < self._max_concurrent
-            ):
-                self._start(delivery)
+            if len(self._sending) >= self._max_concurrent:
+                return
+            is_due = self._due_at[delivery.job_id, delivery.tries] <= now
+            if is_due and delivery.job_id not in self._sending:
+                self._start(delivery._replace(tries=delivery.tries + 1))
 
     def _start(self, delivery: Delivery) -> None:
-        """Count the try before it is made, so that no other process makes the same one."""
-        if not self._update(delivery, delivery._replace(tries=delivery.tries + 1)):
-            return
-        delivery = delivery._replace(tries=delivery.tries + 1)
+        self._write(delivery)  # the try is counted before it is made
         thread = threading.Thread(
             target=self._deliver, args=(delivery,), name="svd-webhook", daemon=True
         )
@@ -123,7 +128,7 @@ class Outbox:
 
     def _deliver(self, delivery: Delivery) -> None:
         try:
-            self._update(delivery, self._attempt(delivery))
+            self._write(self._attempt(delivery))
         except SvdError as error:
             log.warning("A webhook of job %s may come again. %s", delivery.job_id, error)
         finally:
@@ -132,15 +137,18 @@ class Outbox:
 
     def _attempt(self, delivery: Delivery) -> Delivery:
         """Send once. Returns the delivery with its new state."""
+        job_id, tries = delivery.job_id, delivery.tries
         try:
-            self._send(self._find(delivery.job_id), delivery.url)
-        except (Undeliverable, UnknownJob) as error:
-            return _give_up(delivery, str(error))
+            self._send(self._find(job_id), delivery.url)
         except Exception as error:  # noqa: BLE001 - any error may be over at the next try
-            problem = f"{type(error).__name__}: {error}"[:500]
-            if delivery.tries >= self._retry_policy.tries:
-                return _give_up(delivery, problem)
-            return delivery._replace(problem=problem)
+            hopeless = isinstance(error, Undeliverable | UnknownJob)
+            problem = str(error) if hopeless else f"{type(error).__name__}: {error}"[:500]
+            if not hopeless and tries < self._retry_policy.tries:
+                return delivery._replace(problem=problem)
+            log.warning(
+                "The webhook of job %s is given up after %d tries: %s", job_id, tries, problem
+            )
+            return delivery._replace(state="given up", problem=problem)
         return delivery._replace(state="delivered", problem="")
 
     def _deliveries(self, condition: ColumnElement[bool]) -> list[Delivery]:
@@ -149,19 +157,7 @@ class Outbox:
             rows = connection.execute(select(*columns).where(condition).limit(1000))
             return [Delivery(*row) for row in rows]
 
-    def _update(self, before: Delivery, after: Delivery) -> bool:
-        """Write `after`. Returns False if another process has tried since `before`."""
-        unchanged = (OUTBOX.c.job_id == before.job_id) & (OUTBOX.c.tries == before.tries)
-        changes = {"state": after.state, "tries": after.tries, "problem": after.problem}
+    def _write(self, delivery: Delivery) -> None:
+        changes = update(OUTBOX).where(OUTBOX.c.job_id == delivery.job_id)
         with self._table.database.write() as connection:
-            return connection.execute(update(OUTBOX).where(unchanged).values(changes)).rowcount == 1
-
-
-def _give_up(delivery: Delivery, problem: str) -> Delivery:
-    log.warning(
-        "The webhook of job %s is given up after %d tries: %s",
-        delivery.job_id,
-        delivery.tries,
-        problem,
-    )
-    return delivery._replace(state="given up", problem=problem)
+            connection.execute(changes.values(delivery._asdict()))

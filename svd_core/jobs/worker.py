@@ -1,4 +1,4 @@
-"""Queue with one worker thread in this process, and prefetch of remote photos.
+"""Queue that drives executors, each from its own thread, and prefetch of remote photos.
 
 Photos are fetched while their jobs wait, so that a slow host delays its own job only.
 """
@@ -8,18 +8,19 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from svd_core.errors import Cancelled, SvdError
-from svd_core.events import Progress, Succeeded
-from svd_core.jobs.config import QueueContext
-from svd_core.jobs.database import retry_until_written
-from svd_core.jobs.interface import Outcome, Work
-from svd_core.jobs.job import JobHandle
-from svd_core.jobs.queue import TableQueue
-from svd_core.jobs.retry import WAITING_NOTE, Backoff, error_to_outcome
-from svd_core.jobs.schema import Row
+from svd_core.database import retry_until_written
+from svd_core.errors import SvdError
+from svd_core.event_stream import error_to_outcome
+from svd_core.events import Failed, Outcome, Progress, Stopped
+from svd_core.jobs.executor import Executor, ExecutorLost
+from svd_core.jobs.job import Job
+from svd_core.jobs.queue import WAITING_NOTE, JobQueue, QueueContext
+from svd_core.jobs.schema import Row, State
+from svd_core.jobs.store import Transition, finish, requeue
 
 MAX_CONCURRENT = 4
 """Concurrent downloads. Each may hold 20 MB; four slow hosts delay those behind them."""
@@ -28,81 +29,202 @@ CLOSE_TIMEOUT_S = 1.0
 """Seconds that `close` waits for pending writes to the table."""
 
 RETRY_S = 1.0
-"""Seconds until the next claim after the table could not be reached."""
+"""Seconds until the next claim after a fault."""
+
+WORKER_GONE_NOTE = "The machine for this video was taken away; it starts over on another one."
 
 NICE_INCREMENT = 5
-"""Added to the nice value of the worker thread: a higher one means lower priority."""
+"""Added to the nice value of the worker threads: a higher one means lower priority."""
 
 log = logging.getLogger(__name__)
 
 
-class WorkerQueue(TableQueue):
-    """Job queue with a worker thread that does `work` for all jobs of the table.
+class WorkerQueue(JobQueue):
+    """Job queue that drives `executors`, each from a thread of its own.
 
     Jobs whose photos are still being fetched let others go first.
     """
 
-    def __init__(self, work: Work, context: QueueContext) -> None:
-        self._make = work
-        self._backoff = Backoff()
-        self._prefetcher = PhotoPrefetcher(
-            context, lambda: self._open_jobs.without_image(), self._on_photo
-        )
-        self._wake = threading.Event()
-        self._wake.set()  # jobs may wait since before the start
-        # A daemon, so that work which never reports progress cannot keep the process alive.
-        self._thread = threading.Thread(target=self._run_loop, name="svd-worker", daemon=True)
+    def __init__(self, executors: Sequence[Executor], context: QueueContext) -> None:
+        self._executors = executors
+        self._prefetcher = PhotoPrefetcher(context, lambda: self._open_jobs.line(), self._update)
+        self._changed = threading.Condition()
+        # Daemons, so that work which never reports progress cannot keep the process alive.
+        self._threads = [
+            threading.Thread(
+                target=self._run_loop,
+                args=(executor,),
+                name=f"svd-worker-{index}" if index else "svd-worker",
+                daemon=True,
+            )
+            for index, executor in enumerate(executors)
+        ]
         super().__init__(context)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def _on_waiting(self) -> None:
         self._prefetcher.start_next()
-        self._wake.set()
+        self._notify()
 
-    def _on_photo(self, row: Row) -> None:
-        self._open_jobs.upsert(row)
-        self._wake.set()
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _stop_work(self, timeout_s: float) -> None:
-        self._wake.set()
+        self._notify()
         self._prefetcher.close()
-        self._thread.join(timeout_s)
+        _join(self._threads, timeout_s)
+        for executor in self._executors:
+            executor.close()
 
-    def _run_loop(self) -> None:
+    def _first_ready(self) -> Job | None:
+        """The first job in line that could run now."""
+        now = time.monotonic()
+        ready = (
+            job
+            for job in self._open_jobs.line()
+            if job.row.image is not None and now >= job.retry_at and not self._is_late(job)
+        )
+        return None if self._closing.is_set() else next(ready, None)
+
+    def _is_needed(self) -> bool:
+        return self._first_ready() is not None
+
+    def _run_loop(self, executor: Executor) -> None:
         _lower_priority()
-        while not self._claims.closing.is_set():
-            self._wake.wait()
-            self._wake.clear()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing.is_set() or self._is_needed())
+            if self._closing.is_set():
+                return
             try:
-                while (claimed := self._claims.claim()) is not None:
-                    job, row = claimed
-                    self._finish(job, self._attempt(job, row))
+                self._run_first(executor)
             except Exception as error:  # noqa: BLE001 - a server without a worker is useless
                 expected = isinstance(error, SvdError)
                 log.warning("Worker loop failed, retrying: %s", error, exc_info=not expected)
-                self._claims.closing.wait(RETRY_S)
-                self._wake.set()
+                self._closing.wait(RETRY_S)
 
-    def _finish(self, job: JobHandle, outcome: Outcome) -> None:
-        """End a job, or requeue it and wait if its fault passes."""
-        delay_s = self._backoff.delay_s(job.id, outcome)
-        if delay_s is None:
-            self._claims.finish(job, outcome)
-        else:
-            self._claims.requeue(job, WAITING_NOTE)
-            self._claims.closing.wait(delay_s)
-
-    def _attempt(self, job: JobHandle, row: Row) -> Outcome:
-        def on_progress(progress: Progress) -> None:
-            if self._claims.is_cancelled(job):
-                raise Cancelled
-            job.report(progress)
-
+    def _run_first(self, executor: Executor) -> None:
+        """Run the first job in line, if the executor gets ready while one waits."""
         try:
-            request = self._claims.request(row, on_progress)
-            return Succeeded(self._make(job.id, request, on_progress))
-        except Exception as error:  # noqa: BLE001 - after any failure the next job must still run
-            return error_to_outcome(job.id, error)
+            if not executor.prepare(self._is_needed):
+                return
+        except SvdError as error:
+            if (job := self._first_ready()) is not None:
+                self._end_waiting(job, Failed(error))
+            return
+        job = self._first_ready()
+        if job is None or not self._claim(job):
+            return
+        try:
+            for event in self._attempt(executor.run, job):
+                outcome = event
+        except ExecutorLost as lost:
+            log.warning("The worker of job %s is gone: %s", job.id, lost.reason)
+            self._requeue_lost(job, lost)
+        else:
+            assert not isinstance(outcome, Progress)
+            self._finish_or_retry(job, outcome)
+
+    def _requeue_lost(self, job: Job, lost: ExecutorLost) -> None:
+        if self._closing.is_set():
+            self._finish(job, Stopped())
+        elif lost.counted:
+            self._end_attempt(job, requeue)
+        else:
+            self._release(job, WORKER_GONE_NOTE)
+            self._closing.wait(RETRY_S)  # the next worker may be refused at once, too
+
+    def _finish_or_retry(self, job: Job, outcome: Outcome) -> None:
+        """End a job, or requeue it and wait if its fault passes."""
+        delay_s = job.retry_delay_s(outcome)
+        if delay_s is None:
+            self._finish(job, outcome)
+        else:
+            job.retry_at = time.monotonic() + delay_s
+            self._release(job, WAITING_NOTE)
+            self._closing.wait(delay_s)
+
+
+class PhotoPrefetcher:
+    """Prefetches photos in its own threads. Thread-safe.
+
+    A job keeps its place in line meanwhile, and a photo is on disk before the table refers to it.
+    So a process that dies loses nothing: the photo is fetched again. `line` returns the waiting
+    jobs, first one first; `update` changes one in the table.
+    """
+
+    def __init__(
+        self,
+        context: QueueContext,
+        line: Callable[[], Iterable[Job]],
+        update: Callable[[Job, State, Transition], object],
+    ) -> None:
+        self._photos = context.photos
+        self._fetch = context.fetch
+        self._line = line
+        self._update = update
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
+        self._closing = threading.Event()
+
+    def start_next(self) -> None:
+        """Start downloads for the first jobs without a photo, up to `MAX_CONCURRENT` at a time."""
+        with self._lock:  # around `line`, so that no finished download starts again
+            for job in self._line():
+                if len(self._threads) >= MAX_CONCURRENT or self._closing.is_set():
+                    return
+                if job.row.image is None and job.id not in self._threads:
+                    thread = threading.Thread(
+                        target=self._run, args=(job,), name="svd-fetch", daemon=True
+                    )
+                    self._threads[job.id] = thread
+                    thread.start()
+
+    def close(self) -> None:
+        """Start no download and write nothing more. Downloads under way do not delay the end: their
+        photos are fetched again after a restart."""
+        self._closing.set()
+        with self._lock:
+            threads = list(self._threads.values())
+        _join(threads, CLOSE_TIMEOUT_S)
+
+    def _run(self, job: Job) -> None:
+        try:
+            change = self._fetch_photo(job)
+            if change is not None and not self._closing.is_set():
+                retry_until_written(lambda: self._update(job, State.WAITING, change), self._closing)
+        finally:
+            with self._lock:
+                del self._threads[job.id]
+        self.start_next()
+
+    def _fetch_photo(self, job: Job) -> Transition | None:
+        """Download one photo. Returns the change of the row; None for another try."""
+        assert job.row.image_url is not None
+        try:
+            name, ensure = self._photos.put(self._fetch(job.row.image_url))
+        except Exception as error:  # noqa: BLE001 - any error ends this job only
+            outcome = error_to_outcome(job.id, error)
+            delay_s = job.retry_delay_s(outcome)
+            if delay_s is None:
+                return lambda row, now: finish(row, now, outcome)
+            self._closing.wait(delay_s)
+            return None
+
+        def attach(row: Row, _: float) -> Row:
+            ensure()
+            return replace(row, image=name)
+
+        return attach
+
+
+def _join(threads: Iterable[threading.Thread], timeout_s: float) -> None:
+    """Wait for all `threads` together at most so long."""
+    deadline = time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _lower_priority() -> None:
@@ -115,78 +237,3 @@ def _lower_priority() -> None:
         with suppress(OSError):
             nice = os.getpriority(os.PRIO_PROCESS, thread)
             os.setpriority(os.PRIO_PROCESS, thread, nice + NICE_INCREMENT)
-
-
-class PhotoPrefetcher:
-    """Prefetches photos in its own threads. Thread-safe.
-
-    A job keeps its place in line meanwhile, and a photo is on disk before the table refers to it.
-    So a process that dies loses nothing: the photo is fetched again. `waiting` returns the jobs
-    without a photo, in the order of the line. `on_change` is called with the row of a job that got
-    its photo, or failed.
-    """
-
-    def __init__(
-        self,
-        context: QueueContext,
-        waiting: Callable[[], Iterable[Row]],
-        on_change: Callable[[Row], None],
-    ) -> None:
-        self._table = context.table
-        self._photos = context.job_photos
-        self._fetch = context.fetch
-        self._waiting = waiting
-        self._on_change = on_change
-        self._backoff = Backoff()
-        self._lock = threading.Lock()
-        self._threads: dict[str, threading.Thread] = {}
-        self._closing = threading.Event()
-
-    def start_next(self) -> None:
-        """Start downloads of the first waiting jobs, up to `MAX_CONCURRENT` at a time."""
-        with self._lock:  # around `waiting`, so that no finished download starts again
-            for row in self._waiting():
-                if len(self._threads) >= MAX_CONCURRENT or self._closing.is_set():
-                    return
-                if row.id not in self._threads:
-                    thread = threading.Thread(
-                        target=self._run, args=(row,), name="svd-fetch", daemon=True
-                    )
-                    self._threads[row.id] = thread
-                    thread.start()
-
-    def close(self) -> None:
-        """Start no download and write nothing more. Downloads under way do not delay the end: their
-        photos are fetched again after a restart."""
-        self._closing.set()
-        with self._lock:
-            threads = list(self._threads.values())
-        deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-
-    def _run(self, row: Row) -> None:
-        try:
-            change = self._fetch_photo(row)
-            after = None if self._closing.is_set() else retry_until_written(change, self._closing)
-            if after is not None:  # else the job does not wait any more
-                self._on_change(after)
-        finally:
-            with self._lock:
-                del self._threads[row.id]
-        self.start_next()
-
-    def _fetch_photo(self, row: Row) -> Callable[[], Row | None]:
-        """Download one photo. Returns the change of the table."""
-        assert row.image_url is not None
-        try:
-            name, ensure = self._photos.put(self._fetch(row.image_url))
-        except Exception as error:  # noqa: BLE001 - any error ends this job only
-            outcome = error_to_outcome(row.id, error)
-            with self._lock:
-                delay_s = self._backoff.delay_s(row.id, outcome)
-            if delay_s is not None:
-                self._closing.wait(delay_s)
-                return lambda: None
-            return lambda: self._table.end_waiting(row.id, outcome)
-        return lambda: self._table.set_image(row.id, name, ensure)

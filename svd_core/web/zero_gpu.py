@@ -5,16 +5,15 @@ from collections.abc import Callable, Generator
 import gradio as gr
 
 from svd_core.errors import GenerationFailed, QueueFull, SvdError
-from svd_core.events import Event, Progress, Video
-from svd_core.jobs import InlineWork, Work
-from svd_core.jobs.inline import raise_errors, run_as_stream
+from svd_core.event_stream import EventStream, Work, run_as_stream
+from svd_core.events import Event, Failed
 from svd_core.params import VideoRequest
 
 WORKER_ERROR_TITLE = "ZeroGPU worker error"
 """Title of the platform's error if the process with the GPU died."""
 
 
-def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> InlineWork:
+def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> EventStream:
     """Run `work` in a process that is forked from this one and has a GPU.
 
     So the process sees a model that was loaded before, and returns picklable values only.
@@ -30,13 +29,13 @@ def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> Inlin
     def on_gpu(job_id: str, request: VideoRequest) -> Generator[Event]:
         yield from run_as_stream(work, job_id, request)
 
-    def make(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+    def run(job_id: str, request: VideoRequest) -> Generator[Event]:
         try:
-            yield from raise_errors(on_gpu(job_id, request))
+            yield from on_gpu(job_id, request)
         except gr.Error as error:
-            raise refusal(error) from error
+            yield Failed(refusal(error))
 
-    return make
+    return run
 
 
 def refusal(error: gr.Error) -> SvdError:

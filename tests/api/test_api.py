@@ -871,6 +871,17 @@ def test_health(api: httpx.Client) -> None:
     }
 
 
+def test_health_of_a_cluster(tmp_path: Path) -> None:
+    waiting = replace(READY, device="", state="loading", workers=0)
+    with fal_server(tmp_path / "waiting", status=waiting) as server, client_of(server) as api:
+        health = api.get("/health").json()
+        assert (health["status"], health["device"]) == ("loading", "waits for a GPU machine")
+    three = replace(READY, device="3 x NVIDIA L4, 24 GB", workers=3)
+    with fal_server(tmp_path / "three", status=three) as server, client_of(server) as api:
+        health = api.get("/health").json()
+        assert (health["status"], health["device"]) == ("ok", "3 x NVIDIA L4, 24 GB")
+
+
 def test_a_request_may_ask_for_one_of_several_checkpoints(tmp_path: Path, uri: str) -> None:
     two = replace(READY, catalog=ModelCatalog((READY.checkpoint, SQUARE)))
     with fal_server(tmp_path, status=two) as server, client_of(server) as api:

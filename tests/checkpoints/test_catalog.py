@@ -31,8 +31,8 @@ from svd_core.errors import (
     ModelUnreachable,
     OutOfMemory,
 )
+from svd_core.event_stream import error_to_outcome
 from svd_core.events import Failed, Progress, Stage, Succeeded
-from svd_core.jobs.retry import error_to_outcome
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.types import GenerationResult
 from tests.fakes.engines import READY, RealWork

@@ -16,7 +16,7 @@ from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.engine.engine import EngineStatus
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.generate import generate
-from svd_core.jobs import JobQueue, Retention, TableQueue
+from svd_core.jobs import JobPhotos, JobQueue, Retention
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
@@ -140,9 +140,9 @@ def _free_port() -> int:
     return port
 
 
-def retention(queue: TableQueue, folder: Path) -> Retention:
+def retention(queue: JobQueue, folder: Path) -> Retention:
     """What removes the jobs of `worker_queue`."""
-    photos = PhotoStore(folder / "photos")
+    photos = JobPhotos(queue._table, PhotoStore(folder / "photos"), 1e9)
     return Retention(queue._table, ResultStore(folder), photos, keep_hours=1, keep_gb=1)
 
 

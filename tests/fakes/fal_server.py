@@ -15,8 +15,17 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from svd_core.engine.engine import EngineStatus
+from svd_core.event_stream import Work
 from svd_core.events import OnProgress, Video
-from svd_core.jobs import JobQueue, Outbox, QueueContext, QueueLimits, Work, WorkerQueue
+from svd_core.jobs import (
+    JobPhotos,
+    JobQueue,
+    LocalExecutor,
+    Outbox,
+    QueueContext,
+    QueueLimits,
+    WorkerQueue,
+)
 from svd_core.jobs.webhook_outbox import RetryPolicy
 from svd_core.media.image import open_photo
 from svd_core.params import VideoRequest
@@ -68,11 +77,13 @@ def fal_service(
     if fetcher is not None:
         vars(parts)["fetcher"] = fetcher
     work = work or PhotoWork(parts.results.folder, steps=3)
-    limits = QueueLimits(settings.max_queue, settings.max_queue_per_key, poll_interval_s=0.2)
+    limits = QueueLimits(settings.max_queue, settings.max_queue_per_key)
     with open_table(folder) as table:
-        photos = PhotoStore(folder / "photos")
-        queue = WorkerQueue(work, QueueContext(table, photos, limits, parts.fetcher.photo))
-        outbox = Outbox(table, queue.refresh, parts.send_webhook, QUICK, poll_interval_s=0.1)
+        photos = JobPhotos(table, PhotoStore(folder / "photos"))
+        queue = WorkerQueue(
+            [LocalExecutor(work)], QueueContext(table, photos, limits, parts.fetcher.photo)
+        )
+        outbox = Outbox(table, queue.get, parts.send_webhook, QUICK, poll_interval_s=0.1)
         try:
             yield ApiService(parts, queue, lambda: status), outbox
         finally:

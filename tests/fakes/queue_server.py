@@ -1,10 +1,10 @@
-"""A server's queue as a process of its own, to be killed at any moment.
+"""A server's queue as a process of its own, to be killed at any moment, and a pipe to talk to it.
 
-It works on the job table in a folder, where it writes down each job it begins and each address it
-asks for a photo, which stays silent until there is a file of the address's last part. Webhooks are
-sent by POST, or written down in a file. The photo's bytes say what the work is: `hold` stays in a
-step until there is a file `go`, `encode` takes a while to write its video, `bad` fails, `die` ends
-the process.
+It owns the job table in a folder, where it writes down each job it begins and each address it asks
+for a photo, which stays silent until there is a file of the address's last part. Webhooks are sent
+by POST, or written down in a file. The photo's bytes say what the work is: `hold` stays in a step
+until there is a file `go`, `encode` takes a while to write its video, `bad` fails, `die` ends the
+process once there is a file `go`.
 """
 
 import multiprocessing
@@ -13,38 +13,132 @@ import signal
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
-from svd_core.errors import InvalidImage
-from svd_core.events import OnProgress, Progress, Stage, Video
-from svd_core.jobs import Job, Outbox, QueueContext, QueueLimits, WorkerQueue
+from svd_core.database import Database
+from svd_core.errors import InvalidImage, InvalidRequest, SvdError
+from svd_core.events import Event, OnProgress, Progress, Stage, Video
+from svd_core.jobs import (
+    Cancellation,
+    Job,
+    JobEvent,
+    JobOptions,
+    JobPhotos,
+    JobQueue,
+    JobTable,
+    LocalExecutor,
+    Outbox,
+    QueueContext,
+    QueueLimits,
+    RemoteRequest,
+    WorkerQueue,
+)
+from svd_core.jobs.interface import Times
 from svd_core.jobs.webhook_outbox import RetryPolicy
 from svd_core.media.video import write_mp4
-from svd_core.params import VideoRequest
+from svd_core.owner_lock import OwnerLock
+from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore, ResultStore
-from tests.fakes.work import moving, open_table
+from tests.fakes.work import moving
 
-QUICK = QueueLimits(max_queue=1000, lease_s=600.0, poll_interval_s=0.05)
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs. `first_words`: "ready", or why it waits."""
+
+    process: ForkServerProcess
+    pipe: Connection
+    first_words: str
+
+    def submit(self, photo: bytes | str, **options: Any) -> "ServerJob":
+        """Submit a photo, or the address of one."""
+        return self.job(self.call("submit", photo, JobOptions(**options)))
+
+    def reject(self, **options: Any) -> str:
+        """The id of a job that was rejected."""
+        return str(self.call("reject", JobOptions(**options)))
+
+    def job(self, job_id: str) -> "ServerJob":
+        return ServerJob(self, job_id)
+
+    def wait_until_ready(self) -> None:
+        assert self.pipe.recv() == "ready"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def stop(self) -> int | None:
+        """Ask it to stop. Returns its exit status."""
+        self.process.terminate()
+        self.process.join()
+        return self.process.exitcode
+
+    def call(self, name: str, *args: Any) -> Any:
+        self.pipe.send((name, args))
+        answer = self.pipe.recv()
+        if isinstance(answer, SvdError):
+            raise answer
+        return answer
+
+
+@dataclass(frozen=True)
+class ServerJob:
+    """A job as a client of its server sees it, who has its id."""
+
+    server: Server
+    id: str
+
+    def cancel(self) -> Cancellation:
+        result: Cancellation = self.server.call("cancel", self.id)
+        return result
+
+    def events_since(self, seen: int = 0) -> Sequence[JobEvent]:
+        events: Sequence[JobEvent] = self.server.call("events", self.id, seen)
+        return events
+
+    @property
+    def position(self) -> int:
+        return int(self.server.call("position", self.id))
+
+    @property
+    def has_photo(self) -> bool:
+        return bool(self.server.call("has_photo", self.id))
+
+    @property
+    def times(self) -> Times:
+        times: Times = self.server.call("times", self.id)
+        return times
+
+    @property
+    def last(self) -> Event:
+        return self.events_since()[-1].event
+
+    @property
+    def done(self) -> bool:
+        return not isinstance(self.last, Progress)
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[ForkServerProcess]:
-    """One that is ready for work; killed at the end, if it is not dead by then."""
+def server(folder: Path, max_queue: int = 1000) -> Iterator[Server]:
+    """One that is ready for work, or waits; killed at the end, if it is not dead by then."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=main, args=(folder, theirs))
+    ours, theirs = context.Pipe()
+    process = context.Process(target=main, args=(folder, max_queue, theirs))
     process.start()
     theirs.close()
     try:
-        assert ours.recv() == "ready"
-        yield process
+        yield Server(process, ours, ours.recv())
     finally:
         process.kill()
         process.join()
@@ -52,14 +146,16 @@ def server(folder: Path) -> Iterator[ForkServerProcess]:
         ours.close()
 
 
-def main(folder: Path, told: Connection) -> None:
-    store, ready = ResultStore(folder / "results"), threading.Event()
+def main(folder: Path, max_queue: int, pipe: Connection) -> None:
+    stop, ready = threading.Event(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    store = ResultStore(folder / "results")
 
     def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         with (folder / "begun").open("a") as begun:
             begun.write(f"{job_id}\n")
         on_progress(Progress(stage=Stage.DENOISING, step=1, total=2))
-        while request.image == b"hold" and not (folder / "go").exists():
+        while request.image in (b"hold", b"die") and not (folder / "go").exists():
             time.sleep(0.01)
             on_progress(Progress(stage=Stage.DENOISING, step=2, total=2))
         if request.image == b"bad":
@@ -90,13 +186,45 @@ def main(folder: Path, told: Connection) -> None:
         call = urllib.request.Request(url, data=job.id.encode(), method="POST")
         urllib.request.urlopen(call, timeout=5).close()
 
-    with open_table(folder) as table:
-        queue = WorkerQueue(work, QueueContext(table, PhotoStore(folder / "photos"), QUICK, fetch))
-        outbox = Outbox(table, queue.refresh, send, RetryPolicy(first_s=0.2), poll_interval_s=0.05)
-        stop = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        told.send("ready")
+    database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
+    lock = OwnerLock.of(database, folder, pytest.fail)
+    if lock.acquire(stop, pipe.send):
+        table = JobTable(database)
+        photos = JobPhotos(table, PhotoStore(folder / "photos"))
+        limits = QueueLimits(max_queue)
+        queue = WorkerQueue([LocalExecutor(work)], QueueContext(table, photos, limits, fetch))
+        outbox = Outbox(table, queue.get, send, RetryPolicy(first_s=0.2), poll_interval_s=0.05)
+        pipe.send("ready")
         ready.set()
-        stop.wait()
+        answer(queue, pipe, stop)
         outbox.close()
         queue.close()
+
+
+def answer(queue: JobQueue, pipe: Connection, stop: threading.Event) -> None:
+    """Answer the client until `stop` is set or it hangs up."""
+
+    def submit(photo: bytes | str, options: JobOptions) -> str:
+        params = VideoParams(seed=1)
+        url = isinstance(photo, str)
+        request = RemoteRequest(photo, params) if url else VideoRequest(photo, params)
+        return queue.submit(request, options).id
+
+    commands: dict[str, Callable[..., Any]] = {
+        "submit": submit,
+        "reject": lambda options: queue.reject(InvalidRequest("fps", "No."), options).id,
+        "cancel": lambda job_id: queue.get(job_id).cancel(),
+        "events": lambda job_id, seen: queue.get(job_id).events_since(seen),
+        "position": queue.position,
+        "has_photo": lambda job_id: queue.photo(job_id) is not None,
+        "times": lambda job_id: queue.get(job_id).times,
+    }
+    with suppress(EOFError):
+        while not stop.is_set():
+            if wait([pipe], 0.02):
+                name, args = pipe.recv()
+                try:
+                    told = commands[name](*args)
+                except SvdError as error:
+                    told = error
+                pipe.send(told)

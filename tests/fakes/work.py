@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
+from svd_core.database import Database
+from svd_core.event_stream import EventStream, Work
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.jobs import (
-    Database,
     InlineQueue,
-    InlineWork,
+    JobPhotos,
+    JobQueue,
     JobTable,
+    LocalExecutor,
     QueueContext,
     QueueLimits,
-    TableQueue,
-    Work,
     WorkerQueue,
 )
-from svd_core.jobs.config import DEFAULT_LIMITS
+from svd_core.jobs.queue import DEFAULT_LIMITS
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoRequest
 from svd_core.storage import PhotoStore
@@ -88,13 +89,13 @@ def open_table(folder: Path) -> Iterator[JobTable]:
 
 def premises(table: JobTable, folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> QueueContext:
     """Context of a server with photos in `folder`, which downloads none."""
-    return QueueContext(table, PhotoStore(folder / "photos"), limits)
+    return QueueContext(table, JobPhotos(table, PhotoStore(folder / "photos")), limits)
 
 
 @contextmanager
-def front_queue(folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> Iterator[TableQueue]:
+def front_queue(folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> Iterator[JobQueue]:
     """The queue of a server without a worker, with table and photos in `folder`."""
-    with open_table(folder) as table, closing(TableQueue(premises(table, folder, limits))) as queue:
+    with open_table(folder) as table, closing(JobQueue(premises(table, folder, limits))) as queue:
         yield queue
 
 
@@ -103,13 +104,15 @@ def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[Worke
     """The queue of a server with a worker, with table and photos in `folder`."""
     with (
         open_table(folder) as table,
-        closing(WorkerQueue(work, premises(table, folder, QueueLimits(max_queue)))) as queue,
+        closing(
+            WorkerQueue([LocalExecutor(work)], premises(table, folder, QueueLimits(max_queue)))
+        ) as queue,
     ):
         yield queue
 
 
 @contextmanager
-def inline_queue(folder: Path, work: InlineWork, max_queue: int = 1) -> Iterator[InlineQueue]:
+def inline_queue(folder: Path, work: EventStream, max_queue: int = 1) -> Iterator[InlineQueue]:
     """The queue of a Space on ZeroGPU, with table and photos in `folder`."""
     with (
         open_table(folder) as table,

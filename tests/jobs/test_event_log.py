@@ -11,12 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from svd_core.clock import SteadyClock
 from svd_core.errors import GenerationFailed, InvalidRequest, SvdError, UnknownJob
 from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.claims import LivenessLock
-from svd_core.jobs.clock import ChangeTracker, SteadyClock
 from svd_core.jobs.interface import JobEvent
-from svd_core.jobs.schema import Record, append, from_json, is_finished, to_json
+from svd_core.jobs.schema import (
+    NUMBER_BLOCK,
+    Record,
+    append,
+    from_json,
+    is_finished,
+    renumber,
+    to_json,
+)
 
 VIDEO = Video(
     path=Path("/a.mp4"), width=8, height=8, num_frames=2, fps=7, seed=1, model="m", elapsed_s=1.0,
@@ -125,6 +132,16 @@ def test_newer_progress_replaces_that_of_its_stage_but_no_step_and_no_note() -> 
     assert [entry.number for entry in record] == [2, 3, 5, 6, 7]
 
 
+def test_each_start_numbers_events_above_all_that_the_last_one_gave() -> None:
+    at = datetime.now(UTC)
+    record = filled([(Progress(stage=Stage.QUEUED), at), (PREVIEW, at)])
+    again = renumber(record)
+    assert [entry.number for entry in again] == [1, NUMBER_BLOCK]
+    assert [entry.event for entry in again] == [entry.event for entry in record]
+    later = renumber(append(again, Progress(stage=Stage.DECODING), at))
+    assert [entry.number for entry in later] == [1, NUMBER_BLOCK, 2 * NUMBER_BLOCK]
+
+
 def every(kind: type[SvdError]) -> list[type[SvdError]]:
     return [kind] + [deeper for child in kind.__subclasses__() for deeper in every(child)]
 
@@ -198,41 +215,6 @@ def test_a_clock_set_back_moves_on_all_the_same(hands: Hands, clock: SteadyClock
     assert clock.now() == 1_000_015
     hands.wall, hands.steady = hands.wall + 4000, hands.steady + 4000
     assert clock.now() == 1_004_015
-
-
-def test_sightings_count_from_the_last_change(hands: Hands) -> None:
-    seen = ChangeTracker(lambda: hands.steady)
-    assert seen.unchanged_for_s("a", 1) == 0
-    hands.steady += 3
-    assert (seen.unchanged_for_s("a", 1), seen.unchanged_for_s("b", None)) == (3, 0)
-    hands.steady += 3
-    assert (seen.unchanged_for_s("a", 2), seen.unchanged_for_s("b", None)) == (0, 3)
-    seen.retain({"a"})
-    hands.steady += 1
-    assert (seen.unchanged_for_s("a", 2), seen.unchanged_for_s("b", None)) == (1, 0)
-
-
-def test_a_lifeline_is_cut_when_its_process_lets_go(tmp_path: Path) -> None:
-    first, second = LivenessLock(tmp_path, "a" * 32), LivenessLock(tmp_path, "b" * 32)
-    assert not first.is_dead("b" * 32)
-    assert not second.is_dead("a" * 32)
-    assert not second.is_dead("b" * 32)
-    assert not second.is_dead("c" * 32)  # never heard of
-    assert first._file is not None
-    first._file.close()  # as the system does with those of the dead
-    assert second.is_dead("a" * 32)
-    assert second.is_dead("a" * 32)
-    second.close()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_who_comes_later_knows_who_was_dead_before(tmp_path: Path) -> None:
-    first = LivenessLock(tmp_path, "a" * 32)
-    assert first._file is not None
-    first._file.close()
-    second = LivenessLock(tmp_path, "b" * 32)
-    assert second.is_dead("a" * 32)
-    second.close()
 
 
 def test_clocks_are_read_by_many_threads(clock: SteadyClock, hands: Hands) -> None:

@@ -1,6 +1,7 @@
 """Nothing accepted is lost: servers are killed, the table is locked, disks are full."""
 
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,22 +17,20 @@ from sqlalchemy import event
 
 from svd_core.errors import GenerationFailed, QueueUnavailable, StorageFull
 from svd_core.events import Failed, Progress, Stage, Succeeded, Video
-from svd_core.jobs import Cancellation, Job, QueueLimits, RemoteRequest, TableQueue, WorkerQueue
+from svd_core.jobs import (
+    Cancellation,
+    Job,
+    LocalExecutor,
+    WorkerQueue,
+)
+from svd_core.jobs.schema import State
 from svd_core.media.ffmpeg import PART_SUFFIX
 from svd_core.media.video import read_frames
-from svd_core.params import VideoParams
 from tests.fakes.job_events import SECONDS, ending, eventually, reached, submit
-from tests.fakes.queue_server import QUICK, server
+from tests.fakes.queue_server import ServerJob, server
 from tests.fakes.work import FakeWork, front_queue, open_table, premises, worker_queue
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def front(tmp_path: Path) -> Iterator[TableQueue]:
-    """A server without a worker, on the same table: it outlives the others and sees all."""
-    with front_queue(tmp_path, QUICK) as queue:
-        yield queue
 
 
 def asked(folder: Path) -> list[str]:
@@ -42,95 +41,175 @@ def begun(folder: Path) -> list[str]:
     return (folder / "begun").read_text().split()
 
 
-def test_killed_with_jobs_running_and_waiting(front: TableQueue, tmp_path: Path) -> None:
+def notes(job: ServerJob) -> list[str]:
+    return [e.event.note or "" for e in job.events_since() if isinstance(e.event, Progress)]
+
+
+def test_killed_with_jobs_running_and_waiting(tmp_path: Path) -> None:
     with server(tmp_path) as first:
-        jobs = [submit(front, b"hold"), submit(front, b""), submit(front, b"")]
+        ids = [first.submit(photo).id for photo in (b"hold", b"", b"")]
+        eventually(reached(first.job(ids[0]), Stage.DENOISING))
+        first.kill()
+    with server(tmp_path) as second:
+        jobs = [second.job(job_id) for job_id in ids]
         eventually(reached(jobs[0], Stage.DENOISING))
-        first.kill()
-        first.join()
-    assert [front.position(job.id) for job in jobs] == [0, 1, 2]
-    (tmp_path / "go").touch()
-    with server(tmp_path):
+        assert [job.position for job in jobs] == [0, 1, 2]
+        (tmp_path / "go").touch()
         ends = [ending(job) for job in jobs]
-    assert begun(tmp_path) == [jobs[0].id, *(job.id for job in jobs)]
-    for end in ends:
-        assert isinstance(end, Succeeded)
-        assert len(read_frames(end.video.path)) == 8
-    notes = [e.event.note for e in jobs[0].events_since() if isinstance(e.event, Progress)]
-    assert any("attempt 2 of 3" in note for note in notes if note)
-    assert jobs[0].times.started is not None
-    assert jobs[0].times.submitted <= jobs[0].times.started
+        assert begun(tmp_path) == [ids[0], *ids]
+        for end in ends:
+            assert isinstance(end, Succeeded)
+            assert len(read_frames(end.video.path)) == 8
+        assert any("attempt 2 of 3" in note for note in notes(jobs[0]))
+        times = jobs[0].times
+    assert times.started is not None
+    assert times.submitted <= times.started
 
 
-def test_killed_while_encoding(front: TableQueue, tmp_path: Path) -> None:
+def test_killed_with_nothing_but_waiting_jobs(tmp_path: Path) -> None:
+    """The one that would run first waits for its photo, and behind it the order stays."""
     with server(tmp_path) as first:
-        job = submit(front, b"encode")
-        eventually(lambda: list((tmp_path / "results").glob(f"*{PART_SUFFIX}")))
+        ids = [first.submit("http://host/go").id, first.submit("http://host/go").id]
+        eventually(lambda: len(asked(tmp_path)) == 2)
         first.kill()
-        first.join()
-    assert not job.done
-    with server(tmp_path):
-        end = ending(job)
+    assert not (tmp_path / "begun").exists()
+    (tmp_path / "go").touch()
+    with server(tmp_path) as second:
+        for job_id in ids:
+            assert isinstance(ending(second.job(job_id)), Succeeded)
+    assert sorted(begun(tmp_path)) == sorted(ids)
+
+
+def test_killed_while_encoding(tmp_path: Path) -> None:
+    with server(tmp_path) as first:
+        job_id = first.submit(b"encode").id
+        eventually(lambda: list((tmp_path / "results").glob(f"*{PART_SUFFIX}")))
+        assert not first.job(job_id).done
+        first.kill()
+    with server(tmp_path) as second:
+        end = ending(second.job(job_id))
     assert isinstance(end, Succeeded)
     assert len(read_frames(end.video.path)) == 800
 
 
-def test_killed_while_photos_are_fetched(front: TableQueue, tmp_path: Path) -> None:
+def test_killed_while_photos_are_fetched(tmp_path: Path) -> None:
     """One is on its way, one is there, and both jobs wait for another."""
     with server(tmp_path) as first:
-        holds = submit(front, b"hold")
+        holds = first.submit(b"hold")
         eventually(reached(holds))
-        there, on_its_way = (
-            front.submit(RemoteRequest(f"http://host/{name}", VideoParams(seed=1)))
-            for name in ("there", "slow")
-        )
+        there, on_its_way = (first.submit(f"http://host/{name}") for name in ("there", "slow"))
         (tmp_path / "there").touch()
-        eventually(lambda: len(front._open_jobs.without_image()) == 1)
+        eventually(lambda: there.has_photo)
         eventually(lambda: len(asked(tmp_path)) == 2)
         first.kill()
-        first.join()
-    assert [front.position(job.id) for job in (holds, there, on_its_way)] == [0, 1, 2]
-    for name in ("slow", "go"):
-        (tmp_path / name).touch()
-    with server(tmp_path):
-        for job in (holds, there, on_its_way):
+    ids = [job.id for job in (holds, there, on_its_way)]
+    with server(tmp_path) as second:
+        jobs = [second.job(job_id) for job_id in ids]
+        eventually(reached(jobs[0], Stage.DENOISING))
+        assert [job.position for job in jobs] == [0, 1, 2]
+        for name in ("slow", "go"):
+            (tmp_path / name).touch()
+        for job in jobs:
             assert isinstance(ending(job), Succeeded)
     assert sorted(asked(tmp_path)) == ["http://host/slow", "http://host/slow", "http://host/there"]
     assert begun(tmp_path)[:2] == [holds.id, holds.id]
     assert sorted(begun(tmp_path)[2:]) == sorted([there.id, on_its_way.id])
 
 
-def test_what_is_finished_is_there_after_a_kill(front: TableQueue, tmp_path: Path) -> None:
+def test_what_is_finished_is_there_after_a_kill(tmp_path: Path) -> None:
     with server(tmp_path) as first:
-        job = submit(front, b"")
-        end = ending(job)
+        job = first.submit(b"")
+        end, times = ending(job), job.times
         first.kill()
-    with server(tmp_path):
-        found = front.get(job.id)
+    with server(tmp_path) as second:
+        found = second.job(job.id)
         assert found.last == end
-        assert found.times == job.times
+        assert found.times == times
         assert isinstance(end, Succeeded)
         assert end.video.path.stat().st_size > 1000
     assert begun(tmp_path) == [job.id]
 
 
-def test_a_job_that_kills_its_server_ends_readably(front: TableQueue, tmp_path: Path) -> None:
-    job, innocent = submit(front, b"die"), submit(front, b"")
-    for _ in range(3):
-        with server(tmp_path) as process:
-            process.join(SECONDS)
-            assert process.exitcode == -signal.SIGKILL
-    with server(tmp_path):
-        end = ending(job)
-        assert isinstance(ending(innocent), Succeeded)
+def test_a_job_that_kills_its_server_ends_readably(tmp_path: Path) -> None:
+    with server(tmp_path) as first:
+        job, innocent = first.submit(b"die").id, first.submit(b"").id
+        (tmp_path / "go").touch()
+        first.process.join(SECONDS)
+        assert first.process.exitcode == -signal.SIGKILL
+    for _ in range(2):
+        with server(tmp_path) as next_one:
+            next_one.process.join(SECONDS)
+            assert next_one.process.exitcode == -signal.SIGKILL
+    with server(tmp_path) as last:
+        end = ending(last.job(job))
+        assert isinstance(ending(last.job(innocent)), Succeeded)
     assert isinstance(end, Failed)
     assert isinstance(end.error, GenerationFailed)
     assert "each of the 3 times" in str(end.error)
-    assert begun(tmp_path) == [job.id] * 3 + [innocent.id]
+    assert begun(tmp_path) == [job] * 3 + [innocent]
+
+
+def test_who_polls_hears_of_what_comes_after_a_crash(tmp_path: Path) -> None:
+    with server(tmp_path) as first:
+        runs, waits = first.submit(b"hold"), first.submit(b"")
+        eventually(lambda: runs.events_since()[-1].number > 17)
+        seen = [job.events_since()[-1].number for job in (runs, waits)]
+        first.kill()
+    with server(tmp_path) as second:
+        for job, number in zip((runs, waits), seen, strict=True):
+            assert second.job(job.id).events_since(number)
+
+
+def test_a_standby_takes_over_what_a_killed_server_leaves(tmp_path: Path) -> None:
+    with server(tmp_path) as first:
+        ids = [first.submit(photo).id for photo in (b"hold", b"", b"")]
+        eventually(reached(first.job(ids[0]), Stage.DENOISING))
+        with server(tmp_path) as second:
+            assert str(tmp_path) in second.first_words
+            assert "This one waits" in second.first_words
+            first.kill()
+            second.wait_until_ready()
+            jobs = [second.job(job_id) for job_id in ids]
+            eventually(reached(jobs[0], Stage.DENOISING))
+            assert [job.position for job in jobs] == [0, 1, 2]
+            (tmp_path / "go").touch()
+            for job in jobs:
+                assert isinstance(ending(job), Succeeded)
+    assert begun(tmp_path) == [ids[0], *ids]
+
+
+def test_a_standby_takes_over_from_a_server_that_stops(tmp_path: Path) -> None:
+    with server(tmp_path) as first, server(tmp_path) as second:
+        assert second.first_words != "ready"
+        job_id = first.submit(b"hold").id
+        eventually(reached(first.job(job_id), Stage.DENOISING))
+        assert first.stop() == 0
+        second.wait_until_ready()
+        (tmp_path / "go").touch()
+        job = second.job(job_id)
+        assert isinstance(ending(job), Succeeded)
+        assert not any("attempt" in note for note in notes(job))
+
+
+def test_a_standby_that_is_stopped_has_touched_nothing(tmp_path: Path) -> None:
+    with server(tmp_path) as first, server(tmp_path) as second:
+        job = first.submit(b"hold")
+        eventually(reached(job, Stage.DENOISING))
+        assert second.stop() == 0
+        (tmp_path / "go").touch()
+        assert isinstance(ending(job), Succeeded)
+    assert begun(tmp_path) == [job.id]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 @contextmanager
-def receiver() -> Iterator[tuple[str, list[str], threading.Event]]:
+def receiver(port: int = 0) -> Iterator[tuple[str, list[str], threading.Event]]:
     """A receiver of webhooks: its address, the ids it heard, and whether it answers."""
     heard: list[str] = []
     answers = threading.Event()
@@ -145,7 +224,7 @@ def receiver() -> Iterator[tuple[str, list[str], threading.Event]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    web = HTTPServer(("127.0.0.1", 0), Handler)
+    web = HTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -157,14 +236,13 @@ def receiver() -> Iterator[tuple[str, list[str], threading.Event]]:
         web.server_close()
 
 
-def test_killed_while_a_webhook_is_on_its_way(front: TableQueue, tmp_path: Path) -> None:
+def test_killed_while_a_webhook_is_on_its_way(tmp_path: Path) -> None:
     with receiver() as (url, heard, answers):
         with server(tmp_path) as first:
-            job = submit(front, b"", webhook=url)
+            job = first.submit(b"", webhook=url)
             eventually(lambda: heard)  # and no answer yet
+            assert isinstance(ending(job), Succeeded)
             first.kill()
-            first.join()
-        assert isinstance(ending(job), Succeeded)
         answers.set()
         with server(tmp_path):
             eventually(lambda: len(heard) == 2)
@@ -172,42 +250,45 @@ def test_killed_while_a_webhook_is_on_its_way(front: TableQueue, tmp_path: Path)
     assert heard == [job.id] * 2
 
 
-def test_killed_before_a_webhook_is_sent(front: TableQueue, tmp_path: Path) -> None:
+def test_killed_while_a_webhook_is_due(tmp_path: Path) -> None:
+    """Its receiver does not answer yet, so there will be another try."""
+    port = free_port()
+    with server(tmp_path) as first:
+        job = first.submit(b"", webhook=f"http://127.0.0.1:{port}/")
+        assert isinstance(ending(job), Succeeded)
+        first.kill()
+    with receiver(port) as (_, heard, answers):
+        answers.set()
+        with server(tmp_path):
+            eventually(lambda: heard)
+    assert heard == [job.id]
+
+
+def test_stopped_before_a_webhook_is_sent(tmp_path: Path) -> None:
     with receiver() as (url, heard, answers):
         answers.set()
-        job = submit(front, b"", webhook=url)
-        job.cancel()  # ends here, where no outbox runs
+        with front_queue(tmp_path) as front:  # no outbox runs here
+            job = submit(front, b"", webhook=url)
+            job.cancel()
         assert heard == []
         with server(tmp_path):
             eventually(lambda: heard)
     assert heard == [job.id]
 
 
-def test_a_server_that_is_asked_to_stop_gives_its_job_back(
-    front: TableQueue, tmp_path: Path
-) -> None:
+def test_a_server_that_is_asked_to_stop_gives_its_job_back(tmp_path: Path) -> None:
     with server(tmp_path) as first:
-        job = submit(front, b"hold")
-        eventually(reached(job, Stage.DENOISING))
-        first.terminate()
-        first.join(SECONDS)
-        assert first.exitcode == 0
-    eventually(lambda: job.times.started is None)
+        job_id = first.submit(b"hold").id
+        eventually(reached(first.job(job_id), Stage.DENOISING))
+        assert first.stop() == 0
+    with open_table(tmp_path) as table:
+        row = table.get(job_id)
+    assert row is not None
+    assert (row.state, row.attempt, row.started) == (State.WAITING, 0, None)
     (tmp_path / "go").touch()
-    with server(tmp_path):
-        assert isinstance(ending(job), Succeeded)
-    assert list((tmp_path / "results").iterdir()) == [tmp_path / "results" / f"{job.id}.mp4"]
-
-
-def test_a_running_job_of_another_server_can_be_cancelled(
-    front: TableQueue, tmp_path: Path
-) -> None:
-    with server(tmp_path):
-        job = submit(front, b"hold")
-        eventually(reached(job, Stage.DENOISING))
-        job.cancel()
-        ending(job)
-        assert isinstance(ending(submit(front, b"")), Succeeded)
+    with server(tmp_path) as second:
+        assert isinstance(ending(second.job(job_id)), Succeeded)
+    assert list((tmp_path / "results").iterdir()) == [tmp_path / "results" / f"{job_id}.mp4"]
 
 
 def test_a_table_locked_for_5_s_is_waited_out(tmp_path: Path) -> None:
@@ -249,19 +330,8 @@ def test_the_table_is_its_owners_alone(tmp_path: Path) -> None:
         assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
 
 
-def test_a_new_table_that_another_server_makes_ready_is_waited_for(tmp_path: Path) -> None:
-    """SQLite refuses at once to change the mode of a file that another process will write to."""
-    other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN IMMEDIATE")
-    leaving = threading.Timer(0.5, other.close)
-    leaving.start()
-    with front_queue(tmp_path) as queue:
-        assert queue.length() == 0
-    leaving.join()
-
-
 def test_a_table_locked_for_longer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("svd_core.jobs.database.BUSY_S", 0.2)
+    monkeypatch.setattr("svd_core.database.BUSY_S", 0.2)
     with front_queue(tmp_path) as queue:
         refused: list[QueueUnavailable] = []
 
@@ -299,7 +369,7 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
 
     with open_table(tmp_path) as table:
         event.listen(table.database._engine, "checkout", limit)
-        queue = WorkerQueue(work, premises(table, tmp_path, QueueLimits(poll_interval_s=0.1)))
+        queue = WorkerQueue([LocalExecutor(work)], premises(table, tmp_path))
         running = submit(queue, b"1")
         eventually(lambda: running.times.started)
         full.set()

@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import event, insert
 
 from svd_core.events import OnProgress, Progress, Stage, Stopped, Video
-from svd_core.jobs import JobOptions, JobTable, QueueLimits, TableQueue
+from svd_core.jobs import JobOptions, JobQueue, JobTable, QueueLimits
 from svd_core.jobs.schema import JOBS, State, append
+from svd_core.jobs.store import begin, finish, new_row
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.work import open_table, premises, worker_queue
 
@@ -23,7 +24,7 @@ FINISHED = 10_000
 
 def fill(table: JobTable) -> None:
     """As many jobs as that, over since yesterday."""
-    row = table.new("x", VideoParams(seed=1), JobOptions(owner="ann", memo="m" * 200))
+    row = new_row(VideoParams(seed=1), JobOptions(owner="ann", memo="m" * 200), table.clock.now())
     row = replace(row, state=State.ENDED, ended=row.submitted, attempt=1)
     row = replace(row, record=append(row.record, Stopped(), row.record[0].at))
     columns = row.to_columns()
@@ -33,7 +34,7 @@ def fill(table: JobTable) -> None:
 
 
 @pytest.fixture
-def queues(tmp_path: Path) -> Iterator[tuple[TableQueue, TableQueue]]:
+def queues(tmp_path: Path) -> Iterator[tuple[JobQueue, JobQueue]]:
     """One on an empty table, and one on a table with a past."""
     folders = [tmp_path / "empty", tmp_path / "full"]
     for folder in folders:
@@ -42,7 +43,7 @@ def queues(tmp_path: Path) -> Iterator[tuple[TableQueue, TableQueue]]:
         fill(full)
         limits = QueueLimits(max_queue=1000, max_per_owner=1000)
         made = [
-            TableQueue(premises(table, folder, limits))
+            JobQueue(premises(table, folder, limits))
             for table, folder in zip((empty, full), folders, strict=True)
         ]
         yield made[0], made[1]
@@ -57,7 +58,7 @@ def timed(do: Callable[[], object]) -> float:
 
 
 @pytest.mark.alone
-def test_jobs_that_are_over_slow_nothing(queues: tuple[TableQueue, TableQueue]) -> None:
+def test_jobs_that_are_over_slow_nothing(queues: tuple[JobQueue, JobQueue]) -> None:
     request, options = VideoRequest(b"photo", VideoParams(seed=1)), JobOptions(owner="ann")
     submits: tuple[list[float], list[float]] = ([], [])
     polls: tuple[list[float], list[float]] = ([], [])
@@ -68,7 +69,7 @@ def test_jobs_that_are_over_slow_nothing(queues: tuple[TableQueue, TableQueue]) 
     for turn in range(300):
         for index in (0, 1) if turn % 2 else (1, 0):
             queue = queues[index]
-            job_id = next(iter(queue._open_jobs.versions()))
+            job_id = queue._open_jobs.line()[0].id
             found = queue.get(job_id)
             poll = timed(
                 lambda q=queue, j=job_id, f=found: (q.get(j), q.position(j), f.events_since())
@@ -80,7 +81,7 @@ def test_jobs_that_are_over_slow_nothing(queues: tuple[TableQueue, TableQueue]) 
 
 
 def test_no_statement_of_every_day_reads_the_whole_table(
-    queues: tuple[TableQueue, TableQueue],
+    queues: tuple[JobQueue, JobQueue],
 ) -> None:
     """By what SQLite says of how it will go about them."""
     queue = queues[1]
@@ -95,16 +96,15 @@ def test_no_statement_of_every_day_reads_the_whole_table(
     first, second, third = (
         queue.submit(VideoRequest(b"", VideoParams()), JobOptions(owner="ann")) for _ in range(3)
     )
-    row = table.claim("worker")
-    assert row is not None
-    table.heartbeat(row.id, "worker", row.record)
+    table.update(first.id, State.WAITING, begin)
+    table.update(first.id, State.RUNNING, lambda row, now: finish(row, now, Stopped()))
     table.open_jobs()
-    table.end(first.id, "worker", row.record, Stopped(), 0)
     second.cancel()
-    table.time_out(third.id)
+    queue.get(third.id)
     table.get("f" * 32)
-    queue._heartbeat._tick()
-    assert len(plans) > 15
+    queue.of_owner("ann")
+    table.recover()
+    assert len(plans) > 12
     for statement, plan in plans:
         assert not [line for line in plan if line.startswith("SCAN svd_jobs")], statement
 

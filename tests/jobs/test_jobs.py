@@ -17,6 +17,7 @@ from svd_core.errors import (
     OutOfMemory,
     QueueFull,
     ServerStopping,
+    StartTimeout,
     UnknownJob,
 )
 from svd_core.events import (
@@ -29,7 +30,7 @@ from svd_core.events import (
     Succeeded,
     Video,
 )
-from svd_core.jobs import Job, JobQueue, QueueLimits, WorkerQueue
+from svd_core.jobs import Job, JobOptions, JobQueue, LocalExecutor, QueueLimits, WorkerQueue
 from svd_core.jobs.job import CANCELLING_NOTE
 from svd_core.jobs.schema import State
 from svd_core.jobs.worker import NICE_INCREMENT
@@ -59,10 +60,10 @@ def make(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
     return a_video(job_id)
 
 
-def denoise(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+def denoise(job_id: str, request: VideoRequest) -> Generator[Event]:
     for step in range(3):
         yield Progress(stage=Stage.DENOISING, step=step, total=3)
-    yield make(job_id, request, lambda progress: None)
+    yield Succeeded(make(job_id, request, lambda progress: None))
 
 
 class Gate:
@@ -332,7 +333,7 @@ def test_close_does_not_wait_for_ever_for_work_that_never_looks_up(tmp_path: Pat
 
     with open_table(tmp_path) as table:
         limits = QueueLimits(shutdown_timeout_s=0.05)
-        queue = WorkerQueue(stuck, premises(table, tmp_path, limits))
+        queue = WorkerQueue([LocalExecutor(stuck)], premises(table, tmp_path, limits))
         job = queue.submit(a_request())
         assert started.wait(5)
         queue.close()
@@ -357,7 +358,7 @@ def test_the_photo_is_not_kept_in_memory(tmp_path: Path) -> None:
 def test_an_inline_job_works_in_the_watcher_s_thread_and_only_once(tmp_path: Path) -> None:
     threads: list[str] = []
 
-    def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+    def work(job_id: str, request: VideoRequest) -> Generator[Event]:
         threads.append(threading.current_thread().name)
         yield from denoise(job_id, request)
 
@@ -374,7 +375,7 @@ def test_an_inline_job_whose_watcher_leaves_is_stopped_and_frees_its_place(
 ) -> None:
     closed: list[str] = []
 
-    def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+    def work(job_id: str, request: VideoRequest) -> Generator[Event]:
         try:
             yield from denoise(job_id, request)
         finally:
@@ -406,6 +407,20 @@ def test_an_inline_job_can_be_cancelled_before_and_during_the_work(
         job.cancel()
         assert list(watching)[-1] == Stopped()
         assert ending(job) == Stopped()
+
+
+def test_an_inline_job_whose_time_is_up_is_not_begun_by_a_late_watcher(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    def work(job_id: str, request: VideoRequest) -> Generator[Event]:
+        begun.append(job_id)
+        yield from denoise(job_id, request)
+
+    with inline_queue(tmp_path, work) as queue:
+        end = ending(queue.submit(a_request(), JobOptions(start_timeout_s=1e-6)))
+    assert isinstance(end, Failed)
+    assert isinstance(end.error, StartTimeout)
+    assert begun == []
 
 
 def test_a_job_that_raises_cancelled_by_itself_is_stopped(tmp_path: Path) -> None:

@@ -14,17 +14,18 @@ from svd_core.events import Stopped, Succeeded, Video
 from svd_core.jobs import (
     Job,
     JobOptions,
+    JobPhotos,
+    JobQueue,
     JobTable,
     Outbox,
     QueueContext,
     QueueLimits,
     RemoteRequest,
     Retention,
-    TableQueue,
 )
 from svd_core.jobs import retention as module
 from svd_core.jobs.schema import JOBS, OUTBOX, State
-from svd_core.jobs.store import PRUNE_INTERVAL
+from svd_core.jobs.store import PRUNE_INTERVAL, begin, finish
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import STALE_S, PhotoStore, ResultStore
 from tests.fakes.work import front_queue
@@ -33,20 +34,21 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[TableQueue]:
+def queue(tmp_path: Path) -> Iterator[JobQueue]:
     with front_queue(tmp_path) as queue:
         yield queue
 
 
 @pytest.fixture
-def retention(queue: TableQueue, tmp_path: Path) -> Retention:
-    results, photos = ResultStore(tmp_path / "results"), PhotoStore(tmp_path / "photos")
+def retention(queue: JobQueue, tmp_path: Path) -> Retention:
+    results = ResultStore(tmp_path / "results")
+    photos = JobPhotos(queue._table, PhotoStore(tmp_path / "photos"), 10_000)
     return Retention(queue._table, results, photos, keep_hours=24, keep_gb=1e-5)  # 10 kB
 
 
 def made(
     retention: Retention,
-    queue: TableQueue,
+    queue: JobQueue,
     age_s: float = 0,
     size: int = 10,
     photo: bytes = b"photo",
@@ -55,15 +57,17 @@ def made(
     """A job that succeeded so long ago, with a result of `size` bytes."""
     request = VideoRequest(photo, VideoParams(seed=1))
     job = queue.submit(request, JobOptions(**options))  # type: ignore[arg-type]
-    row = retention.table.claim("worker", job.id)
-    assert row is not None
+    retention.table.update(job.id, State.WAITING, begin)
     path = retention.results.path(job.id)
     path.write_bytes(bytes(size // 2))
     retention.results.frames_path(job.id).write_bytes(bytes(size - size // 2))
     video = Video(
         path=path, width=64, height=64, num_frames=2, fps=7, seed=1, model="fake", elapsed_s=0.1
     )
-    assert retention.table.end(job.id, "worker", row.record, Succeeded(video), size)
+    retention.table.update(
+        job.id, State.RUNNING, lambda row, now: finish(row, now, Succeeded(video), size)
+    )
+    assert job.done
     grow_old(retention.table, job, age_s)
     return job
 
@@ -82,24 +86,24 @@ def there(retention: Retention, job: Job) -> bool:
     return True in found
 
 
-def test_old_jobs_go_with_their_files(retention: Retention, queue: TableQueue) -> None:
+def test_old_jobs_go_with_their_files(retention: Retention, queue: JobQueue) -> None:
     old, new = made(retention, queue, 25 * HOUR), made(retention, queue, 23 * HOUR)
     assert retention.sweep() == [old.id]
     assert (there(retention, old), there(retention, new)) == (False, True)
-    fresh = TableQueue(QueueContext(retention.table, retention.photos))
+    fresh = JobQueue(QueueContext(retention.table, retention.photos))
     with pytest.raises(UnknownJob):
         fresh.get(old.id)
     fresh.close()
 
 
-def test_above_the_limit_the_oldest_go(retention: Retention, queue: TableQueue) -> None:
+def test_above_the_limit_the_oldest_go(retention: Retention, queue: JobQueue) -> None:
     found = [made(retention, queue, age * HOUR, 3000) for age in range(1, 6)]
     retention.sweep()
     assert [there(retention, job) for job in found] == [True] * 3 + [False] * 2
     assert retention.sweep() == []
 
 
-def test_the_newest_result_stays_however_large(retention: Retention, queue: TableQueue) -> None:
+def test_the_newest_result_stays_however_large(retention: Retention, queue: JobQueue) -> None:
     small, large = made(retention, queue, 2 * HOUR), made(retention, queue, HOUR, 20_000)
     failed = queue.reject(InvalidRequest("fps", "No."))
     retention.sweep()
@@ -107,7 +111,7 @@ def test_the_newest_result_stays_however_large(retention: Retention, queue: Tabl
     assert queue.get(failed.id).done  # it takes no room
 
 
-def test_who_asked_for_less_gets_less(retention: Retention, queue: TableQueue) -> None:
+def test_who_asked_for_less_gets_less(retention: Retention, queue: JobQueue) -> None:
     short = made(retention, queue, 61, keep_s=60.0)
     shorter = made(retention, queue, 59, keep_s=60.0)
     longer = made(retention, queue, 25 * HOUR, keep_s=100 * HOUR)
@@ -116,7 +120,7 @@ def test_who_asked_for_less_gets_less(retention: Retention, queue: TableQueue) -
 
 
 def test_failures_are_counted_since_they_have_no_size(
-    retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+    retention: Retention, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_ROWS", 3)
     monkeypatch.setattr(module, "BATCH", 2)
@@ -124,16 +128,18 @@ def test_failures_are_counted_since_they_have_no_size(
     assert set(retention.sweep()) == {job.id for job in jobs[:5]}
 
 
-def test_open_jobs_stay_with_their_photos(retention: Retention, queue: TableQueue) -> None:
+def test_open_jobs_stay_with_their_photos(retention: Retention, queue: JobQueue) -> None:
     waits, runs = (queue.submit(VideoRequest(p, VideoParams())) for p in (b"waits", b"runs"))
-    assert retention.table.claim("worker", runs.id)
+    assert retention.table.update(runs.id, State.WAITING, begin)
     over = queue.submit(VideoRequest(b"over", VideoParams()))
     over.cancel()
-    for path in retention.photos.folder.iterdir():
+    for path in retention.photos.store.folder.iterdir():
         if path.suffix == "":
             os.utime(path, (time.time() - STALE_S - 60,) * 2)
     retention.sweep()
-    left = [path.read_bytes() for path in retention.photos.folder.iterdir() if path.suffix == ""]
+    left = [
+        path.read_bytes() for path in retention.photos.store.folder.iterdir() if path.suffix == ""
+    ]
     assert sorted(left) == [b"runs", b"waits"]
     assert not waits.done
     assert not queue.get(runs.id).done
@@ -141,21 +147,21 @@ def test_open_jobs_stay_with_their_photos(retention: Retention, queue: TableQueu
 
 
 def test_a_fetched_photo_stays_for_its_job_and_no_longer(
-    retention: Retention, queue: TableQueue
+    retention: Retention, queue: JobQueue
 ) -> None:
     job = queue.submit(RemoteRequest("http://host/photo.jpg", VideoParams()))
-    name = retention.photos.put(b"fetched")
-    assert retention.table.set_image(job.id, name) is not None
-    os.utime(retention.photos.folder / name, (time.time() - STALE_S - 60,) * 2)
+    name = retention.photos.store.put(b"fetched")
+    assert retention.table.update(job.id, State.WAITING, lambda row, _: replace(row, image=name))
+    os.utime(retention.photos.store.folder / name, (time.time() - STALE_S - 60,) * 2)
     replace(retention, keep_gb=0).sweep()
-    assert retention.photos.read(name) == b"fetched"
+    assert retention.photos.store.read(name) == b"fetched"
     job.cancel()
     retention.sweep()
-    assert not (retention.photos.folder / name).exists()
+    assert not (retention.photos.store.folder / name).exists()
 
 
 def test_a_video_that_no_job_knows_goes_when_it_is_old(
-    retention: Retention, queue: TableQueue
+    retention: Retention, queue: JobQueue
 ) -> None:
     """A server was killed between removing the row and removing the file."""
     known = made(retention, queue)
@@ -169,12 +175,12 @@ def test_a_video_that_no_job_knows_goes_when_it_is_old(
     assert there(retention, known)
 
 
-def test_a_webhook_goes_with_its_job(retention: Retention, queue: TableQueue) -> None:
+def test_a_webhook_goes_with_its_job(retention: Retention, queue: JobQueue) -> None:
     job = made(retention, queue, 25 * HOUR, webhook="http://127.0.0.1:1/")
     told: list[str] = []
     retention.sweep()
     outbox = Outbox(
-        retention.table, queue.refresh, lambda job, _: told.append(job.id), poll_interval_s=0.01
+        retention.table, queue.get, lambda job, _: told.append(job.id), poll_interval_s=0.01
     )
     time.sleep(0.1)
     assert outbox.delivery(job.id) is None
@@ -182,14 +188,14 @@ def test_a_webhook_goes_with_its_job(retention: Retention, queue: TableQueue) ->
     assert told == []
 
 
-def test_endless_keeping(retention: Retention, queue: TableQueue) -> None:
+def test_endless_keeping(retention: Retention, queue: JobQueue) -> None:
     job = made(retention, queue, 1e6 * HOUR)
     replace(retention, keep_hours=float("inf"), keep_gb=float("inf")).sweep()
     assert there(retention, job)
 
 
 def test_a_clock_that_was_ahead_costs_nobody_a_result(
-    retention: Retention, queue: TableQueue
+    retention: Retention, queue: JobQueue
 ) -> None:
     """Ended, by its stamp, an hour from now."""
     job = made(retention, queue, -HOUR)
@@ -200,12 +206,12 @@ def test_a_clock_that_was_ahead_costs_nobody_a_result(
 
 class TestWhatAnOwnerKeeps:
     def test_a_photo_stays_as_long_as_its_job_if_that_is_wished(
-        self, retention: Retention, queue: TableQueue
+        self, retention: Retention, queue: JobQueue
     ) -> None:
         kept, other = (made(retention, queue, keep_photo=wish) for wish in (True, False))
         assert queue.photo(kept.id) == b"photo"
         assert queue.photo(other.id) is None
-        photo = retention.photos.folder / queue._row(kept.id).image  # type: ignore[operator]
+        photo = retention.photos.store.folder / queue._row(kept.id).image  # type: ignore[operator]
         os.utime(photo, (time.time() - 2 * STALE_S,) * 2)
         retention.sweep()
         assert queue.photo(kept.id) == b"photo"
@@ -214,7 +220,7 @@ class TestWhatAnOwnerKeeps:
         assert not photo.exists()
 
     def test_an_owner_finds_its_jobs_and_nobody_elses(
-        self, retention: Retention, queue: TableQueue
+        self, retention: Retention, queue: JobQueue
     ) -> None:
         jobs = [made(retention, queue, owner=owner) for owner in ("ann", "bob", "ann")]
         waiting = queue.submit(VideoRequest(b"photo", VideoParams()), JobOptions(owner="ann"))
@@ -225,7 +231,7 @@ class TestWhatAnOwnerKeeps:
         assert queue.of_owner("eve") == []
 
     def test_removing_leaves_alone_what_is_not_over(
-        self, retention: Retention, queue: TableQueue
+        self, retention: Retention, queue: JobQueue
     ) -> None:
         over = made(retention, queue)
         waiting = queue.submit(VideoRequest(b"photo", VideoParams()))
@@ -239,7 +245,7 @@ class TestRooms:
     """What one owner does costs no other owner a result."""
 
     def test_photos_and_results_have_rooms_of_their_own(
-        self, retention: Retention, queue: TableQueue
+        self, retention: Retention, queue: JobQueue
     ) -> None:
         old = made(retention, queue, age_s=3, size=3_000)
         kept = [
@@ -251,14 +257,14 @@ class TestRooms:
         assert [queue.photo(job.id) is None for job in kept] == [True, False]
         assert len(photos_of(retention)) == 1
 
-    def test_a_photo_counts_once(self, retention: Retention, queue: TableQueue) -> None:
+    def test_a_photo_counts_once(self, retention: Retention, queue: JobQueue) -> None:
         jobs = [made(retention, queue, 1, 100, bytes(6_000), keep_photo=True) for _ in range(5)]
         assert retention.sweep() == []
         assert all(queue.photo(job.id) for job in jobs)
 
     @pytest.mark.parametrize("keep_photo", [True, False])
     def test_jobs_that_came_to_nothing_keep_no_photo(
-        self, retention: Retention, queue: TableQueue, keep_photo: bool
+        self, retention: Retention, queue: JobQueue, keep_photo: bool
     ) -> None:
         """One upload, submitted and stopped a hundred times, took the videos of all owners away."""
         victim = made(retention, queue, age_s=9, size=9_000, owner="ann")
@@ -270,7 +276,7 @@ class TestRooms:
         assert there(retention, victim)
 
     def test_whoever_holds_most_loses_their_own_oldest(
-        self, retention: Retention, queue: TableQueue
+        self, retention: Retention, queue: JobQueue
     ) -> None:
         ann = [made(retention, queue, 100 - n, 1_500, owner="ann") for n in range(2)]
         eve = [made(retention, queue, 50 - n, 3_000, owner="eve") for n in range(4)]
@@ -281,15 +287,15 @@ class TestRooms:
         self, retention: Retention, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("svd_core.jobs.retention.SWEEP_BYTES", 5_000)
-        limits = QueueLimits(max_queue=1000, photo_bytes=10_000)
-        queue = TableQueue(QueueContext(retention.table, retention.photos, limits))
+        limits = QueueLimits(max_queue=1000)
+        queue = JobQueue(QueueContext(retention.table, retention.photos, limits))
         for n in range(30):
             made(retention, queue, photo=bytes([n]) * 2_000, keep_photo=True)
         queue.close()
         assert sum(path.stat().st_size for path in photos_of(retention)) <= 15_000
 
     def test_refused_requests_are_not_kept_without_limit(
-        self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+        self, retention: Retention, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("svd_core.jobs.store.MAX_REJECTED", 20)
         video = made(retention, queue, owner="ann")
@@ -305,7 +311,7 @@ class TestRooms:
         assert deliveries <= 20 + PRUNE_INTERVAL
 
     def test_rows_of_one_owner_do_not_push_out_those_of_others(
-        self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+        self, retention: Retention, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "MAX_ROWS", 10)
         video = made(retention, queue, age_s=9, owner="ann")
@@ -318,18 +324,23 @@ class TestRooms:
 
 class TestPhotos:
     def test_a_refused_job_leaves_none(
-        self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+        self, retention: Retention, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The table refuses what this process let pass: another took the last place."""
-        monkeypatch.setattr(queue, "_limits", QueueLimits(max_queue=1))
-        monkeypatch.setattr(queue._open_jobs, "count", lambda *_: 0)
+        """While its photo was stored, another one took the last place."""
         queue.submit(VideoRequest(b"first", VideoParams()))
+        outcomes = [None, QueueFull("It is full.")]
+
+        def ensure_room(_: JobOptions) -> None:
+            if (error := outcomes.pop(0)) is not None:
+                raise error
+
+        monkeypatch.setattr(queue, "ensure_room", ensure_room)
         with pytest.raises(QueueFull):
             queue.submit(VideoRequest(b"second", VideoParams()))
         assert [path.read_bytes() for path in photos_of(retention)] == [b"first"]
 
     def test_a_photo_goes_with_the_last_job_that_needs_it(
-        self, retention: Retention, queue: TableQueue
+        self, retention: Retention, queue: JobQueue
     ) -> None:
         request = VideoRequest(b"photo", VideoParams())
         first, second = queue.submit(request), queue.submit(request)
@@ -338,11 +349,11 @@ class TestPhotos:
         second.cancel()
         assert photos_of(retention) == []
 
-    def test_it_goes_when_the_job_is_made(self, retention: Retention, queue: TableQueue) -> None:
+    def test_it_goes_when_the_job_is_made(self, retention: Retention, queue: JobQueue) -> None:
         made(retention, queue)
         assert photos_of(retention) == []
 
-    def test_it_goes_when_its_job_is_removed(self, retention: Retention, queue: TableQueue) -> None:
+    def test_it_goes_when_its_job_is_removed(self, retention: Retention, queue: JobQueue) -> None:
         one, two = (made(retention, queue, keep_photo=True) for _ in range(2))
         retention.remove([one.id])
         assert queue.photo(two.id) == b"photo"
@@ -350,7 +361,7 @@ class TestPhotos:
         assert photos_of(retention) == []
 
     def test_one_that_is_let_go_while_it_comes_again_is_there(
-        self, retention: Retention, queue: TableQueue, monkeypatch: pytest.MonkeyPatch
+        self, retention: Retention, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Another process removes it after it was put and before the job refers to it."""
         put = PhotoStore.put
@@ -367,4 +378,4 @@ class TestPhotos:
 
 
 def photos_of(retention: Retention) -> list[Path]:
-    return [path for path in retention.photos.folder.iterdir() if path.suffix == ""]
+    return [path for path in retention.photos.store.folder.iterdir() if path.suffix == ""]

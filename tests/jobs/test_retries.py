@@ -18,9 +18,19 @@ from svd_core.errors import (
     Unreachable,
     busy_if_passing,
 )
-from svd_core.events import Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs import InlineQueue, Job, RemoteRequest, WorkerQueue
-from svd_core.jobs.retry import MAX_FAULTS, MAX_S, WAITING_NOTE, Backoff
+from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.jobs import (
+    Cancellation,
+    InlineQueue,
+    Job,
+    JobOptions,
+    LocalExecutor,
+    RemoteRequest,
+    WorkerQueue,
+)
+from svd_core.jobs.job import MAX_FAULTS, MAX_RETRY_S
+from svd_core.jobs.queue import WAITING_NOTE
+from svd_core.jobs.store import new_row
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore
 from tests.fakes.job_events import ending, eventually, failure, submit
@@ -34,13 +44,13 @@ def fault(number: int) -> OSError:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousandth of the real delays."""
-    usual = Backoff.delay_s
+    usual = Job.retry_delay_s
 
-    def delay_s(self: Backoff, job_id: str, end: Failed) -> float | None:
-        delay = usual(self, job_id, end)
+    def retry_delay_s(job: Job, end: Failed) -> float | None:
+        delay = usual(job, end)
         return None if delay is None else delay / 1000
 
-    monkeypatch.setattr(Backoff, "delay_s", delay_s)
+    monkeypatch.setattr(Job, "retry_delay_s", retry_delay_s)
 
 
 class Faulty:
@@ -62,7 +72,7 @@ class Faulty:
 def worker(folder: Path, *errors: Exception) -> Iterator[tuple[WorkerQueue, Faulty]]:
     with open_table(folder) as table:
         work = Faulty(folder, *errors)
-        queue = WorkerQueue(work, premises(table, folder))
+        queue = WorkerQueue([LocalExecutor(work)], premises(table, folder))
         yield queue, work
         queue.close()
 
@@ -161,7 +171,7 @@ def test_a_photo_that_is_gone_is_the_end(tmp_path: Path) -> None:
 def test_a_job_can_be_stopped_while_it_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backoff, "delay_s", lambda *_: 600.0)
+    monkeypatch.setattr(Job, "retry_delay_s", lambda *_: 600.0)
     with worker(tmp_path, fault(errno.ENOSPC)) as (queue, work):
         job = submit(queue, b"1")
         eventually(lambda: work.begun and job.times.started is None)
@@ -183,7 +193,9 @@ def test_a_fetch_that_meets_one_is_tried_again(tmp_path: Path) -> None:
 
     with open_table(tmp_path) as table:
         own = premises(table, tmp_path)
-        queue = WorkerQueue(FakeWork(tmp_path), type(own)(**vars(own) | {"fetch": fetch}))
+        queue = WorkerQueue(
+            [LocalExecutor(FakeWork(tmp_path))], type(own)(**vars(own) | {"fetch": fetch})
+        )
         job = queue.submit(RemoteRequest("http://host/photo", VideoParams(seed=1)))
         assert isinstance(ending(job), Succeeded)
         queue.close()
@@ -194,9 +206,9 @@ def test_without_a_worker_the_watcher_tries_again(tmp_path: Path) -> None:
     with open_table(tmp_path) as table:
         faulty = Faulty(tmp_path, fault(errno.ENOMEM))
 
-        def work(job_id: str, request: VideoRequest) -> Iterator[Progress | Video]:
+        def work(job_id: str, request: VideoRequest) -> Iterator[Event]:
             yield Progress(stage=Stage.LOADING)
-            yield faulty(job_id, request, lambda _: None)
+            yield Succeeded(faulty(job_id, request, lambda _: None))
 
         queue = InlineQueue(work, premises(table, tmp_path))  # type: ignore[arg-type]
         events = list(submit(queue, b"1").events())
@@ -208,9 +220,9 @@ def test_without_a_worker_the_watcher_tries_again(tmp_path: Path) -> None:
 def test_a_watcher_that_waits_notices_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backoff, "delay_s", lambda *_: 600.0)
+    monkeypatch.setattr(Job, "retry_delay_s", lambda *_: 600.0)
 
-    def work(*_: object) -> Iterator[Progress | Video]:
+    def work(*_: object) -> Iterator[Event]:
         raise fault(errno.ENOMEM)
         yield
 
@@ -224,14 +236,19 @@ def test_a_watcher_that_waits_notices_a_stop(
     assert isinstance(event, Stopped)
 
 
-def test_delays_grow_to_their_limit_and_begin_anew() -> None:
-    backoff, busy = Backoff(1000.0 / MAX_S * 0.1), Failed(ServerBusy("Busy."))
-    first = [backoff.delay_s("job", busy) for _ in range(MAX_FAULTS)]
+def test_delays_grow_to_their_limit_for_each_job() -> None:
+    busy = Failed(ServerBusy("Busy."))
+
+    def delays() -> list[float | None]:
+        job = Job(new_row(None, JobOptions(), 0.0), lambda: 0.0, lambda _: Cancellation.TOO_LATE)
+        return [job.retry_delay_s(busy) for _ in range(MAX_FAULTS)]
+
+    first = delays()
     assert first[-1] is None
-    delays = [delay for delay in first if delay is not None]
-    assert delays == sorted(delays)
-    assert backoff.delay_s("job", busy) == delays[0]
-    assert backoff.delay_s("other", Stopped()) is None
+    grown = [delay for delay in first if delay is not None]
+    assert grown == sorted(grown)
+    assert grown[-1] == MAX_RETRY_S / 1000
+    assert delays() == first
 
 
 def test_a_chain_of_causes_may_be_a_circle() -> None:

@@ -1,7 +1,6 @@
 """Submit, cancel, poll, kill and restart in any order: no accepted job is lost or ends twice.
 
-The servers are processes of their own and are killed for real; the one that submits and polls
-stands here and has no worker.
+The servers are processes of their own and are killed for real; the client talks to them by a pipe.
 """
 
 import tempfile
@@ -14,14 +13,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from svd_core.errors import GenerationFailed, InvalidImage, InvalidRequest, QueueFull
+from svd_core.errors import GenerationFailed, InvalidImage, QueueFull
 from svd_core.events import Failed, Progress, Stopped, Succeeded
-from svd_core.jobs import Cancellation, Job, JobOptions, QueueLimits, RemoteRequest, TableQueue
+from svd_core.jobs import Cancellation
 from svd_core.jobs.store import MAX_ATTEMPTS
-from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.job_events import eventually
-from tests.fakes.queue_server import server
-from tests.fakes.work import open_table, premises
+from tests.fakes.queue_server import Server, ServerJob, server
+from tests.fakes.work import open_table
 
 MOST = 4
 
@@ -31,54 +29,58 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.world = ExitStack()
         self.folder = Path(self.world.enter_context(tempfile.TemporaryDirectory()))
-        self.table = self.world.enter_context(open_table(self.folder))
-        limits = QueueLimits(max_queue=MOST, lease_s=600, poll_interval_s=0.02)
-        self.front = TableQueue(premises(self.table, self.folder, limits))
-        self.world.callback(self.front.close)
-        self.server = ExitStack()
-        self.serves = False
-        self.jobs: dict[str, tuple[bytes, Job]] = {}
+        self.running = ExitStack()
+        self.server: Server | None = None
+        self.photos: dict[str, bytes] = {}
         self.rejected: list[str] = []
         self.removed: set[str] = set()
         self.asked: set[str] = set()
+        self.ended: dict[str, str] = {}
         self.seen: dict[str, int] = {}
         self.kills = 0
         self.start()
 
-    @property
-    def options(self) -> JobOptions:
-        return JobOptions(webhook=f"file:{self.folder / 'told'}")
+    def serves(self) -> bool:
+        return self.server is not None
 
+    @property
+    def webhook(self) -> str:
+        return f"file:{self.folder / 'told'}"
+
+    def job(self, job_id: str) -> ServerJob:
+        assert self.server is not None
+        return self.server.job(job_id)
+
+    @precondition(serves)
     @rule(photo=st.sampled_from([b"hold", b"quick", b"bad"]), low=st.booleans())
     def submit(self, photo: bytes, low: bool) -> None:
-        options = JobOptions(**vars(self.options) | {"priority": "low" if low else "normal"})
-        try:
-            job = self.front.submit(VideoRequest(photo, VideoParams(seed=1)), options)
-        except QueueFull:
-            assert sum(not job.done for _, job in self.jobs.values()) >= MOST
-        else:
-            self.jobs[job.id] = photo, job
+        self._submit(photo, photo, "low" if low else "normal")
 
+    @precondition(serves)
     @rule()
     def submit_an_address(self) -> None:
         """Its photo is held back as the jobs of photos `hold` are."""
-        try:
-            job = self.front.submit(
-                RemoteRequest("http://host/go", VideoParams(seed=1)), self.options
-            )
-        except QueueFull:
-            assert sum(not job.done for _, job in self.jobs.values()) >= MOST
-        else:
-            self.jobs[job.id] = b"quick", job
+        self._submit("http://host/go", b"quick", "normal")
 
+    def _submit(self, photo: bytes | str, kind: bytes, priority: str) -> None:
+        assert self.server is not None
+        try:
+            job = self.server.submit(photo, priority=priority, webhook=self.webhook)
+        except QueueFull:
+            assert sum(not self.job(job_id).done for job_id in self.photos) >= MOST
+        else:
+            self.photos[job.id] = kind
+
+    @precondition(serves)
     @rule()
     def reject(self) -> None:
-        self.rejected.append(self.front.reject(InvalidRequest("fps", "No."), self.options).id)
+        assert self.server is not None
+        self.rejected.append(self.server.reject(webhook=self.webhook))
 
-    @precondition(lambda self: self.jobs)
+    @precondition(lambda self: self.serves() and self.photos)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        _, job = self.jobs[data.draw(st.sampled_from(sorted(self.jobs)))]
+        job = self.job(data.draw(st.sampled_from(sorted(self.photos))))
         match job.cancel():
             case Cancellation.REMOVED:
                 assert job.last == Stopped()
@@ -86,7 +88,7 @@ class AnyOrder(RuleBasedStateMachine):
             case Cancellation.REQUESTED:
                 self.asked.add(job.id)
             case Cancellation.TOO_LATE:
-                assert self.front.get(job.id).done
+                assert job.done
 
     @rule()
     def let_go(self) -> None:
@@ -98,55 +100,71 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        self.kills += self.serves
-        self.server.close()
-        self.serves = False
+        self.kills += self.serves()
+        self.running.close()
+        self.server = None
 
-    @precondition(lambda self: not self.serves)
+    @precondition(lambda self: not self.serves())
     @rule()
     def start(self) -> None:
-        self.server.enter_context(server(self.folder))
-        self.serves = True
+        self.server = self.running.enter_context(server(self.folder, MOST))
+        assert self.server.first_words == "ready"
+
+    @precondition(serves)
+    @rule()
+    def kill_beside_a_standby(self) -> None:
+        assert self.server is not None
+        standby = ExitStack()
+        second = standby.enter_context(server(self.folder, MOST))
+        self.kill()
+        second.wait_until_ready()
+        self.running, self.server = standby, second
 
     @rule(seconds=st.sampled_from([0.01, 0.05, 0.2]))
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    @precondition(serves)
     @invariant()
     def polls_never_go_back(self) -> None:
-        for job_id, (_, job) in self.jobs.items():
-            found = self.front.get(job_id)
-            assert 0 <= self.front.position(job_id) <= MOST + 1
-            assert found.done or not job.done
-            number = job.events_since()[-1].number
-            assert number >= self.seen.get(job_id, 0)
-            self.seen[job_id] = number
+        for job_id in self.photos:
+            job = self.job(job_id)
+            assert 0 <= job.position <= MOST + 1
+            newest = job.events_since()[-1]
+            assert newest.number >= self.seen.get(job_id, 0)
+            self.seen[job_id] = newest.number
+            if job_id in self.ended:
+                assert repr(newest.event) == self.ended[job_id]
+            elif not isinstance(newest.event, Progress):
+                self.ended[job_id] = repr(newest.event)
 
     def teardown(self) -> None:
         try:
             self.let_go()
-            if not self.serves:
+            if not self.serves():
                 self.start()
-            for job_id, (photo, job) in self.jobs.items():
+            for job_id, photo in self.photos.items():
+                job = self.job(job_id)
                 eventually(lambda job=job: job.done)
-                self.judge(job_id, photo, job)
+                self.judge(job, photo)
             self.webhooks_have_arrived()
         finally:
-            self.server.close()
+            self.running.close()
             self.world.close()
 
-    def judge(self, job_id: str, photo: bytes, job: Job) -> None:
-        row = self.table.get(job_id)
+    def judge(self, job: ServerJob, photo: bytes) -> None:
+        with open_table(self.folder) as table:
+            row = table.get(job.id)
         assert row is not None
         endings = [e.event for e in row.record if not isinstance(e.event, Progress)]
         assert len(endings) == 1
         (end,) = endings
-        assert type(job.last) is type(self.front.get(job_id).last) is type(end)
-        if job_id in self.removed:
+        assert type(job.last) is type(end)
+        if job.id in self.removed:
             assert end == Stopped()
-            assert self.kills or job_id not in self.began()
+            assert self.kills or job.id not in self.began()
         elif end == Stopped():
-            assert job_id in self.asked
+            assert job.id in self.asked
         elif isinstance(end, Failed) and isinstance(end.error, GenerationFailed):
             assert row.attempt == MAX_ATTEMPTS <= self.kills
         elif isinstance(end, Failed):
@@ -157,11 +175,11 @@ class AnyOrder(RuleBasedStateMachine):
             assert photo != b"bad"
             assert end.video.path.stat().st_size > 1000
         if not self.kills:
-            assert self.began()[job_id] <= 1
+            assert self.began()[job.id] <= 1
 
     def webhooks_have_arrived(self) -> None:
         """Each at least once, and never before the end."""
-        ended = {*self.jobs, *self.rejected}
+        ended = {*self.photos, *self.rejected}
 
         def told() -> list[list[str]]:
             file = self.folder / "told"

@@ -1,4 +1,4 @@
-"""Webhooks are tried until they get through or are given up, by however many servers."""
+"""Webhooks are tried until they get through or are given up, across restarts."""
 
 import threading
 import time
@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from svd_core.jobs import (
-    Cancellation,
     Job,
     JobOptions,
+    JobQueue,
     Outbox,
-    QueueLimits,
-    TableQueue,
     Undeliverable,
 )
 from svd_core.jobs.webhook_outbox import Delivery, RetryPolicy
@@ -27,26 +25,26 @@ QUICK = RetryPolicy(first_s=0.05, most_s=0.2, tries=4)
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[TableQueue]:
+def queue(tmp_path: Path) -> Iterator[JobQueue]:
     with front_queue(tmp_path) as queue:
         yield queue
 
 
 @contextmanager
 def outbox(
-    queue: TableQueue,
+    queue: JobQueue,
     send: Callable[[Job, str], None],
     patience: RetryPolicy = QUICK,
     **options: int,
 ) -> Iterator[Outbox]:
-    outbox = Outbox(queue._table, queue.refresh, send, patience, poll_interval_s=0.01, **options)
+    outbox = Outbox(queue._table, queue.get, send, patience, poll_interval_s=0.01, **options)
     try:
         yield outbox
     finally:
         outbox.close()
 
 
-def over(queue: TableQueue, webhook: str | None = URL) -> Job:
+def over(queue: JobQueue, webhook: str | None = URL) -> Job:
     """A job that has ended."""
     request = VideoRequest(b"", VideoParams(seed=1))
     job = queue.submit(request, JobOptions(webhook=webhook))
@@ -62,7 +60,7 @@ def letter(outbox: Outbox, job: Job, state: str) -> Delivery:
     return found
 
 
-def test_the_end_is_told_once_with_the_job_as_it_ended(queue: TableQueue) -> None:
+def test_the_end_is_told_once_with_the_job_as_it_ended(queue: JobQueue) -> None:
     told: list[tuple[str, bool, str]] = []
     with outbox(queue, lambda job, url: told.append((job.id, job.done, url))) as box:
         job = over(queue)
@@ -71,21 +69,7 @@ def test_the_end_is_told_once_with_the_job_as_it_ended(queue: TableQueue) -> Non
     assert told == [(job.id, True, URL)]
 
 
-def test_the_end_is_told_where_this_server_has_not_heard_of_it(tmp_path: Path) -> None:
-    """Another server has ended the job; here it still waits until the next look at the table."""
-    told: list[bool] = []
-    with (
-        front_queue(tmp_path, QueueLimits(poll_interval_s=600.0)) as behind,
-        front_queue(tmp_path) as other,
-    ):
-        job = behind.submit(VideoRequest(b"", VideoParams(seed=1)), JobOptions(webhook=URL))
-        with outbox(behind, lambda job, _: told.append(job.done)) as box:
-            assert other.get(job.id).cancel() is Cancellation.REMOVED
-            letter(box, job, "delivered")
-    assert told == [True]
-
-
-def test_jobs_without_a_webhook_tell_nobody(queue: TableQueue) -> None:
+def test_jobs_without_a_webhook_tell_nobody(queue: JobQueue) -> None:
     told: list[str] = []
     with outbox(queue, lambda job, _: told.append(job.id)) as box:
         silent, job = over(queue, webhook=None), over(queue)
@@ -109,7 +93,7 @@ def test_every_kind_of_end_has_its_webhook(tmp_path: Path) -> None:
     assert sorted(told) == sorted(job.id for job in jobs)
 
 
-def test_what_does_not_get_through_is_tried_again_less_and_less_often(queue: TableQueue) -> None:
+def test_what_does_not_get_through_is_tried_again_less_and_less_often(queue: JobQueue) -> None:
     tried: list[float] = []
 
     def send(*_: object) -> None:
@@ -128,7 +112,7 @@ def test_what_does_not_get_through_is_tried_again_less_and_less_often(queue: Tab
 
 
 def test_in_the_end_it_is_given_up_for_all_to_see(
-    queue: TableQueue, caplog: pytest.LogCaptureFixture
+    queue: JobQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried: list[int] = []
 
@@ -145,7 +129,7 @@ def test_in_the_end_it_is_given_up_for_all_to_see(
     assert job.done
 
 
-def test_what_can_never_get_through_is_given_up_at_once(queue: TableQueue) -> None:
+def test_what_can_never_get_through_is_given_up_at_once(queue: JobQueue) -> None:
     def send(*_: object) -> None:
         raise Undeliverable("that address is private")
 
@@ -154,7 +138,7 @@ def test_what_can_never_get_through_is_given_up_at_once(queue: TableQueue) -> No
     assert (found.tries, found.problem) == (1, "that address is private")
 
 
-def test_one_that_hangs_does_not_hold_up_the_others(queue: TableQueue) -> None:
+def test_one_that_hangs_does_not_hold_up_the_others(queue: JobQueue) -> None:
     go = threading.Event()
 
     def send(job: Job, url: str) -> None:
@@ -170,7 +154,7 @@ def test_one_that_hangs_does_not_hold_up_the_others(queue: TableQueue) -> None:
         letter(box, slow, "delivered")
 
 
-def test_no_more_are_sent_at_once_than_allowed(queue: TableQueue) -> None:
+def test_no_more_are_sent_at_once_than_allowed(queue: JobQueue) -> None:
     now, most = 0, 0
     lock = threading.Lock()
 
@@ -190,22 +174,7 @@ def test_no_more_are_sent_at_once_than_allowed(queue: TableQueue) -> None:
     assert most == 3
 
 
-def test_two_servers_do_not_both_tell(queue: TableQueue) -> None:
-    told: list[str] = []
-
-    def send(job: Job, _: str) -> None:
-        told.append(job.id)
-        time.sleep(0.01)
-
-    slow = RetryPolicy(first_s=600)  # a busy machine is no reason to tell it again
-    with outbox(queue, send, slow) as here, outbox(queue, send, slow):
-        jobs = [over(queue) for _ in range(20)]
-        for job in jobs:
-            letter(here, job, "delivered")
-    assert sorted(told) == sorted(job.id for job in jobs)
-
-
-def test_what_was_due_when_the_server_stopped_is_sent_by_the_next(queue: TableQueue) -> None:
+def test_what_was_due_when_the_server_stopped_is_sent_by_the_next(queue: JobQueue) -> None:
     def fails(*_: object) -> None:
         raise ConnectionError
 

@@ -16,7 +16,7 @@ from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, SvdError
 from svd_core.events import Failed, Progress, Stage
 from svd_core.extend import drift
-from svd_core.jobs.config import QueueLimits
+from svd_core.jobs.queue import QueueLimits
 from svd_core.media.export import Export
 from svd_core.media.image import open_photo, size_for
 from svd_core.params import CHOICES, VideoParams
@@ -42,6 +42,9 @@ ELSEWHERE = {
     "cli": "the command line's own",
     "__main__.py": "the command line's own",
     "settings.py": "they end the start, before there is a page",
+    "owner_lock.py": "it speaks before there is a page, or ends it",
+    "cluster/config.py": "they end the program",
+    "cluster/connection.py": "for the log; the page says that machines cannot be reached",
     "web/fal": "the API's own",
     "web/safe_http.py": "photos by their address come to the API alone",
     "web/request_body.py": "answers to what the page does not send",
@@ -314,4 +317,8 @@ def test_device_and_checkpoint_are_told_in_german() -> None:
     assert "auf NVIDIA L4, 24 GB, Auslagerung „model“" in told
     assert "Stable Video Diffusion XT, 25 Bilder. Lizenz:" in told
     assert "auf CPU, 2 Kerne" in formatting.device_html(READY, DE)
+    waiting = replace(gpu, device="", state="loading", workers=0)
+    assert "wartet auf einen Rechner mit GPU" in formatting.device_html(waiting, DE)
+    several = replace(gpu, device="3 x NVIDIA L4, 24 GB, model offload", workers=3)
+    assert "3 x NVIDIA L4, 24 GB, Auslagerung „model“" in formatting.device_html(several, DE)
     assert "on CPU, 2 cores" in formatting.device_html(READY, languages()["en"])

@@ -27,7 +27,7 @@ from PIL import Image
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, OutOfMemory
-from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs import JobQueue
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
@@ -135,6 +135,14 @@ class TestWords:
         assert model.licence in html
         assert "loading" in html
         assert "demo model" not in html
+
+    def test_a_cluster_says_how_many_workers_it_has_or_that_it_waits(self) -> None:
+        three = replace(READY, device="3 x NVIDIA L4, 24 GB", workers=3)
+        assert "svd-nano</b> on 3 x NVIDIA L4, 24 GB" in formatting.device_html(three, SAY)
+        waiting = replace(READY, device="", state="loading", workers=0)
+        assert "svd-nano</b> · waits for a GPU machine" in formatting.device_html(waiting, SAY)
+        loading = formatting.device_html(replace(waiting, workers=1), SAY)
+        assert "waits" not in loading
 
     def test_a_notice_is_escaped_and_nothing_is_shown_without(self) -> None:
         assert "&lt;b&gt;" in formatting.notice_html(replace(READY, notice="<b>"), SAY)
@@ -446,7 +454,7 @@ class TestWatching:
     def test_a_failure_is_shown_and_said(
         self, screen: Player, a_photo: Path, tmp_path: Path
     ) -> None:
-        def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+        def work(job_id: str, request: VideoRequest) -> Generator[Event]:
             yield Progress(stage=Stage.ENCODING)
             raise OutOfMemory("The device is too small; ask for fewer frames.")
 
@@ -459,9 +467,9 @@ class TestWatching:
     def test_any_queue_will_do(self, screen: Player, a_photo: Path, tmp_path: Path) -> None:
         video = replace(VIDEO, path=tmp_path / "x.mp4")
 
-        def work(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
+        def work(job_id: str, request: VideoRequest) -> Generator[Event]:
             yield Progress(stage=Stage.DENOISING, step=1, total=1)
-            yield video
+            yield Succeeded(video)
 
         with inline_queue(tmp_path, work) as queue:
             job = plain_backend(queue, tmp_path).submit(a_photo.read_bytes(), {})

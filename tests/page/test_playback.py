@@ -12,7 +12,7 @@ import pytest
 from svd_core import storage
 from svd_core.errors import GenerationFailed, InvalidRequest, UnknownJob
 from svd_core.generate import generate
-from svd_core.jobs import Retention, TableQueue
+from svd_core.jobs import JobPhotos, JobQueue, Retention
 from svd_core.media.export import Export, export
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_comment, read_frames, read_rate, write_mp4
@@ -188,14 +188,14 @@ def test_those_that_no_job_knows_are_swept_away(store: ResultStore) -> None:
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[TableQueue]:
+def queue(tmp_path: Path) -> Iterator[JobQueue]:
     with front_queue(tmp_path) as queue:
         yield queue
 
 
-def test_retention_counts_playback_files(queue: TableQueue, store: ResultStore) -> None:
+def test_retention_counts_playback_files(queue: JobQueue, store: ResultStore) -> None:
     """They come after the job has ended, so its row does not know their bytes."""
-    photos = PhotoStore(store.folder.parent / "photos")
+    photos = JobPhotos(queue._table, PhotoStore(store.folder.parent / "photos"))
     retention = Retention(queue._table, store, photos, keep_hours=24, keep_gb=1e-5)  # 10 kB
     old, new = ended_job(retention, queue, 60, 2000), ended_job(retention, queue, 0, 2000)
     assert retention.sweep() == []

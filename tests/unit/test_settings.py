@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from svd_core.database import Database
 from svd_core.errors import InvalidSettings
-from svd_core.jobs import Database, JobTable
+from svd_core.jobs import JobTable
 from svd_core.settings import PREFIX, Settings
 
 

@@ -15,8 +15,7 @@ from svd_core.checkpoints.catalog import CostLimits
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.errors import InvalidRequest, QueueFull, ServerStopping, TooManyWatchers
 from svd_core.events import Event
-from svd_core.jobs import MAX_WATCHERS, Job, JobOptions, QueueLimits, TableQueue
-from svd_core.jobs.job import JobHandle
+from svd_core.jobs import MAX_WATCHERS, Job, JobOptions, JobQueue, QueueLimits
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import ResultStore
@@ -82,16 +81,16 @@ def test_nobody_makes_up_visitors() -> None:
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[TableQueue]:
+def queue(tmp_path: Path) -> Iterator[JobQueue]:
     with front_queue(tmp_path, QueueLimits(max_queue=5, max_per_owner=2)) as found:
         yield found
 
 
-def put(queue: TableQueue, owner: str = "") -> Job:
+def put(queue: JobQueue, owner: str = "") -> Job:
     return queue.submit(VideoRequest(b"photo", VideoParams()), JobOptions(owner=owner))
 
 
-def test_jobs_of_nobody_share_one_limit(queue: TableQueue) -> None:
+def test_jobs_of_nobody_share_one_limit(queue: JobQueue) -> None:
     put(queue), put(queue)
     with pytest.raises(QueueFull) as error:
         put(queue)
@@ -103,7 +102,7 @@ def test_jobs_of_nobody_share_one_limit(queue: TableQueue) -> None:
     put(queue, "bob")
 
 
-def test_the_line_says_how_much_room_there_is(queue: TableQueue) -> None:
+def test_the_line_says_how_much_room_there_is(queue: JobQueue) -> None:
     assert [queue.room(), queue.room("ann")] == [2, 2]
     put(queue, "ann")
     assert [queue.room(), queue.room("ann")] == [2, 1]
@@ -125,12 +124,12 @@ def test_a_line_without_limits_of_owners_has_room_for_all(tmp_path: Path) -> Non
         queue.ensure_room()
 
 
-def a_backend(queue: TableQueue, folder: Path, **more: object) -> Backend:
+def a_backend(queue: JobQueue, folder: Path, **more: object) -> Backend:
     return Backend(queue, lambda: READY, ResultStore(folder), lambda _: None, **more)  # type: ignore[arg-type]
 
 
 def test_no_photo_is_decoded_for_a_line_that_is_full(
-    queue: TableQueue, tmp_path: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
+    queue: JobQueue, tmp_path: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend, opened = a_backend(queue, tmp_path), []
     monkeypatch.setattr("svd_core.web.page.backend.open_photo", opened.append)
@@ -167,7 +166,7 @@ def test_the_api_reads_no_photo_for_a_line_that_is_full(
 
 
 def test_an_address_has_a_quota_where_one_is_set(
-    queue: TableQueue, tmp_path: Path, picture: bytes
+    queue: JobQueue, tmp_path: Path, picture: bytes
 ) -> None:
     backend = a_backend(queue, tmp_path, quota=AddressQuota(1))
     first = backend.submit(picture, {}, backend.session_ids.ensure_id(None), address="192.0.2.1")
@@ -191,7 +190,7 @@ def test_an_address_has_a_quota_where_one_is_set(
 
 
 def test_without_a_quota_addresses_do_not_count(
-    queue: TableQueue, tmp_path: Path, picture: bytes
+    queue: JobQueue, tmp_path: Path, picture: bytes
 ) -> None:
     backend = a_backend(queue, tmp_path)
     for _ in range(5):
@@ -290,7 +289,7 @@ def test_watching_one_own_job_keeps_nobody_from_theirs(tmp_path: Path, picture: 
             watched = {"data": [None, card], "fn_index": watching} | session
             httpx.post(f"{events}/queue/join", json=watched, timeout=30)
         ticket = served.queue.get(job.id)
-        assert isinstance(ticket, JobHandle)
+        assert isinstance(ticket, Job)
         eventually(lambda: len(ticket._watchers) == MAX_WATCHERS)
         client = Client(served.url, verbose=False, analytics_enabled=False)
         honest = client.submit(image=handle_file(path), api_name="/generate")

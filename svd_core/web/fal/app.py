@@ -31,6 +31,8 @@ EXPOSED_HEADERS = (
     "x-fal-needs-retry", "etag",
 )  # fmt: skip
 
+WAITING_DEVICE = "waits for a GPU machine"
+
 ANY_ORIGIN = ".*"
 LOCAL_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
@@ -149,7 +151,7 @@ def _health(service: ApiService) -> Mapping[str, Any]:
         "queue_length": service.queue.length(),
         "model": status.checkpoint.name,
         "models": status.catalog.names,
-        "device": status.device,
+        "device": WAITING_DEVICE if status.waits_for_machine else status.device,
         "version": __version__,
     }
 

@@ -132,7 +132,8 @@ def device_html(status: EngineStatus, t: Texts) -> str:
     name = f"<b>{escape(model.name)}</b>"
     where = escape(translate_part("device", status.device, t))
     what = t("model_where", model=name, device=where) if where else name
-    state = "" if status.state == "ready" else f" · {t(f'model_{status.state}')}"
+    key = "model_waiting" if status.waits_for_machine else f"model_{status.state}"
+    state = "" if status.state == "ready" else f" · {t(key)}"
     if model.name == DEMO_MODEL:
         about = t("model_demo")
     else:

@@ -163,7 +163,8 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
     def refresh(request: gr.Request) -> tuple[str, gr.HTML, gr.Timer]:
         status, t = backend.status(), texts_for(request)
         banner = gr.HTML(formatting.notice_html(status, t), visible=bool(status.notice))
-        may_change = status.state == "loading" or len(status.catalog.names) > 1
+        several = len(status.catalog.names) > 1 or status.workers is not None
+        may_change = status.state == "loading" or several
         return formatting.device_html(status, t), banner, gr.Timer(active=may_change)
 
     gr.on([page.load, timer.tick], refresh, None, [device, notice, timer], **UNQUEUED_EVENT)

@@ -4,14 +4,13 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -27,14 +26,11 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from svd_core.errors import InvalidSettings, QueueUnavailable, StorageFull, SvdError
 
 BUSY_S = 30.0
-"""Seconds a transaction waits for the lock that another process holds on SQLite's file."""
+"""Seconds that a writer waits for another one: of this process, or one that locks SQLite's file."""
 
 CACHE_KIB = 256
 """Page cache of each SQLite connection, in KiB. The system caches the file anyway. With SQLite's
 default of 2 MB, the connections of the pool would grow for an hour."""
-
-WAL_RETRY_S = 0.05
-"""Seconds between two tries to enable WAL on a file that other processes open too."""
 
 RETRY_S = 1.0
 """Seconds between two tries of a change that must be made."""
@@ -55,8 +51,8 @@ DISK_FULL_MESSAGES = (
 class Database:
     """A database by its SQLAlchemy URL. Safe to use from any thread.
 
-    SQLite runs in WAL mode: readers never wait, writers wait for each other. Raises
-    `InvalidSettings` for a URL without a database.
+    The writers of this process take turns. SQLite runs in WAL mode, so that readers never wait.
+    Raises `InvalidSettings` for a URL without a database.
     """
 
     def __init__(self, url: str) -> None:
@@ -75,7 +71,7 @@ class Database:
             )
         except (ArgumentError, NoSuchModuleError, ImportError, OSError, ValueError) as error:
             raise _invalid_url(url, error) from None  # its own text may show a password
-        self._write_lock = threading.Lock()
+        self._write_lock = threading.RLock()
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -84,7 +80,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A read-only transaction. Raises `QueueUnavailable`."""
-        with _translate_errors(), self._engine.begin() as connection:
+        with translate_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -93,15 +89,15 @@ class Database:
 
         Raises `QueueUnavailable`, `StorageFull`.
         """
-        with self._serialized(), _translate_errors(), self._writing.begin() as connection:
+        with self.serialized(), translate_errors(), self._writing.begin() as connection:
             yield connection
 
     @contextmanager
-    def _serialized(self) -> Iterator[None]:
-        """Serialize the writers of this process: SQLite itself would have them poll."""
-        if not self.is_sqlite:
-            yield
-            return
+    def serialized(self) -> Iterator[None]:
+        """Keep other threads from writing meanwhile. Raises `QueueUnavailable`.
+
+        Without it SQLite would have the writers poll.
+        """
         if not self._write_lock.acquire(timeout=BUSY_S):
             raise QueueUnavailable(UNAVAILABLE)
         try:
@@ -109,12 +105,19 @@ class Database:
         finally:
             self._write_lock.release()
 
+    def connect(self) -> Connection:
+        """A connection outside the pool, in autocommit mode. Raises `QueueUnavailable`."""
+        with translate_errors():
+            engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            connection = engine.connect()
+            connection.detach()
+            return connection
+
     @contextmanager
-    def first_transaction(self) -> Iterator[Connection]:
-        """The first transaction of a process. Raises `InvalidSettings` if there is no database."""
+    def first_contact(self) -> Iterator[None]:
+        """Where a process uses the database first: raises `InvalidSettings` if there is none."""
         try:
-            with self.write() as connection:
-                yield connection
+            yield
         except QueueUnavailable as error:
             raise _invalid_url(self._given_url, error.__cause__ or error) from None
 
@@ -182,25 +185,10 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
     """Turn off the transactions of the driver, which begin late and then deadlock."""
     connection.isolation_level = None
     cursor = connection.cursor()
-    _enable_wal(cursor)
+    cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")  # an accepted job outlives a power cut
     cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     cursor.close()
-
-
-def _enable_wal(cursor: DBAPICursor) -> None:
-    """Enable WAL mode. SQLite does not wait for the lock here, so several servers that start at
-    once on a new file would fail."""
-    begun = time.monotonic()
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() - begun > BUSY_S:
-                raise
-            time.sleep(WAL_RETRY_S)
-        else:
-            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -209,7 +197,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _translate_errors() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
+    """Raise errors of the database as `QueueUnavailable` or `StorageFull`."""
     try:
         yield
     except (IntegrityError, DataError, ProgrammingError):

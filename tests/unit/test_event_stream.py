@@ -1,16 +1,17 @@
-"""Work as a stream of events, with nothing but threads and pickles."""
+"""Work as a stream of events, which may cross to another process."""
 
 import pickle
 import threading
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from svd_core.errors import Cancelled, GenerationFailed, InvalidImage, InvalidRequest, OutOfMemory
+from svd_core.event_stream import run_as_stream
 from svd_core.events import Event, Failed, OnProgress, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.inline import raise_errors, run_as_stream
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.work import inline_queue
 
@@ -58,7 +59,6 @@ def test_progress_comes_before_the_video() -> None:
         STEP,
         Succeeded(VIDEO),
     ]
-    assert list(raise_errors(run_as_stream(good, "1", REQUEST)))[-1] == VIDEO
 
 
 def test_progress_comes_while_the_work_goes_on() -> None:
@@ -88,11 +88,11 @@ def test_an_error_keeps_its_sentence_across_processes(error) -> None:
         for event in run_as_stream(failing(error), "1", REQUEST):
             yield pickle.loads(pickle.dumps(event))  # noqa: S301 - our own
 
-    with pytest.raises(type(error)) as caught:
-        list(raise_errors(crossed()))
-    assert caught.value is not error
-    assert (str(caught.value), caught.value.status) == (str(error), error.status)
-    assert vars(caught.value) == vars(error)
+    *_, outcome = crossed()
+    assert isinstance(outcome, Failed)
+    assert outcome.error is not error
+    assert (str(outcome.error), outcome.error.status) == (str(error), error.status)
+    assert vars(outcome.error) == vars(error)
 
 
 def test_what_nobody_foresaw_tells_no_details(caplog: pytest.LogCaptureFixture) -> None:
@@ -106,8 +106,6 @@ def test_what_nobody_foresaw_tells_no_details(caplog: pytest.LogCaptureFixture) 
 def test_stopped_from_within_is_stopped() -> None:
     *_, outcome = run_as_stream(failing(Cancelled()), "1", REQUEST)
     assert outcome == Stopped()
-    with pytest.raises(Cancelled):
-        list(raise_errors(run_as_stream(failing(Cancelled()), "1", REQUEST)))
 
 
 def test_every_event_can_be_pickled() -> None:
@@ -117,18 +115,55 @@ def test_every_event_can_be_pickled() -> None:
 
 def test_closing_stops_the_work_before_it_returns() -> None:
     work = Endless()
-    stream = raise_errors(run_as_stream(work, "1", REQUEST))
+    stream = run_as_stream(work, "1", REQUEST)
     assert next(stream) == STEP
     assert not work.stopped.is_set()
     stream.close()
     assert work.stopped.is_set()
 
 
+def test_closing_stops_the_work_at_the_progress_that_was_read() -> None:
+    """A step that no one waits for would keep the GPU for seconds."""
+    steps: list[int] = []
+
+    def work(_: str, __: VideoRequest, on_progress: OnProgress) -> Video:
+        for step in range(10):
+            steps.append(step)
+            on_progress(Progress(stage=Stage.DENOISING, step=step, total=10))
+        return VIDEO
+
+    stream = run_as_stream(work, "1", REQUEST)
+    assert [next(stream).step for _ in range(3)] == [0, 1, 2]  # type: ignore[union-attr]
+    stream.close()
+    assert steps == [0, 1, 2]
+
+
+def test_progress_may_come_from_several_threads() -> None:
+    """As that of a download does."""
+
+    def work(_: str, __: VideoRequest, on_progress: OnProgress) -> Video:
+        def report() -> None:
+            with suppress(Cancelled):
+                while True:
+                    on_progress(STEP)
+
+        threads = [threading.Thread(target=report) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        raise Cancelled
+
+    stream = run_as_stream(work, "1", REQUEST)
+    assert [next(stream) for _ in range(20)] == [STEP] * 20
+    stream.close()
+
+
 def test_cancelling_an_inline_job_stops_the_work(tmp_path: Path) -> None:
     work = Endless()
 
-    def inline(job_id: str, request: VideoRequest) -> Generator[Progress | Video]:
-        return raise_errors(run_as_stream(work, job_id, request))
+    def inline(job_id: str, request: VideoRequest) -> Generator[Event]:
+        return run_as_stream(work, job_id, request)
 
     with inline_queue(tmp_path, inline) as queue:
         job = queue.submit(REQUEST)

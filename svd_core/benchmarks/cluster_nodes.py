@@ -1,0 +1,167 @@
+"""Ray nodes of a pretended cluster: real ones, on loopback addresses of this machine.
+
+Each is a process session of its own, so that it can be killed or frozen as a whole, like a machine.
+Only processes that were started here are ended: `ray stop` would end those of others.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from svd_core.checkpoints.table import ASSETS
+from svd_core.cluster.config import HEALTH_CHECKS
+from svd_core.errors import GenerationFailed
+
+ROOT = ASSETS.parent
+START_S = 120.0
+"""Seconds within which a node has to run."""
+
+HEAD = "127.0.0.2"
+
+OPTIONS = ("--include-log-monitor=false", "--object-store-memory=1000000000")
+"""Options of every node. Nothing reads the logs that the monitor would send around."""
+
+
+def head_command(ip: str, port: int) -> list[str]:
+    """The command of the README that starts the head, which has no GPU to offer."""
+    return [
+        "ray", "start", "--head", "--block", f"--node-ip-address={ip}", f"--port={port}",
+        "--num-cpus=0", "--num-gpus=0", "--include-dashboard=false", *OPTIONS,
+    ]  # fmt: skip
+
+
+def node_command(address: str) -> list[str]:
+    """The command of the README that adds a GPU machine."""
+    return ["ray", "start", "--block", f"--address={address}", *OPTIONS]
+
+
+def ray_environment() -> dict[str, str]:
+    """Variables of the pretended cluster: the token of this process, or a new one."""
+    token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(16)
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token,
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@dataclass
+class RayNode:
+    """A node as a process. `ip`: its loopback address."""
+
+    ip: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_until_up(self) -> "RayNode":
+        """Raises `GenerationFailed` where it does not come up."""
+        until = time.monotonic() + START_S
+        while "Ray runtime started" not in (said := self.log.read_text(errors="replace")):
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise GenerationFailed(f"The Ray node {self.ip} did not start: {said[-2000:]}")
+            time.sleep(0.02)
+        return self
+
+    def pids(self, name: str = "") -> list[int]:
+        """Its processes, by a part of their command line."""
+        return [pid for pid in _session(self.process.pid) if name in _command(pid)]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all of its processes, as if it befell the machine."""
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill(self) -> None:
+        """Cut its power."""
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+        self.signal(signal.SIGKILL)  # what it had begun to start
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+
+@dataclass
+class LoopbackCluster:
+    """A head and nodes, started by the commands of the README. `environ`: see `ray_environment`;
+    the calling process needs it too, before it imports Ray."""
+
+    environ: Mapping[str, str]
+    checks: Mapping[str, str] = field(default_factory=lambda: HEALTH_CHECKS)
+    port: int = 0
+    nodes: list[RayNode] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Paths of sockets may have 107 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix="svd-", dir="/tmp"))  # noqa: S108
+        if not self.port:
+            with socket.socket() as free:
+                free.bind((HEAD, 0))
+                self.port = free.getsockname()[1]
+
+    @property
+    def address(self) -> str:
+        return f"{HEAD}:{self.port}"
+
+    def start_head(self) -> RayNode:
+        return self._start(HEAD, head_command(HEAD, self.port), self.checks)
+
+    def start_node(self, ip: str, gpus: int = 1, cpus: int = 0, **environ: str) -> RayNode:
+        """`cpus`: how many worker processes Ray starts at once, and ahead of time."""
+        command = [*node_command(self.address), f"--node-ip-address={ip}"]
+        return self._start(ip, [*command, f"--num-cpus={cpus}", f"--num-gpus={gpus}"], environ)
+
+    def close(self) -> None:
+        """End what was started here."""
+        for node in self.nodes:
+            node.signal(signal.SIGKILL)
+        for node in self.nodes:
+            node.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, ip: str, command: list[str], environ: Mapping[str, str]) -> RayNode:
+        number = len(self.nodes)
+        temp, log = self.folder / str(number), self.folder / f"{number}.log"
+        temp.mkdir()
+        ray = Path(sys.executable).with_name(command[0])
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        with log.open("wb") as out:
+            # Nodes of one machine that share a folder choose the same names in it.
+            process = subprocess.Popen(  # noqa: S603 - Ray, as the README starts it
+                [str(ray), *command[1:], f"--temp-dir={temp}"],
+                cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                env=kept | dict(self.environ) | dict(environ),
+            )  # fmt: skip
+        node = RayNode(ip, process, log)
+        self.nodes.append(node)
+        return node
+
+
+def _session(leader: int) -> list[int]:
+    """Processes of the session that a process has begun."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with suppress(ProcessLookupError, PermissionError):
+                if os.getsid(int(entry.name)) == leader:
+                    found.append(int(entry.name))
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""

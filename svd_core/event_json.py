@@ -1,0 +1,62 @@
+"""JSON of events, as stored rows have it: what is in use must stay readable."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from svd_core.errors import SvdError
+from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    match event:
+        case Progress():
+            values = {name: value for name, value in vars(event).items() if name != "preview"}
+            return {"is": "progress"} | values
+        case Succeeded(video):
+            return {"is": "succeeded"} | vars(video) | {"path": str(video.path.absolute())}
+        case Failed(error):
+            return {"is": "failed"} | error_to_json(error)
+        case Stopped():
+            return {"is": "stopped"}
+
+
+def event_from_json(values: dict[str, Any]) -> Event:
+    match values.pop("is"):
+        case "progress":
+            return Progress(**values | {"stage": Stage(values["stage"])})
+        case "succeeded":
+            parsed = {"path": Path(values["path"]), "notes": tuple(values["notes"])}
+            return Succeeded(Video(**values | parsed))
+        case "failed":
+            return Failed(error_from_json(values))
+        case _:
+            return Stopped()
+
+
+def error_to_json(error: SvdError) -> dict[str, Any]:
+    """Class, status, and those attributes that JSON can hold."""
+    carried = {name: value for name, value in vars(error).items() if _is_json(value)}
+    return {"class": type(error).__name__, "status": error.status, "carried": carried}
+
+
+def error_from_json(values: dict[str, Any]) -> SvdError:
+    """Restore an error. If its class does not exist any more, message and status remain."""
+    kind = next((k for k in subclasses_of(SvdError) if k.__name__ == values["class"]), SvdError)
+    error = kind.__new__(kind, values["carried"]["message"])
+    vars(error).update(values["carried"])
+    if error.status != values["status"]:
+        error.status = values["status"]
+    return error
+
+
+def subclasses_of(kind: type[SvdError]) -> list[type[SvdError]]:
+    return [kind] + [deeper for child in kind.__subclasses__() for deeper in subclasses_of(child)]
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,81 @@
+"""Work as a stream of events: `Progress*`, then exactly one outcome, also for every error."""
+
+import logging
+import threading
+from collections.abc import Callable, Generator
+from queue import SimpleQueue
+
+from svd_core.errors import Cancelled, GenerationFailed, OutOfMemory, SvdError, busy_if_passing
+from svd_core.events import Event, Failed, OnProgress, Progress, Stopped, Succeeded, Video
+from svd_core.params import VideoRequest
+
+Work = Callable[[str, VideoRequest, OnProgress], Video]
+"""Makes the video of (job id, request). It stops when the progress callback raises `Cancelled`. It
+may run again for the same job, after its process died."""
+
+EventStream = Callable[[str, VideoRequest], Generator[Event]]
+"""Yields the events of (job id, request). Closing the generator stops the work, frees the device,
+and returns when it has stopped."""
+
+log = logging.getLogger(__name__)
+
+
+def run_as_stream(work: Work, job_id: str, request: VideoRequest) -> Generator[Event]:
+    """Stream the progress of `work`, then its outcome. Errors are events here, never raised:
+    exceptions lose their text on the way to another process, and events do not.
+
+    `work` runs in its own thread. After each progress it waits until the reader asks for more, so
+    that closing the stream stops it at that progress. Closing returns when it has stopped.
+    """
+    events: SimpleQueue[Event] = SimpleQueue()
+    turns = threading.Semaphore(0)
+    stopping = threading.Event()
+
+    def on_progress(progress: Progress) -> None:
+        events.put(progress)
+        turns.acquire()
+        if stopping.is_set():
+            turns.release()  # for other threads that report, and for later calls
+            raise Cancelled
+
+    def run() -> None:
+        try:
+            events.put(Succeeded(work(job_id, request, on_progress)))
+        except Exception as error:  # noqa: BLE001 - the reader of the stream waits for its end
+            events.put(error_to_outcome(job_id, error))
+
+    thread = threading.Thread(target=run, name="svd-stream", daemon=True)
+    thread.start()
+    try:
+        while isinstance(event := events.get(), Progress):
+            yield event
+            turns.release()
+        yield event
+    finally:
+        stopping.set()
+        turns.release()
+        thread.join()
+
+
+def error_to_outcome(job_id: str, error: Exception) -> Failed | Stopped:
+    """The outcome of a job whose work raised `error`. Unexpected errors are logged in full.
+
+    With a `passing` error the job is not over where it is tried again.
+    """
+    if isinstance(error, Cancelled):
+        return Stopped()
+    known = isinstance(error, OutOfMemory) or getattr(error, "passing", False)
+    if not known and (busy := busy_if_passing(error)) is not None:
+        log.warning("Job %s met a fault that passes: %s", job_id, error)
+        return Failed(busy)
+    if isinstance(error, SvdError):
+        # As it can be kept for hours: its trace would keep all that was in memory.
+        error.__cause__ = error.__context__ = None
+        return Failed(error.with_traceback(None))
+    log.error("Job %s ended by an unforeseen error.", job_id, exc_info=error)
+    return Failed(
+        GenerationFailed(
+            "Something unforeseen went wrong, so there is no video; please try again. "
+            f"If it happens again, tell whoever runs this server the job number {job_id[:8]}."
+        )
+    )
