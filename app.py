@@ -18,7 +18,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.errors import Cancelled, DeviceLost, SvdError
+from svd_core.proxies import prepare_proxies
 from svd_core.settings import Settings, on_zero_gpu
+from svd_core.web.listener import ListenAddress
 
 
 def temp_path(settings: Settings) -> Path:
@@ -30,6 +32,8 @@ def temp_path(settings: Settings) -> Path:
 
 if __name__ == "__main__":  # wrong settings are reported before the slow imports
     try:
+        (address := ListenAddress.from_env()).export(os.environ)
+        prepare_proxies(os.environ, address.host)
         ModelCatalog.from_setting((early := Settings.from_env()).model, cuda=False)
         AccelerationConfig.from_settings(early)
     except SvdError as error:
@@ -70,7 +74,7 @@ from svd_core.web.fal.signed_tokens import load_secret
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, SessionIds, build_page
 from svd_core.web.rate_limits import AddressQuota
-from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
+from svd_core.web.server import configure_gradio_queue, launch, launch_options, max_followers
 from svd_core.web.zero_gpu import run_on_zero_gpu
 
 TURN_S = 0.0005
@@ -105,6 +109,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     table = JobTable(Database(settings.job_table))
     engine = make_engine(settings)
     waiting = table.open_jobs()
+    listener = ListenAddress.from_env().bind()
     if zero_gpu := on_zero_gpu():
         warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
     queue = build_queue(parts, engine, table, photos, inline=zero_gpu)
@@ -127,7 +132,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     page = build_page(backend, ASSETS / "examples", max_followers(settings))
     configure_gradio_queue(page, settings)
     options = launch_options(settings, parts.results.folder, build_api(service))
-    page.launch(prevent_thread_lock=True, **options)
+    launch(page, listener, options)
     limit = connection_limit(settings.max_connections, descriptors)
     limit_connections(page.server.config, limit)
     print(f"Serving {page.local_url}", flush=True)

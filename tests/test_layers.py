@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ROWS = (
-    ("errors", "events", "params", "settings", "types"),
+    ("errors", "events", "params", "proxies", "settings", "types"),
     ("media",),
     ("storage", "temp_folder", "extend"),
     ("checkpoints",),
@@ -48,6 +48,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "starlette": ("web",),
     "fastapi": ("web",),
     "httpx": ("web",),
+    "uvicorn": ("web",),
     "anyio": ("web",),
     "cryptography": ("web.fal",),
     "rich": ("cli.output",),

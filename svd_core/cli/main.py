@@ -22,6 +22,7 @@ from svd_core.events import Video
 from svd_core.generate import generate
 from svd_core.media.recipe import Recipe
 from svd_core.params import VideoParams, VideoRequest
+from svd_core.proxies import prepare_proxies
 from svd_core.settings import Settings
 
 EngineFactory = Callable[[Settings], Engine]
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open
         if options.recipe is not None:
             print(json.dumps(json.loads(Recipe.read(options.recipe).to_json()), indent=2))
             return 0
+        prepare_proxies(os.environ)
         return _make_videos(options, engine_factory)
     except (KeyboardInterrupt, Cancelled):
         return _fail("Stopped.", 130)

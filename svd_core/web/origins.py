@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from svd_core.settings import Settings, space_url
+from svd_core.web.listener import ListenAddress
 
 LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
 IP_ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:.]+\]")
@@ -39,8 +40,7 @@ ANY = "*"
 def reachable_locally_only() -> bool:
     """Whether Gradio will serve to programs on this machine only."""
     shared = os.environ.get("GRADIO_SHARE", "").lower() == "true"
-    name = os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
-    return not shared and LOOPBACK.fullmatch(_bracketed(name.lower())) is not None
+    return not shared and ListenAddress.from_env().is_loopback
 
 
 def is_loopback(netloc: str) -> bool:
@@ -129,7 +129,3 @@ def _hostname(netloc: str) -> str:
     """Host name of `netloc`, without port and final dot."""
     match = NETLOC.fullmatch(netloc.lower())
     return match[1].removesuffix(".") if match else ""
-
-
-def _bracketed(name: str) -> str:
-    return f"[{name}]" if ":" in name and not name.startswith("[") else name
