@@ -22,6 +22,11 @@ from svd_core.web.middleware import GuardMiddleware
 from svd_core.web.origins import OriginPolicy, reachable_locally_only
 from svd_core.web.page.i18n import i18n_bundle
 from svd_core.web.page.theme import CSS, theme
+from svd_core.web.public_address import (
+    PublicAddress,
+    PublicAddressMiddleware,
+    PublicHostMiddleware,
+)
 from svd_core.web.request_body import BodyReader
 
 QUEUE_POLL_S = 0.02
@@ -58,6 +63,7 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
     `results`: the only folder whose files are served. `api`: application served under `MOUNT`.
     """
     return {
+        "root_path": "",  # `PublicAddressMiddleware` sets it for each request
         "ssr_mode": False,  # the Node server in front would answer all unknown paths
         # Gradio's MCP server has no login, so it is off if the page has one.
         "mcp_server": find_spec("mcp") is not None and not settings.page_auth,
@@ -108,7 +114,8 @@ def _start_server_on(listener: Listener) -> Iterator[None]:
     """
 
     def start_server(app: ASGIApp, **_: Any) -> tuple[str, int, str, http_server.Server]:
-        config = uvicorn.Config(app, log_level="warning")
+        # `PublicAddressMiddleware` has to see who connects, and reads the headers of proxies.
+        config = uvicorn.Config(app, log_level="warning", proxy_headers=False)
         server = http_server.Server(config)
         keywords = {"sockets": listener.sockets}
         server.thread = Thread(target=server.run, kwargs=keywords, name="svd-http", daemon=True)
@@ -136,12 +143,14 @@ def with_middleware(
     """
     origins = OriginPolicy.from_settings(settings, local=reachable_locally_only())
     bodies = BodyReader(total_s=settings.body_seconds)
+    address = PublicAddress.from_settings(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         inside = app.middleware_stack
         assert inside is not None  # it has passed on the event that started this
-        app.middleware_stack = GuardMiddleware(inside, api, origins, bodies)
+        guard = GuardMiddleware(PublicHostMiddleware(inside), api, origins, bodies)
+        app.middleware_stack = PublicAddressMiddleware(guard, address)
         yield
 
     return lifespan
