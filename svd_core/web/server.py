@@ -18,7 +18,7 @@ from svd_core.errors import InvalidSettings, SvdError
 from svd_core.jobs import MAX_WATCHERS
 from svd_core.settings import Settings
 from svd_core.web.listener import Listener
-from svd_core.web.middleware import GuardMiddleware
+from svd_core.web.middleware import MAX_BODY, GuardMiddleware
 from svd_core.web.origins import OriginPolicy, reachable_locally_only
 from svd_core.web.page.i18n import i18n_bundle
 from svd_core.web.page.theme import CSS, theme
@@ -28,6 +28,7 @@ from svd_core.web.public_address import (
     PublicHostMiddleware,
 )
 from svd_core.web.request_body import BodyReader
+from svd_core.web.response_delivery import ResponseDelivery
 
 QUEUE_POLL_S = 0.02
 """Seconds between two polls of Gradio's event queue. With its defaults of 1 ms, and 10 ms for
@@ -144,13 +145,15 @@ def with_middleware(
     origins = OriginPolicy.from_settings(settings, local=reachable_locally_only())
     bodies = BodyReader(total_s=settings.body_seconds)
     address = PublicAddress.from_settings(settings)
+    droppable = (settings.max_upload_mb << 20) + MAX_BODY
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         inside = app.middleware_stack
         assert inside is not None  # it has passed on the event that started this
         guard = GuardMiddleware(PublicHostMiddleware(inside), api, origins, bodies)
-        app.middleware_stack = PublicAddressMiddleware(guard, address)
+        delivery = ResponseDelivery(guard, droppable, total_s=settings.body_seconds)
+        app.middleware_stack = PublicAddressMiddleware(delivery, address)
         yield
 
     return lifespan
