@@ -46,6 +46,7 @@ bench: $(VENV)/run.stamp
 
 browser: $(VENV)/test.stamp
 	@.ci/browser
+	@.ci/nginx
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .gradio tests/api/fal_clients/node_modules
