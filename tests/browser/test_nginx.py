@@ -2,9 +2,12 @@
 
 import json
 import ssl
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fal_client.client
 import httpx
@@ -157,3 +160,66 @@ def test_refusals_are_read(
             method, f"{site.url}{path}", content=bytes(3_000_000), headers=headers
         )
         assert answer.status_code == status
+
+
+@pytest.mark.exhaustive
+def test_silent_streams_outlive_a_proxy_that_cuts_them(
+    tmp_path: Path, image: Path, uri: str
+) -> None:
+    """Each stream says something every 15 s, so that limits of 30 s and more never cut it."""
+    own, (port,) = certificates(tmp_path), free_ports(1)
+    settings = Settings(
+        data_dir=tmp_path, api_keys=KEYS, public_url=f"https://127.0.0.1:{port}", keep_hours=1
+    )
+    limits = {"proxy_read_timeout 1h;": f"proxy_read_timeout {CUT_S}s;"}
+    key = {"Authorization": f"Key {KEY}"}
+    mcp = {"Accept": "application/json, text/event-stream"}
+    with (
+        page_and_api(settings) as (direct, work),
+        nginx(tmp_path / "nginx", port, int(direct.rpartition(":")[2]), own, limits),
+        httpx.Client(
+            base_url=settings.public_url, timeout=120,
+            verify=ssl.create_default_context(cafile=own.ca),
+        ) as client,
+        ThreadPoolExecutor(8) as threads,
+        work.held(),
+    ):  # fmt: skip
+        (path,) = client.post("/gradio_api/upload", files={"files": image.open("rb")}).json()
+        photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        event = client.post("/gradio_api/call/v2/generate", json={"image": photo}).json()
+        job = client.post(f"/fal/queue/{APP}", json={"image_url": uri}, headers=key).json()
+        (tool,) = mcp_call(client, "tools/list", {}, mcp)["tools"]
+        streams = [
+            threads.submit(client.get, f"/gradio_api/call/generate/{event['event_id']}"),
+            threads.submit(client.get, f"{job['status_url']}/stream", headers=key),
+            threads.submit(
+                client.post, f"/fal/run/{APP}/stream", json={"image_url": uri}, headers=key
+            ),
+            threads.submit(
+                mcp_call, client, "tools/call",
+                {"name": tool["name"], "arguments": {"image": uri}},
+                mcp,
+            ),
+        ]  # fmt: skip
+        time.sleep(CUT_S + 5)
+        assert [s.result() if s.done() else None for s in streams] == [None] * 4
+        work.go.set()
+        called, status, run, tool_result = [stream.result() for stream in streams]
+    assert "event: complete" in called.text
+    assert '"COMPLETED"' in status.text
+    assert '"video"' in run.text
+    assert not tool_result.get("isError"), tool_result
+
+
+CUT_S = 17
+"""Seconds of silence after which nginx gives up here: a little more than the 15 s of heartbeats."""
+
+
+def mcp_call(
+    client: httpx.Client, method: str, params: dict[str, Any], headers: dict[str, str]
+) -> dict[str, Any]:
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    answer = client.post("/gradio_api/mcp/", json=body, headers=headers)
+    data = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+    found: dict[str, Any] = json.loads(data[-1])["result"]
+    return found
