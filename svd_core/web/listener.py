@@ -83,8 +83,11 @@ class ListenAddress:
             return self._bind(self.port)
         last = min(DEFAULT_PORT + self.tries, MAX_PORT + 1)
         for port in range(DEFAULT_PORT, last):
-            with suppress(PortBusy):
+            try:
                 return self._bind(port)
+            except InvalidSettings as refusal:
+                if not _is_busy(refusal.__cause__):
+                    raise
         raise InvalidSettings(
             f"The ports {DEFAULT_PORT} to {last - 1} are all in use; set {PORT} to a free one, or "
             "to 0 for any free one."
@@ -119,9 +122,8 @@ class ListenAddress:
         return sorted(pairs, key=lambda pair: pair[0] != socket.AF_INET)
 
     def _refusal(self, error: OSError, port: int) -> InvalidSettings:
-        busy = {errno.EADDRINUSE, errno.EACCES} if os.name == "nt" else {errno.EADDRINUSE}
-        if error.errno in busy:
-            return PortBusy(
+        if _is_busy(error):
+            return InvalidSettings(
                 f"Port {port} is in use by another program; end that, or set {PORT} to another "
                 "port, or to 0 for any free one."
             )
@@ -143,10 +145,6 @@ class ListenAddress:
 
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address that this machine does not have."""
-
-
-class PortBusy(InvalidSettings):
-    """Another program listens on the port."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +185,12 @@ def _bound(family: socket.AddressFamily, address: SocketAddress) -> socket.socke
         made.close()
         raise
     return made
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    """Whether another program listens on the port. Windows may also call that a lack of rights."""
+    busy = {errno.EADDRINUSE, errno.EACCES} if os.name == "nt" else {errno.EADDRINUSE}
+    return isinstance(error, OSError) and error.errno in busy
 
 
 def _number(name: str, text: str, least: int) -> int:
