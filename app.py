@@ -39,6 +39,11 @@ if __name__ == "__main__":  # wrong settings are reported before the slow import
     except SvdError as error:
         sys.exit(str(error))
     temp_path(early)
+    os.environ.setdefault("PATH", os.defpath)  # a library of Gradio's fails without it
+    try:
+        import gradio  # noqa: F401 - what an environment or an installation breaks shows here
+    except Exception as error:  # noqa: BLE001
+        sys.exit(f"Gradio cannot be loaded ({error!r}); install requirements.txt again.")
 
 with suppress(ImportError):
     import spaces  # noqa: F401 - ZeroGPU wants it before torch; elsewhere it does nothing

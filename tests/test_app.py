@@ -138,6 +138,35 @@ def test_a_wrong_environment_is_told_before_gradio_meets_it(
     assert err.count("\n") == 1
 
 
+def test_a_broken_installation_is_one_sentence(settings: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "gradio.py").write_text("raise ValueError('no such thing')")
+    with started(**settings, PYTHONPATH=str(tmp_path)) as process:
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert err.startswith("Gradio cannot be loaded (ValueError('no such thing'))")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_it_needs_next_to_nothing_of_its_environment(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    """As under systemd, cron or a container with little in it: no PATH, HOME, LANG or USER."""
+    bare = ["env", "-i", *(f"{name}={value}" for name, value in settings.items())]
+    process = subprocess.Popen(
+        [*bare, sys.executable, "app.py"], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        ready(process, settings)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, err) == (0, "")
+
+
 @pytest.mark.slow
 def test_a_port_that_another_program_has_is_refused(settings: dict[str, str]) -> None:
     with socket.socket() as other:
