@@ -27,6 +27,16 @@ from tests.fakes.webhook_receiver import receiving
 
 APP = "fal-ai/stable-video"
 KEPT = {"proxy_pass http://127.0.0.1:7860/;": "proxy_pass http://127.0.0.1:7860;"}
+LEAST = {
+    f"proxy_set_header {name} {value};": ""
+    for name, value in {
+        "Host             ": "$http_host",
+        "X-Forwarded-For  ": "$proxy_add_x_forwarded_for",
+        "X-Forwarded-Host ": "$http_host",
+        "X-Forwarded-Proto": "$scheme",
+    }.items()
+}
+"""The configuration of three lines, which passes on nothing of what visitors asked for."""
 
 # The client leaves the connections of its uploads to the collector.
 pytestmark = [
@@ -48,7 +58,7 @@ class Site:
 PLACES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "whole host": ("", {}),
     "path that is removed": ("/svd", {}),
-    "path that is kept": ("/svd", KEPT),
+    "path that is kept, and nothing passed on": ("/svd", KEPT | LEAST),
 }
 
 
