@@ -3,6 +3,7 @@
 #              node and npm the JavaScript clients, into tests/api/fal_clients/node_modules)
 # make test-slow   the tests that take many minutes: each GPU size, `benchmarks gpu --tiny`
 # make lint    ruff and mypy alone
+# make space SPACE=owner/name   create or update a Hugging Face Space from this folder
 # make bench   time and memory of the embedded model
 # make clean   remove what the targets above made
 #
@@ -20,7 +21,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 export PYTHON
 
-.PHONY: run test test-slow lint bench clean browser
+.PHONY: run test test-slow lint bench clean browser space
 
 run: $(VENV)/run.stamp
 	@exec $(PY) app.py
@@ -41,11 +42,15 @@ lint: $(VENV)/test.stamp
 	$(PY) -m ruff check
 	$(PY) -m mypy
 
+space: $(VENV)/run.stamp
+	@$(PY) deploy/space.py $(SPACE)
+
 bench: $(VENV)/run.stamp
 	$(PY) -m svd_core.benchmarks --model svd-nano
 
 browser: $(VENV)/test.stamp
 	@.ci/browser
+	@.ci/nginx
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .gradio tests/api/fal_clients/node_modules

@@ -21,7 +21,9 @@ from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.cluster.config import ClusterConfig, prepare_environment
 from svd_core.errors import Cancelled, DeviceLost, SvdError
+from svd_core.proxies import prepare_proxies
 from svd_core.settings import Settings, on_zero_gpu
+from svd_core.web.listener import ListenAddress
 
 
 def temp_path(settings: Settings) -> Path:
@@ -33,6 +35,8 @@ def temp_path(settings: Settings) -> Path:
 
 if __name__ == "__main__":  # wrong settings are reported before the slow imports
     try:
+        (address := ListenAddress.from_env()).export(os.environ)
+        prepare_proxies(os.environ, address.host)
         ModelCatalog.from_setting((early := Settings.from_env()).model, cuda=False)
         AccelerationConfig.from_settings(early)
         if early.cluster:
@@ -40,6 +44,11 @@ if __name__ == "__main__":  # wrong settings are reported before the slow import
     except SvdError as error:
         sys.exit(str(error))
     temp_path(early)
+    os.environ.setdefault("PATH", os.defpath)  # a library of Gradio's fails without it
+    try:
+        import gradio  # noqa: F401 - what an environment or an installation breaks shows here
+    except Exception as error:  # noqa: BLE001
+        sys.exit(f"Gradio cannot be loaded ({error!r}); install requirements.txt again.")
 
 with suppress(ImportError):
     import spaces  # noqa: F401 - ZeroGPU wants it before torch; elsewhere it does nothing
@@ -78,7 +87,7 @@ from svd_core.web.fal.signed_tokens import load_secret
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, SessionIds, build_page
 from svd_core.web.rate_limits import AddressQuota
-from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
+from svd_core.web.server import configure_gradio_queue, launch, launch_options, max_followers
 from svd_core.web.zero_gpu import run_on_zero_gpu
 
 if TYPE_CHECKING:
@@ -121,6 +130,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     photos = JobPhotos(table, photo_store, keep_bytes)
     context = queue_context(parts, table, photos)
     waiting = table.open_jobs()
+    listener = ListenAddress.from_env().bind()
     zero_gpu, pool, engine = on_zero_gpu(), None, None
     status: Callable[[], EngineStatus]
     if settings.cluster:
@@ -151,7 +161,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     page = build_page(backend, ASSETS / "examples", max_followers(settings))
     configure_gradio_queue(page, settings)
     options = launch_options(settings, parts.results.folder, build_api(service))
-    page.launch(prevent_thread_lock=True, **options)
+    launch(page, listener, options)
     limit = connection_limit(settings.max_connections, descriptors)
     limit_connections(page.server.config, limit)
     print(f"Serving {page.local_url}", flush=True)

@@ -1,9 +1,12 @@
 """Settings from environment variables, read once at the start and passed down."""
 
 import os
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit
 
 import platformdirs
 from pydantic import (
@@ -20,6 +23,25 @@ from svd_core.errors import InvalidSettings
 from svd_core.params import LIMITS
 
 PREFIX = "SVD_"
+
+ORCHESTRATOR = re.compile(
+    r"SVD_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+    r"|SVD_PORT(_\w+)?|SVD_(NAME|ENV_\w+)"
+)
+"""Variables that Kubernetes and Docker write for a service or a linked container named `svd`."""
+
+ADDRESS = re.compile(r"\w+://\S+:\d+")
+"""What they write into `SVD_<NAME>_PORT`."""
+
+GRADIO_NAMES = {
+    "SVD_HOST": "GRADIO_SERVER_NAME",
+    "SVD_SERVER_NAME": "GRADIO_SERVER_NAME",
+    "SVD_SERVER_PORT": "GRADIO_SERVER_PORT",
+}
+"""Names that one may expect here, and what they are called."""
+
+RESERVED_PATHS = re.compile(r"/(fal|gradio_api|config|assets|static|svelte|login|logout)(/.*)?")
+"""Paths of this server, so that the path of its public URL cannot begin with them."""
 
 
 def _user_data_path() -> Path:
@@ -48,6 +70,30 @@ def _worker_range(text: str) -> str:
     if int(most or least) < max(int(least), 1):
         raise ValueError("The most must be at least 1, and no less than the least")
     return text
+
+
+def canonical_url(text: str) -> str:
+    """The one way to write an address: lower case, ASCII, no default port and no slash at the end.
+
+    Raises `ValueError`. `text`: an http or https URL, which may have a path; or empty.
+    """
+    if not (text := text.strip()):
+        return ""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("it has to begin with http:// or https:// and a host name")
+    if url.query or url.fragment or url.username is not None or re.search(r"\s", text):
+        raise ValueError("it may have a host name, a port and a path, and nothing else")
+    try:
+        host = url.hostname if ":" in url.hostname else url.hostname.encode("idna").decode()
+    except UnicodeError:
+        raise ValueError("no computer can have that host name") from None
+    host = f"[{host}]" if ":" in host else host
+    port = "" if url.port in (None, {"http": 80, "https": 443}[url.scheme]) else f":{url.port}"
+    path = quote(re.sub("/+", "/", url.path), safe="/%:@!$&'()*+,;=~").rstrip("/")
+    if RESERVED_PATHS.fullmatch(path):
+        raise ValueError(f"it is the address of the page, and {path} is a path of this server")
+    return f"{url.scheme}://{host}{port}{path}"
 
 
 class Settings(BaseModel):
@@ -123,11 +169,11 @@ class Settings(BaseModel):
         description="origins (https://example.org, comma separated) whose web pages may call "
         "/fal/proxy without a key",
     )
-    public_url: str = Field(
+    public_url: Annotated[str, AfterValidator(canonical_url)] = Field(
         "",
-        pattern=r"^(https?://[^\s?#]+)?$",
-        description="address of this server, in links it gives out and as the host and origin that "
-        "it answers to behind a proxy; empty: the Space's, elsewhere the one it was called by",
+        description="address that visitors use, such as https://example.org/svd, for the page, the "
+        "API and all links; empty: the Space's, elsewhere what a trusted proxy reports, or the "
+        "address that the server was called by",
     )
     allowed_origins: str = Field(
         "",
@@ -221,9 +267,9 @@ class Settings(BaseModel):
         found = {}
         for variable, value in (os.environ if environ is None else environ).items():
             if variable.startswith(PREFIX) and variable not in known:
-                raise InvalidSettings(
-                    f"{variable} is not a setting. Known: {', '.join(sorted(known))}."
-                )
+                if _by_orchestrator(variable, value):
+                    continue
+                raise InvalidSettings(_unknown(variable, known))
             if variable in known and value:
                 found[known[variable]] = value
         try:
@@ -243,6 +289,27 @@ def on_zero_gpu() -> bool:
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
+def _by_orchestrator(variable: str, value: str) -> bool:
+    if variable.endswith("_PORT") and ADDRESS.fullmatch(value):
+        return True
+    return ORCHESTRATOR.fullmatch(variable) is not None
+
+
+def _unknown(variable: str, known: Mapping[str, str]) -> str:
+    forms = {form: name for name in (*known, *GRADIO_NAMES) for form in _forms(name)}
+    asked = variable.upper()
+    close = [get_close_matches(form, forms, n=1, cutoff=0.6) for form in _forms(asked)]
+    names = [forms[found[0]] for found in close if found]
+    meant = f" Did you mean {GRADIO_NAMES.get(names[0], names[0])}?" if names else ""
+    return f"{variable} is not a setting.{meant} Known: {', '.join(sorted(known))}."
+
+
+def _forms(name: str) -> tuple[str, str]:
+    """A name without its prefix, and the same with its words in alphabetical order."""
+    words = name.removeprefix(PREFIX)
+    return words, "_".join(sorted(words.split("_")))
+
+
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0])
@@ -250,4 +317,6 @@ def _sentence(error: ValidationError) -> str:
     wrong = first["msg"].lower().removeprefix("value error, ")
     if first["type"] == "string_pattern_mismatch":
         wrong = "it has another form"  # than a regular expression, which would explain nothing
+    elif first["type"] == "value_error":
+        wrong = str(first["ctx"]["error"])
     return f"{PREFIX}{name.upper()} is wrong: {wrong} ({meaning})."

@@ -29,6 +29,7 @@ def documents() -> list[Path]:
     return [
         *sorted(ROOT.glob("*.md")),
         *sorted((ROOT / "assets").rglob("*.md")),
+        *sorted((ROOT / "deploy").rglob("*.md")),
         *sorted((ROOT / "svd_core").rglob("*.md")),
     ]
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from gradio_client import Client, handle_file
@@ -30,6 +31,7 @@ from tests.fakes.engines import photo
 from tests.fakes.job_events import eventually
 from tests.fakes.webhook_receiver import receiving
 from tests.fakes.work import front_queue, open_table
+from tests.web.test_listener import has_ipv6
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 60
@@ -119,6 +121,105 @@ def test_a_wrong_setting_is_told_before_anything_slow_is_imported(
     assert process.returncode == 1
     assert err.startswith(sentence)
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"GRADIO_SERVER_PORT": "text"}, "GRADIO_SERVER_PORT is wrong"),
+        ({"GRADIO_NUM_PORTS": "many"}, "GRADIO_NUM_PORTS is wrong"),
+        ({"ALL_PROXY": "socks4://127.0.0.1:1080"}, "ALL_PROXY cannot be used"),
+        ({"HTTPS_PROXY": "http://127.0.0.1:port"}, "HTTPS_PROXY cannot be used"),
+        ({"SVD_PUBLIC_URL": "svd.example"}, "SVD_PUBLIC_URL is wrong"),
+    ],
+)
+def test_a_wrong_environment_is_told_before_gradio_meets_it(
+    settings: dict[str, str], wrong: dict[str, str], sentence: str
+) -> None:
+    with started(**settings | wrong) as process:
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert err.startswith(sentence)
+    assert err.count("\n") == 1
+
+
+def test_a_broken_installation_is_one_sentence(settings: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "gradio.py").write_text("raise ValueError('no such thing')")
+    with started(**settings, PYTHONPATH=str(tmp_path)) as process:
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert err.startswith("Gradio cannot be loaded (ValueError('no such thing'))")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_it_needs_next_to_nothing_of_its_environment(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    """As under systemd, cron or a container with little in it: no PATH, HOME, LANG or USER."""
+    bare = ["env", "-i", *(f"{name}={value}" for name, value in settings.items())]
+    process = subprocess.Popen(
+        [*bare, sys.executable, "app.py"], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        ready(process, settings)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_port_that_another_program_has_is_refused(settings: dict[str, str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(settings["GRADIO_SERVER_PORT"])))
+        other.listen()
+        with started(**settings) as process:
+            out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert err.startswith(f"Port {settings['GRADIO_SERVER_PORT']} is in use by another program")
+    assert err.count("\n") == 1
+    assert "Serving" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {
+            "HTTP_PROXY": "http://127.0.0.1:9", "https_proxy": "127.0.0.1:9", "NO_PROXY": "[::1],é",
+            "SVD_PORT": "tcp://10.96.0.12:7860", "SVD_SERVICE_HOST": "10.96.0.12",
+            "SVD_PORT_7860_TCP_ADDR": "10.96.0.12", "GRADIO_NUM_PORTS": "",
+        },
+        {
+            "ALL_PROXY": "socks5://127.0.0.1:9", "all_proxy": "socks://127.0.0.1:9",
+            "GRADIO_SERVER_NAME": "[::]" if has_ipv6() else "0.0.0.0",
+        },
+    ],
+)  # fmt: skip
+def test_it_serves_where_people_put_it(settings: dict[str, str], environ: dict[str, str]) -> None:
+    if "ALL_PROXY" in environ:
+        pytest.importorskip("socksio")
+    with started(**settings | environ) as process:
+        url = first_line(process, "Serving ").split()[1]
+        assert ready(process, settings)
+        socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=30).close()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert err == ""
+
+
+def first_line(process: subprocess.Popen[str], start: str) -> str:
+    """The first line of output that begins with `start`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(start):
+            return line
+    pytest.fail(f"it ended: {process.communicate()}")
 
 
 @pytest.mark.slow

@@ -15,7 +15,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ROWS = (
-    ("clock", "errors", "events", "event_json", "event_stream", "params", "settings", "types"),
+    (
+        *("clock", "errors", "events", "event_json", "event_stream", "params", "proxies"),
+        *("settings", "types"),
+    ),
     ("media",),
     ("storage", "eviction", "temp_folder", "extend", "database", "owner_lock"),
     ("checkpoints",),
@@ -49,6 +52,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "starlette": ("web",),
     "fastapi": ("web",),
     "httpx": ("web",),
+    "uvicorn": ("web",),
     "anyio": ("web",),
     "cryptography": ("web.fal",),
     "rich": ("cli.output",),

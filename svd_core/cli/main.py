@@ -38,6 +38,7 @@ from svd_core.events import Video
 from svd_core.generate import generate
 from svd_core.media.recipe import Recipe
 from svd_core.params import VideoParams, VideoRequest
+from svd_core.proxies import prepare_proxies
 from svd_core.settings import Settings
 
 EngineFactory = Callable[[Settings], Engine]
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open
             recipe = Recipe.read(options.recipe)
             write_line(json.dumps(json.loads(recipe.to_json()), indent=2))
             return 0
+        prepare_proxies(os.environ)
         return _make_videos(options, engine_factory)
     except (KeyboardInterrupt, Cancelled):
         return _fail("Stopped.", 130)

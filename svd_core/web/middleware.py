@@ -19,6 +19,7 @@ from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svd_core.web.origins import OriginPolicy
+from svd_core.web.public_address import route_path
 from svd_core.web.rate_limits import LoginThrottle, client_address
 from svd_core.web.request_body import TOO_LARGE, BodyError, BodyReader, Disconnected, parse_json
 from svd_core.web.snippets import MOUNT
@@ -100,13 +101,13 @@ class GuardMiddleware:
         error = error or self._refusal(scope, headers)
         if error is not None:
             await error(scope, receive, send)
-        elif LOGIN.fullmatch(scope["path"]) and scope["method"] == "POST":
+        elif LOGIN.fullmatch(route_path(scope)) and scope["method"] == "POST":
             await self._login(scope, receive, send)
         else:
             await self._page(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        path = scope["path"]
+        path = route_path(scope)
         if (message := self._origins.refusal(headers)) is not None:
             return PlainTextResponse(message, 403)
         if URL_FETCH.search(path):
@@ -135,13 +136,14 @@ class GuardMiddleware:
                 scope, send = _without_echo(scope, send)
             await self._app(scope, receive, send)
             return
-        limit = _limit(scope["path"])
+        path = route_path(scope)
+        limit = _limit(path)
         if self._origins.login and not _logged_in(scope):
             limit = min(limit, MAX_LOGIN_BODY)
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not LENGTH.fullmatch(length) or int(length) > limit:
             await PlainTextResponse(TOO_LARGE, 413, CLOSE)(scope, receive, send)
-        elif UPLOAD.fullmatch(scope["path"]):
+        elif UPLOAD.fullmatch(path):
             await self._app(scope, self._bodies.streamed(receive, limit), send)
         else:
             await self._with_body(scope, receive, send, limit)
@@ -165,7 +167,7 @@ class GuardMiddleware:
     async def _json_problem(self, scope: Scope, body: bytearray) -> str | None:
         """What is wrong with a body that must be JSON; None for any other body."""
         content_type = Headers(scope=scope).get("content-type", "")
-        if not body or not scope["path"].startswith("/gradio_api/") or "form" in content_type:
+        if not body or not route_path(scope).startswith("/gradio_api/") or "form" in content_type:
             return None
         try:
             if len(body) <= MAX_INLINE_PARSE:

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from svd_core.settings import Settings, space_url
+from svd_core.web.listener import ListenAddress
+from svd_core.web.public_address import configured_url
 
 LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
 IP_ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:.]+\]")
@@ -39,8 +41,7 @@ ANY = "*"
 def reachable_locally_only() -> bool:
     """Whether Gradio will serve to programs on this machine only."""
     shared = os.environ.get("GRADIO_SHARE", "").lower() == "true"
-    name = os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
-    return not shared and LOOPBACK.fullmatch(_bracketed(name.lower())) is not None
+    return not shared and ListenAddress.from_env().is_loopback
 
 
 def is_loopback(netloc: str) -> bool:
@@ -71,15 +72,15 @@ class OriginPolicy:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, local: bool) -> "OriginPolicy":
-        space = space_url()
+        space, url = space_url(), configured_url(settings)
         allowed = {origin.strip() for origin in settings.allowed_origins.split(",")} - {""}
         if space and not settings.page_auth and not allowed:
             allowed = {ANY}  # a public Space may be embedded anywhere, and has no login
         return cls(
             local=local,
             login=bool(settings.page_auth),
-            named=bool(settings.public_url),
-            public=_netlocs([settings.public_url, space]),
+            named=bool(url and url != space),
+            public=_netlocs([url, space]),
             allowed=frozenset({ANY}) if ANY in allowed else _netlocs(allowed),
         )
 
@@ -129,7 +130,3 @@ def _hostname(netloc: str) -> str:
     """Host name of `netloc`, without port and final dot."""
     match = NETLOC.fullmatch(netloc.lower())
     return match[1].removesuffix(".") if match else ""
-
-
-def _bracketed(name: str) -> str:
-    return f"[{name}]" if ":" in name and not name.startswith("[") else name

@@ -1,22 +1,34 @@
 """Server of page and API: launch arguments of Gradio, with the guard in front of its routes."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import gradio as gr
+import uvicorn
+from gradio import http_server
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from svd_core.errors import InvalidSettings, SvdError
 from svd_core.jobs import MAX_WATCHERS
 from svd_core.settings import Settings
-from svd_core.web.middleware import GuardMiddleware
+from svd_core.web.listener import Listener
+from svd_core.web.middleware import MAX_BODY, GuardMiddleware
 from svd_core.web.origins import OriginPolicy, reachable_locally_only
 from svd_core.web.page.i18n import i18n_bundle
 from svd_core.web.page.theme import CSS, theme
+from svd_core.web.public_address import (
+    PublicAddress,
+    PublicAddressMiddleware,
+    PublicHostMiddleware,
+)
 from svd_core.web.request_body import BodyReader
+from svd_core.web.response_delivery import ResponseDelivery
 
 QUEUE_POLL_S = 0.02
 """Seconds between two polls of Gradio's event queue. With its defaults of 1 ms, and 10 ms for
@@ -25,6 +37,9 @@ is 50 ms."""
 
 MAX_RUNNING = 3
 """Open jobs beside the waiting ones: those that are made, or about to end."""
+
+MAX_REASON = 300
+"""Characters of another library's error that are shown."""
 
 PROGRESS_S = 0.1
 """Seconds between two polls for progress: Gradio's default on Windows."""
@@ -46,10 +61,10 @@ def configure_gradio_queue(page: gr.Blocks, settings: Settings) -> None:
 def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None) -> dict[str, Any]:
     """Arguments of `Blocks.launch`.
 
-    `results`: the only folder whose files are served. `api`: application served under `MOUNT`. Host
-    and port are read by Gradio: `GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`.
+    `results`: the only folder whose files are served. `api`: application served under `MOUNT`.
     """
     return {
+        "root_path": "",  # `PublicAddressMiddleware` sets it for each request
         "ssr_mode": False,  # the Node server in front would answer all unknown paths
         # Gradio's MCP server has no login, so it is off if the page has one.
         "mcp_server": find_spec("mcp") is not None and not settings.page_auth,
@@ -73,21 +88,72 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
     }
 
 
+def launch(page: gr.Blocks, listener: Listener, options: Mapping[str, Any]) -> None:
+    """Launch `page` in a thread, on the sockets of `listener`. `options`: see `launch_options`.
+
+    Raises `InvalidSettings` if it does not start.
+    """
+    try:
+        with _start_server_on(listener):
+            page.launch(prevent_thread_lock=True, **options)
+    except SvdError:
+        raise
+    except Exception as error:  # noqa: BLE001 - every library that Gradio uses has its own kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidSettings(
+            f"The page does not start: {reason[:MAX_REASON].rstrip('.')}. Check the variables that "
+            "begin with GRADIO_, and the versions of requirements.txt."
+        ) from error
+
+
+@contextmanager
+def _start_server_on(listener: Listener) -> Iterator[None]:
+    """Let Gradio's launch serve on `listener`.
+
+    There is no public way to do that. Gradio's own function tries the port with an IPv4 socket,
+    takes every error for a port in use, and gives a busy machine 5 s.
+    """
+
+    def start_server(app: ASGIApp, **_: Any) -> tuple[str, int, str, http_server.Server]:
+        # `PublicAddressMiddleware` has to see who connects, and reads the headers of proxies.
+        config = uvicorn.Config(app, log_level="warning", proxy_headers=False)
+        server = http_server.Server(config)
+        keywords = {"sockets": listener.sockets}
+        server.thread = Thread(target=server.run, kwargs=keywords, name="svd-http", daemon=True)
+        server.thread.start()
+        while not server.started:
+            if not server.thread.is_alive():
+                raise OSError(f"the server on port {listener.port} ended at once")
+            time.sleep(0.005)
+        return listener.host, listener.port, listener.url, server
+
+    original = http_server.start_server
+    http_server.start_server = start_server  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        http_server.start_server = original
+
+
 def with_middleware(
     settings: Settings, api: ASGIApp | None
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """Make a lifespan that puts `GuardMiddleware` in front before the first request.
+    """Make a lifespan that puts our middleware in front before the first request.
 
     Gradio adds its own middleware to the application, which has to stay inside.
     """
     origins = OriginPolicy.from_settings(settings, local=reachable_locally_only())
     bodies = BodyReader(total_s=settings.body_seconds)
+    address = PublicAddress.from_settings(settings)
+    droppable = (settings.max_upload_mb << 20) + MAX_BODY
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         inside = app.middleware_stack
         assert inside is not None  # it has passed on the event that started this
-        app.middleware_stack = GuardMiddleware(inside, api, origins, bodies)
+        guard = GuardMiddleware(PublicHostMiddleware(inside), api, origins, bodies)
+        delivery = ResponseDelivery(guard, droppable, total_s=settings.body_seconds)
+        app.middleware_stack = PublicAddressMiddleware(delivery, address)
         yield
 
     return lifespan

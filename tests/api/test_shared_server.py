@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +15,11 @@ from starlette.types import ASGIApp
 
 from svd_core.settings import Settings
 from svd_core.web.fal import build_api
+from svd_core.web.listener import ListenAddress
 from svd_core.web.middleware import MAX_BODY
 from svd_core.web.origins import reachable_locally_only
 from svd_core.web.page import Backend, build_page
-from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
+from svd_core.web.server import configure_gradio_queue, launch, launch_options, max_followers
 from tests.fakes.engines import photo
 from tests.fakes.fal_server import KEY, KEYS, PhotoWork, fal_service
 
@@ -29,22 +29,24 @@ ANN = {"Authorization": f"Key {KEY}"}
 
 @contextmanager
 def page_and_api(
-    settings: Settings, wrap: Callable[[ASGIApp], ASGIApp] = lambda api: api
+    settings: Settings,
+    wrap: Callable[[ASGIApp], ASGIApp] = lambda api: api,
+    preview: bytes | None = None,
 ) -> Iterator[tuple[str, PhotoWork]]:
-    """Address of the page, without a slash at the end. `wrap`: middleware around the API."""
+    """Address of the page, without a slash at the end. `wrap`: middleware around the API.
+
+    The page shows what is in the folder `examples` of the data folder.
+    """
     folder = settings.data_dir
-    work = PhotoWork(folder / "results", steps=3)
-    with fal_service(settings, work) as (service, _), socket.socket() as free:
+    work = PhotoWork(folder / "results", steps=3, preview=preview)
+    with fal_service(settings, work) as (service, _):
         backend = Backend(service.queue, service.status, service.context.results, lambda _: None)
-        page = build_page(backend, folder / "none", max_followers(settings))
+        page = build_page(backend, folder / "examples", max_followers(settings))
         configure_gradio_queue(page, settings)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        options = launch_options(settings, work.folder, wrap(build_api(service)))
-        page.launch(prevent_thread_lock=True, server_port=port, **options)
+        listener = ListenAddress(port=0).bind()
+        launch(page, listener, launch_options(settings, work.folder, wrap(build_api(service))))
         try:
-            yield f"http://127.0.0.1:{port}", work
+            yield listener.url.rstrip("/"), work
         finally:
             page.close(verbose=False)
 

@@ -26,10 +26,13 @@ SHOTS = Path(__file__).with_name("shots")
 
 
 @contextmanager
-def visitor(browser: Browser, url: str, home: str = "", **options: Any) -> Iterator[Page]:
+def visitor(
+    browser: Browser, url: str, home: str = "", script: str = "", known: str = "\n", **options: Any
+) -> Iterator[Page]:
     """A tab of a new visitor. No request may leave the page's own origin, and the console must stay
-    without errors."""
+    without errors, except for those with the text `known`. `script`: JavaScript that runs first."""
     context = browser.new_context(**{"viewport": DESKTOP} | options)
+    context.add_init_script(script)
     context.set_default_timeout(PATIENCE_MS)
     asked: list[str] = []
     said: list[str] = []
@@ -45,7 +48,8 @@ def visitor(browser: Browser, url: str, home: str = "", **options: Any) -> Itera
     assert [
         address for address in asked if not address.startswith(("data:", "blob:", home or url))
     ] == []
-    assert [entry for entry in said if entry.startswith("error")] == []
+    errors = [entry for entry in said if entry.startswith("error") and known not in entry]
+    assert errors == []
 
 
 def small_film() -> bytes:

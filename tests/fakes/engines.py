@@ -1,6 +1,5 @@
 """Stand-ins for the engine, quick enough for tests of what is around it."""
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,9 +22,10 @@ from svd_core.settings import Settings
 from svd_core.storage import PhotoStore, ResultStore
 from svd_core.types import GenerationResult
 from svd_core.web.fal.signed_tokens import load_secret
+from svd_core.web.listener import ListenAddress
 from svd_core.web.page import Backend, SessionIds, build_page
 from svd_core.web.rate_limits import AddressQuota
-from svd_core.web.server import configure_gradio_queue, launch_options, max_followers
+from svd_core.web.server import configure_gradio_queue, launch, launch_options, max_followers
 from tests.fakes.work import FakeWork, moving, worker_queue
 
 READY = EngineStatus(
@@ -123,21 +123,13 @@ def serve(
         )  # fmt: skip
         page = build_page(backend, folder / "examples", max_followers(settings))
         configure_gradio_queue(page, settings)
-        port = port or _free_port()
-        options = launch_options(settings, folder)
-        page.launch(prevent_thread_lock=True, server_port=port, **options)
+        listener = ListenAddress(port=port or 0).bind()
+        launch(page, listener, launch_options(settings, folder))
         try:
-            yield Served(f"http://127.0.0.1:{port}", queue, work, page, backend.session_ids)
+            yield Served(listener.url.rstrip("/"), queue, work, page, backend.session_ids)
         finally:
             queue.close()
             page.close(verbose=False)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def retention(queue: JobQueue, folder: Path) -> Retention:

@@ -12,6 +12,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.fakes.hub_spaces import FakeSpaces
+
 OPEN = "someone/tiny-svd"
 SVD_XT = "stabilityai/stable-video-diffusion-img2vid-xt"
 GATED = "stabilityai/stable-video-diffusion-img2vid-xt-1-1"
@@ -38,6 +40,7 @@ class FakeHub:
         self.break_off: dict[str, int] = {}
         self.status: int | None = None
         self.headers: dict[str, str] = {}
+        self.spaces = FakeSpaces({"ann": TOKEN, "bob": "hf_of_bob"})
         self.connections: list[socket] = []
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -80,6 +83,30 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer_space()
+
+    def do_PUT(self) -> None:
+        self._answer_space()
+
+    def _answer_space(self) -> None:
+        """A request about a Space."""
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        path = unquote(urlsplit(self.path).path)
+        body = self._read_body()
+        status, content = self.hub.spaces.answer(self.command, path, token, body, self.hub.url)
+        self._send_json(content, status)
+
+    def _read_body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         info = re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/(.+))?", path)
@@ -87,7 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
         found = info or file
         repo = found[1] if found else None
         token = self.headers.get("Authorization")
-        if self.hub.status is not None:
+        if path.startswith("/api/spaces/"):
+            self._answer_space()
+        elif self.hub.status is not None:
             self._send(self.hub.status, self.hub.headers)
         elif token not in (None, f"Bearer {TOKEN}"):
             self._send(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
@@ -129,8 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return self._send(206 if wanted else 200, headers, data[start:])
 
-    def _send_json(self, content: object) -> None:
-        self._send(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+    def _send_json(self, content: object, status: int = 200) -> None:
+        self._send(status, {"Content-Type": "application/json"}, json.dumps(content).encode())
 
     def _send(
         self,
@@ -145,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body[:sent])
 
     def log_message(self, *_: object) -> None:

@@ -120,6 +120,16 @@ def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SVD_MAX_CONNECTIONS", "0"),
         ("SVD_PUBLIC_URL", "example.org"),
         ("SVD_PUBLIC_URL", "ftp://example.org"),
+        ("SVD_PUBLIC_URL", "https://ann:s3cret@example.org"),
+        ("SVD_PUBLIC_URL", "https://example.org/?a=b"),
+        ("SVD_PUBLIC_URL", "https://example.org/#a"),
+        ("SVD_PUBLIC_URL", "https://example.org:99999"),
+        ("SVD_PUBLIC_URL", "https://example .org"),
+        ("SVD_PUBLIC_URL", "https://a..b"),
+        ("SVD_PUBLIC_URL", "https://[::1"),
+        ("SVD_PUBLIC_URL", "https://"),
+        ("SVD_PUBLIC_URL", "https://example.org/fal"),
+        ("SVD_PUBLIC_URL", "https://example.org/gradio_api/x"),
         ("SVD_ALLOW_PRIVATE_URLS", "perhaps"),
         ("SVD_MAX_UPLOAD_MB", "0"),
         ("SVD_UPLOADS_GB", "-1"),
@@ -137,6 +147,76 @@ def test_wrong_values_stop_the_start(variable: str, value: str) -> None:
 def test_unknown_variables_stop_the_start(variable: str) -> None:
     with pytest.raises(InvalidSettings, match=f"^{variable} is not a setting.*SVD_MODEL"):
         Settings.from_env({variable: "svd"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("SVD_MODLE", "SVD_MODEL"), ("SVD_model", "SVD_MODEL"), ("SVD_APIKEYS", "SVD_API_KEYS"),
+        ("SVD_PUBLICURL", "SVD_PUBLIC_URL"),
+        ("SVD_DATADIR", "SVD_DATA_DIR"), ("SVD_QUEUE_MAX", "SVD_MAX_QUEUE"),
+        ("SVD_SERVER_PORT", "GRADIO_SERVER_PORT"), ("SVD_HOST", "GRADIO_SERVER_NAME"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_variable_is_told_what_it_may_mean(variable: str, meant: str) -> None:
+    sentence = rf"^{variable} is not a setting\. Did you mean {meant}\?"
+    with pytest.raises(InvalidSettings, match=sentence):
+        Settings.from_env({variable: "7860"})
+
+
+def test_nothing_is_guessed_for_a_variable_that_resembles_none() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_env({"SVD_SOMETHING_ELSE": "x"})
+    assert "Did you mean" not in caught.value.message
+
+
+SERVICE = {  # as Kubernetes writes them for a service called svd, and one called svd-studio
+    "SVD_SERVICE_HOST": "10.96.0.12",
+    "SVD_SERVICE_PORT": "7860",
+    "SVD_SERVICE_PORT_HTTP": "7860",
+    "SVD_PORT": "tcp://10.96.0.12:7860",
+    "SVD_PORT_7860_TCP": "tcp://10.96.0.12:7860",
+    "SVD_PORT_7860_TCP_PROTO": "tcp",
+    "SVD_PORT_7860_TCP_PORT": "7860",
+    "SVD_PORT_7860_TCP_ADDR": "10.96.0.12",
+    "SVD_STUDIO_SERVICE_HOST": "10.96.0.12",
+    "SVD_STUDIO_SERVICE_PORT": "7860",
+    "SVD_STUDIO_SERVICE_PORT_WEB_UI": "7860",
+    "SVD_STUDIO_PORT": "tcp://[fd00::12]:7860",
+    "SVD_STUDIO_PORT_7860_UDP_ADDR": "10.96.0.12",
+}
+LINK = {  # as Docker writes them for a linked container
+    "SVD_NAME": "/proxy/svd",
+    "SVD_PORT": "tcp://172.17.0.5:7860",
+    "SVD_PORT_7860_TCP_ADDR": "172.17.0.5",
+    "SVD_ENV_PATH": "/bin",
+    "SVD_1_PORT_7860_TCP": "tcp://172.17.0.5:7860",
+}
+
+
+@pytest.mark.parametrize("environ", [SERVICE, LINK])
+def test_variables_of_orchestrators_are_passed_over(environ: dict[str, str]) -> None:
+    assert Settings.from_env(environ) == Settings()
+    for variable, value in environ.items():
+        assert Settings.from_env({variable: value, "SVD_MODEL": "svd"}).model == "svd"
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("https://svd.example", "https://svd.example"),
+        ("HTTPS://SVD.Example:443/", "https://svd.example"),
+        ("http://svd.example:80//a///b/", "http://svd.example/a/b"),
+        (" https://svd.example/Svd\n", "https://svd.example/Svd"),
+        ("https://svd.example:8443/svd", "https://svd.example:8443/svd"),
+        ("https://münchen.example/söhne", "https://xn--mnchen-3ya.example/s%C3%B6hne"),
+        ("https://svd.example/s%C3%B6hne", "https://svd.example/s%C3%B6hne"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("  ", ""),
+    ],
+)
+def test_one_address_has_one_form(url: str, same: str) -> None:
+    assert Settings.from_env({"SVD_PUBLIC_URL": url}).public_url == same
 
 
 def test_passwords_are_not_printed() -> None:

@@ -10,7 +10,7 @@ from anyio import CapacityLimiter
 from svd_core.checkpoints.catalog import CostLimits
 from svd_core.engine.engine import EngineStatus
 from svd_core.jobs import Job, JobQueue
-from svd_core.settings import Settings, space_url
+from svd_core.settings import Settings
 from svd_core.storage import ResultStore
 from svd_core.web.fal.auth import ApiKeys
 from svd_core.web.fal.signed_tokens import SignedTokens, load_secret
@@ -18,6 +18,7 @@ from svd_core.web.fal.uploads import UploadLimits, UploadStore
 from svd_core.web.fal.urls import UrlBuilder
 from svd_core.web.fal.webhooks import Signer, Webhooks
 from svd_core.web.origins import is_loopback
+from svd_core.web.public_address import configured_url
 from svd_core.web.request_body import BodyReader
 from svd_core.web.safe_http import Fetcher
 
@@ -48,13 +49,13 @@ class ApiContext:
     @cached_property
     def keys(self) -> ApiKeys:
         # A proxy in front is a program of this machine, but its callers are not.
-        public = self.settings.public_url or space_url()
+        public = configured_url(self.settings)
         local = not public or is_loopback(urlsplit(public).netloc)
         return ApiKeys(self.settings.api_keys, open_here=self.open_here and local)
 
     @cached_property
     def urls(self) -> UrlBuilder:
-        return UrlBuilder(self.settings.public_url or space_url(), self.tokens)
+        return UrlBuilder(configured_url(self.settings), self.tokens)
 
     @cached_property
     def fetcher(self) -> Fetcher:

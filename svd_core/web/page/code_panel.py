@@ -1,6 +1,5 @@
 """Code panel: the settings on screen as a link and as code for the HTTP API, with copy buttons."""
 
-import re
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -16,9 +15,8 @@ from svd_core.web.page.i18n import Texts, client_text, texts_for
 from svd_core.web.page.import_settings import query_string
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.playback import default_interpolation
+from svd_core.web.public_address import ADDRESS_KEY
 from svd_core.web.snippets import BASE, MOUNT, snippets, values_of
-
-ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
 
 COLLAPSED = ("JavaScript", "curl")
 """Blocks that are closed at first."""
@@ -82,6 +80,7 @@ def code_html(values: dict[str, object], link: str, base: str, t: Texts) -> str:
 
 
 def page_url(request: gr.Request) -> str:
-    """URL of this page for the visitor's browser; the API is beside it."""
-    origin = request.headers.get("origin") or ""
-    return origin if ORIGIN.fullmatch(origin) else BASE.removesuffix(MOUNT)
+    """URL of this page for the visitor's browser; the API is below it."""
+    scope = request.request.scope if request.request is not None else {}
+    url: str = scope.get(ADDRESS_KEY, BASE.removesuffix(MOUNT))
+    return url

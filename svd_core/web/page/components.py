@@ -19,6 +19,7 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from svd_core.media.image import MAX_BYTES
 from svd_core.temp_folder import export_path, remove_copies
+from svd_core.web.page.number_input import plain_number
 
 STATIC = Path(__file__).parent / "static"
 """Style sheet and JavaScript of the page."""
@@ -94,14 +95,16 @@ class Slider(gr.Slider):
 class NumberField(gr.Textbox):
     """Field for a number that may be left empty; the core reads the text and checks the range.
 
-    Gradio's own number field turns an empty value into 0.
+    Its id is the name of the parameter. Gradio's own number field turns an empty value into 0.
     """
 
     is_template = True
     async_move_resource_to_block_cache = files_only  # type: ignore[assignment]
 
     def preprocess(self, payload: Any) -> Any:
-        return None if payload == "" else payload
+        if isinstance(payload, str):
+            return plain_number(payload, str(self.elem_id)) if payload.strip() else None
+        return payload
 
     def postprocess(self, value: Any) -> Any:
         return value

@@ -109,6 +109,7 @@ def build_page(backend: Backend, examples_folder: Path, max_followers: int) -> g
                         summary = gr.HTML(elem_id="summary", padding=False)
                         actions = action_row()
                         export_panel = ExportPanel.build(actions)
+                _browser_limits()
                 with gr.Tabs(elem_id="library", selected="examples" if examples else "history"):
                     strip = example_strip(examples) if examples else []
                     gallery = Gallery.build()
@@ -119,6 +120,7 @@ def build_page(backend: Backend, examples_folder: Path, max_followers: int) -> g
         kiosk = Kiosk.build(examples)
         _drop_zone()
         _size_check()
+        _number_input()
         _control_labels()
         current, to_follow = gr.State([]), gr.State([])
         playing = gr.State({"example": first.name} if first else None)
@@ -231,6 +233,17 @@ def _size_check() -> None:
     """Files that are too large are stopped in the browser, with a message beside the field."""
     check = script("size_check.js").replace("MAX_BYTES = 0", f"MAX_BYTES = {MAX_BYTES}")
     gr.HTML(f"<p>{client_text('too_large')}</p>", elem_id="too-large", js_on_load=check)
+
+
+def _number_input() -> None:
+    """Number fields take a decimal comma, also in browsers that drop it."""
+    gr.HTML("", elem_id="number-input", js_on_load=script("number_input.js"))
+
+
+def _browser_limits() -> None:
+    """Hides buttons that the browser has no use for, and reports blocked storage."""
+    note = client_text("no_storage")
+    gr.HTML(note, elem_id="no-storage", padding=False, js_on_load=script("browser_limits.js"))
 
 
 def _control_labels() -> None:

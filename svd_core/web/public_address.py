@@ -1,0 +1,197 @@
+"""Public address: the URL at which visitors find this server, resolved once for each request.
+
+Everything that builds a URL takes it from here: the page, Gradio, the API, links, code and
+webhooks. It is `SVD_PUBLIC_URL` or the Space's address. Without these, the headers of a trusted
+proxy count, and without a proxy the address that was called.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from svd_core.settings import Settings, canonical_url, space_url
+
+ADDRESS_KEY = "svd.public_address"
+"""Key of the resolved URL in an ASGI scope."""
+
+NETLOC = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+PREFIX = re.compile(r"(/[A-Za-z0-9._~!$&'()*+;=:@%-]+)+")
+FORWARDED = re.compile(r'(?:^|[;,\s])(host|proto)="?([^";,\s]+)', re.IGNORECASE)
+"""A parameter of the header `Forwarded` (RFC 7239)."""
+
+X_FORWARDED = {
+    "x-forwarded-scheme": "proto",
+    "x-forwarded-proto": "proto",
+    "x-forwarded-host": "host",
+    "x-forwarded-port": "port",
+    "x-forwarded-prefix": "prefix",
+}
+
+VALID = {
+    "proto": re.compile("https?"),
+    "host": NETLOC,
+    "port": re.compile(r"\d{1,5}"),
+    "prefix": PREFIX,
+}
+
+ADDRESS_HEADERS = frozenset(
+    {b"host", b"forwarded", b"x-gradio-server", *(name.encode() for name in X_FORWARDED)}
+)
+"""Headers that name the address of this server. Gradio would read some of them by itself."""
+
+
+def configured_url(settings: Settings) -> str:
+    """The public URL that was set, without a slash at the end; empty if there is none.
+
+    Gradio's own `GRADIO_ROOT_PATH` counts if it is a URL.
+    """
+    root = os.environ.get("GRADIO_ROOT_PATH", "")
+    with suppress(ValueError):
+        return settings.public_url or space_url() or canonical_url(root)
+    return ""
+
+
+def configured_prefix() -> str:
+    """The path below which visitors find this server, if `GRADIO_ROOT_PATH` is only a path."""
+    root = os.environ.get("GRADIO_ROOT_PATH", "").rstrip("/")
+    return root if PREFIX.fullmatch(root) else ""
+
+
+def trusted_proxies() -> str:
+    """Addresses and networks of proxies whose headers count, as uvicorn reads them; * is all."""
+    return os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1,::1"
+
+
+class PublicAddress:
+    """Resolver of the public URL. `url`: the configured one, or empty. `prefix`: its default path.
+
+    `trusted`: see `trusted_proxies`.
+    """
+
+    def __init__(self, url: str, *, prefix: str = "", trusted: str | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._prefix = prefix
+        proxies: Any = ProxyHeadersMiddleware(_no_app, trusted or trusted_proxies())
+        self._trusted = proxies.trusted_hosts
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "PublicAddress":
+        return cls(configured_url(settings), prefix=configured_prefix())
+
+    def resolve(self, scope: Scope) -> str:
+        """The URL of the page for the sender of a request, without a slash at the end."""
+        found: str | None = scope.get(ADDRESS_KEY)
+        return self._url or self._called(scope) if found is None else found
+
+    def locate(self, scope: Scope) -> Scope:
+        """A scope whose `root_path` is the public path, whether or not a proxy removes that.
+
+        The resolved URL is in it under `ADDRESS_KEY`.
+        """
+        url = self.resolve(scope)
+        quoted = urlsplit(url).path
+        prefix = unquote(quoted)
+        path, raw = scope["path"], scope.get("raw_path") or quote(scope["path"]).encode()
+        if path != prefix and not path.startswith(f"{prefix}/"):
+            path, raw = prefix + path, quoted.encode() + raw
+        return {**scope, "path": path, "raw_path": raw, "root_path": prefix, ADDRESS_KEY: url}
+
+    def _called(self, scope: Scope) -> str:
+        """The URL that was called, as the headers of a trusted proxy or of the request say."""
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            if name in ADDRESS_HEADERS:
+                headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+        scheme, netloc, prefix = scope["scheme"], headers.pop("host", ""), self._prefix
+        if headers and (scope.get("client") or ("",))[0] in self._trusted:
+            said = dict(_forwarded(headers))
+            scheme = said.get("proto", scheme)
+            netloc = said.get("host", netloc)
+            prefix = said.get("prefix", prefix)
+            port = said.get("port", "")
+            if port not in ("", "80", "443") and re.fullmatch(r"[^:]+|\[.+\]", netloc):
+                netloc = f"{netloc}:{port}"
+        if not NETLOC.fullmatch(netloc):
+            host, own = scope.get("server") or ("127.0.0.1", None)
+            host = f"[{host}]" if ":" in host else host
+            netloc = f"{host}:{own}" if own else host
+        return f"{scheme}://{netloc}{prefix}"
+
+
+def _forwarded(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What valid headers of a proxy say: proto, host, port and prefix.
+
+    Of several proxies the first one counts, which is the one that visitors reach.
+    """
+    first = headers.get("forwarded", "").partition(",")[0]
+    said = {name.lower(): value for name, value in FORWARDED.findall(first)}
+    for header, name in X_FORWARDED.items():
+        if value := headers.get(header, "").partition(",")[0].strip():
+            said[name] = value
+    for name, value in said.items():
+        value = value.rstrip("/") if name == "prefix" else value
+        if VALID[name].fullmatch(value):
+            yield name, value
+
+
+async def _no_app(*_: object) -> None:
+    """Stands in for an application, since only the trusted addresses are asked."""
+
+
+def route_path(scope: Scope) -> str:
+    """Path of a request inside this server, without the public path in front."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+class PublicAddressMiddleware:
+    """The outermost ASGI middleware: resolves the public URL, then the visitor's address.
+
+    It must see the peer of the connection, so nothing in front may replace that.
+    """
+
+    def __init__(self, app: ASGIApp, address: PublicAddress) -> None:
+        self._app: Any = ProxyHeadersMiddleware(app, trusted_proxies())  # type: ignore[arg-type]
+        self._address = address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        located = self._address.locate(scope)
+        if located["root_path"] and not route_path(located):  # relative links need the slash
+            query = scope["query_string"].decode("latin-1")
+            target = f"{located[ADDRESS_KEY]}/{'?' if query else ''}{query}"
+            await RedirectResponse(target, 308)(scope, receive, send)
+            return
+        await self._app(located, receive, send)
+
+
+class PublicHostMiddleware:
+    """ASGI middleware in front of Gradio: the public URL in place of all headers that name one.
+
+    Gradio builds most URLs from the scheme, the Host header and `root_path`. Answers of unqueued
+    events lack `root_path`, unless `X-Gradio-Server` names the whole URL.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if ADDRESS_KEY in scope:
+            url = urlsplit(scope[ADDRESS_KEY])
+            others = [pair for pair in scope["headers"] if pair[0] not in ADDRESS_HEADERS]
+            public = [
+                (b"host", url.netloc.encode("latin-1")),
+                (b"x-gradio-server", scope[ADDRESS_KEY].encode("latin-1")),
+            ]
+            headers = [*public, *others]
+            scope = {**scope, "scheme": url.scheme, "headers": headers}
+        await self._app(scope, receive, send)
