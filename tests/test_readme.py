@@ -147,6 +147,15 @@ def test_named_files_exist() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_the_glossary_is_in_order_and_names_what_exists() -> None:
+    table = read(ARCHITECTURE).partition("## Glossary")[2].split("\n\n")[1]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    terms = [row[0].strip("`").lower() for row in rows]
+    assert len(terms) >= 60
+    assert terms == sorted(terms)
+    assert [row[2] for row in rows if not (ROOT / "svd_core" / row[2].strip("`")).exists()] == []
+
+
 FOREIGN = re.compile(r"^(?:export .*\n(?:    .*\n)*)?(?:ray|docker) (?:.*\\\n)*.*$", re.MULTILINE)
 """Commands of other programs. Those of Ray are generated, and the tests of the cluster run them."""
 
