@@ -95,7 +95,8 @@ def launch(page: gr.Blocks, listener: Listener, options: Mapping[str, Any]) -> N
     """
     try:
         with _start_server_on(listener):
-            page.launch(prevent_thread_lock=True, **options)
+            # `_frontend` would call the page once more, and give a busy machine 3 s to answer.
+            page.launch(prevent_thread_lock=True, _frontend=False, **options)
     except SvdError:
         raise
     except Exception as error:  # noqa: BLE001 - every library that Gradio uses has its own kinds

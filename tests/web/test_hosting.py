@@ -34,7 +34,7 @@ def lines(path: str) -> list[str]:
 
 
 def requirements(path: str = "requirements.txt") -> dict[str, Requirement]:
-    found = map(Requirement, lines(path))
+    found = (Requirement(line) for line in lines(path) if not line.startswith("-r "))
     return {canonicalize_name(requirement.name): requirement for requirement in found}
 
 
@@ -93,7 +93,9 @@ def test_constraints_pin_everything_exactly() -> None:
         assert re.fullmatch(r"[\w.-]+==[\w.]+", line), line  # no +cpu, no ranges
 
 
-@pytest.mark.parametrize("path", ["requirements.txt", "tests/requirements.txt"])
+@pytest.mark.parametrize(
+    "path", ["requirements.txt", "requirements-cluster.txt", "tests/requirements.txt"]
+)
 def test_pinned_versions_are_within_the_ranges(path: str) -> None:
     versions = pinned()
     for name, requirement in requirements(path).items():
@@ -110,7 +112,8 @@ def test_requirements_list_every_library_the_app_imports() -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         imported |= {name.partition(".")[0] for name in names}
-    own = {"svd_core", "starlette", "spaces"}  # starlette is gradio's, spaces the platform's
+    # starlette is gradio's, spaces the platform's, ray optional
+    own = {"svd_core", "starlette", "spaces", *requirements("requirements-cluster.txt")}
     distributions = packages_distributions()
     for library in imported - own - set(sys.stdlib_module_names):
         names = {canonicalize_name(name) for name in distributions[library]}
