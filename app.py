@@ -63,7 +63,6 @@ from svd_core.generate import generate
 from svd_core.jobs import (
     InlineQueue,
     Job,
-    JobPhotos,
     JobQueue,
     JobTable,
     LocalExecutor,
@@ -72,10 +71,11 @@ from svd_core.jobs import (
     QueueLimits,
     Retention,
     WorkerQueue,
+    import_photos,
 )
 from svd_core.owner_lock import OwnerLock
 from svd_core.params import VideoRequest
-from svd_core.storage import PhotoStore, ResultStore, private_folder
+from svd_core.storage import ResultStore, private_folder
 from svd_core.temp_folder import TempFolder
 from svd_core.web.connections import (
     connection_limit,
@@ -101,7 +101,8 @@ SWEEP_S = 600.0
 """Seconds between two sweeps of expired jobs and uploads."""
 
 TEMP_SWEEP_S = 5.0
-"""The same for temporary files, which any visitor may send without requesting a video."""
+"""The same for temporary files, which any visitor may send without requesting a video, and for the
+total of photos."""
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -119,7 +120,6 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     descriptors = raise_descriptor_limit()
     data, keep_bytes = settings.data_dir, settings.keep_gb * 1e9
     results = ResultStore(private_folder(data / "results"))
-    photo_store = PhotoStore(private_folder(data / "photos"))
     temp = TempFolder(temp_path(settings), settings.keep_hours * 3600, keep_bytes)
     parts = ApiContext(settings, results, reachable_locally_only())
     database = Database(settings.job_table)
@@ -127,8 +127,8 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     if not owner.acquire(stop, lambda sentence: print(sentence, flush=True)):
         return
     table = JobTable(database)
-    photos = JobPhotos(table, photo_store, keep_bytes)
-    context = queue_context(parts, table, photos)
+    import_photos(table, data / "photos")
+    context = queue_context(parts, table)
     waiting = table.open_jobs()
     listener = ListenAddress.from_env().bind()
     zero_gpu, pool, engine = on_zero_gpu(), None, None
@@ -144,7 +144,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
         queue = build_queue(context, engine, results, inline=zero_gpu)
     outbox = Outbox(table, queue.get, parts.send_webhook)
     service = ApiService(parts, queue, status, watch if zero_gpu else lambda _: None)
-    retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
+    retention = Retention(table, parts.results, settings.keep_hours, settings.keep_gb)
     backend = Backend(
         queue,
         status,
@@ -168,7 +168,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     if engine and not zero_gpu and not waiting:  # else the first has what it asks for loaded
         args = (engine, stop)
         threading.Thread(target=warm_up, args=args, name="svd-warm-up", daemon=True).start()
-    sweeping = (stop, TEMP_SWEEP_S, temp.sweep)
+    sweeping = (stop, TEMP_SWEEP_S, temp.sweep, retention.sweep_new_photos)
     threading.Thread(target=keep_house, args=sweeping, name="svd-temp", daemon=True).start()
     keep_house(stop, SWEEP_S, retention.sweep, parts.uploads.sweep)
     queue.close()
@@ -180,10 +180,10 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     owner.close()
 
 
-def queue_context(parts: ApiContext, table: JobTable, photos: JobPhotos) -> QueueContext:
+def queue_context(parts: ApiContext, table: JobTable) -> QueueContext:
     own = parts.settings
     limits = QueueLimits(own.max_queue, own.max_queue_per_key)
-    return QueueContext(table, photos, limits, parts.fetcher.photo)
+    return QueueContext(table, limits, parts.fetcher.photo)
 
 
 def build_queue(

@@ -1,9 +1,11 @@
 """Job table: the durable state of every job. Each change of a job is one transaction.
 
 One process owns the table (see `owner_lock`); others only read it. The transitions of a job are
-pure functions of its row; the table writes what they return.
+pure functions of its row; the table writes what they return. Invariant: a photo is stored exactly
+as long as a job refers to it, since both change in one transaction.
 """
 
+import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from svd_core.jobs.interface import JobOptions
 from svd_core.jobs.schema import (
     JOBS,
     OUTBOX,
+    PHOTOS,
     SEQUENCE,
     Record,
     Row,
@@ -49,6 +52,11 @@ Transition = Callable[[Row, float], Row]
 def utc(at: float) -> datetime:
     """`at`, in seconds since 1970, as a time in UTC."""
     return datetime.fromtimestamp(at, UTC)
+
+
+def photo_name(photo: bytes) -> str:
+    """The name by which a job refers to its photo."""
+    return hashlib.sha256(photo).hexdigest()
 
 
 def new_row(params: VideoParams | None, options: JobOptions, now: float) -> Row:
@@ -106,20 +114,22 @@ class JobTable:
 
     `on_change` is called with each changed row after its commit, in the order of the commits. Every
     method may also raise `QueueUnavailable` and `StorageFull`. The change may have been made or not
-    then; to repeat it does no harm.
+    then; to repeat it does no harm. `new_photo_bytes`: photos that were stored since `Retention`
+    has checked their total.
     """
 
     def __init__(self, database: Database, clock: SteadyClock | None = None) -> None:
         self.database = database
         self.clock = clock or SteadyClock()
         self.on_change: Callable[[Row], None] = lambda _: None
+        self.new_photo_bytes = 0
         create_tables(database)
 
-    def insert(self, row: Row, ensure: Callable[[], None] = lambda: None) -> Row:
-        """Put `row` at the end of the line, if it has not ended. `ensure`: see `JobPhotos.put`."""
+    def insert(self, row: Row, photo: bytes = b"") -> Row:
+        """Put `row` at the end of the line, if it has not ended. `photo`: that of `row.image`."""
         with self.database.serialized():
             with self.database.write() as connection:
-                ensure()
+                self._put_photo(connection, row, photo)
                 connection.execute(update(SEQUENCE).values(number=SEQUENCE.c.number + 1))
                 number = connection.scalar(select(SEQUENCE.c.number)) or 0
                 row = replace(row, number=number)
@@ -132,6 +142,10 @@ class JobTable:
 
     def get(self, job_id: str) -> Row | None:
         return next(iter(self.get_many([job_id])), None)
+
+    def photo(self, name: str) -> bytes | None:
+        with self.database.read() as connection:
+            return connection.scalar(select(PHOTOS.c.data).where(PHOTOS.c.name == name))
 
     def get_many(self, ids: Collection[str]) -> list[Row]:
         return self._read(select(JOBS).where(JOBS.c.id.in_(ids)))
@@ -152,17 +166,24 @@ class JobTable:
         """
         with self.database.serialized():
             with self.database.write() as connection:
-                rows = [self._recover(row) for row in _rows(connection, OPEN)]
-                for row in rows:
-                    _write(connection, row)
+                before = _rows(connection, OPEN)
+                rows = [self._recover(row) for row in before]
+                for row, old in zip(rows, before, strict=True):
+                    _write(connection, row, old)
             for row in rows:
                 self.on_change(row)
 
     def update(
-        self, job_id: str, state: State, change: Transition, record: Record | None = None
+        self,
+        job_id: str,
+        state: State,
+        change: Transition,
+        record: Record | None = None,
+        photo: bytes = b"",
     ) -> Row | None:
-        """Apply `change` to a job that is in `state`. `record`: its event log as it is in memory.
+        """Apply `change` to a job that is in `state`.
 
+        `record`: its event log as it is in memory. `photo`: that of `image`, if `change` sets it.
         Returns the row as it is then; None if there is none.
         """
         with self.database.serialized():
@@ -170,11 +191,22 @@ class JobTable:
                 query = select(JOBS).where(JOBS.c.id == job_id).with_for_update()
                 row = next(iter(_rows(connection, query)), None)
                 if row is not None and row.state is state:
-                    row = change(replace(row, record=record or row.record), self.clock.now())
-                    _write(connection, row)
+                    before, row = row, replace(row, record=record or row.record)
+                    row = change(row, self.clock.now())
+                    if row.image != before.image:
+                        self._put_photo(connection, row, photo)
+                    _write(connection, row, before)
             if row is not None:
                 self.on_change(row)
         return row
+
+    def _put_photo(self, connection: Connection, row: Row, photo: bytes) -> None:
+        """Store the photo that `row` refers to, unless it is there already."""
+        there = select(PHOTOS.c.name).where(PHOTOS.c.name == row.image)
+        if row.image is not None and connection.scalar(there) is None:
+            values = {"name": row.image, "bytes": len(photo), "data": photo}
+            connection.execute(insert(PHOTOS).values(values))
+            self.new_photo_bytes += len(photo)
 
     def _recover(self, row: Row) -> Row:
         row = replace(row, record=renumber(row.record))
@@ -189,9 +221,17 @@ def _rows(connection: Connection, query: Select[Any]) -> list[Row]:
     return [Row.from_columns(columns) for columns in connection.execute(query).mappings()]
 
 
-def _write(connection: Connection, row: Row) -> None:
+def _write(connection: Connection, row: Row, before: Row) -> None:
     connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(row.to_columns()))
+    if before.image is not None and before.image != row.image:
+        drop_photos(connection, [before.image])
     _enter_webhook(connection, row)
+
+
+def drop_photos(connection: Connection, names: Collection[str]) -> None:
+    """Delete those of these photos that no job refers to."""
+    referred = select(JOBS.c.id).where(JOBS.c.image == PHOTOS.c.name).exists()
+    connection.execute(delete(PHOTOS).where(PHOTOS.c.name.in_(names), ~referred))
 
 
 def _enter_webhook(connection: Connection, row: Row) -> None:

@@ -19,8 +19,8 @@ from svd_core.events import Failed, Outcome, Progress, Stopped
 from svd_core.jobs.executor import Executor, ExecutorLost
 from svd_core.jobs.job import Job
 from svd_core.jobs.queue import WAITING_NOTE, JobQueue, QueueContext
-from svd_core.jobs.schema import Row, State
-from svd_core.jobs.store import Transition, finish, requeue
+from svd_core.jobs.schema import State
+from svd_core.jobs.store import Transition, finish, photo_name, requeue
 
 MAX_CONCURRENT = 4
 """Concurrent downloads. Each may hold 20 MB; four slow hosts delay those behind them."""
@@ -150,18 +150,16 @@ class WorkerQueue(JobQueue):
 class PhotoPrefetcher:
     """Prefetches photos in its own threads. Thread-safe.
 
-    A job keeps its place in line meanwhile, and a photo is on disk before the table refers to it.
-    So a process that dies loses nothing: the photo is fetched again. `line` returns the waiting
-    jobs, first one first; `update` changes one in the table.
+    A job keeps its place in line meanwhile. If the process dies, the photo is fetched again. `line`
+    returns the waiting jobs, first one first; `update` changes one in the table.
     """
 
     def __init__(
         self,
         context: QueueContext,
         line: Callable[[], Iterable[Job]],
-        update: Callable[[Job, State, Transition], object],
+        update: Callable[[Job, State, Transition, bytes], object],
     ) -> None:
-        self._photos = context.photos
         self._fetch = context.fetch
         self._line = line
         self._update = update
@@ -192,32 +190,30 @@ class PhotoPrefetcher:
 
     def _run(self, job: Job) -> None:
         try:
-            change = self._fetch_photo(job)
+            change, photo = self._fetch_photo(job)
             if change is not None and not self._closing.is_set():
-                retry_until_written(lambda: self._update(job, State.WAITING, change), self._closing)
+                retry_until_written(
+                    lambda: self._update(job, State.WAITING, change, photo), self._closing
+                )
         finally:
             with self._lock:
                 del self._threads[job.id]
         self.start_next()
 
-    def _fetch_photo(self, job: Job) -> Transition | None:
-        """Download one photo. Returns the change of the row; None for another try."""
+    def _fetch_photo(self, job: Job) -> tuple[Transition | None, bytes]:
+        """Download one photo. Returns the change of the row, None for another try, with it."""
         assert job.row.image_url is not None
         try:
-            name, ensure = self._photos.put(self._fetch(job.row.image_url))
+            photo = self._fetch(job.row.image_url)
         except Exception as error:  # noqa: BLE001 - any error ends this job only
             outcome = error_to_outcome(job.id, error)
             delay_s = job.retry_delay_s(outcome)
             if delay_s is None:
-                return lambda row, now: finish(row, now, outcome)
+                return lambda row, now: finish(row, now, outcome), b""
             self._closing.wait(delay_s)
-            return None
-
-        def attach(row: Row, _: float) -> Row:
-            ensure()
-            return replace(row, image=name)
-
-        return attach
+            return None, b""
+        name = photo_name(photo)
+        return lambda row, _: replace(row, image=name), photo
 
 
 def _join(threads: Iterable[threading.Thread], timeout_s: float) -> None:

@@ -37,7 +37,6 @@ from svd_core.jobs import (
     Cancellation,
     Job,
     JobOptions,
-    JobPhotos,
     JobQueue,
     JobTable,
     LocalExecutor,
@@ -52,8 +51,8 @@ from svd_core.jobs.queue import DEFAULT_LIMITS, no_fetch
 from svd_core.jobs.schema import JOBS, VERSION, Row
 from svd_core.jobs.worker import MAX_CONCURRENT
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore
 from tests.fakes.job_events import ending, eventually, failure, reached, submit
+from tests.fakes.work import stored_photos
 
 
 @dataclass
@@ -131,7 +130,7 @@ class Servers:
     ) -> Q:
         self.stop()
         table = table or self.table()
-        queue = make(QueueContext(table, JobPhotos(table, self.photos), limits, fetch))
+        queue = make(QueueContext(table, limits, fetch))
         self.opened.append(queue.close)
         self.queues.append(queue)
         return queue
@@ -147,8 +146,8 @@ class Servers:
             self.queues.pop()._table.database.write = dead  # type: ignore[method-assign]
 
     @property
-    def photos(self) -> PhotoStore:
-        return PhotoStore(self.folder / "photos")
+    def photos(self) -> list[bytes]:
+        return stored_photos(self.table())
 
 
 @pytest.fixture
@@ -209,8 +208,7 @@ class TestOptions:
         submit(queue, b"1")
         with pytest.raises(QueueFull):
             submit(queue, b"2")
-        photos = [p.read_bytes() for p in servers.photos.folder.iterdir() if not p.suffix]
-        assert photos == [b"1"]
+        assert servers.photos == [b"1"]
 
     def test_running_jobs_take_no_place_in_line(self, servers: Servers) -> None:
         queue = servers.worker(Work(), QueueLimits(max_queue=1, max_per_owner=1))
@@ -605,7 +603,7 @@ class TestRestart:
             assert row.attempt == attempt
             servers.kill()
         assert "each of the 3 times" in str(failure(servers.front().get(job.id)))
-        assert not [path for path in servers.photos.folder.iterdir() if not path.suffix]
+        assert servers.photos == []
 
     def test_a_wish_to_stop_outlives_the_server(self, servers: Servers) -> None:
         job = submit(servers.worker(Work()), b"deaf")
