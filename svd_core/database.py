@@ -37,7 +37,8 @@ PAGE_BYTES = 16384
 to write."""
 
 MAX_WAL_BYTES = 64 * 2**20
-"""Size to which SQLite's write-ahead log is cut back after a burst."""
+"""Size of SQLite's write-ahead log at which a commit waits for a checkpoint. Before that, those of
+`Database.checkpoint` delay no commit."""
 
 SHRINK_PAGES = 256
 """Pages of SQLite's file that are freed at a time, so that other writers get their turn."""
@@ -158,7 +159,14 @@ class Database:
             while cursor.execute("PRAGMA freelist_count").fetchone()[0]:
                 with self.serialized():
                     cursor.execute(f"PRAGMA incremental_vacuum({SHRINK_PAGES})").fetchall()
-            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Copy SQLite's write-ahead log into its file, beside readers and writers. To be called
+        about every second."""
+        if self.is_sqlite:
+            with translate_errors(), closing(self._engine.raw_connection()) as raw:
+                raw.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     @contextmanager
     def first_contact(self) -> Iterator[None]:
@@ -235,6 +243,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
     if not cursor.execute("PRAGMA page_count").fetchone()[0]:
         _set_layout(cursor)
     cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {MAX_WAL_BYTES // PAGE_BYTES}")
     cursor.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}")
     cursor.execute("PRAGMA synchronous = FULL")  # an accepted job outlives a power cut
     cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")

@@ -182,11 +182,10 @@ def open_queue(folder: Path, executors: Sequence[Executor] | None) -> Iterator[J
     """The queue in `folder`; without executors, one that only takes jobs."""
     database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
     limits = QueueLimits(max_queue=10_000)
-    table = JobTable(database)
-    context = QueueContext(table, limits)
+    context = QueueContext(JobTable(database), limits)
     queue = JobQueue(context) if executors is None else WorkerQueue(executors, context)
     try:
-        yield queue
+        yield queue.start()
     finally:
         queue.close()
         database.close()

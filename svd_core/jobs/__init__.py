@@ -1,10 +1,10 @@
 """The durable job queue: submit, follow, cancel. One process owns it."""
 
+from svd_core.events import JobEvent
 from svd_core.jobs.executor import Executor, ExecutorLost, LocalExecutor
 from svd_core.jobs.inline import InlineQueue
-from svd_core.jobs.interface import Cancellation, JobEvent, JobOptions, RemoteRequest
+from svd_core.jobs.interface import Cancellation, JobOptions, RemoteRequest
 from svd_core.jobs.job import MAX_WATCHERS, Job
-from svd_core.jobs.photo_import import import_photos
 from svd_core.jobs.queue import JobQueue, QueueContext, QueueLimits
 from svd_core.jobs.retention import Retention
 from svd_core.jobs.store import JobTable
@@ -30,5 +30,4 @@ __all__ = [
     "Retention",
     "Undeliverable",
     "WorkerQueue",
-    "import_photos",
 ]

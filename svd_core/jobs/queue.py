@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Self
 
 from svd_core.database import retry_until_written
 from svd_core.errors import (
@@ -21,7 +22,7 @@ from svd_core.events import Event, Failed, Outcome, Progress, Stage, Stopped, Su
 from svd_core.jobs.executor import ExecutorLost
 from svd_core.jobs.interface import DEFAULT_OPTIONS, Cancellation, Fetch, JobOptions, RemoteRequest
 from svd_core.jobs.job import Job, OpenJobs
-from svd_core.jobs.schema import Row, State
+from svd_core.jobs.schema import Row, State, create_tables
 from svd_core.jobs.store import (
     JobTable,
     Transition,
@@ -80,7 +81,7 @@ class QueueContext:
 class JobQueue:
     """Durable job queue, shared by page and API. The work is left to subclasses.
 
-    This process must own the table, see `OwnerLock`: what ran before goes back in line.
+    It does nothing before `start`, so that a warm standby may have one.
     """
 
     in_turn = True
@@ -93,12 +94,20 @@ class JobQueue:
         self._now = context.table.clock.now
         self._closing = threading.Event()
         self._open_jobs = OpenJobs(self._make_job, self.in_turn)
+        self._timer = threading.Thread(target=self._run_timer, name="svd-keeper", daemon=True)
+
+    def start(self) -> Self:
+        """Take up the jobs of the table; those that ran go back in line. Returns the queue.
+
+        This process must own the table, see `OwnerLock`.
+        """
+        create_tables(self._table.database)
         for row in self._table.open_jobs():
             self._open_jobs.apply(row)
         self._table.on_change = self._on_change
         self._table.recover()
-        self._timer = threading.Thread(target=self._run_timer, name="svd-keeper", daemon=True)
         self._timer.start()
+        return self
 
     def submit(
         self, request: VideoRequest | RemoteRequest, options: JobOptions = DEFAULT_OPTIONS
@@ -300,7 +309,7 @@ class JobQueue:
             self._on_waiting()
 
     def _run_timer(self) -> None:
-        """End jobs that have waited too long, and try again to start others."""
+        """End jobs that have waited too long, try again to start others, and write checkpoints."""
         error = StartTimeout(
             "The video could not be started within the time you allowed; please try again later, "
             "or allow more."
@@ -311,6 +320,7 @@ class JobQueue:
                     self._end_waiting(job, Failed(error))
                 if self._open_jobs.line():
                     self._on_waiting()  # a retry may be due, or no thread could be started before
+                self._table.database.checkpoint()
             except Exception as fault:  # noqa: BLE001 - the next time may succeed
                 expected = isinstance(fault, SvdError)
                 log.warning("Waiting jobs go on waiting: %s", fault, exc_info=not expected)

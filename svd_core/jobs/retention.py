@@ -14,9 +14,6 @@ from svd_core.jobs.schema import JOBS, OUTBOX, PHOTOS, State
 from svd_core.jobs.store import JobTable, drop_photos
 from svd_core.storage import ResultStore
 
-SWEEP_BYTES = 64 * 2**20
-"""Bytes of new photos after which their total is checked."""
-
 MAX_ROWS = 100_000
 """Ended jobs kept at most, some 200 MB of table, since failures have no size. The same for rejected
 requests, of which each owner has `MAX_REJECTED`."""
@@ -49,14 +46,9 @@ class Retention:
         expired = self._expired()
         self.remove(expired)
         self.results.sweep(self._known, self.keep_hours)
-        self._sweep_photos()
+        self.sweep_photos()
         self.table.database.shrink()
         return expired
-
-    def sweep_new_photos(self) -> None:
-        """Remove photos beyond the limit, if many have come since the last sweep."""
-        if self.table.new_photo_bytes >= SWEEP_BYTES:
-            self._sweep_photos()
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove ended jobs with their videos, and those photos that no other job refers to."""
@@ -71,15 +63,16 @@ class Retention:
                 drop_photos(connection, photos)
             self.results.remove(batch)
 
-    def _sweep_photos(self) -> None:
+    def sweep_photos(self) -> None:
         """Remove photos of ended jobs for all photos to be within the limit.
 
         Those of open jobs stay even beyond it, since the length of the line limits them.
         """
-        self.table.new_photo_bytes = 0
         columns = select(JOBS.c.image, JOBS.c.owner, JOBS.c.state, PHOTOS.c.bytes)
         photos = columns.join(PHOTOS, PHOTOS.c.name == JOBS.c.image)
         with self.table.database.read() as connection:
+            if (connection.scalar(select(func.sum(PHOTOS.c.bytes))) or 0) <= self.keep_gb * 1e9:
+                return
             rows = connection.execute(photos.order_by(JOBS.c.number.desc())).all()
         needed = {row.image: row.bytes for row in rows if row.state != State.ENDED}
         kept: dict[str, Item] = {}

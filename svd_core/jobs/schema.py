@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from svd_core.database import Database, redacted_url
 from svd_core.errors import InvalidRequest, InvalidSettings
 from svd_core.event_json import event_from_json, event_to_json
-from svd_core.events import Event, Progress, Stage, Succeeded
-from svd_core.jobs.interface import JobEvent, JobOptions
+from svd_core.events import Event, JobEvent, Progress, Stage, Succeeded
+from svd_core.jobs.interface import JobOptions
 from svd_core.params import VideoParams
 
 Record = tuple[JobEvent, ...]

@@ -7,8 +7,10 @@ as long as a job refers to it, since both change in one transaction.
 
 import hashlib
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -28,7 +30,6 @@ from svd_core.jobs.schema import (
     Row,
     State,
     append,
-    create_tables,
     renumber,
 )
 from svd_core.params import VideoParams
@@ -43,8 +44,6 @@ MAX_REJECTED = 500
 """Rejected requests kept of one owner. They have no video, so the limit of bytes misses them."""
 
 OPEN = select(JOBS).where(JOBS.c.state.in_([State.WAITING, State.RUNNING])).order_by(JOBS.c.number)
-
-
 Transition = Callable[[Row, float], Row]
 """Returns the row as it is to be. The number is the time, in seconds since 1970."""
 
@@ -114,22 +113,20 @@ class JobTable:
 
     `on_change` is called with each changed row after its commit, in the order of the commits. Every
     method may also raise `QueueUnavailable` and `StorageFull`. The change may have been made or not
-    then; to repeat it does no harm. `new_photo_bytes`: photos that were stored since `Retention`
-    has checked their total.
+    then; to repeat it does no harm.
     """
 
     def __init__(self, database: Database, clock: SteadyClock | None = None) -> None:
         self.database = database
         self.clock = clock or SteadyClock()
         self.on_change: Callable[[Row], None] = lambda _: None
-        self.new_photo_bytes = 0
-        create_tables(database)
 
     def insert(self, row: Row, photo: bytes = b"") -> Row:
         """Put `row` at the end of the line, if it has not ended. `photo`: that of `row.image`."""
         with self.database.serialized():
             with self.database.write() as connection:
-                self._put_photo(connection, row, photo)
+                if row.image is not None:
+                    _put_photo(connection, row.image, photo)
                 connection.execute(update(SEQUENCE).values(number=SEQUENCE.c.number + 1))
                 number = connection.scalar(select(SEQUENCE.c.number)) or 0
                 row = replace(row, number=number)
@@ -166,11 +163,10 @@ class JobTable:
         """
         with self.database.serialized():
             with self.database.write() as connection:
-                before = _rows(connection, OPEN)
-                rows = [self._recover(row) for row in before]
-                for row, old in zip(rows, before, strict=True):
-                    _write(connection, row, old)
-            for row in rows:
+                rows = [(self._recover(row), row) for row in _rows(connection, OPEN)]
+                for row, before in rows:
+                    _write(connection, row, before)
+            for row, _ in rows:
                 self.on_change(row)
 
     def update(
@@ -193,20 +189,28 @@ class JobTable:
                 if row is not None and row.state is state:
                     before, row = row, replace(row, record=record or row.record)
                     row = change(row, self.clock.now())
-                    if row.image != before.image:
-                        self._put_photo(connection, row, photo)
+                    if row.image not in (None, before.image):
+                        _put_photo(connection, row.image, photo)
                     _write(connection, row, before)
             if row is not None:
                 self.on_change(row)
         return row
 
-    def _put_photo(self, connection: Connection, row: Row, photo: bytes) -> None:
-        """Store the photo that `row` refers to, unless it is there already."""
-        there = select(PHOTOS.c.name).where(PHOTOS.c.name == row.image)
-        if row.image is not None and connection.scalar(there) is None:
-            values = {"name": row.image, "bytes": len(photo), "data": photo}
-            connection.execute(insert(PHOTOS).values(values))
-            self.new_photo_bytes += len(photo)
+    def import_photos(self, folder: Path) -> None:
+        """Move the photos that older versions kept as files in `folder` into the table.
+
+        A file goes after its photo is in the table, so a process that dies in between loses none.
+        Those that no job refers to are deleted, and the folder too.
+        """
+        for path in folder.iterdir() if folder.is_dir() else ():
+            referred = select(JOBS.c.id).where(JOBS.c.image == path.name).limit(1)
+            with suppress(OSError):  # what cannot be read stays
+                with self.database.write() as connection:
+                    if connection.scalar(referred) is not None:
+                        _put_photo(connection, path.name, path.read_bytes())
+                path.unlink()
+        with suppress(OSError):
+            folder.rmdir()
 
     def _recover(self, row: Row) -> Row:
         row = replace(row, record=renumber(row.record))
@@ -226,6 +230,12 @@ def _write(connection: Connection, row: Row, before: Row) -> None:
     if before.image is not None and before.image != row.image:
         drop_photos(connection, [before.image])
     _enter_webhook(connection, row)
+
+
+def _put_photo(connection: Connection, name: str, photo: bytes) -> None:
+    if connection.scalar(select(PHOTOS.c.name).where(PHOTOS.c.name == name)) is None:
+        values = {"name": name, "bytes": len(photo), "data": photo}
+        connection.execute(insert(PHOTOS).values(values))
 
 
 def drop_photos(connection: Connection, names: Collection[str]) -> None:

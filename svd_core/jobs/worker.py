@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Self
 
 from svd_core.database import retry_until_written
 from svd_core.errors import SvdError
@@ -19,7 +20,7 @@ from svd_core.events import Failed, Outcome, Progress, Stopped
 from svd_core.jobs.executor import Executor, ExecutorLost
 from svd_core.jobs.job import Job
 from svd_core.jobs.queue import WAITING_NOTE, JobQueue, QueueContext
-from svd_core.jobs.schema import State
+from svd_core.jobs.schema import Row, State
 from svd_core.jobs.store import Transition, finish, photo_name, requeue
 
 MAX_CONCURRENT = 4
@@ -42,26 +43,28 @@ log = logging.getLogger(__name__)
 class WorkerQueue(JobQueue):
     """Job queue that drives `executors`, each from a thread of its own.
 
-    Jobs whose photos are still being fetched let others go first.
+    Jobs whose photos are still being fetched let others go first. Executors may be added to the
+    sequence until `start`.
     """
 
     def __init__(self, executors: Sequence[Executor], context: QueueContext) -> None:
-        self._executors = executors
-        self._prefetcher = PhotoPrefetcher(context, lambda: self._open_jobs.line(), self._update)
-        self._changed = threading.Condition()
-        # Daemons, so that work which never reports progress cannot keep the process alive.
-        self._threads = [
-            threading.Thread(
-                target=self._run_loop,
-                args=(executor,),
-                name=f"svd-worker-{index}" if index else "svd-worker",
-                daemon=True,
-            )
-            for index, executor in enumerate(executors)
-        ]
         super().__init__(context)
-        for thread in self._threads:
+        self._executors = executors
+        self._prefetcher = PhotoPrefetcher(context, self._open_jobs.line, self._update)
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> Self:
+        super().start()
+        for index, executor in enumerate(self._executors):
+            name = f"svd-worker-{index}" if index else "svd-worker"
+            # A daemon, so that work which never reports progress cannot keep the process alive.
+            thread = threading.Thread(
+                target=self._run_loop, args=(executor,), name=name, daemon=True
+            )
+            self._threads.append(thread)
             thread.start()
+        return self
 
     def _on_waiting(self) -> None:
         self._prefetcher.start_next()
@@ -190,30 +193,33 @@ class PhotoPrefetcher:
 
     def _run(self, job: Job) -> None:
         try:
-            change, photo = self._fetch_photo(job)
-            if change is not None and not self._closing.is_set():
-                retry_until_written(
-                    lambda: self._update(job, State.WAITING, change, photo), self._closing
-                )
+            self._fetch_photo(job)
         finally:
             with self._lock:
                 del self._threads[job.id]
         self.start_next()
 
-    def _fetch_photo(self, job: Job) -> tuple[Transition | None, bytes]:
-        """Download one photo. Returns the change of the row, None for another try, with it."""
+    def _fetch_photo(self, job: Job) -> None:
+        """Download one photo. Writes it to the table, or the end of the job; nothing if there is
+        another try."""
         assert job.row.image_url is not None
+        photo, outcome = b"", None
         try:
             photo = self._fetch(job.row.image_url)
         except Exception as error:  # noqa: BLE001 - any error ends this job only
             outcome = error_to_outcome(job.id, error)
-            delay_s = job.retry_delay_s(outcome)
-            if delay_s is None:
-                return lambda row, now: finish(row, now, outcome), b""
-            self._closing.wait(delay_s)
-            return None, b""
+            if (delay_s := job.retry_delay_s(outcome)) is not None:
+                self._closing.wait(delay_s)
+                return
         name = photo_name(photo)
-        return lambda row, _: replace(row, image=name), photo
+
+        def change(row: Row, now: float) -> Row:
+            return finish(row, now, outcome) if outcome else replace(row, image=name)
+
+        if not self._closing.is_set():
+            retry_until_written(
+                lambda: self._update(job, State.WAITING, change, photo), self._closing
+            )
 
 
 def _join(threads: Iterable[threading.Thread], timeout_s: float) -> None:

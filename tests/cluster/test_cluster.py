@@ -249,7 +249,7 @@ def test_the_queue_runs_a_job_again_whose_worker_died(site: Site, tmp_path: Path
         broken = crew.start("broken", error="device")  # a GPU that only a new process can use
         broken.check_lost(counted=True)
         context = QueueContext(table)
-        with closing(WorkerQueue([crew.executor(), crew.executor()], context)) as queue:
+        with closing(WorkerQueue([crew.executor(), crew.executor()], context).start()) as queue:
             jobs = [
                 queue.submit(VideoRequest(json.dumps(spec).encode(), VideoParams(seed=1)))
                 for spec in (die, {}, {}, {"error": "image"}, {})

@@ -124,7 +124,7 @@ def serve(
         page = build_page(backend, folder / "examples", max_followers(settings))
         configure_gradio_queue(page, settings)
         listener = ListenAddress(port=port or 0).bind()
-        launch(page, listener, launch_options(settings, folder))
+        launch(page, lambda: listener, launch_options(settings, folder))
         try:
             yield Served(listener.url.rstrip("/"), queue, work, page, backend.session_ids)
         finally:

@@ -78,7 +78,9 @@ def fal_service(
     work = work or PhotoWork(parts.results.folder, steps=3)
     limits = QueueLimits(settings.max_queue, settings.max_queue_per_key)
     with open_table(folder) as table:
-        queue = WorkerQueue([LocalExecutor(work)], QueueContext(table, limits, parts.fetcher.photo))
+        queue = WorkerQueue(
+            [LocalExecutor(work)], QueueContext(table, limits, parts.fetcher.photo)
+        ).start()
         outbox = Outbox(table, queue.get, parts.send_webhook, QUICK, poll_interval_s=0.1)
         try:
             yield ApiService(parts, queue, lambda: status), outbox

@@ -190,7 +190,7 @@ def main(folder: Path, max_queue: int, pipe: Connection) -> None:
     if lock.acquire(stop, pipe.send):
         table = JobTable(database)
         context = QueueContext(table, QueueLimits(max_queue), fetch)
-        queue = WorkerQueue([LocalExecutor(work)], context)
+        queue = WorkerQueue([LocalExecutor(work)], context).start()
         outbox = Outbox(table, queue.get, send, RetryPolicy(first_s=0.2), poll_interval_s=0.05)
         pipe.send("ready")
         ready.set()

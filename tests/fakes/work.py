@@ -22,7 +22,7 @@ from svd_core.jobs import (
     WorkerQueue,
 )
 from svd_core.jobs.queue import DEFAULT_LIMITS
-from svd_core.jobs.schema import PHOTOS
+from svd_core.jobs.schema import PHOTOS, create_tables
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoRequest
 from svd_core.types import Frames
@@ -82,6 +82,7 @@ def open_table(folder: Path) -> Iterator[JobTable]:
     """The job table in `folder`, as a program starts it there."""
     database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
     try:
+        create_tables(database)
         yield JobTable(database)
     finally:
         database.close()
@@ -96,7 +97,10 @@ def stored_photos(table: JobTable) -> list[bytes]:
 @contextmanager
 def front_queue(folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> Iterator[JobQueue]:
     """The queue of a server without a worker, with its table in `folder`."""
-    with open_table(folder) as table, closing(JobQueue(QueueContext(table, limits))) as queue:
+    with (
+        open_table(folder) as table,
+        closing(JobQueue(QueueContext(table, limits)).start()) as queue,
+    ):
         yield queue
 
 
@@ -106,7 +110,7 @@ def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[Worke
     with (
         open_table(folder) as table,
         closing(
-            WorkerQueue([LocalExecutor(work)], QueueContext(table, QueueLimits(max_queue)))
+            WorkerQueue([LocalExecutor(work)], QueueContext(table, QueueLimits(max_queue))).start()
         ) as queue,
     ):
         yield queue
@@ -117,6 +121,6 @@ def inline_queue(folder: Path, work: EventStream, max_queue: int = 1) -> Iterato
     """The queue of a Space on ZeroGPU, with its table in `folder`."""
     with (
         open_table(folder) as table,
-        closing(InlineQueue(work, QueueContext(table, QueueLimits(max_queue)))) as queue,
+        closing(InlineQueue(work, QueueContext(table, QueueLimits(max_queue))).start()) as queue,
     ):
         yield queue

@@ -80,7 +80,7 @@ def driving(folder: Path, *executors: FakeExecutor, stop_s: float = 10.0) -> Ite
     limits = QueueLimits(shutdown_timeout_s=stop_s)
     with (
         open_table(folder) as table,
-        closing(WorkerQueue(executors, QueueContext(table, limits))) as queue,
+        closing(WorkerQueue(executors, QueueContext(table, limits)).start()) as queue,
     ):
         yield queue
 

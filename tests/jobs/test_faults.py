@@ -370,7 +370,7 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
 
     with open_table(tmp_path) as table:
         event.listen(table.database._engine, "checkout", limit)
-        queue = WorkerQueue([LocalExecutor(work)], QueueContext(table))
+        queue = WorkerQueue([LocalExecutor(work)], QueueContext(table)).start()
         running = submit(queue, b"1")
         eventually(lambda: running.times.started)
         full.set()

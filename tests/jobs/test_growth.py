@@ -43,7 +43,7 @@ def queues(tmp_path: Path) -> Iterator[tuple[JobQueue, JobQueue]]:
         fill(full)
         limits = QueueLimits(max_queue=1000, max_per_owner=1000)
         made = [
-            JobQueue(QueueContext(table, limits))
+            JobQueue(QueueContext(table, limits)).start()
             for table, folder in zip((empty, full), folders, strict=True)
         ]
         yield made[0], made[1]

@@ -341,7 +341,7 @@ def test_close_does_not_wait_for_ever_for_work_that_never_looks_up(tmp_path: Pat
 
     with open_table(tmp_path) as table:
         limits = QueueLimits(shutdown_timeout_s=0.05)
-        queue = WorkerQueue([LocalExecutor(stuck)], QueueContext(table, limits))
+        queue = WorkerQueue([LocalExecutor(stuck)], QueueContext(table, limits)).start()
         job = queue.submit(a_request())
         assert started.wait(5)
         queue.close()

@@ -20,9 +20,8 @@ from svd_core.jobs import (
     LocalExecutor,
     QueueContext,
     WorkerQueue,
-    import_photos,
 )
-from svd_core.jobs.schema import JOBS, SEQUENCE, VERSION, State
+from svd_core.jobs.schema import JOBS, SEQUENCE, VERSION, State, create_tables
 from svd_core.jobs.store import begin, new_row, photo_name
 from svd_core.media.recipe import Recipe
 from svd_core.params import VideoParams
@@ -52,6 +51,7 @@ def test_jobs_of_an_old_table_come_back_as_they_were(tmp_path: Path) -> None:
 def old_jobs(database: Database, folder: Path) -> list[str]:
     """A table of version 1, with photos in files. Returns the ids of a job that the last server was
     killed with, of one that waits, and of one that has ended and whose photo is kept."""
+    create_tables(database)
     table = JobTable(database)
     ids = []
     for kept in (False, False, True):
@@ -76,10 +76,11 @@ def test_a_table_from_when_servers_shared_it_is_migrated(url: str, tmp_path: Pat
     database = Database(url)
     ids = old_jobs(database, tmp_path)
     work = FakeWork(tmp_path)
+    create_tables(database)
     table = JobTable(database)
-    import_photos(table, tmp_path / "photos")
+    table.import_photos(tmp_path / "photos")
     assert stored_photos(table) == [b"kept", b"photo"]
-    queue = WorkerQueue([LocalExecutor(work)], QueueContext(table))
+    queue = WorkerQueue([LocalExecutor(work)], QueueContext(table)).start()
     assert all(isinstance(ending(queue.get(job_id)), Succeeded) for job_id in ids[:2])
     assert [request.image for request in work.requests] == [b"photo", b"photo"]
     assert queue.photo(ids[2]) == b"kept"
@@ -91,7 +92,8 @@ def test_a_table_from_when_servers_shared_it_is_migrated(url: str, tmp_path: Pat
     attempts = {row.id: row.attempt for row in table.get_many(ids)}
     assert attempts == dict(zip(ids, (2, 1, 0), strict=True))
     assert not (tmp_path / "photos").exists()
-    import_photos(JobTable(database), tmp_path / "photos")  # and opens again
+    create_tables(database)  # and opens again
+    table.import_photos(tmp_path / "photos")
     database.close()
 
 
@@ -102,6 +104,7 @@ def test_a_kill_while_photos_are_imported_loses_none(
     """Before or after each file is in the table."""
     database = Database(url)
     old_jobs(database, tmp_path)
+    create_tables(database)
     table, original = JobTable(database), getattr(Path, step)
     for killed_at in (1, 2, 1):
         calls = count(1)
@@ -113,10 +116,10 @@ def test_a_kill_while_photos_are_imported_loses_none(
 
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
             patch.setattr(Path, step, die)
-            import_photos(table, tmp_path / "photos")
+            table.import_photos(tmp_path / "photos")
         files = {path.read_bytes() for path in (tmp_path / "photos").glob("*")}
         assert {b"photo", b"kept"} <= {*files, *stored_photos(table)}
-    import_photos(table, tmp_path / "photos")
+    table.import_photos(tmp_path / "photos")
     assert stored_photos(table) == [b"kept", b"photo"]
     assert not (tmp_path / "photos").exists()
     database.close()

@@ -48,7 +48,7 @@ from svd_core.jobs import (
 )
 from svd_core.jobs.interface import Fetch
 from svd_core.jobs.queue import DEFAULT_LIMITS, no_fetch
-from svd_core.jobs.schema import JOBS, VERSION, Row
+from svd_core.jobs.schema import JOBS, VERSION, Row, create_tables
 from svd_core.jobs.worker import MAX_CONCURRENT
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.job_events import ending, eventually, failure, reached, submit
@@ -99,6 +99,7 @@ class Servers:
     def table(self, clock: SteadyClock | None = None) -> JobTable:
         database = Database(self.url)
         self.opened.append(database.close)
+        create_tables(database)
         return JobTable(database, clock)
 
     def front(
@@ -130,7 +131,7 @@ class Servers:
     ) -> Q:
         self.stop()
         table = table or self.table()
-        queue = make(QueueContext(table, limits, fetch))
+        queue = make(QueueContext(table, limits, fetch)).start()
         self.opened.append(queue.close)
         self.queues.append(queue)
         return queue
@@ -771,7 +772,7 @@ class TestStarting:
     )
     def test_a_table_that_cannot_be_had_stops_the_start(self, url: str, reason: str) -> None:
         with pytest.raises(InvalidSettings, match="SVD_DATABASE_URL") as caught:
-            JobTable(Database(url))
+            create_tables(Database(url))
         assert reason in str(caught.value)
         assert "s3cret" not in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -779,7 +780,7 @@ class TestStarting:
     def test_a_file_that_is_no_database_stops_the_start(self, tmp_path: Path) -> None:
         (tmp_path / "jobs.sqlite").write_text("not a database, but long enough to be read" * 9)
         with pytest.raises(InvalidSettings, match="not a database"):
-            JobTable(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"))
+            create_tables(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"))
 
     def test_a_table_of_a_newer_version_stops_the_start(
         self, servers: Servers, monkeypatch: pytest.MonkeyPatch

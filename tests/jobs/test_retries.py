@@ -77,7 +77,7 @@ class Faulty:
 def worker(folder: Path, *errors: Exception) -> Iterator[tuple[WorkerQueue, Faulty]]:
     with open_table(folder) as table:
         work = Faulty(folder, *errors)
-        queue = WorkerQueue([LocalExecutor(work)], QueueContext(table))
+        queue = WorkerQueue([LocalExecutor(work)], QueueContext(table)).start()
         yield queue, work
         queue.close()
 
@@ -197,10 +197,8 @@ def test_a_fetch_that_meets_one_is_tried_again(tmp_path: Path) -> None:
         return b"photo"
 
     with open_table(tmp_path) as table:
-        own = QueueContext(table)
-        queue = WorkerQueue(
-            [LocalExecutor(FakeWork(tmp_path))], type(own)(**vars(own) | {"fetch": fetch})
-        )
+        work = LocalExecutor(FakeWork(tmp_path))
+        queue = WorkerQueue([work], QueueContext(table, fetch=fetch)).start()
         job = queue.submit(RemoteRequest("http://host/photo", VideoParams(seed=1)))
         assert isinstance(ending(job), Succeeded)
         queue.close()
@@ -215,7 +213,7 @@ def test_without_a_worker_the_watcher_tries_again(tmp_path: Path) -> None:
             yield Progress(stage=Stage.LOADING)
             yield Succeeded(faulty(job_id, request, lambda _: None))
 
-        queue = InlineQueue(work, QueueContext(table))  # type: ignore[arg-type]
+        queue = InlineQueue(work, QueueContext(table)).start()  # type: ignore[arg-type]
         events = list(submit(queue, b"1").events())
         queue.close()
     assert isinstance(events[-1], Succeeded)
@@ -232,7 +230,7 @@ def test_a_watcher_that_waits_notices_a_stop(
         yield
 
     with open_table(tmp_path) as table:
-        queue = InlineQueue(work, QueueContext(table))  # type: ignore[arg-type]
+        queue = InlineQueue(work, QueueContext(table)).start()  # type: ignore[arg-type]
         job = submit(queue, b"1")
         for event in job.events():
             if isinstance(event, Progress) and event.note == WAITING_NOTE:
