@@ -23,7 +23,7 @@ from svd_core.cluster.config import ClusterConfig, prepare_environment
 from svd_core.errors import Cancelled, DeviceLost, SvdError
 from svd_core.proxies import prepare_proxies
 from svd_core.settings import Settings, on_zero_gpu
-from svd_core.web.listener import ListenAddress
+from svd_core.web.listener import ListenAddress, Listener
 
 
 def temp_path(settings: Settings) -> Path:
@@ -61,9 +61,9 @@ from svd_core.engine.engine import Engine, EngineStatus, SvdEngine
 from svd_core.events import OnProgress, Progress, Video
 from svd_core.generate import generate
 from svd_core.jobs import (
+    Executor,
     InlineQueue,
     Job,
-    JobPhotos,
     JobQueue,
     JobTable,
     LocalExecutor,
@@ -73,9 +73,10 @@ from svd_core.jobs import (
     Retention,
     WorkerQueue,
 )
+from svd_core.jobs.schema import create_tables
 from svd_core.owner_lock import OwnerLock
 from svd_core.params import VideoRequest
-from svd_core.storage import PhotoStore, ResultStore, private_folder
+from svd_core.storage import ResultStore, private_folder
 from svd_core.temp_folder import TempFolder
 from svd_core.web.connections import (
     connection_limit,
@@ -101,7 +102,8 @@ SWEEP_S = 600.0
 """Seconds between two sweeps of expired jobs and uploads."""
 
 TEMP_SWEEP_S = 5.0
-"""The same for temporary files, which any visitor may send without requesting a video."""
+"""The same for temporary files, which any visitor may send without requesting a video, and for the
+total of photos."""
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -119,32 +121,40 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     descriptors = raise_descriptor_limit()
     data, keep_bytes = settings.data_dir, settings.keep_gb * 1e9
     results = ResultStore(private_folder(data / "results"))
-    photo_store = PhotoStore(private_folder(data / "photos"))
     temp = TempFolder(temp_path(settings), settings.keep_hours * 3600, keep_bytes)
     parts = ApiContext(settings, results, reachable_locally_only())
     database = Database(settings.job_table)
     owner = OwnerLock.of(database, data, end_process)
-    if not owner.acquire(stop, lambda sentence: print(sentence, flush=True)):
-        return
     table = JobTable(database)
-    photos = JobPhotos(table, photo_store, keep_bytes)
-    context = queue_context(parts, table, photos)
-    waiting = table.open_jobs()
-    listener = ListenAddress.from_env().bind()
-    zero_gpu, pool, engine = on_zero_gpu(), None, None
+    context = queue_context(parts, table)
+    zero_gpu, cluster, engine = on_zero_gpu(), None, None
     status: Callable[[], EngineStatus]
+    queue: JobQueue
     if settings.cluster:
-        pool, queue = open_cluster(settings, context, results)
-        status = partial(getattr, pool, "status")
+        cluster = ClusterWorkers(settings, results)
+        status = partial(getattr, cluster, "status")
+        queue = WorkerQueue(cluster.executors, context)
     else:
         engine = make_engine(settings)
         status = partial(getattr, engine, "status")
         if zero_gpu:
             warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
         queue = build_queue(context, engine, results, inline=zero_gpu)
-    outbox = Outbox(table, queue.get, parts.send_webhook)
+
+    def take_over() -> Listener:
+        """Wait until this process owns the table. All is ready by then, so a standby is quick."""
+        if not owner.acquire(stop, lambda sentence: print(sentence, flush=True)):
+            sys.exit(0)
+        create_tables(database)
+        table.import_photos(data / "photos")
+        listener = ListenAddress.from_env().bind()
+        if cluster is not None:
+            cluster.join(queue.length)
+        queue.start()
+        return listener
+
     service = ApiService(parts, queue, status, watch if zero_gpu else lambda _: None)
-    retention = Retention(table, parts.results, photos, settings.keep_hours, settings.keep_gb)
+    retention = Retention(table, parts.results, settings.keep_hours, settings.keep_gb)
     backend = Backend(
         queue,
         status,
@@ -161,29 +171,31 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     page = build_page(backend, ASSETS / "examples", max_followers(settings))
     configure_gradio_queue(page, settings)
     options = launch_options(settings, parts.results.folder, build_api(service))
-    launch(page, listener, options)
+    launch(page, take_over, options)
+    outbox = Outbox(table, queue.get, parts.send_webhook)
     limit = connection_limit(settings.max_connections, descriptors)
     limit_connections(page.server.config, limit)
     print(f"Serving {page.local_url}", flush=True)
-    if engine and not zero_gpu and not waiting:  # else the first has what it asks for loaded
+    has_jobs = bool(table.open_jobs())  # the first has what it asks for loaded
+    if engine and not zero_gpu and not has_jobs:
         args = (engine, stop)
         threading.Thread(target=warm_up, args=args, name="svd-warm-up", daemon=True).start()
-    sweeping = (stop, TEMP_SWEEP_S, temp.sweep)
+    sweeping = (stop, TEMP_SWEEP_S, temp.sweep, retention.sweep_photos)
     threading.Thread(target=keep_house, args=sweeping, name="svd-temp", daemon=True).start()
     keep_house(stop, SWEEP_S, retention.sweep, parts.uploads.sweep)
     queue.close()
-    if pool is not None:
-        pool.close()
+    if cluster is not None:
+        cluster.pool.close()
     outbox.close()
     page.close(verbose=False)
     database.close()
     owner.close()
 
 
-def queue_context(parts: ApiContext, table: JobTable, photos: JobPhotos) -> QueueContext:
+def queue_context(parts: ApiContext, table: JobTable) -> QueueContext:
     own = parts.settings
     limits = QueueLimits(own.max_queue, own.max_queue_per_key)
-    return QueueContext(table, photos, limits, parts.fetcher.photo)
+    return QueueContext(table, limits, parts.fetcher.photo)
 
 
 def build_queue(
@@ -210,20 +222,34 @@ def build_queue(
     )
 
 
-def open_cluster(
-    settings: Settings, context: QueueContext, results: ResultStore
-) -> tuple["WorkerPool", JobQueue]:
-    """The GPU workers of the cluster, and the queue whose jobs they run."""
-    config = ClusterConfig.from_settings(settings)
-    prepare_environment(config)
-    from svd_core.cluster.executor import RayExecutor  # imports Ray, which reads the environment
-    from svd_core.cluster.pool import WorkerPool
-    from svd_core.cluster.worker import WorkerSettings
+class ClusterWorkers:
+    """The GPU workers of a cluster, which this process joins once it owns the job table.
 
-    pool = WorkerPool(config, WorkerSettings.from_settings(settings), on_end=end_process)
-    queue = WorkerQueue([RayExecutor(pool, results) for _ in range(config.most)], context)
-    pool.follow(queue.length)
-    return pool, queue
+    `executors`: empty until then.
+    """
+
+    pool: "WorkerPool"
+
+    def __init__(self, settings: Settings, results: ResultStore) -> None:
+        prepare_environment(config := ClusterConfig.from_settings(settings))
+        from svd_core.cluster.executor import RayExecutor  # imports Ray, which reads it
+        from svd_core.cluster.pool import WorkerPool
+        from svd_core.cluster.worker import WorkerSettings
+
+        workers = WorkerSettings.from_settings(settings)
+        self.executors: list[Executor] = []
+        self._most = config.most
+        self._open_pool = partial(WorkerPool, config, workers, on_end=end_process)
+        self._open_executor = partial(RayExecutor, store=results)
+
+    @property
+    def status(self) -> EngineStatus:
+        return self.pool.status
+
+    def join(self, backlog: Callable[[], int]) -> None:
+        self.pool = self._open_pool()
+        self.pool.follow(backlog)
+        self.executors += [self._open_executor(self.pool) for _ in range(self._most)]
 
 
 def end_process(reason: str) -> None:

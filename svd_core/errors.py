@@ -159,6 +159,7 @@ class ServerBusy(SvdError):
 
 class QueueUnavailable(SvdError):
     status = 503
+    passing = True
 
 
 class UnknownJob(SvdError):

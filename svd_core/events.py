@@ -1,7 +1,8 @@
 """Job events: any number of `Progress`, then exactly one of Succeeded, Failed, Stopped."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -95,5 +96,21 @@ Outcome = Succeeded | Failed | Stopped
 """The event that ends a job."""
 
 Event = Progress | Outcome
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """An event of a job, with its time (UTC). The numbers of one job increase."""
+
+    number: int
+    at: datetime
+    event: Event
+
+    def without_preview(self) -> "JobEvent":
+        if isinstance(self.event, Progress) and self.event.preview:
+            return replace(self, event=replace(self.event, preview=None))
+        return self
+
+
 OnProgress = Callable[[Progress], None]
 """Called from the thread that works; raising `Cancelled` in it stops the work at that point."""

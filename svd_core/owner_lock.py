@@ -19,9 +19,6 @@ from svd_core.errors import InvalidSettings, QueueUnavailable
 POLL_S = 0.1
 """Seconds between two tries of a standby, and between two checks that the lock still holds."""
 
-GRACE_S = 3 * POLL_S
-"""Seconds until a standby begins. By then an owner whose connection was cut has noticed."""
-
 ADVISORY_KEY = int.from_bytes(b"svd_jobs")
 """Key of the advisory lock: 64 bits that no other program is likely to use."""
 
@@ -36,6 +33,9 @@ LOST = (
 
 class OwnerLock(ABC):
     """Exclusive lock on the job table of `database`."""
+
+    grace_s = 0.0
+    """Seconds until a standby begins, after it got the lock."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -69,7 +69,7 @@ class OwnerLock(ABC):
         while not stop.wait(POLL_S):
             with suppress(QueueUnavailable):  # the database is down just now
                 if self.try_acquire():
-                    return not stop.wait(GRACE_S)
+                    return not stop.wait(self.grace_s)
         return False
 
     @abstractmethod
@@ -106,6 +106,8 @@ class LockFile(OwnerLock):
 
 class AdvisoryLock(OwnerLock):
     """Advisory lock of PostgreSQL on a connection of its own, with a thread that watches it."""
+
+    grace_s = 3 * POLL_S  # by then an owner whose connection was cut has noticed
 
     def __init__(self, database: Database, on_lost: Callable[[str], None]) -> None:
         super().__init__(database)

@@ -1,31 +1,24 @@
-"""Storage on disk: finished videos by job id, and waiting photos by content hash.
-
-Somewhat long: both kinds are made, aged and swept by the same few functions.
-"""
+"""Storage on disk: finished videos by job id, with their frames."""
 
 import errno
-import hashlib
 import math
 import os
 import re
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from svd_core.errors import (
-    GenerationFailed,
     InvalidRecipe,
     InvalidRequest,
     InvalidSettings,
     StorageFull,
     SvdError,
     UnknownJob,
-    busy_if_passing,
 )
 from svd_core.media.export import Export, export
 from svd_core.media.ffmpeg import PART_SUFFIX
@@ -42,10 +35,6 @@ JOB_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 STALE_S = 3600.0
 """Age in seconds at which a file without a job is deleted. The job is written seconds after the
 file, so the process must have died in between."""
-
-IN_FLIGHT_S = 60.0
-"""Age in seconds below which a photo without a job is kept even when space is short, since its job
-may be about to be written."""
 
 
 @dataclass(frozen=True)
@@ -205,74 +194,6 @@ def _missing_error() -> UnknownJob:
     return UnknownJob("The video is not kept here any more; please make it again.")
 
 
-@dataclass(frozen=True)
-class PhotoStore:
-    """Photos in `folder`, each under the SHA-256 of its bytes, so that none is stored twice.
-
-    Raises what `ResultStore` raises.
-    """
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        _make_folder(self.folder)
-
-    def put(self, data: bytes) -> str:
-        """Keep `data` and return its name. It is safe on disk then. Raises `StorageFull`."""
-        name = hashlib.sha256(data).hexdigest()
-        part = self.folder / f"{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
-        try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.folder / name)  # also where it was: it is young again then
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink()
-            raise _write_error(error) from error
-        return name
-
-    def read(self, name: str) -> bytes:
-        """Raises `GenerationFailed` for a photo that is not there any more, `ServerBusy` for a
-        fault that passes: only a missing file means that it is gone."""
-        try:
-            return (self.folder / name).read_bytes()
-        except FileNotFoundError as error:
-            raise GenerationFailed(
-                "The photo of this video is gone from the server; please send it again."
-            ) from error
-        except OSError as error:
-            raise busy_if_passing(error) or GenerationFailed(
-                f"The photo of this video cannot be read ({error.strerror}); please send it again."
-            ) from error
-
-    def remove(self, names: Collection[str]) -> None:
-        """Remove these photos, as far as there are any."""
-        for name in names:
-            (self.folder / name).unlink(missing_ok=True)
-
-    def size(self, name: str) -> int:
-        """Bytes of a photo; 0 if it is not there any more."""
-        try:
-            return (self.folder / name).stat().st_size
-        except OSError:
-            return 0
-
-    def sweep(self, needed: Collection[str], most_bytes: float = math.inf) -> list[Path]:
-        """Remove photos that are not `needed` any more; returns their files. Young ones stay, their
-        job may be on its way into the table, unless all together are more than `most_bytes`."""
-        photos = list(_aged_files(self.folder, ""))
-        spare = sorted((age, path) for path, age in photos if path.name not in needed)
-        room = most_bytes - sum(_size(path) for path, _ in photos if path.name in needed)
-        gone = [path for path, _ in _aged_files(self.folder, PART_SUFFIX, STALE_S)]
-        for age, path in spare:
-            room -= _size(path)
-            if age > STALE_S or (room < 0 and age > IN_FLIGHT_S):
-                gone.append(path)
-        return _remove_files(gone)
-
-
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -311,16 +232,6 @@ def _remove_files(paths: list[Path]) -> list[Path]:
     for path in paths:
         path.unlink(missing_ok=True)
     return paths
-
-
-def _write_error(error: OSError) -> SvdError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(
-            "There is no room left on the server's disk for the photo; please try again later."
-        )
-    return busy_if_passing(error) or GenerationFailed(
-        f"The photo could not be kept ({error.strerror}); please try again."
-    )
 
 
 def private_folder(path: Path) -> Path:

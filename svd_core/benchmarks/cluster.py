@@ -32,7 +32,6 @@ from svd_core.events import Event, Progress, Succeeded
 from svd_core.jobs import (
     Executor,
     Job,
-    JobPhotos,
     JobTable,
     LocalExecutor,
     QueueContext,
@@ -42,7 +41,7 @@ from svd_core.jobs import (
 from svd_core.jobs.queue import JobQueue
 from svd_core.jobs.schema import State
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore, ResultStore
+from svd_core.storage import ResultStore
 
 if TYPE_CHECKING:
     from svd_core.cluster.pool import WorkerPool
@@ -183,11 +182,10 @@ def open_queue(folder: Path, executors: Sequence[Executor] | None) -> Iterator[J
     """The queue in `folder`; without executors, one that only takes jobs."""
     database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
     limits = QueueLimits(max_queue=10_000)
-    table = JobTable(database)
-    context = QueueContext(table, JobPhotos(table, PhotoStore(folder / "photos")), limits)
+    context = QueueContext(JobTable(database), limits)
     queue = JobQueue(context) if executors is None else WorkerQueue(executors, context)
     try:
-        yield queue
+        yield queue.start()
     finally:
         queue.close()
         database.close()

@@ -14,9 +14,9 @@ from pathlib import Path
 from svd_core.cluster.config import ClusterConfig, prepare_environment
 from svd_core.database import Database
 from svd_core.errors import QueueUnavailable
-from svd_core.jobs import JobPhotos, JobTable, QueueContext, WorkerQueue
+from svd_core.jobs import JobTable, QueueContext, WorkerQueue
 from svd_core.owner_lock import OwnerLock
-from svd_core.storage import PhotoStore, ResultStore
+from svd_core.storage import ResultStore
 
 POLL_S = 0.05
 
@@ -36,8 +36,7 @@ def main(folder: Path, address: str, node_ip: str, workers: int, work: str) -> N
     table, store = JobTable(database), ResultStore(folder / "results")
     with closing(WorkerPool(config, WorkerSettings("svd-nano", cpus=1), open_work)) as pool:
         executors = [RayExecutor(pool, store) for _ in range(workers)]
-        context = QueueContext(table, JobPhotos(table, PhotoStore(folder / "photos")))
-        with closing(WorkerQueue(executors, context)) as queue:
+        with closing(WorkerQueue(executors, QueueContext(table)).start()) as queue:
             pool.follow(queue.length)
             while table.open_jobs():
                 stop.wait(POLL_S)

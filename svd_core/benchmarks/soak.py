@@ -2,13 +2,15 @@
 
 It runs without a model. It counts the outcome of every job that was accepted: none may be lost,
 and none with a picture may fail. With `--check` the exit code is 1 where one was lost or failed,
-or where photos were left behind. After a quiet time of an hour or more it is also 1 where memory
-grew by more than 2 % since its first sixth; before that the process is still warming up.
+or where a photo is left that no job refers to. After a quiet time of an hour or more it is also 1
+where memory grew by more than 2 % since its first sixth; before that the process is still warming
+up.
 """
 
 import argparse
 import json
 import random
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -17,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,11 @@ GROWTH = 2.0
 WARM_MINUTES = 60.0
 
 END_S = 300.0
+
+PHOTOS_LEFT = """
+SELECT count(*) FROM svd_photos
+WHERE NOT EXISTS (SELECT 1 FROM svd_jobs WHERE svd_jobs.image = svd_photos.name)
+"""
 
 
 @dataclass
@@ -103,8 +111,8 @@ def _soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             ledger.stop.set()
             for thread in threads:
                 thread.join()
-            rows = _ended(folder, ledger)
-    return _figures(options, folder, ledger, rows, memory)
+            rows, photos_left = _ended(folder, ledger)
+    return _figures(options, folder, ledger, rows, photos_left, memory)
 
 
 def _await(server: Server) -> None:
@@ -153,8 +161,8 @@ def _ask(ledger: Ledger, method: str, path: str, body: bytes | None = None) -> A
     return None
 
 
-def _ended(folder: Path, ledger: Ledger) -> list[Row]:
-    """Rows of all accepted jobs, once all are finished."""
+def _ended(folder: Path, ledger: Ledger) -> tuple[list[Row], int]:
+    """Rows of all accepted jobs, once all are finished, and the number of photos left behind."""
     table = JobTable(Database(f"sqlite:///{folder / 'jobs.sqlite'}"))
     until = time.monotonic() + END_S
     while table.open_jobs() and time.monotonic() < until:
@@ -163,11 +171,18 @@ def _ended(folder: Path, ledger: Ledger) -> list[Row]:
     for start in range(0, len(ledger.accepted), 500):
         rows += table.get_many(ledger.accepted[start : start + 500])
     table.database.close()
-    return rows
+    with closing(sqlite3.connect(folder / "jobs.sqlite")) as connection:
+        left: int = connection.execute(PHOTOS_LEFT).fetchone()[0]
+    return rows, left
 
 
 def _figures(
-    options: argparse.Namespace, folder: Path, ledger: Ledger, rows: list[Row], memory: list[float]
+    options: argparse.Namespace,
+    folder: Path,
+    ledger: Ledger,
+    rows: list[Row],
+    photos_left: int,
+    memory: list[float],
 ) -> dict[str, Any]:
     ends = [row.record[-1].event for row in rows]
     made = [end for end in ends if isinstance(end, Succeeded)]
@@ -186,7 +201,7 @@ def _figures(
         ),
         "begun_again": sum(row.attempt > 1 for row in rows),
         "most_attempts": max((row.attempt for row in rows), default=0),
-        "photos_left": sum(not path.suffix for path in (folder / "photos").iterdir()),
+        "photos_left": photos_left,
         "unfinished_files": sum(path.suffix == ".part" for path in folder.rglob("*")),
         "answers": dict(sorted(ledger.answers.items())),
         "memory_mb": late[len(late) // 2],

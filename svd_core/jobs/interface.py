@@ -1,12 +1,11 @@
-"""What submitters of jobs give and get: requests, options, events and times."""
+"""What submitters of jobs give and get: requests, options and times."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from svd_core.events import Event, Progress
 from svd_core.params import VideoParams
 
 Fetch = Callable[[str], bytes]
@@ -56,20 +55,6 @@ class Cancellation(StrEnum):
     """The job runs, and stops at its next progress; it may still succeed."""
     TOO_LATE = "too late"
     """The job had already ended."""
-
-
-@dataclass(frozen=True)
-class JobEvent:
-    """An event of a job, with its time (UTC). The numbers of one job increase."""
-
-    number: int
-    at: datetime
-    event: Event
-
-    def without_preview(self) -> "JobEvent":
-        if isinstance(self.event, Progress) and self.event.preview:
-            return replace(self, event=replace(self.event, preview=None))
-        return self
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from svd_core.errors import ServerStopping, TooManyWatchers
-from svd_core.events import Event, Failed, Outcome, Progress, Stage
-from svd_core.jobs.interface import Cancellation, JobEvent, Times
+from svd_core.events import Event, Failed, JobEvent, Outcome, Progress, Stage
+from svd_core.jobs.interface import Cancellation, Times
 from svd_core.jobs.schema import Record, Row, State, append, is_finished
 from svd_core.jobs.store import utc
 

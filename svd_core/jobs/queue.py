@@ -2,9 +2,10 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Self
 
 from svd_core.database import retry_until_written
 from svd_core.errors import (
@@ -21,9 +22,16 @@ from svd_core.events import Event, Failed, Outcome, Progress, Stage, Stopped, Su
 from svd_core.jobs.executor import ExecutorLost
 from svd_core.jobs.interface import DEFAULT_OPTIONS, Cancellation, Fetch, JobOptions, RemoteRequest
 from svd_core.jobs.job import Job, OpenJobs
-from svd_core.jobs.retention import JobPhotos
-from svd_core.jobs.schema import Row, State
-from svd_core.jobs.store import JobTable, Transition, begin, finish, new_row, release
+from svd_core.jobs.schema import Row, State, create_tables
+from svd_core.jobs.store import (
+    JobTable,
+    Transition,
+    begin,
+    finish,
+    new_row,
+    photo_name,
+    release,
+)
 from svd_core.params import VideoRequest
 from svd_core.storage import bytes_of
 
@@ -66,7 +74,6 @@ class QueueContext:
     """Dependencies of a queue. `fetch` downloads remote photos."""
 
     table: JobTable
-    photos: JobPhotos
     limits: QueueLimits = DEFAULT_LIMITS
     fetch: Fetch = no_fetch
 
@@ -74,7 +81,7 @@ class QueueContext:
 class JobQueue:
     """Durable job queue, shared by page and API. The work is left to subclasses.
 
-    This process must own the table, see `OwnerLock`: what ran before goes back in line.
+    It does nothing before `start`, so that a warm standby may have one.
     """
 
     in_turn = True
@@ -82,37 +89,43 @@ class JobQueue:
 
     def __init__(self, context: QueueContext) -> None:
         self._table = context.table
-        self._photos = context.photos
         self._limits = context.limits
         self._fetch = context.fetch
         self._now = context.table.clock.now
         self._closing = threading.Event()
         self._open_jobs = OpenJobs(self._make_job, self.in_turn)
+        self._timer = threading.Thread(target=self._run_timer, name="svd-keeper", daemon=True)
+
+    def start(self) -> Self:
+        """Take up the jobs of the table; those that ran go back in line. Returns the queue.
+
+        This process must own the table, see `OwnerLock`.
+        """
+        create_tables(self._table.database)
         for row in self._table.open_jobs():
             self._open_jobs.apply(row)
         self._table.on_change = self._on_change
         self._table.recover()
-        self._timer = threading.Thread(target=self._run_timer, name="svd-keeper", daemon=True)
         self._timer.start()
+        return self
 
     def submit(
         self, request: VideoRequest | RemoteRequest, options: JobOptions = DEFAULT_OPTIONS
     ) -> Job:
         """Enqueue `request`. Raises `QueueFull`, and `ServerStopping` once the queue is closed."""
-        self.ensure_room(options)  # check the limits before the photo is stored
-        row, ensure = self._store_photo(request, new_row(request.params, options, self._now()))
-        try:
-            with self._table.database.serialized():  # one thread at a time takes the last place
-                self.ensure_room(options)
-                self._table.insert(row, ensure)
-                return self.get(row.id)
-        except SvdError:
-            if row.image is not None:
-                self._release_photo(row.image)
-            raise
+        row, photo = new_row(request.params, options, self._now()), b""
+        if isinstance(request, RemoteRequest):
+            row = replace(row, image_url=request.image_url)
+        else:
+            photo = request.image
+            row = replace(row, image=photo_name(photo), continues=request.continues)
+        with self._table.database.serialized():  # one thread at a time takes the last place
+            self.ensure_room(options)
+            self._table.insert(row, photo)
+            return self.get(row.id)
 
     def ensure_room(self, options: JobOptions = DEFAULT_OPTIONS) -> None:
-        """Check the limits before the photo is read or stored.
+        """Check the limits before the photo is read.
 
         Raises what `submit` would raise: `QueueFull`, `ServerStopping`.
         """
@@ -170,7 +183,7 @@ class JobQueue:
     def photo(self, job_id: str) -> bytes | None:
         """The photo of a job; None if it is not kept. Raises `UnknownJob`."""
         name = self._row(job_id).image
-        return None if name is None else self._photos.store.read(name)
+        return None if name is None else self._table.photo(name)
 
     def position(self, job_id: str) -> int:
         """The number of jobs ahead of it; 0 if it runs or is done. Raises `UnknownJob`."""
@@ -240,7 +253,10 @@ class JobQueue:
                 "The server has changed since you asked for this video; please make it again."
             )
         if row.image is not None:
-            image = self._photos.store.read(row.image)
+            if (image := self._table.photo(row.image)) is None:
+                raise GenerationFailed(
+                    "The photo of this video is gone from the server; please send it again."
+                )
             return VideoRequest(image, row.params, row.continues)
         assert row.image_url is not None
         job.report(Progress(stage=Stage.FETCHING))
@@ -268,10 +284,10 @@ class JobQueue:
     def _end_waiting(self, job: Job, outcome: Outcome) -> None:
         self._update(job, State.WAITING, lambda row, now: finish(row, now, outcome))
 
-    def _update(self, job: Job, state: State, change: Transition) -> Row | None:
+    def _update(self, job: Job, state: State, change: Transition, photo: bytes = b"") -> Row | None:
         """Change a job that is in `state`; see `JobTable.update`."""
         with self._table.database.serialized():  # so that no event comes after the snapshot
-            return self._table.update(job.id, state, change, job.snapshot())
+            return self._table.update(job.id, state, change, job.snapshot(), photo)
 
     def _cancel(self, job: Job) -> Cancellation:
         with self._table.database.serialized():
@@ -288,16 +304,12 @@ class JobQueue:
 
     def _on_change(self, row: Row) -> None:
         """Called with each row that was written, in the order of the commits."""
-        before = self._open_jobs.find(row.id)
-        released = None if before is None or row.image is not None else before.row.image
         self._open_jobs.apply(row)
-        if released is not None:
-            self._release_photo(released)
         if row.state is State.WAITING:
             self._on_waiting()
 
     def _run_timer(self) -> None:
-        """End jobs that have waited too long, and try again to start others."""
+        """End jobs that have waited too long, try again to start others, and write checkpoints."""
         error = StartTimeout(
             "The video could not be started within the time you allowed; please try again later, "
             "or allow more."
@@ -308,6 +320,7 @@ class JobQueue:
                     self._end_waiting(job, Failed(error))
                 if self._open_jobs.line():
                     self._on_waiting()  # a retry may be due, or no thread could be started before
+                self._table.database.checkpoint()
             except Exception as fault:  # noqa: BLE001 - the next time may succeed
                 expected = isinstance(fault, SvdError)
                 log.warning("Waiting jobs go on waiting: %s", fault, exc_info=not expected)
@@ -330,19 +343,6 @@ class JobQueue:
 
     def _make_job(self, row: Row) -> Job:
         return Job(row, self._now, self._cancel, self._on_watch)
-
-    def _store_photo(
-        self, request: VideoRequest | RemoteRequest, row: Row
-    ) -> tuple[Row, Callable[[], None]]:
-        """The row with the photo, and the callback that ensures that it is on disk."""
-        if isinstance(request, RemoteRequest):
-            return replace(row, image_url=request.image_url), lambda: None
-        name, ensure = self._photos.put(request.image)
-        return replace(row, image=name, continues=request.continues), ensure
-
-    def _release_photo(self, name: str) -> None:
-        with suppress(SvdError):  # then the next sweep removes it
-            self._photos.release(name)
 
     def _refuse_if_closed(self) -> None:
         if self._closing.is_set():

@@ -1,92 +1,18 @@
 """Retention: delete finished jobs, videos and photos by age and total size; see `eviction`.
 
-The table holds the references to photos. Invariant: no photo that an open job needs is removed.
-Transactions that write happen one after the other, and so does the removal of photos. The writer
-of a reference ensures within its transaction that the file exists.
+Invariant: no photo that an open job needs is removed.
 """
 
-import math
-import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from sqlalchemy import ColumnElement, and_, delete, func, literal, not_, or_, select, update
 
-from svd_core.errors import SvdError
 from svd_core.eviction import Item, evict
-from svd_core.jobs.schema import JOBS, OUTBOX, State
-from svd_core.jobs.store import JobTable
-from svd_core.storage import PhotoStore, ResultStore
-
-SWEEP_BYTES = 64 * 2**20
-"""Bytes of new photos after which their total is checked."""
-
-
-class JobPhotos:
-    """Photos in `store` that `table` refers to. Safe to use from any thread.
-
-    `most_bytes`: limit of all photos together. Those of open jobs stay even beyond it, since the
-    length of the line limits them.
-    """
-
-    def __init__(self, table: JobTable, store: PhotoStore, most_bytes: float = math.inf) -> None:
-        self._table = table
-        self.store = store
-        self._most_bytes = most_bytes
-        self._lock = threading.Lock()
-        self._put_bytes = 0
-
-    def put(self, data: bytes) -> tuple[str, Callable[[], None]]:
-        """Store a photo. Returns its name, and a callback that ensures that the file exists, to be
-        called in the transaction that refers to it. Raises `StorageFull`, `ServerBusy`."""
-        name = self.store.put(data)
-        with self._lock:
-            self._put_bytes += len(data)
-            sweep_due = self._put_bytes >= SWEEP_BYTES
-            self._put_bytes %= SWEEP_BYTES
-        if sweep_due:
-            with suppress(SvdError, OSError):  # `Retention` sweeps again
-                self.sweep()
-
-        def ensure() -> None:
-            if not self.store.size(name):
-                self.store.put(data)
-
-        return name, ensure
-
-    def release(self, name: str) -> None:
-        """Remove the photo unless a job refers to it. Raises `QueueUnavailable`."""
-        with self._table.database.write() as connection:
-            count = select(func.count()).select_from(JOBS).where(JOBS.c.image == name)
-            if not connection.scalar(count):
-                self.store.remove([name])
-
-    def sweep(self) -> None:
-        """Remove photos without a reference, and those of ended jobs beyond the limit."""
-        columns = select(JOBS.c.image, JOBS.c.owner, JOBS.c.state)
-        newest_first = columns.where(JOBS.c.image.is_not(None)).order_by(JOBS.c.number.desc())
-        with self._table.database.read() as connection:
-            rows = connection.execute(newest_first).all()
-        needed = {row.image for row in rows if row.state != State.ENDED}
-        kept: dict[str, Item] = {}
-        for row in rows:
-            size = 0 if row.image in needed or row.image in kept else self.store.size(row.image)
-            if size:
-                kept[row.image] = Item(row.image, row.owner, size)
-        room = self._most_bytes - sum(map(self.store.size, needed))
-        for name in evict(kept.values(), max(0.0, room)):
-            self._detach(name)
-        self.store.sweep({row.image for row in rows}, self._most_bytes)
-
-    def _detach(self, name: str) -> None:
-        """Remove a photo from ended jobs, and from the disk unless an open job refers to it now."""
-        ended = (JOBS.c.image == name) & (JOBS.c.state == State.ENDED)
-        with self._table.database.write() as connection:
-            connection.execute(update(JOBS).where(ended).values(image=None))
-        self.release(name)
-
+from svd_core.jobs.schema import JOBS, OUTBOX, PHOTOS, State
+from svd_core.jobs.store import JobTable, drop_photos
+from svd_core.storage import ResultStore
 
 MAX_ROWS = 100_000
 """Ended jobs kept at most, some 200 MB of table, since failures have no size. The same for rejected
@@ -103,12 +29,11 @@ class Retention:
     """Limits for ended jobs and their files.
 
     `keep_hours`: how long an ended job stays. `keep_gb`: limit of all results, in gigabytes (10^9
-    bytes); that of photos is separate. For what goes first see `evict`.
+    bytes), and another one of all photos. For what goes first see `evict`.
     """
 
     table: JobTable
     results: ResultStore
-    photos: JobPhotos
     keep_hours: float
     keep_gb: float
 
@@ -121,23 +46,49 @@ class Retention:
         expired = self._expired()
         self.remove(expired)
         self.results.sweep(self._known, self.keep_hours)
-        self.photos.sweep()
+        self.sweep_photos()
+        self.table.database.shrink()
         return expired
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove ended jobs with their videos, and those photos that no other job refers to."""
-        photos: set[str] = set()
         for start in range(0, len(ids), BATCH):
             batch = ids[start : start + BATCH]
             with self.table.database.write() as connection:
                 ended = JOBS.c.id.in_(batch) & (JOBS.c.state == State.ENDED)
                 images = select(JOBS.c.image).where(ended, JOBS.c.image.is_not(None))
-                photos |= {name for name in connection.scalars(images) if name is not None}
+                photos = {name for name in connection.scalars(images) if name is not None}
                 connection.execute(delete(OUTBOX).where(OUTBOX.c.job_id.in_(batch)))
                 connection.execute(delete(JOBS).where(ended))
+                drop_photos(connection, photos)
             self.results.remove(batch)
-        for name in photos:
-            self.photos.release(name)
+
+    def sweep_photos(self) -> None:
+        """Remove photos of ended jobs for all photos to be within the limit.
+
+        Those of open jobs stay even beyond it, since the length of the line limits them.
+        """
+        columns = select(JOBS.c.image, JOBS.c.owner, JOBS.c.state, PHOTOS.c.bytes)
+        photos = columns.join(PHOTOS, PHOTOS.c.name == JOBS.c.image)
+        with self.table.database.read() as connection:
+            if (connection.scalar(select(func.sum(PHOTOS.c.bytes))) or 0) <= self.keep_gb * 1e9:
+                return
+            rows = connection.execute(photos.order_by(JOBS.c.number.desc())).all()
+        needed = {row.image: row.bytes for row in rows if row.state != State.ENDED}
+        kept: dict[str, Item] = {}
+        for row in rows:
+            if row.image not in needed and row.bytes:
+                kept.setdefault(row.image, Item(row.image, row.owner, row.bytes))
+        room = self.keep_gb * 1e9 - sum(needed.values())
+        for name in evict(kept.values(), max(0.0, room)):
+            self._detach(name)
+
+    def _detach(self, name: str) -> None:
+        """Remove a photo from ended jobs, and from the table unless an open job needs it now."""
+        ended = (JOBS.c.image == name) & (JOBS.c.state == State.ENDED)
+        with self.table.database.write() as connection:
+            connection.execute(update(JOBS).where(ended).values(image=None))
+            drop_photos(connection, [name])
 
     def _expired(self) -> list[str]:
         """Ids of the ended jobs that are too old or too much.

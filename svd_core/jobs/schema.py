@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from svd_core.database import Database, redacted_url
 from svd_core.errors import InvalidRequest, InvalidSettings
 from svd_core.event_json import event_from_json, event_to_json
-from svd_core.events import Event, Progress, Stage, Succeeded
-from svd_core.jobs.interface import JobEvent, JobOptions
+from svd_core.events import Event, JobEvent, Progress, Stage, Succeeded
+from svd_core.jobs.interface import JobOptions
 from svd_core.params import VideoParams
 
 Record = tuple[JobEvent, ...]
 """Event log of a job: never empty, numbers and times increase, only the last event can be final."""
 
-VERSION = 2
+VERSION = 3
 """Version of the tables. Older ones are migrated, newer ones refused."""
 
 DROPPED = {"version", "worker"}
@@ -60,7 +60,7 @@ JOBS = sa.Table(
     sa.Column("owner", sa.String(200), nullable=False),
     sa.Column("options", sa.Text, nullable=False),
     sa.Column("params", sa.Text),  # with `CONTINUES` among them
-    sa.Column("image", sa.String(64)),  # name of an upload
+    sa.Column("image", sa.String(64)),  # name of its photo
     sa.Column("image_url", sa.Text),  # of a photo that was not uploaded
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("stop_asked", sa.Boolean, nullable=False),
@@ -75,6 +75,16 @@ JOBS = sa.Table(
     sa.Index("svd_jobs_ended", "ended"),
     sa.Index("svd_jobs_owner", "owner", "number"),
     sa.Index("svd_jobs_image", "image"),
+)
+
+# Photos that jobs refer to, each under the SHA-256 of its bytes, so that none is stored twice.
+PHOTOS = sa.Table(
+    "svd_photos",
+    METADATA,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("bytes", sa.Integer, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.Index("svd_photos_bytes", "name", "bytes"),  # sums read this instead of the photos
 )
 
 OUTBOX = sa.Table(
@@ -162,6 +172,8 @@ def create_tables(database: Database) -> None:
 
     Raises `InvalidSettings` for tables of a newer version.
     """
+    with database.first_contact():
+        database.adopt_layout()
     with database.first_contact(), database.write() as connection:
         METADATA.create_all(connection)
         for index in JOBS.indexes:  # an older table may lack one

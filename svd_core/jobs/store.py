@@ -1,12 +1,16 @@
 """Job table: the durable state of every job. Each change of a job is one transaction.
 
 One process owns the table (see `owner_lock`); others only read it. The transitions of a job are
-pure functions of its row; the table writes what they return.
+pure functions of its row; the table writes what they return. Invariant: a photo is stored exactly
+as long as a job refers to it, since both change in one transaction.
 """
 
+import hashlib
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -20,12 +24,12 @@ from svd_core.jobs.interface import JobOptions
 from svd_core.jobs.schema import (
     JOBS,
     OUTBOX,
+    PHOTOS,
     SEQUENCE,
     Record,
     Row,
     State,
     append,
-    create_tables,
     renumber,
 )
 from svd_core.params import VideoParams
@@ -40,8 +44,6 @@ MAX_REJECTED = 500
 """Rejected requests kept of one owner. They have no video, so the limit of bytes misses them."""
 
 OPEN = select(JOBS).where(JOBS.c.state.in_([State.WAITING, State.RUNNING])).order_by(JOBS.c.number)
-
-
 Transition = Callable[[Row, float], Row]
 """Returns the row as it is to be. The number is the time, in seconds since 1970."""
 
@@ -49,6 +51,11 @@ Transition = Callable[[Row, float], Row]
 def utc(at: float) -> datetime:
     """`at`, in seconds since 1970, as a time in UTC."""
     return datetime.fromtimestamp(at, UTC)
+
+
+def photo_name(photo: bytes) -> str:
+    """The name by which a job refers to its photo."""
+    return hashlib.sha256(photo).hexdigest()
 
 
 def new_row(params: VideoParams | None, options: JobOptions, now: float) -> Row:
@@ -113,13 +120,13 @@ class JobTable:
         self.database = database
         self.clock = clock or SteadyClock()
         self.on_change: Callable[[Row], None] = lambda _: None
-        create_tables(database)
 
-    def insert(self, row: Row, ensure: Callable[[], None] = lambda: None) -> Row:
-        """Put `row` at the end of the line, if it has not ended. `ensure`: see `JobPhotos.put`."""
+    def insert(self, row: Row, photo: bytes = b"") -> Row:
+        """Put `row` at the end of the line, if it has not ended. `photo`: that of `row.image`."""
         with self.database.serialized():
             with self.database.write() as connection:
-                ensure()
+                if row.image is not None:
+                    _put_photo(connection, row.image, photo)
                 connection.execute(update(SEQUENCE).values(number=SEQUENCE.c.number + 1))
                 number = connection.scalar(select(SEQUENCE.c.number)) or 0
                 row = replace(row, number=number)
@@ -132,6 +139,10 @@ class JobTable:
 
     def get(self, job_id: str) -> Row | None:
         return next(iter(self.get_many([job_id])), None)
+
+    def photo(self, name: str) -> bytes | None:
+        with self.database.read() as connection:
+            return connection.scalar(select(PHOTOS.c.data).where(PHOTOS.c.name == name))
 
     def get_many(self, ids: Collection[str]) -> list[Row]:
         return self._read(select(JOBS).where(JOBS.c.id.in_(ids)))
@@ -152,17 +163,23 @@ class JobTable:
         """
         with self.database.serialized():
             with self.database.write() as connection:
-                rows = [self._recover(row) for row in _rows(connection, OPEN)]
-                for row in rows:
-                    _write(connection, row)
-            for row in rows:
+                rows = [(self._recover(row), row) for row in _rows(connection, OPEN)]
+                for row, before in rows:
+                    _write(connection, row, before)
+            for row, _ in rows:
                 self.on_change(row)
 
     def update(
-        self, job_id: str, state: State, change: Transition, record: Record | None = None
+        self,
+        job_id: str,
+        state: State,
+        change: Transition,
+        record: Record | None = None,
+        photo: bytes = b"",
     ) -> Row | None:
-        """Apply `change` to a job that is in `state`. `record`: its event log as it is in memory.
+        """Apply `change` to a job that is in `state`.
 
+        `record`: its event log as it is in memory. `photo`: that of `image`, if `change` sets it.
         Returns the row as it is then; None if there is none.
         """
         with self.database.serialized():
@@ -170,11 +187,30 @@ class JobTable:
                 query = select(JOBS).where(JOBS.c.id == job_id).with_for_update()
                 row = next(iter(_rows(connection, query)), None)
                 if row is not None and row.state is state:
-                    row = change(replace(row, record=record or row.record), self.clock.now())
-                    _write(connection, row)
+                    before, row = row, replace(row, record=record or row.record)
+                    row = change(row, self.clock.now())
+                    if row.image not in (None, before.image):
+                        _put_photo(connection, row.image, photo)
+                    _write(connection, row, before)
             if row is not None:
                 self.on_change(row)
         return row
+
+    def import_photos(self, folder: Path) -> None:
+        """Move the photos that older versions kept as files in `folder` into the table.
+
+        A file goes after its photo is in the table, so a process that dies in between loses none.
+        Those that no job refers to are deleted, and the folder too.
+        """
+        for path in folder.iterdir() if folder.is_dir() else ():
+            referred = select(JOBS.c.id).where(JOBS.c.image == path.name).limit(1)
+            with suppress(OSError):  # what cannot be read stays
+                with self.database.write() as connection:
+                    if connection.scalar(referred) is not None:
+                        _put_photo(connection, path.name, path.read_bytes())
+                path.unlink()
+        with suppress(OSError):
+            folder.rmdir()
 
     def _recover(self, row: Row) -> Row:
         row = replace(row, record=renumber(row.record))
@@ -189,9 +225,23 @@ def _rows(connection: Connection, query: Select[Any]) -> list[Row]:
     return [Row.from_columns(columns) for columns in connection.execute(query).mappings()]
 
 
-def _write(connection: Connection, row: Row) -> None:
+def _write(connection: Connection, row: Row, before: Row) -> None:
     connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(row.to_columns()))
+    if before.image is not None and before.image != row.image:
+        drop_photos(connection, [before.image])
     _enter_webhook(connection, row)
+
+
+def _put_photo(connection: Connection, name: str, photo: bytes) -> None:
+    if connection.scalar(select(PHOTOS.c.name).where(PHOTOS.c.name == name)) is None:
+        values = {"name": name, "bytes": len(photo), "data": photo}
+        connection.execute(insert(PHOTOS).values(values))
+
+
+def drop_photos(connection: Connection, names: Collection[str]) -> None:
+    """Delete those of these photos that no job refers to."""
+    referred = select(JOBS.c.id).where(JOBS.c.image == PHOTOS.c.name).exists()
+    connection.execute(delete(PHOTOS).where(PHOTOS.c.name.in_(names), ~referred))
 
 
 def _enter_webhook(connection: Connection, row: Row) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Self
 
 from svd_core.database import retry_until_written
 from svd_core.errors import SvdError
@@ -20,7 +21,7 @@ from svd_core.jobs.executor import Executor, ExecutorLost
 from svd_core.jobs.job import Job
 from svd_core.jobs.queue import WAITING_NOTE, JobQueue, QueueContext
 from svd_core.jobs.schema import Row, State
-from svd_core.jobs.store import Transition, finish, requeue
+from svd_core.jobs.store import Transition, finish, photo_name, requeue
 
 MAX_CONCURRENT = 4
 """Concurrent downloads. Each may hold 20 MB; four slow hosts delay those behind them."""
@@ -42,26 +43,28 @@ log = logging.getLogger(__name__)
 class WorkerQueue(JobQueue):
     """Job queue that drives `executors`, each from a thread of its own.
 
-    Jobs whose photos are still being fetched let others go first.
+    Jobs whose photos are still being fetched let others go first. Executors may be added to the
+    sequence until `start`.
     """
 
     def __init__(self, executors: Sequence[Executor], context: QueueContext) -> None:
-        self._executors = executors
-        self._prefetcher = PhotoPrefetcher(context, lambda: self._open_jobs.line(), self._update)
-        self._changed = threading.Condition()
-        # Daemons, so that work which never reports progress cannot keep the process alive.
-        self._threads = [
-            threading.Thread(
-                target=self._run_loop,
-                args=(executor,),
-                name=f"svd-worker-{index}" if index else "svd-worker",
-                daemon=True,
-            )
-            for index, executor in enumerate(executors)
-        ]
         super().__init__(context)
-        for thread in self._threads:
+        self._executors = executors
+        self._prefetcher = PhotoPrefetcher(context, self._open_jobs.line, self._update)
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> Self:
+        super().start()
+        for index, executor in enumerate(self._executors):
+            name = f"svd-worker-{index}" if index else "svd-worker"
+            # A daemon, so that work which never reports progress cannot keep the process alive.
+            thread = threading.Thread(
+                target=self._run_loop, args=(executor,), name=name, daemon=True
+            )
+            self._threads.append(thread)
             thread.start()
+        return self
 
     def _on_waiting(self) -> None:
         self._prefetcher.start_next()
@@ -150,18 +153,16 @@ class WorkerQueue(JobQueue):
 class PhotoPrefetcher:
     """Prefetches photos in its own threads. Thread-safe.
 
-    A job keeps its place in line meanwhile, and a photo is on disk before the table refers to it.
-    So a process that dies loses nothing: the photo is fetched again. `line` returns the waiting
-    jobs, first one first; `update` changes one in the table.
+    A job keeps its place in line meanwhile. If the process dies, the photo is fetched again. `line`
+    returns the waiting jobs, first one first; `update` changes one in the table.
     """
 
     def __init__(
         self,
         context: QueueContext,
         line: Callable[[], Iterable[Job]],
-        update: Callable[[Job, State, Transition], object],
+        update: Callable[[Job, State, Transition, bytes], object],
     ) -> None:
-        self._photos = context.photos
         self._fetch = context.fetch
         self._line = line
         self._update = update
@@ -192,32 +193,33 @@ class PhotoPrefetcher:
 
     def _run(self, job: Job) -> None:
         try:
-            change = self._fetch_photo(job)
-            if change is not None and not self._closing.is_set():
-                retry_until_written(lambda: self._update(job, State.WAITING, change), self._closing)
+            self._fetch_photo(job)
         finally:
             with self._lock:
                 del self._threads[job.id]
         self.start_next()
 
-    def _fetch_photo(self, job: Job) -> Transition | None:
-        """Download one photo. Returns the change of the row; None for another try."""
+    def _fetch_photo(self, job: Job) -> None:
+        """Download one photo. Writes it to the table, or the end of the job; nothing if there is
+        another try."""
         assert job.row.image_url is not None
+        photo, outcome = b"", None
         try:
-            name, ensure = self._photos.put(self._fetch(job.row.image_url))
+            photo = self._fetch(job.row.image_url)
         except Exception as error:  # noqa: BLE001 - any error ends this job only
             outcome = error_to_outcome(job.id, error)
-            delay_s = job.retry_delay_s(outcome)
-            if delay_s is None:
-                return lambda row, now: finish(row, now, outcome)
-            self._closing.wait(delay_s)
-            return None
+            if (delay_s := job.retry_delay_s(outcome)) is not None:
+                self._closing.wait(delay_s)
+                return
+        name = photo_name(photo)
 
-        def attach(row: Row, _: float) -> Row:
-            ensure()
-            return replace(row, image=name)
+        def change(row: Row, now: float) -> Row:
+            return finish(row, now, outcome) if outcome else replace(row, image=name)
 
-        return attach
+        if not self._closing.is_set():
+            retry_until_written(
+                lambda: self._update(job, State.WAITING, change, photo), self._closing
+            )
 
 
 def _join(threads: Iterable[threading.Thread], timeout_s: float) -> None:

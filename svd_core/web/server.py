@@ -88,13 +88,16 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
     }
 
 
-def launch(page: gr.Blocks, listener: Listener, options: Mapping[str, Any]) -> None:
-    """Launch `page` in a thread, on the sockets of `listener`. `options`: see `launch_options`.
+def launch(
+    page: gr.Blocks, open_listener: Callable[[], Listener], options: Mapping[str, Any]
+) -> None:
+    """Launch `page` in a thread. `options`: see `launch_options`.
 
-    Raises `InvalidSettings` if it does not start.
+    `open_listener` is called when all is ready, and returns what to listen on. Raises
+    `InvalidSettings` if the page does not start.
     """
     try:
-        with _start_server_on(listener):
+        with _start_server_on(open_listener):
             # `_frontend` would call the page once more, and give a busy machine 3 s to answer.
             page.launch(prevent_thread_lock=True, _frontend=False, **options)
     except SvdError:
@@ -108,8 +111,8 @@ def launch(page: gr.Blocks, listener: Listener, options: Mapping[str, Any]) -> N
 
 
 @contextmanager
-def _start_server_on(listener: Listener) -> Iterator[None]:
-    """Let Gradio's launch serve on `listener`.
+def _start_server_on(open_listener: Callable[[], Listener]) -> Iterator[None]:
+    """Let Gradio's launch serve on the listener that `open_listener` returns.
 
     There is no public way to do that. Gradio's own function tries the port with an IPv4 socket,
     takes every error for a port in use, and gives a busy machine 5 s.
@@ -119,6 +122,7 @@ def _start_server_on(listener: Listener) -> Iterator[None]:
         # `PublicAddressMiddleware` has to see who connects, and reads the headers of proxies.
         config = uvicorn.Config(app, log_level="warning", proxy_headers=False)
         server = http_server.Server(config)
+        listener = open_listener()
         keywords = {"sockets": listener.sockets}
         server.thread = Thread(target=server.run, kwargs=keywords, name="svd-http", daemon=True)
         server.thread.start()

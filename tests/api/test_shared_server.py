@@ -44,7 +44,9 @@ def page_and_api(
         page = build_page(backend, folder / "examples", max_followers(settings))
         configure_gradio_queue(page, settings)
         listener = ListenAddress(port=0).bind()
-        launch(page, listener, launch_options(settings, work.folder, wrap(build_api(service))))
+        launch(
+            page, lambda: listener, launch_options(settings, work.folder, wrap(build_api(service)))
+        )
         try:
             yield listener.url.rstrip("/"), work
         finally:

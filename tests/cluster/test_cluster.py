@@ -23,13 +23,13 @@ from svd_core.checkpoints.table import ASSETS
 from svd_core.cluster.config import HEALTH_CHECKS, ClusterConfig
 from svd_core.errors import InvalidImage, ModelGated
 from svd_core.events import Event, Failed, Progress, Succeeded
-from svd_core.jobs import JobPhotos, QueueContext, WorkerQueue
+from svd_core.jobs import QueueContext, WorkerQueue
 from svd_core.jobs.executor import ExecutorLost
 from svd_core.jobs.schema import State
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_lossless
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore, ResultStore
+from svd_core.storage import ResultStore
 from tests.fakes.job_events import ending, eventually
 from tests.fakes.work import front_queue, open_table
 
@@ -248,8 +248,8 @@ def test_the_queue_runs_a_job_again_whose_worker_died(site: Site, tmp_path: Path
         crew = Crew(pool, tmp_path)
         broken = crew.start("broken", error="device")  # a GPU that only a new process can use
         broken.check_lost(counted=True)
-        context = QueueContext(table, JobPhotos(table, PhotoStore(tmp_path / "photos")))
-        with closing(WorkerQueue([crew.executor(), crew.executor()], context)) as queue:
+        context = QueueContext(table)
+        with closing(WorkerQueue([crew.executor(), crew.executor()], context).start()) as queue:
             jobs = [
                 queue.submit(VideoRequest(json.dumps(spec).encode(), VideoParams(seed=1)))
                 for spec in (die, {}, {}, {"error": "image"}, {})

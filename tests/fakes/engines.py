@@ -15,11 +15,11 @@ from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.engine.engine import EngineStatus
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.generate import generate
-from svd_core.jobs import JobPhotos, JobQueue, Retention
+from svd_core.jobs import JobQueue, Retention
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.settings import Settings
-from svd_core.storage import PhotoStore, ResultStore
+from svd_core.storage import ResultStore
 from svd_core.types import GenerationResult
 from svd_core.web.fal.signed_tokens import load_secret
 from svd_core.web.listener import ListenAddress
@@ -124,7 +124,7 @@ def serve(
         page = build_page(backend, folder / "examples", max_followers(settings))
         configure_gradio_queue(page, settings)
         listener = ListenAddress(port=port or 0).bind()
-        launch(page, listener, launch_options(settings, folder))
+        launch(page, lambda: listener, launch_options(settings, folder))
         try:
             yield Served(listener.url.rstrip("/"), queue, work, page, backend.session_ids)
         finally:
@@ -134,8 +134,7 @@ def serve(
 
 def retention(queue: JobQueue, folder: Path) -> Retention:
     """What removes the jobs of `worker_queue`."""
-    photos = JobPhotos(queue._table, PhotoStore(folder / "photos"), 1e9)
-    return Retention(queue._table, ResultStore(folder), photos, keep_hours=1, keep_gb=1)
+    return Retention(queue._table, ResultStore(folder), keep_hours=1, keep_gb=1)
 
 
 def examples(folder: Path) -> Path:

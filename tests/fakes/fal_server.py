@@ -18,7 +18,6 @@ from svd_core.engine.engine import EngineStatus
 from svd_core.event_stream import Work
 from svd_core.events import OnProgress, Video
 from svd_core.jobs import (
-    JobPhotos,
     JobQueue,
     LocalExecutor,
     Outbox,
@@ -30,7 +29,7 @@ from svd_core.jobs.webhook_outbox import RetryPolicy
 from svd_core.media.image import open_photo
 from svd_core.params import VideoRequest
 from svd_core.settings import Settings
-from svd_core.storage import PhotoStore, ResultStore
+from svd_core.storage import ResultStore
 from svd_core.web.fal import MOUNT, ApiContext, ApiService, build_api
 from svd_core.web.safe_http import Fetcher
 from tests.fakes.engines import READY
@@ -79,10 +78,9 @@ def fal_service(
     work = work or PhotoWork(parts.results.folder, steps=3)
     limits = QueueLimits(settings.max_queue, settings.max_queue_per_key)
     with open_table(folder) as table:
-        photos = JobPhotos(table, PhotoStore(folder / "photos"))
         queue = WorkerQueue(
-            [LocalExecutor(work)], QueueContext(table, photos, limits, parts.fetcher.photo)
-        )
+            [LocalExecutor(work)], QueueContext(table, limits, parts.fetcher.photo)
+        ).start()
         outbox = Outbox(table, queue.get, parts.send_webhook, QUICK, poll_interval_s=0.1)
         try:
             yield ApiService(parts, queue, lambda: status), outbox

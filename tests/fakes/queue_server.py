@@ -32,7 +32,6 @@ from svd_core.jobs import (
     Job,
     JobEvent,
     JobOptions,
-    JobPhotos,
     JobQueue,
     JobTable,
     LocalExecutor,
@@ -47,7 +46,7 @@ from svd_core.jobs.webhook_outbox import RetryPolicy
 from svd_core.media.video import write_mp4
 from svd_core.owner_lock import OwnerLock
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore, ResultStore
+from svd_core.storage import ResultStore
 from tests.fakes.work import moving
 
 
@@ -190,9 +189,8 @@ def main(folder: Path, max_queue: int, pipe: Connection) -> None:
     lock = OwnerLock.of(database, folder, pytest.fail)
     if lock.acquire(stop, pipe.send):
         table = JobTable(database)
-        photos = JobPhotos(table, PhotoStore(folder / "photos"))
-        limits = QueueLimits(max_queue)
-        queue = WorkerQueue([LocalExecutor(work)], QueueContext(table, photos, limits, fetch))
+        context = QueueContext(table, QueueLimits(max_queue), fetch)
+        queue = WorkerQueue([LocalExecutor(work)], context).start()
         outbox = Outbox(table, queue.get, send, RetryPolicy(first_s=0.2), poll_interval_s=0.05)
         pipe.send("ready")
         ready.set()

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from sqlalchemy import select
 
 from svd_core.database import Database
 from svd_core.event_stream import EventStream, Work
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.jobs import (
     InlineQueue,
-    JobPhotos,
     JobQueue,
     JobTable,
     LocalExecutor,
@@ -22,9 +22,9 @@ from svd_core.jobs import (
     WorkerQueue,
 )
 from svd_core.jobs.queue import DEFAULT_LIMITS
+from svd_core.jobs.schema import PHOTOS, create_tables
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoRequest
-from svd_core.storage import PhotoStore
 from svd_core.types import Frames
 
 
@@ -82,30 +82,35 @@ def open_table(folder: Path) -> Iterator[JobTable]:
     """The job table in `folder`, as a program starts it there."""
     database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
     try:
+        create_tables(database)
         yield JobTable(database)
     finally:
         database.close()
 
 
-def premises(table: JobTable, folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> QueueContext:
-    """Context of a server with photos in `folder`, which downloads none."""
-    return QueueContext(table, JobPhotos(table, PhotoStore(folder / "photos")), limits)
+def stored_photos(table: JobTable) -> list[bytes]:
+    """The photos in the table, sorted."""
+    with table.database.read() as connection:
+        return sorted(connection.scalars(select(PHOTOS.c.data)))
 
 
 @contextmanager
 def front_queue(folder: Path, limits: QueueLimits = DEFAULT_LIMITS) -> Iterator[JobQueue]:
-    """The queue of a server without a worker, with table and photos in `folder`."""
-    with open_table(folder) as table, closing(JobQueue(premises(table, folder, limits))) as queue:
+    """The queue of a server without a worker, with its table in `folder`."""
+    with (
+        open_table(folder) as table,
+        closing(JobQueue(QueueContext(table, limits)).start()) as queue,
+    ):
         yield queue
 
 
 @contextmanager
 def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[WorkerQueue]:
-    """The queue of a server with a worker, with table and photos in `folder`."""
+    """The queue of a server with a worker, with its table in `folder`."""
     with (
         open_table(folder) as table,
         closing(
-            WorkerQueue([LocalExecutor(work)], premises(table, folder, QueueLimits(max_queue)))
+            WorkerQueue([LocalExecutor(work)], QueueContext(table, QueueLimits(max_queue))).start()
         ) as queue,
     ):
         yield queue
@@ -113,9 +118,9 @@ def worker_queue(folder: Path, work: Work, max_queue: int = 4) -> Iterator[Worke
 
 @contextmanager
 def inline_queue(folder: Path, work: EventStream, max_queue: int = 1) -> Iterator[InlineQueue]:
-    """The queue of a Space on ZeroGPU, with table and photos in `folder`."""
+    """The queue of a Space on ZeroGPU, with its table in `folder`."""
     with (
         open_table(folder) as table,
-        closing(InlineQueue(work, premises(table, folder, QueueLimits(max_queue)))) as queue,
+        closing(InlineQueue(work, QueueContext(table, QueueLimits(max_queue))).start()) as queue,
     ):
         yield queue

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from svd_core.clock import SteadyClock
 from svd_core.errors import GenerationFailed, InvalidRequest, SvdError, UnknownJob
-from svd_core.events import Failed, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs.interface import JobEvent
+from svd_core.events import Failed, JobEvent, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs.schema import (
     NUMBER_BLOCK,
     Record,

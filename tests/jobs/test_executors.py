@@ -11,12 +11,12 @@ import pytest
 
 from svd_core.errors import GenerationFailed, ModelUnavailable
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
-from svd_core.jobs import Cancellation, ExecutorLost, Job, QueueLimits, WorkerQueue
+from svd_core.jobs import Cancellation, ExecutorLost, Job, QueueContext, QueueLimits, WorkerQueue
 from svd_core.jobs.schema import State
 from svd_core.jobs.store import MAX_ATTEMPTS
 from svd_core.params import VideoRequest
 from tests.fakes.job_events import SECONDS, ending, eventually, failure, reached, submit
-from tests.fakes.work import open_table, premises
+from tests.fakes.work import open_table
 
 STEP = Progress(stage=Stage.DENOISING, step=1, total=2)
 
@@ -80,7 +80,7 @@ def driving(folder: Path, *executors: FakeExecutor, stop_s: float = 10.0) -> Ite
     limits = QueueLimits(shutdown_timeout_s=stop_s)
     with (
         open_table(folder) as table,
-        closing(WorkerQueue(executors, premises(table, folder, limits))) as queue,
+        closing(WorkerQueue(executors, QueueContext(table, limits)).start()) as queue,
     ):
         yield queue
 

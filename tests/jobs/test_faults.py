@@ -21,6 +21,7 @@ from svd_core.jobs import (
     Cancellation,
     Job,
     LocalExecutor,
+    QueueContext,
     WorkerQueue,
 )
 from svd_core.jobs.schema import State
@@ -28,7 +29,7 @@ from svd_core.media.ffmpeg import PART_SUFFIX
 from svd_core.media.video import read_frames
 from tests.fakes.job_events import SECONDS, ending, eventually, reached, submit
 from tests.fakes.queue_server import ServerJob, server
-from tests.fakes.work import FakeWork, front_queue, open_table, premises, worker_queue
+from tests.fakes.work import FakeWork, front_queue, open_table, worker_queue
 
 ROOT = Path(__file__).parents[2]
 
@@ -369,7 +370,7 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
 
     with open_table(tmp_path) as table:
         event.listen(table.database._engine, "checkout", limit)
-        queue = WorkerQueue([LocalExecutor(work)], premises(table, tmp_path))
+        queue = WorkerQueue([LocalExecutor(work)], QueueContext(table)).start()
         running = submit(queue, b"1")
         eventually(lambda: running.times.started)
         full.set()

@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import event, insert
 
 from svd_core.events import OnProgress, Progress, Stage, Stopped, Video
-from svd_core.jobs import JobOptions, JobQueue, JobTable, QueueLimits
+from svd_core.jobs import JobOptions, JobQueue, JobTable, QueueContext, QueueLimits
 from svd_core.jobs.schema import JOBS, State, append
 from svd_core.jobs.store import begin, finish, new_row
 from svd_core.params import VideoParams, VideoRequest
-from tests.fakes.work import open_table, premises, worker_queue
+from tests.fakes.work import open_table, worker_queue
 
 FINISHED = 10_000
 
@@ -43,7 +43,7 @@ def queues(tmp_path: Path) -> Iterator[tuple[JobQueue, JobQueue]]:
         fill(full)
         limits = QueueLimits(max_queue=1000, max_per_owner=1000)
         made = [
-            JobQueue(premises(table, folder, limits))
+            JobQueue(QueueContext(table, limits)).start()
             for table, folder in zip((empty, full), folders, strict=True)
         ]
         yield made[0], made[1]

@@ -30,13 +30,21 @@ from svd_core.events import (
     Succeeded,
     Video,
 )
-from svd_core.jobs import Job, JobOptions, JobQueue, LocalExecutor, QueueLimits, WorkerQueue
+from svd_core.jobs import (
+    Job,
+    JobOptions,
+    JobQueue,
+    LocalExecutor,
+    QueueContext,
+    QueueLimits,
+    WorkerQueue,
+)
 from svd_core.jobs.job import CANCELLING_NOTE
 from svd_core.jobs.schema import State
 from svd_core.jobs.worker import NICE_INCREMENT
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.job_events import eventually
-from tests.fakes.work import front_queue, inline_queue, open_table, premises, worker_queue
+from tests.fakes.work import front_queue, inline_queue, open_table, worker_queue
 
 
 def a_request(image: bytes = b"photo") -> VideoRequest:
@@ -333,7 +341,7 @@ def test_close_does_not_wait_for_ever_for_work_that_never_looks_up(tmp_path: Pat
 
     with open_table(tmp_path) as table:
         limits = QueueLimits(shutdown_timeout_s=0.05)
-        queue = WorkerQueue([LocalExecutor(stuck)], premises(table, tmp_path, limits))
+        queue = WorkerQueue([LocalExecutor(stuck)], QueueContext(table, limits)).start()
         job = queue.submit(a_request())
         assert started.wait(5)
         queue.close()

@@ -37,7 +37,6 @@ from svd_core.jobs import (
     Cancellation,
     Job,
     JobOptions,
-    JobPhotos,
     JobQueue,
     JobTable,
     LocalExecutor,
@@ -49,11 +48,11 @@ from svd_core.jobs import (
 )
 from svd_core.jobs.interface import Fetch
 from svd_core.jobs.queue import DEFAULT_LIMITS, no_fetch
-from svd_core.jobs.schema import JOBS, VERSION, Row
+from svd_core.jobs.schema import JOBS, VERSION, Row, create_tables
 from svd_core.jobs.worker import MAX_CONCURRENT
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore
 from tests.fakes.job_events import ending, eventually, failure, reached, submit
+from tests.fakes.work import stored_photos
 
 
 @dataclass
@@ -100,6 +99,7 @@ class Servers:
     def table(self, clock: SteadyClock | None = None) -> JobTable:
         database = Database(self.url)
         self.opened.append(database.close)
+        create_tables(database)
         return JobTable(database, clock)
 
     def front(
@@ -131,7 +131,7 @@ class Servers:
     ) -> Q:
         self.stop()
         table = table or self.table()
-        queue = make(QueueContext(table, JobPhotos(table, self.photos), limits, fetch))
+        queue = make(QueueContext(table, limits, fetch)).start()
         self.opened.append(queue.close)
         self.queues.append(queue)
         return queue
@@ -147,8 +147,8 @@ class Servers:
             self.queues.pop()._table.database.write = dead  # type: ignore[method-assign]
 
     @property
-    def photos(self) -> PhotoStore:
-        return PhotoStore(self.folder / "photos")
+    def photos(self) -> list[bytes]:
+        return stored_photos(self.table())
 
 
 @pytest.fixture
@@ -209,8 +209,7 @@ class TestOptions:
         submit(queue, b"1")
         with pytest.raises(QueueFull):
             submit(queue, b"2")
-        photos = [p.read_bytes() for p in servers.photos.folder.iterdir() if not p.suffix]
-        assert photos == [b"1"]
+        assert servers.photos == [b"1"]
 
     def test_running_jobs_take_no_place_in_line(self, servers: Servers) -> None:
         queue = servers.worker(Work(), QueueLimits(max_queue=1, max_per_owner=1))
@@ -605,7 +604,7 @@ class TestRestart:
             assert row.attempt == attempt
             servers.kill()
         assert "each of the 3 times" in str(failure(servers.front().get(job.id)))
-        assert not [path for path in servers.photos.folder.iterdir() if not path.suffix]
+        assert servers.photos == []
 
     def test_a_wish_to_stop_outlives_the_server(self, servers: Servers) -> None:
         job = submit(servers.worker(Work()), b"deaf")
@@ -773,7 +772,7 @@ class TestStarting:
     )
     def test_a_table_that_cannot_be_had_stops_the_start(self, url: str, reason: str) -> None:
         with pytest.raises(InvalidSettings, match="SVD_DATABASE_URL") as caught:
-            JobTable(Database(url))
+            create_tables(Database(url))
         assert reason in str(caught.value)
         assert "s3cret" not in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -781,7 +780,7 @@ class TestStarting:
     def test_a_file_that_is_no_database_stops_the_start(self, tmp_path: Path) -> None:
         (tmp_path / "jobs.sqlite").write_text("not a database, but long enough to be read" * 9)
         with pytest.raises(InvalidSettings, match="not a database"):
-            JobTable(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"))
+            create_tables(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"))
 
     def test_a_table_of_a_newer_version_stops_the_start(
         self, servers: Servers, monkeypatch: pytest.MonkeyPatch

@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
 
 from svd_core.errors import InvalidRequest, QueueFull, UnknownJob
 from svd_core.events import Stopped, Succeeded, Video
 from svd_core.jobs import (
     Job,
     JobOptions,
-    JobPhotos,
     JobQueue,
     JobTable,
     Outbox,
@@ -25,10 +24,11 @@ from svd_core.jobs import (
 )
 from svd_core.jobs import retention as module
 from svd_core.jobs.schema import JOBS, OUTBOX, State
-from svd_core.jobs.store import PRUNE_INTERVAL, begin, finish
+from svd_core.jobs.store import PRUNE_INTERVAL, begin, finish, photo_name
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import STALE_S, PhotoStore, ResultStore
-from tests.fakes.work import front_queue
+from svd_core.storage import ResultStore
+from tests.fakes.job_events import eventually, submit
+from tests.fakes.work import front_queue, stored_photos
 
 HOUR = 3600.0
 
@@ -42,8 +42,7 @@ def queue(tmp_path: Path) -> Iterator[JobQueue]:
 @pytest.fixture
 def retention(queue: JobQueue, tmp_path: Path) -> Retention:
     results = ResultStore(tmp_path / "results")
-    photos = JobPhotos(queue._table, PhotoStore(tmp_path / "photos"), 10_000)
-    return Retention(queue._table, results, photos, keep_hours=24, keep_gb=1e-5)  # 10 kB
+    return Retention(queue._table, results, keep_hours=24, keep_gb=1e-5)  # 10 kB
 
 
 def made(
@@ -90,7 +89,7 @@ def test_old_jobs_go_with_their_files(retention: Retention, queue: JobQueue) -> 
     old, new = made(retention, queue, 25 * HOUR), made(retention, queue, 23 * HOUR)
     assert retention.sweep() == [old.id]
     assert (there(retention, old), there(retention, new)) == (False, True)
-    fresh = JobQueue(QueueContext(retention.table, retention.photos))
+    fresh = JobQueue(QueueContext(retention.table)).start()
     with pytest.raises(UnknownJob):
         fresh.get(old.id)
     fresh.close()
@@ -133,14 +132,8 @@ def test_open_jobs_stay_with_their_photos(retention: Retention, queue: JobQueue)
     assert retention.table.update(runs.id, State.WAITING, begin)
     over = queue.submit(VideoRequest(b"over", VideoParams()))
     over.cancel()
-    for path in retention.photos.store.folder.iterdir():
-        if path.suffix == "":
-            os.utime(path, (time.time() - STALE_S - 60,) * 2)
-    retention.sweep()
-    left = [
-        path.read_bytes() for path in retention.photos.store.folder.iterdir() if path.suffix == ""
-    ]
-    assert sorted(left) == [b"runs", b"waits"]
+    replace(retention, keep_gb=0).sweep()
+    assert photos_of(retention) == [b"runs", b"waits"]
     assert not waits.done
     assert not queue.get(runs.id).done
     assert over.last == Stopped()
@@ -150,14 +143,14 @@ def test_a_fetched_photo_stays_for_its_job_and_no_longer(
     retention: Retention, queue: JobQueue
 ) -> None:
     job = queue.submit(RemoteRequest("http://host/photo.jpg", VideoParams()))
-    name = retention.photos.store.put(b"fetched")
-    assert retention.table.update(job.id, State.WAITING, lambda row, _: replace(row, image=name))
-    os.utime(retention.photos.store.folder / name, (time.time() - STALE_S - 60,) * 2)
+    name = photo_name(b"fetched")
+    assert retention.table.update(
+        job.id, State.WAITING, lambda row, _: replace(row, image=name), photo=b"fetched"
+    )
     replace(retention, keep_gb=0).sweep()
-    assert retention.photos.store.read(name) == b"fetched"
+    assert queue.photo(job.id) == b"fetched"
     job.cancel()
-    retention.sweep()
-    assert not (retention.photos.store.folder / name).exists()
+    assert photos_of(retention) == []
 
 
 def test_a_video_that_no_job_knows_goes_when_it_is_old(
@@ -211,13 +204,10 @@ class TestWhatAnOwnerKeeps:
         kept, other = (made(retention, queue, keep_photo=wish) for wish in (True, False))
         assert queue.photo(kept.id) == b"photo"
         assert queue.photo(other.id) is None
-        photo = retention.photos.store.folder / queue._row(kept.id).image  # type: ignore[operator]
-        os.utime(photo, (time.time() - 2 * STALE_S,) * 2)
         retention.sweep()
         assert queue.photo(kept.id) == b"photo"
         retention.remove([kept.id])
-        retention.sweep()
-        assert not photo.exists()
+        assert photos_of(retention) == []
 
     def test_an_owner_finds_its_jobs_and_nobody_elses(
         self, retention: Retention, queue: JobQueue
@@ -283,16 +273,14 @@ class TestRooms:
         assert set(retention.sweep()) == {eve[0].id, eve[1].id}
         assert all(there(retention, job) for job in ann)
 
-    def test_the_room_of_photos_is_looked_at_when_they_come(
-        self, retention: Retention, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("svd_core.jobs.retention.SWEEP_BYTES", 5_000)
+    def test_the_room_of_photos_is_looked_at_when_they_come(self, retention: Retention) -> None:
         limits = QueueLimits(max_queue=1000)
-        queue = JobQueue(QueueContext(retention.table, retention.photos, limits))
+        queue = JobQueue(QueueContext(retention.table, limits)).start()
         for n in range(30):
             made(retention, queue, photo=bytes([n]) * 2_000, keep_photo=True)
+            retention.sweep_photos()
+            assert sum(map(len, photos_of(retention))) <= 10_000
         queue.close()
-        assert sum(path.stat().st_size for path in photos_of(retention)) <= 15_000
 
     def test_refused_requests_are_not_kept_without_limit(
         self, retention: Retention, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
@@ -323,21 +311,50 @@ class TestRooms:
 
 
 class TestPhotos:
+    def test_the_file_shrinks_when_they_go(
+        self, retention: Retention, queue: JobQueue, tmp_path: Path
+    ) -> None:
+        """Deleted photos leave free pages, which the sweep gives back to the disk."""
+        file = tmp_path / "jobs.sqlite"
+        jobs = [submit(queue, bytes([n]) * 2_000_000) for n in range(10)]
+        eventually(lambda: file.stat().st_size > 20_000_000)
+        for job in jobs[1:]:
+            job.cancel()
+        retention.sweep()
+        eventually(lambda: file.stat().st_size < 3_000_000)  # with the next checkpoint
+        assert queue.photo(jobs[0].id) == bytes(2_000_000)
+
+    def test_no_look_at_a_job_reads_its_photo(self, retention: Retention, queue: JobQueue) -> None:
+        """Status polls must stay as fast with a photo of 20 MB."""
+        statements: list[str] = []
+        job = made(retention, queue, keep_photo=True)
+        event.listen(
+            retention.table.database._engine,
+            "before_cursor_execute",
+            lambda _, __, statement, *___: statements.append(statement),
+        )
+        queue.get(job.id)
+        queue.of_owner("")
+        retention.table.open_jobs()
+        retention.sweep()
+        assert len(statements) > 5
+        assert not [statement for statement in statements if "svd_photos.data" in statement]
+        assert queue.photo(job.id) == b"photo"
+        assert "svd_photos.data" in statements[-1]
+
     def test_a_refused_job_leaves_none(
         self, retention: Retention, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """While its photo was stored, another one took the last place."""
+        """While it was read, another one took the last place."""
         queue.submit(VideoRequest(b"first", VideoParams()))
-        outcomes = [None, QueueFull("It is full.")]
 
         def ensure_room(_: JobOptions) -> None:
-            if (error := outcomes.pop(0)) is not None:
-                raise error
+            raise QueueFull("It is full.")
 
         monkeypatch.setattr(queue, "ensure_room", ensure_room)
         with pytest.raises(QueueFull):
             queue.submit(VideoRequest(b"second", VideoParams()))
-        assert [path.read_bytes() for path in photos_of(retention)] == [b"first"]
+        assert photos_of(retention) == [b"first"]
 
     def test_a_photo_goes_with_the_last_job_that_needs_it(
         self, retention: Retention, queue: JobQueue
@@ -360,22 +377,6 @@ class TestPhotos:
         retention.remove([two.id])
         assert photos_of(retention) == []
 
-    def test_one_that_is_let_go_while_it_comes_again_is_there(
-        self, retention: Retention, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Another process removes it after it was put and before the job refers to it."""
-        put = PhotoStore.put
 
-        def put_and_lose(self: PhotoStore, data: bytes) -> str:
-            name = put(self, data)
-            monkeypatch.setattr(PhotoStore, "put", put)
-            queue._photos.release(name)
-            return name
-
-        monkeypatch.setattr(PhotoStore, "put", put_and_lose)
-        job = queue.submit(VideoRequest(b"photo", VideoParams()))
-        assert queue.photo(job.id) == b"photo"
-
-
-def photos_of(retention: Retention) -> list[Path]:
-    return [path for path in retention.photos.store.folder.iterdir() if path.suffix == ""]
+def photos_of(retention: Retention) -> list[bytes]:
+    return stored_photos(retention.table)

@@ -2,12 +2,15 @@
 
 import errno
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
+from svd_core.database import translate_errors
 from svd_core.errors import (
     GenerationFailed,
     InvalidImage,
@@ -24,17 +27,19 @@ from svd_core.jobs import (
     InlineQueue,
     Job,
     JobOptions,
+    JobTable,
     LocalExecutor,
+    QueueContext,
     RemoteRequest,
     WorkerQueue,
 )
 from svd_core.jobs.job import MAX_FAULTS, MAX_RETRY_S
 from svd_core.jobs.queue import WAITING_NOTE
+from svd_core.jobs.schema import PHOTOS
 from svd_core.jobs.store import new_row
 from svd_core.params import VideoParams, VideoRequest
-from svd_core.storage import PhotoStore
 from tests.fakes.job_events import ending, eventually, failure, submit
-from tests.fakes.work import FakeWork, open_table, premises
+from tests.fakes.work import FakeWork, open_table
 
 
 def fault(number: int) -> OSError:
@@ -72,7 +77,7 @@ class Faulty:
 def worker(folder: Path, *errors: Exception) -> Iterator[tuple[WorkerQueue, Faulty]]:
     with open_table(folder) as table:
         work = Faulty(folder, *errors)
-        queue = WorkerQueue([LocalExecutor(work)], premises(table, folder))
+        queue = WorkerQueue([LocalExecutor(work)], QueueContext(table)).start()
         yield queue, work
         queue.close()
 
@@ -142,15 +147,16 @@ def test_out_of_descriptors_no_photo_is_said_to_be_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four accepted jobs ended at once because a client held all connections."""
-    read, left = Path.read_bytes, [6]
+    read, left = JobTable.photo, [6]
 
-    def read_bytes(path: Path) -> bytes:
-        if path.parent.name == "photos" and left[0] > 0:
-            left[0] -= 1
-            raise fault(errno.EMFILE)
-        return read(path)
+    def photo(table: JobTable, name: str) -> bytes | None:
+        if left[0] == 0:
+            return read(table, name)
+        left[0] -= 1
+        with translate_errors():
+            raise sqlite3.OperationalError("unable to open database file")
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(JobTable, "photo", photo)
     with worker(tmp_path) as (queue, _):
         jobs = [submit(queue, bytes([n])) for n in range(4)]
         assert all(isinstance(ending(job), Succeeded) for job in jobs)
@@ -161,9 +167,8 @@ def test_a_photo_that_is_gone_is_the_end(tmp_path: Path) -> None:
         with work._work.held():
             first, second = submit(queue, b"1"), submit(queue, b"2")
             eventually(lambda: work.begun)
-            for path in PhotoStore(tmp_path / "photos").folder.iterdir():
-                if not path.suffix:
-                    path.unlink()
+            with queue._table.database.write() as connection:
+                connection.execute(delete(PHOTOS))
         assert isinstance(ending(first), Succeeded)
         assert "gone" in failure(second).message
 
@@ -192,10 +197,8 @@ def test_a_fetch_that_meets_one_is_tried_again(tmp_path: Path) -> None:
         return b"photo"
 
     with open_table(tmp_path) as table:
-        own = premises(table, tmp_path)
-        queue = WorkerQueue(
-            [LocalExecutor(FakeWork(tmp_path))], type(own)(**vars(own) | {"fetch": fetch})
-        )
+        work = LocalExecutor(FakeWork(tmp_path))
+        queue = WorkerQueue([work], QueueContext(table, fetch=fetch)).start()
         job = queue.submit(RemoteRequest("http://host/photo", VideoParams(seed=1)))
         assert isinstance(ending(job), Succeeded)
         queue.close()
@@ -210,7 +213,7 @@ def test_without_a_worker_the_watcher_tries_again(tmp_path: Path) -> None:
             yield Progress(stage=Stage.LOADING)
             yield Succeeded(faulty(job_id, request, lambda _: None))
 
-        queue = InlineQueue(work, premises(table, tmp_path))  # type: ignore[arg-type]
+        queue = InlineQueue(work, QueueContext(table)).start()  # type: ignore[arg-type]
         events = list(submit(queue, b"1").events())
         queue.close()
     assert isinstance(events[-1], Succeeded)
@@ -227,7 +230,7 @@ def test_a_watcher_that_waits_notices_a_stop(
         yield
 
     with open_table(tmp_path) as table:
-        queue = InlineQueue(work, premises(table, tmp_path))  # type: ignore[arg-type]
+        queue = InlineQueue(work, QueueContext(table)).start()  # type: ignore[arg-type]
         job = submit(queue, b"1")
         for event in job.events():
             if isinstance(event, Progress) and event.note == WAITING_NOTE:

@@ -6,9 +6,11 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from sqlalchemy import func, select
 
 from svd_core.events import Succeeded
 from svd_core.jobs import JobOptions
+from svd_core.jobs.schema import PHOTOS
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.temp_folder import EXPORT_FOLDER
 from svd_core.web.page.batch import MAX_PHOTOS
@@ -115,10 +117,10 @@ def test_deleting_a_video_deletes_every_copy(served: Served, temp: Path, data: b
     assert copy.exists()
     remove(job, card)
     assert not any(path.exists() for path in (archive, copy, export))
-    photos = served.queue._store.folder  # type: ignore[attr-defined]
-    assert len([path for path in photos.iterdir() if not path.suffix]) == 1
+    assert served.queue.photo(other.id) == data
     remove(other, card)
-    assert [path for path in photos.iterdir() if not path.suffix] == []
+    with served.queue._table.database.read() as connection:
+        assert connection.scalar(select(func.count()).select_from(PHOTOS)) == 0
 
 
 def test_events_without_their_data_are_answered(served: Served) -> None:

@@ -12,12 +12,12 @@ import pytest
 from svd_core import storage
 from svd_core.errors import GenerationFailed, InvalidRequest, UnknownJob
 from svd_core.generate import generate
-from svd_core.jobs import JobPhotos, JobQueue, Retention
+from svd_core.jobs import JobQueue, Retention
 from svd_core.media.export import Export, export
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_comment, read_frames, read_rate, write_mp4
 from svd_core.params import Interpolation, VideoParams, VideoRequest
-from svd_core.storage import PhotoStore, ResultStore, bytes_of
+from svd_core.storage import ResultStore, bytes_of
 from svd_core.types import Frames
 from tests.fakes.work import front_queue, moving
 from tests.jobs.test_retention import made as ended_job
@@ -195,8 +195,7 @@ def queue(tmp_path: Path) -> Iterator[JobQueue]:
 
 def test_retention_counts_playback_files(queue: JobQueue, store: ResultStore) -> None:
     """They come after the job has ended, so its row does not know their bytes."""
-    photos = JobPhotos(queue._table, PhotoStore(store.folder.parent / "photos"))
-    retention = Retention(queue._table, store, photos, keep_hours=24, keep_gb=1e-5)  # 10 kB
+    retention = Retention(queue._table, store, keep_hours=24, keep_gb=1e-5)  # 10 kB
     old, new = ended_job(retention, queue, 60, 2000), ended_job(retention, queue, 0, 2000)
     assert retention.sweep() == []
     (store.folder / f"{new.id}.2x.mp4").write_bytes(bytes(3000))

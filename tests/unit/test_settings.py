@@ -9,7 +9,7 @@ import pytest
 
 from svd_core.database import Database
 from svd_core.errors import InvalidSettings
-from svd_core.jobs import JobTable
+from svd_core.jobs.schema import create_tables
 from svd_core.settings import PREFIX, Settings
 
 
@@ -242,7 +242,7 @@ def test_passwords_are_not_printed() -> None:
 )
 def test_the_password_of_the_job_table_is_not_printed(url: str) -> None:
     with pytest.raises(InvalidSettings, match="SVD_DATABASE_URL") as caught:
-        JobTable(Database(url)).open_jobs()
+        create_tables(Database(url))
     told = "".join(traceback.format_exception_only(caught.value)) + caught.value.message
     assert "s3cret" not in told
     assert "\n" not in caught.value.message

@@ -12,16 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svd_core.errors import (
-    GenerationFailed,
     InvalidSettings,
-    ServerBusy,
     StorageFull,
-    SvdError,
     UnknownJob,
 )
 from svd_core.media.ffmpeg import PART_SUFFIX
 from svd_core.media.video import write_mp4
-from svd_core.storage import STALE_S, PhotoStore, ResultStore, bytes_of, private_folder
+from svd_core.storage import STALE_S, ResultStore, bytes_of, private_folder
 from tests.fakes.work import moving
 
 HOUR = 3600.0
@@ -39,11 +36,6 @@ def put(store: ResultStore, name: str, size: int, age_s: float) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> ResultStore:
     return ResultStore(tmp_path / "new" / "results")
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> PhotoStore:
-    return PhotoStore(tmp_path / "photos")
 
 
 def nobody(_: object) -> set[str]:
@@ -217,98 +209,10 @@ def test_two_sweeps_at_once_do_not_trip(
     assert store.sweep(nobody, 24) == []
 
 
-def test_a_photo_comes_back_byte_for_byte_and_lies_there_once(photos: PhotoStore) -> None:
-    name = photos.put(b"\0photo")
-    assert photos.put(b"\0photo") == name != photos.put(b"other")
-    assert photos.read(name) == b"\0photo"
-    assert len(list(photos.folder.iterdir())) == 2
-
-
-def test_a_photo_that_is_gone_is_told(photos: PhotoStore) -> None:
-    with pytest.raises(GenerationFailed, match="send it again"):
-        photos.read("0" * 64)
-
-
-@pytest.mark.parametrize(
-    ("number", "kind"),
-    [
-        (errno.EMFILE, ServerBusy),
-        (errno.ENFILE, ServerBusy),
-        (errno.ENOMEM, ServerBusy),
-        (errno.EIO, ServerBusy),
-        (errno.EACCES, GenerationFailed),
-        (errno.ENOENT, GenerationFailed),
-    ],
-)
-def test_only_a_missing_photo_is_gone(
-    photos: PhotoStore, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[SvdError]
-) -> None:
-    def refused(_: Path) -> bytes:
-        raise OSError(number, os.strerror(number))
-
-    name = photos.put(b"photo")
-    monkeypatch.setattr(Path, "read_bytes", refused)
-    with pytest.raises(kind) as caught:
-        photos.read(name)
-    assert ("gone" in caught.value.message) == (number == errno.ENOENT)
-
-
-def test_photos_and_private_folders_are_their_owners_alone(
-    photos: PhotoStore, tmp_path: Path
-) -> None:
+def test_private_folders_are_their_owners_alone(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
     for name in ("open", "new"):
         assert private_folder(tmp_path / name).stat().st_mode & 0o777 == 0o700
-    assert (photos.folder / photos.put(b"photo")).stat().st_mode & 0o777 == 0o600
-
-
-def test_photos_go_when_nobody_needs_them_any_more(photos: PhotoStore) -> None:
-    needed, old, young = (photos.put(data) for data in (b"needed", b"old", b"young"))
-    part = photos.folder / f"{old}.0123{PART_SUFFIX}"
-    part.write_bytes(b"ol")
-    for path in (photos.folder / needed, photos.folder / old, part):
-        os.utime(path, (time.time() - STALE_S - 60,) * 2)
-    assert set(photos.sweep({needed})) == {photos.folder / old, part}
-    assert {path.name for path in photos.folder.iterdir()} == {needed, young}
-
-
-def test_photos_that_nobody_needs_go_sooner_where_all_are_too_much(photos: PhotoStore) -> None:
-    names = [photos.put(f"photo {n}".encode()) for n in range(5)]  # 7 bytes each
-    for minutes, name in enumerate(names):
-        os.utime(photos.folder / name, (time.time() - 60 * minutes - 1,) * 2)
-    assert photos.sweep({names[4]}, 28) == [photos.folder / names[3]]
-    assert photos.sweep({names[4]}, 28) == []
-    assert set(photos.sweep({names[4]}, 0)) == {photos.folder / names[n] for n in (1, 2)}
-    assert {path.name for path in photos.folder.iterdir()} == {names[0], names[4]}
-
-
-def test_a_photo_that_comes_again_is_young_again(photos: PhotoStore) -> None:
-    name = photos.put(b"photo")
-    os.utime(photos.folder / name, (time.time() - STALE_S - 60,) * 2)
-    photos.put(b"photo")
-    assert photos.sweep(()) == []
-    assert photos.read(name) == b"photo"
-
-
-@pytest.mark.parametrize(
-    ("number", "kind"),
-    [
-        (errno.ENOSPC, StorageFull),
-        (errno.EIO, ServerBusy),
-        (errno.EMFILE, ServerBusy),
-        (errno.EACCES, GenerationFailed),
-    ],
-)
-def test_a_photo_that_cannot_be_kept_leaves_nothing(
-    photos: PhotoStore, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[SvdError]
-) -> None:
-    def refused(_: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("svd_core.storage.os.fsync", refused)
-    with pytest.raises(kind, match="again"):
-        photos.put(b"photo")
-    assert list(photos.folder.iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
