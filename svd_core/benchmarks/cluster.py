@@ -133,7 +133,7 @@ class TimedExecutor:
     def prepare(self, is_needed: Callable[[], bool]) -> bool:
         return self._inner.prepare(is_needed)
 
-    def run(self, job_id: str, request: VideoRequest) -> Generator[Event]:
+    def run(self, job_id: str, request: VideoRequest) -> Generator[Event | None]:
         with closing(self._inner.run(job_id, request)) as events:
             for event in events:
                 if isinstance(event, Progress):

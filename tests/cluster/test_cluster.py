@@ -131,7 +131,8 @@ class Running:
         try:
             with closing(self._run()) as events:
                 for event in events:
-                    self.events.append(event)
+                    if event is not None:
+                        self.events.append(event)
                     if self._stop.is_set():
                         return
         except ExecutorLost as lost:
@@ -208,6 +209,11 @@ def test_cancelling_frees_the_gpu_and_an_error_is_the_jobs_own(site: Site, tmp_p
         eventually(lambda: len(job.events) > 3, SECONDS)
         job.stop()
         assert isinstance(job.last, Progress)
+        quiet = crew.start("quiet", quiet=str(crew.go))
+        assert quiet.place == job.place, "there is no other GPU for it"
+        quiet.stop()  # at once, although the step that is under way has not ended
+        assert isinstance(quiet.last, Progress)
+        crew.go.touch()
         bad = crew.start("bad", error="image").join()
         assert bad.place == job.place, "there is no other GPU for it"
         assert isinstance(bad.last, Failed)
