@@ -23,7 +23,14 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from svd_core.benchmarks.api_load import p95
-from svd_core.benchmarks.cluster_nodes import HEAD, ROOT, LoopbackCluster, RayNode, ray_environment
+from svd_core.benchmarks.cluster_nodes import (
+    HEAD,
+    ROOT,
+    LoopbackCluster,
+    RayNode,
+    die_with_parent,
+    ray_environment,
+)
 from svd_core.benchmarks.cluster_work import open_work, photo, sleeping_work
 from svd_core.cluster.config import ClusterConfig, prepare_environment
 from svd_core.database import Database
@@ -309,17 +316,20 @@ def server_restart(bench: Bench, workers: int = 4) -> float:
     command += [bench.cluster.address, HEAD, str(workers), f"{open_work.__module__}:open_work"]
     jobs = JobTable(Database(f"sqlite:///{folder / 'jobs.sqlite'}"))
 
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, cwd=ROOT, preexec_fn=die_with_parent)  # noqa: S603 - ours
+
     def running(attempt: int) -> bool:
         rows = jobs.get_many(ids)
         return all((row.state, row.attempt) == (State.RUNNING, attempt) for row in rows)
 
-    with subprocess.Popen(command, cwd=ROOT) as server:  # noqa: S603 - our own
+    with start() as server:
         try:
             wait_for(lambda: running(1))
         finally:
             server.kill()
     restarted = time.monotonic()
-    with subprocess.Popen(command, cwd=ROOT) as server:  # noqa: S603
+    with start() as server:
         try:
             wait_for(lambda: running(2))
             return time.monotonic() - restarted

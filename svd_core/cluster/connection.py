@@ -157,7 +157,8 @@ class Connection:
         except OSError as error:
             raise ClusterUnreachable(
                 f"The head of the cluster at {self._config.address} does not answer "
-                f"({error.strerror or error})."
+                f"({error.strerror or error}); check that it runs and that SVD_CLUSTER is right, "
+                "while this server keeps trying to join it."
             ) from error
 
     def _init(self, **options: Any) -> None:

@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from svd_core.benchmarks.cluster_nodes import LoopbackCluster, RayNode, ray_environment
+from svd_core.benchmarks.cluster_nodes import (
+    LoopbackCluster,
+    RayNode,
+    die_with_parent,
+    ray_environment,
+)
 from svd_core.checkpoints.table import ASSETS
 from svd_core.cluster.config import HEALTH_CHECKS, ClusterConfig
 from svd_core.errors import InvalidImage, ModelGated
@@ -280,7 +285,7 @@ def test_a_killed_server_frees_the_gpus_and_its_jobs_run_after_the_restart(
     server = [sys.executable, "-m", "svd_core.benchmarks.cluster_server", str(tmp_path)]
     server += [site.cluster.address, OWN, "2", "tests.fakes.cluster_work:open_work"]
     with open_table(tmp_path) as table:
-        with subprocess.Popen(server, cwd=ROOT) as killed:
+        with subprocess.Popen(server, cwd=ROOT, preexec_fn=die_with_parent) as killed:
             try:
                 eventually(lambda: _states(table) == ["running", "running", "waiting"], SECONDS)
             finally:
