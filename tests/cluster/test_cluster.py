@@ -6,6 +6,7 @@ is pretended. The tests run in this order, since each takes the nodes as the one
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from svd_core.benchmarks.cluster_nodes import (
 )
 from svd_core.checkpoints.table import ASSETS
 from svd_core.cluster.config import HEALTH_CHECKS, ClusterConfig
+from svd_core.cluster.status import UNREACHABLE_NOTICE
 from svd_core.errors import InvalidImage, ModelGated
 from svd_core.events import Event, Failed, Progress, Succeeded
 from svd_core.jobs import JobPhotos, QueueContext, WorkerQueue
@@ -184,6 +186,20 @@ class Crew:
         assert job.last.video.path.stat().st_size > 1000
         assert self.store.frames_path(job_id).exists() == bool(mkv)
         assert all(isinstance(event, Progress) for event in job.events[:-1])
+
+
+def test_a_head_that_is_away_is_reported_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    from svd_core.cluster.pool import WorkerPool
+    from svd_core.cluster.worker import WorkerSettings
+
+    with socket.socket() as taken:  # bound and not listening: connections are refused
+        taken.bind(("127.0.0.1", 0))
+        config = ClusterConfig(f"127.0.0.1:{taken.getsockname()[1]}")
+        with closing(WorkerPool(config, WorkerSettings())) as pool:
+            eventually(lambda: "does not answer" in caplog.text, SECONDS)
+            eventually(lambda: pool.status.notice == UNREACHABLE_NOTICE, SECONDS)
+            assert pool.status.waits_for_machine
+    assert caplog.text.count("does not answer") == 1, "it is said once"
 
 
 def test_jobs_run_at_the_same_time_and_one_is_continued_on_another_machine(
