@@ -21,7 +21,8 @@ from svd_core.storage import ResultStore
 FIRST, SECOND = "127.0.0.4", "127.0.0.5"
 """Machines with a GPU each, which are killed."""
 
-RESTARTED_WORKERS = 4
+RESTARTED_WORKERS = 2
+"""Their processes start side by side here, and on machines of their own in a real cluster."""
 
 
 def recovery(bench: Bench, break_it: Callable[[int], None]) -> float:
