@@ -156,8 +156,8 @@ class LoopbackCluster:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread ends that has started it: whatever ends a
-    test or a benchmark, nothing stays behind. For `preexec_fn`, on Linux."""
+    """Have the kernel kill this process when the thread ends that has started it, so that a killed
+    test leaves nothing behind. For `preexec_fn`, on Linux."""
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
