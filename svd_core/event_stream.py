@@ -13,9 +13,9 @@ Work = Callable[[str, VideoRequest, OnProgress], Video]
 """Makes the video of (job id, request). It stops when the progress callback raises `Cancelled`. It
 may run again for the same job, after its process died."""
 
-EventStream = Callable[[str, VideoRequest], Generator[Event]]
-"""Yields the events of (job id, request). Closing the generator stops the work, frees the device,
-and returns when it has stopped."""
+EventStream = Callable[[str, VideoRequest], Generator[Event | None]]
+"""Yields the events of (job id, request), and perhaps None while there is no news, so that its
+reader can stop it then. Closing the generator stops the work and frees the device."""
 
 log = logging.getLogger(__name__)
 

@@ -10,46 +10,36 @@ figure misses its limit.
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, redirect_stdout
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from svd_core.benchmarks.api_load import p95
-from svd_core.benchmarks.cluster_nodes import HEAD, ROOT, LoopbackCluster, RayNode, ray_environment
-from svd_core.benchmarks.cluster_work import open_work, photo, sleeping_work
+from svd_core.benchmarks.cluster_bench import BIG, Bench, open_queue, submit, wait_for
+from svd_core.benchmarks.cluster_nodes import (
+    HEAD,
+    LoopbackCluster,
+    ray_environment,
+)
+from svd_core.benchmarks.cluster_recovery import measure_recovery
+from svd_core.benchmarks.cluster_work import photo, sleeping_work
 from svd_core.cluster.config import ClusterConfig, prepare_environment
-from svd_core.database import Database
 from svd_core.errors import GenerationFailed, SvdError
 from svd_core.events import Event, Progress, Succeeded
 from svd_core.jobs import (
     Executor,
     Job,
-    JobTable,
     LocalExecutor,
-    QueueContext,
-    QueueLimits,
-    WorkerQueue,
 )
-from svd_core.jobs.queue import JobQueue
-from svd_core.jobs.schema import State
-from svd_core.params import VideoParams, VideoRequest
+from svd_core.params import VideoRequest
 from svd_core.storage import ResultStore
 
-if TYPE_CHECKING:
-    from svd_core.cluster.pool import WorkerPool
-
 Figures = dict[str, Any]
-
-BIG, FIRST, SECOND = "127.0.0.3", "127.0.0.4", "127.0.0.5"
-"""Machines: one with all the GPUs, and two with one each, which are killed."""
 
 CLIP = photo(preview=100_000, video=1_000_000)
 """A clip of two seconds, with previews."""
@@ -69,7 +59,6 @@ ROUNDS = 4
 """Clips of each worker."""
 
 JOBS_IN_TURN = 40
-WAIT_S = 300.0
 
 
 class Target(NamedTuple):
@@ -96,14 +85,23 @@ TARGETS = (
 def table(found: Figures) -> list[str]:
     """A line for each target: what was measured, the limit, and whether it holds."""
     lines = []
-    for target in TARGETS:
-        label = target.label.format(most=max(found["workers"]))
+    for target in measured_targets(found):
+        label = target.label.format(most=max(found.get("workers", [0])))
         value = f"{found[target.figure]:8.1f} {target.unit:2}"
         bound = "at least" if target.at_least else "at most"
         verdict = "holds" if holds(target, found) else "missed"
         lines.append(f"{label:48} {value}  {bound} {target.limit:3g} {target.unit:2}  {verdict}")
-    for workers, percent in zip(found["workers"], found["efficiencies"], strict=True):
-        lines.append(f"  {workers:3} workers: {percent:.1f} % of their time is work")
+    if "workers" in found:
+        lines += speed_lines(found)
+    return lines
+
+
+def speed_lines(found: Figures) -> list[str]:
+    """Lines for figures that have no target."""
+    lines = [
+        f"  {workers:3} workers: {percent:.1f} % of their time is work"
+        for workers, percent in zip(found["workers"], found["efficiencies"], strict=True)
+    ]
     lines.append(
         f"  the server takes {found['cpu_us_per_event']:.0f} us of a processor for an event, "
         f"{found['cpu_ms_per_job']:.0f} ms for a job and {found['cpu_ms_per_mb']:.1f} ms for a "
@@ -115,6 +113,10 @@ def table(found: Figures) -> list[str]:
     )
     lines.append(f"  overhead of a job without a cluster: {found['local_overhead_ms']:.1f} ms")
     return lines
+
+
+def measured_targets(found: Figures) -> list[Target]:
+    return [target for target in TARGETS if target.figure in found]
 
 
 def holds(target: Target, found: Figures) -> bool:
@@ -132,7 +134,7 @@ class TimedExecutor:
     def prepare(self, is_needed: Callable[[], bool]) -> bool:
         return self._inner.prepare(is_needed)
 
-    def run(self, job_id: str, request: VideoRequest) -> Generator[Event]:
+    def run(self, job_id: str, request: VideoRequest) -> Generator[Event | None]:
         with closing(self._inner.run(job_id, request)) as events:
             for event in events:
                 if isinstance(event, Progress):
@@ -141,59 +143,6 @@ class TimedExecutor:
 
     def close(self) -> None:
         self._inner.close()
-
-
-class Bench:
-    """A pretended cluster with a data folder."""
-
-    def __init__(self, folder: Path, cluster: LoopbackCluster) -> None:
-        self.folder = folder
-        self.cluster = cluster
-        self._runs = 0
-
-    def new_folder(self) -> Path:
-        self._runs += 1
-        folder = self.folder / str(self._runs)
-        folder.mkdir()
-        return folder
-
-    def start(self, ip: str, gpus: int = 1) -> RayNode:
-        return self.cluster.start_node(ip, gpus, os.cpu_count() or 1).wait_until_up()
-
-    @contextmanager
-    def pool(self, workers: int) -> Iterator["WorkerPool"]:
-        """A pool that has all of its workers loaded."""
-        from svd_core.cluster.pool import WorkerPool
-        from svd_core.cluster.worker import WorkerSettings
-
-        config = ClusterConfig(self.cluster.address, workers, workers, node_ip=HEAD)
-        with closing(WorkerPool(config, WorkerSettings("svd-nano", cpus=1), open_work)) as pool:
-            wait_for(lambda: pool.status.state == "ready" and pool.status.workers == workers)
-            yield pool
-
-    def executors(self, pool: "WorkerPool", store: ResultStore, count: int) -> list[Executor]:
-        from svd_core.cluster.executor import RayExecutor
-
-        return [RayExecutor(pool, store) for _ in range(count)]
-
-
-@contextmanager
-def open_queue(folder: Path, executors: Sequence[Executor] | None) -> Iterator[JobQueue]:
-    """The queue in `folder`; without executors, one that only takes jobs."""
-    database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
-    limits = QueueLimits(max_queue=10_000)
-    context = QueueContext(JobTable(database), limits)
-    queue = JobQueue(context) if executors is None else WorkerQueue(executors, context)
-    try:
-        yield queue.start()
-    finally:
-        queue.close()
-        database.close()
-
-
-def submit(queue: JobQueue, image: bytes, count: int = 1) -> list[Job]:
-    request = VideoRequest(image, VideoParams(seed=1))
-    return [queue.submit(request) for _ in range(count)]
 
 
 def run_jobs(
@@ -270,73 +219,7 @@ def server_load(bench: Bench, workers: int) -> Figures:
     return {"cpu_us_per_event": 1e6 * each, "events_per_s": 0.5 / each}
 
 
-def recovery(bench: Bench, break_it: Callable[[int], None]) -> float:
-    """Seconds until a job runs again that was running on the process given to `break_it`. Another
-    worker is loaded and idle."""
-    folder = bench.new_folder()
-    with bench.pool(2) as pool:
-        executors = bench.executors(pool, ResultStore(folder / "results"), 2)
-        with open_queue(folder, executors) as queue:
-            (job,) = submit(queue, photo(steps=3000))
-            wait_for(lambda: pid_of(job) is not None)
-            victim = pid_of(job)
-            assert victim is not None
-            broken = time.monotonic()
-            break_it(victim)
-            wait_for(lambda: pid_of(job) not in (None, victim))
-            taken = time.monotonic() - broken
-            job.cancel()
-            wait_for(lambda: job.done)
-    return taken
-
-
-def pid_of(job: Job) -> int | None:
-    """The process that works on a job now."""
-    match job.last:
-        case Progress(note=str(note), elapsed_s=reported) if reported and note.isdigit():
-            return int(note)
-    return None
-
-
-def server_restart(bench: Bench, workers: int = 4) -> float:
-    """Seconds from the restart of a killed server until all of its jobs run again."""
-    folder = bench.new_folder()
-    with open_queue(folder, None) as queue:
-        ids = [job.id for job in submit(queue, photo(steps=3000), workers)]
-    command = [sys.executable, "-m", "svd_core.benchmarks.cluster_server", str(folder)]
-    command += [bench.cluster.address, HEAD, str(workers), f"{open_work.__module__}:open_work"]
-    jobs = JobTable(Database(f"sqlite:///{folder / 'jobs.sqlite'}"))
-
-    def running(attempt: int) -> bool:
-        rows = jobs.get_many(ids)
-        return all((row.state, row.attempt) == (State.RUNNING, attempt) for row in rows)
-
-    with subprocess.Popen(command, cwd=ROOT) as server:  # noqa: S603 - our own
-        try:
-            wait_for(lambda: running(1))
-        finally:
-            server.kill()
-    restarted = time.monotonic()
-    with subprocess.Popen(command, cwd=ROOT) as server:  # noqa: S603
-        try:
-            wait_for(lambda: running(2))
-            return time.monotonic() - restarted
-        finally:
-            server.kill()
-            jobs.database.close()
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Raises `GenerationFailed` where that takes minutes."""
-    until = time.monotonic() + WAIT_S
-    pause = threading.Event()
-    while not condition():
-        if time.monotonic() > until:
-            raise GenerationFailed("The cluster of the benchmark does not answer.")
-        pause.wait(0.005)
-
-
-def measure(bench: Bench, workers: Sequence[int]) -> Figures:
+def measure_speed(bench: Bench, workers: Sequence[int]) -> Figures:
     big = bench.start(BIG, max(workers))
     found = throughput(bench, workers) | overhead(bench) | server_load(bench, max(workers))
     found["clips_per_s"] = 0.5 / (
@@ -344,19 +227,7 @@ def measure(bench: Bench, workers: Sequence[int]) -> Figures:
         + found["cpu_ms_per_job"] / 1e3
         + found["cpu_ms_per_mb"] / 1e3 * LARGE_MB
     )
-    found["worker_killed_s"] = recovery(bench, lambda pid: os.kill(pid, signal.SIGKILL))
-    found["server_killed_s"] = server_restart(bench)
     big.kill()
-    nodes = {ip: bench.start(ip) for ip in (FIRST, SECOND)}
-
-    def node_of(pid: int) -> RayNode:
-        return next(node for node in nodes.values() if pid in node.pids())
-
-    found["node_frozen_s"] = recovery(bench, lambda pid: node_of(pid).signal(signal.SIGSTOP))
-    for ip, node in nodes.items():  # the frozen one, and the other with what ran there
-        node.kill()
-        nodes[ip] = bench.start(ip)
-    found["node_killed_s"] = recovery(bench, lambda pid: node_of(pid).kill())
     return found
 
 
@@ -370,7 +241,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             cluster = LoopbackCluster(ray_environment())
             try:
                 cluster.start_head().wait_until_up()
-                found = measure(Bench(Path(folder), cluster), args.workers)
+                bench, found = Bench(Path(folder), cluster), Figures()
+                if args.only != "recovery":
+                    found |= measure_speed(bench, args.workers)
+                if args.only != "speed":
+                    found |= measure_recovery(bench)
             finally:
                 cluster.close()
     except SvdError as error:
@@ -378,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(*table(found), sep="\n")
     print(json.dumps({**rounded(found), "load_average": os.getloadavg()[0]}))
-    return int(args.check and not all(holds(target, found) for target in TARGETS))
+    return int(args.check and not all(holds(each, found) for each in measured_targets(found)))
 
 
 def rounded(found: Mapping[str, Any]) -> Figures:
@@ -397,5 +272,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="how many at a time"
     )
+    parser.add_argument("--only", choices=("speed", "recovery"), help="measure one half")
     parser.add_argument("--check", action="store_true", help="exit by what was found")
     return parser

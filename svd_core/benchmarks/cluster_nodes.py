@@ -1,9 +1,11 @@
 """Ray nodes of a pretended cluster: real ones, on loopback addresses of this machine.
 
-Each is a process session of its own, so that it can be killed or frozen as a whole, like a machine.
-Only processes that were started here are ended: `ray stop` would end those of others.
+Each is a process session of its own, so that it can be killed or frozen as a whole, like a machine,
+and ends with the process that has started it. Only processes that were started here are ended:
+`ray stop` would end those of others.
 """
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -27,6 +29,9 @@ START_S = 120.0
 """Seconds within which a node has to run."""
 
 HEAD = "127.0.0.2"
+
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 OPTIONS = ("--include-log-monitor=false", "--object-store-memory=1000000000")
 """Options of every node. Nothing reads the logs that the monitor would send around."""
@@ -142,11 +147,18 @@ class LoopbackCluster:
             process = subprocess.Popen(  # noqa: S603 - Ray, as the README starts it
                 [str(ray), *command[1:], f"--temp-dir={temp}"],
                 cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-                env=kept | dict(self.environ) | dict(environ),
+                preexec_fn=die_with_parent,
+                env=kept | {"TMPDIR": str(temp)} | dict(self.environ) | dict(environ),
             )  # fmt: skip
         node = RayNode(ip, process, log)
         self.nodes.append(node)
         return node
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread ends that has started it, so that a killed
+    test leaves nothing behind. For `preexec_fn`, on Linux."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _session(leader: int) -> list[int]:

@@ -27,6 +27,9 @@ PROBE_S = 1.0
 STALE_S = 5.0
 """Age in seconds from which the last read says nothing any more."""
 
+LOCAL_STALE_S = 60.0
+"""The same until a cluster of this machine is given up: nothing starts its head again."""
+
 CONNECT_S = 2.0
 
 ORDERLY = (
@@ -80,6 +83,8 @@ class Connection:
     def is_lost(self) -> bool:
         """Whether the head knows this process's node no more: it or the node has died."""
         nodes = self.nodes
+        if self._config.is_local and self.is_open and nodes is None:
+            return time.monotonic() - self._read_at > LOCAL_STALE_S
         return self.is_open and nodes is not None and self._own_node not in nodes
 
     def is_taken_away(self, node: str) -> bool:
@@ -152,13 +157,15 @@ class Connection:
         except OSError as error:
             raise ClusterUnreachable(
                 f"The head of the cluster at {self._config.address} does not answer "
-                f"({error.strerror or error})."
+                f"({error.strerror or error}); check that it runs and that SVD_CLUSTER is right, "
+                "while this server keeps trying to join it."
             ) from error
 
     def _init(self, **options: Any) -> None:
         try:
             ray.init(namespace="svd", log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
+            ray.shutdown()  # what it had begun would be in the way of the next try
             raise ClusterUnreachable(_reason(self._config.address, error)) from error
 
     def _read_nodes(self) -> None:

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 from svd_core.cluster.handle import WorkerHandle
-from svd_core.cluster.pool import POLL_S, WorkerPool
+from svd_core.cluster.pool import WorkerPool
+from svd_core.cluster.roster import POLL_S
 from svd_core.cluster.transfer import Chunk, read_chunks, write_chunks
 from svd_core.cluster.worker import Previous
 from svd_core.engine.engine import EngineStatus
@@ -33,30 +33,33 @@ class RayExecutor:
 
     def __init__(self, pool: WorkerPool, store: ResultStore) -> None:
         self._pool = pool
+        self._roster = pool.roster
         self._store = store
         self._worker: WorkerHandle | None = None
 
     def prepare(self, is_needed: Callable[[], bool]) -> bool:
-        if self._worker is None or self._pool.is_gone(self._worker):
-            self._worker = self._pool.acquire(is_needed)
+        if self._worker is None or self._roster.is_gone(self._worker):
+            self._worker = self._roster.acquire(is_needed)
         return self._worker is not None
 
-    def run(self, job_id: str, request: VideoRequest) -> Generator[Event]:
+    def run(self, job_id: str, request: VideoRequest) -> Generator[Event | None]:
         worker, self._worker = self._worker, None
-        if worker is None or not self._pool.begin(worker):
+        if worker is None or not self._roster.begin(worker):
             raise ExecutorLost("the worker was given back before the job began", counted=False)
         try:
             with closing(self._events(worker, job_id, request)) as events:
                 yield from events
         finally:
-            self._pool.end(worker)
+            self._roster.end(worker)
 
     def close(self) -> None:
         if self._worker is not None:
-            self._pool.release(self._worker)
+            self._roster.release(self._worker)
             self._worker = None
 
-    def _events(self, worker: WorkerHandle, job_id: str, request: VideoRequest) -> Generator[Event]:
+    def _events(
+        self, worker: WorkerHandle, job_id: str, request: VideoRequest
+    ) -> Generator[Event | None]:
         try:
             with write_chunks(self._store, job_id) as write:
                 outcome = yield from self._progress(worker, job_id, request, write)
@@ -75,21 +78,19 @@ class RayExecutor:
         job_id: str,
         request: VideoRequest,
         write: Callable[[Chunk], None],
-    ) -> Generator[Progress, None, Succeeded | Failed | Stopped]:
+    ) -> Generator[Progress | None, None, Succeeded | Failed | Stopped]:
         """Run the job; `write` gets its files. Returns the outcome."""
-        stream = worker.actor.run.options(num_returns="streaming").remote(
-            job_id, request, self._previous(request)
-        )
+        stream = self._start(worker, job_id, request)
         ended = False
         try:
             for item in self._items(worker, stream):
                 match item:
+                    case Progress() | None:
+                        yield item
                     case Chunk():
                         write(item)
                     case EngineStatus():
                         worker.status = item
-                    case Progress():
-                        yield item
                     case Failed(error=DeviceLost() as error):
                         raise self._pool.lose(worker, error)
                     case Succeeded() | Failed() | Stopped() as outcome:
@@ -103,16 +104,31 @@ class RayExecutor:
             if not ended:
                 self._stop(worker, stream)
 
+    def _start(self, worker: WorkerHandle, job_id: str, request: VideoRequest) -> Any:
+        """Call the worker. Returns the stream of its answers. Raises `ExecutorLost`, `OSError`."""
+        run = worker.actor.run.options(num_returns="streaming")
+        previous: Previous | None = None
+        try:
+            if request.continues is not None:
+                chunks = read_chunks(self._store, request.continues)
+                previous = request.continues, [ray.put(chunk) for chunk in chunks]
+            return run.remote(job_id, request, previous)
+        except (RayError, ConnectionError) as error:
+            raise self._pool.lose(worker, error) from error
+
     def _items(self, worker: WorkerHandle, stream: Any) -> Iterator[Any]:
-        """The items of a stream, to its end. Raises `ExecutorLost`, `RayTaskError`."""
+        """The items of a stream, to its end, and None while there are none.
+
+        Raises `ExecutorLost`, `RayTaskError`.
+        """
         while True:
+            item = None
             try:
-                if self._pool.is_gone(worker):
+                if self._roster.is_gone(worker):
                     raise ConnectionError("the connection to the cluster was lost")
                 # Never a bare `next`, which blocks for as long as the machine is silent.
-                if not ray.wait([stream], timeout=POLL_S)[0]:
-                    continue
-                item = ray.get(next(stream))
+                if ray.wait([stream], timeout=POLL_S)[0]:
+                    item = ray.get(next(stream))
             except StopIteration:
                 return
             except RayTaskError:
@@ -121,25 +137,12 @@ class RayExecutor:
                 raise self._pool.lose(worker, error) from error
             yield item
 
-    def _previous(self, request: VideoRequest) -> Previous | None:
-        """What the job continues, put where its worker gets it from."""
-        if request.continues is None:
-            return None
-        chunks: list[ObjectRef[Chunk]] = [
-            ray.put(chunk) for chunk in read_chunks(self._store, request.continues)
-        ]
-        return request.continues, chunks
-
     def _stop(self, worker: WorkerHandle, stream: Any) -> None:
-        """Cancel a job. Returns when its worker has nothing to do any more, or is gone."""
-        if self._pool.is_gone(worker):
+        """Cancel a job. Its worker is free when the step under way has ended."""
+        if self._roster.is_gone(worker):
             return
         try:
             ray.cancel(stream)
-            free = worker.actor.describe.remote()  # answered after the call that was cancelled
-            while not self._pool.is_gone(worker):
-                if ray.wait([free], timeout=POLL_S)[0]:
-                    ray.get(free)
-                    return
+            self._roster.stop(worker)
         except (RayError, ConnectionError) as error:
             log.warning("Job stopped together with its worker: %s", self._pool.lose(worker, error))

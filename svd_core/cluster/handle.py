@@ -23,11 +23,13 @@ class State(Enum):
     HELD = "held"
     """An executor has it, and no job yet."""
     RUNNING = "running"
+    STOPPING = "stopping"
+    """Its job was cancelled, and the step under way has not ended yet."""
     GONE = "gone"
 
 
 UNUSED = (State.IDLE, State.HELD)
-LIVE = (*UNUSED, State.RUNNING)
+LIVE = (*UNUSED, State.RUNNING, State.STOPPING)
 PLACED = (State.LOADING, *LIVE)
 
 

@@ -34,10 +34,11 @@ class Executor(Protocol):
         `SvdError` if no worker can ever run jobs; the first job in line fails with it.
         """
 
-    def run(self, job_id: str, request: VideoRequest) -> Generator[Event]:
+    def run(self, job_id: str, request: VideoRequest) -> Generator[Event | None]:
         """Yield `Progress*`, then exactly one of Succeeded, Failed, Stopped.
 
-        Closing the generator stops the work and returns when it has stopped. Raises `ExecutorLost`.
+        It may yield None while there is no news, so that the caller can stop it then. Closing the
+        generator stops the work; no result is written after that. Raises `ExecutorLost`.
         """
 
     def close(self) -> None:

@@ -231,14 +231,15 @@ class JobQueue:
         try:
             with closing(run(job.id, self._request(job))) as events:
                 for event in events:
-                    if not isinstance(event, Progress):
+                    if isinstance(event, Succeeded | Failed | Stopped):
                         outcome = event
                         break
                     if job.cancel_event.is_set() or self._closing.is_set():
                         outcome = Stopped()
                         break
-                    job.report(event)
-                    yield event
+                    if event is not None:
+                        job.report(event)
+                        yield event
         except ExecutorLost:
             raise
         except Exception as error:  # noqa: BLE001 - after any failure the next job must still run

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +20,24 @@ QUICK_CHECKS = dict(zip(HEALTH_CHECKS, ("300", "1000", "300", "2"), strict=True)
 pytestmark = pytest.mark.cluster
 
 
-def environ(**more: str) -> dict[str, str]:
+@pytest.fixture
+def folder() -> Iterator[str]:
+    """Temporary files of Ray. Paths of sockets may have 107 characters, so it has a short name."""
+    with tempfile.TemporaryDirectory(prefix="svd-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        yield path
+
+
+def environ(folder: str, **more: str) -> dict[str, str]:
     """Without the token of the other tests' cluster: a local one makes its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | more
+    return kept | {"RAY_TMPDIR": folder, "TMPDIR": folder} | more
 
 
 @pytest.mark.skipif(has_gpu(), reason="this machine has a GPU")
-def test_without_a_gpu_the_start_stops_with_one_sentence(tmp_path: Path) -> None:
+def test_without_a_gpu_the_start_stops_with_one_sentence(folder: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "app.py"], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS,
-        env=environ(SVD_CLUSTER="local", SVD_DATA_DIR=str(tmp_path)),
+        env=environ(folder, SVD_CLUSTER="local", SVD_DATA_DIR=str(tmp_path)),
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith("SVD_CLUSTER=local uses the GPUs of this machine, and none")
@@ -74,10 +83,12 @@ print(*ended)
 """
 
 
-def test_it_uses_the_gpus_of_this_machine_and_says_when_ray_has_died(tmp_path: Path) -> None:
+def test_it_uses_the_gpus_of_this_machine_and_says_when_ray_has_died(
+    folder: str, tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RUNS_A_JOB, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
-        timeout=SECONDS, env=environ(RAY_OVERRIDE_RESOURCES='{"GPU": 1}', **QUICK_CHECKS),
+        timeout=SECONDS, env=environ(folder, RAY_OVERRIDE_RESOURCES='{"GPU": 1}', **QUICK_CHECKS),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -1,8 +1,9 @@
 """Work of a GPU worker without a model. The photo's bytes are JSON that say what it does.
 
-`steps` of `step_s` seconds, in the last of which it stays until there is a file `hold`; `mkv`:
-bytes of the frames' file; `error`: what it fails with; `die`: a file that it makes, and ends its
-process, unless it is there. A machine has no checkpoint if its address is in the file `without`.
+`steps` of `step_s` seconds, in the last of which it stays until there is a file `hold`, or a file
+`quiet`, for which it waits without reporting progress; `mkv`: bytes of the frames' file; `error`:
+what it fails with; `die`: a file that it makes, and ends its process, unless it is there. A machine
+has no checkpoint if its address is in the file `without`.
 """
 
 import json
@@ -71,6 +72,8 @@ def open_work(
             time.sleep(spec.get("step_s", 0.0))
         while (hold := spec.get("hold")) and not Path(hold).exists():
             on_progress(Progress(stage=Stage.DENOISING, step=total, total=total, note=note))
+            time.sleep(0.02)
+        while (quiet := spec.get("quiet")) and not Path(quiet).exists():
             time.sleep(0.02)
         if (die := spec.get("die")) and not Path(die).exists():
             Path(die).touch()

@@ -23,10 +23,12 @@ STEP = Progress(stage=Stage.DENOISING, step=1, total=2)
 
 @dataclass
 class FakeExecutor:
-    """Yields a step until `go`, then the video. `faults`: raised by the next runs after a step."""
+    """Yields a step until `go`, or None if it is `silent`; then the video. `faults`: raised by the
+    next runs after a step."""
 
     go: threading.Event = field(default_factory=threading.Event)
     faults: list[Exception] = field(default_factory=list)
+    silent: bool = False
     refusals: list[Exception] = field(default_factory=list)
     """Raised by the next calls of `prepare`."""
     is_ready: threading.Event = field(default_factory=threading.Event)
@@ -51,7 +53,7 @@ class FakeExecutor:
         self.prepared.append(True)
         return True
 
-    def run(self, job_id: str, request: VideoRequest) -> Generator[Event]:
+    def run(self, job_id: str, request: VideoRequest) -> Generator[Event | None]:
         self.begun.append(request.image)
         self.running = job_id
         try:
@@ -59,7 +61,7 @@ class FakeExecutor:
             if self.faults:
                 raise self.faults.pop(0)
             while not self.go.wait(0.005):
-                yield STEP
+                yield None if self.silent else STEP
             yield Succeeded(video(job_id))
         finally:
             self.running = None
@@ -93,6 +95,19 @@ def attempts(queue: WorkerQueue, job: Job) -> int:
     row = queue._table.get(job.id)
     assert row is not None
     return row.attempt
+
+
+def test_a_job_is_cancelled_while_its_worker_is_silent(tmp_path: Path) -> None:
+    executor = FakeExecutor(silent=True)
+    with driving(tmp_path, executor) as queue:
+        job = submit(queue, b"")
+        eventually(reached(job))
+        numbers = [entry.number for entry in job.events_since()]
+        eventually(lambda: executor.running)
+        assert [entry.number for entry in job.events_since()] == numbers, "silence is no event"
+        assert job.cancel() is Cancellation.REQUESTED
+        assert isinstance(ending(job), Stopped)
+        assert executor.running is None
 
 
 def test_each_executor_has_a_job_of_its_own(tmp_path: Path) -> None:
