@@ -172,6 +172,28 @@ def test_it_needs_next_to_nothing_of_its_environment(
     assert (process.returncode, err) == (0, "")
 
 
+READ_ONLY = """
+import os, runpy, tempfile
+tempfile._candidate_tempdir_list = lambda: [os.environ[name] for name in ("TMPDIR", "TEMP", "TMP")]
+runpy.run_path("app.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_it_needs_no_temporary_folder_but_its_own(settings: dict[str, str], tmp_path: Path) -> None:
+    """As in a container whose only folder that can be written holds the data."""
+    picture = base64.b64encode(photo(tmp_path / "photo.png").read_bytes()).decode()
+    none = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path / "absent"))
+    with started("-c", READ_ONLY, **settings | none) as process:
+        url = ready(process, settings)
+        body = {"image_url": f"data:image/png;base64,{picture}", "num_frames": 2}
+        told = asked(f"{url}fal/run/fal-ai/stable-video", body, SECONDS)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=SECONDS)
+    assert told["video"]["url"].endswith(".mp4")
+    assert (process.returncode, err) == (0, "")
+
+
 @pytest.mark.slow
 def test_a_port_that_another_program_has_is_refused(settings: dict[str, str]) -> None:
     with socket.socket() as other:
@@ -426,11 +448,11 @@ def standing_owner(folder: Path) -> Iterator[None]:
         database.close()
 
 
-def asked(url: str, body: dict[str, object] | None = None) -> dict[str, Any]:
+def asked(url: str, body: dict[str, object] | None = None, seconds: float = 10) -> dict[str, Any]:
     """The answer of the HTTP API, which is open on this machine."""
     data = None if body is None else json.dumps(body).encode()
     call = urllib.request.Request(url, data, headers={"content-type": "application/json"})
-    with urllib.request.urlopen(call, timeout=10) as answer:
+    with urllib.request.urlopen(call, timeout=seconds) as answer:
         told: dict[str, Any] = json.load(answer)
         return told
 
