@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: sys.exit(0))
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_DEBUG"] = "0"  # 1 would never leave the launch, so that no signal ended it
 
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import AccelerationConfig

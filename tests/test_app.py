@@ -211,7 +211,8 @@ def test_a_port_that_another_program_has_is_refused(settings: dict[str, str]) ->
         {
             "HTTP_PROXY": "http://127.0.0.1:9", "https_proxy": "127.0.0.1:9", "NO_PROXY": "[::1],é",
             "SVD_PORT": "tcp://10.96.0.12:7860", "SVD_SERVICE_HOST": "10.96.0.12",
-            "SVD_PORT_7860_TCP_ADDR": "10.96.0.12", "GRADIO_NUM_PORTS": "",
+            "SVD_PORT_7860_TCP_ADDR": "10.96.0.12", "GRADIO_NUM_PORTS": "", "GRADIO_DEBUG": "1",
+            "SVD_KEEP_GB": "inf", "SVD_UPLOADS_GB": "inf", "SVD_KEEP_HOURS": "inf",
         },
         {
             "ALL_PROXY": "socks5://127.0.0.1:9", "all_proxy": "socks://127.0.0.1:9",
