@@ -4,6 +4,7 @@
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: sys.exit(0))
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_DEBUG"] = "0"  # 1 would never leave the launch, so that no signal ended it
 
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import AccelerationConfig
@@ -23,13 +25,22 @@ from svd_core.cluster.config import ClusterConfig, prepare_environment
 from svd_core.errors import Cancelled, DeviceLost, SvdError
 from svd_core.proxies import prepare_proxies
 from svd_core.settings import Settings, on_zero_gpu
+from svd_core.storage import private_folder
 from svd_core.web.listener import ListenAddress, Listener
 
 
 def temp_path(settings: Settings) -> Path:
-    """The folder of temporary files, for Gradio too, which reads it when it is imported."""
+    """The folder of temporary files, for Gradio too, which reads it when it is imported.
+
+    It is also that of the libraries where the system has none, as in a read-only container.
+    """
     path = settings.data_dir / "tmp"
     os.environ["GRADIO_TEMP_DIR"] = str(path)
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        private_folder(path)  # which has to be there when a library asks
+        os.environ["TMPDIR"] = str(path.absolute())
     return path
 
 
@@ -41,9 +52,9 @@ if __name__ == "__main__":  # wrong settings are reported before the slow import
         AccelerationConfig.from_settings(early)
         if early.cluster:
             prepare_environment(ClusterConfig.from_settings(early))
+        temp_path(early)
     except SvdError as error:
         sys.exit(str(error))
-    temp_path(early)
     os.environ.setdefault("PATH", os.defpath)  # a library of Gradio's fails without it
     try:
         import gradio  # noqa: F401 - what an environment or an installation breaks shows here
@@ -76,7 +87,7 @@ from svd_core.jobs import (
 from svd_core.jobs.schema import create_tables
 from svd_core.owner_lock import OwnerLock
 from svd_core.params import VideoRequest
-from svd_core.storage import ResultStore, private_folder
+from svd_core.storage import ResultStore
 from svd_core.temp_folder import TempFolder
 from svd_core.web.connections import (
     connection_limit,

@@ -36,23 +36,27 @@ def prepare_proxies(environ: MutableMapping[str, str], host: str = "") -> None:
     for scheme in SCHEMES:
         variable = f"{scheme}_proxy"
         url = _usable(variable.upper(), found.get(scheme, ""))
-        for name in (variable, variable.upper()):
-            environ.pop(name, None)
-            if url:
-                environ[name] = url
+        for name in [name for name in environ if name.lower() == variable]:
+            del environ[name]
+        if url:
+            environ[variable] = environ[variable.upper()] = url
     exempt = ",".join(dict.fromkeys([*_exempt(found.get("no", "")), *LOOPBACK, *_exempt(host)]))
     environ["no_proxy"] = environ["NO_PROXY"] = exempt
 
 
 def _proxies(environ: MutableMapping[str, str]) -> dict[str, str]:
-    """Proxies by scheme, lower case before upper case; those of the system if there are none."""
+    """Proxies by scheme; those of the system if there are none.
+
+    Lower case counts before every other spelling, of which libraries read any. Files of variables
+    may leave quotes around values.
+    """
     found = {}
-    for upper in (True, False):
-        for scheme in (*SCHEMES, "no"):
-            name = f"{scheme}_proxy".upper() if upper else f"{scheme}_proxy"
-            if value := environ.get(name, "").strip():
+    for name in sorted(environ, key=str.islower):
+        scheme, _, end = name.lower().rpartition("_")
+        if end == "proxy" and scheme in (*SCHEMES, "no"):
+            if value := environ[name].strip().strip("\"'").strip():
                 found[scheme] = value
-            elif name in environ and not upper:
+            elif name.islower():
                 found.pop(scheme, None)  # an empty one in lower case switches it off
     if not any(scheme in found for scheme in SCHEMES):
         found = {**getproxies(), **found}
@@ -75,7 +79,7 @@ def _usable(variable: str, proxy: str) -> str:
             split.hostname.encode("idna")
     except ValueError:
         reason = "its host or port is wrong"
-    if scheme not in ("http", "https", *SOCKS):
+    if scheme and scheme not in ("http", "https", *SOCKS):
         reason = f"proxies of the kind {scheme} are not supported, only http, https and socks5"
     elif scheme in SOCKS and find_spec("socksio") is None:
         reason = "a SOCKS proxy needs the package socksio (pip install 'httpx[socks]')"
@@ -89,7 +93,7 @@ def _usable(variable: str, proxy: str) -> str:
 def _exempt(listed: str) -> list[str]:
     """Entries of a NO_PROXY list, without those that break HTTP clients."""
     found = []
-    for entry in re.split(r"[,\s]+", listed):
+    for entry in re.split(r"[,;\s]+", listed):
         bare = entry.removeprefix("[").removesuffix("]")
         with suppress(ValueError):
             network = ipaddress.ip_network(bare, strict=False)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from posixpath import normpath
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
@@ -26,12 +27,12 @@ PREFIX = "SVD_"
 
 ORCHESTRATOR = re.compile(
     r"SVD_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
-    r"|SVD_PORT(_\w+)?|SVD_(NAME|ENV_\w+)"
+    r"|SVD_PORT(_\w+)?|SVD_NAME|SVD_(\w+_)?ENV_\w+"
 )
 """Variables that Kubernetes and Docker write for a service or a linked container named `svd`."""
 
-ADDRESS = re.compile(r"\w+://\S+:\d+")
-"""What they write into `SVD_<NAME>_PORT`."""
+LINK_VALUES = {"_PORT": re.compile(r"\w+://\S+:\d+"), "_NAME": re.compile(r"/\S+/\S+")}
+"""What they write into `SVD_<NAME>_PORT` and `SVD_<NAME>_NAME`."""
 
 GRADIO_NAMES = {
     "SVD_HOST": "GRADIO_SERVER_NAME",
@@ -79,21 +80,28 @@ def canonical_url(text: str) -> str:
     """
     if not (text := text.strip()):
         return ""
-    url = urlsplit(text)
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        raise ValueError("its host or port is wrong") from None
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("it has to begin with http:// or https:// and a host name")
-    if url.query or url.fragment or url.username is not None or re.search(r"\s", text):
+    if url.query or url.fragment or url.username is not None or re.search(r"\s", url.netloc):
         raise ValueError("it may have a host name, a port and a path, and nothing else")
     try:
         host = url.hostname if ":" in url.hostname else url.hostname.encode("idna").decode()
     except UnicodeError:
         raise ValueError("no computer can have that host name") from None
     host = f"[{host}]" if ":" in host else host
-    port = "" if url.port in (None, {"http": 80, "https": 443}[url.scheme]) else f":{url.port}"
-    path = quote(re.sub("/+", "/", url.path), safe="/%:@!$&'()*+,;=~").rstrip("/")
+    if port == 0:
+        raise ValueError("its host or port is wrong")
+    number = "" if port in (None, {"http": 80, "https": 443}[url.scheme]) else f":{port}"
+    path = normpath(f"/{url.path.strip('/')}")  # as browsers do with .. in it
+    path = quote(path, safe="/%:@!$&'()*+,;=~").rstrip("/")
     if RESERVED_PATHS.fullmatch(path):
         raise ValueError(f"it is the address of the page, and {path} is a path of this server")
-    return f"{url.scheme}://{host}{port}{path}"
+    return f"{url.scheme}://{host}{number}{path}"
 
 
 class Settings(BaseModel):
@@ -290,7 +298,8 @@ def on_zero_gpu() -> bool:
 
 
 def _by_orchestrator(variable: str, value: str) -> bool:
-    if variable.endswith("_PORT") and ADDRESS.fullmatch(value):
+    written = LINK_VALUES.get(variable[-5:])
+    if written is not None and written.fullmatch(value):
         return True
     return ORCHESTRATOR.fullmatch(variable) is not None
 

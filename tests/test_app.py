@@ -172,6 +172,25 @@ def test_it_needs_next_to_nothing_of_its_environment(
     assert (process.returncode, err) == (0, "")
 
 
+READ_ONLY = """
+import os, tempfile
+import app
+from svd_core.settings import Settings
+tempfile.tempdir = None
+tempfile._candidate_tempdir_list = lambda: [os.environ["TMPDIR"]]
+app.temp_path(Settings.from_env())
+print("found", tempfile.gettempdir())
+"""
+
+
+def test_libraries_get_a_temporary_folder_where_the_system_has_none(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    """As in a container whose only folder that can be written holds the data."""
+    with started("-c", READ_ONLY, **settings, TMPDIR=str(tmp_path / "absent")) as process:
+        assert first_line(process, "found ") == f"found {tmp_path / 'tmp'}\n"
+
+
 @pytest.mark.slow
 def test_a_port_that_another_program_has_is_refused(settings: dict[str, str]) -> None:
     with socket.socket() as other:
@@ -192,7 +211,8 @@ def test_a_port_that_another_program_has_is_refused(settings: dict[str, str]) ->
         {
             "HTTP_PROXY": "http://127.0.0.1:9", "https_proxy": "127.0.0.1:9", "NO_PROXY": "[::1],é",
             "SVD_PORT": "tcp://10.96.0.12:7860", "SVD_SERVICE_HOST": "10.96.0.12",
-            "SVD_PORT_7860_TCP_ADDR": "10.96.0.12", "GRADIO_NUM_PORTS": "",
+            "SVD_PORT_7860_TCP_ADDR": "10.96.0.12", "GRADIO_NUM_PORTS": "", "GRADIO_DEBUG": "1",
+            "SVD_KEEP_GB": "inf", "SVD_UPLOADS_GB": "inf", "SVD_KEEP_HOURS": "inf",
         },
         {
             "ALL_PROXY": "socks5://127.0.0.1:9", "all_proxy": "socks://127.0.0.1:9",
@@ -426,7 +446,7 @@ def standing_owner(folder: Path) -> Iterator[None]:
         database.close()
 
 
-def asked(url: str, body: dict[str, object] | None = None) -> dict[str, Any]:
+def asked(url: str, body: dict[str, object] | None = None, seconds: float = 10) -> dict[str, Any]:
     """The answer of the HTTP API, which is open on this machine."""
     data = None if body is None else json.dumps(body).encode()
     call = urllib.request.Request(url, data, headers={"content-type": "application/json"})

@@ -1,4 +1,4 @@
-"""`deploy/svd.service`: systemd understands each line, and the program is where it says."""
+"""Units of systemd: it understands each line, and the program is where they say."""
 
 import shutil
 import subprocess
@@ -7,21 +7,22 @@ from pathlib import Path
 
 import pytest
 
-SERVICE = Path(__file__).parents[2] / "deploy" / "svd.service"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
-def test_systemd_understands_the_service(tmp_path: Path) -> None:
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("no systemd")
-    text = SERVICE.read_text(encoding="utf-8")
-    for old, new in (
-        ("/opt/svd-studio/.venv/bin/python", sys.executable),
-        ("WorkingDirectory=/opt/svd-studio", f"WorkingDirectory={tmp_path}"),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    path = tmp_path / "svd.service"
-    path.write_text(text, encoding="utf-8")
-    done = subprocess.run([program, "verify", path], capture_output=True, text=True, timeout=60)
+    units = sorted(DEPLOY.glob("*.service"))
+    assert [path.name for path in units] == ["svd-ray.service", "svd.service"]
+    for path in units:
+        text = path.read_text(encoding="utf-8")
+        assert "ExecStart=/opt/svd-studio/.venv/bin/" in text
+        text = text.replace("WorkingDirectory=/opt/svd-studio", f"WorkingDirectory={tmp_path}")
+        for name in ("python", "ray"):
+            text = text.replace(f"/opt/svd-studio/.venv/bin/{name} ", f"{sys.executable} ")
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+    paths = [tmp_path / path.name for path in units]
+    done = subprocess.run([program, "verify", *paths], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

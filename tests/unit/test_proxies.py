@@ -50,6 +50,8 @@ def way(url: str) -> str | None:
         {"HTTPS_PROXY": "http://proxy.example", "no_proxy": ".corp.example, *.a.example b.example"},
         {"HTTPS_PROXY": "http://proxy.example", "NO_PROXY": "a:b,http://x,é,..,:"},
         {"https_proxy": "http://proxy.example", "HTTPS_PROXY": "http://other.example"},
+        {"HTTPS_PROXY": '"http://proxy.example:3128"', "NO_PROXY": "'a.example;b.example'"},
+        {"Https_Proxy": "proxy.example", "http_Proxy": "other.example"},
     ],
 )
 def test_downloads_use_the_proxy_and_this_machine_does_not(

@@ -124,6 +124,7 @@ def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SVD_PUBLIC_URL", "https://example.org/?a=b"),
         ("SVD_PUBLIC_URL", "https://example.org/#a"),
         ("SVD_PUBLIC_URL", "https://example.org:99999"),
+        ("SVD_PUBLIC_URL", "https://example.org:0"),
         ("SVD_PUBLIC_URL", "https://example .org"),
         ("SVD_PUBLIC_URL", "https://a..b"),
         ("SVD_PUBLIC_URL", "https://[::1"),
@@ -191,6 +192,9 @@ LINK = {  # as Docker writes them for a linked container
     "SVD_PORT_7860_TCP_ADDR": "172.17.0.5",
     "SVD_ENV_PATH": "/bin",
     "SVD_1_PORT_7860_TCP": "tcp://172.17.0.5:7860",
+    "SVD_API_NAME": "/proxy/svd-api",
+    "SVD_API_ENV_PATH": "/bin",
+    "SVD_1_NAME": "/proxy/svd_1",
 }
 
 
@@ -199,6 +203,11 @@ def test_variables_of_orchestrators_are_passed_over(environ: dict[str, str]) -> 
     assert Settings.from_env(environ) == Settings()
     for variable, value in environ.items():
         assert Settings.from_env({variable: value, "SVD_MODEL": "svd"}).model == "svd"
+
+
+def test_a_name_that_is_not_a_link_is_a_misspelt_setting() -> None:
+    with pytest.raises(InvalidSettings, match="^SVD_MODEL_NAME is not a setting"):
+        Settings.from_env({"SVD_MODEL_NAME": "svd-xt"})
 
 
 @pytest.mark.parametrize(
@@ -211,12 +220,20 @@ def test_variables_of_orchestrators_are_passed_over(environ: dict[str, str]) -> 
         ("https://svd.example:8443/svd", "https://svd.example:8443/svd"),
         ("https://münchen.example/söhne", "https://xn--mnchen-3ya.example/s%C3%B6hne"),
         ("https://svd.example/s%C3%B6hne", "https://svd.example/s%C3%B6hne"),
+        ("https://svd.example/my photos/", "https://svd.example/my%20photos"),
+        ("https://svd.example/a/../svd/.", "https://svd.example/svd"),
         ("http://[::1]:80", "http://[::1]"),
         ("  ", ""),
     ],
 )
 def test_one_address_has_one_form(url: str, same: str) -> None:
     assert Settings.from_env({"SVD_PUBLIC_URL": url}).public_url == same
+
+
+@pytest.mark.parametrize("netloc", ["svd.example:99999", "svd.example:https", "[::1", "a:1:2"])
+def test_what_is_wrong_with_an_address_is_said_in_plain_words(netloc: str) -> None:
+    with pytest.raises(InvalidSettings, match="wrong: its host or port is wrong"):
+        Settings.from_env({"SVD_PUBLIC_URL": f"https://{netloc}/svd"})
 
 
 def test_passwords_are_not_printed() -> None:

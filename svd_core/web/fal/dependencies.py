@@ -80,8 +80,8 @@ class ApiContext:
         settings = self.settings
         limits = UploadLimits(
             file=settings.max_upload_mb << 20,
-            owner=int(settings.uploads_gb * 1e9),
-            all=int(settings.keep_gb * 1e9),
+            owner=settings.uploads_gb * 1e9,
+            all=settings.keep_gb * 1e9,
             keep_s=min(settings.keep_hours * 3600, MAX_KEEP_S),
         )
         return UploadStore(settings.data_dir / "uploads", limits, self.tokens)

@@ -36,8 +36,8 @@ class UploadLimits:
     """
 
     file: int
-    owner: int
-    all: int
+    owner: float
+    all: float
     keep_s: float
     count: int = 2000
 
