@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from svd_core.errors import InvalidSettings
-from svd_core.params import LIMITS
+from svd_core.params import MAX_NUM_FRAMES, MAX_STEPS
 
 PREFIX = "SVD_"
 
@@ -213,14 +213,14 @@ class Settings(BaseModel):
     max_steps: int | None = Field(
         None,
         ge=1,
-        le=LIMITS["num_inference_steps"].maximum,
+        le=MAX_STEPS,
         description="most denoising steps of one video; empty: 100, and for visitors of a Space "
         "without login the checkpoint's own number",
     )
     max_frames: int | None = Field(
         None,
         ge=2,
-        le=LIMITS["num_frames"].maximum,
+        le=MAX_NUM_FRAMES,
         description="most frames of one video; empty: 50, and for visitors of a Space without "
         "login the checkpoint's own number",
     )
