@@ -223,7 +223,9 @@ def test_a_list_of_words_is_one_of_choices() -> None:
         )
     with pytest.raises(InvalidRequest) as error:
         Export(format="avi")  # type: ignore[arg-type]
-    assert german(error.value) == "format muss eines von diesen sein: mp4, gif, webp, png."
+    assert german(error.value) == (
+        "format muss 'mp4' oder 'gif' oder 'webp' oder 'png' sein, nicht 'avi'."
+    )
 
 
 def test_photos() -> None:
