@@ -78,54 +78,54 @@ class VideoParams:
     # Ranges follow the field: buckets 1..255 and augmentation 0..10 as hosted SVD services take
     # them, seeds within 32 bits so that a JavaScript number carries them exactly.
     seed: int = _field(
-        "Random seed; the same seed and settings give the same video",
+        "random seed; the same seed and settings give the same video",
         (0, 2**32 - 1),
         default_factory=draw_seed,
     )
     motion_bucket_id: int = _field(
-        "How much motion there is: 40 is calm, 127 normal, 200 lively", (1, 255), 127
+        "how much motion there is: 40 is calm, 127 normal, 200 lively", (1, 255), 127
     )
     noise_aug_strength: float = _field(
-        "Noise added to the photo; more allows more motion, but less likeness", (0, 10), 0.02
+        "noise added to the photo; more allows more motion, but less likeness", (0, 10), 0.02
     )
     fps: int = _field(
-        "Frames per second the motion is made for, and the playback rate", (1, MAX_FPS), 7
+        "frames per second the motion is made for, and the playback rate", (1, MAX_FPS), 7
     )
-    playback_fps: int | None = _field("Playback rate, if it differs from fps", (1, MAX_FPS))
+    playback_fps: int | None = _field("playback rate, if it differs from fps", (1, MAX_FPS))
     num_frames: int | None = _field(
-        "Length in frames; if left out, the model's default", (2, MAX_NUM_FRAMES)
+        "length in frames; if left out, the model's default", (2, MAX_NUM_FRAMES)
     )
     num_inference_steps: int | None = _field(
-        "Denoising steps; if left out, the model's default", (1, MAX_STEPS)
+        "denoising steps; if left out, the model's default", (1, MAX_STEPS)
     )
     min_guidance_scale: float | None = _field(
-        "Guidance at the first frame; if left out, the model's default", (0, 20)
+        "guidance at the first frame; if left out, the model's default", (0, 20)
     )
     max_guidance_scale: float | None = _field(
-        "Guidance at the last frame; if left out, the model's default", (0, 20)
+        "guidance at the last frame; if left out, the model's default", (0, 20)
     )
     decode_chunk_size: int | None = _field(
-        "Frames decoded at a time; if left out, as many as fit in memory", (1, MAX_NUM_FRAMES)
+        "frames decoded at a time; if left out, as many as fit in memory", (1, MAX_NUM_FRAMES)
     )
     orientation: Orientation = _field(
-        "Shape of the video; auto picks the one closest to the photo's", default="auto"
+        "shape of the video; auto picks the one closest to the photo's", default="auto"
     )
     fit: Fit = _field(
-        "Crop the photo to the shape of the video, or pad it with blurred borders", default="crop"
+        "crop the photo to the shape of the video, or pad it with blurred borders", default="crop"
     )
-    focus_x: float = _field("Which part a crop keeps: 0 is the left edge, 1 the right", (0, 1), 0.5)
-    focus_y: float = _field("Which part a crop keeps: 0 is the top edge, 1 the bottom", (0, 1), 0.5)
+    focus_x: float = _field("which part a crop keeps: 0 is the left edge, 1 the right", (0, 1), 0.5)
+    focus_y: float = _field("which part a crop keeps: 0 is the top edge, 1 the bottom", (0, 1), 0.5)
     speed: Speed = _field(
         "fast takes half the steps, turbo only four, with its own weights; both change the result",
         default="exact",
     )
     interpolation: Interpolation = _field(
-        "In-between frames for smoother playback: two or four times the frame rate, up to "
+        "in-between frames for smoother playback: two or four times the frame rate, up to "
         f"{MAX_FPS} fps",
         default="off",
     )
     model: Annotated[str, AfterValidator(_check_printable)] | None = _field(
-        "Checkpoint that makes the video; if left out, the server's default",
+        "checkpoint that makes the video; if left out, the server's default",
         min_length=1,
         max_length=MAX_NAME,
     )

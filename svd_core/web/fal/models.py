@@ -142,7 +142,7 @@ class Health(BaseModel):
     status: Literal["ok", "loading", "failed"]
     queue_length: int = Field(description="Jobs that wait.")
     model: str = Field(description="The checkpoint in memory, or on its way there.")
-    models: list[str] = Field(description="Checkpoints to choose from; the first is the usual one.")
+    models: list[str] = Field(description="Checkpoints to choose from; the first is the default.")
     device: str
     version: str
 
@@ -166,7 +166,7 @@ class VideoInput(VideoParams):
     """
 
     image_url: str = Field(
-        description="The photo: an http(s) address, a data URI, or the address of an upload",
+        description="the photo: an http(s) address, a data URI, or the address of an upload",
         examples=["https://example.com/photo.jpg"],
     )
     noise_aug_strength: float = _field("noise_aug_strength", alias=FAL_NAMES["noise_aug_strength"])

@@ -59,7 +59,7 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
             focus_y: what a crop keeps: 0 is the top edge, 0.5 the middle, 1 the bottom edge.
             speed: "exact", or "fast" and "turbo", which take fewer steps and change the picture.
             interpolation: "2x" or "4x" adds in-between frames for smooth playback; "off" adds none.
-            model: the checkpoint, if this server has several; its usual one if left out.
+            model: the checkpoint, if this server has several; its default if left out.
 
         Returns:
             The video as mp4, the seed that made it, and a sentence about it.
