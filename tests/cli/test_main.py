@@ -20,7 +20,7 @@ from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
 from svd_core.cli.args import make_parser, option
 from svd_core.cli.main import main
 from svd_core.cli.output import progress_bar, progress_text
-from svd_core.engine.engine import Engine, EngineStatus
+from svd_core.engine.engine import Engine, EngineStatus, ModelHandle
 from svd_core.errors import Cancelled, GenerationFailed, ModelGated, StorageFull
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.media.recipe import Recipe
@@ -46,10 +46,10 @@ class Recorder:
         self.settings.append(settings)
         return self
 
-    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
         assert model is None, "what --model names is all that the engine has"
         on_progress(Progress(stage=Stage.LOADING))
-        return self.checkpoint
+        return ModelHandle(self.checkpoint, self.generate)
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress
