@@ -154,21 +154,25 @@ def _field(name: str, **changes: Any) -> Any:
     return Field(**{**kept, "description": core.help, **changes})
 
 
+@pydantic_dataclass(frozen=True, kw_only=True)
+class PhotoInput:
+    image_url: str = Field(
+        description="the photo: an http(s) address, a data URI, or the address of an upload",
+        examples=["https://example.com/photo.jpg"],
+    )
+
+
 @pydantic_dataclass(
     frozen=True,
     kw_only=True,
     config=ConfigDict(title="StableVideoInput", extra="ignore", allow_inf_nan=False),
 )
-class VideoInput(VideoParams):
+class VideoInput(VideoParams, PhotoInput):  # in this order `image_url` is the first field
     """fal's input: the core's parameters, some by fal's names and with fal's defaults.
 
     Unknown fields are ignored, as fal does.
     """
 
-    image_url: str = Field(
-        description="the photo: an http(s) address, a data URI, or the address of an upload",
-        examples=["https://example.com/photo.jpg"],
-    )
     noise_aug_strength: float = _field("noise_aug_strength", alias=FAL_NAMES["noise_aug_strength"])
     fps: int = _field("fps", default=DEFAULT_FPS)
     model: str | None = Field(
@@ -210,7 +214,11 @@ def parse(model: type[Model], body: Any) -> Model:
 def read_input(body: Any) -> tuple[str, VideoParams]:
     """Parse the body of a submit: (image_url, params). Raises `InvalidInput`."""
     parsed = parse(VideoInput, body)
-    return parsed.image_url, VideoParams(**{name: getattr(parsed, name) for name in PARAMETERS})
+    try:
+        params = VideoParams(**{name: getattr(parsed, name) for name in PARAMETERS})
+    except InvalidRequest as error:  # a model that cannot be a name
+        raise InvalidInput.from_validation_error(error) from None
+    return parsed.image_url, params
 
 
 class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like the core's
