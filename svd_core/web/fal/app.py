@@ -59,14 +59,7 @@ def build_api(service: ApiService) -> FalApi:
             Middleware(AuthMiddleware, keys=keys, tokens=service.context.tokens),
             Middleware(TrailingSlashMiddleware),
         ],
-        exception_handlers={
-            ApiError: _on_api_error,
-            InvalidInput: _on_invalid_input,
-            RequestValidationError: _on_wrong_parameter,
-            SvdError: _on_svd_error,
-            HTTPException: _on_http_error,
-            Exception: _on_unforeseen_error,
-        },
+        exception_handlers=dict.fromkeys(ERRORS, _on_error),
     )
     for endpoint in ENDPOINTS:
         add_queue_routes(api, service, endpoint)
@@ -121,40 +114,26 @@ def _add_meta_routes(api: FalApi, service: ApiService) -> None:
         return HTMLResponse(page, headers=DOCS_HEADERS)
 
 
-async def _on_api_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return _with_request_id(error.response)
+ERRORS = (ApiError, InvalidInput, RequestValidationError, SvdError, HTTPException, Exception)
 
 
-async def _on_invalid_input(_: Request, error: Exception) -> Response:
-    assert isinstance(error, InvalidInput)
-    return input_error(error.details).to_response()
-
-
-async def _on_wrong_parameter(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    return bad_request(f"{first['loc'][-1]}: {first['msg']}.").response.to_response()
-
-
-async def _on_svd_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, SvdError)
-    return _with_request_id(error_response(error))
-
-
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    """The response to an unknown path or method."""
-    assert isinstance(error, HTTPException)
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    detail = f"Path {path} not found" if error.status_code == 404 else str(error.detail)
-    return ApiResponse(error.status_code, {"detail": detail}, error.headers or {}).to_response()
-
-
-async def _on_unforeseen_error(_: Request, error: Exception) -> Response:
-    log.error("A request to the API ended by an unforeseen error.", exc_info=error)
-    return _with_request_id(ApiResponse(500, {"detail": "Internal Server Error"}))
-
-
-def _with_request_id(response: ApiResponse) -> Response:
-    """Add an id to errors of the server: clients take one without for a gateway's error."""
+async def _on_error(request: Request, error: Exception) -> Response:
+    match error:
+        case ApiError(response=response):
+            pass
+        case InvalidInput(details=details):
+            response = input_error(details)
+        case RequestValidationError():
+            first = error.errors()[0]
+            response = bad_request(f"{first['loc'][-1]}: {first['msg']}.").response
+        case SvdError():
+            response = error_response(error)
+        case HTTPException(status_code=status):
+            path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+            detail = f"Path {path} not found" if status == 404 else str(error.detail)
+            response = ApiResponse(status, {"detail": detail}, error.headers or {})
+        case _:
+            log.error("A request to the API ended by an unforeseen error.", exc_info=error)
+            response = ApiResponse(500, {"detail": "Internal Server Error"})
+    # Clients take an error of the server that has no id for one of a gateway.
     return response.to_response(uuid4().hex if response.status >= 500 else None)

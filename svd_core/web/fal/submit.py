@@ -244,43 +244,26 @@ MAX_COUNT = 999_999_999
 
 async def job_options(
     owner: Owner,
-    priority: Annotated[
-        Literal["normal", "low"],
-        Header(
-            alias="x-fal-queue-priority",
-            description="Requests of low priority run when no other ones are waiting.",
-        ),
-    ] = "normal",
-    start_timeout_s: Annotated[
-        float | None,
-        Header(
-            alias="x-fal-request-timeout",
-            ge=MIN_TIMEOUT_S,
-            le=MAX_COUNT,
-            description="Seconds within which the request must start.",
-        ),
-    ] = None,
-    lifecycle: Annotated[
-        str | None,
-        Header(
-            alias="x-fal-object-lifecycle-preference",
-            description='JSON, {"expiration_duration_seconds": n}: how long to keep the video.',
-        ),
-    ] = None,
-    max_waiting: Annotated[
-        int | None,
-        Query(
-            alias="fal_max_queue_length",
-            ge=0,
-            le=MAX_COUNT,
-            description="Refuse (429) if more requests than this are waiting.",
-        ),
-    ] = None,
-    webhook: Annotated[
-        str | None,
-        Query(alias="fal_webhook", description="Address to call when the request has ended."),
-    ] = None,
-) -> JobOptions:
+    priority: Annotated[Literal["normal", "low"], Header(
+        alias="x-fal-queue-priority",
+        description="Requests of low priority run when no others are waiting.",
+    )] = "normal",
+    start_timeout_s: Annotated[float | None, Header(
+        alias="x-fal-request-timeout", ge=MIN_TIMEOUT_S, le=MAX_COUNT,
+        description="Seconds within which the request must start.",
+    )] = None,
+    lifecycle: Annotated[str | None, Header(
+        alias="x-fal-object-lifecycle-preference",
+        description='JSON, {"expiration_duration_seconds": n}: how long to keep the video.',
+    )] = None,
+    max_waiting: Annotated[int | None, Query(
+        alias="fal_max_queue_length", ge=0, le=MAX_COUNT,
+        description="Refuse (429) if more requests than this are waiting.",
+    )] = None,
+    webhook: Annotated[str | None, Query(
+        alias="fal_webhook", description="Address to call when the request has ended.",
+    )] = None,
+) -> JobOptions:  # fmt: skip
     """Job options from headers and query. Raises `ApiError`, 400."""
     return JobOptions(
         priority=priority,
