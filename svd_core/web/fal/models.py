@@ -201,11 +201,16 @@ Model = TypeVar("Model")
 
 
 def parse(model: type[Model], body: Any) -> Model:
-    """The model of a JSON body, in which null is as good as nothing. Raises `InvalidInput`."""
+    """The model of a JSON body, in which null is as good as nothing. Raises `InvalidInput`.
+
+    Names beyond ASCII are not looked at: none is known, and half a character would be an error.
+    """
     if not isinstance(body, dict):
         raise InvalidInput([not_an_object(body)])
     try:
-        given = {name: value for name, value in body.items() if value is not None}
+        given = {
+            name: value for name, value in body.items() if value is not None and name.isascii()
+        }
         return TypeAdapter(model).validate_python(given)
     except ValidationError as error:
         raise InvalidInput([_detail(entry) for entry in error.errors()]) from None
