@@ -173,6 +173,7 @@ class VideoInput(VideoParams, PhotoInput):  # in this order `image_url` is the f
     Unknown fields are ignored, as fal does.
     """
 
+    seed: int | None = _field("seed")  # type: ignore[assignment]  # null is as good as nothing
     noise_aug_strength: float = _field("noise_aug_strength", alias=FAL_NAMES["noise_aug_strength"])
     fps: int = _field("fps", default=DEFAULT_FPS)
     model: str | None = Field(
@@ -201,16 +202,14 @@ Model = TypeVar("Model")
 
 
 def parse(model: type[Model], body: Any) -> Model:
-    """The model of a JSON body, in which null is as good as nothing. Raises `InvalidInput`.
+    """The model of a JSON body. Raises `InvalidInput`.
 
     Names beyond ASCII are not looked at: none is known, and half a character would be an error.
     """
     if not isinstance(body, dict):
         raise InvalidInput([not_an_object(body)])
     try:
-        given = {
-            name: value for name, value in body.items() if value is not None and name.isascii()
-        }
+        given = {name: value for name, value in body.items() if name.isascii()}
         return TypeAdapter(model).validate_python(given)
     except ValidationError as error:
         raise InvalidInput([_detail(entry) for entry in error.errors()]) from None
@@ -220,7 +219,8 @@ def read_input(body: Any) -> tuple[str, VideoParams]:
     """Parse the body of a submit: (image_url, params). Raises `InvalidInput`."""
     parsed = parse(VideoInput, body)
     try:
-        params = VideoParams(**{name: getattr(parsed, name) for name in PARAMETERS})
+        values = {name: getattr(parsed, name) for name in PARAMETERS}
+        params = VideoParams(**{name: value for name, value in values.items() if value is not None})
     except InvalidRequest as error:  # a model that cannot be a name
         raise InvalidInput.from_validation_error(error) from None
     return parsed.image_url, params
