@@ -128,3 +128,9 @@ def test_only_what_differs_from_the_usual_is_shown() -> None:
         "seed": 3,
         "motion_bucket_id": 128,
     }
+
+
+def test_a_seed_of_null_is_drawn() -> None:
+    url, params = read_input({"image_url": "https://example.com/a.png", "seed": None})
+    assert url == "https://example.com/a.png"
+    assert params == VideoParams(seed=params.seed, fps=25)

@@ -95,7 +95,9 @@ def _operations(document: Mapping[str, Any]) -> Iterator[str]:
             if operation["tags"][0] != tag:
                 tag = operation["tags"][0]
                 yield f"<h2>{escape(tag)}</h2>"
-            title = f"<code>{method.upper()} {escape(path)}</code> {escape(operation['summary'])}"
+            title = (
+                f"<code>{method.upper()} {escape(path)}</code> {escape(operation['description'])}"
+            )
             yield f"<details><summary>{title}</summary>{_parameters(operation)}"
             yield f"{_table(_responses(operation))}</details>"
 

@@ -5,7 +5,6 @@ makes the OpenAPI document of it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from inspect import getdoc
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Path, Query, Security
@@ -126,9 +125,9 @@ class FalApi(FastAPI):
     ) -> Callable[[Endpoint], Endpoint]:
         """Decorator that serves an endpoint at `path`, and undescribed at the paths `also`.
 
-        Its name is the id of the operation, its docstring the summary, what it returns the model of
-        the response. `content`: the media type of a response that is not JSON. `body`: of the
-        request; the endpoint reads it, within limits of size and time that FastAPI does not have.
+        Its name is the id of the operation, its docstring the description, and what it returns the
+        model of the response. `content`: the media type of a response that is not JSON. `body`: of
+        the request, which the endpoint reads itself: FastAPI has no limits of size and time.
         `options`: of FastAPI's `add_api_route`.
         """
         options["responses"] = {status: each for part in errors for status, each in part.items()}
@@ -154,7 +153,6 @@ class FalApi(FastAPI):
                     endpoint,
                     methods=[verb],
                     tags=[tag],
-                    summary=getdoc(endpoint),
                     operation_id=endpoint.__name__,
                     include_in_schema=(verb, address) == addresses[0],
                     route_class_override=route_class,
