@@ -29,11 +29,12 @@ def generate(
     started = time.monotonic()
     photo = open_photo(request.image, patient=True)
     previous = PreviousVideo.from_request(request, store)
-    checkpoint = engine.load(on_progress, request.params.model)
+    model = engine.load(on_progress, request.params.model)
+    checkpoint = model.checkpoint
     framed = frame_photo(photo, checkpoint.sizes, request.params)
     if previous is not None:
         previous.check(framed.size, request.params.num_frames or checkpoint.num_frames)
-    clip = engine.generate(framed.image, request.params, on_progress)
+    clip = model.generate(framed.image, request.params, on_progress)
     motion = measure_motion(clip.frames)
     if previous is not None:
         clip = previous.join(clip)

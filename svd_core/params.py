@@ -1,13 +1,18 @@
-"""Video parameters: `VideoRequest(image, VideoParams)`, validated against one table of limits.
+"""Video parameters: `VideoRequest(image, VideoParams)`, checked by pydantic.
 
-Somewhat long: the settings, their limits and the ways they are written down are one contract.
+Page, command line, HTTP API and documents take ranges, defaults and help from the same fields.
 """
 
+import math
 import random
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import parse_qsl, urlencode
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.fields import FieldInfo
 
 from svd_core.errors import InvalidRequest
 
@@ -20,69 +25,14 @@ FACTORS: Mapping[Interpolation, int] = {"off": 1, "2x": 2, "4x": 4}
 """By how much interpolation multiplies the playback rate."""
 
 
-@dataclass(frozen=True)
-class Limit:
-    """Closed range of a number, and a line of help that page, command line and README share."""
+MAX_FPS = 100
+"""Highest frame rate, also after interpolation."""
 
-    minimum: float
-    maximum: float
-    help: str
-    integer: bool = True
-    optional: bool = False
+MAX_NUM_FRAMES = 50
+"""Most frames of one clip."""
 
-
-# Ranges follow the field: buckets 1..255 and augmentation 0..10 as hosted SVD services take them,
-# seeds within 32 bits so that a JavaScript number carries them exactly.
-LIMITS: Mapping[str, Limit] = {
-    "seed": Limit(0, 2**32 - 1, "same seed, same video"),
-    "motion_bucket_id": Limit(1, 255, "how much moves: 40 is calm, 127 usual, 200 lively"),
-    "noise_aug_strength": Limit(
-        0.0, 10.0, "noise on the photo: more frees the motion and loses likeness", integer=False
-    ),
-    "fps": Limit(1, 100, "frames per second the motion is made for, and the playback rate"),
-    "playback_fps": Limit(1, 100, "playback rate, if it should differ from fps", optional=True),
-    "num_frames": Limit(
-        2, 50, "length in frames; the model's own number if left out", optional=True
-    ),
-    "num_inference_steps": Limit(
-        1, 100, "denoising steps; the model's own number if left out", optional=True
-    ),
-    "min_guidance_scale": Limit(
-        0.0, 20.0, "guidance at the first frame; the model's own if left out", False, True
-    ),
-    "max_guidance_scale": Limit(
-        0.0, 20.0, "guidance at the last frame; the model's own if left out", False, True
-    ),
-    "decode_chunk_size": Limit(
-        1, 50, "frames decoded at once; planned from the memory if left out", optional=True
-    ),
-    "focus_x": Limit(0.0, 1.0, "what a crop keeps: 0 the left edge, 1 the right", integer=False),
-    "focus_y": Limit(0.0, 1.0, "what a crop keeps: 0 the top edge, 1 the bottom", integer=False),
-}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a setting that is a word may be, and a line of help as in `Limit`."""
-
-    words: tuple[str, ...]
-    help: str
-
-
-CHOICES: Mapping[str, Choice] = {
-    "orientation": Choice(
-        get_args(Orientation), "shape of the video; auto takes the one nearest to the photo's"
-    ),
-    "fit": Choice(get_args(Fit), "cut the photo to the shape of the video, or add blurred borders"),
-    "speed": Choice(
-        get_args(Speed),
-        "fast takes half the steps, turbo four with weights of its own; both change the picture",
-    ),
-    "interpolation": Choice(
-        get_args(Interpolation),
-        "adds in-between frames for smooth playback: two or four times the rate, up to 100 fps",
-    ),
-}
+MAX_STEPS = 100
+"""Most denoising steps."""
 
 MAX_FRAMES = 150
 """Frames of a video that was continued: six clips of SVD-XT, some 270 MB at 1024x576."""
@@ -99,57 +49,96 @@ def draw_seed() -> int:
     return random.SystemRandom().randrange(2**32)
 
 
-@dataclass(frozen=True, kw_only=True)
+def _check_printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("not printable")
+    return name
+
+
+def _field(
+    description: str, span: tuple[float, float] | None = None, default: Any = None, **more: Any
+) -> Any:
+    if span is not None:
+        more |= {"ge": span[0], "le": span[1]}
+    if "default_factory" not in more:
+        more["default"] = default
+    return Field(description=description, **more)
+
+
+@pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class VideoParams:
-    """Every setting of one video, in diffusers' names; `LIMITS` and `CHOICES` say what they mean.
+    """Every setting of one video, in diffusers' names, with its range and a line of help.
 
     None means: take the model's own value. Numbers may come as text ("127") or as whole floats
     (127.0), since forms and JSON send them so. `model`: the checkpoint by the name that the server
-    offers it by, which only the server can check; None: its usual one. Raises `InvalidRequest` with
+    offers it by, which only the server can check; None: its default. Raises `InvalidRequest` with
     the field's name.
     """
 
-    seed: int = field(default_factory=draw_seed)
-    motion_bucket_id: int = 127
-    noise_aug_strength: float = 0.02
-    fps: int = 7
-    playback_fps: int | None = None
-    num_frames: int | None = None
-    num_inference_steps: int | None = None
-    min_guidance_scale: float | None = None
-    max_guidance_scale: float | None = None
-    decode_chunk_size: int | None = None
-    orientation: Orientation = "auto"
-    fit: Fit = "crop"
-    focus_x: float = 0.5
-    focus_y: float = 0.5
-    speed: Speed = "exact"
-    interpolation: Interpolation = "off"
-    model: str | None = None
+    # Ranges follow the field: buckets 1..255 and augmentation 0..10 as hosted SVD services take
+    # them, seeds within 32 bits so that a JavaScript number carries them exactly.
+    seed: int = _field(
+        "random seed; the same seed and settings give the same video",
+        (0, 2**32 - 1),
+        default_factory=draw_seed,
+    )
+    motion_bucket_id: int = _field(
+        "how much motion there is: 40 is calm, 127 normal, 200 lively", (1, 255), 127
+    )
+    noise_aug_strength: float = _field(
+        "noise added to the photo; more allows more motion, but less likeness", (0, 10), 0.02
+    )
+    fps: int = _field(
+        "frames per second the motion is made for, and the playback rate", (1, MAX_FPS), 7
+    )
+    playback_fps: int | None = _field("playback rate, if it differs from fps", (1, MAX_FPS))
+    num_frames: int | None = _field(
+        "length in frames; if left out, the model's default", (2, MAX_NUM_FRAMES)
+    )
+    num_inference_steps: int | None = _field(
+        "denoising steps; if left out, the model's default", (1, MAX_STEPS)
+    )
+    min_guidance_scale: float | None = _field(
+        "guidance at the first frame; if left out, the model's default", (0, 20)
+    )
+    max_guidance_scale: float | None = _field(
+        "guidance at the last frame; if left out, the model's default", (0, 20)
+    )
+    decode_chunk_size: int | None = _field(
+        "frames decoded at a time; if left out, as many as fit in memory", (1, MAX_NUM_FRAMES)
+    )
+    orientation: Orientation = _field(
+        "shape of the video; auto picks the one closest to the photo's", default="auto"
+    )
+    fit: Fit = _field(
+        "crop the photo to the shape of the video, or pad it with blurred borders", default="crop"
+    )
+    focus_x: float = _field("which part a crop keeps: 0 is the left edge, 1 the right", (0, 1), 0.5)
+    focus_y: float = _field("which part a crop keeps: 0 is the top edge, 1 the bottom", (0, 1), 0.5)
+    speed: Speed = _field(
+        "fast takes half the steps, turbo only four, with its own weights; both change the result",
+        default="exact",
+    )
+    interpolation: Interpolation = _field(
+        "in-between frames for smoother playback: two or four times the frame rate, up to "
+        f"{MAX_FPS} fps",
+        default="off",
+    )
+    model: Annotated[str, AfterValidator(_check_printable)] | None = _field(
+        "checkpoint that makes the video; if left out, the server's default",
+        min_length=1,
+        max_length=MAX_NAME,
+    )
 
-    def __post_init__(self) -> None:
-        for name, limit in LIMITS.items():
-            object.__setattr__(self, name, check_value(name, limit, getattr(self, name)))
-        for name, choice in CHOICES.items():
-            if (word := getattr(self, name)) not in choice.words:
-                known = " or ".join(map(repr, choice.words))
-                raise InvalidRequest(name, f"{name} must be {known}, not {_shown(word)}.")
-        if self.model is not None and not _is_name(self.model):
-            raise InvalidRequest(
-                "model", f"model must be the name of a checkpoint, not {_shown(self.model)}."
-            )
+    @model_validator(mode="wrap")
+    @classmethod
+    def _translate_errors(cls, values: Any, validate: Callable[[Any], Any]) -> Any:
+        return translate_errors(cls, values, validate)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> "VideoParams":
         """Params from untrusted names and values. Raises `InvalidRequest`, unknown names too."""
-        names = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise InvalidRequest(
-                    str(name)[:40],
-                    f"There is no setting {_shown(name)}. Known: {', '.join(names)}.",
-                )
-        return cls(**values)  # type: ignore[arg-type]  # __post_init__ checks every value
+        return cls(**values)  # type: ignore[arg-type]  # which is what pydantic checks
 
     def to_mapping(self) -> dict[str, Any]:
         return asdict(self)
@@ -162,9 +151,8 @@ class VideoParams:
         """
         if len(text) > MAX_QUERY:
             raise InvalidRequest("link", "The link is too long to be one of this program's.")
-        known = {f.name for f in fields(cls)}
         pairs = parse_qsl(text.removeprefix("?"), keep_blank_values=True)
-        found = [(name, value) for name, value in pairs if name in known]
+        found = [(name, value) for name, value in pairs if name in PARAMETERS]
         names = [name for name, _ in found]
         for name in names:
             if names.count(name) > 1:
@@ -184,8 +172,53 @@ class VideoParams:
     @staticmethod
     def default(name: str) -> Any:
         """Default of a field, for sliders and help texts. `seed` has none: it is drawn."""
-        found = {f.name: f.default for f in fields(VideoParams)}[name]
-        return None if found is MISSING else found
+        return PARAMETERS[name].default
+
+
+def _fields(kind: type) -> Mapping[str, FieldInfo]:
+    fields: Mapping[str, FieldInfo] = kind.__pydantic_fields__  # type: ignore[attr-defined]
+    return fields
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A field of `VideoParams`: a number in a closed range, one of some words, or a name.
+
+    `default`: None where the model, the server or chance decides. `span`: the range, if it has one.
+    """
+
+    help: str
+    default: Any
+    minimum: float
+    maximum: float
+    integer: bool
+    words: tuple[str, ...]
+
+    @classmethod
+    def from_field(cls, field: FieldInfo) -> "Parameter":
+        """`field`: pydantic's, which has the ranges among its metadata."""
+        least = [each.ge for each in field.metadata if hasattr(each, "ge")]
+        most = [each.le for each in field.metadata if hasattr(each, "le")]
+        kinds = get_args(field.annotation) or (field.annotation,)
+        return cls(
+            help=field.description or "",
+            default=None if field.default_factory else field.default,
+            minimum=least[0] if least else -math.inf,
+            maximum=most[0] if most else math.inf,
+            integer=int in kinds,
+            words=kinds if isinstance(kinds[0], str) else (),
+        )
+
+    @property
+    def span(self) -> str:
+        unlimited = math.inf in (-self.minimum, self.maximum)
+        return "" if unlimited else f"{self.minimum:.10g}..{self.maximum:.10g}"
+
+
+PARAMETERS: Mapping[str, Parameter] = {
+    name: Parameter.from_field(each) for name, each in _fields(VideoParams).items()
+}
+"""The fields of `VideoParams`, for controls, command line and documents."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +232,7 @@ class VideoRequest:
 
 
 def limit_interpolation(
-    interpolation: Interpolation, fps: int, max_fps: float = LIMITS["fps"].maximum
+    interpolation: Interpolation, fps: int, max_fps: float = MAX_FPS
 ) -> Interpolation:
     """The highest value up to `interpolation` that does not raise `fps` above `max_fps`.
 
@@ -213,36 +246,41 @@ def limit_interpolation(
     return max(fitting, key=FACTORS.__getitem__, default="off")
 
 
-def check_value(name: str, limit: Limit, value: object) -> int | float | None:
-    """`value` as a number within `limit`. Raises `InvalidRequest` with the field and its range."""
-    if value is None and limit.optional:
-        return None
-    number = _number(value)
-    if number is not None and limit.minimum <= number <= limit.maximum:
-        if not limit.integer:
-            return float(number)
-        if number == int(number):
-            return int(number)
-    kind = "a whole number" if limit.integer else "a number"
-    raise InvalidRequest(
-        name,
-        f"{name} must be {kind} from {limit.minimum:.10g} to {limit.maximum:.10g}, "
-        f"not {_shown(value)}.",
-    )
+def check_value(name: str, value: object) -> Any:
+    """`value` as that field of `VideoParams` has it. Raises `InvalidRequest`."""
+    return getattr(VideoParams.from_mapping({name: value}), name)
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
+def translate_errors(kind: type, values: Any, validate: Callable[[Any], Any]) -> Any:
+    """Validator of a pydantic dataclass that raises `InvalidRequest` in place of pydantic's error.
 
-
-def _number(value: object) -> float | None:
-    """`value` as a float, which holds all integers in question exactly; None if it is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
+    None of the fields is a truth value, which pydantic would take for a number.
+    """
+    fields = _fields(kind)
+    for name, value in (values.kwargs or {}).items():
+        if isinstance(value, bool) and name in fields:
+            raise _refusal(fields, name, value)
     try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
+        return validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise _refusal(fields, str(first["loc"][0]), first["input"]) from None
+
+
+def _refusal(fields: Mapping[str, FieldInfo], name: str, value: object) -> InvalidRequest:
+    """The error for a wrong value of the field `name`, or for a field that does not exist."""
+    if name not in fields:
+        known = ", ".join(fields)
+        return InvalidRequest(name[:40], f"There is no setting {_shown(name)}. Known: {known}.")
+    field = Parameter.from_field(fields[name])
+    if field.words:
+        expected = " or ".join(map(repr, field.words))
+    elif field.span:
+        kind = "a whole number" if field.integer else "a number"
+        expected = f"{kind} from {field.minimum:.10g} to {field.maximum:.10g}"
+    else:
+        expected = "the name of a checkpoint"
+    return InvalidRequest(name, f"{name} must be {expected}, not {_shown(value)}.")
 
 
 def _shown(value: object) -> str:

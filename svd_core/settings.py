@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from svd_core.errors import InvalidSettings
-from svd_core.params import LIMITS
+from svd_core.params import MAX_NUM_FRAMES, MAX_STEPS
 
 PREFIX = "SVD_"
 
@@ -112,26 +112,29 @@ class Settings(BaseModel):
 
     model: str = Field(
         "auto",
-        description="checkpoint: a name of the table, a hub id or a folder; "
-        "auto takes svd-xt on CUDA and svd-nano elsewhere; of several, comma separated, each video "
-        "may choose, and the first is the usual one",
+        description="checkpoint to use: a name from the table, a hub id or a folder; auto is "
+        "svd-xt on CUDA and svd-nano elsewhere; with several, separated by commas, each video can "
+        "choose, and the first is the default",
     )
     offload: Literal["auto", "none", "model", "sequential"] = Field(
-        "auto", description="where weights wait on CUDA; auto plans it from the free memory"
+        "auto",
+        description="CPU offload on CUDA: keep weights in main memory until they are needed; auto "
+        "decides by the free GPU memory",
     )
     turbo: Annotated[FilePath, BeforeValidator(os.path.expanduser)] | None = Field(
         None,
-        description="file of UNet weights for the speed turbo, such as "
-        "AnimateLCM-SVD-xt-1.1.safetensors; empty: turbo is not to be had",
+        description="file with the UNet weights for the speed turbo, such as "
+        "AnimateLCM-SVD-xt-1.1.safetensors; empty: turbo is not available",
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="whether the UNet is compiled: on does, which takes minutes once for each size "
-        "and length of video; auto does where that has been done before; on is refused on ZeroGPU",
+        description="whether to compile the UNet: on compiles it, which takes minutes for each "
+        "new size and length; auto does so only where it has been done before; on is not allowed "
+        "on ZeroGPU",
     )
     data_dir: Annotated[Path, AfterValidator(_expand_user)] = Field(
         default_factory=_user_data_path,
-        description="folder for the job table, results, and photos that wait",
+        description="folder for the job table, results, and photos of waiting jobs",
     )
     database_url: str = Field(
         "",
@@ -141,65 +144,68 @@ class Settings(BaseModel):
     cluster: str = Field(
         "",
         pattern=r"^(local|[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5})?$",
-        description="GPU machines that make the videos: host:port of a Ray head, or local for all "
-        "GPUs of this machine; empty: this process makes them itself",
+        description="GPU machines that make the videos: host:port of a Ray head node, or local "
+        "for all GPUs of this machine; empty: this process makes them itself",
     )
     cluster_workers: Annotated[str, AfterValidator(_worker_range)] = Field(
         "1-64",
         pattern=r"^\d{1,4}(-\d{1,4})?$",
-        description="GPU workers of the cluster, least-most: the least are always kept loaded, and "
-        "at most the most are used while videos wait",
+        description="GPU workers in the cluster, min-max: min of them are always loaded, and up "
+        "to max run while videos are waiting",
     )
     cluster_idle_s: float = Field(
         300.0,
         ge=0,
-        description="seconds after which an idle GPU worker above the least gives its GPU back",
+        description="seconds after which an idle GPU worker above the minimum gives up its GPU",
     )
     cluster_cpus: int = Field(
-        4, ge=1, le=256, description="processor threads of one GPU worker of the cluster"
+        4, ge=1, le=256, description="CPU threads of each GPU worker in the cluster"
     )
     page_auth: str = Field(
         "",
         pattern="^([^:]+:.+)?$",
         repr=False,
-        description="name:password that opens the page; empty: no login",
+        description="name:password required to open the page; empty: no login",
     )
     api_keys: str = Field(
         "",
         pattern=_list_of(r"[A-Za-z0-9_.-]{1,64}:[^,\s]+"),
         repr=False,
-        description="id:secret of each key of the HTTP API, comma separated; empty: the API is "
-        "open to this machine, and closed where others can reach it",
+        description="keys of the HTTP API, each id:secret, separated by commas; empty: the API is "
+        "open to this machine, and closed if other machines can reach the server",
     )
     proxy_origins: str = Field(
         "",
         pattern=_list_of(r"https?://[^,\s/]+"),
-        description="origins (https://example.org, comma separated) whose web pages may call "
+        description="origins (https://example.org, separated by commas) whose web pages may call "
         "/fal/proxy without a key",
     )
     public_url: Annotated[str, AfterValidator(canonical_url)] = Field(
         "",
-        description="address that visitors use, such as https://example.org/svd, for the page, the "
-        "API and all links; empty: the Space's, elsewhere what a trusted proxy reports, or the "
-        "address that the server was called by",
+        description="address that visitors use, such as https://example.org/svd, for the page, "
+        "the API and all links; empty: the Space's address, otherwise the one a trusted proxy "
+        "reports or the one in the request",
     )
     allowed_origins: str = Field(
         "",
         pattern=r"^\*$|" + _list_of(r"https?://[^,\s/]+"),
-        description="origins (https://example.org, comma separated) whose web pages may call the "
-        "page, its uploads and MCP besides its own; * for all; empty: none, and on a Space without "
-        "login all",
+        description="other origins (https://example.org, separated by commas) whose web pages may "
+        "use the page, its uploads and MCP; * allows all; empty: none, but all on a Space "
+        "without login",
     )
     allow_private_urls: bool = Field(
         False,
-        description="whether photos and webhooks may lie at addresses of private networks and of "
-        "this machine",
+        description="whether photos and webhooks may be at addresses of private networks and this "
+        "machine",
     )
     max_upload_mb: int = Field(
-        256, ge=1, le=10_000, description="megabytes of one file uploaded to the HTTP API"
+        256,
+        ge=1,
+        le=10_000,
+        description="largest file that can be uploaded to the HTTP API, in megabytes",
     )
     uploads_gb: float = Field(
-        1.0, gt=0, description="gigabytes of uploads kept for one key of the HTTP API"
+        1.0, gt=0, description="gigabytes of uploads kept per key of the HTTP API"
     )
     max_queue: int = Field(
         32, ge=1, le=10_000, description="jobs that may wait before new ones are refused"
@@ -208,49 +214,51 @@ class Settings(BaseModel):
         16,
         ge=1,
         le=10_000,
-        description="jobs of one API key, or of one visitor, that may wait; those of callers "
-        "without either share one such number",
+        description="jobs that may wait per API key or visitor; callers with neither share one "
+        "limit",
     )
     max_queue_per_address: int = Field(
         0,
         ge=0,
         le=10_000,
-        description="videos of one network address that may be on their way on the page; 0: no "
+        description="videos per network address that may be waiting or running on the page; 0: no "
         "limit; behind a proxy it needs X-Forwarded-For from an address in FORWARDED_ALLOW_IPS",
     )
     max_steps: int | None = Field(
         None,
         ge=1,
-        le=LIMITS["num_inference_steps"].maximum,
-        description="most denoising steps of one video; empty: 100, and for visitors of a Space "
-        "without login the checkpoint's own number",
+        le=MAX_STEPS,
+        description="most denoising steps of one video; empty: 100, or the checkpoint's own "
+        "number for visitors of a Space without login",
     )
     max_frames: int | None = Field(
         None,
         ge=2,
-        le=LIMITS["num_frames"].maximum,
-        description="most frames of one video; empty: 50, and for visitors of a Space without "
-        "login the checkpoint's own number",
+        le=MAX_NUM_FRAMES,
+        description="most frames of one video; empty: 50, or the checkpoint's own number for "
+        "visitors of a Space without login",
     )
     max_connections: int = Field(
         2000,
         ge=8,
         le=50_000,
-        description="connections at once, as far as the process may have file descriptors; idle "
-        "ones make room for new ones",
+        description="most simultaneous connections, as far as file descriptors allow; idle ones "
+        "are closed to make room",
     )
     body_seconds: float = Field(
         300.0,
         gt=0,
-        description="seconds in which the body of a request has to arrive, and longer only at "
-        "64 kB a second or more",
+        description="seconds that a request body may take to arrive; it may take longer at 64 "
+        "kB/s or more",
     )
-    keep_hours: float = Field(24.0, gt=0, description="hours a finished job stays, with its result")
+    keep_hours: float = Field(
+        24.0, gt=0, description="hours that a finished job and its result are kept"
+    )
     keep_gb: float = Field(
         2.0,
         gt=0,
-        description="gigabytes of results kept, as many of uploads, and of photos; the oldest go "
-        "first",
+        description="gigabytes of results kept, and as much again for uploads and for photos; the "
+        "oldest are deleted first",
     )
 
     @property

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from svd_core.checkpoints.catalog import ModelCatalog
-from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
-from svd_core.engine.engine import Engine, EngineStatus
+from svd_core.checkpoints.table import CHECKPOINTS
+from svd_core.engine.engine import Engine, EngineStatus, ModelHandle
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
 from svd_core.types import GenerationResult
@@ -35,8 +35,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 class StillEngine:
     """The photo itself as every frame: an engine without a model, quick and exact."""
 
-    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
-        return CHECKPOINTS["svd-nano"]
+    def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
+        return ModelHandle(CHECKPOINTS["svd-nano"], self.generate)
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress

@@ -10,7 +10,7 @@ from svd_core.benchmarks.cluster_nodes import head_command, node_command
 from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.cli.args import option
 from svd_core.cluster.config import HEALTH_CHECKS
-from svd_core.params import CHOICES, LIMITS, VideoParams
+from svd_core.params import PARAMETERS
 from svd_core.settings import PREFIX, Settings
 from svd_core.web.snippets import snippets
 
@@ -122,23 +122,20 @@ def _checkpoint(c: Checkpoint) -> tuple[str, ...]:
     return f"`{c.name}`", c.summary, f"{c.num_frames} frames, {sizes}", memory, licence, place
 
 
+DEFAULTS = {
+    "seed": "random", "playback_fps": "`fps`", "decode_chunk_size": "planned",
+    "model": "the first of them",
+}  # fmt: skip
+
+
 def parameters() -> str:
     rows = []
-    for name, limit in LIMITS.items():
-        default = VideoParams.default(name)
-        shown = "drawn" if name == "seed" else "the model's" if default is None else f"{default}"
-        if name == "playback_fps":
-            shown = "`fps`"
-        elif name == "decode_chunk_size":
-            shown = "planned"
-        span = f"{limit.minimum:.10g} to {limit.maximum:.10g}"
-        rows.append((f"`{name}`", f"`{option(name)}`", span, shown, limit.help))
-    for name, choice in CHOICES.items():
-        words = ", ".join(choice.words)
-        default = VideoParams.default(name)
-        rows.append((f"`{name}`", f"`{option(name)}`", words, default, choice.help))
-    span = "what `SVD_MODEL` names"
-    rows.append(("`model`", "`--model`", span, "the first of them", "checkpoint that makes it"))
+    for name, parameter in PARAMETERS.items():
+        shown = "the model's" if parameter.default is None else f"{parameter.default}"
+        shown = DEFAULTS.get(name, shown)
+        span = parameter.span.replace("..", " to ") or ", ".join(parameter.words)
+        span = span or "what `SVD_MODEL` names"
+        rows.append((f"`{name}`", f"`{option(name)}`", span, shown, parameter.help))
     return table(("name", "option", "range", "default", "what it does"), rows)
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from svd_core.checkpoints.catalog import ModelCatalog
-from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
-from svd_core.engine.engine import Engine, EngineStatus
+from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL
+from svd_core.engine.engine import Engine, EngineStatus, ModelHandle
 from svd_core.event_stream import Work
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.params import VideoParams, VideoRequest
@@ -34,8 +34,8 @@ class SleepingEngine:
         checkpoint=SLEEPER, device="pretended GPU", state="ready", catalog=ModelCatalog((SLEEPER,))
     )
 
-    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:  # noqa: ARG002
-        return SLEEPER
+    def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:  # noqa: ARG002
+        return ModelHandle(SLEEPER, self.generate)
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from svd_core.checkpoints.catalog import ModelCatalog
-from svd_core.checkpoints.table import ASSETS, CHECKPOINTS, DEMO_MODEL, Checkpoint
-from svd_core.engine.engine import EngineStatus
+from svd_core.checkpoints.table import ASSETS, CHECKPOINTS, DEMO_MODEL
+from svd_core.engine.engine import EngineStatus, ModelHandle
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
 from svd_core.settings import Settings
@@ -108,8 +108,8 @@ class StillEngine:
             checkpoint=SMALL, device="no device", state="ready", catalog=ModelCatalog((SMALL,))
         )
 
-    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:  # noqa: ARG002
-        return SMALL
+    def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:  # noqa: ARG002
+        return ModelHandle(SMALL, self.generate)
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress

@@ -1,6 +1,6 @@
 """Server catalog: the checkpoints that requests may name, and the cost limits of one video.
 
-`LIMITS` says what a video can be at all; here stands what this server offers to its visitors.
+`VideoParams` says what a video can be at all; here stands what this server offers to its visitors.
 """
 
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from svd_core.checkpoints.speed_modes import at_speed
 from svd_core.checkpoints.table import Checkpoint, find_checkpoint
 from svd_core.errors import InvalidRequest, InvalidSettings
-from svd_core.params import LIMITS, VideoParams
+from svd_core.params import MAX_NUM_FRAMES, MAX_STEPS, VideoParams
 from svd_core.settings import Settings, on_zero_gpu, space_url
 
 
@@ -94,8 +94,8 @@ class ModelCatalog:
 class CostLimits:
     """Most denoising steps and frames of one video.
 
-    `steps`, `frames`: the operator's numbers. Without one, the limit is that of `LIMITS`, or with
-    `checkpoint_limits` the checkpoint's own number: there strangers use paid hardware.
+    `steps`, `frames`: the operator's numbers. Without one, the limit is that of `VideoParams`, or
+    with `checkpoint_limits` the checkpoint's own number: there strangers use paid hardware.
     """
 
     steps: int | None = None
@@ -111,12 +111,12 @@ class CostLimits:
     def max_steps(self, checkpoint: Checkpoint) -> int:
         """Most denoising steps of a video of `checkpoint`."""
         trained = checkpoint.num_inference_steps if self.checkpoint_limits else None
-        return self.steps or trained or int(LIMITS["num_inference_steps"].maximum)
+        return self.steps or trained or MAX_STEPS
 
     def max_frames(self, checkpoint: Checkpoint) -> int:
         """Most frames of a video of `checkpoint`."""
         trained = checkpoint.num_frames if self.checkpoint_limits else None
-        return self.frames or trained or int(LIMITS["num_frames"].maximum)
+        return self.frames or trained or MAX_NUM_FRAMES
 
     def limit(self, params: VideoParams, checkpoint: Checkpoint) -> VideoParams:
         """`params` within the limits: a number that they leave open is lowered to the limit.

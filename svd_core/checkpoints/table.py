@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from svd_core.errors import InvalidRequest, InvalidSettings, ModelBroken
-from svd_core.params import LIMITS
-from svd_core.params import check_value as limited
+from svd_core.params import check_value
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 DEMO_MODEL = "svd-nano"
@@ -236,7 +235,7 @@ def _check_settings(settings: dict[str, Any], path: Path) -> dict[str, Any]:
             elif name in ("half_precision_on_cpu", "single_precision_unet"):
                 checked[name] = _flag(name, value)
             else:
-                checked[name] = limited(name, LIMITS[name], value)
+                checked[name] = check_value(name, value)
     except (TypeError, ValueError) as error:
         raise ModelBroken(f"{path} is wrong: {error}.") from error
     except InvalidRequest as error:

@@ -1,4 +1,4 @@
-"""Command-line arguments, made from `LIMITS` and `CHOICES`; `VideoParams` checks their values."""
+"""Command-line arguments, made from the fields of `VideoParams`, which checks their values."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from svd_core import __version__
 from svd_core.errors import InvalidRequest
-from svd_core.params import CHOICES, LIMITS, VideoParams
+from svd_core.params import PARAMETERS
 
 EPILOG = """examples:
   python -m svd_core photo.jpg -o out.mp4
@@ -68,21 +68,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(group: "argparse._ArgumentGroup") -> None:
-    """One option for each field of `VideoParams`, with help and range from the shared tables."""
-    for name, limit in LIMITS.items():
-        default = VideoParams.default(name)
+    """One option for each field of `VideoParams`, with help and range from there."""
+    for name, parameter in PARAMETERS.items():
+        if name == "model":  # which the command line takes for the engine
+            continue
+        default = "" if parameter.default is None else f" (default: {parameter.default})"
         group.add_argument(
             option(name),
             default=argparse.SUPPRESS,
-            metavar=f"{limit.minimum:.10g}..{limit.maximum:.10g}",
-            help=limit.help if default is None else f"{limit.help} (default: {default})",
-        )
-    for name, choice in CHOICES.items():
-        group.add_argument(
-            option(name),
-            default=argparse.SUPPRESS,
-            metavar="|".join(choice.words),
-            help=f"{choice.help} (default: {VideoParams.default(name)})",
+            metavar="|".join(parameter.words) or parameter.span,
+            help=parameter.help + default,
         )
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from PIL import Image
@@ -55,25 +56,28 @@ class EngineStatus:
         return self.workers == 0
 
 
+@dataclass(frozen=True)
+class ModelHandle:
+    """A model of an engine, which has loaded it.
+
+    `generate`: makes a clip from an RGB picture that is framed to one of the checkpoint's sizes. If
+    the engine has loaded another model since, it loads this one again. `on_progress` may raise to
+    stop; the engine stays ready for the next call. Raises what `Engine.load` raises, and
+    `GenerationFailed`. After `DeviceLost` this process cannot use the device any more.
+    """
+
+    checkpoint: Checkpoint
+    generate: Callable[[Image.Image, VideoParams, OnProgress], GenerationResult]
+
+
 class Engine(Protocol):
     """Turns framed photos into frames. Methods may be called from any thread."""
 
-    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
         """Load `model`, as `VideoParams.model` names it; returns at once if it is loaded.
 
-        Returns the checkpoint that runs. Raises `InvalidRequest` for a model that is not in the
-        catalog, `ModelUnavailable`, `OutOfMemory`, `DeviceUnavailable`.
-        """
-        ...
-
-    def generate(
-        self, image: Image.Image, params: VideoParams, on_progress: OnProgress
-    ) -> GenerationResult:
-        """Generate a clip from `image`, an RGB picture framed to one of the checkpoint's sizes.
-
-        `on_progress` may raise to stop; the engine stays ready for the next call. Raises what
-        `load` raises, and `GenerationFailed`. After `DeviceLost` this process cannot use the device
-        any more.
+        Raises `InvalidRequest` for a model that is not in the catalog, `ModelUnavailable`,
+        `OutOfMemory`, `DeviceUnavailable`.
         """
         ...
 
@@ -121,27 +125,32 @@ class SvdEngine:
         notice = " ".join(filter(None, notices)) or None
         return replace(self._status, device=device, notice=notice)
 
-    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
         """See `Engine.load`. After a load that failed or was stopped, the next call tries again."""
         loaded = self._find_loaded(model)
         if loaded is None:
             on_progress(self._loading)
             with self._exclusive(on_progress, lambda: self._loading):
                 loaded = self._ensure_loaded(model, on_progress)
-        return loaded.checkpoint
+        return ModelHandle(loaded.checkpoint, partial(self._generate, model))
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress
     ) -> GenerationResult:
-        """See `Engine.generate`. Same model, image, parameters and machine give the same frames."""
-        self.load(on_progress, params.model)
+        """Load the model of `params`, and generate with it."""
+        return self.load(on_progress, params.model).generate(image, params, on_progress)
+
+    def _generate(
+        self, model: str | None, image: Image.Image, params: VideoParams, on_progress: OnProgress
+    ) -> GenerationResult:
+        """See `ModelHandle`. Same model, image, parameters and machine give the same frames."""
         if image.width % 8 or image.height % 8:
             raise InvalidImage(
                 f"The picture must be framed to multiples of 8, not {image.width}x{image.height}."
             )
         with self._exclusive(on_progress, lambda: Progress(stage=Stage.ENCODING)):
             # Again, since another call may have loaded its model in between.
-            loaded = self._ensure_loaded(params.model, on_progress)
+            loaded = self._ensure_loaded(model, on_progress)
             return loaded.generate(image, params, on_progress)
 
     @contextmanager

@@ -66,7 +66,7 @@ class LoadedModel:
         self._memory = memory
         chosen = memory.current
         self._placed: tuple[MemoryPlan, bool] | None = (chosen, False)  # None: placing it broke off
-        self._turbo = TurboWeights(acceleration.turbo)
+        self._turbo = TurboWeights(acceleration)
         self._compiled = CompileCache(acceleration)
         folder = checkpoint.folder
         weights = fingerprint(folder) if folder else checkpoint.revision
@@ -118,7 +118,7 @@ class LoadedModel:
 
     def close(self) -> None:
         """Free its memory, also where references to it remain. It makes no more clips."""
-        self._turbo = TurboWeights(None)
+        self._turbo = TurboWeights(AccelerationConfig())
         unload(self._pipeline)
 
     @property
@@ -135,10 +135,10 @@ class LoadedModel:
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress
     ) -> GenerationResult:
-        """See `Engine.generate`."""
+        """See `ModelHandle`."""
         first = chosen = self._memory.next_plan(available_memory(self._memory.current))
         filled = with_defaults(params, self.checkpoint, chosen.decode_chunk_size)
-        notes = warnings_for(filled, self.checkpoint) + self._turbo.check(filled.speed)
+        notes = warnings_for(filled, self.checkpoint) + self._turbo.notes(filled.speed)
         note, free_bytes = None, None
         forget_peak(chosen)
         while (frames := self._try(chosen, image, filled, note, on_progress)) is None:

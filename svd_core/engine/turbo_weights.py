@@ -17,22 +17,22 @@ from svd_core.params import Speed
 class TurboWeights:
     """The weights for `turbo`, or while these are in use the checkpoint's, in main memory.
 
-    `path`: a safetensors file of all weights of a UNet by diffusers' names, the form in which
-    AnimateLCM-SVD is published; None without one.
+    `acceleration.turbo`: a safetensors file of all weights of a UNet by diffusers' names, the form
+    in which AnimateLCM-SVD is published.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self, acceleration: AccelerationConfig) -> None:
+        self._acceleration = acceleration
         self._waiting: dict[str, Tensor] | None = None
         self._active = False
 
-    def check(self, speed: Speed) -> tuple[str, ...]:
+    def notes(self, speed: Speed) -> tuple[str, ...]:
         """Notes on the weights of a clip at `speed`. Raises `InvalidRequest` if there are none."""
-        if speed != "turbo":
+        self._acceleration.check(speed)
+        path = self._acceleration.turbo
+        if speed != "turbo" or path is None:
             return ()
-        AccelerationConfig(turbo=self._path).check(speed)
-        assert self._path is not None
-        weights = f"{self._path.name} ({fingerprint(self._path)})"
+        weights = f"{path.name} ({fingerprint(path)})"
         return (f"Made at speed turbo with the weights of {weights}.",)
 
     def is_active(self, speed: Speed) -> bool:
@@ -47,8 +47,8 @@ class TurboWeights:
         """
         current = unet.state_dict()
         if self._waiting is None:
-            assert self._path is not None
-            self._waiting = _read(self._path, current)
+            assert self._acceleration.turbo is not None
+            self._waiting = _read(self._acceleration.turbo, current)
         backup = {name: weight.to("cpu", copy=True) for name, weight in current.items()}
         try:
             _fill(current, self._waiting)

@@ -2,33 +2,39 @@
 
 import math
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from svd_core.errors import InvalidRequest
 from svd_core.media.comment import RECIPE_NAME, USER_COMMENT
 from svd_core.media.comment import read_comment as read_comment
 from svd_core.media.containers import EXIF_IFD
 from svd_core.media.ffmpeg import atomic_write, encode
 from svd_core.media.interpolation import interpolate
 from svd_core.media.video import pixels, raw, write_mp4
-from svd_core.params import FACTORS, LIMITS, Interpolation, Limit, check_value, limit_interpolation
+from svd_core.params import (
+    FACTORS,
+    MAX_FPS,
+    Interpolation,
+    limit_interpolation,
+    translate_errors,
+)
 from svd_core.types import Frames
 
 Format = Literal["mp4", "gif", "webp", "png"]
 Order = Literal["forward", "reverse", "ping-pong"]
 
-LOOPS = Limit(0, 10, "how often it plays; 0: for ever, where the format can say so")
+MAX_LOOPS = 10
 
 SUFFIX: Mapping[Format, str] = {"mp4": ".mp4", "gif": ".gif", "webp": ".webp", "png": ".zip"}
 
-MAX_FPS: Mapping[Format, float] = {
-    "mp4": LIMITS["fps"].maximum,
+FORMAT_MAX_FPS: Mapping[Format, float] = {
+    "mp4": MAX_FPS,
     "gif": 50,
     "webp": 100,
     "png": math.inf,
@@ -43,7 +49,7 @@ fits, and a GIF whose original frames come faster leaves some out.
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-@dataclass(frozen=True, kw_only=True)
+@pydantic_dataclass(frozen=True, kw_only=True)
 class Export:
     """Options of an export. Raises `InvalidRequest` with the field's name.
 
@@ -53,19 +59,15 @@ class Export:
     """
 
     format: Format = "mp4"
-    fps: int = 7
+    fps: int = Field(default=7, ge=1, le=MAX_FPS)
     order: Order = "forward"
-    loops: int = 0
+    loops: int = Field(default=0, ge=0, le=MAX_LOOPS)
     interpolation: Interpolation = "off"
 
-    def __post_init__(self) -> None:
-        choices = (("format", Format), ("order", Order), ("interpolation", Interpolation))
-        for name, kind in choices:
-            if getattr(self, name) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise InvalidRequest(name, f"{name} must be one of {known}.")
-        for name, limit in (("fps", LIMITS["fps"]), ("loops", LOOPS)):
-            object.__setattr__(self, name, check_value(name, limit, getattr(self, name)))
+    @model_validator(mode="wrap")
+    @classmethod
+    def _translate_errors(cls, values: Any, validate: Callable[[Any], Any]) -> Any:
+        return translate_errors(cls, values, validate)
 
     @property
     def suffix(self) -> str:
@@ -75,7 +77,7 @@ class Export:
     @property
     def effective_interpolation(self) -> Interpolation:
         """`interpolation`, reduced to what the format can play."""
-        return limit_interpolation(self.interpolation, self.fps, MAX_FPS[self.format])
+        return limit_interpolation(self.interpolation, self.fps, FORMAT_MAX_FPS[self.format])
 
     @property
     def rate(self) -> int:
@@ -129,7 +131,7 @@ def _write_gif(frames: Frames, options: Export, path: Path, comment: str) -> Pat
     the colours have 44 to 47 dB. ffmpeg's palettegen and paletteuse took 3 to 8 s for 39 to 41 dB
     in files as large.
     """
-    skip = math.ceil(options.rate / MAX_FPS["gif"])
+    skip = math.ceil(options.rate / FORMAT_MAX_FPS["gif"])
     shown = frames[::skip]
     sample = np.ascontiguousarray(shown[:, ::4, ::4]).reshape(-1, -(-frames.shape[2] // 4), 3)
     palette = Image.fromarray(sample).quantize(256, Image.Quantize.FASTOCTREE)

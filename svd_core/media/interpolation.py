@@ -13,7 +13,7 @@ import numpy as np
 from svd_core.errors import GenerationFailed
 from svd_core.media.ffmpeg import encode
 from svd_core.media.video import pixels, raw
-from svd_core.params import FACTORS, LIMITS, Interpolation
+from svd_core.params import FACTORS, MAX_FPS, Interpolation
 from svd_core.types import Frames
 
 FRAMES_PER_RUN = 6
@@ -58,7 +58,7 @@ def interpolation_notes(requested: Interpolation, used: Interpolation, fps: int)
     """
     if used == requested:
         return ()
-    rate, most = fps * FACTORS[used], LIMITS["fps"].maximum
+    rate, most = fps * FACTORS[used], MAX_FPS
     return (
         f"The video has fewer in-between frames than you asked for and plays at {rate} fps, "
         f"because {most:.10g} fps is the limit.",

@@ -55,10 +55,10 @@ class CheckpointModel:
     engine: Engine
 
     def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
-        checkpoint = self.engine.load(_ignore)
-        framed = frame_photo(photo, checkpoint.sizes, params)
+        model = self.engine.load(_ignore)
+        framed = frame_photo(photo, model.checkpoint.sizes, params)
         started = time.perf_counter()
-        clip = self.engine.generate(framed.image, params, _ignore)
+        clip = model.generate(framed.image, params, _ignore)
         return Sample(np.asarray(framed.image), clip.frames, time.perf_counter() - started)
 
 

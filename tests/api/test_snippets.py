@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from svd_core.params import CHOICES, LIMITS, VideoParams
+from svd_core.params import PARAMETERS, VideoParams
 from svd_core.web.fal.models import read_input
 from svd_core.web.snippets import BASE, Snippets, snippets, values_of
 from tests.api.test_node_clients import node  # noqa: F401 - a fixture
@@ -99,13 +99,14 @@ SEEDS = st.integers(0, 2**32 - 1)
 ANY = st.fixed_dictionaries(
     {"seed": SEEDS},
     optional={
-        name: st.integers(int(limit.minimum), int(limit.maximum))
-        if limit.integer
-        else st.floats(limit.minimum, limit.maximum)
-        for name, limit in LIMITS.items()
-        if name != "seed"
-    }
-    | {name: st.sampled_from(choice.words) for name, choice in CHOICES.items()},
+        name: st.sampled_from(each.words)
+        if each.words
+        else st.integers(int(each.minimum), int(each.maximum))
+        if each.integer
+        else st.floats(each.minimum, each.maximum)
+        for name, each in PARAMETERS.items()
+        if name not in ("seed", "model")
+    },
 )
 """Settings as the page may have them, each one given or left as it is."""
 
@@ -127,3 +128,9 @@ def test_only_what_differs_from_the_usual_is_shown() -> None:
         "seed": 3,
         "motion_bucket_id": 128,
     }
+
+
+def test_a_seed_of_null_is_drawn() -> None:
+    url, params = read_input({"image_url": "https://example.com/a.png", "seed": None})
+    assert url == "https://example.com/a.png"
+    assert params == VideoParams(seed=params.seed, fps=25)

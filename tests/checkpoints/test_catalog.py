@@ -162,12 +162,12 @@ def test_each_video_is_made_by_the_checkpoint_it_asks_for(
 def test_loading_another_reports_as_loading_always_does(engine: SvdEngine) -> None:
     engine.load(silent)
     events: list[Progress] = []
-    found = engine.load(events.append, "square")
+    found = engine.load(events.append, "square").checkpoint
     assert found.sizes == ((48, 48),)
     assert {event.stage for event in events} == {Stage.LOADING}
     assert (events[0].step, events[0].total) == (0, 0), "nothing of the one before is told"
     assert events[-1].step == events[-1].total > 0
-    assert engine.load(events.append, "wide").sizes == SIZES
+    assert engine.load(events.append, "wide").checkpoint.sizes == SIZES
 
 
 def test_the_one_before_is_out_of_memory_while_the_next_comes(

@@ -20,12 +20,12 @@ from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
 from svd_core.cli.args import make_parser, option
 from svd_core.cli.main import main
 from svd_core.cli.output import progress_bar, progress_text
-from svd_core.engine.engine import Engine, EngineStatus
+from svd_core.engine.engine import Engine, EngineStatus, ModelHandle
 from svd_core.errors import Cancelled, GenerationFailed, ModelGated, StorageFull
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_frames, write_mp4
-from svd_core.params import LIMITS, VideoParams
+from svd_core.params import PARAMETERS, VideoParams
 from svd_core.settings import Settings
 from svd_core.types import GenerationResult
 
@@ -46,10 +46,10 @@ class Recorder:
         self.settings.append(settings)
         return self
 
-    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
         assert model is None, "what --model names is all that the engine has"
         on_progress(Progress(stage=Stage.LOADING))
-        return self.checkpoint
+        return ModelHandle(self.checkpoint, self.generate)
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress
@@ -112,6 +112,9 @@ def test_a_photo_becomes_a_video(
     assert out.startswith("out.mp4: 4 frames of 512x288 at 7 fps, seed 5, svd-nano, ")
     assert err == ""
     assert left_behind(tmp_path) == ["out.mp4", "photo.jpg"]
+
+
+LIMITS = {name: each for name, each in PARAMETERS.items() if each.span}
 
 
 @pytest.mark.parametrize("name", LIMITS)

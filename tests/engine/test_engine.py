@@ -561,7 +561,7 @@ def test_loading_tells_the_checkpoint_that_runs(tiny_checkpoint: Path) -> None:
     engine = SvdEngine(str(tiny_checkpoint))
     assert (engine.status.state, engine.status.device) == ("loading", "")
     events = Events()
-    found = engine.load(events)
+    found = engine.load(events).checkpoint
     assert found == find_checkpoint(str(tiny_checkpoint), cuda=False)
     assert engine.status.checkpoint == found
     assert (engine.status.state, engine.status.notice) == ("ready", None)
@@ -628,7 +628,7 @@ def test_generate_loads_by_itself(tiny_checkpoint: Path) -> None:
 
 def test_a_checkpoint_of_the_hub_is_fetched_and_known_by_its_commit(hub: FakeHub) -> None:
     engine = SvdEngine(OPEN)
-    found = engine.load(Events())
+    found = engine.load(Events()).checkpoint
     assert (found.source, found.revision, found.num_frames) == (OPEN, COMMIT, NUM_FRAMES)
     assert len(make(engine).frames) == NUM_FRAMES
 
@@ -638,7 +638,7 @@ def test_a_gpu_gets_the_half_precision_files(hub: FakeHub, monkeypatch: pytest.M
     monkeypatch.setattr(pipeline_loader, "find_device", lambda: device)
     monkeypatch.setattr(loaded_model, "place", lambda pipeline, chosen: None)
     engine = SvdEngine("auto")
-    assert engine.load(Events()).source == SVD_XT
+    assert engine.load(Events()).checkpoint.source == SVD_XT
     assert pipeline_of(engine).unet.dtype == torch.float16
     assert [f for f in hub.downloaded() if f.endswith(".safetensors") and "fp16" not in f] == []
 
@@ -656,7 +656,7 @@ def demo(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("demo")
 def test_svd_nano_stands_in_for_a_gated_model_and_says_why(hub: FakeHub) -> None:
     engine = SvdEngine("svd-xt-1.1")
-    assert engine.load(Events()).name == "svd-nano"
+    assert engine.load(Events()).checkpoint.name == "svd-nano"
     assert engine.status.state == "ready"
     assert engine.status.checkpoint.name == "svd-nano"
     notice = engine.status.notice or ""
@@ -669,7 +669,7 @@ def test_svd_nano_stands_in_for_a_gated_model_and_says_why(hub: FakeHub) -> None
 def test_svd_nano_stands_in_while_the_hub_is_down(hub: FakeHub) -> None:
     hub.stop()
     engine = SvdEngine("svd-xt")
-    assert engine.load(Events()).name == "svd-nano"
+    assert engine.load(Events()).checkpoint.name == "svd-nano"
     assert "Check the network" in (engine.status.notice or "")
 
 

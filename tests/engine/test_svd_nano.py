@@ -69,7 +69,7 @@ def test_a_person_sees_the_photo_move_and_it_stays_sharp(clip: np.ndarray) -> No
 @pytest.mark.slow
 def test_same_seed_same_frames_other_seed_other_motion(engine: SvdEngine) -> None:
     photo = Image.open(ASSETS / "examples" / "cat.jpg").convert("RGB")
-    checkpoint = engine.load(lambda _progress: None)
+    checkpoint = engine.load(lambda _progress: None).checkpoint
     framed = frame_photo(photo, checkpoint.sizes, PARAMS).image
 
     def frames(seed: int) -> np.ndarray:
@@ -86,7 +86,7 @@ def test_same_seed_same_frames_other_seed_other_motion(engine: SvdEngine) -> Non
 def test_plain_diffusers_makes_the_same_frames(engine: SvdEngine) -> None:
     """The app leaves out layers that add nothing, and decodes in half precision where it may."""
     photo = Image.open(ASSETS / "examples" / "cat.jpg").convert("RGB")
-    checkpoint = engine.load(lambda _progress: None)
+    checkpoint = engine.load(lambda _progress: None).checkpoint
     framed = frame_photo(photo, checkpoint.sizes, PARAMS).image
     params = VideoParams(seed=5, num_frames=2, motion_bucket_id=255, fps=5)
     ours = engine.generate(framed, params, lambda _progress: None).frames

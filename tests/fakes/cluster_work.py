@@ -18,9 +18,9 @@ import ray
 from PIL import Image
 
 from svd_core.checkpoints.catalog import ModelCatalog
-from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint
+from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.cluster.worker import OpenWork, WorkerSettings
-from svd_core.engine.engine import Engine, EngineStatus
+from svd_core.engine.engine import Engine, EngineStatus, ModelHandle
 from svd_core.errors import DeviceLost, InvalidImage, ModelGated
 from svd_core.event_stream import Work
 from svd_core.events import OnProgress, Progress, Stage, Video
@@ -40,10 +40,10 @@ class PretendedEngine:
     def __init__(self, without: Path | None = None) -> None:
         self._without = without
 
-    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
         if self._without is not None and worker_ip() in self._without.read_text().split():
             raise ModelGated(GATED)
-        return NANO
+        return ModelHandle(NANO, self.generate)
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress

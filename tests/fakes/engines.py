@@ -11,8 +11,8 @@ from PIL import Image
 
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import AccelerationConfig
-from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
-from svd_core.engine.engine import EngineStatus
+from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL
+from svd_core.engine.engine import EngineStatus, ModelHandle
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.generate import generate
 from svd_core.jobs import JobQueue, Retention
@@ -63,12 +63,12 @@ class DriftingEngine:
 
     status: EngineStatus = READY
 
-    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
+    def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
         found = self.status.catalog.get(model)
         if found != self.status.checkpoint:
             on_progress(Progress(stage=Stage.LOADING, step=1, total=2))
         self.status = replace(self.status, checkpoint=found)
-        return found
+        return ModelHandle(found, self.generate)
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress

@@ -160,7 +160,7 @@ def test_the_endpoint_takes_every_parameter_and_documents_it() -> None:
     given_by_gradio = ("request", "progress")
     names = [n for n in inspect.signature(function).parameters if n not in given_by_gradio]
     assert names == ["image", *(field.name for field in fields(VideoParams))]
-    assert all(f"\n            {name}: " in (function.__doc__ or "") for name in names)
+    assert all(f"\n    {name}: " in (function.__doc__ or "") for name in names)
 
 
 def test_only_generate_is_public(client: Client) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_core.checkpoints.table import Checkpoint
+from svd_core.engine.engine import ModelHandle
 from svd_core.errors import InvalidRequest, UnknownJob
 from svd_core.events import OnProgress, Video
 from svd_core.extend import continuation_request, drift, match_colours
@@ -29,8 +29,9 @@ class Off(PanEngine):
 
     gain, shift, drift, asked = 1.0, 0.0, 0.0, 0
 
-    def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
-        return replace(super().load(on_progress), sizes=((128, 72), (72, 128)))
+    def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
+        checkpoint = replace(super().load(on_progress).checkpoint, sizes=((128, 72), (72, 128)))
+        return ModelHandle(checkpoint, self.generate)
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress
@@ -184,8 +185,9 @@ def test_only_so_many_clips_are_joined(store: ResultStore) -> None:
 
 def test_another_models_size_is_told_before_anything_is_made(store: ResultStore) -> None:
     class Larger(Off):
-        def load(self, on_progress: OnProgress, model: str | None = None) -> Checkpoint:
-            return replace(super().load(on_progress), sizes=((1024, 576),))
+        def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
+            checkpoint = replace(super().load(on_progress).checkpoint, sizes=((1024, 576),))
+            return ModelHandle(checkpoint, self.generate)
 
     begun(store)
     engine = Larger()

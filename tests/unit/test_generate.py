@@ -55,7 +55,7 @@ def store(tmp_path: Path) -> ResultStore:
 
 
 def expected(params: VideoParams, engine: PanEngine) -> Frames:
-    sizes = engine.load(silent).sizes
+    sizes = engine.load(silent).checkpoint.sizes
     framed = frame_photo(open_photo(photo()), sizes, params)
     return engine.generate(framed.image, params, silent).frames
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from svd_core.web.fal.models import VideoInput
 from svd_core.web.snippets import Snippets, snippets
 
@@ -54,7 +56,7 @@ def docs_page(document: Mapping[str, Any], open_here: bool) -> str:
         f"<body><main><h1>{escape(document['info']['title'])}: API</h1>{INTRO}",
         OPEN if open_here else KEYED,
         *_code(snippets({"motion_bucket_id": 80}, base)),
-        f"<h2>Input</h2>{_table(_inputs(VideoInput.model_json_schema()))}",
+        f"<h2>Input</h2>{_table(_inputs(TypeAdapter(VideoInput).json_schema()))}",
         *_operations(document),
         "</main></body></html>",
     ]
@@ -93,7 +95,9 @@ def _operations(document: Mapping[str, Any]) -> Iterator[str]:
             if operation["tags"][0] != tag:
                 tag = operation["tags"][0]
                 yield f"<h2>{escape(tag)}</h2>"
-            title = f"<code>{method.upper()} {escape(path)}</code> {escape(operation['summary'])}"
+            title = (
+                f"<code>{method.upper()} {escape(path)}</code> {escape(operation['description'])}"
+            )
             yield f"<details><summary>{title}</summary>{_parameters(operation)}"
             yield f"{_table(_responses(operation))}</details>"
 

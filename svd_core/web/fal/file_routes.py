@@ -1,43 +1,48 @@
 """File routes: upload permits and other tokens (`/rest`), uploads and downloads (`/cdn`).
 
 Below `/cdn` no key is needed: the URL itself is the permission, or a token comes with the request.
-The docstrings of the routes are descriptions in the OpenAPI document.
 """
 
 import re
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from anyio import to_thread
+from fastapi import Header, Security
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from svd_core.errors import UnknownJob
-from svd_core.web.fal.auth import owner_of
-from svd_core.web.fal.dependencies import ApiContext, ApiService
-from svd_core.web.fal.responses import (
-    ApiError,
-    ApiResponse,
-    detail,
-    input_error,
-    not_an_object,
-    request_error,
+from svd_core.web.fal import models, openapi
+from svd_core.web.fal.dependencies import ApiContext
+from svd_core.web.fal.models import InvalidInput
+from svd_core.web.fal.openapi import (
+    OCTETS,
+    FalApi,
+    File,
+    Folder,
+    KeyHeader,
+    Owner,
+    PartNumber,
+    Signature,
+    Token,
+    UploadId,
 )
-from svd_core.web.fal.submit import bad_request, lifetime, read_json, refused_body
+from svd_core.web.fal.responses import ApiError, request_error
+from svd_core.web.fal.submit import bad_request, lifetime, read_model, refused_body
 from svd_core.web.fal.uploads import TYPES, UPLOAD_TIMEOUT_S, UploadWriter
 from svd_core.web.request_body import BodyError
-from svd_core.web.snippets import ENDPOINTS
 
+PART_NUMBER = re.compile(r"[0-9]{1,5}")
 BUFFER_BYTES = 2**20
 """Bytes to buffer before they are written."""
 
-MAX_PARTS = 10_000
-PART_NUMBER = re.compile(r"[0-9]{1,5}")
 DIGITS = re.compile(r"[0-9]{1,18}")
 
-NO_FILE = request_error(404, "There is no such file, or its time is over.", "not_found")
+FILE_MISSING = request_error(404, "There is no such file, or its time is over.", "not_found")
 NO_UPLOAD = request_error(403, "This upload was not permitted, or too long ago.", "forbidden")
 
 # A file shown from this server must not act as one of its pages.
@@ -51,215 +56,231 @@ MAX_TOKEN_S = 3600.0
 MAX_REST_BODY = 64 * 1024
 """Bytes of request bodies below `/rest`."""
 
-
-class StorageRoutes:
-    """Routes below `/rest`."""
-
-    def __init__(self, service: ApiService) -> None:
-        self._context = service.context
-
-    async def initiate(self, request: Request) -> Response:
-        """An address to send the file to, which is its own permission, and the one it gets."""
-        body = await _object(self._context, request)
-        keep_s = lifetime(request.headers.get("x-fal-object-lifecycle"))
-        name = self._context.uploads.new_name(
-            owner_of(request), _text(body, "content_type"), _text(body, "file_name")
-        )
-        token = self._context.tokens.issue(
-            "upload", UPLOAD_TIMEOUT_S, {"name": name, "keep_s": keep_s}
-        )
-        base = self._context.urls.base(request)
-        urls = {
-            "upload_url": f"{base}/cdn/upload/{name}?token={token}",
-            "file_url": f"{base}/cdn/files/{name}",
-        }
-        return ApiResponse(200, urls).to_response()
-
-    async def cdn_token(self, request: Request) -> Response:
-        """What `fal-client` for Python uploads with."""
-        token = self._context.tokens.issue("cdn", UPLOAD_TIMEOUT_S, {"owner": owner_of(request)})
-        expires_at = datetime.now(UTC) + timedelta(seconds=UPLOAD_TIMEOUT_S)
-        payload = {
-            "token": token,
-            "token_type": "Bearer",
-            "base_url": f"{self._context.urls.base(request)}/cdn",
-            "expires_at": expires_at.isoformat(timespec="seconds"),
-        }
-        return ApiResponse(200, payload).to_response()
-
-    async def stream_token(self, request: Request) -> Response:
-        """What a browser may stream with for a while, in place of a key."""
-        body = await _object(self._context, request)
-        apps = body.get("allowed_apps")
-        valid = {endpoint.partition("/")[2] for endpoint in ENDPOINTS} | {*ENDPOINTS}
-        if (
-            not isinstance(apps, list)
-            or not apps
-            or not all(isinstance(app, str) and app in valid for app in apps)
-        ):
-            message = f"Input should list apps of this server: {', '.join(sorted(valid))}"
-            raise ApiError(
-                input_error([detail("allowed_apps", message, "value_error", input=apps)])
-            )
-        seconds = body.get("token_expiration", 120)
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
-            message = "Input should be a number of seconds"
-            entry = detail("token_expiration", message, "float_type", input=seconds)
-            raise ApiError(input_error([entry]))
-        lifetime_s = min(float(seconds), MAX_TOKEN_S)
-        token = self._context.tokens.issue("stream", lifetime_s, {"owner": owner_of(request)})
-        return ApiResponse(201, token).to_response()
-
-    async def key_set(self, _: Request) -> Response:
-        """The public key that webhooks are signed with."""
-        headers = {"Cache-Control": "public, max-age=3600"}
-        return ApiResponse(200, self._context.signer.key_set(), headers).to_response()
+Lifecycle = Annotated[
+    str | None,
+    Header(
+        alias="x-fal-object-lifecycle",
+        description='JSON, {"expiration_duration_seconds": n}: how long to keep the file.',
+    ),
+]
+FileName = Annotated[
+    str,
+    Header(
+        alias="x-fal-file-name", description="Its ending is the type, if there is no Content-Type."
+    ),
+]
 
 
-async def _object(context: ApiContext, request: Request) -> dict[str, Any]:
-    body = await read_json(context, request, MAX_REST_BODY)
-    if not isinstance(body, dict):
-        raise ApiError(input_error([not_an_object(body)]))
-    return body
+def add_storage_routes(api: FalApi, context: ApiContext) -> None:
+    """Add the routes below `/rest`."""
+    files, access = partial(api.serve, tag="Files"), partial(api.serve, tag="Access")
+    closed, refused = openapi.CLOSED, openapi.BAD_REQUEST | openapi.CLOSED | openapi.BAD_BODY
+    urls, path = context.urls, "/rest/storage/upload/initiate"
 
-
-def _text(body: dict[str, Any], name: str) -> str:
-    value = body.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        message = "Input should be a valid string"
-        raise ApiError(input_error([detail(name, message, "string_type", input=value)]))
-    return value
-
-
-class FileRoutes:
-    """Routes below `/cdn`."""
-
-    def __init__(self, service: ApiService) -> None:
-        self._context = service.context
-
-    async def put(self, request: Request, folder: str, file: str) -> Response:
-        """The whole file, at the address that `initiate` gave."""
-        claims = self._query_claims(request, f"{folder}/{file}")
-        etag = await self._save(
-            request, self._context.uploads.writing(claims["name"], claims["keep_s"])
-        )
-        return ApiResponse(200, {"etag": etag}, {"ETag": etag}).to_response()
-
-    async def put_part(self, request: Request, folder: str, file: str, number: str) -> Response:
-        claims = self._query_claims(request, f"{folder}/{file}")
-        return await self._part(request, claims["name"], number)
-
-    async def complete(self, request: Request, folder: str, file: str) -> Response:
-        claims = self._query_claims(request, f"{folder}/{file}")
-        return await self._join(request, claims["name"], claims["keep_s"])
-
-    async def upload(self, request: Request) -> Response:
-        """The whole file, by a token; the answer tells its address."""
-        name = self._new_name(request)
-        keep_s = lifetime(request.headers.get("x-fal-object-lifecycle"))
-        await self._save(request, self._context.uploads.writing(name, keep_s))
-        return ApiResponse(200, {"access_url": self._url(request, name)}).to_response()
-
-    async def begin(self, request: Request) -> Response:
-        """The address that a file of parts is going to have, and a token for its parts."""
-        name = self._new_name(request)
-        keep_s = lifetime(request.headers.get("x-fal-object-lifecycle"))
+    @files("POST", path, refused, body=models.UploadRequest)
+    async def initiate(
+        request: Request, owner: Owner, lifecycle: Lifecycle = None
+    ) -> models.UploadResponse:
+        """Get an address to upload a file to."""
+        keep_s = lifetime(lifecycle)
+        asked = await read_model(context, request, models.UploadRequest, MAX_REST_BODY)
+        name = context.uploads.new_name(owner, asked.content_type or "", asked.file_name or "")
         claims = {"name": name, "keep_s": keep_s}
-        upload_id = self._context.tokens.issue("upload", UPLOAD_TIMEOUT_S, claims)
-        payload = {"access_url": self._url(request, name), "uploadId": upload_id}
-        return ApiResponse(200, payload).to_response()
-
-    async def put_part_by_id(
-        self, request: Request, folder: str, file: str, upload_id: str, number: str
-    ) -> Response:
-        claims = self._claims(upload_id, f"{folder}/{file}")
-        return await self._part(request, claims["name"], number)
-
-    async def complete_by_id(
-        self, request: Request, folder: str, file: str, upload_id: str
-    ) -> Response:
-        claims = self._claims(upload_id, f"{folder}/{file}")
-        return await self._join(request, claims["name"], claims["keep_s"])
-
-    async def file(self, _: Request, folder: str, file: str) -> Response:
-        path = self._context.uploads.find(f"{folder}/{file}")
-        if path is None:
-            raise ApiError(NO_FILE)
-        return _file_response(path)
-
-    async def video(self, _: Request, mark: str, file: str) -> Response:
-        job_id = file.removesuffix(".mp4")
-        if not self._context.urls.is_video(mark, job_id):
-            raise ApiError(NO_FILE)
-        try:
-            path = self._context.results.path(job_id)
-        except UnknownJob:
-            raise ApiError(NO_FILE) from None
-        if not path.is_file():
-            raise ApiError(NO_FILE)
-        return _file_response(path)
-
-    def _new_name(self, request: Request) -> str:
-        headers = request.headers
-        authorization = headers.get("authorization", "")
-        claims = self._context.tokens.read("cdn", authorization.removeprefix("Bearer "))
-        owner = claims["owner"] if claims else self._context.keys.owner(authorization)
-        return self._context.uploads.new_name(
-            owner, headers.get("content-type", ""), headers.get("x-fal-file-name", "")
+        token, base = context.tokens.issue("upload", UPLOAD_TIMEOUT_S, claims), urls.base(request)
+        return models.UploadResponse(
+            upload_url=f"{base}/cdn/upload/{name}?token={token}",
+            file_url=f"{base}/cdn/files/{name}",
         )
 
-    def _query_claims(self, request: Request, name: str) -> dict[str, Any]:
-        return self._claims(request.query_params.get("token", ""), name)
+    @files("POST", f"{path}-multipart", refused, body=models.UploadRequest)
+    async def initiate_multipart(
+        request: Request, owner: Owner, lifecycle: Lifecycle = None
+    ) -> models.UploadResponse:
+        """Get an address to upload a large file to, in parts."""
+        return await initiate(request, owner, lifecycle)
 
-    def _claims(self, token: str, name: str) -> dict[str, Any]:
-        """Claims of the upload token for the file of that name. Raises `ApiError`, 403."""
-        claims = self._context.tokens.read("upload", token)
-        if claims is None or claims["name"] != name:
+    @files("POST", "/rest/storage/auth/token", closed)
+    async def cdn_token(request: Request, owner: Owner) -> models.CdnToken:
+        """Get a token for uploads, as `fal-client` for Python does."""
+        expires_at = datetime.now(UTC) + timedelta(seconds=UPLOAD_TIMEOUT_S)
+        return models.CdnToken(
+            token=context.tokens.issue("cdn", UPLOAD_TIMEOUT_S, {"owner": owner}),
+            token_type="Bearer",  # noqa: S106  # the name of a scheme
+            base_url=f"{urls.base(request)}/cdn",
+            expires_at=expires_at.isoformat(timespec="seconds"),
+        )
+
+    body = models.StreamTokenRequest
+
+    @access("POST", "/rest/tokens", closed, openapi.BAD_BODY, body=body, status_code=201)
+    async def stream_token(request: Request, owner: Owner) -> str:
+        """Get a token that a browser can stream with for a while, in place of a key."""
+        asked = await read_model(context, request, models.StreamTokenRequest, MAX_REST_BODY)
+        lifetime_s = min(asked.token_expiration, MAX_TOKEN_S)
+        return context.tokens.issue("stream", lifetime_s, {"owner": owner})
+
+    @access("GET", "/rest/.well-known/jwks.json")
+    async def key_set(response: Response) -> models.KeySet:
+        """Get the public key that webhooks are signed with."""
+        response.headers["Cache-Control"] = "public, max-age=3600"
+        return models.KeySet.model_validate(context.signer.key_set())
+
+
+def add_file_routes(api: FalApi, context: ApiContext) -> None:
+    """Add the routes below `/cdn`."""
+    serve, uploads, urls = partial(api.serve, tag="Files"), context.uploads, context.urls
+    upload_path, file_path = "/cdn/upload/{folder}/{file}", "/cdn/files/{folder}/{file}"
+    multipart = f"{file_path}/multipart/{{upload_id}}"
+    storing = openapi.FORBIDDEN | openapi.STORING
+    part = openapi.BAD_REQUEST | storing
+    joining = part | openapi.BAD_BODY
+    by_token = openapi.BAD_REQUEST | openapi.CLOSED
+
+    @serve("PUT", upload_path, storing, body=OCTETS)
+    async def put(
+        request: Request, response: Response, folder: Folder, file: File, token: Token = ""
+    ) -> models.Stored:
+        """Upload a file to its upload_url."""
+        claims = read_claims(token, folder, file)
+        writing = uploads.writing(claims["name"], claims["keep_s"])
+        return models.Stored(etag=await _save(context, request, response, writing))
+
+    @serve("PUT", f"{upload_path}/{{number}}", part, body=OCTETS)
+    async def put_part(
+        request: Request, response: Response,
+        folder: Folder, file: File, number: PartNumber, token: Token = "",
+    ) -> models.PartStored:  # fmt: skip
+        """Upload a part of a file to its upload_url."""
+        return await save_part(request, response, read_claims(token, folder, file), number)
+
+    @serve("POST", f"{upload_path}/complete", joining, body=models.PartList)
+    async def complete(
+        request: Request, folder: Folder, file: File, token: Token = ""
+    ) -> models.Uploaded:
+        """Join the parts of a file."""
+        return await join(request, read_claims(token, folder, file))
+
+    keyed = [Security(KeyHeader())]
+
+    @serve("POST", "/cdn/files/upload", by_token, openapi.STORING, body=OCTETS, dependencies=keyed)
+    async def upload(
+        request: Request, response: Response, file_name: FileName = "", lifecycle: Lifecycle = None
+    ) -> models.Uploaded:
+        """Upload a file, with a token or a key."""
+        name, keep_s = new_name(request, file_name), lifetime(lifecycle)
+        await _save(context, request, response, uploads.writing(name, keep_s))
+        return uploaded(request, name)
+
+    @serve("POST", "/cdn/files/upload/multipart", by_token, dependencies=keyed)
+    async def begin(
+        request: Request, file_name: FileName = "", lifecycle: Lifecycle = None
+    ) -> models.MultipartUpload:
+        """Begin the upload of a large file, with a token or a key."""
+        name = new_name(request, file_name)
+        claims = {"name": name, "keep_s": lifetime(lifecycle)}
+        upload_id = context.tokens.issue("upload", UPLOAD_TIMEOUT_S, claims)
+        access_url = uploaded(request, name).access_url
+        return models.MultipartUpload(access_url=access_url, uploadId=upload_id)
+
+    @serve("PUT", f"{multipart}/{{number}}", part, body=OCTETS)
+    async def put_part_by_id(
+        request: Request, response: Response,
+        folder: Folder, file: File, upload_id: UploadId, number: PartNumber,
+    ) -> models.PartStored:  # fmt: skip
+        """Upload a part of a file to its access_url."""
+        return await save_part(request, response, read_claims(upload_id, folder, file), number)
+
+    @serve("POST", f"{multipart}/complete", joining, body=models.PartList)
+    async def complete_by_id(
+        request: Request, folder: Folder, file: File, upload_id: UploadId
+    ) -> models.Uploaded:
+        """Join the parts of a file."""
+        return await join(request, read_claims(upload_id, folder, file))
+
+    @serve("GET", file_path, openapi.NO_FILE, content="*/*")
+    async def file(folder: Folder, file: File) -> Response:
+        """Download an uploaded file."""
+        path = uploads.find(f"{folder}/{file}")
+        if path is None:
+            raise ApiError(FILE_MISSING)
+        return _file_response(path)
+
+    @serve("GET", "/cdn/videos/{signature}/{file}", openapi.NO_FILE, content="video/mp4")
+    async def video(signature: Signature, file: File) -> Response:
+        """Download a finished video."""
+        job_id = file.removesuffix(".mp4")
+        if not urls.is_video(signature, job_id):
+            raise ApiError(FILE_MISSING)
+        try:
+            path = context.results.path(job_id)
+        except UnknownJob:
+            raise ApiError(FILE_MISSING) from None
+        if not path.is_file():
+            raise ApiError(FILE_MISSING)
+        return _file_response(path)
+
+    def new_name(request: Request, file_name: str) -> str:
+        authorization = request.headers.get("authorization", "")
+        claims = context.tokens.read("cdn", authorization.removeprefix("Bearer "))
+        owner = claims["owner"] if claims else context.keys.owner(authorization)
+        return uploads.new_name(owner, request.headers.get("content-type", ""), file_name)
+
+    def read_claims(token: str, folder: str, file: str) -> dict[str, Any]:
+        """Claims of the upload token for that file. Raises `ApiError`, 403."""
+        claims = context.tokens.read("upload", token)
+        if claims is None or claims["name"] != f"{folder}/{file}":
             raise ApiError(NO_UPLOAD)
         return claims
 
-    def _url(self, request: Request, name: str) -> str:
-        return f"{self._context.urls.base(request)}/cdn/files/{name}"
+    async def save_part(
+        request: Request, response: Response, claims: dict[str, Any], number: str
+    ) -> models.PartStored:
+        if not PART_NUMBER.fullmatch(number) or not 1 <= int(number) <= models.MAX_PARTS:
+            raise bad_request(f"Parts are numbered from 1 to {models.MAX_PARTS}.")
+        writing = uploads.writing_part(claims["name"], int(number))
+        etag = await _save(context, request, response, writing)
+        return models.PartStored(partNumber=int(number), etag=etag)
 
-    async def _part(self, request: Request, name: str, number: str) -> Response:
-        if not PART_NUMBER.fullmatch(number) or not 1 <= int(number) <= MAX_PARTS:
-            raise bad_request(f"Parts are numbered from 1 to {MAX_PARTS}.")
-        etag = await self._save(request, self._context.uploads.writing_part(name, int(number)))
-        return ApiResponse(
-            200, {"partNumber": int(number), "etag": etag}, {"ETag": etag}
-        ).to_response()
-
-    async def _join(self, request: Request, name: str, keep_s: float | None) -> Response:
-        body = await read_json(self._context, request)
+    async def join(request: Request, claims: dict[str, Any]) -> models.Uploaded:
         try:
-            parts = [(int(p["partNumber"]), str(p["etag"]).strip('"')) for p in body["parts"]]
-            if not all(1 <= number <= MAX_PARTS for number, _ in parts):
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
+            body = await read_model(context, request, models.PartList)
+        except InvalidInput:
             form = "The body must be {'parts': [{'partNumber': 1, 'etag': '...'}]}."
             raise bad_request(form) from None
-        await to_thread.run_sync(self._context.uploads.join, name, parts, keep_s)
-        return ApiResponse(200, {"access_url": self._url(request, name)}).to_response()
+        parts = [(each.partNumber, each.etag.strip('"')) for each in body.parts]
+        await to_thread.run_sync(uploads.join, claims["name"], parts, claims["keep_s"])
+        return uploaded(request, claims["name"])
 
-    async def _save(self, request: Request, target: AbstractContextManager[UploadWriter]) -> str:
-        """Write the body of `request` to `target`. Returns its ETag. Raises `ApiError`."""
-        length = request.headers.get("content-length", "")
-        try:
-            with target as writer:
-                if DIGITS.fullmatch(length):
-                    await to_thread.run_sync(writer.expect, int(length))
-                buffer = bytearray()
-                async for piece in self._context.bodies.pieces(request.receive):
-                    buffer += piece
-                    if len(buffer) >= BUFFER_BYTES:
-                        await to_thread.run_sync(writer.write, bytes(buffer))
-                        buffer.clear()
-                await to_thread.run_sync(writer.write, bytes(buffer))
-        except BodyError as error:
-            raise refused_body(error) from None
-        return writer.etag
+    def uploaded(request: Request, name: str) -> models.Uploaded:
+        return models.Uploaded(access_url=f"{urls.base(request)}/cdn/files/{name}")
+
+
+async def _save(
+    context: ApiContext,
+    request: Request,
+    response: Response,
+    target: AbstractContextManager[UploadWriter],
+) -> str:
+    """Write the body of `request` to `target`. Returns its ETag, a header of `response` too.
+
+    Raises `ApiError`.
+    """
+    length = request.headers.get("content-length", "")
+    try:
+        with target as writer:
+            if DIGITS.fullmatch(length):
+                await to_thread.run_sync(writer.expect, int(length))
+            buffer = bytearray()
+            async for piece in context.bodies.pieces(request.receive):
+                buffer += piece
+                if len(buffer) >= BUFFER_BYTES:
+                    await to_thread.run_sync(writer.write, bytes(buffer))
+                    buffer.clear()
+            await to_thread.run_sync(writer.write, bytes(buffer))
+    except BodyError as error:
+        raise refused_body(error) from None
+    response.headers["ETag"] = writer.etag
+    return writer.etag
 
 
 def _file_response(path: Path) -> Response:

@@ -1,16 +1,20 @@
 """Job routes: the queue (submit, status, result, cancel), and run, which waits for the video."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from anyio import CancelScope, to_thread
+from fastapi import Security
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
 from svd_core.errors import UnknownJob
 from svd_core.events import Progress, Stage
 from svd_core.jobs import Cancellation, Job
+from svd_core.web.fal import openapi
 from svd_core.web.fal.auth import owner_of
 from svd_core.web.fal.dependencies import ApiService
 from svd_core.web.fal.job_status import (
@@ -25,8 +29,19 @@ from svd_core.web.fal.job_status import (
     outcome_response,
     status_payload,
 )
+from svd_core.web.fal.models import (
+    CancelAccepted,
+    CancelTooLate,
+    Message,
+    NotFound,
+    QueueStatus,
+    Submitted,
+    VideoInput,
+    VideoOutput,
+)
+from svd_core.web.fal.openapi import EVENTS, STREAM_TOKEN, FalApi, Logs, Owner, RequestId, Responses
 from svd_core.web.fal.responses import CLIENT_DISCONNECTED, NOT_FOUND, ApiError, ApiResponse
-from svd_core.web.fal.submit import submit
+from svd_core.web.fal.submit import Options, submit_job
 
 DISCONNECT_POLL_S = 1.0
 """Seconds between two checks whether the caller went away."""
@@ -34,76 +49,120 @@ DISCONNECT_POLL_S = 1.0
 TRUE_WORDS = {"1", "true", "yes", "on"}
 
 
-class QueueRoutes:
-    """Routes below `/queue`. `endpoint`: id of the endpoint in the URLs of jobs."""
+class PollRoute(APIRoute):
+    """Route of the status, described like the others but called directly.
 
-    def __init__(self, service: ApiService, endpoint: str) -> None:
-        self._service = service
-        self._endpoint = endpoint
+    Most requests are polls, and FastAPI's dependencies and validation would double their cost.
+    """
 
-    async def submit(self, request: Request) -> Response:
-        job = await submit(self._service, request, reject=True)
-        payload = self._status(job, self._base(request), logs=False)
-        payload |= {"status": "IN_QUEUE", "gateway_request_id": job.id}
-        payload.setdefault("queue_position", 0)
-        for name in ("logs", "metrics", "error", "error_type"):
-            payload.pop(name, None)
-        return ApiResponse(200, payload).to_response(job.id)
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def poll(request: Request) -> Response:
+            logs = request.query_params.get("logs", "")
+            response: Response = await self.endpoint(
+                request, owner_of(request), request.path_params["request_id"], logs
+            )
+            return response
 
-    async def status(self, request: Request, request_id: str) -> Response:
-        owner, base, logs = owner_of(request), self._base(request), _with_logs(request)
+        return poll
+
+
+def add_queue_routes(api: FalApi, service: ApiService, endpoint: str) -> None:
+    """Add the routes below `/queue`. `endpoint`: id of the endpoint in the URLs of jobs."""
+    urls, prefix = service.context.urls, f"/queue/{endpoint}"
+    serve = partial(api.serve, tag="Queue")
+    closed = openapi.CLOSED | openapi.UNAVAILABLE
+    lookup = closed | openapi.UNKNOWN
+
+    def paths(suffix: str) -> tuple[str, str]:
+        """The path of a job, and one with the rest of a longer id, which some clients keep."""
+        job = f"requests/{{request_id}}{suffix}"
+        return f"{prefix}/{job}", f"{prefix}/{{rest:path}}/{job}"
+
+    @serve(
+        "POST", prefix, openapi.BAD_REQUEST, closed, openapi.BAD_BODY, openapi.BUSY, body=VideoInput
+    )
+    async def submit(request: Request, response: Response, options: Options) -> Submitted:
+        """Submit a request. Wrong input is reported by its result."""
+        job = await submit_job(service, request, options, reject=True)
+        response.headers["X-Fal-Request-Id"] = job.id
+        last = job.last
+        waits = isinstance(last, Progress) and last.stage is Stage.QUEUED
+        return Submitted(
+            status="IN_QUEUE",
+            request_id=job.id,
+            gateway_request_id=job.id,
+            queue_position=last.step if isinstance(last, Progress) and waits else 0,
+            **job_urls(urls.base(request), endpoint, job.id),
+        )
+
+    path, *also = paths("/status")
+    running: Responses = {202: openapi.error("The request is waiting or running.", QueueStatus)}
+
+    @serve(
+        "GET", path, running, lookup, also=also, route_class=PollRoute, response_model=QueueStatus
+    )
+    async def status(
+        request: Request, owner: Owner, request_id: RequestId, logs: Logs = "0"
+    ) -> Response:
+        """Get the status of a request."""
+        base, with_logs = urls.base(request), logs.lower() in TRUE_WORDS
 
         def look() -> Payload:
-            return self._status(self.find(owner, request_id), base, logs)
+            return job_status(_find(service, owner, request_id), base, with_logs)
 
-        if (job := self._service.queue.get_cached(request_id)) is not None:
+        if (job := service.queue.get_cached(request_id)) is not None:
             # Most polled jobs are; a call to another thread costs more than the response.
-            payload = self._status(_check_owner(job, owner), base, logs)
+            payload = job_status(_check_owner(job, owner), base, with_logs)
         else:
             payload = await to_thread.run_sync(look)
-        status = 200 if payload["status"] == "COMPLETED" else 202
-        return ApiResponse(status, payload).to_response(request_id)
+        code = 200 if payload["status"] == "COMPLETED" else 202
+        return ApiResponse(code, payload).to_response(request_id)
 
-    async def stream(self, request: Request, request_id: str) -> Response:
-        job = await to_thread.run_sync(self.find, owner_of(request), request_id)
-        changes = self._changes(job, self._base(request), _with_logs(request))
+    path, *also = paths("/status/stream")
+
+    @serve("GET", path, lookup, also=also, content=EVENTS, dependencies=[Security(STREAM_TOKEN)])
+    async def status_stream(
+        request: Request, owner: Owner, request_id: RequestId, logs: Logs = "0"
+    ) -> Response:
+        """Follow a request: its status at every change, each with the new log lines."""
+        job = await to_thread.run_sync(_find, service, owner, request_id)
+        changes = status_changes(job, urls.base(request), logs.lower() in TRUE_WORDS)
         return event_stream(request_id, changes)
 
-    async def result(self, request: Request, request_id: str) -> Response:
-        owner, base = owner_of(request), self._base(request)
+    path, *also = paths("")
+    also += [f"{each}/response" for each in (path, *also)]
+    unfinished: Responses = {400: openapi.error("The request has not ended yet.", Message)}
+
+    @serve("GET", path, unfinished, lookup, openapi.OUTCOMES, also=also, response_model=VideoOutput)
+    async def result(request: Request, owner: Owner, request_id: RequestId) -> Response:
+        """Get the video, or the reason why there is none. Also at .../response."""
+        base = urls.base(request)
 
         def look() -> ApiResponse:
-            return outcome_response(self.find(owner, request_id), self._service.context.urls, base)
+            return outcome_response(_find(service, owner, request_id), urls, base)
 
         return (await to_thread.run_sync(look)).to_response(request_id)
 
-    async def cancel(self, request: Request, request_id: str) -> Response:
-        job = await to_thread.run_sync(self.find, owner_of(request), request_id)
+    path, *also = paths("/cancel")
+    late: Responses = {400: openapi.error("The request has already ended.", CancelTooLate)}
+
+    @serve("PUT", path, late, lookup, also=also, status_code=202, response_model=CancelAccepted)
+    async def cancel(owner: Owner, request_id: RequestId) -> Response:
+        """Cancel a request that is waiting or running."""
+        job = await to_thread.run_sync(_find, service, owner, request_id)
         if await to_thread.run_sync(job.cancel) is Cancellation.TOO_LATE:
             return ApiResponse(400, {"status": "ALREADY_COMPLETED"}).to_response(request_id)
         return ApiResponse(202, {"status": "CANCELLATION_REQUESTED"}).to_response(request_id)
 
-    def find(self, owner: str, request_id: str) -> Job:
-        """The job of that id, if it is the caller's. Raises `ApiError`, 404."""
-        try:
-            job = self._service.queue.get(request_id)
-        except UnknownJob:
-            raise ApiError(NOT_FOUND) from None
-        return _check_owner(job, owner)
-
-    def _base(self, request: Request) -> str:
-        return self._service.context.urls.base(request)
-
-    def _status(self, job: Job, base: str, logs: bool) -> Payload:
+    def job_status(job: Job, base: str, logs: bool) -> Payload:
         last = job.last
         log = log_lines(job.events_since()) if logs else None
-        done = not isinstance(last, Progress)
-        end = outcome_response(job, self._service.context.urls, base) if done else None
-        return status_payload(job, last, job_urls(base, self._endpoint, job.id), log, end)
+        end = None if isinstance(last, Progress) else outcome_response(job, urls, base)
+        return status_payload(job, last, job_urls(base, endpoint, job.id), log, end)
 
-    async def _changes(self, job: Job, base: str, logs: bool) -> AsyncIterator[bytes]:
+    async def status_changes(job: Job, base: str, logs: bool) -> AsyncIterator[bytes]:
         """The status at every change, each with the log lines since the previous one."""
-        urls, links = self._service.context.urls, job_urls(base, self._endpoint, job.id)
+        links = job_urls(base, endpoint, job.id)
         async for events in follow(job, KEEPALIVE_S):
             if not events:
                 yield KEEPALIVE
@@ -114,6 +173,15 @@ class QueueRoutes:
             yield encode_event(status_payload(job, last, links, log, end))
 
 
+def _find(service: ApiService, owner: str, request_id: str) -> Job:
+    """The job of that id, if it is the caller's. Raises `ApiError`, 404."""
+    try:
+        job = service.queue.get(request_id)
+    except UnknownJob:
+        raise ApiError(NOT_FOUND) from None
+    return _check_owner(job, owner)
+
+
 def _check_owner(job: Job, owner: str) -> Job:
     """Raises `ApiError`, 404, for the job of another caller."""
     if job.options.owner != owner:
@@ -121,33 +189,32 @@ def _check_owner(job: Job, owner: str) -> Job:
     return job
 
 
-def _with_logs(request: Request) -> bool:
-    return request.query_params.get("logs", "").lower() in TRUE_WORDS
+def add_run_routes(api: FalApi, service: ApiService, endpoint: str) -> None:
+    """Add the routes below `/run`. Only the caller knows such a job: it ends when they leave."""
+    urls, path = service.context.urls, f"/run/{endpoint}"
+    serve = partial(api.serve, tag="Run", body=VideoInput)
+    refused = openapi.BAD_REQUEST | openapi.CLOSED | openapi.BAD_BODY | openapi.BUSY
+    refused |= openapi.UNAVAILABLE
+    expired: Responses = {404: openapi.error("The video has expired.", NotFound)}
 
-
-class RunRoutes:
-    """Routes below `/run`. Only the caller knows such a job: it ends when the caller leaves."""
-
-    def __init__(self, service: ApiService) -> None:
-        self._service = service
-
-    async def run(self, request: Request) -> Response:
-        base = self._service.context.urls.base(request)
-        job = await submit(self._service, request, reject=False)
+    @serve("POST", path, refused, openapi.OUTCOMES, expired, response_model=VideoOutput)
+    async def run(request: Request, options: Options) -> Response:
+        """Make a video and wait for it."""
+        job = await submit_job(service, request, options, reject=False)
         if not await _wait(job, request):
             await _cancel(job)
             return CLIENT_DISCONNECTED.to_response(job.id)
-        urls = self._service.context.urls
+        base = urls.base(request)
         return (await to_thread.run_sync(outcome_response, job, urls, base)).to_response(job.id)
 
-    async def stream(self, request: Request) -> Response:
-        base = self._service.context.urls.base(request)
-        job = await submit(self._service, request, reject=False)
-        return event_stream(job.id, self._pieces(job, base))
+    @serve("POST", f"{path}/stream", refused, content=EVENTS, dependencies=[Security(STREAM_TOKEN)])
+    async def run_stream(request: Request, options: Options) -> Response:
+        """Make a video and report progress. The last event is the video, or an error."""
+        job = await submit_job(service, request, options, reject=False)
+        return event_stream(job.id, pieces(job, urls.base(request)))
 
-    async def _pieces(self, job: Job, base: str) -> AsyncIterator[bytes]:
+    async def pieces(job: Job, base: str) -> AsyncIterator[bytes]:
         """Progress, then the output or the body of the error response."""
-        urls = self._service.context.urls
         try:
             async for events in follow(job, KEEPALIVE_S):
                 if not events:

@@ -1,16 +1,17 @@
 """Input and output models of fal's `fal-ai/stable-video`, and their mapping to core parameters.
 
-The other response models serve the OpenAPI description only.
+The models of all other bodies are here too: FastAPI checks and describes responses by them.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from svd_core.errors import InvalidRequest
-from svd_core.params import CHOICES, LIMITS, Limit, VideoParams
-from svd_core.web.fal.responses import FAL_NAMES, Detail, detail
+from svd_core.params import PARAMETERS, VideoParams
+from svd_core.web.fal.responses import FAL_NAMES, Detail, detail, not_an_object
 from svd_core.web.snippets import DEFAULT_FPS
 
 
@@ -105,7 +106,7 @@ class CdnToken(BaseModel):
 
 class StreamTokenRequest(BaseModel):
     allowed_apps: list[Literal["stable-video", "fal-ai/stable-video"]] = Field(min_length=1)
-    token_expiration: float = Field(120, gt=0, description="Seconds, at most 3600.")
+    token_expiration: float = Field(120, gt=0, strict=True, description="Seconds, at most 3600.")
 
 
 class Uploaded(BaseModel):
@@ -117,8 +118,11 @@ class MultipartUpload(BaseModel):
     uploadId: str  # noqa: N815 - the client's spelling
 
 
+MAX_PARTS = 10_000
+
+
 class PartStored(BaseModel):
-    partNumber: int  # noqa: N815
+    partNumber: int = Field(ge=1, le=MAX_PARTS)  # noqa: N815
     etag: str
 
 
@@ -138,74 +142,48 @@ class Health(BaseModel):
     status: Literal["ok", "loading", "failed"]
     queue_length: int = Field(description="Jobs that wait.")
     model: str = Field(description="The checkpoint in memory, or on its way there.")
-    models: list[str] = Field(description="Checkpoints to choose from; the first is the usual one.")
+    models: list[str] = Field(description="Checkpoints to choose from; the first is the default.")
     device: str
     version: str
 
 
-MODEL = "checkpoint that makes the video, one that `/health` lists; the first of them if left out"
-
-EXAMPLE = "https://example.com/photo.jpg"
-
-
-def _field(limit: Limit, default: object) -> tuple[Any, Any]:
-    kind: Any = int if limit.integer else float
-    field = Field(default, ge=limit.minimum, le=limit.maximum, description=limit.help)
-    return (kind | None if limit.optional else kind), field
+def _field(name: str, **changes: Any) -> Any:
+    """The core's parameter of that name, with another alias or default."""
+    core = PARAMETERS[name]
+    kept = {"default": core.default, "ge": core.minimum, "le": core.maximum}
+    return Field(**{**kept, "description": core.help, **changes})
 
 
-class _FalInput(BaseModel):
-    """The fields of fal's own endpoint. Unknown ones are ignored, as fal does."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
-
+@pydantic_dataclass(frozen=True, kw_only=True)
+class PhotoInput:
     image_url: str = Field(
-        description="The photo: an http(s) address, a data URI, or the address of an upload.",
-        examples=[EXAMPLE],
-    )
-    seed: int | None = Field(
-        None,
-        ge=LIMITS["seed"].minimum,
-        le=LIMITS["seed"].maximum,
-        description="The same seed and photo give the same video; drawn if left out.",
-    )
-    motion_bucket_id: int = Field(
-        VideoParams.default("motion_bucket_id"),
-        ge=LIMITS["motion_bucket_id"].minimum,
-        le=LIMITS["motion_bucket_id"].maximum,
-        description="How much moves, from 1 to 255.",
-    )
-    cond_aug: float = Field(
-        VideoParams.default("noise_aug_strength"),
-        ge=LIMITS["noise_aug_strength"].minimum,
-        le=LIMITS["noise_aug_strength"].maximum,
-        description="Noise on the photo: more frees the motion and loses likeness.",
-    )
-    fps: int = Field(
-        DEFAULT_FPS,
-        ge=LIMITS["fps"].minimum,
-        le=LIMITS["fps"].maximum,
-        description="Frames per second of the video.",
+        description="the photo: an http(s) address, a data URI, or the address of an upload",
+        examples=["https://example.com/photo.jpg"],
     )
 
 
-_FAL_FIELDS = ("seed", "motion_bucket_id", "noise_aug_strength", "fps")
+@pydantic_dataclass(
+    frozen=True,
+    kw_only=True,
+    config=ConfigDict(title="StableVideoInput", extra="ignore", allow_inf_nan=False),
+)
+class VideoInput(VideoParams, PhotoInput):  # in this order `image_url` is the first field
+    """fal's input: the core's parameters, some by fal's names and with fal's defaults.
 
-VideoInput = create_model(
-    "StableVideoInput",
-    __base__=_FalInput,
-    **{
-        name: _field(limit, VideoParams.default(name))
-        for name, limit in LIMITS.items()
-        if name not in _FAL_FIELDS
-    },
-    **{
-        name: (Literal[choice.words], Field(VideoParams.default(name), description=choice.help))
-        for name, choice in CHOICES.items()
-    },
-    model=(str | None, Field(None, description=MODEL)),
-)  # type: ignore[call-overload]  # the names come from a table
-"""fal's input, and the core's other parameters under their own names."""
+    Unknown fields are ignored, as fal does.
+    """
+
+    seed: int | None = _field("seed")  # type: ignore[assignment]  # null is as good as nothing
+    noise_aug_strength: float = _field("noise_aug_strength", alias=FAL_NAMES["noise_aug_strength"])
+    fps: int = _field("fps", default=DEFAULT_FPS)
+    model: str | None = Field(
+        default=None, description=f"{PARAMETERS['model'].help}; `/health` lists the choices"
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _translate_errors(cls, values: Any, validate: Callable[[Any], Any]) -> Any:
+        return validate(values)  # each error becomes an entry of the 422
 
 
 class File(BaseModel):
@@ -220,19 +198,32 @@ class VideoOutput(BaseModel):
     seed: int = Field(description="The seed that was given or drawn.")
 
 
-def read_input(body: Mapping[str, Any]) -> tuple[str, VideoParams]:
-    """Parse the body of a submit: (image_url, params). Raises `InvalidInput`."""
+Model = TypeVar("Model")
+
+
+def parse(model: type[Model], body: Any) -> Model:
+    """The model of a JSON body. Raises `InvalidInput`.
+
+    Names beyond ASCII are not looked at: none is known, and half a character would be an error.
+    """
+    if not isinstance(body, dict):
+        raise InvalidInput([not_an_object(body)])
     try:
-        values = VideoInput.model_validate(body).model_dump()
+        given = {name: value for name, value in body.items() if name.isascii()}
+        return TypeAdapter(model).validate_python(given)
     except ValidationError as error:
         raise InvalidInput([_detail(entry) for entry in error.errors()]) from None
-    image_url: str = values.pop("image_url")
-    values = {name: value for name, value in values.items() if value is not None}
-    values["noise_aug_strength"] = values.pop("cond_aug")
+
+
+def read_input(body: Any) -> tuple[str, VideoParams]:
+    """Parse the body of a submit: (image_url, params). Raises `InvalidInput`."""
+    parsed = parse(VideoInput, body)
     try:
-        return image_url, VideoParams.from_mapping(values)
-    except InvalidRequest as error:  # rules for several fields together
+        values = {name: getattr(parsed, name) for name in PARAMETERS}
+        params = VideoParams(**{name: value for name, value in values.items() if value is not None})
+    except InvalidRequest as error:  # a model that cannot be a name
         raise InvalidInput.from_validation_error(error) from None
+    return parsed.image_url, params
 
 
 class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like the core's

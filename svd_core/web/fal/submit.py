@@ -5,31 +5,30 @@ The photo is a data URI, an upload, or a remote URL, which is fetched while the 
 
 import base64
 import binascii
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from json import JSONDecodeError
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote_to_bytes
 
 from anyio import to_thread
+from fastapi import Depends, Header, Query
 from starlette.requests import Request
 
 from svd_core.errors import InvalidRequest, InvalidUrl, Unreachable
 from svd_core.jobs import Job, JobOptions, RemoteRequest
 from svd_core.media.image import MAX_BYTES
 from svd_core.params import VideoRequest
-from svd_core.web.fal.auth import owner_of
 from svd_core.web.fal.dependencies import MAX_KEEP_S, ApiContext, ApiService
-from svd_core.web.fal.models import InvalidInput, read_input
+from svd_core.web.fal.models import InvalidInput, Model, parse, read_input
+from svd_core.web.fal.openapi import Owner
 from svd_core.web.fal.responses import (
     CLIENT_DISCONNECTED,
     ApiError,
     Detail,
     detail,
     input_error,
-    not_an_object,
     request_error,
 )
 from svd_core.web.fal.uploads import UploadStore
@@ -53,20 +52,23 @@ MAX_INLINE_PARSE = 64 * 1024
 MIN_TIMEOUT_S = 0.1
 
 
-async def submit(service: ApiService, request: Request, *, reject: bool) -> Job:
+async def submit_job(
+    service: ApiService, request: Request, options: JobOptions, *, reject: bool
+) -> Job:
     """Submit the job of `request`.
 
-    `reject`: enter wrong input as a failed job whose result is the 422, instead of raising it.
-    Raises `ApiError`, and what the queue raises.
+    `reject`: enter wrong input as a failed job whose result is the 422, instead of raising
+    `InvalidInput`. Raises `ApiError`, and what the queue raises.
     """
+    if options.webhook is not None:
+        await _check_webhook(service, options.webhook)
     body = await read_json(service.context, request, MAX_INPUT)
-    options = await _options(service, request)
     base = service.context.urls.base(request)
     try:
         job = await to_thread.run_sync(_submit_input, service, body, options, base)
     except InvalidInput as error:
         if not reject:
-            raise ApiError(input_error(error.details)) from None
+            raise
         return await to_thread.run_sync(_submit_rejected, service, error.details, options, base)
     service.on_submit(job)
     return job
@@ -74,8 +76,6 @@ async def submit(service: ApiService, request: Request, *, reject: bool) -> Job:
 
 def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str) -> Job:
     """Raises `InvalidInput`, and what the queue raises."""
-    if not isinstance(body, dict):
-        raise InvalidInput([not_an_object(body)])
     image_url, params = read_input(body)
     service.queue.ensure_room(options)
     try:
@@ -177,6 +177,13 @@ async def read_json(context: ApiContext, request: Request, limit: int = MAX_JSON
         raise ApiError(input_error([_malformed(error)])) from None
 
 
+async def read_model(
+    context: ApiContext, request: Request, model: type[Model], limit: int = MAX_JSON
+) -> Model:
+    """Read the JSON body of `request` as `model`. Raises `ApiError` and `InvalidInput`."""
+    return parse(model, await read_json(context, request, limit))
+
+
 def refused_body(error: BodyError) -> ApiError:
     """The error for a body that was not read to its end. The connection is closed after it."""
     if error.status == CLIENT_DISCONNECTED.status:
@@ -193,23 +200,6 @@ def _malformed(error: ValueError) -> Detail:
         "loc": ["body", position], "msg": "JSON decode error", "type": "json_invalid",
         "ctx": {"error": reason}, "input": {},
     }  # fmt: skip
-
-
-async def _options(service: ApiService, request: Request) -> JobOptions:
-    """Job options from headers and query. Raises `ApiError`, 400."""
-    headers, query = request.headers, request.query_params
-    webhook = query.get("fal_webhook") or None
-    if webhook is not None:
-        await _check_webhook(service, webhook)
-    max_waiting = query.get("fal_max_queue_length")
-    return JobOptions(
-        priority=_priority(headers.get("x-fal-queue-priority", "normal")),
-        start_timeout_s=_seconds(headers.get("x-fal-request-timeout"), "x-fal-request-timeout"),
-        max_waiting=_count(max_waiting, "fal_max_queue_length"),
-        owner=owner_of(request),
-        webhook=webhook,
-        keep_s=lifetime(headers.get("x-fal-object-lifecycle-preference")),
-    )
 
 
 async def _check_webhook(service: ApiService, url: str) -> None:
@@ -243,33 +233,46 @@ def lifetime(preference: str | None) -> float | None:
     return min(float(seconds), MAX_KEEP_S)
 
 
-def _priority(text: str) -> Literal["low", "normal"]:
-    match text.strip().lower():
-        case "low":
-            return "low"
-        case "normal" | "":
-            return "normal"
-    raise bad_request("x-fal-queue-priority must be 'low' or 'normal'.")
-
-
-def _seconds(text: str | None, name: str) -> float | None:
-    return None if text is None else _number(text, name, MIN_TIMEOUT_S)
-
-
-def _count(text: str | None, name: str) -> int | None:
-    return None if text is None else int(_number(text, name, 0))
-
-
-def _number(text: str, name: str, minimum: float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not minimum <= number < 1e9:
-        raise bad_request(f"{name} must be a number of at least {minimum:g}.")
-    return number
-
-
 def bad_request(message: str) -> ApiError:
     """An error of headers or query, 400."""
     return ApiError(request_error(400, message, "bad_request"))
+
+
+MAX_COUNT = 999_999_999
+"""Most seconds, or requests, of a header or the query."""
+
+
+async def job_options(
+    owner: Owner,
+    priority: Annotated[Literal["normal", "low"], Header(
+        alias="x-fal-queue-priority",
+        description="Requests of low priority run when no others are waiting.",
+    )] = "normal",
+    start_timeout_s: Annotated[float | None, Header(
+        alias="x-fal-request-timeout", ge=MIN_TIMEOUT_S, le=MAX_COUNT,
+        description="Seconds within which the request must start.",
+    )] = None,
+    lifecycle: Annotated[str | None, Header(
+        alias="x-fal-object-lifecycle-preference",
+        description='JSON, {"expiration_duration_seconds": n}: how long to keep the video.',
+    )] = None,
+    max_waiting: Annotated[int | None, Query(
+        alias="fal_max_queue_length", ge=0, le=MAX_COUNT,
+        description="Refuse (429) if more requests than this are waiting.",
+    )] = None,
+    webhook: Annotated[str | None, Query(
+        alias="fal_webhook", description="Address to call when the request has ended.",
+    )] = None,
+) -> JobOptions:  # fmt: skip
+    """Job options from headers and query. Raises `ApiError`, 400."""
+    return JobOptions(
+        priority=priority,
+        start_timeout_s=start_timeout_s,
+        max_waiting=max_waiting,
+        owner=owner,
+        webhook=webhook or None,
+        keep_s=lifetime(lifecycle),
+    )
+
+
+Options = Annotated[JobOptions, Depends(job_options)]

@@ -1,4 +1,4 @@
-"""Controls of the video parameters, named as in the core; ranges come from `LIMITS`.
+"""Controls of the video parameters, named as in the core; ranges come from `PARAMETERS`.
 
 A motion preset is a word that stands for a motion bucket and a noise strength. An empty number
 field means the checkpoint's own value, which its placeholder shows.
@@ -15,7 +15,7 @@ from gradio.events import Dependency
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import at_speed
 from svd_core.errors import InvalidRequest
-from svd_core.params import CHOICES, LIMITS, VideoParams
+from svd_core.params import PARAMETERS, VideoParams
 from svd_core.web.page.components import (
     UNQUEUED_EVENT,
     Checkbox,
@@ -122,7 +122,7 @@ def radio_choice(
 ) -> RadioChoice:
     """Bar of a few words. `words`: the ones that this server offers, by default all of them."""
     return RadioChoice(
-        [(str(client_text(f"{name}_{word}")), word) for word in words or CHOICES[name].words],
+        [(str(client_text(f"{name}_{word}")), word) for word in words or PARAMETERS[name].words],
         value=VideoParams.default(name),
         label=client_text(name),
         info=hint(hint_key or name),
@@ -151,7 +151,7 @@ def model_choice(name: str, names: Sequence[str]) -> ModelChoice:
 
 def slider(name: str, **options: Any) -> Slider:
     """Slider of a parameter, as far as `SLIDER_MAX` or its limit."""
-    limit = LIMITS[name]
+    limit = PARAMETERS[name]
     return Slider(
         limit.minimum,
         min(limit.maximum, SLIDER_MAX.get(name, limit.maximum)),
@@ -211,7 +211,7 @@ def bind_placeholders(
             checkpoint = catalog().get(model)
         except InvalidRequest:
             checkpoint = catalog().default  # the error is shown when the job is submitted
-        if speed in CHOICES["speed"].words:
+        if speed in PARAMETERS["speed"].words:
             checkpoint = at_speed(checkpoint, speed)
         return {
             controls[name]: gr.update(

@@ -17,14 +17,14 @@ from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.errors import InvalidRequest, SvdError
 from svd_core.media.recipe import Recipe
-from svd_core.params import CHOICES, LIMITS, VideoParams
+from svd_core.params import PARAMETERS, VideoParams
 from svd_core.web.page.components import UNQUEUED_EVENT, Files
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import refused_html, status_html
 from svd_core.web.page.i18n import Texts, client_text, texts_for
 from svd_core.web.page.page_state import PageState
 
-FIELDS = {*LIMITS, *CHOICES, "model"}
+FIELDS = {*PARAMETERS}
 """Parameters that a link may set."""
 
 VIDEO_SUFFIXES = [".mp4", ".gif", ".webp", ".zip"]

@@ -7,7 +7,7 @@ after a single separator are a group. Elsewhere a single separator is the decima
 import re
 import unicodedata
 
-from svd_core.params import LIMITS
+from svd_core.params import PARAMETERS
 
 MAX_LENGTH = 40
 """Characters of the longest text that is looked at."""
@@ -29,7 +29,7 @@ def plain_number(text: str, name: str) -> str:
     normal = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), normal)
     sign = normal[:1] if normal[:1] in ("+", "-") else ""
     digits = normal.removeprefix(sign)
-    whole = name in LIMITS and LIMITS[name].integer
+    whole = name in PARAMETERS and PARAMETERS[name].integer
     for group, point in STYLES:
         is_single = re.fullmatch(rf"\d+{group}\d+", digits) and "'" not in group
         if (whole or not is_single) and _is_grouped(digits, group, point):

@@ -13,9 +13,9 @@ import gradio as gr
 from svd_core.errors import SvdError
 from svd_core.events import Succeeded
 from svd_core.jobs import Job
-from svd_core.media.export import LOOPS, Export, Format, Order
+from svd_core.media.export import MAX_LOOPS, Export, Format, Order
 from svd_core.media.image import to_png
-from svd_core.params import LIMITS, VideoParams, VideoRequest
+from svd_core.params import PARAMETERS, VideoParams, VideoRequest
 from svd_core.web.page.backend import Backend, with_new_seed
 from svd_core.web.page.components import UNQUEUED_EVENT, DownloadButton, RadioChoice, Slider
 from svd_core.web.page.controls import Changes
@@ -42,7 +42,7 @@ MAX_FPS = 60
 
 def increase_motion(params: VideoParams) -> VideoParams:
     """More motion: a larger bucket, and where it is at its maximum, more noise."""
-    maximum = int(LIMITS["motion_bucket_id"].maximum)
+    maximum = int(PARAMETERS["motion_bucket_id"].maximum)
     bucket, noise = params.motion_bucket_id, params.noise_aug_strength
     if bucket >= maximum:
         return replace(params, noise_aug_strength=round(min(noise + 0.05, 0.5), 2))
@@ -149,8 +149,8 @@ class ExportPanel:
                 format = _choice("format", get_args(Format), "mp4")
                 order = _choice("order", get_args(Order), "forward")
             with gr.Row():
-                fps = _slider("fps", LIMITS["fps"].minimum, MAX_FPS, 7)
-                loops = _slider("loops", LOOPS.minimum, LOOPS.maximum, 0)
+                fps = _slider("fps", PARAMETERS["fps"].minimum, MAX_FPS, 7)
+                loops = _slider("loops", 0, MAX_LOOPS, 0)
             download = DownloadButton.build(client_text("export_go"), "export-go", size="md")
             message = gr.HTML("", elem_id="export-said")
         return cls(fps, order, loops, format, download, message)
