@@ -132,12 +132,11 @@ class VideoParams:
             object.__setattr__(self, name, check_value(name, limit, getattr(self, name)))
         for name, choice in CHOICES.items():
             if (word := getattr(self, name)) not in choice.words:
-                known = " or ".join(map(repr, choice.words))
-                raise InvalidRequest(name, f"{name} must be {known}, not {_shown(word)}.")
+                raise InvalidRequest(
+                    "choice_unknown", field=name, known=choice.words, value=_shown(word)
+                )
         if self.model is not None and not _is_name(self.model):
-            raise InvalidRequest(
-                "model", f"model must be the name of a checkpoint, not {_shown(self.model)}."
-            )
+            raise InvalidRequest("model_name_invalid", field="model", value=_shown(self.model))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> "VideoParams":
@@ -146,8 +145,7 @@ class VideoParams:
         for name in values:
             if name not in names:
                 raise InvalidRequest(
-                    str(name)[:40],
-                    f"There is no setting {_shown(name)}. Known: {', '.join(names)}.",
+                    "setting_unknown", field=str(name)[:40], value=_shown(name), known=names
                 )
         return cls(**values)  # type: ignore[arg-type]  # __post_init__ checks every value
 
@@ -161,14 +159,14 @@ class VideoParams:
         Raises `InvalidRequest` with the field's name, for settings given twice too.
         """
         if len(text) > MAX_QUERY:
-            raise InvalidRequest("link", "The link is too long to be one of this program's.")
+            raise InvalidRequest("link_too_long", field="link")
         known = {f.name for f in fields(cls)}
         pairs = parse_qsl(text.removeprefix("?"), keep_blank_values=True)
         found = [(name, value) for name, value in pairs if name in known]
         names = [name for name, _ in found]
         for name in names:
             if names.count(name) > 1:
-                raise InvalidRequest(name, f"The link gives {name} more than once.")
+                raise InvalidRequest("link_repeats_setting", field=name)
         return cls.from_mapping(dict(found))
 
     def to_query(self) -> str:
@@ -223,11 +221,12 @@ def check_value(name: str, limit: Limit, value: object) -> int | float | None:
             return float(number)
         if number == int(number):
             return int(number)
-    kind = "a whole number" if limit.integer else "a number"
     raise InvalidRequest(
-        name,
-        f"{name} must be {kind} from {limit.minimum:.10g} to {limit.maximum:.10g}, "
-        f"not {_shown(value)}.",
+        "whole_number_out_of_range" if limit.integer else "number_out_of_range",
+        field=name,
+        least=limit.minimum,
+        most=limit.maximum,
+        value=_shown(value),
     )
 
 

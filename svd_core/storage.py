@@ -71,7 +71,7 @@ class ResultStore:
     def path(self, job_id: str) -> Path:
         """Where the video of `job_id` is or will be. Raises `UnknownJob` for what can be no id."""
         if not JOB_ID.fullmatch(job_id):
-            raise UnknownJob("There is no job of that id; check the id you were given.")
+            raise UnknownJob("job_id_invalid")
         return self.folder / f"{job_id}{VIDEO}"
 
     def frames_path(self, job_id: str) -> Path:
@@ -202,7 +202,7 @@ def _interpolation(comment: str) -> Interpolation:
 
 
 def _missing_error() -> UnknownJob:
-    return UnknownJob("The video is not kept here any more; please make it again.")
+    return UnknownJob("video_expired")
 
 
 @dataclass(frozen=True)
@@ -239,12 +239,11 @@ class PhotoStore:
         try:
             return (self.folder / name).read_bytes()
         except FileNotFoundError as error:
-            raise GenerationFailed(
-                "The photo of this video is gone from the server; please send it again."
-            ) from error
+            raise GenerationFailed("image_gone") from error
         except OSError as error:
+            reason = error.strerror or str(error)
             raise busy_if_passing(error) or GenerationFailed(
-                f"The photo of this video cannot be read ({error.strerror}); please send it again."
+                "image_not_readable", reason=reason
             ) from error
 
     def remove(self, names: Collection[str]) -> None:
@@ -315,12 +314,9 @@ def _remove_files(paths: list[Path]) -> list[Path]:
 
 def _write_error(error: OSError) -> SvdError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(
-            "There is no room left on the server's disk for the photo; please try again later."
-        )
-    return busy_if_passing(error) or GenerationFailed(
-        f"The photo could not be kept ({error.strerror}); please try again."
-    )
+        return StorageFull("image_disk_full")
+    reason = error.strerror or str(error)
+    return busy_if_passing(error) or GenerationFailed("image_not_stored", reason=reason)
 
 
 def private_folder(path: Path) -> Path:
@@ -338,8 +334,5 @@ def private_folder(path: Path) -> Path:
 def _folder_error(folder: Path, error: OSError) -> InvalidSettings | StorageFull:
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(f"The disk of {folder} is full; free some room and start again.")
-    return InvalidSettings(
-        f"Files cannot be kept in {folder} ({reason}); "
-        "set SVD_DATA_DIR to a folder that can be written."
-    )
+        return StorageFull("folder_disk_full", folder=str(folder))
+    return InvalidSettings("folder_unwritable", folder=str(folder), reason=reason)

@@ -27,7 +27,7 @@ from svd_core.benchmarks.cluster_nodes import HEAD, ROOT, LoopbackCluster, RayNo
 from svd_core.benchmarks.cluster_work import open_work, photo, sleeping_work
 from svd_core.cluster.config import ClusterConfig, prepare_environment
 from svd_core.database import Database
-from svd_core.errors import GenerationFailed, SvdError
+from svd_core.errors import SvdError, ToolFailed
 from svd_core.events import Event, Progress, Succeeded
 from svd_core.jobs import (
     Executor,
@@ -216,7 +216,7 @@ def run_jobs(
 
 def work_s(job: Job) -> float:
     if not isinstance(job.last, Succeeded):
-        raise GenerationFailed(f"A job of the benchmark failed: {job.last}.")
+        raise ToolFailed(f"A job of the benchmark failed: {job.last}.")
     return job.last.video.elapsed_s
 
 
@@ -329,12 +329,12 @@ def server_restart(bench: Bench, workers: int = 4) -> float:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Raises `GenerationFailed` where that takes minutes."""
+    """Raises `ToolFailed` where that takes minutes."""
     until = time.monotonic() + WAIT_S
     pause = threading.Event()
     while not condition():
         if time.monotonic() > until:
-            raise GenerationFailed("The cluster of the benchmark does not answer.")
+            raise ToolFailed("The cluster of the benchmark does not answer.")
         pause.wait(0.005)
 
 

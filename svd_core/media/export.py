@@ -62,8 +62,10 @@ class Export:
         choices = (("format", Format), ("order", Order), ("interpolation", Interpolation))
         for name, kind in choices:
             if getattr(self, name) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise InvalidRequest(name, f"{name} must be one of {known}.")
+                value = repr(getattr(self, name))[:40]
+                raise InvalidRequest(
+                    "choice_unknown", field=name, known=get_args(kind), value=value
+                )
         for name, limit in (("fps", LIMITS["fps"]), ("loops", LOOPS)):
             object.__setattr__(self, name, check_value(name, limit, getattr(self, name)))
 

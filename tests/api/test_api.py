@@ -394,6 +394,7 @@ def test_a_wrong_value_is_told_by_the_result(
         assert detail["msg"]
     assert late.json() == soon.json()
     assert (end["error"], end["error_type"]) == (detail["msg"], kind)
+    assert end.get("error_code") == detail.get("code")
 
 
 PICTURES = {
@@ -898,7 +899,10 @@ def test_a_request_may_ask_for_one_of_several_checkpoints(tmp_path: Path, uri: s
         told = api.post(f"/queue/{APP}", json={"image_url": uri, "model": "svd-xt"}).json()
         finish(api, told["request_id"])
         (entry,) = result(api, told["request_id"]).json()["detail"]
-        assert entry["msg"] == "This server has no checkpoint 'svd-xt'; it offers svd-nano, square."
+        assert entry["code"] == "model_unknown"
+        assert entry["msg"] == (
+            "This server does not have the model svd-xt. Choose one of these: svd-nano, square."
+        )
         assert len(server.work.requests) == made
         described = api.get("/openapi.json").json()["paths"][f"/run/{APP}"]["post"]
         asked = described["requestBody"]["content"]["application/json"]["schema"]["properties"]

@@ -30,6 +30,7 @@ from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_lossless
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import PhotoStore, ResultStore
+from tests.fakes.errors import has_code
 from tests.fakes.job_events import ending, eventually
 from tests.fakes.work import front_queue, open_table
 
@@ -237,7 +238,7 @@ def test_a_checkpoint_that_no_machine_has_fails_a_job(site: Site, tmp_path: Path
         crew = Crew(pool, tmp_path)
         with pytest.raises(ModelGated) as error:
             crew.start("job")
-        assert error.value.message == GATED
+        assert has_code("model_licence_required", model=GATED)(error.value)
         (tmp_path / "without").write_text("")  # then the licence is accepted
         crew.check(crew.start("job"), "job")
 

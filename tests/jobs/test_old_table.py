@@ -37,7 +37,8 @@ def test_jobs_of_an_old_table_come_back_as_they_were(tmp_path: Path) -> None:
     assert made.last.video.path == Path(f"/videos/{MADE}.mp4")
     assert isinstance(rejected.last, Failed)
     assert type(rejected.last.error) is InvalidImage
-    assert (rejected.last.error.field, rejected.last.error.reason) == ("image", "damaged")
+    assert (rejected.last.error.field, rejected.last.error.code) == ("image", "invalid_image")
+    assert str(rejected.last.error) == "The photo is damaged."
 
 
 def test_a_table_from_when_servers_shared_it_is_migrated(url: str, tmp_path: Path) -> None:
