@@ -257,5 +257,5 @@ def test_a_machine_with_other_code_is_named() -> None:
 def test_a_checkpoint_that_no_machine_has_is_reported() -> None:
     error = ModelGated("model_licence_required", model="a/b")
     status = cluster_status("auto", [], error=error)
-    assert (status.state, status.notice) == ("failed", "Accept the licence.")
+    assert (status.state, status.notice) == ("failed", error.message)
     assert cluster_status("auto", [], 1, error).state == "loading", "the next machine tries"

@@ -73,7 +73,9 @@ def load_secret(path: Path) -> bytes:
         if not path.exists():
             _generate(path)
         secret = bytes.fromhex(path.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
+    except ValueError:
+        raise InvalidSettings("secret_damaged", path=str(path)) from None
+    except OSError as error:
         raise InvalidSettings("secret_unavailable", path=str(path), reason=str(error)) from error
     if len(secret) != SECRET_BYTES:
         raise InvalidSettings("secret_damaged", path=str(path))
