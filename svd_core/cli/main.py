@@ -189,6 +189,8 @@ def _make_video(photo: Photo, request: VideoRequest, engine: Engine, output: Out
         try:
             video = generate(request, engine, store, uuid.uuid4().hex, on_progress)
         except StorageFull as error:
+            if error.code != "video_disk_full":
+                raise
             raise OutputFull("output_disk_full") from error
         return replace(video, path=output.publish(video.path, photo.stem))
 
