@@ -27,7 +27,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
 def event_from_json(values: dict[str, Any]) -> Event:
     match values.pop("is"):
         case "progress":
-            note = messages.from_json(values["note"])
+            note = messages.from_json(values.get("note"))
             return Progress(**values | {"stage": Stage(values["stage"]), "note": note})
         case "succeeded":
             notes = tuple(map(messages.from_json, values["notes"]))
