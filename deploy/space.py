@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from svd_core.errors import InvalidSettings, SvdError  # noqa: E402 - from the folder above
+from svd_core.errors import SvdError, ToolFailed  # noqa: E402 - from the folder above
 from svd_core.proxies import prepare_proxies  # noqa: E402
 
 NEEDED = ("app.py", "requirements.txt", "README.md", "LICENSE", "assets/*/*", "svd_core/*")
@@ -64,9 +64,9 @@ def stage(folder: Path, root: Path = ROOT) -> None:
 
 
 def publish(space: str) -> str:
-    """Create or update `space` (owner/name). Returns its URL. Raises `InvalidSettings`."""
+    """Create or update `space` (owner/name). Returns its URL. Raises `ToolFailed`."""
     if space.count("/") != 1 or not all(space.split("/")):
-        raise InvalidSettings("Name the Space as in: make space SPACE=owner/name")
+        raise ToolFailed("Name the Space as in: make space SPACE=owner/name")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -85,7 +85,7 @@ def publish(space: str) -> str:
     except Exception as error:  # noqa: BLE001 - the library has a dozen kinds, all of them final here
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         reason = ANSWERS.get(status or 0) or " ".join(str(error).split())[:300].rstrip(".")
-        raise InvalidSettings(f"The Space {space} is not updated: {reason}.") from error
+        raise ToolFailed(f"The Space {space} is not updated: {reason}.") from error
     return str(url)
 
 

@@ -49,8 +49,6 @@ ADOPT_MS = 1000
 RETRY_S = 1.0
 """Seconds between two tries of a change that must be made."""
 
-UNAVAILABLE = "The job table cannot be reached just now; please try again shortly."
-
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -113,7 +111,7 @@ class Database:
         Without it SQLite would have the writers poll.
         """
         if not self._write_lock.acquire(timeout=BUSY_S):
-            raise QueueUnavailable(UNAVAILABLE)
+            raise QueueUnavailable("queue_unavailable")
         try:
             yield
         finally:
@@ -195,10 +193,7 @@ def _invalid_url(url: str, error: BaseException) -> InvalidSettings:
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         if reason and not any(secret in reason for secret in _secrets(url, parsed)):
             why = f" ({reason})"
-    return InvalidSettings(
-        f"There is no job table at {where}{why}; SVD_DATABASE_URL takes an SQLAlchemy URL whose "
-        "driver is installed."
-    )
+    return InvalidSettings("database_unreachable", where=where, why=why)
 
 
 def _secrets(url: str, parsed: URL) -> list[str]:
@@ -274,7 +269,5 @@ def translate_errors() -> Iterator[None]:
 
 def _to_svd_error(error: Exception) -> SvdError:
     if any(message in str(error) for message in DISK_FULL_MESSAGES):
-        return StorageFull(
-            "There is no room left on the disk of the job table; free some, and try again."
-        )
-    return QueueUnavailable(UNAVAILABLE)
+        return StorageFull("database_disk_full")
+    return QueueUnavailable("queue_unavailable")

@@ -1,6 +1,7 @@
-"""Error tree: every error a user can see, with its HTTP status and message.
+"""Error tree: every error a user can see, with its code, its values and its HTTP status.
 
-Libraries' exceptions are translated into these in the module that imports the library.
+Libraries' exceptions are translated into these in the module that imports the library. The codes
+and their sentences are in `locales`, in one table for each class.
 
     SvdError                     500  anything below; never raised itself
     ├── InvalidRequest           422  a field of the request is wrong
@@ -25,12 +26,16 @@ Libraries' exceptions are translated into these in the module that imports the l
     ├── ServerBusy               503  no memory, descriptor or disk space for the moment
     ├── QueueUnavailable         503  the job table cannot be reached
     ├── UnknownJob               404  no job or result of that id
-    └── Cancelled                499  the user cancelled the job
+    ├── Cancelled                499  the user cancelled the job
+    └── ToolFailed               500  a benchmark or the training cannot go on
 """
 
 import copyreg
 import errno
-from typing import Any, Literal
+import re
+from typing import Any
+
+from svd_core.messages import Message, Value
 
 PASSING = frozenset(
     {
@@ -40,19 +45,28 @@ PASSING = frozenset(
 )  # fmt: skip
 """Error numbers of a machine that is short of something for the moment."""
 
-ImageReason = Literal["unreadable", "format", "bytes", "too many pixels", "too few pixels"]
-
 
 class SvdError(Exception):
-    """Base of the tree. `str(error)` is one sentence for the user, with what to do next."""
+    """Base of the tree. `str(error)` is one sentence in English for the user, with what to do next.
+
+    `code`: stable name of what went wrong, for programs. `message`: a `Message`, but plain text if
+    another version of the program stored it. Then `code` may be unknown here, or that of the class.
+    """
 
     status = 500
     passing = False
     """Whether the same request is likely to succeed a little later, without any change."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+    code = "svd_error"
+
+    def __init_subclass__(cls) -> None:
+        cls.code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def __init__(self, message: str, /, **values: Value) -> None:
+        """`message`: a code of this class with its values, or a `Message`."""
+        self.message = message if isinstance(message, Message) else Message(message, **values)
+        self.code = self.message.code
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles without calling the constructor again, which takes more than `args` holds."""
@@ -63,25 +77,19 @@ class InvalidRequest(SvdError):
     """`field` names the parameter at fault in the core's own words, e.g. `motion_bucket_id`."""
 
     status = 422
+    field = ""
 
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
+    def __init__(self, message: str, /, **values: Value) -> None:
+        super().__init__(message, **values)
+        self.field = str(values.get("field", self.field))
 
 
 class InvalidImage(InvalidRequest):
-    """`reason`: which limit the picture breaks, for programs; people read the sentence."""
-
-    reason: ImageReason = "unreadable"
-
-    def __init__(self, message: str, reason: ImageReason = "unreadable") -> None:
-        super().__init__("image", message)
-        self.reason = reason
+    field = "image"
 
 
 class InvalidUrl(InvalidRequest):
-    def __init__(self, message: str) -> None:
-        super().__init__("image", message)
+    field = "image"
 
 
 class Unreachable(InvalidUrl):
@@ -89,8 +97,7 @@ class Unreachable(InvalidUrl):
 
 
 class InvalidRecipe(InvalidRequest):
-    def __init__(self, message: str) -> None:
-        super().__init__("recipe", message)
+    field = "recipe"
 
 
 class InvalidSettings(SvdError):
@@ -169,15 +176,15 @@ class UnknownJob(SvdError):
 class Cancelled(SvdError):
     status = 499
 
-    def __init__(self, message: str = "Stopped, as you asked.") -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "cancelled", /, **values: Value) -> None:
+        super().__init__(message, **values)
 
 
-def server_busy() -> ServerBusy:
-    return ServerBusy(
-        "The server is short of memory, open files or disk space just now; please try again in a "
-        "minute."
-    )
+class ToolFailed(SvdError):
+    """Developers read it, so its sentence is plain English without a code of its own."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__("tool_failed", reason=sentence)
 
 
 def busy_if_passing(error: BaseException) -> ServerBusy | None:
@@ -188,6 +195,6 @@ def busy_if_passing(error: BaseException) -> ServerBusy | None:
             break
         short = isinstance(cause, OSError) and cause.errno in PASSING
         if short or isinstance(cause, MemoryError) or "can't start new thread" in str(cause):
-            return server_busy()
+            return ServerBusy("server_busy")
         cause = cause.__cause__ or cause.__context__
     return None

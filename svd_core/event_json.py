@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from svd_core import messages
 from svd_core.errors import SvdError
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
 
@@ -12,9 +13,11 @@ def event_to_json(event: Event) -> dict[str, Any]:
     match event:
         case Progress():
             values = {name: value for name, value in vars(event).items() if name != "preview"}
-            return {"is": "progress"} | values
+            return {"is": "progress"} | values | {"note": messages.to_json(event.note)}
         case Succeeded(video):
-            return {"is": "succeeded"} | vars(video) | {"path": str(video.path.absolute())}
+            notes = [messages.to_json(note) for note in video.notes]
+            changed = {"path": str(video.path.absolute()), "notes": notes}
+            return {"is": "succeeded"} | vars(video) | changed
         case Failed(error):
             return {"is": "failed"} | error_to_json(error)
         case Stopped():
@@ -24,9 +27,11 @@ def event_to_json(event: Event) -> dict[str, Any]:
 def event_from_json(values: dict[str, Any]) -> Event:
     match values.pop("is"):
         case "progress":
-            return Progress(**values | {"stage": Stage(values["stage"])})
+            note = messages.from_json(values.get("note"))
+            return Progress(**values | {"stage": Stage(values["stage"]), "note": note})
         case "succeeded":
-            parsed = {"path": Path(values["path"]), "notes": tuple(values["notes"])}
+            notes = tuple(map(messages.from_json, values["notes"]))
+            parsed = {"path": Path(values["path"]), "notes": notes}
             return Succeeded(Video(**values | parsed))
         case "failed":
             return Failed(error_from_json(values))
@@ -35,16 +40,27 @@ def event_from_json(values: dict[str, Any]) -> Event:
 
 
 def error_to_json(error: SvdError) -> dict[str, Any]:
-    """Class, status, and those attributes that JSON can hold."""
+    """Class, status, those attributes that JSON can hold, and the values of the message."""
     carried = {name: value for name, value in vars(error).items() if _is_json(value)}
-    return {"class": type(error).__name__, "status": error.status, "carried": carried}
+    return {
+        "class": type(error).__name__,
+        "status": error.status,
+        "carried": carried,
+        "values": messages.values_to_json(error.message),
+    }
 
 
 def error_from_json(values: dict[str, Any]) -> SvdError:
-    """Restore an error. If its class does not exist any more, message and status remain."""
+    """Restore an error. If its class or code is unknown here, message and status remain.
+
+    Rows of older versions have no code and no values.
+    """
     kind = next((k for k in subclasses_of(SvdError) if k.__name__ == values["class"]), SvdError)
-    error = kind.__new__(kind, values["carried"]["message"])
-    vars(error).update(values["carried"])
+    carried = values["carried"]
+    code, text = carried.get("code", ""), carried["message"]
+    message = messages.restore(code, values.get("values", {}), text)
+    error = kind.__new__(kind, message)
+    vars(error).update(carried | {"message": message})
     if error.status != values["status"]:
         error.status = values["status"]
     return error

@@ -73,9 +73,4 @@ def error_to_outcome(job_id: str, error: Exception) -> Failed | Stopped:
         error.__cause__ = error.__context__ = None
         return Failed(error.with_traceback(None))
     log.error("Job %s ended by an unforeseen error.", job_id, exc_info=error)
-    return Failed(
-        GenerationFailed(
-            "Something unforeseen went wrong, so there is no video; please try again. "
-            f"If it happens again, tell whoever runs this server the job number {job_id[:8]}."
-        )
-    )
+    return Failed(GenerationFailed("unexpected", number=job_id[:8]))

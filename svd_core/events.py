@@ -27,9 +27,9 @@ class Progress:
 
     `step` of `total`: denoising steps done, bytes loaded, or 0 of 0 where nothing is counted; for
     QUEUED `step` is the number of jobs ahead. `elapsed_s`: seconds since work on the job began.
-    `remaining_s`: expected seconds to the end, None while unknown. `note`: something the user
-    should know, e.g. that memory ran out and a smaller plan is tried. `preview`: now and then, how
-    all frames look so far: a small moving WebP of at most 150 kB; it is in memory only.
+    `remaining_s`: expected seconds to the end, None while unknown. `note`: a `Message` that the
+    user should see, e.g. that memory ran out and a smaller plan is tried. `preview`: now and then,
+    how all frames look so far: a small moving WebP of at most 150 kB; it is in memory only.
     """
 
     stage: Stage
@@ -55,7 +55,7 @@ class Video:
     """A finished video on disk. `width`, `height` in pixels; `fps` is the playback rate, and
     `num_frames` counts what plays: in-between frames too.
 
-    `notes`: what was changed (clamped fps, smaller memory plan), in sentences. `motion`:
+    `notes`: what was changed (clamped fps, smaller memory plan), as `Message`s. `motion`:
     see `motion_meter.Level`; empty where it was not measured. `peak_memory`: most bytes held while
     it was made, of the GPU if there is one, else of the process since its start; None where not
     known."""

@@ -10,6 +10,7 @@ from PIL import Image
 from svd_core.errors import InvalidRequest
 from svd_core.media.image import Size
 from svd_core.media.recipe import MAX_CLIPS, Recipe
+from svd_core.messages import Message
 from svd_core.params import MAX_FRAMES, VideoParams, VideoRequest
 from svd_core.storage import ResultStore
 from svd_core.types import Frames, GenerationResult
@@ -54,24 +55,22 @@ class PreviousVideo:
         """Raises `InvalidRequest` where `more` frames, the first one doubled, are too many."""
         clips = len(self.recipe.clips)
         if clips >= MAX_CLIPS:
-            raise _error(
-                f"The video consists of {clips} clips already, which is as many as are joined; "
-                "begin a new one from its last frame."
-            )
+            raise InvalidRequest("clips_exceeded", field="continues", clips=clips)
         if (total := len(self.frames) + more - 1) > MAX_FRAMES:
-            raise _error(
-                f"The video would have {total} frames and may have {MAX_FRAMES}; begin a new one "
-                "from its last frame, or ask for fewer frames."
-            )
+            raise InvalidRequest("frames_exceeded", field="continues", total=total, most=MAX_FRAMES)
 
     def check(self, size: Size, more: int) -> None:
         """Raises `InvalidRequest` where a clip of that size and length cannot be joined."""
         self.check_length(more)
         height, width = self.frames.shape[1:3]
         if size != (width, height):
-            raise _error(
-                f"The video is {width}x{height}, and this model goes on in {size[0]}x{size[1]}; "
-                "continue it with the model that made it."
+            raise InvalidRequest(
+                "size_differs",
+                field="continues",
+                width=width,
+                height=height,
+                new_width=size[0],
+                new_height=size[1],
             )
 
     def join(self, clip: GenerationResult) -> GenerationResult:
@@ -119,21 +118,15 @@ def _recolour(frame: Picture, kept: float, first: Colours, to: Colours) -> Pictu
     return np.asarray(Image.fromarray(frame).point(table))
 
 
-def drift(first: Frames, last: Picture) -> tuple[str, ...]:
-    """Sentences about what the last frame has lost since the first clip."""
+def drift(first: Frames, last: Picture) -> tuple[Message, ...]:
+    """Messages about what the last frame has lost since the first clip."""
     notes = []
     left = _sharpness(last[None]) / max(_sharpness(first), 1e-6)
     if left < SOFTER:
-        notes.append(
-            f"The end of the video has {1 - left:.0%} less detail than its first clip; going on "
-            "from here will lose more."
-        )
+        notes.append(Message("detail_lost", share=1 - left))
     shift = np.abs(last.mean(axis=(0, 1)) - first.mean(axis=(0, 1, 2))).max()
     if shift > SHIFTED:
-        notes.append(
-            f"The colours at the end of the video are off by {shift / 255:.0%} from its first "
-            "clip; going on from here will shift them further."
-        )
+        notes.append(Message("colours_shifted", share=float(shift) / 255))
     return tuple(notes)
 
 
@@ -150,7 +143,3 @@ def _sharpness(frames: Frames) -> float:
     grey = frames.mean(axis=-1, dtype=np.float32)
     across, down = np.diff(grey, axis=2), np.diff(grey, axis=1)
     return float((across**2).mean() + (down**2).mean())
-
-
-def _error(sentence: str) -> InvalidRequest:
-    return InvalidRequest("continues", sentence)

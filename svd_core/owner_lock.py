@@ -95,8 +95,7 @@ class LockFile(OwnerLock):
             return False
         except (OSError, NotImplementedError) as error:
             raise InvalidSettings(
-                f"The file {self._path} cannot be locked ({error}); put SVD_DATA_DIR on a disk "
-                "that has file locks."
+                "lock_unsupported", path=str(self._path), reason=str(error)
             ) from error
         return True
 

@@ -150,13 +150,13 @@ class VideoParams:
         Raises `InvalidRequest` with the field's name, for settings given twice too.
         """
         if len(text) > MAX_QUERY:
-            raise InvalidRequest("link", "The link is too long to be one of this program's.")
+            raise InvalidRequest("link_too_long", field="link")
         pairs = parse_qsl(text.removeprefix("?"), keep_blank_values=True)
         found = [(name, value) for name, value in pairs if name in PARAMETERS]
         names = [name for name, _ in found]
         for name in names:
             if names.count(name) > 1:
-                raise InvalidRequest(name, f"The link gives {name} more than once.")
+                raise InvalidRequest("link_repeats_setting", field=name)
         return cls.from_mapping(dict(found))
 
     def to_query(self) -> str:
@@ -270,17 +270,21 @@ def translate_errors(kind: type, values: Any, validate: Callable[[Any], Any]) ->
 def _refusal(fields: Mapping[str, FieldInfo], name: str, value: object) -> InvalidRequest:
     """The error for a wrong value of the field `name`, or for a field that does not exist."""
     if name not in fields:
-        known = ", ".join(fields)
-        return InvalidRequest(name[:40], f"There is no setting {_shown(name)}. Known: {known}.")
-    field = Parameter.from_field(fields[name])
-    if field.words:
-        expected = " or ".join(map(repr, field.words))
-    elif field.span:
-        kind = "a whole number" if field.integer else "a number"
-        expected = f"{kind} from {field.minimum:.10g} to {field.maximum:.10g}"
-    else:
-        expected = "the name of a checkpoint"
-    return InvalidRequest(name, f"{name} must be {expected}, not {_shown(value)}.")
+        return InvalidRequest(
+            "setting_unknown", field=name[:40], value=_shown(name), known=list(fields)
+        )
+    parameter, shown = Parameter.from_field(fields[name]), _shown(value)
+    if parameter.words:
+        return InvalidRequest("choice_unknown", field=name, known=parameter.words, value=shown)
+    if not parameter.span:
+        return InvalidRequest("model_name_invalid", field=name, value=shown)
+    return InvalidRequest(
+        "whole_number_out_of_range" if parameter.integer else "number_out_of_range",
+        field=name,
+        least=parameter.minimum,
+        most=parameter.maximum,
+        value=shown,
+    )
 
 
 def _shown(value: object) -> str:

@@ -84,9 +84,7 @@ def _usable(variable: str, proxy: str) -> str:
     elif scheme in SOCKS and find_spec("socksio") is None:
         reason = "a SOCKS proxy needs the package socksio (pip install 'httpx[socks]')"
     if reason:
-        raise InvalidSettings(
-            f"{variable} cannot be used: {reason}. Correct it, or remove it to do without a proxy."
-        )
+        raise InvalidSettings("proxy_invalid", variable=variable, reason=reason)
     return f"{scheme}://{rest}"
 
 

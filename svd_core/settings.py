@@ -285,13 +285,13 @@ class Settings(BaseModel):
             if variable.startswith(PREFIX) and variable not in known:
                 if _by_orchestrator(variable, value):
                     continue
-                raise InvalidSettings(_unknown(variable, known))
+                raise _unknown(variable, known)
             if variable in known and value:
                 found[known[variable]] = value
         try:
             return cls.model_validate(found)
         except ValidationError as error:
-            raise InvalidSettings(_sentence(error)) from None
+            raise _invalid(error) from None
 
 
 def space_url() -> str:
@@ -312,13 +312,15 @@ def _by_orchestrator(variable: str, value: str) -> bool:
     return ORCHESTRATOR.fullmatch(variable) is not None
 
 
-def _unknown(variable: str, known: Mapping[str, str]) -> str:
+def _unknown(variable: str, known: Mapping[str, str]) -> InvalidSettings:
     forms = {form: name for name in (*known, *GRADIO_NAMES) for form in _forms(name)}
     asked = variable.upper()
     close = [get_close_matches(form, forms, n=1, cutoff=0.6) for form in _forms(asked)]
     names = [forms[found[0]] for found in close if found]
-    meant = f" Did you mean {GRADIO_NAMES.get(names[0], names[0])}?" if names else ""
-    return f"{variable} is not a setting.{meant} Known: {', '.join(sorted(known))}."
+    if not names:
+        return InvalidSettings("variable_unknown", variable=variable, known=sorted(known))
+    meant = GRADIO_NAMES.get(names[0], names[0])
+    return InvalidSettings("variable_misspelt", variable=variable, meant=meant, known=sorted(known))
 
 
 def _forms(name: str) -> tuple[str, str]:
@@ -327,7 +329,7 @@ def _forms(name: str) -> tuple[str, str]:
     return words, "_".join(sorted(words.split("_")))
 
 
-def _sentence(error: ValidationError) -> str:
+def _invalid(error: ValidationError) -> InvalidSettings:
     first = error.errors()[0]
     name = str(first["loc"][0])
     meaning = Settings.model_fields[name].description
@@ -336,4 +338,6 @@ def _sentence(error: ValidationError) -> str:
         wrong = "it has another form"  # than a regular expression, which would explain nothing
     elif first["type"] == "value_error":
         wrong = str(first["ctx"]["error"])
-    return f"{PREFIX}{name.upper()} is wrong: {wrong} ({meaning})."
+    return InvalidSettings(
+        "variable_invalid", variable=PREFIX + name.upper(), reason=wrong, meaning=meaning or ""
+    )

@@ -60,7 +60,7 @@ class ResultStore:
     def path(self, job_id: str) -> Path:
         """Where the video of `job_id` is or will be. Raises `UnknownJob` for what can be no id."""
         if not JOB_ID.fullmatch(job_id):
-            raise UnknownJob("There is no job of that id; check the id you were given.")
+            raise UnknownJob("job_id_invalid")
         return self.folder / f"{job_id}{VIDEO}"
 
     def frames_path(self, job_id: str) -> Path:
@@ -191,7 +191,7 @@ def _interpolation(comment: str) -> Interpolation:
 
 
 def _missing_error() -> UnknownJob:
-    return UnknownJob("The video is not kept here any more; please make it again.")
+    return UnknownJob("video_expired")
 
 
 def _make_folder(folder: Path) -> None:
@@ -249,8 +249,5 @@ def private_folder(path: Path) -> Path:
 def _folder_error(folder: Path, error: OSError) -> InvalidSettings | StorageFull:
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(f"The disk of {folder} is full; free some room and start again.")
-    return InvalidSettings(
-        f"Files cannot be kept in {folder} ({reason}); "
-        "set SVD_DATA_DIR to a folder that can be written."
-    )
+        return StorageFull("folder_disk_full", folder=str(folder))
+    return InvalidSettings("folder_unwritable", folder=str(folder), reason=reason)

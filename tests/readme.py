@@ -3,6 +3,7 @@
 The markers of a part are `<!-- name -->` and `<!-- end name -->`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,8 +11,12 @@ from svd_core.benchmarks.cluster_nodes import head_command, node_command
 from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.cli.args import option
 from svd_core.cluster.config import HEALTH_CHECKS
+from svd_core.errors import InvalidSettings, SvdError, ToolFailed, UnknownJob
+from svd_core.event_json import subclasses_of
+from svd_core.messages import DEFAULT_LANGUAGE, sections
 from svd_core.params import PARAMETERS
 from svd_core.settings import PREFIX, Settings
+from svd_core.web.fal.responses import error_response
 from svd_core.web.snippets import snippets
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +44,7 @@ def generated() -> Mapping[Path, Parts]:
     return {
         README: {"picture": picture, "curl": curl, "checkpoints": checkpoints},
         ARCHITECTURE: {"parameters": parameters, "settings": settings},
-        HTTP_API: {"api": api},
+        HTTP_API: {"api": api, "codes": codes},
         CLUSTER: {"head": head, "node": node, "docker": docker},
     }
 
@@ -61,6 +66,28 @@ def api() -> str:
         [fenced("bash", code.curl), fenced("js", code.javascript), fenced("python", code.python)]
     )
 
+
+def codes() -> str:
+    """Every code that the API can answer with, its status, and its two parts of a sentence."""
+    kinds = {kind.__name__: kind for kind in subclasses_of(SvdError)}
+    rows = []
+    for name, texts in sections(DEFAULT_LANGUAGE).items():
+        kind = kinds.get(name)
+        if kind is None or kind.__module__ != SvdError.__module__ or kind in NOT_SERVED:
+            continue
+        for code, text in texts.items():
+            error = kind.__new__(kind)
+            error.message, error.code = text, code
+            when, _, remedy = PLACEHOLDER.sub(r"`\1`", text).partition(". ")
+            status = f"{error_response(error).status}"
+            rows.append((f"`{code}`", status, when.removesuffix("."), remedy))
+    return table(("code", "status", "when", "what to do"), rows)
+
+
+NOT_SERVED = (InvalidSettings, UnknownJob, ToolFailed)
+"""Errors that end the program, and the 404, whose body is fal's."""
+
+PLACEHOLDER = re.compile(r"\{(\w+)[^}]*\}")
 
 HEAD = "10.0.0.1"
 

@@ -352,7 +352,7 @@ class Losing(DriftingEngine):
         lost = Path("{folder}") / "lost"
         if not lost.exists():
             lost.touch()
-            raise DeviceLost("The GPU stopped working (CUDA error); start again.")
+            raise DeviceLost("gpu_lost", reason="CUDA error")
         return super().generate(*given)
 
 runpy.run_path("app.py")["main"](lambda settings: Losing())

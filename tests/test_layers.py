@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     (
-        *("clock", "errors", "events", "event_json", "event_stream", "params", "proxies"),
-        *("settings", "types"),
+        *("clock", "errors", "events", "event_json", "event_stream", "messages", "params"),
+        *("proxies", "settings", "types"),
     ),
     ("media",),
     ("storage", "eviction", "temp_folder", "extend", "database", "owner_lock"),

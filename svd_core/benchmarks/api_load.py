@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from svd_core.benchmarks.load_clients import LoadTiming, run_jobs, submit_body, time_video
 from svd_core.benchmarks.server_process import STUB_SERVER, Server, running_server
 from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
-from svd_core.errors import GenerationFailed, SvdError
+from svd_core.errors import SvdError, ToolFailed
 
 Figures = Mapping[str, Any]
 
@@ -200,5 +200,5 @@ def _server(*program: str) -> Iterator[Server]:
         running_server(Path(folder), *program, model=DEMO_MODEL) as server,
     ):
         if not server.answers("/fal/health", b'"ok"'):
-            raise GenerationFailed("The server that was to be measured did not start.")
+            raise ToolFailed("The server that was to be measured did not start.")
         yield server

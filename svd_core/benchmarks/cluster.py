@@ -29,7 +29,7 @@ from svd_core.benchmarks.cluster_nodes import (
 from svd_core.benchmarks.cluster_recovery import measure_recovery
 from svd_core.benchmarks.cluster_work import photo, sleeping_work
 from svd_core.cluster.config import ClusterConfig, prepare_environment
-from svd_core.errors import GenerationFailed, SvdError
+from svd_core.errors import SvdError, ToolFailed
 from svd_core.events import Event, Progress, Succeeded
 from svd_core.jobs import (
     Executor,
@@ -163,7 +163,7 @@ def run_jobs(
 
 def work_s(job: Job) -> float:
     if not isinstance(job.last, Succeeded):
-        raise GenerationFailed(f"A job of the benchmark failed: {job.last}.")
+        raise ToolFailed(f"A job of the benchmark failed: {job.last}.")
     return job.last.video.elapsed_s
 
 

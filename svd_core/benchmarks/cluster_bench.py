@@ -15,7 +15,7 @@ from svd_core.benchmarks.cluster_nodes import HEAD, LoopbackCluster, RayNode
 from svd_core.benchmarks.cluster_work import open_work
 from svd_core.cluster.config import ClusterConfig
 from svd_core.database import Database
-from svd_core.errors import GenerationFailed
+from svd_core.errors import ToolFailed
 from svd_core.jobs import (
     Executor,
     Job,
@@ -91,10 +91,10 @@ def submit(queue: JobQueue, image: bytes, count: int = 1) -> list[Job]:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Raises `GenerationFailed` where that takes minutes."""
+    """Raises `ToolFailed` where that takes minutes."""
     until = time.monotonic() + WAIT_S
     pause = threading.Event()
     while not condition():
         if time.monotonic() > until:
-            raise GenerationFailed("The cluster of the benchmark does not answer.")
+            raise ToolFailed("The cluster of the benchmark does not answer.")
         pause.wait(0.005)

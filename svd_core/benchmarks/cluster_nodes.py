@@ -22,7 +22,7 @@ from pathlib import Path
 
 from svd_core.checkpoints.table import ASSETS
 from svd_core.cluster.config import HEALTH_CHECKS
-from svd_core.errors import GenerationFailed
+from svd_core.errors import ToolFailed
 
 ROOT = ASSETS.parent
 START_S = 120.0
@@ -69,11 +69,11 @@ class RayNode:
     log: Path
 
     def wait_until_up(self) -> "RayNode":
-        """Raises `GenerationFailed` where it does not come up."""
+        """Raises `ToolFailed` where it does not come up."""
         until = time.monotonic() + START_S
         while "Ray runtime started" not in (said := self.log.read_text(errors="replace")):
             if self.process.poll() is not None or time.monotonic() > until:
-                raise GenerationFailed(f"The Ray node {self.ip} did not start: {said[-2000:]}")
+                raise ToolFailed(f"The Ray node {self.ip} did not start: {said[-2000:]}")
             time.sleep(0.02)
         return self
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from svd_core.cluster.config import ClusterConfig, prepare_environment
 from svd_core.database import Database
-from svd_core.errors import QueueUnavailable
+from svd_core.errors import ToolFailed
 from svd_core.jobs import JobTable, QueueContext, WorkerQueue
 from svd_core.owner_lock import OwnerLock
 from svd_core.storage import ResultStore
@@ -32,7 +32,7 @@ def main(folder: Path, address: str, node_ip: str, workers: int, work: str) -> N
     open_work = getattr(import_module(module), name)
     database, stop = Database(f"sqlite:///{folder / 'jobs.sqlite'}"), threading.Event()
     if not OwnerLock.of(database, folder, sys.exit).acquire(stop, print):
-        raise QueueUnavailable("Another server owns the job table.")
+        raise ToolFailed("Another server owns the job table.")
     table, store = JobTable(database), ResultStore(folder / "results")
     with closing(WorkerPool(config, WorkerSettings("svd-nano", cpus=1), open_work)) as pool:
         executors = [RayExecutor(pool, store) for _ in range(workers)]

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from svd_core.benchmarks.server_process import Server
-from svd_core.errors import GenerationFailed
+from svd_core.errors import ToolFailed
 
 QUEUE = "/fal/queue/fal-ai/stable-video"
 COMPLETED_STATUS = 200
@@ -73,7 +73,7 @@ class HttpClient:
         self._socket.close()
 
     def ask(self, method: str, path: str, body: bytes = b"") -> Reply:
-        """Send a request. Raises `GenerationFailed` for an error status."""
+        """Send a request. Raises `ToolFailed` for an error status."""
         head = (
             f"{method} {QUEUE}{path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -83,11 +83,11 @@ class HttpClient:
         while reply is None:
             more = self._socket.recv(CHUNK)
             if not more:
-                raise GenerationFailed(f"The server hung up on {method} {path}.")
+                raise ToolFailed(f"The server hung up on {method} {path}.")
             received += more
             reply = _parse_reply(received)
         if reply.status >= 400:
-            raise GenerationFailed(f"{method} {path} was answered by {reply.body.decode()}")
+            raise ToolFailed(f"{method} {path} was answered by {reply.body.decode()}")
         return reply
 
     def submit(self, body: bytes) -> str:

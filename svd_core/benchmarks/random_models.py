@@ -20,7 +20,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 from svd_core.checkpoints.table import CHECKPOINTS, Checkpoint, find_checkpoint
 from svd_core.engine.optimizations.device_transfers import SvdPipeline
 from svd_core.engine.pipeline_loader import open_folder, silence_library_logging
-from svd_core.errors import InvalidSettings, ModelUnavailable
+from svd_core.errors import ToolFailed
 
 TINY = Checkpoint(
     name="tiny",
@@ -32,7 +32,6 @@ TINY = Checkpoint(
     max_guidance_scale=3.0,
     licence="",
     licence_url="",
-    summary="random weights, few channels",
 )
 
 PARTS = ("unet", "vae", "image_encoder")
@@ -42,25 +41,25 @@ INNER = ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3
 
 
 def contest_checkpoint(name: str, random_weights: bool, cuda: bool) -> Checkpoint:
-    """Checkpoint that `--model` names. Raises `InvalidSettings`."""
+    """Checkpoint that `--model` names. Raises `ToolFailed`."""
     if name == TINY.name:
         return TINY
     if random_weights and name != "svd-xt":
-        raise InvalidSettings("--random-weights is for --model svd-xt; tiny has no others.")
+        raise ToolFailed("--random-weights is for --model svd-xt; tiny has no others.")
     return CHECKPOINTS[name] if random_weights else find_checkpoint(name, cuda)
 
 
 def open_stock(checkpoint: Checkpoint, random_weights: bool, device: str) -> Any:
     """Open a stock pipeline, in half precision for a GPU.
 
-    Random weights are made on `device`, others are read onto the CPU. Raises `ModelUnavailable` if
+    Random weights are made on `device`, others are read onto the CPU. Raises `ToolFailed` if
     the weights are not on this machine.
     """
     if checkpoint is TINY or random_weights:
         return _random(checkpoint is TINY, device)
     folder = checkpoint.folder
     if folder is None:
-        raise ModelUnavailable(
+        raise ToolFailed(
             f"A contest takes a folder's weights or random ones, not those of {checkpoint.source}: "
             "download it first, or add --random-weights."
         )

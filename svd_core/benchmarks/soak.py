@@ -28,7 +28,7 @@ from svd_core.benchmarks.load_clients import QUEUE, submit_body
 from svd_core.benchmarks.server_process import STUB_SERVER, Server, running_server
 from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
 from svd_core.database import Database
-from svd_core.errors import GenerationFailed, InvalidImage, SvdError
+from svd_core.errors import InvalidImage, SvdError, ToolFailed
 from svd_core.events import Failed, Progress, Stopped, Succeeded
 from svd_core.jobs import JobTable
 from svd_core.jobs.schema import Row
@@ -117,7 +117,7 @@ def _soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def _await(server: Server) -> None:
     if not server.answers("/fal/health", b'"ok"'):
-        raise GenerationFailed("The server did not start.")
+        raise ToolFailed("The server did not start.")
 
 
 def _record_memory(server: Server, seconds: float) -> list[float]:

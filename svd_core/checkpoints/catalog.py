@@ -35,22 +35,13 @@ class ModelCatalog:
         if len(names) == 1 or os.path.isdir(os.path.expanduser(setting)):
             return cls((find_checkpoint(setting, cuda),))
         if on_zero_gpu():
-            raise InvalidSettings(
-                "SVD_MODEL names several checkpoints, but ZeroGPU lends its GPU to one that was "
-                "loaded before; name that one only."
-            )
+            raise InvalidSettings("models_on_zero_gpu")
         if "auto" in names:
-            raise InvalidSettings(
-                "SVD_MODEL names auto beside others, but auto is whatever suits this machine; "
-                "name that checkpoint itself, or auto alone."
-            )
+            raise InvalidSettings("models_with_auto")
         catalog = cls(tuple(find_checkpoint(name, cuda) for name in names))
         for name in catalog.names:
             if catalog.names.count(name) > 1:
-                raise InvalidSettings(
-                    f"SVD_MODEL names two checkpoints that are called {name}; leave one out, or "
-                    "give its folder another name."
-                )
+                raise InvalidSettings("models_same_name", name=name)
         return catalog
 
     @property
@@ -73,10 +64,7 @@ class ModelCatalog:
         for checkpoint in self.checkpoints:
             if checkpoint.name == name:
                 return checkpoint
-        raise InvalidRequest(
-            "model",
-            f"This server has no checkpoint {name!r}; it offers {', '.join(self.names)}.",
-        )
+        raise InvalidRequest("model_unknown", field="model", value=name, known=self.names)
 
     def with_loaded(self, checkpoint: Checkpoint) -> "ModelCatalog":
         """The same with `checkpoint` as its files describe it, now that it is loaded.
@@ -142,5 +130,5 @@ def _limit(name: str, value: int | None, default: int, most: int) -> int | None:
     if value is None:
         return None if default <= most else most
     if value > most:
-        raise InvalidRequest(name, f"{name} may be at most {most} on this server, not {value}.")
+        raise InvalidRequest("above_server_limit", field=name, most=most, value=value)
     return value

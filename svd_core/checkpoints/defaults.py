@@ -5,6 +5,7 @@ from dataclasses import replace
 from svd_core.checkpoints.speed_modes import MAX_TURBO_STEPS, at_speed
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.errors import InvalidRequest
+from svd_core.messages import Message
 from svd_core.params import VideoParams
 
 TRAINED_FPS = (5, 30)
@@ -20,12 +21,15 @@ def with_defaults(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) 
     low, high = params.min_guidance_scale, params.max_guidance_scale
     if low is not None and high is not None and low > high:
         raise InvalidRequest(
-            "max_guidance_scale",
-            f"max_guidance_scale must not be below min_guidance_scale ({low:g}), not {high:g}.",
+            "guidance_falls",
+            field="max_guidance_scale",
+            other_field="min_guidance_scale",
+            low=low,
+            high=high,
         )
     if params.speed == "turbo" and (params.num_inference_steps or 0) > MAX_TURBO_STEPS:
         raise InvalidRequest(
-            "num_inference_steps", f"Turbo takes at most {MAX_TURBO_STEPS} steps; usual are 4."
+            "turbo_steps_exceeded", field="num_inference_steps", most=MAX_TURBO_STEPS
         )
     checkpoint = at_speed(checkpoint, params.speed)
     if low is None:
@@ -52,17 +56,14 @@ def clamp_fps(fps: int) -> int:
     return max(TRAINED_FPS[0], min(fps, TRAINED_FPS[1]))
 
 
-def warnings_for(params: VideoParams, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Sentences about values that the model was not trained for."""
+def warnings_for(params: VideoParams, checkpoint: Checkpoint) -> tuple[Message, ...]:
+    """Messages about values that the model was not trained for."""
     notes = []
     fps = clamp_fps(params.fps)
     if fps != params.fps:
-        notes.append(
-            f"The model knows {TRAINED_FPS[0]} to {TRAINED_FPS[1]} fps, so the motion was made for "
-            f"{fps}; the video plays at {params.rate}."
-        )
+        least, most = TRAINED_FPS
+        notes.append(Message("fps_clamped", least=least, most=most, used=fps, rate=params.rate))
     if (params.num_frames or 0) > checkpoint.num_frames:
-        notes.append(
-            f"{checkpoint.name} was trained on {checkpoint.num_frames} frames; more look worse."
-        )
+        frames = checkpoint.num_frames
+        notes.append(Message("frames_untrained", model=checkpoint.name, frames=frames))
     return tuple(notes)

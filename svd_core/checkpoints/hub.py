@@ -53,7 +53,7 @@ def needed_files(files: Iterable[str], half: bool, where: str) -> list[str]:
     needed = [*CONFIGS, *(available & {"svd.json"})]
     for config in CONFIGS:
         if config not in available:
-            raise ModelBroken(f"{where} is not a complete checkpoint: {config} is missing.")
+            raise ModelBroken("model_incomplete", model=where, file=config)
     for part in WEIGHTS:
         needed += weight_files(available, part, half, where)
     return needed
@@ -69,7 +69,7 @@ def weight_files(files: Iterable[str], part: str, half: bool, where: str) -> lis
         index = f"{stem}.safetensors.index{variant}.json"
         if index in available:
             return [index, *sorted(file for file in available if shard.fullmatch(file))]
-    raise ModelBroken(f"{where} is not a complete checkpoint: {stem}.safetensors is missing.")
+    raise ModelBroken("model_incomplete", model=where, file=f"{stem}.safetensors")
 
 
 def fetch(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
@@ -82,7 +82,9 @@ def fetch(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
     try:
         return _download(checkpoint, half, on_bytes)
     except RemoteEntryNotFoundError as error:
-        raise ModelBroken(f"{checkpoint.source} lacks a file that it lists: {error}.") from error
+        raise ModelBroken(
+            "model_file_missing", model=checkpoint.source, reason=str(error)
+        ) from error
     except (SvdError, MemoryError):
         raise
     except Exception as error:  # the client and its libraries raise nearly anything

@@ -70,17 +70,11 @@ def _of_settings(repo: str, causes: list[BaseException]) -> ModelUnavailable | N
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
         names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
         name = next((name for name in names if os.environ.get(name)), names[0])
-        return ModelUnreachable(
-            f"{repo} is not complete on this machine, and {name} forbids downloads; unset it, or "
-            "copy the model here."
-        )
+        return ModelUnreachable("model_offline", model=repo, variable=name)
     if any(isinstance(cause, HFValidationError) for cause in causes):
         return _unknown(repo)
     if any(type(cause).__name__ in ("UnsupportedProtocol", "InvalidURL") for cause in causes):
-        return ModelUnreachable(
-            f"HF_ENDPOINT must be an address such as https://huggingface.co, not "
-            f"{constants.ENDPOINT!r}; correct it, or unset it."
-        )
+        return ModelUnreachable("hub_address_invalid", value=repr(constants.ENDPOINT))
     return None
 
 
@@ -91,17 +85,16 @@ def _of_files(repo: str, causes: list[BaseException]) -> ModelUnavailable | None
         if found := OS_ERROR.search(str(cause)):
             number = int(found[1])
         if number in FULL:
-            return ModelUnreachable(
-                f"The disk is full, so {repo} cannot be downloaded: free some room, or let HF_HOME "
-                "name a folder on a larger disk."
-            )
+            return ModelUnreachable("model_disk_full", model=repo)
         path = getattr(cause, "filename", None)
         if number is not None and (number in UNUSABLE or isinstance(path, str)):
             setting = "HF_HUB_CACHE" if os.environ.get("HF_HUB_CACHE") else "HF_HOME"
             return ModelUnreachable(
-                f"{path or constants.HF_HUB_CACHE} cannot be used ({os.strerror(number)}), so "
-                f"{repo} cannot be downloaded; allow this user to write there, or let {setting} "
-                "name another folder."
+                "model_folder_unusable",
+                model=repo,
+                path=str(path or constants.HF_HUB_CACHE),
+                reason=os.strerror(number),
+                variable=setting,
             )
     return None
 
@@ -109,17 +102,12 @@ def _of_files(repo: str, causes: list[BaseException]) -> ModelUnavailable | None
 def _of_certificate(repo: str, causes: list[BaseException]) -> ModelUnavailable | None:
     certificates = os.environ.get("SSL_CERT_FILE")
     if certificates and not os.access(certificates, os.R_OK):
-        return ModelUnreachable(
-            f"The file {certificates} of SSL_CERT_FILE cannot be read; correct the path, or unset "
-            "it."
-        )
+        return ModelUnreachable("certificate_file_unreadable", path=certificates)
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError) or "certificate" in str(cause).lower():
             reason = getattr(cause, "verify_message", "") or "unknown issuer"
             return ModelUnreachable(
-                f"The certificate of {constants.ENDPOINT} is not trusted here ({reason}), so "
-                f"{repo} cannot be downloaded; check the date of this machine. If a company's "
-                "network or a virus scanner reads along, let SSL_CERT_FILE name its certificate."
+                "certificate_untrusted", model=repo, address=constants.ENDPOINT, reason=reason
             )
     return None
 
@@ -131,38 +119,22 @@ def _of_answer(repo: str, causes: list[BaseException]) -> ModelUnavailable | Non
     status = answered.response.status_code
     message = answered.response.headers.get("X-Error-Message", "")
     if isinstance(answered, GatedRepoError):
-        return ModelGated(
-            f"{repo} is for people who accepted its licence: accept it at "
-            f"https://huggingface.co/{repo} and set HF_TOKEN to a token of that account."
-        )
+        return ModelGated("model_licence_required", model=repo)
     if isinstance(answered, DisabledRepoError):
-        return ModelBroken(f"The hub no longer gives out {repo}; choose another model.")
+        return ModelBroken("model_withdrawn", model=repo)
     if status == 401 and (get_token() or message.startswith(INVALID_TOKEN)):
-        return ModelGated(
-            f"The hub refuses the token of {_token_place()}, which may have expired; get a new one "
-            f"at https://huggingface.co/settings/tokens, or remove it if {repo} is public."
-        )
+        return ModelGated("model_token_refused", model=repo, place=_token_place())
     if status == 401:
-        return ModelGated(
-            f"The hub has no public model {repo}; check the name, or set HF_TOKEN to a token of an "
-            "account that may see it."
-        )
+        return ModelGated("model_not_public", model=repo)
     if status == 403:
-        return ModelGated(
-            f"{constants.ENDPOINT} forbids the download of {repo}; set HF_TOKEN to a token that "
-            "may read it, or ask whether your network blocks the hub."
-        )
+        return ModelGated("model_forbidden", model=repo, address=constants.ENDPOINT)
     if status == 404:
         return _unknown(repo)
     if status == 429:
-        return ModelUnreachable(
-            f"The hub limits how much is downloaded from here, so {repo} has to wait: start again "
-            "in some minutes, or set HF_TOKEN, which raises the limit. Whole files are kept."
-        )
+        return ModelUnreachable("hub_rate_limited", model=repo)
     if status >= 500:
         return ModelUnreachable(
-            f"{constants.ENDPOINT} has a fault of its own just now (status {status}), so {repo} "
-            "cannot be downloaded; start again in some minutes. Whole files are kept."
+            "hub_failing", model=repo, address=constants.ENDPOINT, status=status
         )
     return None
 
@@ -172,42 +144,32 @@ def _of_proxy(repo: str, causes: list[BaseException]) -> ModelUnavailable | None
     if proxy is None:
         return None
     if any(isinstance(cause, ImportError) and "socksio" in str(cause) for cause in causes):
-        return ModelUnreachable(
-            f"The proxy {proxy} needs the package socksio, which is not installed; run "
-            "pip install socksio, or unset ALL_PROXY."
-        )
+        return ModelUnreachable("proxy_needs_socksio", proxy=proxy)
     if any("Unknown scheme for proxy" in str(cause) for cause in causes):
-        return ModelUnreachable(
-            f"{proxy} is of a kind of proxy that is not supported; set HTTPS_PROXY to an address "
-            "such as http://proxy.example.org:3128."
-        )
+        return ModelUnreachable("proxy_unsupported", proxy=proxy)
     refused = next((cause for cause in causes if type(cause).__name__ == "ProxyError"), None)
     if refused is not None:
         return ModelUnreachable(
-            f"The proxy {proxy} refuses the way to {constants.ENDPOINT} ({_one_line(refused)}), so "
-            f"{repo} cannot be downloaded; check HTTPS_PROXY and its password."
+            "proxy_refused",
+            model=repo,
+            proxy=proxy,
+            address=constants.ENDPOINT,
+            reason=_one_line(refused),
         )
     return ModelUnreachable(
-        f"{repo} cannot be downloaded now: {constants.ENDPOINT} cannot be reached by the proxy "
-        f"{proxy}. Check HTTPS_PROXY and start again; files that came whole are kept."
+        "proxy_unreachable", model=repo, proxy=proxy, address=constants.ENDPOINT
     )
 
 
 def _of_network(repo: str, causes: list[BaseException]) -> ModelUnavailable:
     foreign = (ValueError, TypeError, KeyError, AttributeError, FileMetadataError)
     if any(isinstance(cause, foreign) for cause in causes[:1]):
-        return ModelUnreachable(
-            f"{constants.ENDPOINT} does not answer like a model hub, so {repo} cannot be "
-            "downloaded; check HF_ENDPOINT, and whether your network wants a login first."
-        )
-    return ModelUnreachable(
-        f"{repo} cannot be downloaded now: {constants.ENDPOINT} did not answer or broke off. "
-        "Check the network and start again; files that came whole are kept."
-    )
+        return ModelUnreachable("hub_not_a_hub", model=repo, address=constants.ENDPOINT)
+    return ModelUnreachable("hub_unreachable", model=repo, address=constants.ENDPOINT)
 
 
 def _unknown(repo: str) -> ModelBroken:
-    return ModelBroken(f"The hub has no model {repo} at this revision; check the name.")
+    return ModelBroken("model_not_found", model=repo)
 
 
 def _token_place() -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from svd_core.checkpoints.table import Checkpoint
+from svd_core.messages import Message
 
 Offload = Literal["none", "model", "sequential"]
 OffloadSetting = Literal["auto", "none", "model", "sequential"]
@@ -51,7 +52,7 @@ class Device:
     `name`: in words, for people. Bytes are of GPU memory, and 0 without a GPU. `index`: CUDA's
     number of the GPU. `zero_gpu`: a GPU that is lent for each call (a Hugging Face ZeroGPU Space).
     `float16`: False for a GPU that computes NaN in it. `bfloat16`: whether a CPU multiplies in it
-    (AVX512-BF16); others emulate it, slower than float32. `notice`: a sentence for the user on why
+    (AVX512-BF16); others emulate it, slower than float32. `notice`: a message for the user on why
     it is this device, None for the expected one.
     """
 
@@ -126,13 +127,18 @@ class MemoryPlan:
             step = replace(step, decode_chunk_size=1, whole_clip=False)
         return None if step == self else step
 
-    def describe(self) -> str:
+    def describe(self) -> Message:
         """Text for people, e.g. "model offload, 4 frames decoded at once"."""
-        frames = "1 frame" if self.decode_chunk_size == 1 else f"{self.decode_chunk_size} frames"
-        offload = [] if self.offload == "none" else [f"{self.offload} offload"]
-        guidance = ["guidance in two halves"] if self.split_guidance else []
-        apart = [] if self.whole_clip else ["each for itself"]
-        return ", ".join([*offload, *guidance, f"{frames} decoded at once", *apart])
+        parts = [] if self.offload == "none" else [Message("plan_offload", way=self.offload)]
+        if self.split_guidance:
+            parts.append(Message("plan_split_guidance"))
+        if self.decode_chunk_size == 1:
+            parts.append(Message("plan_one_frame"))
+        else:
+            parts.append(Message("plan_frames", count=self.decode_chunk_size))
+        if not self.whole_clip:
+            parts.append(Message("plan_apart"))
+        return Message("plan", parts=parts)
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,7 @@ class AccelerationConfig:
         """
         if on_zero_gpu():
             if settings.compile == "on":
-                raise InvalidSettings(
-                    "SVD_COMPILE=on does not work on ZeroGPU, where each video is made by a new "
-                    "process that would have to compile the model again; set it to auto."
-                )
+                raise InvalidSettings("compile_on_zero_gpu")
             return cls()
         folder = settings.data_dir / "compiled"
         return cls(turbo=settings.turbo, compile=settings.compile, folder=folder)
@@ -57,11 +54,7 @@ class AccelerationConfig:
     def check(self, speed: Speed) -> None:
         """Raises `InvalidRequest` for a speed that is unavailable."""
         if speed not in self.speeds:
-            raise InvalidRequest(
-                "speed",
-                "Turbo needs weights of its own, which this server was not given (SVD_TURBO); "
-                "choose exact or fast.",
-            )
+            raise InvalidRequest("turbo_unavailable", field="speed")
 
 
 FAST_SHARE = 0.56

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from svd_core.errors import InvalidRequest, InvalidSettings, ModelBroken
+from svd_core.messages import Message
 from svd_core.params import check_value
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -64,7 +65,12 @@ class Checkpoint:
     half_precision_on_cpu: bool = False
     single_precision_unet: bool = False
     cpu_core_s: float = 0.0
-    summary: str
+    summary_code: str = "summary_custom"
+
+    @property
+    def summary(self) -> Message:
+        """What it is, in words. `summary_code`: of that message."""
+        return Message(self.summary_code, source=self.source)
 
     @property
     def folder(self) -> Path | None:
@@ -72,7 +78,7 @@ class Checkpoint:
         return None if HUB_ID.fullmatch(self.source) else Path(self.source)
 
 
-def _published(name: str, repo: str, num_frames: int, summary: str, **more: Any) -> Checkpoint:
+def _published(name: str, repo: str, num_frames: int, code: str, **more: Any) -> Checkpoint:
     """One of Stability AI's three. Steps and guidance are diffusers' defaults; the sizes are those
     of Stability's own hosted service, the first being the one trained."""
     return Checkpoint(
@@ -85,7 +91,7 @@ def _published(name: str, repo: str, num_frames: int, summary: str, **more: Any)
         max_guidance_scale=3.0,
         licence="Stability AI Community License",
         licence_url=f"https://huggingface.co/stabilityai/{repo}",
-        summary=summary,
+        summary_code=code,
         **more,
     )
 
@@ -105,20 +111,20 @@ CHECKPOINTS: Mapping[str, Checkpoint] = {
             licence="CC BY-SA 4.0",
             licence_url="https://creativecommons.org/licenses/by-sa/4.0/",
             cpu_core_s=18.0,  # 9 s on 2 cores
-            summary="a small demonstration model that runs without a GPU",
+            summary_code="summary_svd_nano",
         ),
         _published(
             "svd-xt",
             "stable-video-diffusion-img2vid-xt",
             25,
-            "Stable Video Diffusion XT, 25 frames",
+            "summary_svd_xt",
             memory_gb=(7.2, 11.0),
         ),
         _published(
             "svd-xt-1.1",
             "stable-video-diffusion-img2vid-xt-1-1",
             25,
-            "SVD-XT tuned at fps 6 and motion 127 for steadier videos; accept its licence first",
+            "summary_svd_xt_1_1",
             gated=True,
             memory_gb=(7.2, 11.0),
         ),
@@ -126,7 +132,7 @@ CHECKPOINTS: Mapping[str, Checkpoint] = {
             "svd",
             "stable-video-diffusion-img2vid",
             14,
-            "Stable Video Diffusion, 14 frames",
+            "summary_svd",
             memory_gb=(6.2, 9.0),
         ),
     )
@@ -157,10 +163,7 @@ def find_checkpoint(name: str, cuda: bool) -> Checkpoint:
         return _custom_checkpoint(
             name.rsplit("/", 1)[1], name, "main", f"https://huggingface.co/{name}"
         )
-    raise InvalidSettings(
-        f"There is no model {name!r}. Known: auto, {', '.join(CHECKPOINTS)}, a hub id such as "
-        "owner/name, or the path of a checkpoint folder."
-    )
+    raise InvalidSettings("model_setting_unknown", value=repr(name), known=list(CHECKPOINTS))
 
 
 def with_folder_config(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
@@ -173,8 +176,10 @@ def with_folder_config(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     index = read_json(folder / "model_index.json")
     if index.get("_class_name") != PIPELINE:
         raise ModelBroken(
-            f"{folder / 'model_index.json'} is of a {index.get('_class_name', 'model')}; only "
-            f"checkpoints of a {PIPELINE} can be used."
+            "model_wrong_pipeline",
+            path=str(folder / "model_index.json"),
+            found=str(index.get("_class_name", "model")),
+            needed=PIPELINE,
         )
     settings = {}
     num_frames = read_json(folder / "unet" / "config.json").get("num_frames")
@@ -191,20 +196,17 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelBroken(f"{path} is missing; the checkpoint is not complete.") from None
+        raise ModelBroken("model_config_missing", path=str(path)) from None
     except (OSError, ValueError) as error:
-        raise ModelBroken(f"{path} cannot be read: {error}.") from error
+        raise ModelBroken("model_config_unreadable", path=str(path), reason=str(error)) from error
     if not isinstance(content, dict):
-        raise ModelBroken(f"{path} must hold one JSON object.")
+        raise ModelBroken("model_config_not_object", path=str(path))
     return content
 
 
 def _from_folder(folder: Path) -> Checkpoint:
     if not (folder / "model_index.json").is_file():
-        raise ModelBroken(
-            f"{folder} is not a checkpoint folder: it has no model_index.json. Give the folder "
-            "that diffusers' save_pretrained wrote."
-        )
+        raise ModelBroken("model_not_a_folder", path=str(folder))
     return with_folder_config(_custom_checkpoint(folder.name, str(folder), "", ""), folder)
 
 
@@ -217,7 +219,7 @@ def _custom_checkpoint(name: str, source: str, revision: str, url: str) -> Check
         licence="see its model card",
         licence_url=url,
         memory_gb=(0.0, 0.0),
-        summary=f"{source}, chosen by you",
+        summary_code="summary_custom",
     )
 
 
@@ -237,9 +239,9 @@ def _check_settings(settings: dict[str, Any], path: Path) -> dict[str, Any]:
             else:
                 checked[name] = check_value(name, value)
     except (TypeError, ValueError) as error:
-        raise ModelBroken(f"{path} is wrong: {error}.") from error
+        raise ModelBroken("model_config_invalid", path=str(path), reason=f"{error}.") from error
     except InvalidRequest as error:
-        raise ModelBroken(f"{path} is wrong: {error.message}") from error
+        raise ModelBroken("model_config_invalid", path=str(path), reason=error.message) from error
     return checked
 
 

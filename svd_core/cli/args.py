@@ -22,15 +22,14 @@ EPILOG = """examples:
 class InvalidCommand(InvalidRequest):
     """Error in the command itself; the sentence names the option."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("command", message)
+    field = "command"
 
 
 class Parser(argparse.ArgumentParser):
     """Argument parser whose errors are one sentence, like all others."""
 
     def error(self, message: str) -> NoReturn:
-        raise InvalidCommand(f"{message[:1].upper()}{message[1:]}; --help shows every option.")
+        raise InvalidCommand("arguments_invalid", reason=f"{message[:1].upper()}{message[1:]}")
 
 
 def make_parser() -> argparse.ArgumentParser:

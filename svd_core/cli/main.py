@@ -16,7 +16,7 @@ from pathlib import Path
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.cli.args import InvalidCommand, make_parser
-from svd_core.cli.output import OutputFolder, print_result, progress_bar
+from svd_core.cli.output import OutputFolder, OutputFull, print_result, progress_bar
 from svd_core.cli.photos import Photo, find_photos
 from svd_core.cli.streams import (
     OutputFailed,
@@ -42,10 +42,6 @@ from svd_core.proxies import prepare_proxies
 from svd_core.settings import Settings
 
 EngineFactory = Callable[[Settings], Engine]
-
-SERVER_ADVICE = "set SVD_DATA_DIR to a folder on another disk"
-ADVICE = "choose a folder on another disk with -o"
-"""What helps against a full disk: the server has a setting, and the command line an option."""
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -100,7 +96,7 @@ def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open
 def _make_videos(options: argparse.Namespace, engine_factory: EngineFactory) -> int:
     """Make one video per photo with the settings of the command and of its recipe."""
     if not options.photos:
-        raise InvalidCommand("There is no photo; --help shows how to name one.")
+        raise InvalidCommand("photo_argument_missing")
     recipe = None if options.from_recipe is None else _first_clip(Recipe.read(options.from_recipe))
     params = _params(options, recipe)
     model = _model(options.model, recipe)
@@ -185,10 +181,7 @@ def _model(name: str | None, recipe: Recipe | None) -> str | None:
         return name
     if recipe.model in CHECKPOINTS:
         return recipe.model
-    raise InvalidCommand(
-        f"The recipe names the checkpoint {recipe.source}, which is not in the table; if you have "
-        "it or trust it, name it with --model."
-    )
+    raise InvalidCommand("recipe_model_untrusted", model=recipe.source)
 
 
 def _make_video(photo: Photo, request: VideoRequest, engine: Engine, output: OutputFolder) -> Video:
@@ -196,7 +189,9 @@ def _make_video(photo: Photo, request: VideoRequest, engine: Engine, output: Out
         try:
             video = generate(request, engine, store, uuid.uuid4().hex, on_progress)
         except StorageFull as error:
-            raise StorageFull(error.message.replace(SERVER_ADVICE, ADVICE)) from error
+            if error.code != "video_disk_full":
+                raise
+            raise OutputFull("output_disk_full") from error
         return replace(video, path=output.publish(video.path, photo.stem))
 
 

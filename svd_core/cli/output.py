@@ -23,11 +23,16 @@ from rich.text import Text
 from svd_core.cli.args import InvalidCommand
 from svd_core.cli.photos import Photo
 from svd_core.cli.streams import print_note, write_line
+from svd_core.errors import StorageFull
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.storage import ResultStore
 
 STEM_LENGTH = 60
 """Characters of a name that every file system takes, with a number and a suffix behind them."""
+
+
+class OutputFull(StorageFull):
+    """The disk of the output is full: here an option helps, and not a setting of the server."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +49,16 @@ class OutputFolder:
         It is a folder if one exists there, if it ends like one, or if there are several photos.
         """
         if output == "-":
-            raise InvalidCommand(
-                "A video cannot be written to stdout, since its beginning is written last; name a "
-                "file, such as -o out.mp4."
-            )
+            raise InvalidCommand("stdout_not_seekable")
         path = Path(output if os.path.lexists(output) else os.path.expanduser(output))
         is_folder = os.path.isdir(path)
         is_file = path.suffix.lower() == ".mp4" and not is_folder
         if is_folder or output.endswith(("/", os.sep)) or (num_photos > 1 and not is_file):
             folder = cls(path, None)
         elif num_photos > 1:
-            raise InvalidCommand(f"Several photos need a folder: write -o {path.with_suffix('')}/.")
+            raise InvalidCommand("output_not_a_folder", folder=f"{path.with_suffix('')}{os.sep}")
         elif not is_file:
-            raise InvalidCommand(f"The video is an mp4: write -o {path.with_suffix('.mp4')}.")
+            raise InvalidCommand("output_not_an_mp4", file=str(path.with_suffix(".mp4")))
         else:
             folder = cls(path.parent, path.name)
         try:
@@ -143,9 +145,7 @@ class OutputFolder:
 
 
 def _unwritable(folder: Path, error: OSError) -> InvalidCommand:
-    return InvalidCommand(
-        f"{folder} cannot be written ({_reason(error)}); choose another place with -o."
-    )
+    return InvalidCommand("output_unwritable", folder=str(folder), reason=_reason(error))
 
 
 def _reason(error: OSError | ValueError) -> str:

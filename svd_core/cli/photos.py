@@ -16,6 +16,10 @@ from svd_core.media.image import MAX_BYTES
 STDIN = "-"
 
 
+class UnreadablePhoto(InvalidImage):
+    """A photo that the command line cannot read. The sentence follows its name."""
+
+
 @dataclass(frozen=True)
 class Photo:
     """Photo by its name on the command line. `path`: its file; empty for stdin."""
@@ -36,19 +40,19 @@ class Photo:
     def read(self) -> bytes:
         """The bytes of the file, of which no more are read than a photo may have.
 
-        Raises `InvalidImage`.
+        Raises `UnreadablePhoto`.
         """
         if not self.path:
             return _read_stdin()
         if os.path.isdir(self.path):
-            raise InvalidImage(f"it is a folder; name the photos in it, such as {self.name}/*.jpg.")
+            raise UnreadablePhoto("photo_is_folder", name=self.name)
         try:
             with open(self.path, "rb") as file:
                 return file.read(MAX_BYTES + 1)
         except FileNotFoundError as error:
-            raise InvalidImage("there is no such file; check its name and folder.") from error
+            raise UnreadablePhoto("photo_missing") from error
         except (OSError, ValueError) as error:
-            raise InvalidImage(f"it cannot be read ({_reason(error)}).") from error
+            raise UnreadablePhoto("photo_unreadable", reason=_reason(error)) from error
 
 
 def find_photos(arguments: Sequence[str]) -> list[Photo]:
@@ -74,11 +78,11 @@ def _find(argument: str) -> Iterator[Photo]:
 
 def _read_stdin() -> bytes:
     if sys.stdin is None or sys.stdin.closed:
-        raise InvalidImage("there is nothing to read on stdin; name a file.")
+        raise UnreadablePhoto("stdin_empty")
     try:
         return sys.stdin.buffer.read(MAX_BYTES + 1)
     except OSError as error:
-        raise InvalidImage(f"stdin cannot be read ({_reason(error)}).") from error
+        raise UnreadablePhoto("stdin_unreadable", reason=_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

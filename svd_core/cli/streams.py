@@ -72,7 +72,7 @@ def finish_output() -> None:
 def _output_failed(error: OSError | ValueError) -> OutputFailed:
     _drop_pending(sys.stdout)
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return OutputFailed(f"stdout cannot be written ({reason}).")
+    return OutputFailed("stdout_unwritable", reason=reason)
 
 
 def print_note(sentence: str) -> None:

@@ -19,10 +19,6 @@ from svd_core.settings import Settings, on_zero_gpu
 LOCAL = "local"
 """`SVD_CLUSTER` for all GPUs of this machine."""
 
-NO_GPU = (
-    "SVD_CLUSTER=local uses the GPUs of this machine, and none was found; check that nvidia-smi "
-    "lists one, or leave SVD_CLUSTER empty to use the processor."
-)
 GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")
 """Devices in /dev: NVIDIA's, the one inside WSL, and AMD's. Without one of them there is no GPU."""
 
@@ -85,33 +81,24 @@ def prepare_environment(
     token though other machines can reach the head.
     """
     if on_zero_gpu():
-        raise InvalidSettings(
-            "SVD_CLUSTER cannot be used on ZeroGPU, which lends its own GPU; leave it empty."
-        )
+        raise InvalidSettings("cluster_on_zero_gpu")
     if sys.platform == "win32":
-        raise InvalidSettings("SVD_CLUSTER needs Linux; leave it empty on Windows.")
+        raise InvalidSettings("cluster_needs_linux")
     if find_spec("ray") is None:
-        raise InvalidSettings(
-            "SVD_CLUSTER needs Ray, which is not installed; run 'pip install -r "
-            "requirements-cluster.txt', or leave SVD_CLUSTER empty."
-        )
+        raise InvalidSettings("cluster_needs_ray")
     environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if environ is os.environ and environ.get(RECONNECT_TIMEOUT) != FOREVER_S:
         assert "ray" not in sys.modules, "it would not read this any more"
     environ[RECONNECT_TIMEOUT] = FOREVER_S
     if config.is_local:
         if not environ.get(PRETENDED_GPUS) and not has_gpu():
-            raise InvalidSettings(NO_GPU)
+            raise InvalidSettings("cluster_without_gpu")
         for name, value in HEALTH_CHECKS.items():
             environ.setdefault(name, value)
         environ["RAY_AUTH_MODE"] = "token"
         environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     elif not has_token(environ) and not is_loopback(config.head[0]):
-        raise InvalidSettings(
-            "SVD_CLUSTER names another machine, and its head needs a token, or others could run "
-            "code there; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the same secret on every "
-            "machine."
-        )
+        raise InvalidSettings("cluster_needs_token")
 
 
 def has_gpu(devices: Path = Path("/dev")) -> bool:

@@ -17,7 +17,7 @@ import ray._raylet
 from ray.core.generated.common_pb2 import NodeDeathInfo  # type: ignore[attr-defined]
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
-from svd_core.cluster.config import NO_GPU, ClusterConfig
+from svd_core.cluster.config import ClusterConfig
 from svd_core.cluster.placement import Node, Nodes
 from svd_core.errors import InvalidSettings
 
@@ -141,13 +141,13 @@ class Connection:
                 object_store_memory=OBJECT_STORE_BYTES,
             )
         except ClusterUnreachable as error:
-            raise InvalidSettings(f"SVD_CLUSTER=local does not work: {error}") from error
+            raise InvalidSettings("cluster_local_failed", reason=str(error)) from error
         finally:
             signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place
         resources: Callable[[], Mapping[str, float]] = ray.cluster_resources
         if not resources().get("GPU"):
             ray.shutdown()
-            raise InvalidSettings(NO_GPU)
+            raise InvalidSettings("cluster_without_gpu")
 
     def _check_head(self) -> None:
         """Fail at once where the head is away: `ray.init` would try for a minute."""

@@ -3,14 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import SvdError
-
-UNREACHABLE_NOTICE = (
-    "The GPU machines cannot be reached just now; videos are made as soon as they are back."
-)
+from svd_core.messages import Message
 
 
 def cluster_status(
@@ -37,16 +35,13 @@ def cluster_status(
         )
     catalog = ModelCatalog.from_setting(model, cuda=True)
     failed = error is not None and not loading
-    notice = None
+    notice: str | None = None
     if unreachable:
-        notice = UNREACHABLE_NOTICE
+        notice = Message("cluster_unreachable")
     elif error is not None and failed:
         notice = error.message
     elif refused and not loading:
-        notice = (
-            f"The machine {refused[0]} runs another release of this program, so it makes no "
-            "videos; install the release of the server there."
-        )
+        notice = Message("worker_other_release", host=refused[0])
     return EngineStatus(
         checkpoint=catalog.default,
         device="",
@@ -57,7 +52,8 @@ def cluster_status(
     )
 
 
-def device_text(live: Sequence[EngineStatus]) -> str:
+def device_text(live: Sequence[EngineStatus]) -> Message:
     """E.g. "3 x NVIDIA L4, 24 GB" or "2 x NVIDIA L4, 24 GB + 1 x NVIDIA H100, 80 GB"."""
-    counts = Counter(status.device for status in live)
-    return " + ".join(f"{count} x {device}" for device, count in counts.most_common())
+    counts = Counter(status.device for status in live).most_common()
+    texts = [Message("device_several", count=count, device=device) for device, count in counts]
+    return reduce(lambda first, second: Message("devices", first=first, second=second), texts)

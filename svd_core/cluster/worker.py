@@ -147,9 +147,7 @@ class GpuWorker:
 
 def start_error(host: str, reason: str) -> DeviceUnavailable:
     """What a job fails with where no worker can start."""
-    return DeviceUnavailable(
-        f"A GPU worker on {host} could not start ({reason}); see the log of Ray on that machine."
-    )
+    return DeviceUnavailable("worker_failed_to_start", host=host, reason=reason)
 
 
 def remove_abandoned(folder: Path | None = None) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from svd_core.checkpoints.memory_plan import Device, MemoryPlan
 from svd_core.errors import DeviceUnavailable
+from svd_core.messages import Message
 from svd_core.settings import on_zero_gpu
 
 OUT_OF_MEMORY_MESSAGES = (
@@ -52,23 +53,17 @@ def find_device() -> Device:
         return max(gpus, key=lambda device: device.free_bytes)
     if failure is not None:
         reason = str(failure).splitlines()[0]
-        raise DeviceUnavailable(
-            f"The GPU does not answer ({reason}); restart the machine, or set "
-            "CUDA_VISIBLE_DEVICES to an empty text to use the CPU."
-        ) from failure
+        raise DeviceUnavailable("gpu_unavailable", reason=reason) from failure
     return _cpu(notice)
 
 
-def without_kernels(index: int) -> str | None:
+def without_kernels(index: int) -> Message | None:
     """A notice for a GPU that the installed torch has no code for; None if it has."""
     capability = torch.cuda.get_device_capability(index)
     if torch.version.hip or runs_on(capability, torch.cuda.get_arch_list()):
         return None
     name, version = torch.cuda.get_device_name(index), ".".join(map(str, capability))
-    return (
-        f"The installed torch {torch.__version__} has no code for {name} (compute capability "
-        f"{version}), so the CPU is used; install a torch build for this GPU."
-    )
+    return Message("gpu_unsupported", version=str(torch.__version__), gpu=name, capability=version)
 
 
 def runs_on(capability: Capability, architectures: Collection[str]) -> bool:
@@ -102,11 +97,17 @@ def _gpu(index: int) -> Device:
     )
 
 
-def _cpu(notice: str | None) -> Device:
+def _cores(count: int) -> Message:
+    if count == 1:
+        return Message("device_one_core", name="CPU")
+    return Message("device_cores", name="CPU", count=count)
+
+
+def _cpu(notice: Message | None) -> Device:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Device(
         kind="cpu",
-        name="CPU, 1 core" if cores == 1 else f"CPU, {cores} cores",
+        name=_cores(cores or 1),
         total_bytes=0,
         free_bytes=0,
         bfloat16=bool(torch.cpu._is_avx512_bf16_supported()),

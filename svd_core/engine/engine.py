@@ -17,6 +17,7 @@ from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import DEMO_MODEL, Checkpoint, find_checkpoint
 from svd_core.errors import DeviceUnavailable, InvalidImage, ModelUnavailable, OutOfMemory
 from svd_core.events import OnProgress, Progress, Stage
+from svd_core.messages import Message, both
 from svd_core.params import VideoParams
 from svd_core.types import GenerationResult
 
@@ -39,7 +40,7 @@ class EngineStatus:
     that then could not be loaded; the next request loads it again.
     `device`: in words, e.g. "CPU, 2 cores" or "NVIDIA L4, 24 GB, model offload"; empty until known.
     `catalog`: what requests may ask for. Checkpoints of the hub are known in full once loaded.
-    `notice`: a sentence to show while it holds, e.g. why svd-nano runs instead.
+    `notice`: a message to show while it holds, e.g. why svd-nano runs instead.
     `workers`: how many GPU workers a cluster has; None where this process has the engine.
     """
 
@@ -119,10 +120,11 @@ class SvdEngine:
     @property
     def status(self) -> EngineStatus:
         loaded = self._loaded
-        offload = "" if loaded is None else loaded.offload
-        device = f"{self._status.device}, {offload} offload" if offload else self._status.device
-        notices = (self._status.notice, None if loaded is None else loaded.notice)
-        notice = " ".join(filter(None, notices)) or None
+        offload = None if loaded is None else loaded.offload
+        device = self._status.device
+        if offload:
+            device = Message("device_offload", device=device, way=offload)
+        notice = both(self._status.notice, None if loaded is None else loaded.notice)
         return replace(self._status, device=device, notice=notice)
 
     def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
@@ -145,9 +147,7 @@ class SvdEngine:
     ) -> GenerationResult:
         """See `ModelHandle`. Same model, image, parameters and machine give the same frames."""
         if image.width % 8 or image.height % 8:
-            raise InvalidImage(
-                f"The picture must be framed to multiples of 8, not {image.width}x{image.height}."
-            )
+            raise InvalidImage("image_not_framed", width=image.width, height=image.height)
         with self._exclusive(on_progress, lambda: Progress(stage=Stage.ENCODING)):
             # Again, since another call may have loaded its model in between.
             loaded = self._ensure_loaded(model, on_progress)
@@ -201,9 +201,7 @@ class SvdEngine:
         except ModelUnavailable as error:
             if not self._fallback or model is not None or checkpoint.name == DEMO_MODEL:
                 raise
-            reason = (
-                f"{error.message} Until then {DEMO_MODEL}, a small demonstration model, runs here."
-            )
+            reason = Message("demo_instead", reason=error.message, model=DEMO_MODEL)
         return self._load(find_checkpoint(DEMO_MODEL, cuda=False), device, on_progress, reason)
 
     def _load(
@@ -213,7 +211,7 @@ class SvdEngine:
         on_progress: OnProgress,
         reason: str | None = None,
     ) -> "LoadedModel":
-        """Load `checkpoint`. `reason`: a sentence on why it stands in for the default one."""
+        """Load `checkpoint`. `reason`: a message on why it stands in for the default one."""
         from svd_core.engine.loaded_model import LoadedModel
 
         def report(progress: Progress) -> None:

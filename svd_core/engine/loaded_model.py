@@ -35,15 +35,9 @@ from svd_core.engine.turbo_weights import TurboWeights
 from svd_core.errors import DeviceLost, GenerationFailed, OutOfMemory
 from svd_core.events import OnProgress
 from svd_core.media.recipe import fingerprint
+from svd_core.messages import Message, both
 from svd_core.params import Speed, VideoParams
 from svd_core.types import Frames, GenerationResult
-
-CHUNKED_DECODE_NOTE = (
-    "There was too little memory to decode all frames together, so they were decoded in groups, "
-    "which looks a little different."
-)
-
-COMPILING_NOTE = "The UNet is compiled for this size first, which takes minutes."
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +108,7 @@ class LoadedModel:
                     memory.record_failure(chosen, available_memory(chosen))
                 return cls(checkpoint, pipeline, memory, acceleration)
         unload(pipeline)
-        raise OutOfMemory(memory.model_too_large())
+        raise memory.model_too_large()
 
     def close(self) -> None:
         """Free its memory, also where references to it remain. It makes no more clips."""
@@ -129,7 +123,7 @@ class LoadedModel:
 
     @property
     def notice(self) -> str | None:
-        """A sentence for the operator on the device or the memory plan; None if all is well."""
+        """A message for the operator on the device or the memory plan; None if all is well."""
         return self._memory.notice
 
     def generate(
@@ -139,24 +133,25 @@ class LoadedModel:
         first = chosen = self._memory.next_plan(available_memory(self._memory.current))
         filled = with_defaults(params, self.checkpoint, chosen.decode_chunk_size)
         notes = warnings_for(filled, self.checkpoint) + self._turbo.notes(filled.speed)
-        note, free_bytes = None, None
+        note: Message | None = None
+        free_bytes = None
         forget_peak(chosen)
         while (frames := self._try(chosen, image, filled, note, on_progress)) is None:
             if chosen == first:
                 free_bytes = available_memory(chosen)
             smaller = chosen.smaller()
             if smaller is None:
-                raise OutOfMemory(self._too_small(filled, image, available_memory(chosen)))
+                raise self._too_small(filled, image, available_memory(chosen))
             chosen = smaller
             chunk = min(chosen.decode_chunk_size, filled.decode_chunk_size or 1)
             filled = replace(filled, decode_chunk_size=chunk)
-            note = f"Memory ran out, so it was made again with {chosen.describe()}."
+            note = Message("memory_ran_out", plan=chosen.describe())
         if chosen == first:
             self._memory.record_success(chosen)
         elif self._fits_plan(params, first):
             self._memory.record_failure(chosen, free_bytes)
         if not chosen.whole_clip and (filled.decode_chunk_size or 1) < len(frames):
-            notes += (CHUNKED_DECODE_NOTE,)
+            notes += (Message("chunked_decode"),)
         return GenerationResult(
             frames, filled, notes + ((note,) if note else ()), peak_memory(chosen)
         )
@@ -166,7 +161,7 @@ class LoadedModel:
         chosen: MemoryPlan,
         image: Image.Image,
         params: VideoParams,
-        note: str | None,
+        note: Message | None,
         on_progress: OnProgress,
     ) -> Frames | None:
         """The frames, or None if memory ran out.
@@ -188,8 +183,8 @@ class LoadedModel:
         try:
             compiled = self._compiled.is_wanted(kind)
             new = compiled and not self._compiled.is_cached(kind)
-            notes = [*([note] if note else []), *([COMPILING_NOTE] if new else [])]
-            on_progress(replace(estimator.encoding(), note=" ".join(notes) or None))
+            shown = both(note, Message("compiling") if new else None)
+            on_progress(replace(estimator.encoding(), note=shown))
             self._place(chosen, params.speed, compiled)
             fps = clamp_fps(params.fps)
             whole = chosen.whole_clip
@@ -205,7 +200,7 @@ class LoadedModel:
             if is_out_of_memory(error):
                 return None
             _raise_if_lost(error, chosen)
-            raise GenerationFailed(f"The model failed: {_first_line(error)}") from error
+            raise GenerationFailed("model_failed", reason=_first_line(error)) from error
         finally:
             self._release()
 
@@ -233,7 +228,9 @@ class LoadedModel:
             params.decode_chunk_size or 0
         ) <= chosen.decode_chunk_size
 
-    def _too_small(self, params: VideoParams, image: Image.Image, free_bytes: int | None) -> str:
+    def _too_small(
+        self, params: VideoParams, image: Image.Image, free_bytes: int | None
+    ) -> OutOfMemory:
         guided = (params.max_guidance_scale or 1.0) > 1.0
         return self._memory.request_too_large(
             image.size, params.num_frames or 1, guided, free_bytes
@@ -255,9 +252,7 @@ def _choose_attention(pipeline: Any, chosen: MemoryPlan, acceleration: Accelerat
 
 def _raise_if_lost(error: Exception, chosen: MemoryPlan) -> None:
     if is_lost(chosen):
-        raise DeviceLost(
-            f"The GPU stopped working ({_first_line(error)}); the program has to be started again."
-        ) from error
+        raise DeviceLost("gpu_lost", reason=_first_line(error)) from error
 
 
 def _first_line(error: Exception) -> str:

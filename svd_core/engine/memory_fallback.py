@@ -21,6 +21,8 @@ from svd_core.checkpoints.memory_plan import (
     plan_memory,
 )
 from svd_core.checkpoints.table import Checkpoint, Size
+from svd_core.errors import OutOfMemory
+from svd_core.messages import Message
 
 MAX_BACKOFF_CLIPS = 63
 """Clips after which a plan that ran out of memory is tried again at the latest."""
@@ -50,7 +52,7 @@ class MemoryFallback:
 
     @property
     def notice(self) -> str | None:
-        """A sentence on why not everything is as the operator set it; None if it is."""
+        """A message on why not everything is as the operator set it; None if it is."""
         if self._device.notice is not None:
             return self._device.notice
         plan = self.current
@@ -59,10 +61,7 @@ class MemoryFallback:
         if plan.offload == self._setting:
             return None
         free = _gigabytes(self._free_at_failure or self._device.free_bytes)
-        return (
-            f"SVD_OFFLOAD={self._setting} needs more than the {free} GB of GPU memory that are "
-            f"free, so {plan.offload} offload is used; close other programs that use the GPU."
-        )
+        return Message("offload_changed", wanted=self._setting, free=free, used=plan.offload)
 
     def next_plan(self, free_bytes: int | None) -> MemoryPlan:
         """The plan for the next clip. `free_bytes`: those that it could use; None: unknown."""
@@ -91,29 +90,27 @@ class MemoryFallback:
         if chosen == self._preferred:
             self._backoff = self._clips = 0
 
-    def model_too_large(self) -> str:
-        """The sentence for a model whose weights no plan could place."""
+    def model_too_large(self) -> OutOfMemory:
+        """The error for a model whose weights no plan could place."""
         free = _gigabytes(self._device.free_bytes)
         if self._device.kind == "cpu":
-            name = self._checkpoint.name
-            return f"There is too little memory to load {name}; close other programs."
+            return OutOfMemory("memory_too_small_to_load", model=self._checkpoint.name)
         needed = _gigabytes(self._estimate.peak(smallest_plan(self.current)) / USABLE_SHARE)
-        return (
-            f"{self._checkpoint.name} needs about {needed} GB of GPU memory with the smallest "
-            f"plan, and {free} GB are free on {self._device.name}. Close other programs that use "
-            "the GPU."
+        return OutOfMemory(
+            "gpu_too_small_for_model",
+            model=self._checkpoint.name,
+            needed=needed,
+            free=free,
+            device=self._device.name,
         )
 
     def request_too_large(
         self, size: Size, num_frames: int, guided: bool, free_bytes: int | None
-    ) -> str:
-        """The sentence for a request that even the smallest plan has no memory for."""
-        width, height = size
+    ) -> OutOfMemory:
+        """The error for a request that even the smallest plan has no memory for."""
+        video = {"frames": num_frames, "width": size[0], "height": size[1]}
         if free_bytes is None:
-            return (
-                f"There is too little memory for {num_frames} frames of {width}x{height}, also "
-                "with the smallest plan. Ask for fewer frames, or close other programs that use it."
-            )
+            return OutOfMemory("memory_too_small", **video)
         request = replace(
             self._checkpoint,
             sizes=(size,),
@@ -124,11 +121,7 @@ class MemoryFallback:
             request, self._parts, bytes_per_number(self._device, self._checkpoint)
         )
         needed = _gigabytes(needs.peak(smallest_plan(self.current)) / USABLE_SHARE)
-        return (
-            f"{num_frames} frames of {width}x{height} need about {needed} GB of GPU memory with "
-            f"the smallest plan, and {_gigabytes(free_bytes)} GB are free. Ask for fewer frames, "
-            "or close other programs that use the GPU."
-        )
+        return OutOfMemory("gpu_too_small", needed=needed, free=_gigabytes(free_bytes), **video)
 
 
 def smallest_plan(chosen: MemoryPlan) -> MemoryPlan:

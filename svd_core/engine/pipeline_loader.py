@@ -213,7 +213,12 @@ def _open_part(folder: Path, part: str, files: list[str], half: bool) -> Any:
     # Both libraries fill in random numbers for weights that a file lacks, and go on.
     wrong = [*info["missing_keys"], *map(str, info["mismatched_keys"])]
     if wrong:
-        raise ModelBroken(f"{folder / files[-1]} lacks {len(wrong)} weights, such as {wrong[0]}.")
+        raise ModelBroken(
+            "model_weights_missing",
+            path=str(folder / files[-1]),
+            count=len(wrong),
+            name=wrong[0],
+        )
     return model.eval()
 
 
@@ -223,9 +228,7 @@ def _check_weights(path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             file.keys()
     except (SafetensorError, OSError) as error:
-        raise ModelBroken(
-            f"{path} is damaged ({error}); delete it, and it is fetched again at the next start."
-        ) from error
+        raise ModelBroken("model_file_damaged", path=str(path), reason=str(error)) from error
 
 
 def _open_small(kind: Any, folder: Path) -> Any:
@@ -237,6 +240,6 @@ def _open_small(kind: Any, folder: Path) -> Any:
 
 def _unusable(path: Path, kind: type, error: Exception) -> SvdError:
     if is_out_of_memory(error):
-        return OutOfMemory(f"There is too little memory to load {path}; close other programs.")
+        return OutOfMemory("memory_too_small_to_load", model=str(path))
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ModelBroken(f"{path} cannot be used as {kind.__name__}: {first}")
+    return ModelBroken("model_part_unusable", path=str(path), kind=kind.__name__, reason=first)

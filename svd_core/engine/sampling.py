@@ -16,11 +16,6 @@ from svd_core.events import OnProgress
 from svd_core.params import VideoParams
 from svd_core.types import Frames
 
-NOT_A_NUMBER = (
-    "The model gave numbers that are no picture (NaN or infinite). Try another seed or less "
-    "noise_aug_strength; if it happens each time, the checkpoint does not suit this device."
-)
-
 
 def sample_frames(
     pipeline: Any,
@@ -47,7 +42,7 @@ def sample_frames(
 
     def on_step_end(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if not torch.isfinite(tensors["latents"]).all():
-            raise GenerationFailed(NOT_A_NUMBER)
+            raise GenerationFailed("model_gave_nan")
         preview = latent_preview.preview(step + 1)
         on_progress(replace(estimator.step_done(step + 1), preview=preview))
         return tensors
@@ -150,7 +145,7 @@ def _to_frames(pixels: torch.Tensor) -> Frames:
     """Decoded `pixels` (frames, 3, height, width) in -1..1 as frames, rounded on their device."""
     pixels = pixels.float()
     if not torch.isfinite(pixels).all():
-        raise GenerationFailed(NOT_A_NUMBER)
+        raise GenerationFailed("model_gave_nan")
     pixels = (pixels * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
     frames: Frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return frames

@@ -11,6 +11,7 @@ from torch import Tensor
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.errors import ModelBroken
 from svd_core.media.recipe import fingerprint
+from svd_core.messages import Message
 from svd_core.params import Speed
 
 
@@ -26,14 +27,14 @@ class TurboWeights:
         self._waiting: dict[str, Tensor] | None = None
         self._active = False
 
-    def notes(self, speed: Speed) -> tuple[str, ...]:
+    def notes(self, speed: Speed) -> tuple[Message, ...]:
         """Notes on the weights of a clip at `speed`. Raises `InvalidRequest` if there are none."""
         self._acceleration.check(speed)
         path = self._acceleration.turbo
         if speed != "turbo" or path is None:
             return ()
         weights = f"{path.name} ({fingerprint(path)})"
-        return (f"Made at speed turbo with the weights of {weights}.",)
+        return (Message("turbo_used", weights=weights),)
 
     def is_active(self, speed: Speed) -> bool:
         """Whether the UNet holds the weights for `speed`."""
@@ -62,13 +63,10 @@ def _read(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelBroken(f"{path} (SVD_TURBO) cannot be read: {error}.") from error
+        raise ModelBroken("turbo_unreadable", path=str(path), reason=str(error)) from error
     wrong = [name for name, weight in like.items() if _shape(weights.get(name)) != weight.shape]
     if wrong:
-        raise ModelBroken(
-            f"{path} (SVD_TURBO) is not of a UNet like this checkpoint's: {len(wrong)} weights are "
-            f"missing or of another size, such as {wrong[0]}."
-        )
+        raise ModelBroken("turbo_mismatch", path=str(path), count=len(wrong), name=wrong[0])
     return weights
 
 

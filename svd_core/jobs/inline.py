@@ -12,7 +12,8 @@ from svd_core.event_stream import EventStream
 from svd_core.events import Event, Outcome, Progress, Stage, Stopped
 from svd_core.jobs.interface import DEFAULT_OPTIONS, JobOptions, RemoteRequest
 from svd_core.jobs.job import Job
-from svd_core.jobs.queue import WAITING_NOTE, JobQueue, QueueContext
+from svd_core.jobs.queue import JobQueue, QueueContext
+from svd_core.messages import Message
 from svd_core.params import VideoRequest
 
 UNWATCHED_TIMEOUT_S = 600.0
@@ -54,7 +55,7 @@ class InlineQueue(JobQueue):
                 if delay_s is None:
                     outcome = made
                     break
-                job.report(Progress(stage=Stage.QUEUED, note=WAITING_NOTE))
+                job.report(Progress(stage=Stage.QUEUED, note=Message("waiting_for_resources")))
                 yield job.last
                 if self._is_cancelled_within(job, delay_s):
                     break

@@ -14,6 +14,7 @@ from svd_core.events import Event, Failed, JobEvent, Outcome, Progress, Stage
 from svd_core.jobs.interface import Cancellation, Times
 from svd_core.jobs.schema import Record, Row, State, append, is_finished
 from svd_core.jobs.store import utc
+from svd_core.messages import Message
 
 MAX_WATCHERS = 3
 """Watchers of one job. Each blocks a thread of the page for as long as the job is open."""
@@ -23,8 +24,6 @@ FIRST_RETRY_S, MAX_RETRY_S = 1.0, 60.0
 
 MAX_FAULTS = 10
 """Tries of one job. Their delays add up to five minutes, and each may cost minutes of work."""
-
-CANCELLING_NOTE = "Stopping; the step that is under way still runs to its end."
 
 
 class Job:
@@ -121,7 +120,7 @@ class Job:
         """Have the work stop at its next progress, and report that once."""
         if not self.cancel_event.is_set() and isinstance(last := self.last, Progress):
             self.cancel_event.set()
-            self.report(replace(last, note=CANCELLING_NOTE))
+            self.report(replace(last, note=Message("cancelling")))
 
     def retry_delay_s(self, outcome: Outcome) -> float | None:
         """Seconds until the next try of the job; None if `outcome` is its end."""
@@ -160,13 +159,9 @@ class Job:
             )
             fresh = self.events_since(seen)
             if not fresh and watcher not in self._watchers:
-                raise TooManyWatchers(
-                    "This video is shown in newer tabs; reload this page to see it here again."
-                )
+                raise TooManyWatchers("too_many_watchers")
             if not fresh:
-                raise ServerStopping(
-                    "The server is stopping; your video will be made when it is back."
-                )
+                raise ServerStopping("server_stopping_job_kept")
             return fresh
 
     @property

@@ -32,17 +32,12 @@ from svd_core.jobs.store import (
     photo_name,
     release,
 )
+from svd_core.messages import Message
 from svd_core.params import VideoRequest
 from svd_core.storage import bytes_of
 
 TIMER_S = 0.5
 """Seconds between two looks at the waiting jobs."""
-
-SERVER_STOPPED_NOTE = "The server was stopped; the video is made as soon as it is back."
-
-WAITING_NOTE = (
-    "The server is short of something just now; the video is made as soon as that is over."
-)
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +61,7 @@ DEFAULT_LIMITS = QueueLimits()
 
 def no_fetch(_: str) -> bytes:
     """Refuse every URL. Raises `InvalidImage`."""
-    raise InvalidImage("This server fetches no addresses; send the photo itself.")
+    raise InvalidImage("image_url_unsupported")
 
 
 @dataclass(frozen=True)
@@ -131,24 +126,13 @@ class JobQueue:
         """
         self._refuse_if_closed()
         count, owned = self._open_jobs.count(), self._open_jobs.count(options.owner)
-        limit, verb = self._limits.max_per_owner, "waiting" if self.in_turn else "being made"
+        limit = self._limits.max_per_owner
         too_many = options.max_waiting is not None and count > options.max_waiting
         if too_many or count >= self._limits.max_queue:
-            raise QueueFull(
-                f"{count} videos are {verb} already, which is as many as fit; "
-                "please try again in a few minutes."
-            )
-        if limit is None or owned < limit:
-            return
-        if options.owner:
-            raise QueueFull(
-                f"{owned} of your videos are {verb} already, which is as many as you may have; "
-                "please try again when one is done."
-            )
-        raise QueueFull(
-            f"{owned} videos of callers without a name are {verb} already, which is as many as "
-            "fit; please try again in a few minutes."
-        )
+            raise QueueFull("queue_full", count=count)
+        if limit is not None and owned >= limit:
+            code = "owner_queue_full" if options.owner else "anonymous_queue_full"
+            raise QueueFull(code, count=owned)
 
     def room(self, owner: str = "") -> int:
         """How many more jobs `owner` may submit now."""
@@ -200,7 +184,7 @@ class JobQueue:
         self._stop_work(self._limits.shutdown_timeout_s)
         for job in self._open_jobs.running():
             log.warning("Job %s did not stop in time; it goes back in line.", job.id)
-            self._release(job, SERVER_STOPPED_NOTE)
+            self._release(job, Message("server_stopped"))
         self._timer.join(self._limits.shutdown_timeout_s)
         self._open_jobs.close()
 
@@ -227,7 +211,7 @@ class JobQueue:
 
         Raises `ExecutorLost`.
         """
-        outcome: Outcome = Failed(GenerationFailed("The model gave no video; please try again."))
+        outcome: Outcome = Failed(GenerationFailed("model_gave_nothing"))
         try:
             with closing(run(job.id, self._request(job))) as events:
                 for event in events:
@@ -250,14 +234,10 @@ class JobQueue:
         """The video request of a job, with its photo. Raises what `fetch` raises."""
         row = job.row
         if row.params is None:
-            raise GenerationFailed(
-                "The server has changed since you asked for this video; please make it again."
-            )
+            raise GenerationFailed("server_changed")
         if row.image is not None:
             if (image := self._table.photo(row.image)) is None:
-                raise GenerationFailed(
-                    "The photo of this video is gone from the server; please send it again."
-                )
+                raise GenerationFailed("image_gone")
             return VideoRequest(image, row.params, row.continues)
         assert row.image_url is not None
         job.report(Progress(stage=Stage.FETCHING))
@@ -267,12 +247,12 @@ class JobQueue:
         """End a running job. If it stopped because the server stops, it goes back in line."""
         closing = self._closing.is_set() and not job.cancel_event.is_set()
         if isinstance(outcome, Stopped) and closing:
-            self._release(job, SERVER_STOPPED_NOTE)
+            self._release(job, Message("server_stopped"))
             return
         size = bytes_of(outcome.video.path) if isinstance(outcome, Succeeded) else 0
         self._end_attempt(job, lambda row, now: finish(row, now, outcome, size))
 
-    def _release(self, job: Job, note: str) -> None:
+    def _release(self, job: Job, note: Message) -> None:
         """Return a running job to its place in line; the attempt does not count."""
         self._end_attempt(job, lambda row, now: release(row, now, note))
 
@@ -311,10 +291,7 @@ class JobQueue:
 
     def _run_timer(self) -> None:
         """End jobs that have waited too long, try again to start others, and write checkpoints."""
-        error = StartTimeout(
-            "The video could not be started within the time you allowed; please try again later, "
-            "or allow more."
-        )
+        error = StartTimeout("start_timeout")
         while not self._closing.wait(TIMER_S):
             try:
                 for job in filter(self._is_late, self._open_jobs.line()):
@@ -332,7 +309,7 @@ class JobQueue:
     def _row(self, job_id: str) -> Row:
         row = self._table.get(job_id)
         if row is None:
-            raise UnknownJob("This job is not known here any more; please make the video again.")
+            raise UnknownJob("job_expired")
         return row
 
     def _to_job(self, row: Row) -> Job:
@@ -347,4 +324,4 @@ class JobQueue:
 
     def _refuse_if_closed(self) -> None:
         if self._closing.is_set():
-            raise ServerStopping("The server is stopping; please try again in a minute.")
+            raise ServerStopping("server_stopping")

@@ -184,11 +184,7 @@ def create_tables(database: Database) -> None:
         elif version < VERSION:
             _migrate(connection)
         elif version > VERSION:
-            raise InvalidSettings(
-                f"A newer version of the program made the job table at "
-                f"{redacted_url(database.url)}; start that one, or set SVD_DATABASE_URL to another "
-                "place."
-            )
+            raise InvalidSettings("database_too_new", where=redacted_url(database.url))
 
 
 def _migrate(connection: sa.Connection) -> None:

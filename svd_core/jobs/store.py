@@ -32,6 +32,7 @@ from svd_core.jobs.schema import (
     append,
     renumber,
 )
+from svd_core.messages import Message
 from svd_core.params import VideoParams
 
 MAX_ATTEMPTS = 3
@@ -85,7 +86,7 @@ def finish(row: Row, now: float, outcome: Outcome, size: int = 0) -> Row:
     )
 
 
-def release(row: Row, now: float, note: str) -> Row:
+def release(row: Row, now: float, note: Message) -> Row:
     """Give a running job its old place in line, as if it had not begun. `note`: the reason."""
     if row.stop_asked:
         return finish(row, now, Stopped())
@@ -96,15 +97,9 @@ def release(row: Row, now: float, note: str) -> Row:
 def requeue(row: Row, now: float) -> Row:
     """Give a job its old place in line after a failed attempt; end it after `MAX_ATTEMPTS`."""
     if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
-        error = GenerationFailed(
-            f"The server went down each of the {row.attempt} times it worked on this video; please "
-            "try again with fewer steps or frames, or with another photo."
-        )
+        error = GenerationFailed("crash_loop", count=row.attempt)
         return finish(row, now, Failed(error))
-    note = (
-        "The server went down while it worked on this video; it starts over "
-        f"(attempt {row.attempt + 1} of {MAX_ATTEMPTS})."
-    )
+    note = Message("attempt_lost", attempt=row.attempt + 1, most=MAX_ATTEMPTS)
     return replace(release(row, now, note), attempt=row.attempt)
 
 

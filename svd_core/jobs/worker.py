@@ -19,9 +19,10 @@ from svd_core.event_stream import error_to_outcome
 from svd_core.events import Failed, Outcome, Progress, Stopped
 from svd_core.jobs.executor import Executor, ExecutorLost
 from svd_core.jobs.job import Job
-from svd_core.jobs.queue import WAITING_NOTE, JobQueue, QueueContext
+from svd_core.jobs.queue import JobQueue, QueueContext
 from svd_core.jobs.schema import Row, State
 from svd_core.jobs.store import Transition, finish, photo_name, requeue
+from svd_core.messages import Message
 
 MAX_CONCURRENT = 4
 """Concurrent downloads. Each may hold 20 MB; four slow hosts delay those behind them."""
@@ -31,8 +32,6 @@ CLOSE_TIMEOUT_S = 1.0
 
 RETRY_S = 1.0
 """Seconds until the next claim after a fault."""
-
-WORKER_GONE_NOTE = "The machine for this video was taken away; it starts over on another one."
 
 NICE_INCREMENT = 5
 """Added to the nice value of the worker threads: a higher one means lower priority."""
@@ -136,7 +135,7 @@ class WorkerQueue(JobQueue):
         elif lost.counted:
             self._end_attempt(job, requeue)
         else:
-            self._release(job, WORKER_GONE_NOTE)
+            self._release(job, Message("machine_taken_away"))
             self._closing.wait(RETRY_S)  # the next worker may be refused at once, too
 
     def _finish_or_retry(self, job: Job, outcome: Outcome) -> None:
@@ -146,7 +145,7 @@ class WorkerQueue(JobQueue):
             self._finish(job, outcome)
         else:
             job.retry_at = time.monotonic() + delay_s
-            self._release(job, WAITING_NOTE)
+            self._release(job, Message("waiting_for_resources"))
             self._closing.wait(delay_s)
 
 

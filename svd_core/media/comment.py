@@ -40,7 +40,7 @@ def read_comment(path: Path) -> str | None:
     The first bytes of the file decide its format. Raises `InvalidRequest` for other files.
     """
     if not path.is_file():
-        raise InvalidRequest("video", f"There is no file {path.name}; check its name and folder.")
+        raise InvalidRequest("file_missing", field="video", file=path.name)
     try:
         with path.open("rb") as file:
             comment = _comment(file)
@@ -51,9 +51,7 @@ def read_comment(path: Path) -> str | None:
 
 def not_a_video(path: Path) -> InvalidRequest:
     """Error for a file that is not a readable video."""
-    return InvalidRequest(
-        "video", f"{path.name} is not a video that can be read; choose an mp4 made by this program."
-    )
+    return InvalidRequest("video_unreadable", field="video", file=path.name)
 
 
 def _comment(file: BinaryIO) -> bytes | None:

@@ -24,8 +24,9 @@ from typing import IO, Any
 
 from PIL import Image
 
+from svd_core import messages
 from svd_core.errors import InvalidImage, ServerBusy, busy_if_passing
-from svd_core.media.image_decoding import TOO_LARGE, DecodedImage, decode
+from svd_core.media.image_decoding import DecodedImage, decode
 
 MEMORY_LIMIT_BYTES = 2**30
 """Bytes of address space. The largest allowed pictures take 850 MB of it."""
@@ -90,10 +91,10 @@ class Decoder:
             with self._turn:
                 return self._request(data, most_pixels or 0)
         if not self._waiting.acquire(blocking=False):
-            raise _busy_error()
+            raise ServerBusy("decoder_busy")
         try:
             if not self._turn.acquire(timeout=WAIT_TIMEOUT_S):
-                raise _busy_error()
+                raise ServerBusy("decoder_busy")
             try:
                 return self._request(data, most_pixels or 0)
             finally:
@@ -138,8 +139,8 @@ class Decoder:
                 process.wait(EXIT_TIMEOUT_S)
             self.close()
             if process.returncode == -getattr(signal, "SIGKILL", 9) and not late.is_set():
-                raise _busy_error() from error  # the out-of-memory killer
-            raise InvalidImage(TOO_LARGE) from error
+                raise ServerBusy("decoder_busy") from error  # the out-of-memory killer
+            raise InvalidImage("image_too_complex") from error
         except BaseException:  # Ctrl-C too: the pipe may hold half of a response
             self.close()
             raise
@@ -149,7 +150,7 @@ class Decoder:
             self._process = None
             _close(process)
         if decoded is None:
-            raise InvalidImage(response["error"], response["reason"])
+            raise InvalidImage(messages.from_json(response["error"]))
         return decoded
 
     def _ensure_started(self) -> "subprocess.Popen[bytes]":
@@ -169,12 +170,6 @@ class Decoder:
             except OSError as error:
                 raise busy_if_passing(error) or error from error
         return process
-
-
-def _busy_error() -> ServerBusy:
-    return ServerBusy(
-        "The server is reading as many photos as it can just now; please try again in a minute."
-    )
 
 
 def _environment() -> dict[str, str]:
@@ -234,7 +229,7 @@ def _decode_request(data: bytes, most_pixels: int | None) -> bool:
         image, size = decode(data, most_pixels)
         response: dict[str, Any] = {"size": size, "shown": image.size}
     except InvalidImage as error:
-        response = {"error": error.message, "reason": error.reason}
+        response = {"error": messages.to_json(error.message)}
     is_last = _peak_bytes() > RESTART_BYTES
     out.write(json.dumps(response | {"last": is_last}).encode() + b"\n")
     if image is not None:

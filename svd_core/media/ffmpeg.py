@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 
 import imageio_ffmpeg
 
-from svd_core.errors import GenerationFailed, StorageFull, SvdError, busy_if_passing, server_busy
+from svd_core.errors import GenerationFailed, ServerBusy, StorageFull, SvdError, busy_if_passing
 
 if sys.platform == "linux":
     import resource
@@ -74,10 +74,7 @@ def ffmpeg(
     except (OSError, RuntimeError) as error:
         if (busy := busy_if_passing(error)) is not None:
             raise busy from error
-        raise GenerationFailed(
-            f"ffmpeg, which writes and reads videos, cannot be started ({error}); "
-            "install the package imageio-ffmpeg again."
-        ) from error
+        raise GenerationFailed("ffmpeg_missing", reason=str(error)) from error
 
 
 def _run_limited(command: list[str], data: bytes, memory: int) -> "CompletedProcess[bytes]":
@@ -111,13 +108,10 @@ def _write_error(code: int, message: str) -> SvdError:
     if any(words in message for words in DISK_FULL_MESSAGES) or (
         too_large is not None and code == -too_large
     ):
-        full = StorageFull(
-            "There is no room left on the disk for the video; free some, or set SVD_DATA_DIR to a "
-            "folder on another disk, and try again."
-        )
+        full = StorageFull("video_disk_full")
         full.passing = "No space left" in message or "quota" in message  # a size limit stays
         return full
     if any(words in message for words in TRANSIENT_MESSAGES):
-        return server_busy()
+        return ServerBusy("server_busy")
     reason = (message.strip() or f"exit status {code}").splitlines()[-1][:200]
-    return GenerationFailed(f"The video could not be written ({reason}); try again.")
+    return GenerationFailed("video_not_written", reason=reason)

@@ -5,7 +5,9 @@ A signature says what a file claims to be, not that it is whole. Decoding does n
 
 from collections.abc import Iterator
 
-KNOWN = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
+from svd_core.messages import Message
+
+KNOWN = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
 
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 AVIF_BRANDS = {b"avif", b"avis"}
@@ -23,16 +25,16 @@ OTHER_PICTURES = (
     (b"v/1\x01", "OpenEXR"), (b"#?R", "Radiance HDR"), (b"qoif", "QOI"), (b"DDS ", "DDS"),
     (b"\0\0\1\0", "ICO"), (b"icns", "ICNS"), (b"\x01\0\0\0\x6c\0\0\0", "EMF"),
     (b"\xd7\xcd\xc6\x9a", "WMF"), *((b"P%d" % n, "PNM") for n in range(1, 8)),
-    (b"FUJIFILMCCD-RAW", "camera raw"), (b"IIRO", "camera raw"), (b"IIRS", "camera raw"),
-    (b"MMOR", "camera raw"), (b"IIU\0", "camera raw"), (b"FOVb", "camera raw"),
+    *((start, "") for start in (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb")),
 )  # fmt: skip
 
 DOCUMENTS = (
-    (b"%PDF", "a PDF document"), (b"%!PS", "a PostScript document"), (b"{\\rtf", "a text document"),
-    (b"PK\x03\x04", "an archive"), (b"Rar!", "an archive"), (b"7z\xbc\xaf", "an archive"),
-    (b"\x1f\x8b", "an archive"), (b"\x1a\x45\xdf\xa3", "a video"), (b"\0\0\1\xba", "a video"),
-    (b"ID3", "a sound file"), (b"OggS", "a sound file"), (b"fLaC", "a sound file"),
+    (b"%PDF", "pdf_document"), (b"%!PS", "postscript_document"), (b"{\\rtf", "text_document"),
+    (b"PK\x03\x04", "archive"), (b"Rar!", "archive"), (b"7z\xbc\xaf", "archive"),
+    (b"\x1f\x8b", "archive"), (b"\x1a\x45\xdf\xa3", "video_file"), (b"\0\0\1\xba", "video_file"),
+    (b"ID3", "sound_file"), (b"OggS", "sound_file"), (b"fLaC", "sound_file"),
 )  # fmt: skip
+"""Codes of their names."""
 
 PAGES = (b"<!doctype html", b"<html")
 
@@ -43,26 +45,16 @@ def is_heif(data: bytes) -> bool:
     return bool(brands & HEIF_BRANDS) and not brands & AVIF_BRANDS
 
 
-def why_unreadable(data: bytes) -> str:
-    """Sentence about a file that no decoder can open."""
+def why_unreadable(data: bytes) -> Message:
+    """Message about a file that no decoder can open."""
     if decoded := _match(data, DECODED) or _container(data):
-        return unusual(decoded)
-    if (picture := _match(data, OTHER_PICTURES)) or b"crx " in _brands(data):
-        return (
-            f"The picture has the format {picture or 'camera raw'}, which cannot be read here; "
-            "save it as JPEG or PNG and try again."
-        )
+        return Message("image_unreadable", format=decoded)
+    picture = _match(data, OTHER_PICTURES)
+    if picture is not None or b"crx " in _brands(data):
+        return Message("image_unsupported_format", format=picture or Message("camera_raw"))
     if document := _document(data):
-        return f"The file is {document}, not a picture that can be read; choose a photo ({KNOWN})."
-    return f"The file is not a picture that can be read, or its beginning is damaged; use {KNOWN}."
-
-
-def unusual(format_name: str) -> str:
-    """Sentence about a file of a known format that the decoder refuses."""
-    return (
-        f"This {format_name} file is damaged, or of a kind that cannot be read here; save the "
-        "picture again as JPEG or PNG and try again."
-    )
+        return Message("image_is_document", document=Message(document), formats=KNOWN)
+    return Message("image_unknown_format", formats=KNOWN)
 
 
 def _container(data: bytes) -> str | None:
@@ -75,9 +67,9 @@ def _container(data: bytes) -> str | None:
 
 def _document(data: bytes) -> str | None:
     if data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(PAGES):
-        return "a web page"
+        return "web_page"
     if data[4:8] in (b"ftyp", b"moov") or (data[:4] == b"RIFF" and data[8:12] == b"AVI "):
-        return "a video"
+        return "video_file"
     return _match(data, DOCUMENTS)
 
 

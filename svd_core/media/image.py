@@ -25,6 +25,7 @@ from svd_core.media.image_decoding import MAX_BYTES as MAX_BYTES
 from svd_core.media.image_decoding import MAX_RATIO as MAX_RATIO
 from svd_core.media.image_decoding import MIN_SIDE as MIN_SIDE
 from svd_core.media.image_decoding import check_bytes
+from svd_core.messages import Message
 from svd_core.params import Fit, Orientation, VideoParams
 
 Size = tuple[int, int]
@@ -97,9 +98,12 @@ def size_for(photo: Size, sizes: Sequence[Size], orientation: Orientation) -> Si
     """
     candidates = [size for size in sizes if orientation in ("auto", orientation_of(size))]
     if not candidates:
-        known = ", ".join(dict.fromkeys(map(orientation_of, sizes)))
+        known = dict.fromkeys(map(orientation_of, sizes))
         raise InvalidRequest(
-            "orientation", f"This model makes no {orientation} videos, only {known}."
+            "orientation_unavailable",
+            field="orientation",
+            shape=Message(f"shape_{orientation}"),
+            shapes=[Message(f"shape_{each}") for each in known],
         )
     return nearest_size(photo, candidates)
 
@@ -208,7 +212,7 @@ class CachedPhoto:
         """The reduced photo. Raises `InvalidImage` if it is no longer cached."""
         preview = self._cache.get(self._name)
         if preview is None:
-            raise InvalidImage("The preview of this photo is no longer kept; choose it again.")
+            raise InvalidImage("image_preview_expired")
         return Image.open(io.BytesIO(preview[0])).convert("RGB")
 
     def frame(self, sizes: Sequence[Size], params: VideoParams) -> FramedPhoto:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
-from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, ImageCms
 
 from svd_core.errors import InvalidImage
 from svd_core.media.color_metadata import ColorMetadata, read_color_metadata
@@ -22,7 +22,7 @@ from svd_core.media.containers import (
     check_directories,
     without_texts,
 )
-from svd_core.media.file_signatures import KNOWN, is_heif, unusual, why_unreadable
+from svd_core.media.file_signatures import KNOWN, is_heif, why_unreadable
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
@@ -49,13 +49,6 @@ BAND_PIXELS = 2**22
 
 # Allow-listed: Pillow's other readers see little use, and so little testing with hostile files.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-DAMAGED = (
-    "The image is damaged or cut off and cannot be read to its end; send the original file again."
-)
-TOO_LARGE = (
-    "The image takes far more memory or time to read than a photo does; save it again as JPEG and "
-    "try again."
-)
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -102,34 +95,32 @@ def _decode_file(data: bytes, original: bytes, most_pixels: int | None) -> Decod
     try:
         return _decode(opened, original, most_pixels)
     except MemoryError as error:
-        raise InvalidImage(TOO_LARGE) from error
+        raise InvalidImage("image_too_complex") from error
     except Exception as error:  # parsers fed with damaged files raise nearly anything
-        raise InvalidImage(_why_undecodable(opened, error)) from error
+        raise _undecodable(opened, error) from error
 
 
-def _why_undecodable(image: Image.Image, error: Exception) -> str:
-    """Sentence about a picture whose header could be read.
+def _undecodable(image: Image.Image, error: Exception) -> InvalidImage:
+    """The error for a picture whose header could be read.
 
     The decoders of these formats know a part of them only, and report the rest like damage.
     """
     names = {"TIFF": "TIFF", "AVIF": "AVIF", "HEIF": "HEIC"}
     if image.format in names:
-        return TOO_LARGE if "limit" in str(error).lower() else unusual(names[image.format])
-    return DAMAGED
+        if "limit" in str(error).lower():
+            return InvalidImage("image_too_complex")
+        return InvalidImage("image_unreadable", format=names[image.format])
+    return InvalidImage("image_damaged")
 
 
 def check_bytes(data: bytes) -> None:
     """Raise `InvalidImage` for a file that is empty, too large, or an SVG drawing."""
     if not data:
-        raise InvalidImage(f"There is no image, or its file is empty; choose a photo ({KNOWN}).")
+        raise InvalidImage("image_empty", formats=KNOWN)
     if len(data) > MAX_BYTES:
-        raise InvalidImage(
-            f"The image file is larger than {MAX_BYTES >> 20} MB; save it smaller, "
-            "for example as JPEG, and try again.",
-            "bytes",
-        )
+        raise InvalidImage("image_file_too_large", most=MAX_BYTES >> 20)
     if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<svg" in data[:4096].lower():
-        raise InvalidImage("The image is an SVG drawing; export it as PNG and try again.", "format")
+        raise InvalidImage("image_is_svg")
 
 
 def _open(data: bytes) -> Image.Image:
@@ -141,15 +132,9 @@ def _open(data: bytes) -> Image.Image:
         check_container(data)
         return Image.open(io.BytesIO(data), formats=("HEIF",) if is_heif(data) else FORMATS)
     except (LimitExceeded, MemoryError) as error:
-        raise InvalidImage(TOO_LARGE) from error
+        raise InvalidImage("image_too_complex") from error
     except Image.DecompressionBombError as error:
-        raise InvalidImage(
-            f"The image has far more than {MAX_PIXELS // 10**6} megapixels; "
-            "scale it down and try again.",
-            "too many pixels",
-        ) from error
-    except UnidentifiedImageError as error:
-        raise InvalidImage(why_unreadable(data), "format") from error
+        raise InvalidImage("image_far_too_many_pixels", most=MAX_PIXELS // 10**6) from error
     except Exception as error:  # parsers fed with damaged files raise nearly anything
         raise InvalidImage(why_unreadable(data)) from error
 
@@ -158,39 +143,24 @@ def _register_heif() -> None:
     try:
         import pillow_heif
     except ImportError as error:
-        raise InvalidImage(
-            "The image is HEIC, which needs the package pillow-heif that is not installed here; "
-            "save it as JPEG and try again.",
-            "format",
-        ) from error
+        raise InvalidImage("image_needs_heif") from error
     pillow_heif.options.DECODE_THREADS = THREADS
     pillow_heif.register_heif_opener()
 
 
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
-    shown = f"The image is {width} x {height} pixels"
+    size = {"width": width, "height": height}
     if image.format in ("JPEG", "MPO"):
         if width * height > MAX_JPEG_PIXELS:
-            raise InvalidImage(
-                f"{shown}, more than {MAX_JPEG_PIXELS // 10**6} megapixels; scale it down and try "
-                "again.",
-                "too many pixels",
-            )
+            most = MAX_JPEG_PIXELS // 10**6
+            raise InvalidImage("image_jpeg_too_many_pixels", most=most, **size)
     elif width * height > MAX_PIXELS:
-        raise InvalidImage(
-            f"{shown}, more than {MAX_PIXELS // 10**6} megapixels; save it as JPEG, or scale it "
-            "down and try again.",
-            "too many pixels",
-        )
+        raise InvalidImage("image_too_many_pixels", most=MAX_PIXELS // 10**6, **size)
     if max(width, height) > MAX_RATIO * min(width, height):
-        raise InvalidImage(
-            f"{shown}, one side more than {MAX_RATIO} times the other; crop it and try again."
-        )
+        raise InvalidImage("image_too_narrow", most=MAX_RATIO, **size)
     if min(width, height) < MIN_SIDE:
-        raise InvalidImage(
-            f"{shown}; use a photo with at least {MIN_SIDE} pixels on both sides.", "too few pixels"
-        )
+        raise InvalidImage("image_too_small", least=MIN_SIDE, **size)
 
 
 def _decode(opened: Image.Image, original: bytes, most_pixels: int | None) -> DecodedImage:

@@ -13,6 +13,7 @@ import numpy as np
 from svd_core.errors import GenerationFailed
 from svd_core.media.ffmpeg import encode
 from svd_core.media.video import pixels, raw
+from svd_core.messages import Message
 from svd_core.params import FACTORS, MAX_FPS, Interpolation
 from svd_core.types import Frames
 
@@ -51,18 +52,17 @@ FILTERS = (
 )
 
 
-def interpolation_notes(requested: Interpolation, used: Interpolation, fps: int) -> tuple[str, ...]:
-    """Sentence for the user if there are fewer in-between frames than requested.
+def interpolation_notes(
+    requested: Interpolation, used: Interpolation, fps: int
+) -> tuple[Message, ...]:
+    """Message for the user if there are fewer in-between frames than requested.
 
     `fps`: playback rate without in-between frames.
     """
     if used == requested:
         return ()
     rate, most = fps * FACTORS[used], MAX_FPS
-    return (
-        f"The video has fewer in-between frames than you asked for and plays at {rate} fps, "
-        f"because {most:.10g} fps is the limit.",
-    )
+    return (Message("interpolation_reduced", rate=rate, most=most),)
 
 
 def interpolate(
@@ -110,9 +110,7 @@ def _fill(result: Frames, frames: Frames, factor: int, start: int) -> None:
     )  # fmt: skip
     count = (end - first) * factor + 1
     if len(stream) != count * originals[0].size:
-        raise GenerationFailed(
-            "The in-between frames could not be made; try again, or switch interpolation off."
-        )
+        raise GenerationFailed("interpolation_failed")
     made = np.frombuffer(stream, np.uint8).reshape(count, *originals.shape[1:])
     made = made[(start - first) * factor :, MARGIN : MARGIN + height, MARGIN : MARGIN + width]
     result[start * factor : end * factor + 1] = made

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -179,11 +180,10 @@ class Recipe:
         values, version = _parse(text)
         try:
             return _check(values, version)
-        except (TypeError, ValueError, OverflowError, InvalidRequest) as error:
-            raise InvalidRecipe(
-                f"The recipe is damaged or was edited ({str(error).rstrip('.')}); "
-                "choose the video as it was made."
-            ) from error
+        except InvalidRecipe:
+            raise
+        except InvalidRequest as error:
+            raise _invalid(error.field) from error
 
     def to_json(self) -> str:
         """One line of JSON, small enough for a tag: about 1 kB."""
@@ -214,10 +214,11 @@ def _versions() -> dict[str, str]:
 
 
 def _no_recipe() -> InvalidRecipe:
-    return InvalidRecipe(
-        "The video carries no recipe; choose an mp4 made by this program, as it was downloaded: "
-        "editors and messengers drop it."
-    )
+    return InvalidRecipe("recipe_missing")
+
+
+def _invalid(part: str) -> InvalidRecipe:
+    return InvalidRecipe("recipe_invalid", part=part)
 
 
 def _describe(recipe: Recipe) -> dict[str, Any]:
@@ -233,30 +234,25 @@ def _describe(recipe: Recipe) -> dict[str, Any]:
 def _parse(text: str) -> tuple[dict[str, Any], int]:
     """The JSON object in `text`, and its format version, which is a known one."""
     if len(text) > MAX_JSON:
-        raise InvalidRecipe("The recipe is far too long; choose the video as it was made.")
+        raise InvalidRecipe("recipe_too_long")
     if not text.lstrip().startswith("{"):
         raise _no_recipe()  # the comment of another program
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidRecipe(
-            "The recipe is damaged and cannot be read; choose the video as it was made."
-        ) from error
+        raise InvalidRecipe("recipe_unreadable") from error
     version = values.pop("format", None)
     if not isinstance(version, int) or version < 1:
         raise _no_recipe()  # other programs keep JSON there too
     if version > FORMAT:
-        raise InvalidRecipe(
-            f"The recipe is of format {version} and this program reads up to {FORMAT}; "
-            "update the program and try again."
-        )
+        raise InvalidRecipe("recipe_too_new", format=version, known=FORMAT)
     return values, version
 
 
 def _check(values: dict[str, Any], version: int, clips: int = 1) -> Recipe:
     """The recipe in `values`, of that format version.
 
-    Raises `TypeError`, `ValueError`, `OverflowError`, `InvalidRequest` for what does not fit.
+    Raises `InvalidRequest` with the field that does not fit.
     """
     if version < 2:
         values["continues"] = None
@@ -269,10 +265,10 @@ def _check(values: dict[str, Any], version: int, clips: int = 1) -> Recipe:
     if version < 4:
         values["params"]["interpolation"] = "off"
     if values["params"].setdefault("model", None) is not None:
-        raise ValueError("its settings name a model of their own")
+        raise _invalid("model")
     _check_complete(VideoParams, values["params"])
     if clips > MAX_CLIPS:
-        raise ValueError(f"more than {MAX_CLIPS} clips are joined")
+        raise _invalid("continues")
     previous = values["continues"]
     return Recipe(
         **{f.name: values[f.name] for f in fields(Recipe)}
@@ -289,33 +285,36 @@ def _check(values: dict[str, Any], version: int, clips: int = 1) -> Recipe:
 def _check_kinds(values: dict[str, Any]) -> None:
     for f in fields(Recipe):
         if not isinstance(values[f.name], KINDS.get(f.name, str)):
-            raise TypeError(f"{f.name} is of the wrong kind")
+            raise _invalid(f.name)
     for name, form in TEXTS.items():
         if not re.fullmatch(form, values[name]):
-            raise ValueError(f"{name} is none")
+            raise _invalid(name)
     if values["fit"] not in get_args(Fit):
-        raise ValueError("fit is neither crop nor pad")
+        raise _invalid("fit")
     texts = (*values["notes"], *values["versions"], *values["versions"].values())
-    if len(texts) > MAX_NOTES or not all(re.fullmatch(NOTE, text) for text in texts):
-        raise ValueError("notes and versions are not short texts")
+    if len(texts) > MAX_NOTES or not all(
+        isinstance(text, str) and re.fullmatch(NOTE, text) for text in texts
+    ):
+        raise _invalid("notes")
 
 
 def _size(values: list[Any]) -> Size:
-    width, height = (int(side) for side in values)
-    if not 0 < min(width, height) <= max(width, height) <= MAX_SIDE:
-        raise ValueError("size is none of a video")
-    return width, height
+    with suppress(TypeError, ValueError, OverflowError):
+        width, height = (int(side) for side in values)
+        if 0 < min(width, height) <= max(width, height) <= MAX_SIDE:
+            return width, height
+    raise _invalid("size")
 
 
 def _box(values: list[Any]) -> Box:
-    left, top, right, bottom = (float(edge) for edge in values)
-    edges = (left, top, right, bottom)
-    if not all(math.isfinite(edge) and -1 <= edge <= MAX_SIDE for edge in edges):
-        raise ValueError("box is not within a photo")
-    return edges
+    with suppress(TypeError, ValueError, OverflowError):
+        left, top, right, bottom = edges = tuple(float(edge) for edge in values)
+        if all(math.isfinite(edge) and -1 <= edge <= MAX_SIDE for edge in edges):
+            return left, top, right, bottom
+    raise _invalid("box")
 
 
 def _check_complete(kind: type[Recipe] | type[VideoParams], values: dict[str, Any]) -> None:
     """Nothing may be missing: a default in place of what was lost would make another video."""
     if missing := [f.name for f in fields(kind) if f.name not in values]:
-        raise ValueError(f"it lacks {', '.join(missing)}")
+        raise _invalid(missing[0])

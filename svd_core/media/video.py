@@ -113,7 +113,7 @@ def _frames(path: Path, container: tuple[str, ...]) -> Frames:
 
 def _read(path: Path, container: tuple[str, ...], *output: str) -> bytes:
     if not path.is_file():
-        raise InvalidRequest("video", f"There is no file {path.name}; check its name and folder.")
+        raise InvalidRequest("file_missing", field="video", file=path.name)
     source = (*READING, *container, "-i", str(path.absolute()))
     done = ffmpeg(*source, *output, memory=READ_MEMORY)
     # For a wrong checksum or an early end ffmpeg only warns, and makes up the rest.

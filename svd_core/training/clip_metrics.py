@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from svd_core.errors import SvdError
+from svd_core.errors import ToolFailed
 from svd_core.types import Frames
 
 Frame = NDArray[np.uint8]
@@ -67,7 +67,7 @@ def _opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise SvdError(
+        raise ToolFailed(
             "Motion is measured with OpenCV, which is not installed: run "
             "`pip install opencv-python-headless`, or install all of tests/requirements.txt."
         ) from error

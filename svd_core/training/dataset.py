@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.checkpoints.table import ASSETS
-from svd_core.errors import SvdError
+from svd_core.errors import SvdError, ToolFailed
 from svd_core.media.image import open_photo
 
 LONG_SIDE = 1280
@@ -87,7 +87,7 @@ def fetch_photos(folder: Path, use: Use = "training") -> None:
                 archive = next(Path(scratch).glob(f"{package}_*.deb"))
                 _run("dpkg-deb", "-x", str(archive), scratch, folder=scratch)
             except (OSError, subprocess.CalledProcessError, StopIteration) as error:
-                raise SvdError(
+                raise ToolFailed(
                     f"The package {package} could not be downloaded with apt-get; "
                     "use your own photos in the folder instead."
                 ) from error
@@ -95,7 +95,7 @@ def fetch_photos(folder: Path, use: Use = "training") -> None:
             copy = Path(scratch) / source.path.lstrip("/")
             data = copy.read_bytes() if copy.is_file() else b""
             if hashlib.sha256(data).hexdigest() != source.sha256:
-                raise SvdError(f"{source.path} of {source.package} is not the photo of the list.")
+                raise ToolFailed(f"{source.path} of {source.package} is not the photo of the list.")
             (folder / source.file).write_bytes(data)
 
 
@@ -130,7 +130,7 @@ def load_photos(folder: Path) -> dict[str, Tensor]:
         photo.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)
         photos[digest[:12]] = torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous()
     if not photos:
-        raise SvdError(f"No photo could be read in {folder}; put JPEG or PNG files there.")
+        raise ToolFailed(f"No photo could be read in {folder}; put JPEG or PNG files there.")
     return photos
 
 
@@ -191,7 +191,7 @@ def example_photos() -> list[EvalPhoto]:
     """Example photos of the project. Raises `SvdError` where they are missing."""
     paths = sorted(path for path in EXAMPLES.glob("*") if path.suffix in (".jpg", ".png"))
     if not paths:
-        raise SvdError(f"There is no example photo in {EXAMPLES}; take them from the repository.")
+        raise ToolFailed(f"There is no example photo in {EXAMPLES}; take them from the repository.")
     return [EvalPhoto(path.stem, path.read_bytes()) for path in paths]
 
 
@@ -206,16 +206,16 @@ def listed_photos(folder: Path | None) -> list[EvalPhoto]:
 def _read_eval_photo(source: Source, folder: Path | None) -> EvalPhoto:
     name = _photo_name(Path(source.path))
     if folder is None:
-        raise SvdError(
+        raise ToolFailed(
             f"The photo {name} and others must be fetched first: name a folder for them with "
             "--photos and add --fetch, or try with --quick, which takes two examples."
         )
     path = folder / source.file
     if not path.is_file():
-        raise SvdError(f"The photo {path} ({name}) is missing; --fetch brings it there.")
+        raise ToolFailed(f"The photo {path} ({name}) is missing; --fetch brings it there.")
     photo = EvalPhoto(name, path.read_bytes())
     if photo.sha256 != source.sha256:
-        raise SvdError(f"{path} is not the photo {name} of the list; --fetch brings that one.")
+        raise ToolFailed(f"{path} is not the photo {name} of the list; --fetch brings that one.")
     return photo
 
 
@@ -264,7 +264,9 @@ def load_annotations(path: Path = ANNOTATIONS) -> dict[str, tuple[DepthShape, ..
             if annotations[name][0].polygon != ((0, 0), (1, 0), (1, 1), (0, 1)):
                 raise ValueError("the first shape does not cover the photo")
         except (TypeError, ValueError, IndexError) as error:
-            raise SvdError(f"{path.name}: the sketch of photo {name} is wrong: {error}.") from error
+            raise ToolFailed(
+                f"{path.name}: the sketch of photo {name} is wrong: {error}."
+            ) from error
     return annotations
 
 

@@ -22,7 +22,7 @@ import torch
 
 from svd_core.checkpoints.table import DEMO_MODEL, Checkpoint, find_checkpoint
 from svd_core.engine.engine import SvdEngine
-from svd_core.errors import SvdError
+from svd_core.errors import SvdError, ToolFailed
 from svd_core.media.image import frame_photo
 from svd_core.params import VideoParams
 from svd_core.training.baselines import (
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _folder_of(model: str) -> Checkpoint:
     checkpoint = find_checkpoint(model, cuda=False)
     if checkpoint.folder is None:
-        raise SvdError(f"{model} is no checkpoint folder on this machine; only those are judged.")
+        raise ToolFailed(f"{model} is no checkpoint folder on this machine; only those are judged.")
     return checkpoint
 
 

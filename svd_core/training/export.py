@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from svd_core.errors import SvdError
+from svd_core.errors import ToolFailed
 from svd_core.training import architecture, depth_net
 from svd_core.training.dataset import sources
 from svd_core.training.stages import COURSES, TrainingContext
@@ -40,12 +40,12 @@ def export(context: TrainingContext, folder: Path) -> None:
     """
     for course in REQUIRED_COURSES:
         if not (context.state / f"{course}.pt").exists():
-            raise SvdError(f"{course}.pt is missing in {context.state}: train that course first.")
+            raise ToolFailed(f"{course}.pt is missing in {context.state}: train that course first.")
     nets = context.nets()
     with torch.no_grad():
         worst = max(float(error.abs().max()) for error in depth_net.coordinate_errors(nets["unet"]))
     if worst > MAX_COORDINATE_ERROR:
-        raise SvdError(
+        raise ToolFailed(
             f"A coordinate is off by {worst:.2f} cells, more than {MAX_COORDINATE_ERROR}: "
             "train the course `position` for longer."
         )

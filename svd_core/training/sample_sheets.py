@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from svd_core.checkpoints.table import ASSETS
-from svd_core.errors import SvdError
+from svd_core.errors import ToolFailed
 from svd_core.media.video import read_frames
 from svd_core.training import architecture, depth_net
 from svd_core.training.dataset import EXAMPLES, random_crop
@@ -36,9 +36,9 @@ class ContactSheet:
 
     def __init__(self, path: Path) -> None:
         if not path.absolute().parent.is_dir():
-            raise SvdError(f"There is no folder {path.parent} to write the contact sheet into.")
+            raise ToolFailed(f"There is no folder {path.parent} to write the contact sheet into.")
         if path.suffix.lower() not in (".png", ".jpg"):
-            raise SvdError(f"The contact sheet must be called .png or .jpg, not {path.name}.")
+            raise ToolFailed(f"The contact sheet must be called .png or .jpg, not {path.name}.")
         self._path = path
         self._rows: dict[str, dict[tuple[int, int], Image.Image]] = {}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.errors import SvdError
+from svd_core.errors import ToolFailed
 from svd_core.training import (
     architecture,
     depth_net,
@@ -113,7 +113,7 @@ class TrainingContext:
     def scene(self) -> TrainingRun:
         """Train depth and drift on photos with depth annotations."""
         if not (self.state / "position.pt").exists():
-            raise SvdError("Train the course `position` first: `scene` builds on it.")
+            raise ToolFailed("Train the course `position` first: `scene` builds on it.")
         unet, scenes = self.nets()["unet"], with_depth_annotations(self._named)
         depth_net.mask_gradients(unet, position=False)
 
@@ -211,7 +211,7 @@ class TrainingContext:
         self, scenes: list[Tensor], count: int, generator: torch.Generator, scale: float = 1.0
     ) -> Tensor:
         if not scenes:
-            raise SvdError("None of the photos has a depth sketch; fetch those of the list.")
+            raise ToolFailed("None of the photos has a depth sketch; fetch those of the list.")
         size = self.size.sizes(scale)[int(torch.randint(4, (), generator=generator))]
         chosen = [_random_photo(scenes, generator) for _ in range(count)]
         return torch.stack([random_crop(photo, size, generator) for photo in chosen])

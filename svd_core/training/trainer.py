@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from svd_core.errors import SvdError
+from svd_core.errors import ToolFailed
 
 WARM_UP_STEPS = 100
 MUON_RATE = 10.0
@@ -96,7 +96,7 @@ class TrainingRun:
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(list(self._names.values()), 1.0)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            raise SvdError(
+            raise ToolFailed(
                 f"The loss is not finite at step {self.step}; "
                 f"the last good state is in {self.path}."
             )

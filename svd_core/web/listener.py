@@ -88,10 +88,7 @@ class ListenAddress:
             except InvalidSettings as refusal:
                 if not _is_busy(refusal.__cause__):
                     raise
-        raise InvalidSettings(
-            f"The ports {DEFAULT_PORT} to {last - 1} are all in use; set {PORT} to a free one, or "
-            "to 0 for any free one."
-        )
+        raise InvalidSettings("ports_taken", first=DEFAULT_PORT, last=last - 1, variable=PORT)
 
     def _bind(self, port: int) -> "Listener":
         with ExitStack() as opened:
@@ -113,33 +110,27 @@ class ListenAddress:
         try:
             found = socket.getaddrinfo(self.host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise InvalidSettings(
-                f"{NAME} is {self.host}, which is no address and no known name of this machine; "
-                "set it to 127.0.0.1 for this machine only, or to 0.0.0.0 for all."
-            ) from error
+            raise InvalidSettings("host_unknown", variable=NAME, host=self.host) from error
         addresses: dict[Any, socket.AddressFamily] = {each[4]: each[0] for each in found}
         pairs = [(family, address) for address, family in addresses.items()]
         return sorted(pairs, key=lambda pair: pair[0] != socket.AF_INET)
 
     def _refusal(self, error: OSError, port: int) -> InvalidSettings:
         if _is_busy(error):
-            return InvalidSettings(
-                f"Port {port} is in use by another program; end that, or set {PORT} to another "
-                "port, or to 0 for any free one."
-            )
+            return InvalidSettings("port_taken", port=port, variable=PORT)
         if error.errno in (errno.EACCES, errno.EPERM) and port < FIRST_FREE_PORT:
             return InvalidSettings(
-                f"Port {port} is reserved for programs with more rights; set {PORT} to one from "
-                f"{FIRST_FREE_PORT} to {MAX_PORT}."
+                "port_reserved", port=port, variable=PORT, least=FIRST_FREE_PORT, most=MAX_PORT
             )
         if error.errno in ABSENT:
-            return InvalidSettings(
-                f"{NAME} is {self.host}, which is no address of this machine; set it to 127.0.0.1 "
-                "for this machine only, or to 0.0.0.0 for all."
-            )
+            return InvalidSettings("host_foreign", variable=NAME, host=self.host)
         return InvalidSettings(
-            f"This program cannot listen on {self.host}, port {port}: {error.strerror or error}; "
-            f"set {NAME} or {PORT} to another one."
+            "listen_failed",
+            host=self.host,
+            port=port,
+            reason=error.strerror or str(error),
+            variable=NAME,
+            port_variable=PORT,
         )
 
 
@@ -196,7 +187,7 @@ def _is_busy(error: BaseException | None) -> bool:
 def _number(name: str, text: str, least: int) -> int:
     number = int(text) if re.fullmatch(r"[0-9]{1,5}", text) else -1
     if not least <= number <= MAX_PORT:
-        raise InvalidSettings(f"{name} is wrong: it must be a number from {least} to {MAX_PORT}.")
+        raise InvalidSettings("port_invalid", variable=name, least=least, most=MAX_PORT)
     return number
 
 

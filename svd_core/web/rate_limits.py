@@ -81,10 +81,7 @@ class AddressQuota:
             self._forget()
             jobs = self._jobs.get(network, [])
             if len(jobs) >= self._limit:
-                raise QueueFull(
-                    f"{len(jobs)} videos from your network address are on their way already, which "
-                    "is as many as fit; please try again when one is done."
-                )
+                raise QueueFull("network_queue_full", count=len(jobs))
             job = submit()
             self._jobs[network] = [*jobs, job]
             return job

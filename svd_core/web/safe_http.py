@@ -61,22 +61,22 @@ NUMERIC_HOST = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$", re.IGNORECASE)
 def parse_url(url: str) -> httpx.URL:
     """Parse a URL of an allowed form. Raises `InvalidUrl`."""
     if len(url) > MAX_URL:
-        raise InvalidUrl(f"The address is longer than {MAX_URL} characters; use a shorter one.")
+        raise InvalidUrl("url_too_long", most=MAX_URL)
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError, ValueError):
-        raise InvalidUrl("The address cannot be read; check it for typing errors.") from None
+        raise InvalidUrl("url_invalid") from None
     host = parsed.raw_host.decode("ascii")
     if parsed.scheme not in ("http", "https") or not host:
-        raise InvalidUrl("The address must begin with http:// or https://.")
+        raise InvalidUrl("url_scheme_unsupported")
     if not HOST.fullmatch(host):
-        raise InvalidUrl("The host in the address cannot be read; check it for typing errors.")
+        raise InvalidUrl("url_host_invalid")
     if parsed.userinfo:
-        raise InvalidUrl("The address must not carry a user name or password.")
+        raise InvalidUrl("url_has_password")
     if parsed.port not in (None, 80, 443, *range(1024, 65536)):
-        raise InvalidUrl("The address has an unusual port; use 80, 443 or one from 1024 on.")
+        raise InvalidUrl("url_port_refused")
     if NUMERIC_HOST.search(host) and parse_ip(host) is None:
-        raise InvalidUrl("The address has an unusual number as its host; write it as 192.0.2.1.")
+        raise InvalidUrl("url_host_numeric")
     return parsed
 
 
@@ -93,9 +93,7 @@ def check_addresses(host: str, resolved: Sequence[str], allow_private: bool) -> 
     of the name has chosen them all."""
     addresses = [unmap_ipv4(ip_address(text.partition("%")[0])) for text in resolved]
     if not addresses or not all(is_allowed(address, allow_private) for address in addresses):
-        raise InvalidUrl(
-            f"{host[:100]} is an address inside a private network, which this server does not ask."
-        )
+        raise InvalidUrl("url_private", host=host[:100])
     return addresses
 
 
@@ -209,7 +207,7 @@ class Fetcher:
                     target = _redirect_target(target, response.headers["Location"])
                 finally:
                     await response.aclose()
-        raise Unreachable(f"{host} leads from one address to the next without an end.")
+        raise Unreachable("url_redirects_exceeded", host=host)
 
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
         request = httpx.Request("POST", parse_url(url), content=body, headers=headers)
@@ -271,30 +269,30 @@ async def _deadline(host: str, seconds: float) -> AsyncIterator[None]:
         with anyio.fail_after(seconds):
             yield
     except TimeoutError:
-        raise Unreachable(f"{host} did not answer in full within {seconds:g} seconds.") from None
+        raise Unreachable("url_timed_out", host=host, seconds=seconds) from None
     except (OSError, UnicodeError):
-        raise Unreachable(f"{host} cannot be found or does not take connections.") from None
+        raise Unreachable("url_host_unreachable", host=host) from None
     except httpx.TimeoutException:
-        raise Unreachable(f"{host} keeps silent.") from None
+        raise Unreachable("url_silent", host=host) from None
     except (httpx.HTTPError, httpx.StreamError):
-        raise Unreachable(f"The connection to {host} failed or broke off.") from None
+        raise Unreachable("url_connection_failed", host=host) from None
 
 
 def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:
     try:
         return parse_url(str(url.join(location)))
     except httpx.InvalidURL:
-        raise Unreachable(f"{url.host} leads on to an address that cannot be read.") from None
+        raise Unreachable("url_redirect_invalid", host=url.host) from None
 
 
 async def _read_photo(response: httpx.Response, host: str, photo: bytearray) -> None:
     """Read the body of `response` into `photo`, decompressed and limited. Raises `Unreachable`."""
     if response.status_code != 200:
-        raise Unreachable(f"{host} answered {response.status_code} instead of giving the photo.")
+        raise Unreachable("url_status", host=host, status=response.status_code)
     content_type = response.headers.get("Content-Type", IMAGE_TYPES[1]).strip().lower()
     if not content_type.startswith(IMAGE_TYPES):
         name = content_type.partition(";")[0][:40]
-        raise Unreachable(f"{host} gave {name!r}, which is no picture.")
+        raise Unreachable("url_not_image", host=host, type=repr(name))
     decode = _decoder(response.headers.get("Content-Encoding", "identity"), host)
     received = 0
     async for piece in response.aiter_raw():
@@ -313,13 +311,13 @@ def _decoder(encoding: str, host: str) -> Callable[[bytes, int], bytes]:
     if encoding.strip().lower() in ("", "identity"):
         return lambda piece, limit: piece[:limit]
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        raise Unreachable(f"{host} packed the photo in a way that cannot be unpacked here.")
+        raise Unreachable("url_encoding_unsupported", host=host)
     decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: detects gzip or zlib
 
     def decompress(piece: bytes, limit: int) -> bytes:
         try:
             return decompressor.decompress(decompressor.unconsumed_tail + piece, limit)
         except zlib.error:
-            raise Unreachable(f"{host} gave a photo whose packing is damaged.") from None
+            raise Unreachable("url_encoding_damaged", host=host) from None
 
     return decompress

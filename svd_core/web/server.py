@@ -104,10 +104,7 @@ def launch(
         raise
     except Exception as error:  # noqa: BLE001 - every library that Gradio uses has its own kinds
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InvalidSettings(
-            f"The page does not start: {reason[:MAX_REASON].rstrip('.')}. Check the variables that "
-            "begin with GRADIO_, and the versions of requirements.txt."
-        ) from error
+        raise InvalidSettings("page_failed", reason=reason[:MAX_REASON].rstrip(".")) from error
 
 
 @contextmanager

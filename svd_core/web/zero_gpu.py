@@ -41,8 +41,5 @@ def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> Event
 def refusal(error: gr.Error) -> SvdError:
     """The error for a GPU that was refused or taken back, with the platform's own message."""
     if error.title == WORKER_ERROR_TITLE:
-        return GenerationFailed(
-            "The borrowed GPU was taken back before the video was done; please try again with "
-            "fewer steps or frames."
-        )
-    return QueueFull(f"No GPU could be borrowed for this video: {str(error.message).strip()}")
+        return GenerationFailed("gpu_taken_back")
+    return QueueFull("gpu_refused", reason=str(error.message).strip())

@@ -22,6 +22,7 @@ from svd_core.web.fal.job_status import follow, log_lines
 from svd_core.web.fal.responses import ApiError, as_json
 from svd_core.web.fal.signed_tokens import SignedTokens, load_secret
 from svd_core.web.fal.webhooks import Signer
+from tests.fakes.errors import has_code
 
 KEYS = "ann:s3cret,bob:other, ann:second"
 
@@ -159,13 +160,13 @@ def test_servers_that_start_at_once_have_one_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "abcd", "no hex", "ä" * 64])
 def test_a_damaged_secret_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "secret").write_text(content)
-    with pytest.raises(InvalidSettings, match="secret"):
+    with pytest.raises(InvalidSettings, check=has_code("secret_damaged")):
         load_secret(tmp_path / "secret")
 
 
 def test_a_secret_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidSettings, match="file"):
+    with pytest.raises(InvalidSettings, check=has_code("secret_unavailable")):
         load_secret(tmp_path / "file" / "secret")
 
 

@@ -59,7 +59,7 @@ from svd_core.checkpoints.memory_plan import Device
 from svd_core.checkpoints.table import find_checkpoint
 from svd_core.engine import pipeline_loader
 from svd_core.engine.optimizations.patching import patch, patch_name
-from svd_core.errors import GenerationFailed, InvalidSettings, OutOfMemory
+from svd_core.errors import GenerationFailed, OutOfMemory, ToolFailed
 from tests.fakes.job_events import eventually
 from tests.fakes.pretend_cuda import pretend_cuda
 from tests.fakes.random_checkpoint import decode, denoise, random_models
@@ -132,7 +132,7 @@ def test_a_part_takes_no_more_than_its_limit_and_the_rest_of_the_budget() -> Non
 def test_parts_are_chosen_by_name_and_run_by_priority() -> None:
     assert [p.name for p in select_parts("", "")] == [p.name for p in PARTS]
     assert [p.name for p in select_parts("compile, env,clip", "clip")] == ["env", "compile"]
-    with pytest.raises(InvalidSettings, match="no part setp; choose from env, "):
+    with pytest.raises(ToolFailed, match="no part setp; choose from env, "):
         select_parts("setp", "")
 
 
@@ -346,7 +346,7 @@ def raising(error: Exception) -> Callable[[], Mapping[str, object]]:
 def test_running_out_of_memory_is_told_from_other_errors(context: Context) -> None:
     context.case("full", raising(torch.OutOfMemoryError("CUDA out of memory.")))
     context.case("also full", raising(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")))
-    context.case("too small", raising(OutOfMemory("The card has too little free memory.")))
+    context.case("too small", raising(OutOfMemory("memory_too_small_to_load", model="x")))
     context.case("wrong", raising(ValueError("no")))
     kinds = {name: row["kind"] for name, row in rows(context.folder).items()}
     assert kinds.pop("wrong") == "error"
@@ -355,7 +355,7 @@ def test_running_out_of_memory_is_told_from_other_errors(context: Context) -> No
 
 def test_behind_a_lost_context_nothing_is_tried(context: Context) -> None:
     lost = RuntimeError("CUDA error: an illegal memory access was encountered")
-    hidden = GenerationFailed("The model failed.")
+    hidden = GenerationFailed("model_gave_nan")
     hidden.__cause__ = lost
     for name, error in (("kernel", lost), ("clip", hidden)):
         with pytest.raises(LostContext):

@@ -19,7 +19,7 @@ from tests.fakes.work import moving
 SOMEWHERE = (900.0, 800.0)
 """On the page, beside everything that is on it."""
 
-NONE = "carries no recipe"
+NONE = "has no recipe inside"
 
 LEFT = "document.body.dispatchEvent(new DragEvent('dragleave', { bubbles: true }))"
 """A drag leaves the window."""

@@ -31,16 +31,16 @@ def changed(**params: object) -> str:
 
 
 BAD = {
-    "no recipe": ("", "carries no recipe"),
-    "somebody's comment": ("holiday 2025", "carries no recipe"),
-    "a version to come": (json.dumps(GOOD | {"format": FORMAT + 1}), "update the program"),
+    "no recipe": ("", "has no recipe inside"),
+    "somebody's comment": ("holiday 2025", "has no recipe inside"),
+    "a version to come": (json.dumps(GOOD | {"format": FORMAT + 1}), "Update the program"),
     "a name that is markup": (json.dumps(GOOD | {"model": "<b>x</b>"}), "damaged or was edited"),
     "a path": (changed(motion_bucket_id="../../etc/passwd"), "damaged or was edited"),
     "a script": (changed(fit="<script>alert(1)</script>"), "damaged or was edited"),
     "a huge number": (changed(num_frames=10**30), "damaged or was edited"),
     "no number": (changed(fps=float("nan")), "damaged or was edited"),
     "an unknown setting": (changed(command="rm"), "damaged or was edited"),
-    "endless brackets": ("{" + '"a":[' * 3000, "damaged and cannot be read"),
+    "endless brackets": ("{" + '"a":[' * 3000, "The recipe is damaged."),
 }
 
 
@@ -69,7 +69,7 @@ def test_what_is_no_video(page: Page, served: Served, tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     path.write_bytes(b"just text")
     _drop(page, path)
-    expect(page.locator("#recipe-said")).to_contain_text("not a video that can be read")
+    expect(page.locator("#recipe-said")).to_contain_text("cannot be read as a video")
     generate(page)
     done(page)
 
@@ -140,9 +140,9 @@ def test_what_is_wrong_is_said_in_the_visitors_language(
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ("motion_bucket_id=999", "motion_bucket_id must be a whole number from 1 to 255"),
-        ("seed=1&seed=2", "The link gives seed more than once"),
-        ("fit=<script>alert(1)</script>", "fit must be 'crop' or 'pad'"),
+        ("motion_bucket_id=999", "“Motion” must be a whole number from 1 to 255"),
+        ("seed=1&seed=2", "The link has “Seed” more than once"),
+        ("fit=<script>alert(1)</script>", "“Fit” must be one of crop, pad"),
         (f"fps={'9' * 5000}", "too long"),
     ],
 )

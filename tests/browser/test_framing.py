@@ -207,7 +207,7 @@ def test_a_file_that_is_no_photo_is_answered_in_its_place(page: Page, tmp_path: 
     path.write_text("just text")
     page.get_by_role("button", name="Remove photo").click()
     page.locator("#photo input[type=file]").set_input_files(path)
-    expect(page.locator("#photo-preview").get_by_role("alert")).to_contain_text("not a picture")
+    expect(page.locator("#photo-preview").get_by_role("alert")).to_contain_text("not a photo")
     upload(page, colourful(tmp_path))
     expect(page.locator("#photo-preview").get_by_role("alert")).to_have_count(0)
 

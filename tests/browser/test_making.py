@@ -181,7 +181,7 @@ def test_several_photos_each_become_a_video(page: Page, served: Served, tmp_path
     expect(page.locator("#photos")).to_contain_text("letter")
     page.get_by_role("button", name="Make a video of each").click()
     expect(page.locator("#batch-said")).to_contain_text("3 videos are queued")
-    expect(page.locator("#batch-said")).to_contain_text("letter.png: The file is not a picture")
+    expect(page.locator("#batch-said")).to_contain_text("letter.png: The file is not a photo")
     open_tab(page, "history")
     expect(page.locator("#tiles video")).to_have_count(3)
     assert [r.image for r in served.work.requests[before:]] == [p.read_bytes() for p in paths]

@@ -33,9 +33,11 @@ from svd_core.errors import (
 )
 from svd_core.event_stream import error_to_outcome
 from svd_core.events import Failed, Progress, Stage, Succeeded
+from svd_core.messages import Message
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.types import GenerationResult
 from tests.fakes.engines import READY, RealWork
+from tests.fakes.errors import has_code
 from tests.fakes.hub_server import COMMIT, OPEN, FakeHub
 from tests.fakes.tiny_checkpoint import NUM_FRAMES, PHOTO, SIZES, write
 from tests.fakes.work import front_queue, worker_queue
@@ -104,23 +106,25 @@ def test_several_are_named_and_the_first_is_the_usual_one(two: tuple[Path, Path]
 
 @pytest.mark.parametrize("name", ["svd", "SVD-NANO", "", "../wide", "svd-xt,svd-nano"])
 def test_what_is_not_on_offer_is_refused_with_what_is(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="offers svd-xt, svd-nano") as caught:
+    with pytest.raises(
+        InvalidRequest, check=has_code("model_unknown", known=("svd-xt", "svd-nano"))
+    ) as caught:
         ModelCatalog.from_setting("svd-xt,svd-nano", cuda=False).get(name)
     assert caught.value.field == "model"
 
 
 @pytest.mark.parametrize(
-    ("setting", "sentence"),
+    ("setting", "code"),
     [
-        ("svd-xt,svd-xl", "no model 'svd-xl'"),
-        ("svd-xt,", "no model ''"),
-        ("svd-xt,svd-xt", "two checkpoints that are called svd-xt"),
-        ("svd-xt,other/svd-xt", "two checkpoints that are called svd-xt"),
-        ("svd-nano,auto", "names auto beside others"),
+        ("svd-xt,svd-xl", "model_setting_unknown"),
+        ("svd-xt,", "model_setting_unknown"),
+        ("svd-xt,svd-xt", "models_same_name"),
+        ("svd-xt,other/svd-xt", "models_same_name"),
+        ("svd-nano,auto", "models_with_auto"),
     ],
 )
-def test_names_that_do_not_go_together_stop_the_start(setting: str, sentence: str) -> None:
-    with pytest.raises(InvalidSettings, match=sentence):
+def test_names_that_do_not_go_together_stop_the_start(setting: str, code: str) -> None:
+    with pytest.raises(InvalidSettings, check=has_code(code)):
         SvdEngine(setting)
 
 
@@ -131,7 +135,7 @@ def test_a_folder_may_have_a_comma_in_its_name(two: tuple[Path, Path], tmp_path:
 
 def test_zero_gpu_takes_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    with pytest.raises(InvalidSettings, match="ZeroGPU lends its GPU to one"):
+    with pytest.raises(InvalidSettings, check=has_code("models_on_zero_gpu")):
         SvdEngine("svd-nano,svd-xt")
     SvdEngine("svd-nano")
 
@@ -210,7 +214,7 @@ def test_an_error_that_is_kept_keeps_nothing_else(engine: SvdEngine) -> None:
         try:
             raise RuntimeError("inside")
         except RuntimeError as error:
-            raise GenerationFailed("The model failed.") from error
+            raise GenerationFailed("model_gave_nan") from error
 
     held: list[weakref.ref[Heavy]] = []
     try:
@@ -219,7 +223,7 @@ def test_an_error_that_is_kept_keeps_nothing_else(engine: SvdEngine) -> None:
         ending = error_to_outcome("0" * 32, error)
     gc.collect()
     assert held[0]() is None
-    assert str(ending.error) == "The model failed."  # type: ignore[union-attr]
+    assert ending.error.code == "model_gave_nan"  # type: ignore[union-attr]
 
 
 def test_the_turn_of_another_between_loading_and_making(engine: SvdEngine) -> None:
@@ -246,7 +250,9 @@ def test_what_is_not_on_offer_fails_and_changes_nothing(
     engine: SvdEngine, opened: list[str]
 ) -> None:
     make(engine)
-    with pytest.raises(InvalidRequest, match="no checkpoint 'svd-xt'; it offers wide, square"):
+    with pytest.raises(
+        InvalidRequest, check=has_code("model_unknown", value="svd-xt", known=("wide", "square"))
+    ):
         make(engine, "svd-xt")
     assert engine.status.state == "ready"
     make(engine)
@@ -277,7 +283,7 @@ def test_a_job_for_what_is_not_on_offer_any_more_fails_with_what_is(tmp_path: Pa
     with worker_queue(tmp_path, RealWork(tmp_path)) as queue:
         *_, last = queue.get(job.id).events()
     assert isinstance(last, Failed)
-    assert str(last.error) == "This server has no checkpoint 'square'; it offers svd-nano."
+    assert has_code("model_unknown", value="square", known=("svd-nano",))(last.error)
 
 
 def test_a_link_and_a_row_carry_the_name(tmp_path: Path) -> None:
@@ -291,7 +297,7 @@ def test_a_link_and_a_row_carry_the_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["", "x" * 201, "a\nb", 3, ["svd"], True])
 def test_what_cannot_be_a_name_is_refused_before_anybody_looks(model: Any) -> None:
-    with pytest.raises(InvalidRequest, match="name of a checkpoint") as caught:
+    with pytest.raises(InvalidRequest, check=has_code("model_name_invalid")) as caught:
         VideoParams(model=model)
     assert caught.value.field == "model"
 
@@ -314,7 +320,10 @@ def test_what_cannot_be_had_leaves_the_one_in_memory(
         path.unlink()
     engine = SvdEngine(named(two[0], broken))
     make(engine)
-    with pytest.raises(ModelBroken, match="vae/diffusion_pytorch_model.safetensors is missing"):
+    with pytest.raises(
+        ModelBroken,
+        check=has_code("model_incomplete", file="vae/diffusion_pytorch_model.safetensors"),
+    ):
         make(engine, "broken")
     assert (engine.status.state, engine.status.checkpoint.name) == ("ready", "wide")
     assert engine.status.notice is None
@@ -322,7 +331,7 @@ def test_what_cannot_be_had_leaves_the_one_in_memory(
     assert opened == ["wide"]
 
 
-@pytest.mark.parametrize("error", [OutOfMemory("Too small."), Cancelled()])
+@pytest.mark.parametrize("error", [OutOfMemory("memory_too_small_to_load", model="x"), Cancelled()])
 def test_after_a_change_that_broke_off_the_one_before_comes_back(
     engine: SvdEngine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -353,10 +362,12 @@ def test_svd_nano_stands_in_for_the_usual_one_but_for_none_that_is_named(hub: Fa
     engine = SvdEngine(f"svd-xt-1.1,{OPEN}")
     other = OPEN.rsplit("/")[-1]
     assert make(engine).params.model == "svd-nano"
-    assert "svd-nano, a small demonstration model, runs here" in (engine.status.notice or "")
+    notice = engine.status.notice
+    assert isinstance(notice, Message)
+    assert (notice.code, notice.values["model"]) == ("demo_instead", "svd-nano")
     assert engine.status.catalog.default.name == "svd-nano"
     assert engine.status.catalog.names == ("svd-xt-1.1", other)
-    with pytest.raises(ModelGated, match="accept it at"):
+    with pytest.raises(ModelGated, check=has_code("model_licence_required")):
         make(engine, "svd-xt-1.1")
     assert (engine.status.state, engine.status.checkpoint.name) == ("ready", "svd-nano")
     assert make(engine, other).params.model == other
@@ -381,7 +392,7 @@ def test_the_usual_one_ends_the_stand_in_once_it_can_be_had(
 
 
 def _no_hub(*_: Any) -> Any:
-    raise ModelUnreachable("The hub is down. Check the network.")
+    raise ModelUnreachable("hub_unreachable", model="a/b", address="https://hub")
 
 
 # --- what belongs to one of them

@@ -12,6 +12,7 @@ import pytest
 from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes, estimate_memory
 from svd_core.checkpoints.table import CHECKPOINTS, find_checkpoint, with_folder_config
 from svd_core.errors import InvalidSettings, ModelBroken
+from tests.fakes.errors import has_code
 from tests.fakes.tiny_checkpoint import NUM_FRAMES, SIZES, write
 
 SVD_XT = "stabilityai/stable-video-diffusion-img2vid-xt"
@@ -83,7 +84,9 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "model_index.json", {"_class_name": "StableDiffusionPipeline"})
-    with pytest.raises(ModelBroken, match="of a StableDiffusionPipeline; only"):
+    with pytest.raises(
+        ModelBroken, check=has_code("model_wrong_pipeline", found="StableDiffusionPipeline")
+    ):
         find_checkpoint(str(tmp_path), cuda=False)
 
 

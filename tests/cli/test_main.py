@@ -239,10 +239,10 @@ def test_a_bad_photo_does_not_stop_the_others(
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (GenerationFailed("The model gave nothing usable; try another seed."), 1),
-        (ModelGated("Accept the licence first and set HF_TOKEN."), 1),
-        (StorageFull("The disk is full; free some room."), 1),
-        (Cancelled("Stopped."), 130),
+        (GenerationFailed("model_gave_nan"), 1),
+        (ModelGated("model_licence_required", model="a/b"), 1),
+        (StorageFull("video_disk_full"), 1),
+        (Cancelled(), 130),
         (KeyboardInterrupt(), 130),
     ],
 )

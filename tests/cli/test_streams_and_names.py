@@ -107,7 +107,7 @@ def test_such_names_are_errors_in_a_sentence_too(tmp_path: Path) -> None:
     )
     sane(done)
     assert done.returncode == 2
-    assert b"there is no such file" in done.stderr
+    assert b"There is no such file" in done.stderr
 
 
 # -- streams ------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_a_full_disk_says_what_the_command_line_can_do(
     monkeypatch.setattr("svd_core.media.video.encode", full)
     assert run("photo.jpg") == 1
     sentence = one_sentence(capsys.readouterr().err)
-    assert "no room" in sentence
+    assert "disk is full" in sentence
     assert "with -o" in sentence
     assert "SVD_DATA_DIR" not in sentence
     assert left_behind(tmp_path) == ["photo.jpg"]
@@ -320,9 +320,9 @@ def test_a_full_disk_says_what_the_command_line_can_do(
     ("output", "words"),
     [
         ("-", "cannot be written to stdout.*-o out.mp4"),
-        (f"{'x' * 300}/out.mp4", "choose another place with -o"),
-        ("photo.jpg/", "choose another place with -o"),
-        ("/proc/nothing/out.mp4", "choose another place with -o"),
+        (f"{'x' * 300}/out.mp4", "Choose another place with -o"),
+        ("photo.jpg/", "Choose another place with -o"),
+        ("/proc/nothing/out.mp4", "Choose another place with -o"),
     ],
 )
 def test_a_place_that_cannot_be_is_a_sentence(
@@ -386,8 +386,8 @@ def test_a_pattern_of_several_photos_needs_a_folder(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("*.gif", "there is no such file"),
-        ("[", "there is no such file"),
+        ("*.gif", "There is no such file"),
+        ("[", "There is no such file"),
         ("x" * 300 + ".jpg", "cannot be read"),
         ("folder", "folder/*.jpg"),
         ("folder/", "*.jpg"),

@@ -21,7 +21,6 @@ import pytest
 from svd_core.benchmarks.cluster_nodes import die_with_parent
 from svd_core.checkpoints.table import ASSETS
 from svd_core.cluster.config import ClusterConfig
-from svd_core.cluster.status import UNREACHABLE_NOTICE
 from svd_core.errors import InvalidImage, ModelGated
 from svd_core.events import Failed, Progress, Succeeded
 from svd_core.jobs import QueueContext, WorkerQueue
@@ -29,8 +28,10 @@ from svd_core.jobs.executor import ExecutorLost
 from svd_core.jobs.schema import State
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_lossless
+from svd_core.messages import Message
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.cluster_site import OWN, SECONDS, Crew, Running, Site
+from tests.fakes.errors import has_code
 from tests.fakes.job_events import ending, eventually
 from tests.fakes.work import front_queue, open_table
 
@@ -60,7 +61,7 @@ def test_a_head_that_is_away_is_reported_and_tried_again(caplog: pytest.LogCaptu
         config = ClusterConfig(f"127.0.0.1:{taken.getsockname()[1]}")
         with closing(WorkerPool(config, WorkerSettings())) as pool:
             eventually(lambda: "does not answer" in caplog.text, SECONDS)
-            eventually(lambda: pool.status.notice == UNREACHABLE_NOTICE, SECONDS)
+            eventually(lambda: pool.status.notice == Message("cluster_unreachable"), SECONDS)
             assert pool.status.waits_for_machine
     assert caplog.text.count("does not answer") == 1, "it is said once"
 
@@ -127,7 +128,7 @@ def test_a_checkpoint_that_no_machine_has_fails_a_job(site: Site, tmp_path: Path
         crew = Crew(pool, tmp_path)
         with pytest.raises(ModelGated) as error:
             crew.start("job")
-        assert error.value.message == GATED
+        assert has_code("model_licence_required", model=GATED)(error.value)
         (tmp_path / "without").write_text("")  # then the licence is accepted
         crew.check(crew.start("job"), "job")
 

@@ -95,7 +95,10 @@ def test_a_worker_that_does_not_stop_is_given_back() -> None:
 
 def test_a_job_fails_after_some_failures_in_a_row_and_the_next_gets_as_many_tries() -> None:
     now = [NOW]
-    failures, error = StartFailures(lambda: now[0]), ModelGated("Accept the licence.")
+    failures, error = (
+        StartFailures(lambda: now[0]),
+        ModelGated("model_licence_required", model="svd-xt"),
+    )
     assert failures.may_retry
     for delay_s in BACKOFF_S[:MAX_FAILURES]:
         assert not failures.exhausted

@@ -8,6 +8,7 @@ import pytest
 from svd_core.engine import loaded_model
 from svd_core.engine.engine import SvdEngine
 from svd_core.errors import DeviceLost, GenerationFailed
+from tests.fakes.errors import has_code
 from tests.fakes.gpu_sizes import gpu_of, levels, make, pipeline_of
 
 ILLEGAL = "CUDA error: an illegal memory access was encountered"
@@ -39,7 +40,7 @@ def test_a_lost_gpu_is_told_from_a_model_that_failed(
             gpu.lost = True
 
         layer.register_forward_pre_hook(lose)
-        with pytest.raises(DeviceLost, match=ILLEGAL) as caught:
+        with pytest.raises(DeviceLost, check=has_code("gpu_lost", reason=ILLEGAL)) as caught:
             make(engine)
         assert "\n" not in caught.value.message
         with pytest.raises(DeviceLost):  # for good

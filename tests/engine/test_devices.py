@@ -11,7 +11,8 @@ from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.devices import available_memory, find_device, is_out_of_memory, runs_on
 from svd_core.engine.engine import SvdEngine
 from svd_core.errors import DeviceUnavailable
-from svd_core.web.page.i18n import languages, translate
+from svd_core.messages import Message
+from tests.fakes.errors import has_code
 
 GB = 10**9
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
@@ -72,7 +73,9 @@ def test_a_driver_that_is_gone_is_told_in_one_sentence(
     machine: Machine, tiny_checkpoint: Path
 ) -> None:
     machine(Card("NVIDIA L4", 20, fault=DRIVER))
-    with pytest.raises(DeviceUnavailable, match="CUDA error: unknown error") as caught:
+    with pytest.raises(
+        DeviceUnavailable, check=has_code("gpu_unavailable", reason="CUDA error: unknown error")
+    ) as caught:
         find_device()
     assert "\n" not in caught.value.message
     engine = SvdEngine(str(tiny_checkpoint))
@@ -90,8 +93,9 @@ def test_a_gpu_without_code_gives_way_to_the_cpu_with_a_notice(
     machine(Card("NVIDIA GeForce GTX 1080", 7, capability=(6, 1)))
     found = find_device()
     assert found.kind == "cpu"
-    assert "has no code for NVIDIA GeForce GTX 1080 (compute capability 6.1)" in found.notice
-    assert translate(found.notice, languages()["de"]) != found.notice
+    assert isinstance(found.notice, Message)
+    assert found.notice.code == "gpu_unsupported"
+    assert "NVIDIA GeForce GTX 1080 (compute capability 6.1)" in found.notice
     engine = SvdEngine(str(tiny_checkpoint))
     engine.load(lambda _: None)
     assert engine.status.notice == found.notice

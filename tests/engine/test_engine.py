@@ -37,8 +37,10 @@ from svd_core.errors import (
     OutOfMemory,
 )
 from svd_core.events import Progress, Stage
+from svd_core.messages import Message
 from svd_core.params import VideoParams
 from svd_core.types import GenerationResult
+from tests.fakes.errors import has_code
 from tests.fakes.hub_server import COMMIT, OPEN, SVD_XT, FakeHub
 from tests.fakes.tiny_checkpoint import NUM_FRAMES, PHOTO, write
 
@@ -161,7 +163,7 @@ def test_the_model_and_the_decoder_see_the_same_picture(
 
 
 def test_a_picture_that_is_not_framed_is_refused(shared: SvdEngine) -> None:
-    with pytest.raises(InvalidImage, match="multiples of 8, not 60x32"):
+    with pytest.raises(InvalidImage, check=has_code("image_not_framed", width=60, height=32)):
         make(shared, image=PHOTO.resize((60, 32)))
 
 
@@ -382,7 +384,7 @@ def test_numbers_that_are_no_picture_are_told(engine: SvdEngine, part: str, valu
     with torch.no_grad():
         layer.weight.fill_(value)
     events = Events()
-    with pytest.raises(GenerationFailed, match="no picture"):
+    with pytest.raises(GenerationFailed, check=has_code("model_gave_nan")):
         engine.generate(PHOTO, VideoParams(seed=1), events)
     steps = [event.step for event in events if event.stage is Stage.DENOISING]
     assert steps == ([0] if part == "unet" else [0, 1, 2]), "told as early as can be"
@@ -455,7 +457,9 @@ def test_memory_that_runs_out_twice_is_an_error(
     vae = pipeline_of(engine).vae
     scarce = Scarce(vae.decode, 2, FULL[0])
     monkeypatch.setattr(vae, "decode", scarce)
-    with pytest.raises(OutOfMemory, match="too little memory for 3 frames of 64x32"):
+    with pytest.raises(
+        OutOfMemory, check=has_code("memory_too_small", frames=3, width=64, height=32)
+    ):
         make(engine)
     assert scarce.times == 0
     assert len(make(engine).frames) == 3
@@ -516,7 +520,7 @@ def test_weights_that_fit_nowhere_are_an_error(
 
     monkeypatch.setattr(loaded_model, "place", place)
     engine = SvdEngine(str(tiny_checkpoint))
-    with pytest.raises(OutOfMemory, match="too little memory to load"):
+    with pytest.raises(OutOfMemory, check=has_code("memory_too_small_to_load")):
         engine.load(Events())
     assert (engine.status.state, engine.status.notice is None) == ("failed", False)
 
@@ -659,9 +663,10 @@ def test_svd_nano_stands_in_for_a_gated_model_and_says_why(hub: FakeHub) -> None
     assert engine.load(Events()).checkpoint.name == "svd-nano"
     assert engine.status.state == "ready"
     assert engine.status.checkpoint.name == "svd-nano"
-    notice = engine.status.notice or ""
-    assert "accept it at https://huggingface.co/stabilityai/" in notice
-    assert "svd-nano" in notice
+    notice = engine.status.notice
+    assert isinstance(notice, Message)
+    assert (notice.code, notice.values["model"]) == ("demo_instead", "svd-nano")
+    assert "Accept it at https://huggingface.co/stabilityai/" in notice
     make(engine)
 
 
@@ -693,13 +698,16 @@ def test_nothing_stands_in_for_a_folder(tiny_checkpoint: Path, tmp_path: Path) -
     for path in (folder / "vae").glob("*.safetensors"):
         path.unlink()
     engine = SvdEngine(str(folder))
-    with pytest.raises(ModelBroken, match="vae/diffusion_pytorch_model.safetensors is missing"):
+    with pytest.raises(
+        ModelBroken,
+        check=has_code("model_incomplete", file="vae/diffusion_pytorch_model.safetensors"),
+    ):
         engine.load(Events())
     assert engine.status.state == "failed"
 
 
 def test_an_unknown_model_stops_the_start() -> None:
-    with pytest.raises(InvalidSettings, match="'svd-xl'"):
+    with pytest.raises(InvalidSettings, check=has_code("model_setting_unknown", value="'svd-xl'")):
         SvdEngine("svd-xl")
 
 
@@ -726,7 +734,7 @@ def test_guidance_never_falls(
 
 
 def test_falling_guidance_is_refused(shared: SvdEngine) -> None:
-    with pytest.raises(InvalidRequest, match="must not be below") as caught:
+    with pytest.raises(InvalidRequest, check=has_code("guidance_falls")) as caught:
         make(shared, min_guidance_scale=2.0, max_guidance_scale=1.0)
     assert caught.value.field == "max_guidance_scale"
 

@@ -13,6 +13,8 @@ from svd_core.checkpoints.memory_plan import (
 )
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.engine.memory_fallback import MAX_BACKOFF_CLIPS, MemoryFallback, smallest_plan
+from svd_core.messages import Message
+from tests.fakes.errors import has_code
 
 XT = CHECKPOINTS["svd-xt"]
 GB = 10**9
@@ -113,15 +115,13 @@ def test_without_a_gpu_a_plan_stays_small() -> None:
 @pytest.mark.parametrize(
     ("gigabytes", "setting", "told"),
     [
-        (8, "none", "SVD_OFFLOAD=none needs more than the 8.0 GB of GPU memory that are free, so "
-                    "model offload is used; close other programs that use the GPU."),
-        (7, "model", "SVD_OFFLOAD=model needs more than the 7.0 GB of GPU memory that are free, "
-                     "so sequential offload is used; close other programs that use the GPU."),
+        (8, "none", Message("offload_changed", wanted="none", free="8.0", used="model")),
+        (7, "model", Message("offload_changed", wanted="model", free="7.0", used="sequential")),
         (24, "none", None), (24, "sequential", None), (6, "auto", None), (6, "sequential", None),
     ],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_kept_is_told(
-    gigabytes: float, setting: OffloadSetting, told: str | None
+    gigabytes: float, setting: OffloadSetting, told: Message | None
 ) -> None:
     assert fallback(gigabytes, setting).notice == told
 
@@ -129,7 +129,9 @@ def test_a_setting_that_cannot_be_kept_is_told(
 def test_a_setting_that_memory_ran_out_with_is_told_while_it_holds() -> None:
     memory = fallback(24, "none")
     down(memory, 1, free=9)
-    assert "SVD_OFFLOAD=none needs more than the 9.0 GB" in (memory.notice or "")
+    notice = memory.notice
+    assert isinstance(notice, Message)
+    assert (notice.values["wanted"], notice.values["free"]) == ("none", "9.0")
     memory.next_plan(24 * GB)
     assert memory.notice is None
 
@@ -141,13 +143,14 @@ def test_a_notice_of_the_device_is_told() -> None:
 
 def test_too_little_for_anything_is_told_in_numbers() -> None:
     memory = fallback(3)
-    said = memory.request_too_large((1024, 576), 25, True, 3 * GB)
-    assert said.startswith("25 frames of 1024x576 need about 4.6 GB of GPU memory")
-    assert "and 3.0 GB are free" in said
-    fewer = memory.request_too_large((576, 320), 8, False, 3 * GB)
-    assert float(fewer.partition("about ")[2].split()[0]) < 3.0
-    assert "4.6 GB of GPU memory" in memory.model_too_large()
-    assert "3.0 GB are free on NVIDIA L4, 24 GB" in memory.model_too_large()
+    error = memory.request_too_large((1024, 576), 25, True, 3 * GB)
+    size = {"frames": 25, "width": 1024, "height": 576}
+    assert has_code("gpu_too_small", needed="4.6", free="3.0", **size)(error)
+    fewer = memory.request_too_large((576, 320), 8, False, 3 * GB).message
+    assert isinstance(fewer, Message)
+    assert float(str(fewer.values["needed"])) < 3.0
+    values = {"needed": "4.6", "free": "3.0", "device": "NVIDIA L4, 24 GB"}
+    assert has_code("gpu_too_small_for_model", **values)(memory.model_too_large())
 
 
 def test_the_smallest_plan_has_no_smaller_one() -> None:

@@ -31,7 +31,7 @@ from svd_core.types import GenerationResult
 from tests.fakes.work import moving
 
 NANO = CHECKPOINTS["svd-nano"]
-GATED = "The licence of the checkpoint is not accepted; accept it on its page."
+GATED = "someone/gated-model"
 
 
 class PretendedEngine:
@@ -42,7 +42,7 @@ class PretendedEngine:
 
     def load(self, on_progress: OnProgress, model: str | None = None) -> ModelHandle:
         if self._without is not None and worker_ip() in self._without.read_text().split():
-            raise ModelGated(GATED)
+            raise ModelGated("model_licence_required", model=GATED)
         return ModelHandle(NANO, self.generate)
 
     def generate(
@@ -79,9 +79,9 @@ def open_work(
             Path(die).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if spec.get("error") == "image":
-            raise InvalidImage("The photo is broken; please send another one.")
+            raise InvalidImage("image_damaged")
         if spec.get("error") == "device":
-            raise DeviceLost("The GPU stopped working.")
+            raise DeviceLost("gpu_lost", reason="x")
         if request.continues is not None:
             assert store.path(request.continues).read_bytes()
             assert store.frames_path(request.continues).stat().st_size == spec["previous_mkv"]

@@ -52,7 +52,6 @@ SQUARE = replace(
     source="somebody/square",
     sizes=((96, 96),),
     num_frames=5,
-    summary="Squares only",
 )
 """A second checkpoint beside that of `READY`, to choose on the page."""
 

@@ -158,7 +158,7 @@ def main(folder: Path, max_queue: int, pipe: Connection) -> None:
             time.sleep(0.01)
             on_progress(Progress(stage=Stage.DENOISING, step=2, total=2))
         if request.image == b"bad":
-            raise InvalidImage("The photo is broken; please send another one.")
+            raise InvalidImage("image_damaged")
         if request.image == b"die":
             ready.wait()  # so that the parent process knows before
             os.kill(os.getpid(), signal.SIGKILL)
@@ -210,7 +210,9 @@ def answer(queue: JobQueue, pipe: Connection, stop: threading.Event) -> None:
 
     commands: dict[str, Callable[..., Any]] = {
         "submit": submit,
-        "reject": lambda options: queue.reject(InvalidRequest("fps", "No."), options).id,
+        "reject": lambda options: (
+            queue.reject(InvalidRequest("link_repeats_setting", field="fps"), options).id
+        ),
         "cancel": lambda job_id: queue.get(job_id).cancel(),
         "events": lambda job_id, seen: queue.get(job_id).events_since(seen),
         "position": queue.position,

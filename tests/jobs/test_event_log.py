@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svd_core.clock import SteadyClock
-from svd_core.errors import GenerationFailed, InvalidRequest, SvdError, UnknownJob
+from svd_core.errors import GenerationFailed, InvalidRequest, SvdError, ToolFailed, UnknownJob
+from svd_core.event_json import error_from_json, error_to_json, event_from_json, event_to_json
 from svd_core.events import Failed, JobEvent, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs.schema import (
     NUMBER_BLOCK,
@@ -23,6 +24,7 @@ from svd_core.jobs.schema import (
     renumber,
     to_json,
 )
+from svd_core.messages import Message
 
 VIDEO = Video(
     path=Path("/a.mp4"), width=8, height=8, num_frames=2, fps=7, seed=1, model="m", elapsed_s=1.0,
@@ -106,7 +108,7 @@ def test_previews_stay_out_of_the_table() -> None:
     [
         (None, [None, b"newer", None]),
         (Stopped(), [None, b"newer", None]),
-        (Failed(GenerationFailed("No.")), [None, b"newer", None]),
+        (Failed(GenerationFailed("model_gave_nothing")), [None, b"newer", None]),
         (Succeeded(VIDEO), [None, None, None]),
     ],
 )
@@ -152,33 +154,68 @@ def packed(error: SvdError) -> SvdError:
     return event.error
 
 
-@pytest.mark.parametrize("kind", every(SvdError)[1:])
+@pytest.mark.parametrize("kind", [kind for kind in every(SvdError)[1:] if kind is not ToolFailed])
 def test_every_error_comes_back_as_it_was(kind: type[SvdError]) -> None:
-    error = kind.__new__(kind, "Do something else.")
-    error.message = "Do something else."
+    reason = Message("memory_too_small_to_load", model="x")
+    error = kind(Message("demo_instead", reason=reason, model="svd-nano"))
     if isinstance(error, InvalidRequest):
         error.field = "fps"
     back = packed(error)
     assert type(back) is kind
     assert (str(back), back.status, vars(back)) == (str(error), error.status, vars(error))
+    assert isinstance(back.message, Message)
+    assert isinstance(error.message, Message)
+    assert (back.code, back.message.values) == (error.code, error.message.values)
+
+
+def test_an_error_of_an_older_version_has_the_code_of_its_class() -> None:
+    old = {"class": "UnknownJob", "status": 404, "carried": {"message": "It is gone."}}
+    error = error_from_json(old)
+    assert (type(error), str(error), error.code) == (UnknownJob, "It is gone.", "unknown_job")
+
+
+def test_an_error_of_a_newer_version_keeps_code_and_sentence() -> None:
+    carried = {"message": "The moon is full.", "code": "moon_full"}
+    new = {"class": "UnknownJob", "status": 404, "carried": carried, "values": {"phase": 1}}
+    error = error_from_json(new)
+    assert (str(error), error.message, error.code) == (
+        "The moon is full.", "The moon is full.", "moon_full",
+    )  # fmt: skip
+    assert error_to_json(error)["carried"] == carried
+
+
+def test_notes_come_back_as_messages_and_those_of_older_versions_as_text(tmp_path: Path) -> None:
+    notes = (Message("frames_untrained", model="svd-xt", frames=25), "Made by an older version.")
+    video = replace(VIDEO, path=tmp_path / "a.mp4", notes=notes)
+    for event in (Succeeded(video), Progress(stage=Stage.QUEUED, note=Message("server_stopped"))):
+        stored = json.loads(json.dumps(event_to_json(event)))
+        back = event_from_json(stored)
+        assert back == event
+        first = back.note if isinstance(back, Progress) else back.video.notes[0]
+        assert isinstance(first, Message)
 
 
 def test_an_error_whose_class_is_gone_keeps_sentence_and_status() -> None:
     class Gone(UnknownJob):
         status = 418
 
-    text = to_json((JobEvent(1, datetime.now(UTC), Failed(Gone("Have some tea."))),))
+    text = to_json((JobEvent(1, datetime.now(UTC), Failed(Gone("job_expired"))),))
     (entry,) = from_json(text.replace("Gone", "Vanished"))
     assert isinstance(entry.event, Failed)
-    assert (str(entry.event.error), entry.event.error.status) == ("Have some tea.", 418)
+    assert str(entry.event.error) == Message("job_expired")
+    assert (entry.event.error.code, entry.event.error.status) == ("job_expired", 418)
     assert SvdError.status == 500
 
 
 def test_what_json_cannot_hold_is_left_behind() -> None:
-    error = GenerationFailed("Try again.")
+    error = GenerationFailed("unexpected", number="1")
     error.array = object()  # type: ignore[attr-defined]
     error.detail = {"loc": ["body", "fps"]}  # type: ignore[attr-defined]
-    assert vars(packed(error)) == {"message": "Try again.", "detail": {"loc": ["body", "fps"]}}
+    assert vars(packed(error)) == {
+        "message": Message("unexpected", number="1"),
+        "code": "unexpected",
+        "detail": {"loc": ["body", "fps"]},
+    }
 
 
 class Hands:

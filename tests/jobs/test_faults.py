@@ -27,6 +27,8 @@ from svd_core.jobs import (
 from svd_core.jobs.schema import State
 from svd_core.media.ffmpeg import PART_SUFFIX
 from svd_core.media.video import read_frames
+from svd_core.messages import Message
+from tests.fakes.errors import has_code
 from tests.fakes.job_events import SECONDS, ending, eventually, reached, submit
 from tests.fakes.queue_server import ServerJob, server
 from tests.fakes.work import FakeWork, front_queue, open_table, worker_queue
@@ -146,7 +148,7 @@ def test_a_job_that_kills_its_server_ends_readably(tmp_path: Path) -> None:
         assert isinstance(ending(last.job(innocent)), Succeeded)
     assert isinstance(end, Failed)
     assert isinstance(end.error, GenerationFailed)
-    assert "each of the 3 times" in str(end.error)
+    assert has_code("crash_loop", count=3)(end.error)
     assert begun(tmp_path) == [job] * 3 + [innocent]
 
 
@@ -337,7 +339,7 @@ def test_a_table_locked_for_longer_is_told(tmp_path: Path, monkeypatch: pytest.M
         refused: list[QueueUnavailable] = []
 
         def client() -> None:
-            with pytest.raises(QueueUnavailable, match="try again shortly") as caught:
+            with pytest.raises(QueueUnavailable, check=has_code("queue_unavailable")) as caught:
                 submit(queue, b"")
             refused.append(caught.value)
 
@@ -362,7 +364,7 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
     def work(job_id: str, *_: object) -> Video:
         begun.append(job_id)
         assert go.wait(SECONDS)
-        raise GenerationFailed(much)
+        raise GenerationFailed("model_failed", reason=much)
 
     def limit(connection: sqlite3.Connection, *_: object) -> None:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -374,7 +376,7 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
         running = submit(queue, b"1")
         eventually(lambda: running.times.started)
         full.set()
-        with pytest.raises(StorageFull, match="no room left"):
+        with pytest.raises(StorageFull, check=has_code("database_disk_full")):
             submit(queue, b"2", memo=much)
         go.set()
         time.sleep(0.3)  # by now the end would have been written
@@ -383,7 +385,7 @@ def test_a_full_disk_under_the_table_is_told_and_loses_no_ending(tmp_path: Path)
         end = ending(running)
         queue.close()
     assert isinstance(end, Failed)
-    assert str(end.error) == much
+    assert has_code("model_failed", reason=much)(end.error)
     assert begun == [running.id]  # minutes of work are not done twice for a full disk
 
 
@@ -414,5 +416,5 @@ def test_a_full_disk_under_the_results_is_a_readable_failure(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     kind, sentence = done.stdout.splitlines()
     assert kind == "StorageFull"
-    assert "no room left on the disk for the video" in sentence
+    assert sentence == Message("video_disk_full")
     assert not list(tmp_path.glob("*.mp4"))

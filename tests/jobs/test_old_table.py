@@ -45,7 +45,8 @@ def test_jobs_of_an_old_table_come_back_as_they_were(tmp_path: Path) -> None:
     assert made.last.video.path == Path(f"/videos/{MADE}.mp4")
     assert isinstance(rejected.last, Failed)
     assert type(rejected.last.error) is InvalidImage
-    assert (rejected.last.error.field, rejected.last.error.reason) == ("image", "damaged")
+    assert (rejected.last.error.field, rejected.last.error.code) == ("image", "invalid_image")
+    assert str(rejected.last.error) == "The photo is damaged."
 
 
 def old_jobs(database: Database, folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from svd_core.database import Database
 from svd_core.errors import InvalidSettings
 from svd_core.owner_lock import LOST, OwnerLock
+from tests.fakes.errors import has_code
 from tests.fakes.job_events import SECONDS, eventually
 
 
@@ -143,7 +144,7 @@ def test_a_file_that_cannot_be_locked_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "jobs.lock").mkdir()
     with opened(f"sqlite:///{tmp_path / 'jobs.sqlite'}") as database:
         lock = OwnerLock.of(database, tmp_path, pytest.fail)
-        with pytest.raises(InvalidSettings, match="cannot be locked"):
+        with pytest.raises(InvalidSettings, check=has_code("lock_unsupported")):
             lock.acquire(threading.Event(), pytest.fail)
 
 

@@ -51,6 +51,7 @@ from svd_core.jobs.queue import DEFAULT_LIMITS, no_fetch
 from svd_core.jobs.schema import JOBS, VERSION, Row, create_tables
 from svd_core.jobs.worker import MAX_CONCURRENT
 from svd_core.params import VideoParams, VideoRequest
+from tests.fakes.errors import has_code
 from tests.fakes.job_events import ending, eventually, failure, reached, submit
 from tests.fakes.work import stored_photos
 
@@ -73,7 +74,7 @@ class Work:
             on_progress(Progress(stage=Stage.DENOISING, step=2, total=2))
         self.done.append(request.image)
         if request.image == b"bad":
-            raise InvalidImage("The photo is broken; please send another one.")
+            raise InvalidImage("image_damaged")
         return Video(
             path=Path(f"/nowhere/{job_id}.mp4"), width=64, height=64, num_frames=2, fps=7, seed=1,
             model="fake", elapsed_s=0.1,
@@ -84,7 +85,7 @@ Q = TypeVar("Q", bound=JobQueue)
 
 
 def dead() -> NoReturn:
-    raise QueueUnavailable("This server is dead.")
+    raise QueueUnavailable("queue_unavailable")
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class TestOptions:
         queue = servers.front()
         submit(queue, b"1", max_waiting=0)
         submit(queue, b"2", max_waiting=1)
-        with pytest.raises(QueueFull, match="2 videos are waiting already"):
+        with pytest.raises(QueueFull, check=has_code("queue_full", count=2)):
             submit(queue, b"3", max_waiting=1)
         assert queue.length() == 2
         submit(queue, b"3")
@@ -195,13 +196,13 @@ class TestOptions:
     def test_nobody_may_fill_the_line_alone(self, servers: Servers) -> None:
         queue = servers.front(QueueLimits(max_queue=4, max_per_owner=2))
         first, *_ = [submit(queue, b"", owner="ann") for _ in range(2)]
-        with pytest.raises(QueueFull, match="2 of your videos are waiting"):
+        with pytest.raises(QueueFull, check=has_code("owner_queue_full", count=2)):
             submit(queue, b"", owner="ann")
         submit(queue, b"", owner="bob")
         first.cancel()
         submit(queue, b"", owner="ann")
         submit(queue, b"")
-        with pytest.raises(QueueFull, match="4 videos are waiting already"):
+        with pytest.raises(QueueFull, check=has_code("queue_full", count=4)):
             submit(queue, b"")
 
     def test_who_is_refused_fills_no_disk(self, servers: Servers) -> None:
@@ -268,11 +269,14 @@ class TestOptions:
 class TestRejected:
     def test_a_rejected_job_has_an_id_an_end_and_a_reason(self, servers: Servers) -> None:
         queue = servers.front()
-        job = queue.reject(InvalidRequest("fps", "fps must be lower."), JobOptions(memo="x"))
+        job = queue.reject(
+            InvalidRequest("link_repeats_setting", field="fps"), JobOptions(memo="x")
+        )
         for found in (job, queue.get(job.id), servers.front().get(job.id)):
             error = failure(found)
             assert type(error) is InvalidRequest
-            assert (error.field, str(error), error.status) == ("fps", "fps must be lower.", 422)
+            assert has_code("link_repeats_setting", field="fps")(error)
+            assert (error.field, error.status) == ("fps", 422)
             assert found.params is None
             assert found.options.memo == "x"
             assert found.times.started is None
@@ -283,7 +287,7 @@ class TestRejected:
     def test_rejected_jobs_take_no_place_and_are_never_run(self, servers: Servers) -> None:
         queue = servers.worker(work := Work(), QueueLimits(max_queue=1))
         for _ in range(3):
-            queue.reject(InvalidRequest("fps", "fps must be lower."))
+            queue.reject(InvalidRequest("link_repeats_setting", field="fps"))
         ending(submit(queue, b"1"))
         assert work.done == [b"1"]
 
@@ -306,7 +310,7 @@ class Hosts:
         with self._lock:
             self.under_way -= 1
         if url.endswith("bad"):
-            raise InvalidImage("There is no photo at that address.")
+            raise InvalidImage("image_empty", formats=["JPEG"])
         return url.rpartition("/")[2].encode()
 
 
@@ -386,7 +390,7 @@ class TestPhotosAtAddresses:
         queue = servers.worker(work := Work(), fetch=hosts)
         job = at(queue, "http://a/bad", webhook="http://127.0.0.1:1/")
         hosts.let_go["http://a/bad"].set()
-        assert str(failure(job)) == "There is no photo at that address."
+        assert failure(job).code == "image_empty"
         assert job.times.started is None
         outbox = Outbox(servers.table(), queue.get, lambda *_: None, poll_interval_s=0.01)
         assert outbox.delivery(job.id) is not None
@@ -438,7 +442,7 @@ class TestPhotosAtAddresses:
         for place in ("database", "jobs.worker"):
             monkeypatch.setattr(f"svd_core.{place}.RETRY_S", 0.01)
         table = servers.table()
-        outcomes = [QueueUnavailable("Not now."), StorageFull("Full.")] * 2
+        outcomes = [QueueUnavailable("queue_unavailable"), StorageFull("database_disk_full")] * 2
         update = table.update
 
         def shaky(*args: Any) -> Any:
@@ -603,7 +607,7 @@ class TestRestart:
             assert row is not None
             assert row.attempt == attempt
             servers.kill()
-        assert "each of the 3 times" in str(failure(servers.front().get(job.id)))
+        assert has_code("crash_loop", count=3)(failure(servers.front().get(job.id)))
         assert servers.photos == []
 
     def test_a_wish_to_stop_outlives_the_server(self, servers: Servers) -> None:
@@ -644,7 +648,7 @@ class TestMishaps:
         def forgetful(row: Row) -> None:
             heard.append(row)
             if len(heard) == {"begin": 2, "end": 3}[lost]:  # the first one is submitted
-                raise QueueUnavailable("The connection was cut.")
+                raise QueueUnavailable("queue_unavailable")
             on_change(row)
 
         work.go.set()
@@ -788,7 +792,7 @@ class TestStarting:
         with monkeypatch.context() as newer:
             newer.setattr("svd_core.jobs.schema.VERSION", VERSION + 1)
             servers.table()
-        with pytest.raises(InvalidSettings, match="newer version"):
+        with pytest.raises(InvalidSettings, check=has_code("database_too_new")):
             servers.table()
 
 

@@ -104,7 +104,7 @@ def test_above_the_limit_the_oldest_go(retention: Retention, queue: JobQueue) ->
 
 def test_the_newest_result_stays_however_large(retention: Retention, queue: JobQueue) -> None:
     small, large = made(retention, queue, 2 * HOUR), made(retention, queue, HOUR, 20_000)
-    failed = queue.reject(InvalidRequest("fps", "No."))
+    failed = queue.reject(InvalidRequest("link_repeats_setting", field="fps"))
     retention.sweep()
     assert (there(retention, small), there(retention, large)) == (False, True)
     assert queue.get(failed.id).done  # it takes no room
@@ -123,7 +123,7 @@ def test_failures_are_counted_since_they_have_no_size(
 ) -> None:
     monkeypatch.setattr(module, "MAX_ROWS", 3)
     monkeypatch.setattr(module, "BATCH", 2)
-    jobs = [queue.reject(InvalidRequest("fps", "No.")) for _ in range(8)]
+    jobs = [queue.reject(InvalidRequest("link_repeats_setting", field="fps")) for _ in range(8)]
     assert set(retention.sweep()) == {job.id for job in jobs[:5]}
 
 
@@ -287,9 +287,14 @@ class TestRooms:
     ) -> None:
         monkeypatch.setattr("svd_core.jobs.store.MAX_REJECTED", 20)
         video = made(retention, queue, owner="ann")
-        other = queue.reject(InvalidRequest("fps", "No."), JobOptions(owner="ann"))
+        other = queue.reject(
+            InvalidRequest("link_repeats_setting", field="fps"), JobOptions(owner="ann")
+        )
         flood = JobOptions(owner="eve", webhook="http://127.0.0.1:1/")
-        jobs = [queue.reject(InvalidRequest("fps", "No."), flood) for _ in range(200)]
+        jobs = [
+            queue.reject(InvalidRequest("link_repeats_setting", field="fps"), flood)
+            for _ in range(200)
+        ]
         assert len(queue.of_owner("eve", 1000)) <= 20 + PRUNE_INTERVAL
         assert queue.get(jobs[-1].id).done
         assert queue.get(other.id).done
@@ -349,7 +354,7 @@ class TestPhotos:
         queue.submit(VideoRequest(b"first", VideoParams()))
 
         def ensure_room(_: JobOptions) -> None:
-            raise QueueFull("It is full.")
+            raise QueueFull("queue_full", count=1)
 
         monkeypatch.setattr(queue, "ensure_room", ensure_room)
         with pytest.raises(QueueFull):

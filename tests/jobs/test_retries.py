@@ -34,9 +34,9 @@ from svd_core.jobs import (
     WorkerQueue,
 )
 from svd_core.jobs.job import MAX_FAULTS, MAX_RETRY_S
-from svd_core.jobs.queue import WAITING_NOTE
 from svd_core.jobs.schema import PHOTOS
 from svd_core.jobs.store import new_row
+from svd_core.messages import Message
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.job_events import ending, eventually, failure, submit
 from tests.fakes.work import FakeWork, open_table
@@ -92,7 +92,7 @@ def wrapped(error: Exception) -> SvdError:
         try:
             raise error
         except Exception as caught:
-            raise GenerationFailed("The video could not be written.") from caught
+            raise GenerationFailed("video_not_written", reason="x") from caught
     except GenerationFailed as outer:
         return outer
 
@@ -103,8 +103,8 @@ def wrapped(error: Exception) -> SvdError:
         *map(fault, (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ENOSPC)),
         MemoryError(),
         RuntimeError("can't start new thread"),
-        ServerBusy("Busy."),
-        StorageFull("There is no room left."),
+        ServerBusy("server_busy"),
+        StorageFull("video_disk_full"),
         wrapped(fault(errno.EMFILE)),
     ],
     ids=repr,
@@ -114,15 +114,15 @@ def test_a_job_that_meets_one_is_made_later(tmp_path: Path, error: Exception) ->
         jobs = [submit(queue, b"1"), submit(queue, b"2")]
         assert all(isinstance(ending(job), Succeeded) for job in jobs)
         assert work.begun == [jobs[0].id] * 3 + [jobs[1].id]
-        assert WAITING_NOTE in notes(jobs[0])
+        assert Message("waiting_for_resources") in notes(jobs[0])
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        GenerationFailed("No."),
-        InvalidImage("No."),
-        OutOfMemory("The device is too small."),
+        GenerationFailed("model_gave_nothing"),
+        InvalidImage("image_damaged"),
+        OutOfMemory("memory_too_small_to_load", model="x"),
         fault(errno.ENOENT),
         ValueError("No."),
     ],
@@ -170,7 +170,7 @@ def test_a_photo_that_is_gone_is_the_end(tmp_path: Path) -> None:
             with queue._table.database.write() as connection:
                 connection.execute(delete(PHOTOS))
         assert isinstance(ending(first), Succeeded)
-        assert "gone" in failure(second).message
+        assert failure(second).code == "image_gone"
 
 
 def test_a_job_can_be_stopped_while_it_waits(
@@ -193,7 +193,7 @@ def test_a_fetch_that_meets_one_is_tried_again(tmp_path: Path) -> None:
             try:
                 raise fault(errno.EMFILE)
             except OSError as error:
-                raise Unreachable("The host does not answer.") from error
+                raise Unreachable("url_silent", host="h") from error
         return b"photo"
 
     with open_table(tmp_path) as table:
@@ -217,7 +217,9 @@ def test_without_a_worker_the_watcher_tries_again(tmp_path: Path) -> None:
         events = list(submit(queue, b"1").events())
         queue.close()
     assert isinstance(events[-1], Succeeded)
-    assert WAITING_NOTE in [event.note for event in events if isinstance(event, Progress)]
+    assert Message("waiting_for_resources") in [
+        event.note for event in events if isinstance(event, Progress)
+    ]
 
 
 def test_a_watcher_that_waits_notices_a_stop(
@@ -233,14 +235,14 @@ def test_a_watcher_that_waits_notices_a_stop(
         queue = InlineQueue(work, QueueContext(table)).start()  # type: ignore[arg-type]
         job = submit(queue, b"1")
         for event in job.events():
-            if isinstance(event, Progress) and event.note == WAITING_NOTE:
+            if isinstance(event, Progress) and event.note == Message("waiting_for_resources"):
                 job.cancel()
         queue.close()
     assert isinstance(event, Stopped)
 
 
 def test_delays_grow_to_their_limit_for_each_job() -> None:
-    busy = Failed(ServerBusy("Busy."))
+    busy = Failed(ServerBusy("server_busy"))
 
     def delays() -> list[float | None]:
         job = Job(new_row(None, JobOptions(), 0.0), lambda: 0.0, lambda _: Cancellation.TOO_LATE)

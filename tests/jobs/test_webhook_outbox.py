@@ -85,7 +85,9 @@ def test_every_kind_of_end_has_its_webhook(tmp_path: Path) -> None:
         told: list[str] = []
         with outbox(queue, lambda job, _: told.append(job.id)) as box:
             made = queue.submit(VideoRequest(b"", VideoParams()), JobOptions(webhook=URL))
-            wrong = queue.reject(InvalidRequest("fps", "No."), JobOptions(webhook=URL))
+            wrong = queue.reject(
+                InvalidRequest("link_repeats_setting", field="fps"), JobOptions(webhook=URL)
+            )
             late = JobOptions(webhook=URL, start_timeout_s=0.0)
             jobs = [made, wrong, queue.submit(VideoRequest(b"", VideoParams()), late), over(queue)]
             for job in jobs:

@@ -15,6 +15,7 @@ from svd_core.errors import InvalidRequest
 from svd_core.media.comment import MAX_COMMENT, read_comment
 from svd_core.media.video import write_mp4
 from tests.fakes import decompression_bombs as bombs
+from tests.fakes.errors import has_code
 from tests.media.test_video import moving
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ def test_boxes_of_a_wrong_size_are_refused(tmp_path: Path, size: int) -> None:
     path.write_bytes(
         struct.pack(">L4s4sL", 16, b"ftyp", b"isom", 0) + struct.pack(">L4s", size, b"free")
     )
-    with pytest.raises(InvalidRequest, match=r"a\.mp4 is not a video"):
+    with pytest.raises(InvalidRequest, check=has_code("video_unreadable", file="a.mp4")):
         read_comment(path)
 
 

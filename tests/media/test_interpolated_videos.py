@@ -212,7 +212,7 @@ def test_the_command_line_writes_it(
     assert run("photo.png", "--from-recipe", "out.mp4", "-o", "again.mp4") == 0
     assert np.array_equal(read_frames(tmp_path / "again.mp4"), read_frames(tmp_path / "out.mp4"))
     assert run("photo.png", "--interpolation", "3x") == 2
-    assert "interpolation must be 'off' or '2x' or '4x', not '3x'." in capsys.readouterr().err
+    assert "interpolation must be one of off, 2x, 4x, not '3x'." in capsys.readouterr().err
 
 
 def test_a_lent_gpu_is_kept_for_the_time_that_interpolation_takes() -> None:

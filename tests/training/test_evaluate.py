@@ -374,7 +374,7 @@ def test_photos_of_the_list_are_read_under_their_names(
 def test_a_checkpoint_that_cannot_be_read_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "not a checkpoint folder" in refusal(capsys, "--quick", "--model", str(tmp_path))
+    assert "not a model folder" in refusal(capsys, "--quick", "--model", str(tmp_path))
     assert "svd-xt" in refusal(capsys, "--quick", "--model", "svd-xt")
     torn = shutil.copytree(ASSETS / "svd-nano", tmp_path / "torn")
     weights = torn / "unet" / "diffusion_pytorch_model.safetensors"

@@ -78,9 +78,9 @@ def test_progress_comes_while_the_work_goes_on() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        OutOfMemory("There is too little memory; ask for fewer frames."),
-        InvalidRequest("fps", "fps must be lower."),
-        InvalidImage("The photo is broken; please send another one."),
+        OutOfMemory("memory_too_small_to_load", model="x"),
+        InvalidRequest("link_repeats_setting", field="fps"),
+        InvalidImage("image_damaged"),
     ],
 )
 def test_an_error_keeps_its_sentence_across_processes(error) -> None:

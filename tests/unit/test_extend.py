@@ -18,6 +18,7 @@ from svd_core.media.video import read_frames
 from svd_core.params import MAX_FRAMES, VideoParams, VideoRequest
 from svd_core.storage import ResultStore
 from svd_core.types import Frames, GenerationResult
+from tests.fakes.errors import has_code
 from tests.media.test_motion_meter import pan
 from tests.unit.test_generate import PanEngine, photo, silent
 
@@ -145,9 +146,10 @@ def test_drift_is_told() -> None:
     clip: Frames = pan(0.3)
     assert drift(clip, clip[-1]) == ()
     (soft,) = drift(clip, blurred(np.asarray(pan(0, num_frames=1)[0])))
-    assert "less detail than its first clip" in soft
+    assert soft.code == "detail_lost"
     (shifted,) = drift(clip, (clip[-1] * 0.8 + 50).astype(np.uint8))
-    assert "colours at the end of the video are off by 1" in shifted
+    assert shifted.code == "colours_shifted"
+    assert 0.05 < float(str(shifted.values["share"])) < 0.2
 
 
 def test_drift_is_a_note_of_the_video(store: ResultStore) -> None:
@@ -165,11 +167,15 @@ def test_the_length_is_limited_before_anything_is_made(store: ResultStore) -> No
     gone_on(store, engine, num_frames=50)
     gone_on(store, engine, "second", "third", num_frames=50)
     engine.asked = 0
-    with pytest.raises(InvalidRequest, match=f"197 frames and may have {MAX_FRAMES}") as caught:
+    with pytest.raises(
+        InvalidRequest, check=has_code("frames_exceeded", total=197, most=MAX_FRAMES)
+    ) as caught:
         continuation_request(store, "third", replace(PARAMS, num_frames=50))
     assert caught.value.field == "continues"
     request = continuation_request(store, "third", replace(PARAMS, num_frames=None))
-    with pytest.raises(InvalidRequest, match="161 frames"):  # only the model knows how many
+    with pytest.raises(
+        InvalidRequest, check=has_code("frames_exceeded", total=161)
+    ):  # only the model knows how many
         generate(request, engine, store, "fourth", silent)
     assert engine.asked == 0
 
@@ -179,7 +185,7 @@ def test_only_so_many_clips_are_joined(store: ResultStore) -> None:
     names = ["first", *(f"clip-{n}" for n in range(2, MAX_CLIPS + 1))]
     for before, name in zip(names, names[1:], strict=False):
         gone_on(store, Off(), before, name, num_frames=2)
-    with pytest.raises(InvalidRequest, match=f"{MAX_CLIPS} clips already.*begin a new one"):
+    with pytest.raises(InvalidRequest, check=has_code("clips_exceeded", clips=MAX_CLIPS)):
         continuation_request(store, names[-1], PARAMS)
 
 
@@ -191,18 +197,21 @@ def test_another_models_size_is_told_before_anything_is_made(store: ResultStore)
 
     begun(store)
     engine = Larger()
-    with pytest.raises(InvalidRequest, match="128x72.*goes on in 1024x576.*model that made it"):
+    with pytest.raises(
+        InvalidRequest,
+        check=has_code("size_differs", width=128, height=72, new_width=1024, new_height=576),
+    ):
         gone_on(store, engine)
     assert engine.asked == 0
 
 
 def test_a_video_that_is_gone_cannot_be_continued(store: ResultStore) -> None:
-    with pytest.raises(UnknownJob, match="not kept here any more"):
+    with pytest.raises(UnknownJob, check=has_code("video_expired")):
         continuation_request(store, "first", PARAMS)
     begun(store)
     request = continuation_request(store, "first", PARAMS)
     store.remove(["first"])
-    with pytest.raises(UnknownJob, match="make it again"):
+    with pytest.raises(UnknownJob, check=has_code("video_expired")):
         generate(request, Off(), store, "second", silent)
 
 

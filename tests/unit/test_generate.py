@@ -81,7 +81,7 @@ def test_a_video_that_cannot_be_written_leaves_no_frames(
     store: ResultStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
-        raise StorageFull("full")
+        raise StorageFull("video_disk_full")
 
     # The path "svd_core.generate.write_mp4" would look for it at the function of that name.
     monkeypatch.setattr(import_module("svd_core.generate"), "write_mp4", full)

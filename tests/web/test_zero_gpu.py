@@ -257,7 +257,7 @@ def test_a_video_is_made_in_the_time_that_was_asked_for(
 @SPACE
 def test_an_error_in_the_worker_arrives_in_its_own_words(space: Space) -> None:
     scheduled = len(space.devices.of("/schedule"))
-    with pytest.raises(AppError, match=r"must not be below min_guidance_scale \(5\), not 2\."):
+    with pytest.raises(AppError, match=r"\(2\) must not be lower than min_guidance_scale \(5\)"):
         space.generate(min_guidance_scale=5, max_guidance_scale=2)
     assert len(space.devices.of("/schedule")) == scheduled + 1
 
@@ -267,7 +267,7 @@ def test_a_refused_gpu_is_explained_in_the_platforms_words(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(space.devices, "quota", 1)
-    with pytest.raises(AppError, match="No GPU could be borrowed for this video: .*GPU limit"):
+    with pytest.raises(AppError, match="No GPU is free for this video: .*GPU limit"):
         space.generate()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svd_core.benchmarks.gpu.results import Recorder
-from svd_core.errors import InvalidSettings
+from svd_core.errors import ToolFailed
 
 if TYPE_CHECKING:
     from svd_core.benchmarks.gpu.context import Context
@@ -73,14 +73,14 @@ MARGIN_S = 6.0
 def select_parts(only: str, skip: str) -> list[Part]:
     """Select the parts of `only`, or all, without those of `skip`; both are comma separated names.
 
-    Raises `InvalidSettings` for an unknown name.
+    Raises `ToolFailed` for an unknown name.
     """
     included, excluded = _names(only), _names(skip)
     known = {part.name for part in PARTS}
     unknown = sorted({*included, *excluded} - known)
     if unknown:
         names = ", ".join(part.name for part in PARTS)
-        raise InvalidSettings(f"There is no part {', '.join(unknown)}; choose from {names}.")
+        raise ToolFailed(f"There is no part {', '.join(unknown)}; choose from {names}.")
     return [p for p in PARTS if (not included or p.name in included) and p.name not in excluded]
 
 

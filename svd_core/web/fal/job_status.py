@@ -41,7 +41,6 @@ Payload = dict[str, Any]
 LogLine = dict[str, Any]
 
 UNFINISHED = ApiResponse(400, {"detail": "Request is still in progress"})
-CANCELLED = Cancelled("The request was cancelled.")
 
 
 def outcome_response(job: Job, urls: UrlBuilder, base: str) -> ApiResponse:
@@ -55,7 +54,7 @@ def outcome_response(job: Job, urls: UrlBuilder, base: str) -> ApiResponse:
             details = read_memo(job).get("details")
             return input_error(details) if details else error_response(error)
         case Stopped():
-            return error_response(CANCELLED)
+            return error_response(Cancelled("request_cancelled"))
 
 
 def _video_response(job: Job, video: Video, urls: UrlBuilder, base: str) -> ApiResponse:
@@ -89,6 +88,8 @@ def status_payload(
         if end.status >= 400:
             payload["error"] = _error_message(end.body)
             payload["error_type"] = _error_type(end.body)
+            if code := _error_code(end.body):
+                payload["error_code"] = code
     return payload
 
 
@@ -164,6 +165,12 @@ def _error_message(body: Any) -> str:
 def _error_type(body: Any) -> str:
     detail = body.get("detail")
     return str(detail[0]["type"] if isinstance(detail, list) else body.get("error_type", ""))
+
+
+def _error_code(body: Any) -> str:
+    detail = body.get("detail")
+    code = detail[0].get("code", "") if isinstance(detail, list) else body.get("error_code", "")
+    return str(code)
 
 
 async def follow(job: Job, silence_s: float) -> AsyncGenerator[Sequence[JobEvent]]:

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import PARAMETERS, VideoParams
-from svd_core.web.fal.responses import FAL_NAMES, Detail, detail, not_an_object
+from svd_core.web.fal.responses import FAL_NAMES, Detail, detail, error_detail, not_an_object
 from svd_core.web.snippets import DEFAULT_FPS
 
 
@@ -47,6 +47,7 @@ class QueueStatus(BaseModel):
     metrics: Metrics | None = Field(None, description="Once COMPLETED.")
     error: str | None = Field(None, description="Why there is no result, once COMPLETED.")
     error_type: str | None = None
+    error_code: str | None = Field(None, description="This server's own; see the README.")
 
 
 class CancelAccepted(BaseModel):
@@ -65,6 +66,7 @@ class InputProblem(BaseModel):
     loc: list[str | int]
     msg: str
     type: str
+    code: str | None = Field(None, description="This server's own name of it; see the README.")
     url: str | None = None
     ctx: dict[str, Any] | None = None
     input: Any = None
@@ -81,6 +83,7 @@ class RequestError(BaseModel):
 
     detail: str
     error_type: str
+    error_code: str | None = Field(None, description="This server's own; see the README.")
 
 
 class Message(BaseModel):
@@ -235,8 +238,7 @@ class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like
 
     @classmethod
     def from_validation_error(cls, error: InvalidRequest) -> "InvalidInput":
-        name = FAL_NAMES.get(error.field, error.field)
-        return cls([detail(name, error.message, "value_error")])
+        return cls([error_detail(error)])
 
 
 def _detail(entry: Any) -> Detail:

@@ -74,11 +74,16 @@ def as_json(body: Any) -> bytes:
 
 
 def request_error(
-    status: int, detail: str, error_type: str, headers: Mapping[str, str] | None = None
+    status: int,
+    detail: str,
+    error_type: str,
+    headers: Mapping[str, str] | None = None,
+    code: str = "",
 ) -> ApiResponse:
-    """An error of the server or of the request, not of the input."""
+    """An error of the server or of the request, not of the input. `code`: of an `SvdError`."""
     headers = {"X-Fal-Error-Type": error_type, **(headers or {})}
-    return ApiResponse(status, {"detail": detail, "error_type": error_type}, headers)
+    body = {"detail": detail, "error_type": error_type}
+    return ApiResponse(status, body | {"error_code": code} if code else body, headers)
 
 
 def input_error(details: Sequence[Detail]) -> ApiResponse:
@@ -137,45 +142,59 @@ def _representable(value: Any) -> Any:
 
 def error_response(error: SvdError) -> ApiResponse:
     """The response for an error that refuses a request, or has ended a job."""
+    kind: str
+    headers: dict[str, str] = {}
     match error:
-        case InvalidUrl():
-            return input_error([detail("image_url", error.message, "file_download_error")])
-        case InvalidImage():
-            return input_error([_image_error(error)])
         case InvalidRequest():
-            name = FAL_NAMES.get(error.field, error.field)
-            return input_error([detail(name, error.message, "value_error")])
-        case Cancelled():
-            return request_error(499, error.message, "client_cancelled")
-        case StartTimeout():
-            headers = {"X-Fal-Request-Timeout-Type": "user"}
-            return request_error(504, error.message, "request_timeout", headers)
-        case QueueFull():
-            headers = {"X-Fal-Needs-Retry": "1"}
-            return request_error(429, error.message, "concurrent_requests_limit", headers)
-        case ServerStopping() | QueueUnavailable():
-            return request_error(503, error.message, "runner_disconnected")
+            return input_error([error_detail(error)])
         case UnknownJob():
             return NOT_FOUND
+        case Cancelled():
+            status, kind = 499, "client_cancelled"
+        case StartTimeout():
+            status, kind = 504, "request_timeout"
+            headers = {"X-Fal-Request-Timeout-Type": "user"}
+        case QueueFull():
+            status, kind = 429, "concurrent_requests_limit"
+            headers = {"X-Fal-Needs-Retry": "1"}
+        case ServerStopping() | QueueUnavailable():
+            status, kind = 503, "runner_disconnected"
         case _:  # not 503: clients would retry to read the result of a job that has ended
-            return request_error(500, error.message, "runner_server_error")
+            status, kind = 500, "runner_server_error"
+    return request_error(status, error.message, kind, headers, error.code)
 
 
-def _image_error(error: InvalidImage) -> Detail:
-    """The entry for a photo that cannot be used, with the limit that it exceeds."""
-    ctx: dict[str, Any]
-    match error.reason:
-        case "bytes":
-            kind, ctx = "file_too_large", {"max_size": MAX_BYTES}
-        case "format":
-            kind, ctx = "unsupported_image_format", {"supported_formats": [*FORMATS, "HEIC"]}
-        case "too few pixels":
-            kind, ctx = "image_too_small", {"min_width": MIN_SIDE, "min_height": MIN_SIDE}
-        case "too many pixels":
-            kind, ctx = "image_too_large", {}
+def error_detail(error: InvalidRequest) -> Detail:
+    """The entry for an error of the core, with the limit that a photo exceeds."""
+    field = FAL_NAMES.get(error.field, error.field)
+    more: dict[str, Any] = {"code": error.code}
+    match error:
+        case InvalidUrl():
+            kind = "file_download_error"
+        case InvalidImage(code="image_file_too_large"):
+            kind, more["ctx"] = "file_too_large", {"max_size": MAX_BYTES}
+        case InvalidImage(code="image_too_small"):
+            kind, more["ctx"] = "image_too_small", {"min_width": MIN_SIDE, "min_height": MIN_SIDE}
+        case InvalidImage(code=code) if code in TOO_MANY_PIXELS:
+            kind = "image_too_large"
+        case InvalidImage(code=code) if code in UNSUPPORTED:
+            kind = "unsupported_image_format"
+            more["ctx"] = {"supported_formats": [*FORMATS, "HEIC"]}
+        case InvalidImage():
+            kind = "image_load_error"
         case _:
-            kind, ctx = "image_load_error", {}
-    return detail("image_url", error.message, kind, **({"ctx": ctx} if ctx else {}))
+            kind = "value_error"
+    return detail(field, error.message, kind, **more)
+
+
+TOO_MANY_PIXELS = {
+    "image_too_many_pixels", "image_jpeg_too_many_pixels", "image_far_too_many_pixels"
+}  # fmt: skip
+UNSUPPORTED = {
+    "image_is_svg", "image_unsupported_format", "image_is_document", "image_unknown_format",
+    "image_unreadable", "image_needs_heif",
+}  # fmt: skip
+"""Codes of photos in a format that cannot be read."""
 
 
 def not_an_object(body: Any) -> Detail:

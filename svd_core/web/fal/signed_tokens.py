@@ -73,10 +73,12 @@ def load_secret(path: Path) -> bytes:
         if not path.exists():
             _generate(path)
         secret = bytes.fromhex(path.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
-        raise InvalidSettings(f"The secret in {path} cannot be read or made: {error}") from error
+    except ValueError:
+        raise InvalidSettings("secret_damaged", path=str(path)) from None
+    except OSError as error:
+        raise InvalidSettings("secret_unavailable", path=str(path), reason=str(error)) from error
     if len(secret) != SECRET_BYTES:
-        raise InvalidSettings(f"{path} is damaged; remove it, and a new secret will be drawn.")
+        raise InvalidSettings("secret_damaged", path=str(path))
     return secret
 
 

@@ -92,7 +92,8 @@ def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str
 def _submit_rejected(
     service: ApiService, details: Sequence[Detail], options: JobOptions, base: str
 ) -> Job:
-    problem = InvalidRequest(str(details[0]["loc"][-1]), str(details[0]["msg"]))
+    loc, reason = details[0]["loc"], details[0]["msg"]
+    problem = InvalidRequest("input_invalid", field=str(loc[-1]), reason=str(reason))
     memo = to_memo(base=base, image_url="", details=details)
     return service.queue.reject(problem, replace(options, memo=memo))
 

@@ -129,7 +129,7 @@ def storage_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("The server's disk is full; please try again later.") from error
+            raise StorageFull("upload_disk_full") from error
         raise
 
 

@@ -16,8 +16,6 @@ from svd_core.web.job_metadata import read_memo, to_memo
 from svd_core.web.page.session_id import SessionIds
 from svd_core.web.rate_limits import AddressQuota, client_address
 
-NO_PHOTO = "There is no photo yet; upload one, paste one, or take one with the camera."
-
 
 @dataclass(frozen=True)
 class Backend:
@@ -52,7 +50,7 @@ class Backend:
         Raises `InvalidRequest` (and with it `InvalidImage`), `QueueFull`.
         """
         if image is None:
-            raise InvalidImage(NO_PHOTO)
+            raise InvalidImage("image_missing")
         self.queue.ensure_room(JobOptions(owner=self.session_ids.owner(session_id)))
         open_photo(image)  # so that a photo that cannot be used is refused at once
         filled = {name: value for name, value in values.items() if value is not None}
@@ -90,7 +88,7 @@ class Backend:
         """The request of `job` with changed settings. Raises `InvalidImage` without its photo."""
         photo = self.queue.photo(job.id)
         if photo is None or job.params is None:
-            raise InvalidImage("The photo of this video is gone; upload it again.")
+            raise InvalidImage("image_expired")
         return VideoRequest(photo, change(job.params), read_memo(job).get("continues"))
 
     def extend(self, job: Job) -> VideoRequest:

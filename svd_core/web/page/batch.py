@@ -23,9 +23,9 @@ from svd_core.params import Speed, draw_seed
 from svd_core.web.job_metadata import read_memo, to_memo
 from svd_core.web.page.components import Files, event_value
 from svd_core.web.page.controls import Changes
-from svd_core.web.page.formatting import error_html, status_html
+from svd_core.web.page.formatting import error_html, refused_html, status_html
 from svd_core.web.page.generation import then_follow
-from svd_core.web.page.i18n import client_text, texts_for, translate
+from svd_core.web.page.i18n import client_text, texts_for
 from svd_core.web.page.page_state import PageState
 
 MAX_PHOTOS = 100
@@ -76,10 +76,10 @@ def bind_batch(state: PageState, batch: Batch) -> None:
             try:
                 jobs.append(state.backend.submit(_read(Path(name)), values, session_id))
             except QueueFull as error:  # the other photos would be refused too
-                lines.append(error_html(translate(error.message, t)))
+                lines.append(refused_html(error, t))
                 break
             except SvdError as error:
-                lines.append(error_html(f"{Path(name).name}: {translate(error.message, t)}"))
+                lines.append(error_html(f"{Path(name).name}: {t.message(error.message)}"))
         if jobs:
             lines.insert(0, status_html(t("batch_taken", count=len(jobs))))
         if not lines:

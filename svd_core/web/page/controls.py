@@ -24,7 +24,7 @@ from svd_core.web.page.components import (
     RadioChoice,
     Slider,
 )
-from svd_core.web.page.i18n import Texts, client_text, texts_for, translate
+from svd_core.web.page.i18n import Texts, client_text, texts_for
 
 SLIDER_MAX = {"noise_aug_strength": 1.0, "fps": 30}
 """Ends of sliders that stop below the limit; the API takes the whole range."""
@@ -238,7 +238,7 @@ def set_values(params: VideoParams, controls: Controls, changes: Changes | None 
 def mark_invalid(error: InvalidRequest, controls: Controls, t: Texts) -> Changes:
     """The error shown at the control that caused it."""
     control = controls.get(error.field)
-    return {} if control is None else {control: error_update(control, translate(error.message, t))}
+    return {} if control is None else {control: error_update(control, t.message(error.message))}
 
 
 def error_update(control: Component, sentence: str) -> Any:

@@ -13,7 +13,7 @@ from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
 from svd_core.params import PARAMETERS
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.formatting import duration, progress_text, summary
-from svd_core.web.page.i18n import Texts, texts_for, translate
+from svd_core.web.page.i18n import Texts, texts_for
 
 REQUIRED = Parameter.empty
 
@@ -44,7 +44,8 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
                 else:
                     video = _video(event)
         except SvdError as error:
-            raise gr.Error(translate(error.message, t), print_exception=False) from None
+            sentence = t.message(error.message, labels=False)
+            raise gr.Error(sentence, print_exception=False) from None
         done = t("done", elapsed=duration(video.elapsed_s, t))
         return video.path, video.seed, f"{summary(video, t)} {done}"
 
@@ -82,7 +83,7 @@ def _video(event: Event) -> Video:
         case Failed(error):
             raise error
         case Stopped():
-            raise Cancelled("Somebody stopped this video before it was finished.")
+            raise Cancelled("cancelled_by_other")
         case _:
             raise AssertionError(event)
 

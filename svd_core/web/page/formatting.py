@@ -9,7 +9,7 @@ from svd_core.checkpoints.table import DEMO_MODEL
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import SvdError
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Video
-from svd_core.web.page.i18n import Texts, translate, translate_part
+from svd_core.web.page.i18n import Texts
 
 LEVELS = ("still", "gentle", "lively", "unstable")
 
@@ -48,7 +48,7 @@ def event_html(event: Event, t: Texts, last: Progress | None = None) -> str:
     `last`: the last progress of a job that was stopped.
     """
     if isinstance(event, Progress):
-        note = f'<p class="svd-note">{escape(translate(event.note, t))}</p>' if event.note else ""
+        note = f'<p class="svd-note">{escape(t.message(event.note))}</p>' if event.note else ""
         return progress_html(stage_text(event, t), event, t) + note
     if isinstance(event, Failed):
         return refused_html(event.error, t)
@@ -91,7 +91,7 @@ def error_html(sentence: str) -> str:
 
 def refused_html(error: SvdError, t: Texts) -> str:
     """The sentence of an error in the visitor's language."""
-    return error_html(translate(error.message, t))
+    return error_html(t.message(error.message))
 
 
 def summary(video: Video, t: Texts) -> str:
@@ -108,7 +108,7 @@ def summary(video: Video, t: Texts) -> str:
     memory = []
     if video.peak_memory is not None:
         memory.append(t("memory", size=t.number(video.peak_memory / 1e9)))
-    return " ".join((line, *memory, *(translate(note, t) for note in video.notes)))
+    return " ".join((line, *memory, *map(t.message, video.notes)))
 
 
 def summary_html(video: Video, t: Texts) -> str:
@@ -130,7 +130,7 @@ def device_html(status: EngineStatus, t: Texts) -> str:
     """Checkpoint, device, state and licence."""
     model = status.checkpoint
     name = f"<b>{escape(model.name)}</b>"
-    where = escape(translate_part("device", status.device, t))
+    where = escape(t.message(status.device))
     what = t("model_where", model=name, device=where) if where else name
     key = "model_waiting" if status.waits_for_machine else f"model_{status.state}"
     state = "" if status.state == "ready" else f" · {t(key)}"
@@ -138,7 +138,7 @@ def device_html(status: EngineStatus, t: Texts) -> str:
         about = t("model_demo")
     else:
         licence = t("model_licence", licence=_link(model.licence, model.licence_url))
-        about = f"{escape(translate_part('summary', model.summary, t))}. {licence}"
+        about = f"{escape(t.message(model.summary))}. {licence}"
     return (
         f'<p class="svd-model svd-{status.state}">{what}{state}</p><p class="svd-about">{about}</p>'
     )
@@ -146,7 +146,7 @@ def device_html(status: EngineStatus, t: Texts) -> str:
 
 def notice_html(status: EngineStatus, t: Texts) -> str:
     """The engine's notice for the banner; empty without one."""
-    return status_html(translate(status.notice, t)) if status.notice else ""
+    return status_html(t.message(status.notice)) if status.notice else ""
 
 
 def duration(seconds: float, t: Texts, digits: int = 1) -> str:

@@ -20,7 +20,7 @@ from svd_core.params import VideoParams
 from svd_core.web.job_metadata import is_draft
 from svd_core.web.page import formatting
 from svd_core.web.page.components import DownloadButton, script
-from svd_core.web.page.i18n import Texts, client_text, translate
+from svd_core.web.page.i18n import Texts, client_text
 
 SHOWN_SETTINGS = (
     "model", "motion_bucket_id", "noise_aug_strength", "fps", "num_inference_steps", "num_frames",
@@ -93,7 +93,7 @@ def tile_html(job: Job, t: Texts) -> str:
             )
             buttons = _button("show", job, t("show")) + _button("restore", job, t("restore"))
         case Failed(error):
-            content = f'<p class="svd-error">{escape(translate(error.message, t))}</p>'
+            content = f'<p class="svd-error">{escape(t.message(error.message))}</p>'
             buttons = ""
         case Progress():
             content = f'<div class="svd-wait">{formatting.event_html(last, t)}</div>'

@@ -22,7 +22,7 @@ from svd_core.web.page.components import UNQUEUED_EVENT, script
 from svd_core.web.page.controls import Changes, Inputs
 from svd_core.web.page.framing import FRAMING_CONTROLS, data_uri
 from svd_core.web.page.gallery import file_url
-from svd_core.web.page.i18n import Texts, texts_for, translate
+from svd_core.web.page.i18n import Texts, texts_for
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.playback import play_interpolated
 from svd_core.web.page.player import Player
@@ -147,7 +147,7 @@ def _tile(job: Job, t: Texts) -> str:
                 f'tabindex="-1"></video><span>{t("sheet_pick", seed=video.seed)}</span></button>'
             )
         case Failed(error):
-            return f'<p class="svd-error">{escape(translate(error.message, t))}</p>'
+            return f'<p class="svd-error">{escape(t.message(error.message))}</p>'
         case _:
             return f"<p>{t('sheet_waits')}</p>"
 

@@ -1,17 +1,12 @@
-"""Internationalization (i18n): the page's texts, and translation of the core's sentences.
+"""Internationalization (i18n): the page's texts, and the core's messages with its labels.
 
 `locales/page.toml` has the page's own texts. The browser translates what is on the page from the
 beginning (`client_text`, `i18n_bundle`). The server translates what is said later, for the language
-of the request (`texts_for`).
-
-`locales/core.toml` has the core's sentences: errors, notes and notices. The core speaks English
-alone, the same to page, API and command line. `translate` finds the template of a sentence and
-fills that of the other language; a sentence without a template stays English.
+of the request (`texts_for`). The core's messages have catalogues of their own, see `messages`.
 """
 
-import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,22 +14,12 @@ from pathlib import Path
 import gradio as gr
 from gradio.i18n import I18nData
 
+from svd_core.messages import DEFAULT_LANGUAGE, Message
+
 LOCALES = Path(__file__).with_name("locales")
-DEFAULT_LANGUAGE = "en"
 
 PREFIX = "svd_"
 """Prefix of keys in the browser, which has many of Gradio's own."""
-
-MAX_LENGTH = 1000
-"""Longest sentence that is translated; a longer one holds a library's own words."""
-
-SENTENCE, CLAUSE = "sentence", "clause"
-"""Placeholders for a sentence of the core, with and without its full stop."""
-
-ONE_WORD = ("name", "count", "way")
-"""Placeholders that match no spaces, so that they take in no more than they should."""
-
-PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +31,19 @@ class Texts:
 
     def __call__(self, key: str, **values: object) -> str:
         return self.sentences[key].format(**values)
+
+    def message(self, text: str, *, labels: bool = True) -> str:
+        """A message of the core, with the page's labels or with the names of parameters.
+
+        Text that is not a `Message` stays English.
+        """
+        label = self.label if labels else str
+        return text.render(self.language, label) if isinstance(text, Message) else text
+
+    def label(self, name: str) -> str:
+        """What the page calls a parameter, in quotation marks; its name if it shows none."""
+        label = self.sentences.get(name)
+        return name if label is None else self("quoted", text=label)
 
     def number(self, value: float, digits: int = 1) -> str:
         """`value` with the language's decimal separator."""
@@ -99,93 +97,3 @@ def i18n_bundle() -> gr.I18n:
             for code, texts in languages().items()
         }
     )
-
-
-def translate(sentence: str, t: Texts) -> str:
-    """One or several sentences of the core in the language of `t`."""
-    if t.language == DEFAULT_LANGUAGE or len(sentence) > MAX_LENGTH:
-        return sentence
-    return _translate("", sentence, t.language) or sentence
-
-
-def translate_part(kind: str, text: str, t: Texts) -> str:
-    """A few words of the core, of the placeholder `kind`, in the language of `t`."""
-    return text if t.language == DEFAULT_LANGUAGE else _translate_value(kind, text, t.language)
-
-
-@dataclass(frozen=True)
-class Template:
-    """Sentence of the core, or part of one, with placeholders.
-
-    `texts`: by language. `kind`: placeholder that it fills; empty for a whole sentence.
-    """
-
-    texts: Mapping[str, str]
-    kind: str = ""
-
-    @property
-    def weight(self) -> int:
-        """Number of fixed characters: of two templates that match, the one with more is meant."""
-        return len(PLACEHOLDER.sub("", self.texts[DEFAULT_LANGUAGE]))
-
-    def match(self, text: str) -> dict[str, str] | None:
-        """The values of the placeholders, if `text` is made from this template."""
-        match = _pattern(self.texts[DEFAULT_LANGUAGE]).fullmatch(text)
-        return None if match is None else match.groupdict()
-
-
-@cache
-def templates() -> Mapping[str, Sequence[Template]]:
-    """Templates by their kind, those with the most fixed characters first."""
-    table = tomllib.loads((LOCALES / "core.toml").read_text(encoding="utf-8"))
-    by_kind: dict[str, list[Template]] = {}
-    for entry in (*table["sentence"], *table["part"]):
-        kind = entry.pop("of", "")
-        by_kind.setdefault(kind, []).append(Template(entry, kind))
-    return {
-        kind: sorted(group, key=lambda template: -template.weight)
-        for kind, group in by_kind.items()
-    }
-
-
-def _translate(kind: str, text: str, language: str) -> str | None:
-    """`text` in `language`; None without a template.
-
-    Several sentences are split first, or a placeholder of the first would take in the others.
-    """
-    for end in re.finditer(r"\. ", text) if kind == "" else ():
-        head = _fill_template("", text[: end.start() + 1], language)
-        tail = head and _translate("", text[end.end() :], language)
-        if tail:
-            return f"{head} {tail}"
-    return _fill_template(kind, text, language)
-
-
-def _fill_template(kind: str, text: str, language: str) -> str | None:
-    for template in templates().get(kind, ()):
-        if language in template.texts and (values := template.match(text)) is not None:
-            translated = {
-                name: _translate_value(name, value, language) for name, value in values.items()
-            }
-            return template.texts[language].format(**translated)
-    return None
-
-
-def _translate_value(name: str, value: str, language: str) -> str:
-    """The value of a placeholder called `name`."""
-    kind = name.rstrip("0123456789")
-    if kind == SENTENCE:
-        return _translate("", value, language) or value
-    translated = _fill_template(kind, value, language)
-    if translated is None and kind == CLAUSE:
-        translated = (_translate("", f"{value}.", language) or f"{value}.")[:-1]
-    return translated or value
-
-
-@cache
-def _pattern(template: str) -> re.Pattern[str]:
-    pieces = PLACEHOLDER.split(template)
-    for index, piece in enumerate(pieces):
-        value = r"\S+?" if piece in ONE_WORD else ".+?"
-        pieces[index] = f"(?P<{piece}>{value})" if index % 2 else re.escape(piece)
-    return re.compile("".join(pieces), re.DOTALL)
