@@ -94,7 +94,7 @@ def attend_by_axis(q: Tensor, k: Tensor, v: Tensor, width: int) -> Tensor:
     `width`: columns of the picture.
     """
     heads, places, channels = k.shape
-    grid = k.unflatten(1, (-1, width))
+    grid = k.view(heads, -1, width, channels)
     columns = grid.mean(dim=1)
     rows = grid.mean(dim=2) - columns.mean(dim=1, keepdim=True)
     rest = (grid - columns[:, None] - rows[:, :, None]).abs().amax(dim=(1, 2))
