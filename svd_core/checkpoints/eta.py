@@ -17,8 +17,8 @@ from svd_core.params import FACTORS, MAX_FRAMES, VideoParams, limit_interpolatio
 FRAMES_PER_ENCODING = 3.0
 STEPS_PER_DECODING = 1.1
 
-# Shares of svd-nano's clip on two cores: 0.2 of 6.4 s, 5.2 s, 1.0 s.
-ENCODING_SHARE, STEPS_SHARE, DECODING_SHARE = 0.04, 0.8, 0.16
+# Shares of svd-nano's clip in processor time: 0.6 of 5.9 s, 3.8 s, 1.5 s.
+ENCODING_SHARE, STEPS_SHARE, DECODING_SHARE = 0.1, 0.65, 0.25
 
 # A ZeroGPU's share of an H200, by whose seconds the platform counts (it multiplies them for slower
 # cards). Modelled, not measured: 160 teraflop a step of SVD-XT (29.5 megapixels with both halves of
