@@ -17,8 +17,8 @@ from svd_core.params import FACTORS, MAX_FRAMES, VideoParams, limit_interpolatio
 FRAMES_PER_ENCODING = 3.0
 STEPS_PER_DECODING = 1.1
 
-# Shares of svd-nano's clip on two cores: 0.2 of 6.4 s, 5.2 s, 1.0 s.
-ENCODING_SHARE, STEPS_SHARE, DECODING_SHARE = 0.04, 0.8, 0.16
+# Shares of svd-nano's clip in processor time: 0.6 of 5.9 s, 3.8 s, 1.5 s.
+ENCODING_SHARE, STEPS_SHARE, DECODING_SHARE = 0.1, 0.65, 0.25
 
 # A ZeroGPU's share of an H200, by whose seconds the platform counts (it multiplies them for slower
 # cards). Modelled, not measured: 160 teraflop a step of SVD-XT (29.5 megapixels with both halves of
@@ -37,6 +37,9 @@ ZERO_GPU_MARGIN = 1.4
 
 REPORT_S = 0.1
 """Seconds between two reports of loaded bytes."""
+
+STEP_REPORT_S = 0.5
+"""Least seconds between two reports within a step."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class ProgressEstimator:
     _started: float = field(init=False)
     _encoded: float = field(init=False, default=0.0)
     _last_step: float = field(init=False, default=0.0)
+    _reported: float = field(init=False, default=0.0)
     _steps: int = field(init=False, default=0)
     _frames: int = field(init=False, default=0)
     _decode_s: float | None = field(init=False, default=None)
@@ -99,6 +103,20 @@ class ProgressEstimator:
         self._encoded = self._last_step = self.clock()
         left = self._steps_s() + self._decoding_s() if self.expected else None
         return self._timed(Progress(stage=Stage.DENOISING, total=self.num_steps), left)
+
+    def within_step(self, share: float) -> Progress | None:
+        """`share` of the current step is done, 0..1; None if the last report is recent."""
+        now = self.clock()
+        took = now - self._last_step
+        if share <= 0 or now - max(self._last_step, self._reported) < STEP_REPORT_S:
+            return None
+        self._reported = now
+        step_s = took / share
+        if self._steps or self.expected:  # the more is done, the more this step itself counts
+            step_s = share * step_s + (1 - share) * self._step_s()
+        left = step_s * (self.num_steps - self._steps - share) + self._decoding_s()
+        progress = Progress(stage=Stage.DENOISING, step=self._steps, total=self.num_steps)
+        return self._timed(progress, left)
 
     def step_done(self, steps: int) -> Progress:
         """`steps` denoising steps are done."""

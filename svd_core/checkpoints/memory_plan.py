@@ -35,10 +35,10 @@ VAE_CHANNELS = 128
 # cuDNN's workspaces, the CUDA context and fragmentation take their part of a GPU.
 USABLE_SHARE = 0.9
 
-# What decoding may take of a machine without a GPU: svd-nano stays below 2.5 GB resident, page
-# included (1.4 GB were measured for four frames at once in bfloat16). More frames at once are no
-# faster there: two to four take 0.7 s each on 2 cores.
-CPU_DECODE_BYTES = 1.0 * GIB
+# Memory for decoding on a machine without a GPU: one frame of svd-nano. Its largest tensors have
+# 28 MB, for which glibc reuses memory. Above 32 MB it asks for zeroed pages each time, so four
+# frames at once take 1.3 times as long.
+CPU_DECODE_BYTES = 0.25 * GIB
 
 # Half of an RTX Pro 6000, the default share of a ZeroGPU Space. Its own figure cannot be asked for
 # at the start, where the weights must be placed.

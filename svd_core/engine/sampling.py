@@ -1,5 +1,6 @@
 """Sampling of one clip by the SVD pipeline (encode, denoise, decode), with progress reports."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from svd_core.checkpoints.eta import ProgressEstimator
 from svd_core.engine.optimizations.schedulers import use_scheduler
 from svd_core.engine.optimizations.vae_decode import chunked_decode
 from svd_core.engine.preview import LatentPreview
+from svd_core.engine.step_progress import count_step
 from svd_core.errors import GenerationFailed
 from svd_core.events import OnProgress
 from svd_core.params import VideoParams
@@ -47,9 +49,18 @@ def sample_frames(
         on_progress(replace(estimator.step_done(step + 1), preview=preview))
         return tensors
 
+    def on_share(share: float) -> None:
+        if (progress := estimator.within_step(share)) is not None:
+            on_progress(progress)
+
     handle = pipeline.unet.register_forward_pre_hook(on_first_call)
+    counted = count_step(pipeline.unet, on_share) if estimator.on_cpu else nullcontext()
     try:
-        with use_scheduler(pipeline, params), latent_preview.record(pipeline.scheduler):
+        with (
+            use_scheduler(pipeline, params),
+            latent_preview.record(pipeline.scheduler),
+            counted,
+        ):
             latents = pipeline(
                 image,
                 width=image.width,

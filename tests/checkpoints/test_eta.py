@@ -57,6 +57,43 @@ def test_remaining_counts_the_steps_and_the_decoding() -> None:
     assert pace.timing == Timing(encode_s=1, step_s=2, decode_s=1)
 
 
+def test_within_a_step_the_time_left_follows_the_share_that_is_done() -> None:
+    hand = Hand()
+    pace = paced(hand, expected=Timing(encode_s=1, step_s=4, decode_s=0.5))
+    pace.encoded()
+    assert pace.within_step(0.1) is None, "the step began just now"
+    hand.now += 4
+    half = pace.within_step(0.5)
+    assert half is not None
+    assert (half.stage, half.step, half.total) == (Stage.DENOISING, 0, 4)
+    assert half.elapsed_s == 4
+    # 8 s by this step, 4 s expected: between them, as half of it is done.
+    assert half.remaining_s == pytest.approx(6 * 3.5 + 10 * 0.5)
+    assert pace.within_step(0.6) is None, "the last report is recent"
+    hand.now += 3.6
+    most = pace.within_step(0.95)
+    assert most is not None
+    assert most.remaining_s == pytest.approx((0.95 * 8 + 0.05 * 4) * 3.05 + 10 * 0.5)
+    assert pace.step_done(1).remaining_s == pytest.approx(7.6 * 3 + 10 * 0.5)
+    hand.now += 1
+    second = pace.within_step(0.1)
+    assert second is not None
+    assert second.step == 1
+    assert second.remaining_s == pytest.approx((0.1 * 10 + 0.9 * 7.6) * 2.9 + 10 * 0.5)
+
+
+def test_within_the_first_step_of_an_unknown_model_there_is_a_time_left() -> None:
+    hand = Hand()
+    pace = paced(hand)
+    hand.now += 1
+    pace.encoded()
+    hand.now += 3
+    progress = pace.within_step(0.25)
+    assert progress is not None
+    decoding = 3 * 10 * 1  # as long as three encodings each
+    assert progress.remaining_s == pytest.approx(12 * 3.75 + decoding)
+
+
 def test_nothing_is_expected_where_nothing_is_known() -> None:
     pace = paced(Hand())
     assert pace.encoding().remaining_s is None

@@ -170,7 +170,7 @@ def test_a_cpu_works_in_full_precision_and_keeps_svd_nano_small() -> None:
     frame = estimate_memory(CHECKPOINTS["svd-nano"], ModelSizes(vae_channels=96), 4).frame
     # 0.41 to 0.51 GiB per frame of 512x288 were measured with 96 channels.
     assert 0.40 * 2**30 < frame < 0.51 * 2**30
-    assert 2 <= found.decode_chunk_size <= 1.4 * 2**30 / frame
+    assert found.decode_chunk_size == 1
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
@@ -182,8 +182,7 @@ def test_a_cpu_works_in_bfloat16_where_it_can_and_the_checkpoint_may(
     full = plan_memory(CPU, nano, ModelSizes(vae_channels=96))
     found = plan_memory(replace(CPU, bfloat16=bfloat16), nano, ModelSizes(vae_channels=96))
     if bfloat16 and allowed:
-        assert found.dtype == "bfloat16"
-        assert found.decode_chunk_size > full.decode_chunk_size, "frames take half the memory"
+        assert found == replace(full, dtype="bfloat16")
     else:
         assert found == full
 

@@ -111,6 +111,26 @@ def nbytes(model: torch.nn.Module) -> int:
     return sum(part.nbytes for part in [*model.parameters(), *model.buffers()])
 
 
+def test_a_gpu_is_not_slowed_down_by_progress_within_a_step(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hooks on each layer would take longer than the processor takes to launch it."""
+    hooked = []
+
+    def note(event: Progress) -> None:
+        if event.stage is Stage.DENOISING:
+            hooked.append(sum(map(len, (each._forward_hooks for each in layers()))))
+
+    def layers() -> Iterator[torch.nn.Module]:
+        assert engine._loaded is not None
+        return engine._loaded._pipeline.unet.modules()
+
+    with a_gpu():
+        engine = SvdEngine(str(tiny_checkpoint), "none")
+        make(engine, note)
+    assert hooked == [0] * (STEPS + 1)
+
+
 def test_what_is_pretended() -> None:
     with pretend_cuda() as gpu:
         here = torch.ones(3)

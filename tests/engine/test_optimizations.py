@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers.models.resnet import TemporalResnetBlock
 from torch import nn
 
 from svd_core.benchmarks.vs_diffusers.parity import WIDER
@@ -28,8 +29,9 @@ ROUNDING = 3e-6
 ON_CPU = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
 ON_CUDA = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=2)
 
-CHANGING = [name for name in OPTIMIZATIONS if name not in ("silent", "units")]
-"""Those that have something to do where nothing is silent; `test_silent` is about the others."""
+CHANGING = [name for name in OPTIMIZATIONS if name not in ("silent", "units", "axial attention")]
+"""Those that have something to do where nothing is silent; `test_zero_branches` and
+`test_axial_attention` are about the others."""
 
 
 @pytest.fixture
@@ -136,6 +138,24 @@ def test_a_clip_decoded_in_slices_is_the_clip_decoded_at_once(
         assert differ(decode(models["vae"], frames, 5, 3), stock) < ROUNDING
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("silent", ["all", "some"])
+def test_temporal_halves_that_add_zero_take_no_time(
+    models: dict[str, nn.Module], silent: str
+) -> None:
+    vae = models["vae"]
+    blocks = [each for each in vae.decoder.modules() if isinstance(each, TemporalResnetBlock)]
+    for block in blocks[:: 1 if silent == "all" else 2]:
+        for parameter in block.conv2.parameters():
+            nn.init.zeros_(parameter)
+    stock = decode(vae, frames=3)
+    apply_optimizations(SimpleNamespace(**models), only=OPTIMIZATIONS)
+    shares: list[float] = []
+    with chunked_decode(vae.decoder, 1, shares.append):
+        assert differ(decode(vae, frames=3), stock) < ROUNDING
+    left = 0 if silent == "all" else len(blocks) // 2
+    assert len(shares) == 3 * (left + 1)
 
 
 def test_decoding_can_be_stopped_and_leaves_the_decoder_as_it_was(

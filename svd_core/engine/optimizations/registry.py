@@ -17,6 +17,7 @@ from typing import Any
 import diffusers
 
 from svd_core.checkpoints.memory_plan import MemoryPlan
+from svd_core.engine.optimizations.axial_attention import axial_attention
 from svd_core.engine.optimizations.patching import Rewrite, patch, unpatch
 from svd_core.engine.optimizations.resblocks import (
     blend_in_one_pass,
@@ -60,6 +61,9 @@ OPTIMIZATIONS: Mapping[str, Optimization] = {
     "blend": Optimization(blend_in_one_pass, on_cpu=True, on_cuda=True, whole_layers=True),
     "one token": Optimization(
         single_token_cross_attention, on_cpu=True, on_cuda=True, whole_layers=True
+    ),
+    "axial attention": Optimization(
+        axial_attention, on_cpu=True, on_cuda=False, whole_layers=False
     ),
     "joined attention": Optimization(
         fused_qkv_attention, on_cpu=True, on_cuda=True, whole_layers=False

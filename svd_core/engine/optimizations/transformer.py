@@ -161,19 +161,24 @@ def fused_qkv_attention(layer: Any) -> Forward | None:
         return None
     if layer.rescale_output_factor != 1.0 or layer.spatial_norm is not None:
         return None
-    projections, heads = (layer.to_q, layer.to_k, layer.to_v), layer.heads
-    biased = layer.to_q.bias is not None
 
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
-        weight = torch.cat([p.weight for p in projections])
-        bias = torch.cat([p.bias for p in projections]) if biased else None
-        joined = F.linear(x, weight, bias).view(*x.shape[:2], 3, heads, -1)
-        q, k, v = joined.permute(2, 0, 3, 1, 4)  # each (batch, heads, places, channels)
+        q, k, v = joined_projection(layer, x)
         heads_out = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = layer.to_out[0](heads_out.transpose(1, 2).flatten(2))
         return out
 
     return forward
+
+
+def joined_projection(layer: Any, x: Tensor) -> Tensor:
+    """Queries, keys and values of attention `layer`: (3, batch, heads, places, channels)."""
+    projections = layer.to_q, layer.to_k, layer.to_v
+    biased = layer.to_q.bias is not None
+    weight = torch.cat([p.weight for p in projections])
+    bias = torch.cat([p.bias for p in projections]) if biased else None
+    joined = F.linear(x, weight, bias).view(*x.shape[:2], 3, layer.heads, -1)
+    return joined.permute(2, 0, 3, 1, 4)
 
 
 def chunked_feed_forward(layer: Any) -> Forward | None:

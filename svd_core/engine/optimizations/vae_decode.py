@@ -71,14 +71,19 @@ def _after(done: float, share: float, on_share: OnShare) -> OnShare:
 
 
 def _stages(decoder: Any) -> Iterator[tuple[list[FrameLayer], Any]]:
-    """Layers that see one frame, with the block whose temporal half follows them."""
+    """Layers that see one frame, with the block whose temporal half follows them.
+
+    A temporal half that adds zero is left out, so that no clip is written for it.
+    """
     layers: list[FrameLayer] = [decoder.conv_in]
     for layer in _layers(decoder):
-        if isinstance(layer, SpatioTemporalResBlock):
-            yield [*layers, partial(layer.spatial_res_block, temb=None)], layer
-            layers = []
-        else:
+        if not isinstance(layer, SpatioTemporalResBlock):
             layers.append(layer)
+            continue
+        layers.append(partial(layer.spatial_res_block, temb=None))
+        if patch_name(layer.temporal_res_block) != "silent":
+            yield layers, layer
+            layers = []
     yield [*layers, decoder.conv_norm_out, F.silu, decoder.conv_out], None
 
 
@@ -127,8 +132,6 @@ def _frame_by_frame(layers: list[FrameLayer], x: Tensor, count: int, on_part: On
 def _over_the_clip(layer: Any, x: Tensor) -> None:
     """Blend `x` with the temporal half of `layer`, in place."""
     block = layer.temporal_res_block
-    if patch_name(block) == "silent":
-        return
     height = max(1, ROWS_BYTES // (4 * x[:, :, :1].numel()))
     slices = [x[:, :, top : top + height] for top in range(0, x.shape[2], height)]
     first = _Norm(block.norm1, slices)
