@@ -27,7 +27,7 @@ from svd_core.engine.devices import (
     peak_memory,
 )
 from svd_core.engine.memory_fallback import MemoryFallback
-from svd_core.engine.optimizations.attention_probe import attention_backends
+from svd_core.engine.optimizations.attention_probe import choose_attention
 from svd_core.engine.optimizations.torch_compile import CompileCache, CompileKey
 from svd_core.engine.pipeline_loader import model_sizes, open_folder, place, reset, unload
 from svd_core.engine.sampling import sample_frames
@@ -245,12 +245,12 @@ def _choose_attention(pipeline: Any, chosen: MemoryPlan, acceleration: Accelerat
     if chosen.device == "cpu":
         return
     try:
-        backends = attention_backends(chosen.target, chosen.dtype, acceleration.folder)
+        attention = choose_attention(chosen.target, chosen.dtype, acceleration.folder)
     except RuntimeError as error:
         _raise_if_lost(error, chosen)
         log.warning("Attention backends could not be probed: %s", _first_line(error))
     else:
-        pipeline.unet.forward.backends = backends
+        pipeline.unet.forward.attention = attention
 
 
 def _raise_if_lost(error: Exception, chosen: MemoryPlan) -> None:
