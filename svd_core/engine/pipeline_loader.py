@@ -24,6 +24,8 @@ from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes
 from svd_core.engine.devices import find_device as find_device
 from svd_core.engine.devices import is_out_of_memory as is_out_of_memory
 from svd_core.engine.optimizations.guidance import Guidance
+from svd_core.engine.optimizations.kernels import Kernels
+from svd_core.engine.optimizations.layouts import FOLDED
 from svd_core.engine.optimizations.patching import unpatch
 from svd_core.engine.optimizations.registry import (
     apply_optimizations,
@@ -100,6 +102,7 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     """
     pipeline.remove_all_hooks()
     pipeline.unet.forward.split = plan.split_guidance
+    pipeline.unet.forward.kernels = pipeline.kernels
     if plan.dtype == "bfloat16":
         if not plan.single_unet:
             pipeline.unet.forward.dtype = torch.bfloat16
@@ -109,7 +112,13 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
         _upcast_encoder(pipeline.vae)
     if plan.device == "cpu":
         _align_weights(pipeline)
-    apply_optimizations(pipeline, optimizations_for(plan))
+    kernels = Kernels() if plan.offload == "sequential" else pipeline.kernels
+    layouts = {"unet": kernels.unet, "vae": kernels.decoder}
+    if plan.device == "cuda":
+        kernels.unet.arrange(pipeline.unet)
+        kernels.decoder.arrange(pipeline.vae.decoder)
+    folded = {part: [FOLDED] for part, layout in layouts.items() if layout.folded}
+    apply_optimizations(pipeline, optimizations_for(plan), kernels.clip_norm, also=folded)
     if compiled:
         compile_blocks(pipeline.unet)
     if plan.offload == "none":

@@ -27,6 +27,7 @@ from svd_core.engine.optimizations.attention_probe import (
     choose_attention,
     tokens,
 )
+from svd_core.engine.optimizations.kernels import Kernels
 from svd_core.engine.optimizations.probe import Probe
 from tests.fakes.gpu_sizes import gpu_of, make, pipeline_of
 
@@ -184,20 +185,20 @@ def test_the_engine_probes_before_it_places(
 ) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def choose(*given: Any) -> Attention:
+    def choose(*given: Any) -> Kernels:
         asked.append(given)
         if fault is not None:
             raise fault
-        return Attention((EFFICIENT, MATH))
+        return Kernels(attention=Attention((EFFICIENT, MATH)))
 
-    monkeypatch.setattr(loaded_model, "choose_attention", choose)
+    monkeypatch.setattr(loaded_model, "choose_kernels", choose)
     acceleration = AccelerationConfig(folder=tmp_path / "compiled")
     with gpu_of(80):
         engine = SvdEngine(str(tiny_checkpoint), acceleration=acceleration)
         make(engine)
     assert asked == [("cuda:0", "float16", tmp_path / "compiled")]
     expected = UNPROBED if fault else (EFFICIENT, MATH)
-    assert pipeline_of(engine).unet.forward.attention.backends == expected
+    assert pipeline_of(engine).unet.forward.kernels.attention.backends == expected
 
 
 def test_the_unet_computes_by_the_chosen_backends(tiny_checkpoint: Path) -> None:
@@ -206,7 +207,7 @@ def test_the_unet_computes_by_the_chosen_backends(tiny_checkpoint: Path) -> None
         engine = SvdEngine(str(tiny_checkpoint))
         make(engine)
         unet = pipeline_of(engine).unet
-        unet.forward.attention = Attention((MATH, EFFICIENT))
+        unet.forward.kernels = Kernels(attention=Attention((MATH, EFFICIENT)))
         unet.mid_block.register_forward_pre_hook(
             lambda *_: seen.append(attention._cur_sdpa_kernel_backends(with_priority=True))
         )

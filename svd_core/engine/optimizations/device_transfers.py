@@ -15,6 +15,8 @@ from accelerate.utils.memory import clear_device_cache
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs
 from torch import Tensor
 
+from svd_core.engine.optimizations.kernels import Kernels
+
 _THEIRS: Any = theirs
 _STOCK: Any = theirs.StableVideoDiffusionPipeline
 
@@ -23,8 +25,12 @@ CLIP_SIZE = (224, 224)
 
 
 class SvdPipeline(_STOCK):  # type: ignore[misc]
-    """`StableVideoDiffusionPipeline`, of the same parts and with the same answers."""
+    """`StableVideoDiffusionPipeline`, of the same parts and with the same answers.
 
+    `kernels`: those to use when it is placed.
+    """
+
+    kernels = Kernels()
     _guided = False
     _all_hooks: list[UserCpuOffloadHook]
 
@@ -59,6 +65,32 @@ def resize_for_clip(processor: Any, image: Any, device: torch.device | str) -> T
     pixels = processor.numpy_to_pt(processor.pil_to_numpy(image)).to(device, torch.float64)
     small: Tensor = _THEIRS._resize_with_antialiasing(pixels * 2 - 1, CLIP_SIZE)
     return ((small + 1) / 2).float().cpu()
+
+
+class HostCopy:
+    """A copy of a tensor in main memory, for which neither the GPU nor this thread waits.
+
+    It is made on a stream of its own, into pinned memory. `tensor`: the copy, which is complete
+    when it `is_ready`. Without a GPU it is the tensor itself.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.from_gpu = tensor, tensor.is_cuda
+        if not self.from_gpu:
+            return
+        cuda: Any = torch.cuda
+        stream = cuda.Stream(tensor.device)
+        stream.wait_stream(cuda.current_stream(tensor.device))
+        self.tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        with cuda.stream(stream):
+            self.tensor.copy_(tensor, non_blocking=True)
+            self._event: Any = cuda.Event()
+            self._event.record(stream)
+        tensor.record_stream(stream)  # so that its memory is not used again before
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.from_gpu or bool(self._event.query())
 
 
 class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]

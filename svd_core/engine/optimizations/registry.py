@@ -10,14 +10,16 @@ not worth numbers kept beside the weights they come from.
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import diffusers
 
 from svd_core.checkpoints.memory_plan import MemoryPlan
-from svd_core.engine.optimizations.patching import Rewrite, patch, unpatch
+from svd_core.engine.optimizations.group_norm import ClipNorm, group_norm_channels_last, torch_norm
+from svd_core.engine.optimizations.patching import Forward, Rewrite, patch, unpatch
 from svd_core.engine.optimizations.resblocks import (
     blend_in_one_pass,
     folded_upsample,
@@ -47,12 +49,14 @@ class Optimization:
 
     `whole_layers`: it reads no weights itself but calls the layers that hold them. Sequential
     offload demands that, since it has the weights of a layer only while that layer runs.
+    `takes_norm`: the rewrite takes a `ClipNorm` as well, torch's by default.
     """
 
-    rewrite: Rewrite
+    rewrite: Callable[..., Forward | None]
     on_cpu: bool
     on_cuda: bool
     whole_layers: bool
+    takes_norm: bool = False
 
 
 OPTIMIZATIONS: Mapping[str, Optimization] = {
@@ -65,10 +69,10 @@ OPTIMIZATIONS: Mapping[str, Optimization] = {
         fused_qkv_attention, on_cpu=True, on_cuda=True, whole_layers=False
     ),
     "flat temporal": Optimization(
-        fused_temporal_resblock, on_cpu=True, on_cuda=True, whole_layers=False
+        fused_temporal_resblock, on_cpu=True, on_cuda=True, whole_layers=False, takes_norm=True
     ),
     "undivided": Optimization(
-        resnet_without_division, on_cpu=True, on_cuda=True, whole_layers=True
+        resnet_without_division, on_cpu=True, on_cuda=True, whole_layers=True, takes_norm=True
     ),
     "upsample": Optimization(folded_upsample, on_cpu=True, on_cuda=False, whole_layers=False),
     "still tokens": Optimization(
@@ -76,6 +80,9 @@ OPTIMIZATIONS: Mapping[str, Optimization] = {
     ),
     "units": Optimization(pruned_feed_forward, on_cpu=True, on_cuda=False, whole_layers=False),
     "slices": Optimization(chunked_feed_forward, on_cpu=True, on_cuda=True, whole_layers=True),
+    "norms": Optimization(
+        group_norm_channels_last, on_cpu=False, on_cuda=True, whole_layers=False, takes_norm=True
+    ),
 }
 """By name, in order of precedence: a layer takes the first that fits."""
 
@@ -104,16 +111,31 @@ def optimizations_for(plan: MemoryPlan) -> list[str]:
     ]
 
 
-def apply_optimizations(pipeline: Any, only: Collection[str]) -> dict[str, int]:
+def rewrites(names: Collection[str], norm: ClipNorm = torch_norm) -> list[tuple[str, Rewrite]]:
+    """The rewrites of `names` in order of precedence, with `norm` where one is taken."""
+    return [
+        (name, partial(each.rewrite, norm=norm) if each.takes_norm else each.rewrite)
+        for name, each in OPTIMIZATIONS.items()
+        if name in names
+    ]
+
+
+def apply_optimizations(
+    pipeline: Any,
+    only: Collection[str],
+    norm: ClipNorm = torch_norm,
+    also: Mapping[str, Collection[str]] | None = None,
+) -> dict[str, int]:
     """Apply the optimizations named in `only` to `pipeline`, and no others; none makes it stock.
 
-    Returns how many layers each changed. Weights must be in memory and no hooks on the pipeline.
+    `also`: further ones, by part. Returns how many layers each changed. Weights must be in memory
+    and no hooks on the pipeline.
     """
-    rewrites = [(name, each.rewrite) for name, each in OPTIMIZATIONS.items() if name in only]
-    counts = dict.fromkeys(only, 0)
+    counts: dict[str, int] = {}
     for part in PARTS:
         model = getattr(pipeline, part)
         unpatch(model)
-        for name, count in patch(model, rewrites).items():
-            counts[name] += count
+        names = {*only, *(also or {}).get(part, ())}
+        for name, count in patch(model, rewrites(names, norm)).items():
+            counts[name] = counts.get(name, 0) + count
     return counts

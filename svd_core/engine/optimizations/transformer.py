@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
+from svd_core.engine.optimizations.group_norm import order_of
 from svd_core.engine.optimizations.patching import Forward, keep_weights_resident
 from svd_core.engine.optimizations.zero_branches import is_zero_branch
 
@@ -61,7 +62,7 @@ def transformer_in_token_layout(layer: Any) -> Forward | None:
             tokens = layer.time_mixer(tokens, mixed.flatten(0, 1), image_only_indicator)
         pictures = layer.proj_out(tokens).view(len(x), *x.shape[2:], -1)
         # As stock leaves it: on a CPU norms round 1.7 times as far where channels come last.
-        return ((pictures.permute(0, 3, 1, 2) + x).contiguous(),)
+        return ((pictures.permute(0, 3, 1, 2) + x).contiguous(memory_format=order_of(x)),)
 
     return forward
 
