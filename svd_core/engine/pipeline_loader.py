@@ -101,6 +101,7 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     `compiled`: compile its blocks when they are next used; not with sequential offload.
     """
     pipeline.remove_all_hooks()
+    pipeline.unet_stream = None
     pipeline.unet.forward.split = plan.split_guidance
     pipeline.unet.forward.kernels = pipeline.kernels
     if plan.dtype == "bfloat16":
@@ -112,7 +113,7 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
         _upcast_encoder(pipeline.vae)
     if plan.device == "cpu":
         _align_weights(pipeline)
-    kernels = Kernels() if plan.offload == "sequential" else pipeline.kernels
+    kernels: Kernels = pipeline.kernels
     layouts = {"unet": kernels.unet, "vae": kernels.decoder}
     if plan.device == "cuda":
         kernels.unet.arrange(pipeline.unet)
@@ -177,6 +178,7 @@ def unload(pipeline: Any) -> None:
     So its memory is free even while a traceback, or a cycle of hooks, keeps its layers alive.
     """
     pipeline.remove_all_hooks()
+    pipeline.unet_stream = None
     for part in CLASSES:
         model = getattr(pipeline, part)
         unpatch(model)

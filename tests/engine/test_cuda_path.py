@@ -158,13 +158,17 @@ def test_fast_runs_there_too(
     assert levels(clip, on_cpu("fast")) <= 2
 
 
-def test_models_that_are_offloaded_come_once_a_clip_and_nothing_goes_back(making: Making) -> None:
+def test_what_is_offloaded_comes_when_it_is_used_and_nothing_goes_back(making: Making) -> None:
     """The VAE twice: it encodes before all others, and decodes after them."""
-    stays, model, layers = making("none"), making("model"), making("sequential")
+    stays, model, blocks = making("none"), making("model"), making("sequential")
     weights = stays.weights
     assert model.brought - stays.brought == sum(weights.values()) + weights["vae"]
-    assert layers.brought - stays.brought > STEPS * weights["unet"]
-    assert stays.fetched == model.fetched == layers.fetched
+    others = sum(weights.values()) + weights["vae"] - weights["unet"]
+    of_unet = blocks.brought - stays.brought - others
+    # The first block once more than it is used, and a few bytes between the weights of a block.
+    assert (STEPS - 0.05) * weights["unet"] < of_unet < (STEPS + 0.6) * weights["unet"]
+    assert stays.fetched == model.fetched == blocks.fetched
+    assert blocks.waits == stays.waits  # copies go on beside the steps
 
 
 def test_layers_that_wait_come_no_oftener_for_work_in_slices(

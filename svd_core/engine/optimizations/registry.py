@@ -47,42 +47,29 @@ log = logging.getLogger(__name__)
 class Optimization:
     """A rewrite of layers, and the devices on which it saves time.
 
-    `whole_layers`: it reads no weights itself but calls the layers that hold them. Sequential
-    offload demands that, since it has the weights of a layer only while that layer runs.
     `takes_norm`: the rewrite takes a `ClipNorm` as well, torch's by default.
     """
 
     rewrite: Callable[..., Forward | None]
     on_cpu: bool
     on_cuda: bool
-    whole_layers: bool
     takes_norm: bool = False
 
 
 OPTIMIZATIONS: Mapping[str, Optimization] = {
-    "silent": Optimization(skip_zero_branches, on_cpu=True, on_cuda=True, whole_layers=True),
-    "blend": Optimization(blend_in_one_pass, on_cpu=True, on_cuda=True, whole_layers=True),
-    "one token": Optimization(
-        single_token_cross_attention, on_cpu=True, on_cuda=True, whole_layers=True
-    ),
-    "joined attention": Optimization(
-        fused_qkv_attention, on_cpu=True, on_cuda=True, whole_layers=False
-    ),
+    "silent": Optimization(skip_zero_branches, on_cpu=True, on_cuda=True),
+    "blend": Optimization(blend_in_one_pass, on_cpu=True, on_cuda=True),
+    "one token": Optimization(single_token_cross_attention, on_cpu=True, on_cuda=True),
+    "joined attention": Optimization(fused_qkv_attention, on_cpu=True, on_cuda=True),
     "flat temporal": Optimization(
-        fused_temporal_resblock, on_cpu=True, on_cuda=True, whole_layers=False, takes_norm=True
+        fused_temporal_resblock, on_cpu=True, on_cuda=True, takes_norm=True
     ),
-    "undivided": Optimization(
-        resnet_without_division, on_cpu=True, on_cuda=True, whole_layers=True, takes_norm=True
-    ),
-    "upsample": Optimization(folded_upsample, on_cpu=True, on_cuda=False, whole_layers=False),
-    "still tokens": Optimization(
-        transformer_in_token_layout, on_cpu=True, on_cuda=True, whole_layers=True
-    ),
-    "units": Optimization(pruned_feed_forward, on_cpu=True, on_cuda=False, whole_layers=False),
-    "slices": Optimization(chunked_feed_forward, on_cpu=True, on_cuda=True, whole_layers=True),
-    "norms": Optimization(
-        group_norm_channels_last, on_cpu=False, on_cuda=True, whole_layers=False, takes_norm=True
-    ),
+    "undivided": Optimization(resnet_without_division, on_cpu=True, on_cuda=True, takes_norm=True),
+    "upsample": Optimization(folded_upsample, on_cpu=True, on_cuda=False),
+    "still tokens": Optimization(transformer_in_token_layout, on_cpu=True, on_cuda=True),
+    "units": Optimization(pruned_feed_forward, on_cpu=True, on_cuda=False),
+    "slices": Optimization(chunked_feed_forward, on_cpu=True, on_cuda=True),
+    "norms": Optimization(group_norm_channels_last, on_cpu=False, on_cuda=True, takes_norm=True),
 }
 """By name, in order of precedence: a layer takes the first that fits."""
 
@@ -107,7 +94,6 @@ def optimizations_for(plan: MemoryPlan) -> list[str]:
         name
         for name, optimization in OPTIMIZATIONS.items()
         if (optimization.on_cpu if plan.device == "cpu" else optimization.on_cuda)
-        and (optimization.whole_layers or plan.offload != "sequential")
     ]
 
 

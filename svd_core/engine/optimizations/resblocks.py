@@ -76,10 +76,7 @@ def temporal_branch(block: Any, clip: Tensor, temb: Tensor | None, norm: ClipNor
 
 
 def over_frames(conv: Any, clip: Tensor) -> Tensor:
-    """`conv` (kernel 3x1x1) as a Conv2d on rows of frames; as it is, if its weight is offloaded."""
-    if conv.weight.is_meta and not clip.is_meta:
-        out: Tensor = conv(clip[..., None])[..., 0]
-        return out
+    """`conv` (kernel 3x1x1) as a Conv2d on rows of frames."""
     return F.conv2d(clip, conv.weight[..., 0], conv.bias, padding=(1, 0))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.engine.optimizations.group_norm import order_of
-from svd_core.engine.optimizations.patching import Forward, keep_weights_resident
+from svd_core.engine.optimizations.patching import Forward
 from svd_core.engine.optimizations.zero_branches import is_zero_branch
 
 MAX_USED_SHARE = 0.8
@@ -197,10 +197,9 @@ def chunked_feed_forward(layer: Any) -> Forward | None:
             whole: Tensor = stock(x)
             return whole
         out = x.new_empty(len(tokens), last.out_features)
-        with keep_weights_resident(layer):
-            slices = zip(torch.split(tokens, step), torch.split(out, step), strict=True)
-            for source, target in slices:
-                target.copy_(stock(source))
+        slices = zip(torch.split(tokens, step), torch.split(out, step), strict=True)
+        for source, target in slices:
+            target.copy_(stock(source))
         return out.view(*x.shape[:-1], last.out_features)
 
     return forward
