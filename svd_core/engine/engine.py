@@ -115,8 +115,7 @@ class SvdEngine:
     @property
     def status(self) -> EngineStatus:
         loaded = self._loaded
-        offload = "" if loaded is None else loaded.offload
-        device = f"{self._status.device}, {offload} offload" if offload else self._status.device
+        device = ", ".join([self._status.device, *(() if loaded is None else loaded.details)])
         notices = (self._status.notice, None if loaded is None else loaded.notice)
         notice = " ".join(filter(None, notices)) or None
         return replace(self._status, device=device, notice=notice)

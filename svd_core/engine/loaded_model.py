@@ -128,6 +128,13 @@ class LoadedModel:
         return None if offload == "none" else offload
 
     @property
+    def details(self) -> list[str]:
+        """How it runs now, in words for the status line."""
+        offload = [f"{self.offload} offload"] if self.offload else []
+        compiled = self._placed is not None and self._placed[1]
+        return [*offload, *(["compiled"] if compiled else [])]
+
+    @property
     def notice(self) -> str | None:
         """A sentence for the operator on the device or the memory plan; None if all is well."""
         return self._memory.notice

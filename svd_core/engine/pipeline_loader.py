@@ -32,7 +32,7 @@ from svd_core.engine.optimizations.registry import (
     check_diffusers,
     optimizations_for,
 )
-from svd_core.engine.optimizations.torch_compile import compile_blocks, forget_blocks
+from svd_core.engine.optimizations.torch_compile import compile_pipeline, forget_blocks
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 
 CLASSES: Mapping[str, Any] = {
@@ -121,7 +121,7 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     folded = {part: [FOLDED] for part, layout in layouts.items() if layout.folded}
     apply_optimizations(pipeline, optimizations_for(plan), kernels.clip_norm, also=folded)
     if compiled:
-        compile_blocks(pipeline.unet)
+        compile_pipeline(pipeline, plan)
     if plan.offload == "none":
         pipeline.to(plan.target)
     elif plan.offload == "model":

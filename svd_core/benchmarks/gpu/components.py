@@ -173,7 +173,7 @@ def run_compile(context: Context) -> None:
     compute = partial(decode, vae, clip)
     eager = compute()
     context.case("decoder, not compiled", lambda: measure_compiled(context, compute, eager))
-    compile_blocks(vae.decoder, backend(context))
+    compile_blocks(vae.decoder, backend=backend(context))
     if context.case(
         "decoder, first", partial(measure_first_call, context, compute), LEAST_DECODER_S
     ):
@@ -197,7 +197,7 @@ def measure_unet(context: Context, unet: Any, inputs: tuple[Tensor, ...]) -> Non
     compute = partial(one_step, unet, inputs)
     eager = compute()
     case("UNet, not compiled", lambda: measure_compiled(context, compute, eager))
-    case("UNet, blocks", lambda: {"blocks": compile_blocks(unet, backend(context))})
+    case("UNet, blocks", lambda: {"blocks": compile_blocks(unet, backend=backend(context))})
     if not case("UNet, first", partial(measure_first_call, context, compute)):
         return
     case("UNet, compiled", lambda: measure_compiled(context, compute, eager))

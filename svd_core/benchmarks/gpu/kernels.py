@@ -1,28 +1,23 @@
 """Part kernels: attention, norms, convolutions and products alone, at SVD-XT's shapes."""
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.benchmarks.gpu.timing import Work, relative_error
 from svd_core.benchmarks.vs_diffusers.parity import MAX_ERROR_RATIO
+from svd_core.engine.optimizations.attention_probe import STOCK as STOCK_ATTENTION
+from svd_core.engine.optimizations.attention_probe import attend, flash_implementations
 from svd_core.engine.optimizations.group_norm import NORMS
 from svd_core.engine.optimizations.group_norm import STOCK as STOCK_NORM
 from svd_core.engine.optimizations.kernels import choose_kernels, cudnn_benchmark
 
-BACKENDS = (
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-)
+BACKENDS = ("CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH")
 
 MOST_SCORES = 2 * 2**30
 """Attention scores up to which they are materialized; flash kernels never do."""
@@ -113,22 +108,19 @@ def attention(context: Context, samples: int, heads: int, tokens: int) -> Figure
     truth = torch.softmax(first @ other.mT / WIDTH**0.5, -1) @ value
     operations = 4 * samples * heads * tokens**2 * WIDTH
 
-    def measure(work: Callable[[], Tensor]) -> Figures:
+    def measure(name: str) -> Figures:
+        work = partial(attend, name, q, k, v)
         error = relative_error(work()[ends].float(), truth)
         return _rate(context, work, operations) | {"error": error}
 
-    def attend() -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v)
-
-    row: dict[str, object] = {"default": measure(attend)}
-    for backend in BACKENDS:
-        if backend is SDPBackend.MATH and samples * heads * tokens**2 > MOST_SCORES:
+    row: dict[str, object] = {"default": measure(STOCK_ATTENTION)}
+    for name in (*BACKENDS, *flash_implementations()):
+        if name == "MATH" and samples * heads * tokens**2 > MOST_SCORES:
             continue
         try:
-            with sdpa_kernel(backend):
-                row[backend.name] = measure(attend)
-        except RuntimeError as error:
-            row[backend.name] = {"unavailable": str(error)[:120]}
+            row[name] = measure(name)
+        except (RuntimeError, ImportError) as error:
+            row[name] = {"unavailable": str(error)[:120]}
     return row
 
 
