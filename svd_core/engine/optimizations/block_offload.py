@@ -1,8 +1,8 @@
 """Streamed block offload: the blocks of a UNet come to the GPU one by one, each in time.
 
-The weights of a block are one piece of pinned main memory. While a block works, that of the next
-one is copied on a stream of its own. There is room on the GPU for two blocks, so memory does not
-depend on how far the GPU is behind. Nothing is copied back.
+The weights of a block are one piece of pinned main memory, and there is room on the GPU for two
+blocks. The CPU is ahead of the GPU, and copies have a stream of their own. So a block is copied as
+soon as the last but one has done its work, while the last one still works. Nothing is copied back.
 
 diffusers' group offloading lets the CPU wait for each copy, and has whole levels of the UNet as
 blocks, which take three times the memory.
@@ -73,7 +73,7 @@ class Block:
 class BlockStream:
     """The blocks of `model`, which come to `device` one by one while it works.
 
-    `start` and `stop` bound that time. The order of the blocks is learnt in the first pass.
+    `start` and `stop` bound that time. The blocks may be used in any order, one at a time.
     `modules`: those that are blocks, each of which needs a `BlockHook`.
     """
 
@@ -84,7 +84,6 @@ class BlockStream:
         self._blocks = [Block([*owner.modules()]) for owner in owners]
         inside = {id(part) for owner in owners for part in owner.modules()}
         self._rest = Block([part for part in model.modules() if id(part) not in inside])
-        self._next: dict[int, int] = {}
         self._slots: list[Tensor] = []
         self._in_slot: list[int | None] = []
 
@@ -106,7 +105,7 @@ class BlockStream:
         self._stream.wait_stream(cuda.current_stream(self.device))
         self._copied, self._used = ([cuda.Event() for _ in room] for _ in range(2))
         self._slots, self._in_slot = room, [None for _ in room]
-        self._current: int | None = None
+        self._last = 0
 
     def stop(self) -> None:
         """Drop all copies on the GPU, also in the middle of a pass."""
@@ -117,41 +116,30 @@ class BlockStream:
         self._slots, self._in_slot = [], []
 
     def enter(self, number: int) -> None:
-        """Bring block `number` before it works, and begin to bring the next one."""
-        if self._current is not None:
-            self._next[self._current] = number
-        self._current = number
+        """Bring block `number` before it works, unless it is there."""
         slot = self._slot_of(number)
         if slot is None:
-            slot = self._copy(number, self._free_slot())
+            slot = (self._last + 1) % SLOTS
+            self._copy(number, slot)
+        self._last = slot
         torch.cuda.current_stream(self.device).wait_event(self._copied[slot])
         self._blocks[number].put(self._slots[slot])
-        following = self._next.get(number)
-        if following is not None and self._slot_of(following) is None:
-            self._copy(following, 1 - slot)
 
     def leave(self, number: int) -> None:
         """Have the memory of block `number` used again once the GPU has done its work."""
-        slot = self._slot_of(number)
-        assert slot is not None
-        self._used[slot].record(torch.cuda.current_stream(self.device))
+        self._used[self._last].record(torch.cuda.current_stream(self.device))
         self._blocks[number].restore()
 
     def _slot_of(self, number: int) -> int | None:
         return self._in_slot.index(number) if number in self._in_slot else None
 
-    def _free_slot(self) -> int:
-        """One that is empty, or else the one that was filled for a block that did not come."""
-        return self._in_slot.index(None) if None in self._in_slot else 0
-
-    def _copy(self, number: int, slot: int) -> int:
+    def _copy(self, number: int, slot: int) -> None:
         self._in_slot[slot] = number
         source = self._blocks[number].memory
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(self._used[slot])
             self._slots[slot][: len(source)].copy_(source, non_blocking=True)
             self._copied[slot].record(self._stream)
-        return slot
 
 
 def resident_bytes(model: nn.Module) -> int:
