@@ -142,11 +142,11 @@ def test_a_notice_of_the_device_is_told() -> None:
 def test_too_little_for_anything_is_told_in_numbers() -> None:
     memory = fallback(3)
     said = memory.request_too_large((1024, 576), 25, True, 3 * GB)
-    assert said.startswith("25 frames of 1024x576 need about 4.6 GB of GPU memory")
+    assert said.startswith("25 frames of 1024x576 need about 5.1 GB of GPU memory")
     assert "and 3.0 GB are free" in said
     fewer = memory.request_too_large((576, 320), 8, False, 3 * GB)
     assert float(fewer.partition("about ")[2].split()[0]) < 3.0
-    assert "4.6 GB of GPU memory" in memory.model_too_large()
+    assert "5.1 GB of GPU memory" in memory.model_too_large()
     assert "3.0 GB are free on NVIDIA L4, 24 GB" in memory.model_too_large()
 
 
