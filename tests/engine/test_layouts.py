@@ -1,5 +1,6 @@
 """Channels innermost and folded upsampling compute the same; the probe chooses a layout."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
+from torch.nn.attention import SDPBackend
 
 from svd_core.engine.engine import SvdEngine
-from svd_core.engine.optimizations import kernels, layouts, probe
+from svd_core.engine.optimizations import (
+    attention_probe,
+    group_norm,
+    kernels,
+    layouts,
+    probe,
+)
 from svd_core.engine.optimizations.group_norm import NORMS
 from svd_core.engine.optimizations.kernels import (
     BENCHMARK,
@@ -31,8 +39,10 @@ from svd_core.engine.optimizations.layouts import (
 from svd_core.engine.optimizations.probe import MAX_ERROR_RATIO, ROUNDING, WIDER, Probe
 from svd_core.engine.optimizations.registry import OPTIMIZATIONS, apply_optimizations
 from tests.fakes.gpu_sizes import gpu_of, levels, make, pipeline_of
+from tests.fakes.pretend_cuda import pretend_cuda
 from tests.fakes.random_checkpoint import decode, denoise, random_models
 
+FLASH, EFFICIENT = SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION
 SMALL = Size(64, 32, 16, frames=3, height=4, width=6)
 SMALL_DECODER = replace(SMALL, temb_channels=None)
 
@@ -215,6 +225,32 @@ def test_every_choice_is_made_with_the_ones_before(
     assert replace(choose_kernels("cuda:0", "float16", tmp_path), attention=found.attention) == (
         Kernels(attention=found.attention)
     )
+
+
+def test_all_choices_are_made_on_a_pretended_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing mixes with tensors of the CPU, and what is missing here is passed over."""
+    now = iter(range(10**6))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "pretended")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch, "Generator", lambda _, real=torch.Generator: real("cpu"))
+    monkeypatch.setattr(probe, "synchronized", lambda _: next(now) * 1e-4)
+    monkeypatch.setattr(kernels, "UNET", SMALL)
+    monkeypatch.setattr(kernels, "DECODER", SMALL_DECODER)
+    monkeypatch.setattr(group_norm, "SHAPES", ((32, 2, 3),))
+    monkeypatch.setattr(attention_probe, "SHAPES", (attention_probe.Shape(2, 8, 2, 8),))
+    with pretend_cuda() as gpu:
+        found = choose_kernels("cuda:0", "float16", tmp_path)
+        brought = gpu.brought
+        assert choose_kernels("cuda:0", "float16", tmp_path) == found  # from the cache
+        assert gpu.brought == brought > 0
+    assert found.norm != "triton"
+    assert found.attention.backends[0] in (FLASH, EFFICIENT)
+    assert SDPBackend.CUDNN_ATTENTION not in found.attention.backends
+    assert len(json.loads((tmp_path / probe.NAME).read_text())) == 5
 
 
 @pytest.mark.parametrize("size", [80, 12])
