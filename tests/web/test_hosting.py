@@ -110,7 +110,8 @@ def test_requirements_list_every_library_the_app_imports() -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         imported |= {name.partition(".")[0] for name in names}
-    own = {"svd_core", "starlette", "spaces"}  # starlette is gradio's, spaces the platform's
+    # starlette is gradio's, spaces the platform's, and triton that of torch for CUDA.
+    own = {"svd_core", "starlette", "spaces", "triton"}
     distributions = packages_distributions()
     for library in imported - own - set(sys.stdlib_module_names):
         names = {canonicalize_name(name) for name in distributions[library]}
