@@ -40,7 +40,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "PIL": ("media", "extend", "engine", "benchmarks", "training"),
     "pillow_heif": ("media.image_decoding",),
     "imageio_ffmpeg": ("media.ffmpeg",),
-    "triton": ("benchmarks.gpu.norm_kernels",),
+    "triton": ("engine.optimizations.norm_kernels",),
     "torch": ("engine", "benchmarks", "training"),
     "diffusers": ("engine", "benchmarks", "training"),
     "accelerate": ("engine.optimizations",),

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from svd_core.benchmarks.random_models import full_size
 from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes, estimate_memory
 from svd_core.checkpoints.table import CHECKPOINTS
+from svd_core.engine.optimizations.block_offload import resident_bytes
 from svd_core.engine.optimizations.patching import patch
 from svd_core.engine.optimizations.registry import OPTIMIZATIONS, optimizations_for
 from svd_core.engine.optimizations.vae_decode import chunked_decode
@@ -65,16 +66,15 @@ def clip_flops(unet: Any, vae: Any, at_once: int) -> float:
 def moved_bytes(plan: MemoryPlan, parts: ModelSizes) -> int:
     """Bytes of weights over the bus for one clip; none are copied back.
 
-    Whole models are copied once, the VAE for encoding and for decoding. Layers are copied for each
-    use, once for all its slices. Frames decoded as separate clips need the VAE for each of them.
+    Whole models are copied once, the VAE for encoding and for decoding. Blocks of the UNet are
+    copied for each of its calls.
     """
     if plan.offload == "none":
         return 0
-    if plan.offload == "model":
-        return 2 * (parts.total + parts.vae)
-    calls = STEPS * (2 if plan.split_guidance else 1)
-    clips = 1 if plan.whole_clip else -(-FRAMES // plan.decode_chunk_size)
-    return 2 * (parts.image_encoder + calls * parts.unet + clips * parts.vae)
+    calls = 1
+    if plan.offload == "sequential":
+        calls = STEPS * (2 if plan.split_guidance else 1)
+    return 2 * (parts.image_encoder + calls * parts.unet + 2 * parts.vae)
 
 
 def optimized_on_meta(model: Any) -> Any:
@@ -123,6 +123,7 @@ def _empty(*shape: int) -> torch.Tensor:
 def main(_: Sequence[str] = ()) -> int:
     unet, vae = full_size()
     counts = {
+        "streamed UNet weights": resident_bytes(unet),
         "stock step": step_bytes(unet, 2),
         "stock step, split": step_bytes(unet, 1),
         "stock decode": decode_bytes(vae, FRAMES),

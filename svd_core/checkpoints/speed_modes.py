@@ -24,8 +24,8 @@ class AccelerationConfig:
 
     `turbo`: file of the UNet's weights for that speed, see `TurboWeights`. `compile`: whether the
     UNet is compiled; `auto` compiles where it has been done before, which leaves some seconds of
-    it. `folder`: cache of compiled code and of the attention backends that are right on a GPU;
-    without one, nothing is compiled.
+    it. `folder`: cache of compiled code and of the kernels that are right on a GPU; without one,
+    nothing is compiled.
     """
 
     turbo: Path | None = None

@@ -120,10 +120,11 @@ class SvdEngine:
     @property
     def status(self) -> EngineStatus:
         loaded = self._loaded
-        offload = None if loaded is None else loaded.offload
         device = self._status.device
-        if offload:
-            device = Message("device_offload", device=device, way=offload)
+        if loaded is not None and loaded.offload:
+            device = Message("device_offload", device=device, way=loaded.offload)
+        if loaded is not None and loaded.is_compiled:
+            device = Message("device_compiled", device=device)
         notice = both(self._status.notice, None if loaded is None else loaded.notice)
         return replace(self._status, device=device, notice=notice)
 

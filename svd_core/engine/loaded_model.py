@@ -27,7 +27,7 @@ from svd_core.engine.devices import (
     peak_memory,
 )
 from svd_core.engine.memory_fallback import MemoryFallback
-from svd_core.engine.optimizations.attention_probe import attention_backends
+from svd_core.engine.optimizations.kernels import choose_kernels
 from svd_core.engine.optimizations.torch_compile import CompileCache, CompileKey
 from svd_core.engine.pipeline_loader import model_sizes, open_folder, place, reset, unload
 from svd_core.engine.sampling import sample_frames
@@ -93,7 +93,7 @@ class LoadedModel:
         pipeline = open_folder(files.folder, half, on_bytes)
         memory = MemoryFallback(device, checkpoint, model_sizes(pipeline), offload)
         if not device.zero_gpu:  # which has no GPU until a video is made
-            _choose_attention(pipeline, memory.current, acceleration)
+            _choose_kernels(pipeline, memory.current, acceleration)
         chosen: MemoryPlan | None = memory.current
         while chosen is not None:
             try:
@@ -120,6 +120,11 @@ class LoadedModel:
         """The current CPU offload, None without one."""
         offload = self._memory.current.offload
         return None if offload == "none" else offload
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the layers in place are compiled."""
+        return self._placed is not None and self._placed[1]
 
     @property
     def notice(self) -> str | None:
@@ -237,17 +242,17 @@ class LoadedModel:
         )
 
 
-def _choose_attention(pipeline: Any, chosen: MemoryPlan, acceleration: AccelerationConfig) -> None:
-    """Choose the attention backends that are right and fastest on the plan's GPU."""
+def _choose_kernels(pipeline: Any, chosen: MemoryPlan, acceleration: AccelerationConfig) -> None:
+    """Choose the kernels that are right and fastest on the plan's GPU."""
     if chosen.device == "cpu":
         return
     try:
-        backends = attention_backends(chosen.target, chosen.dtype, acceleration.folder)
+        kernels = choose_kernels(chosen.target, chosen.dtype, acceleration.folder)
     except RuntimeError as error:
         _raise_if_lost(error, chosen)
-        log.warning("Attention backends could not be probed: %s", _first_line(error))
+        log.warning("Kernels could not be probed: %s", _first_line(error))
     else:
-        pipeline.unet.forward.backends = backends
+        pipeline.kernels = kernels
 
 
 def _raise_if_lost(error: Exception, chosen: MemoryPlan) -> None:

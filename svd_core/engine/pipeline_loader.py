@@ -24,13 +24,15 @@ from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes
 from svd_core.engine.devices import find_device as find_device
 from svd_core.engine.devices import is_out_of_memory as is_out_of_memory
 from svd_core.engine.optimizations.guidance import Guidance
+from svd_core.engine.optimizations.kernels import Kernels
+from svd_core.engine.optimizations.layouts import FOLDED
 from svd_core.engine.optimizations.patching import unpatch
 from svd_core.engine.optimizations.registry import (
     apply_optimizations,
     check_diffusers,
     optimizations_for,
 )
-from svd_core.engine.optimizations.torch_compile import compile_blocks, forget_blocks
+from svd_core.engine.optimizations.torch_compile import compile_pipeline, forget_blocks
 from svd_core.errors import ModelBroken, OutOfMemory, SvdError
 
 CLASSES: Mapping[str, Any] = {
@@ -99,7 +101,9 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     `compiled`: compile its blocks when they are next used; not with sequential offload.
     """
     pipeline.remove_all_hooks()
+    pipeline.unet_stream = None
     pipeline.unet.forward.split = plan.split_guidance
+    pipeline.unet.forward.kernels = pipeline.kernels
     if plan.dtype == "bfloat16":
         if not plan.single_unet:
             pipeline.unet.forward.dtype = torch.bfloat16
@@ -109,9 +113,15 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
         _upcast_encoder(pipeline.vae)
     if plan.device == "cpu":
         _align_weights(pipeline)
-    apply_optimizations(pipeline, optimizations_for(plan))
+    kernels: Kernels = pipeline.kernels
+    layouts = {"unet": kernels.unet, "vae": kernels.decoder}
+    if plan.device == "cuda":
+        kernels.unet.arrange(pipeline.unet)
+        kernels.decoder.arrange(pipeline.vae.decoder)
+    folded = {part: [FOLDED] for part, layout in layouts.items() if layout.folded}
+    apply_optimizations(pipeline, optimizations_for(plan), kernels.clip_norm, also=folded)
     if compiled:
-        compile_blocks(pipeline.unet)
+        compile_pipeline(pipeline, plan)
     if plan.offload == "none":
         pipeline.to(plan.target)
     elif plan.offload == "model":
@@ -168,6 +178,7 @@ def unload(pipeline: Any) -> None:
     So its memory is free even while a traceback, or a cycle of hooks, keeps its layers alive.
     """
     pipeline.remove_all_hooks()
+    pipeline.unet_stream = None
     for part in CLASSES:
         model = getattr(pipeline, part)
         unpatch(model)

@@ -1,17 +1,29 @@
-"""Latent preview: a small animated WebP of a video while it is denoised."""
+"""Latent preview: a small animated WebP of a video while it is denoised.
+
+On a GPU nothing waits for a preview: latents are copied beside its work, and another thread makes
+the picture, which goes with a later progress report.
+"""
 
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from svd_core.engine.optimizations.device_transfers import HostCopy
+
 PREVIEWS_PER_VIDEO = 8
 """Most previews of a video, besides those of the first and the last step."""
+
+POLL_S = 0.002
+"""Seconds between two looks at a copy. To wait inside of CUDA might keep other threads from it."""
 
 MAX_BYTES = 150_000
 """Most bytes of a preview: 200 kB on their way to a page, which takes them as base64."""
@@ -25,12 +37,16 @@ RIDGE, TINY = 1e-3, 1e-6
 colour says nothing about the others."""
 
 
+T = TypeVar("T")
+
+
 class LatentPreview:
     """Previews of one video, by a linear map from latents to colours.
 
     That is close to what the decoder does to a whole cell. The map is fitted to the photo and its
     latents, which every video begins with. So it suits any checkpoint and these very colours, and
-    costs nothing. `rate`: frames per second.
+    costs nothing. `rate`: frames per second. As a context it ends the thread, and drops previews
+    that are not made yet.
     """
 
     def __init__(self, photo: Image.Image, num_steps: int, rate: int, scaling: float) -> None:
@@ -41,6 +57,23 @@ class LatentPreview:
         self._factors: NDArray[np.float32] | None = None
         self._middle: tuple[NDArray[np.float32], NDArray[np.float32]]
         self._predicted: torch.Tensor | None = None
+        self._closed = threading.Event()
+        self._thread: ThreadPoolExecutor | None = None
+        self._fitting: Future[None] | None = None
+        self._drawing: list[Future[bytes]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def record(self, scheduler: Any) -> Iterator[None]:
@@ -69,8 +102,11 @@ class LatentPreview:
         latents are in the second half of the channels, with guidance in the last of the batch.
         """
         channels = sample.shape[2] // 2
-        latents = _to_cells(sample[-1, :1, channels:])
-        height, width = sample.shape[-2:]
+        self._fitting = self._run(HostCopy(sample[-1, :1, channels:]), self._fit)
+
+    def _fit(self, photo_latents: torch.Tensor) -> None:
+        latents = _to_cells(photo_latents)
+        channels, height, width = photo_latents.shape[1:]
         small = self._photo.resize((width, height), Image.Resampling.BOX)
         colours = np.asarray(small, np.float32).reshape(-1, 3)
         self._middle = latents.mean(axis=0), colours.mean(axis=0)
@@ -80,16 +116,45 @@ class LatentPreview:
         self._factors = np.linalg.solve(square, latents.T @ colours)
 
     def preview(self, step: int) -> bytes | None:
-        """The preview after `step` steps, as an animated WebP; None if none is due."""
+        """The newest preview after `step` steps, as an animated WebP; None if none is new.
+
+        Without a GPU it is that of the step, if one is due.
+        """
         every = -(-self._num_steps // PREVIEWS_PER_VIDEO)
         due = step in (1, self._num_steps) or step % every == 0
-        if not due or self._factors is None or self._predicted is None:
-            return None
-        frames = self._predicted[0] / self._scaling
-        number, _, height, width = frames.shape
-        colours = (_to_cells(frames) - self._middle[0]) @ self._factors + self._middle[1]
+        if due and self._fitting is not None and self._predicted is not None:
+            self._drawing.append(self._run(HostCopy(self._predicted[0]), self._draw))
+        return self.newest()
+
+    def newest(self) -> bytes | None:
+        """The newest preview that is finished and was not returned before."""
+        done = [future for future in self._drawing if future.done()]
+        self._drawing = [future for future in self._drawing if future not in done]
+        return done[-1].result() if done else None
+
+    def _draw(self, predicted: torch.Tensor) -> bytes:
+        assert self._factors is not None
+        number, _, height, width = predicted.shape
+        cells = _to_cells(predicted) / self._scaling
+        colours = (cells - self._middle[0]) @ self._factors + self._middle[1]
         pictures = colours.reshape(number, height, width, 3).clip(0, 255).round().astype(np.uint8)
         return encode_webp(pictures, self._rate)
+
+    def _run(self, copy: HostCopy, work: Callable[[torch.Tensor], T]) -> Future[T]:
+        """Have `work` done with `copy`: at once without a GPU, else by the thread, in order."""
+        if not copy.from_gpu:
+            done: Future[T] = Future()
+            done.set_result(work(copy.tensor))
+            return done
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview")
+        return self._thread.submit(self._wait, copy, work)
+
+    def _wait(self, copy: HostCopy, work: Callable[[torch.Tensor], T]) -> T:
+        while not copy.is_ready:
+            if self._closed.wait(POLL_S):
+                raise CancelledError
+        return work(copy.tensor)
 
 
 def encode_webp(pictures: NDArray[np.uint8], rate: int) -> bytes:
@@ -110,6 +175,6 @@ def encode_webp(pictures: NDArray[np.uint8], rate: int) -> bytes:
 
 
 def _to_cells(latents: torch.Tensor) -> NDArray[np.float32]:
-    """Latents (frames, channels, height, width) as a row for each cell, (cells, channels)."""
-    rows: NDArray[np.float32] = latents.float().cpu().permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    """Latents in main memory (frames, channels, height, width) as rows, (cells, channels)."""
+    rows: NDArray[np.float32] = latents.float().permute(0, 2, 3, 1).flatten(0, 2).numpy()
     return rows

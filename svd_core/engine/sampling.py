@@ -14,7 +14,7 @@ from svd_core.engine.optimizations.vae_decode import chunked_decode
 from svd_core.engine.preview import LatentPreview
 from svd_core.engine.step_progress import count_step
 from svd_core.errors import GenerationFailed
-from svd_core.events import OnProgress
+from svd_core.events import OnProgress, Progress
 from svd_core.params import VideoParams
 from svd_core.types import Frames
 
@@ -53,36 +53,47 @@ def sample_frames(
         if (progress := estimator.within_step(share)) is not None:
             on_progress(progress)
 
-    handle = pipeline.unet.register_forward_pre_hook(on_first_call)
+    def on_decoding(progress: Progress) -> None:
+        on_progress(replace(progress, preview=latent_preview.newest()))
+
     counted = count_step(pipeline.unet, on_share) if estimator.on_cpu else nullcontext()
-    try:
-        with (
-            use_scheduler(pipeline, params),
-            latent_preview.record(pipeline.scheduler),
-            counted,
-        ):
-            latents = pipeline(
-                image,
-                width=image.width,
-                height=image.height,
-                num_frames=params.num_frames,
-                num_inference_steps=params.num_inference_steps,
-                min_guidance_scale=params.min_guidance_scale,
-                max_guidance_scale=params.max_guidance_scale,
-                fps=conditioning_fps,
-                motion_bucket_id=params.motion_bucket_id,
-                noise_aug_strength=params.noise_aug_strength,
-                decode_chunk_size=params.decode_chunk_size,
-                generator=torch.Generator("cpu").manual_seed(params.seed),
-                latents=_initial_noise(pipeline, image, params),
-                callback_on_step_end=on_step_end,
-                output_type="latent",
-            ).frames
-    finally:
-        handle.remove()
-    assert params.decode_chunk_size is not None
-    chunk_size = params.decode_chunk_size
-    return decode_latents(pipeline.vae, latents[0], chunk_size, estimator, on_progress, whole_clip)
+    with latent_preview:
+        handle = pipeline.unet.register_forward_pre_hook(on_first_call)
+        try:
+            with (
+                use_scheduler(pipeline, params),
+                latent_preview.record(pipeline.scheduler),
+                counted,
+            ):
+                latents = pipeline(
+                    image,
+                    width=image.width,
+                    height=image.height,
+                    num_frames=params.num_frames,
+                    num_inference_steps=params.num_inference_steps,
+                    min_guidance_scale=params.min_guidance_scale,
+                    max_guidance_scale=params.max_guidance_scale,
+                    fps=conditioning_fps,
+                    motion_bucket_id=params.motion_bucket_id,
+                    noise_aug_strength=params.noise_aug_strength,
+                    decode_chunk_size=params.decode_chunk_size,
+                    generator=torch.Generator("cpu").manual_seed(params.seed),
+                    latents=_initial_noise(pipeline, image, params),
+                    callback_on_step_end=on_step_end,
+                    output_type="latent",
+                ).frames
+        finally:
+            handle.remove()
+        assert params.decode_chunk_size is not None
+        with pipeline.kernels.convolutions():
+            return decode_latents(
+                pipeline.vae,
+                latents[0],
+                params.decode_chunk_size,
+                estimator,
+                on_decoding,
+                whole_clip,
+            )
 
 
 def _initial_noise(pipeline: Any, image: Image.Image, params: VideoParams) -> torch.Tensor:

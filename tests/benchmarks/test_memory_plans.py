@@ -17,8 +17,16 @@ from svd_core.benchmarks.memory_plans import (
     step_bytes,
 )
 from svd_core.benchmarks.random_models import full_size
-from svd_core.checkpoints.memory_plan import GIB, Device, ModelSizes, estimate_memory, plan_memory
+from svd_core.checkpoints.memory_plan import (
+    GIB,
+    STREAMED_SHARE,
+    Device,
+    ModelSizes,
+    estimate_memory,
+    plan_memory,
+)
 from svd_core.checkpoints.table import CHECKPOINTS
+from svd_core.engine.optimizations.block_offload import resident_bytes
 
 NEEDS = estimate_memory(CHECKPOINTS["svd-xt"], ModelSizes(), 2)
 
@@ -62,14 +70,19 @@ def test_the_planner_expects_what_our_path_takes() -> None:
 def test_weights_cross_the_bus_as_often_as_they_are_used() -> None:
     parts = ModelSizes(unet=100, vae=10, image_encoder=1)
     model = replace(START, offload="model", decode_chunk_size=1)
-    layers = replace(model, offload="sequential")
+    blocks = replace(model, offload="sequential")
     assert moved_bytes(START, parts) == 0
     assert moved_bytes(model, parts) == 2 * 121  # in half precision, and nothing back
-    assert moved_bytes(layers, parts) == 2 * (1 + STEPS * 100 + 10)
-    split = replace(layers, split_guidance=True, decode_chunk_size=4)
-    assert moved_bytes(split, parts) == 2 * (1 + 2 * STEPS * 100 + 10)
-    apart = replace(split, whole_clip=False)
-    assert moved_bytes(apart, parts) == 2 * (1 + 2 * STEPS * 100 + 7 * 10)
+    assert moved_bytes(blocks, parts) == 2 * (1 + STEPS * 100 + 2 * 10)
+    split = replace(blocks, split_guidance=True, decode_chunk_size=4)
+    assert moved_bytes(split, parts) == 2 * (1 + 2 * STEPS * 100 + 2 * 10)
+    assert moved_bytes(replace(split, whole_clip=False), parts) == moved_bytes(split, parts)
+
+
+def test_two_blocks_of_the_unet_are_on_the_gpu_at_a_time() -> None:
+    unet, _ = full_size()
+    share = resident_bytes(unet) / (2 * ModelSizes().unet)
+    assert share == pytest.approx(STREAMED_SHARE, abs=0.001)
 
 
 def test_svd_xt_fits_into_8_gb_with_all_frames_decoded_together() -> None:

@@ -224,7 +224,7 @@ def scaled(factor: float) -> Callable[[Any], Callable[..., torch.Tensor] | None]
 def test_a_wrong_rewrite_gets_no_speeds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = Optimization(scaled(1.001), on_cpu=True, on_cuda=True, whole_layers=True)
+    wrong = Optimization(scaled(1.001), on_cpu=True, on_cuda=True)
     monkeypatch.setattr(registry, "OPTIMIZATIONS", {**registry.OPTIMIZATIONS, "units": wrong})
     assert contest.main(SMALL) == 1
     out, err = capsys.readouterr()

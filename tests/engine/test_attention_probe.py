@@ -1,6 +1,5 @@
-"""The probe of attention backends, on the CPU with backends that are pretended."""
+"""The probe of attention kernels, on the CPU with kernels that are pretended."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import attention
 from torch.nn import functional as F  # noqa: N812  # the field's name
 from torch.nn.attention import SDPBackend
@@ -16,18 +15,20 @@ from torch.nn.attention import SDPBackend
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.engine import loaded_model
 from svd_core.engine.engine import SvdEngine
-from svd_core.engine.optimizations import attention_probe
+from svd_core.engine.optimizations import attention_probe, probe
 from svd_core.engine.optimizations.attention_probe import (
-    LIMIT_S,
-    NAME,
     SHAPES,
+    STOCK,
     UNPROBED,
-    Probe,
+    Attention,
     Shape,
     attend,
-    attention_backends,
+    attention_choice,
+    choose_attention,
     tokens,
 )
+from svd_core.engine.optimizations.kernels import Kernels
+from svd_core.engine.optimizations.probe import Probe
 from tests.fakes.gpu_sizes import gpu_of, make, pipeline_of
 
 CUDNN, FLASH, EFFICIENT, MATH = (
@@ -41,32 +42,35 @@ SMALL = (Shape(batch=2, tokens=40, heads=5, channels=8), Shape(batch=40, tokens=
 Spoil = Callable[[Tensor], Tensor]
 
 
-def right(found: Tensor) -> Tensor:
-    return found
-
-
 @dataclass
 class Card:
-    """`seconds` that each backend takes for a call; what `spoils` does to its answer; `faults`:
-    what it raises instead."""
+    """`seconds` that each kernel takes for a call, and what `spoils` does to its answer."""
 
-    seconds: dict[SDPBackend, float] = field(default_factory=dict)
-    spoils: dict[SDPBackend, Spoil] = field(default_factory=dict)
-    faults: dict[SDPBackend, BaseException] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    spoils: dict[str, Spoil] = field(default_factory=dict)
+    missing: tuple[str, ...] = ("FA3", "FA4")
     now: float = 0.0
-    tried: list[SDPBackend] = field(default_factory=list)
 
-    def attend(self, backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.tried.append(backend)
-        if backend in self.faults:
-            raise self.faults[backend]
-        self.now += self.seconds.get(backend, 0.01)
+    def attend(self, name: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if name in self.missing:
+            raise ModuleNotFoundError("flash_attn_interface")
+        self.now += self.seconds.get(name, 0.01)
         found = F.scaled_dot_product_attention(q, k, v)
-        return self.spoils.get(backend, right)(found)
+        return self.spoils.get(name, lambda x: x)(found)
 
-    @property
-    def probe(self) -> Probe:
-        return Probe("cpu", torch.float16, self.attend, lambda: self.now, SMALL)
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Card:
+    """In the place of the first GPU."""
+    found = Card({EFFICIENT.name: 0.005, FLASH.name: 0.01, CUDNN.name: 0.02})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A10G")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(probe, "synchronized", lambda _: found.now)
+    monkeypatch.setattr(attention_probe, "SHAPES", SMALL)
+    monkeypatch.setattr(attention_probe, "attend", found.attend)
+    return found
 
 
 def last_tokens_zero(found: Tensor) -> Tensor:
@@ -89,25 +93,11 @@ def one_nan(found: Tensor) -> Tensor:
     return found
 
 
-def a_little_off(found: Tensor) -> Tensor:
-    return found * 1.001
-
-
-def test_the_fastest_that_is_right_comes_first() -> None:
-    seconds = {CUDNN: 0.02, FLASH: 0.03, EFFICIENT: 0.01}
-    assert Card(seconds).probe.run() == (EFFICIENT, CUDNN, FLASH)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("No available kernel. Aborting execution."),
-        RuntimeError("cuDNN Frontend error: No valid execution plans built."),
-        NotImplementedError("zluda"),
-    ],
-)
-def test_what_raises_is_not_used(error: Exception) -> None:
-    assert Card({FLASH: 0.1}, faults={CUDNN: error}).probe.run() == (EFFICIENT, FLASH)
+def test_the_fastest_comes_first_and_torchs_composition_last(card: Card, tmp_path: Path) -> None:
+    found = choose_attention("cpu", "float16", tmp_path)
+    assert found == Attention((EFFICIENT, FLASH, CUDNN, MATH))
+    card.seconds = {}
+    assert choose_attention("cpu", "float16", tmp_path) == found
 
 
 @pytest.mark.parametrize(
@@ -115,32 +105,54 @@ def test_what_raises_is_not_used(error: Exception) -> None:
 )
 @pytest.mark.parametrize("backend", [CUDNN, FLASH])
 def test_what_is_wrong_is_not_used(
-    spoil: Spoil, backend: SDPBackend, caplog: pytest.LogCaptureFixture
+    card: Card, spoil: Spoil, backend: SDPBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = Card(spoils={backend: spoil}).probe.run()
-    assert found is not None
-    assert set(found) == {CUDNN, FLASH, EFFICIENT} - {backend}
+    card.spoils[backend.name] = spoil
+    found = choose_attention("cpu", "float16", None)
+    assert set(found.backends) == {CUDNN, FLASH, EFFICIENT, MATH} - {backend}
     assert f"{backend.name} is wrong here" in caplog.text
 
 
-def test_rounding_is_not_wrong() -> None:
-    assert len(Card(spoils={CUDNN: a_little_off}).probe.run() or ()) == 3
+def test_an_installed_flash_package_stands_for_torchs_kernel(card: Card) -> None:
+    card.missing = ("FA4",)
+    card.seconds["FA3"] = 0.001
+    found = choose_attention("cpu", "float16", None)
+    assert found == Attention((FLASH, EFFICIENT, CUDNN, MATH), flash="FA3")
+    card.seconds["FA3"] = 0.03  # slower than torch's own
+    assert choose_attention("cpu", "float16", None).flash is None
 
 
-def test_nothing_is_left_where_nothing_works() -> None:
-    fault = RuntimeError("no")
-    assert Card(faults=dict.fromkeys((CUDNN, FLASH, EFFICIENT), fault)).probe.run() == ()
+def test_where_torchs_flash_kernel_fails_a_package_takes_its_place(card: Card) -> None:
+    card.missing = ("FA4",)
+    card.spoils[FLASH.name] = torch.zeros_like
+    card.seconds["FA3"] = 0.015
+    found = choose_attention("cpu", "float16", None)
+    assert found == Attention((EFFICIENT, FLASH, CUDNN, MATH), flash="FA3")
 
 
-def test_a_slow_card_stops_at_the_first_that_is_right() -> None:
-    card = Card({FLASH: LIMIT_S, EFFICIENT: LIMIT_S}, spoils={FLASH: torch.zeros_like})
-    assert card.probe.run() == (EFFICIENT,)
-    assert CUDNN not in card.tried
+@pytest.fixture
+def flash(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """What stands for the flash kernel, one entry for each change."""
+    changes: list[str | None] = [None]
+    monkeypatch.setattr(nn.attention, "list_flash_attention_impls", lambda: ["FA3", "FA4"])
+    monkeypatch.setattr(nn.attention, "current_flash_attention_impl", lambda: changes[-1])
+    monkeypatch.setattr(nn.attention, "activate_flash_attention_impl", changes.append)
+    monkeypatch.setattr(nn.attention, "restore_flash_attention_impl", lambda: changes.append(None))
+    return changes
 
 
-def test_too_little_memory_tells_nothing_of_a_backend() -> None:
-    full = torch.OutOfMemoryError("CUDA out of memory.")
-    assert Card(faults={CUDNN: full}).probe.run() is None
+def test_a_flash_package_is_registered_once(flash: list[str | None]) -> None:
+    for chosen in (Attention(flash="FA3"), Attention(flash="FA3"), Attention(), Attention()):
+        with chosen.active():
+            assert flash[-1] == chosen.flash
+    assert flash == [None, "FA3", None]
+
+
+def test_an_older_torch_has_no_flash_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(nn.attention, "list_flash_attention_impls")
+    assert attention_choice().candidates == [each.name for each in (FLASH, EFFICIENT, CUDNN)]
+    with Attention().active():
+        pass
 
 
 def test_tokens_lie_as_in_the_unet_and_answers_depend_on_few_of_them() -> None:
@@ -157,102 +169,14 @@ def test_the_shapes_are_those_of_svd_xt() -> None:
     assert spatial.heads * spatial.channels == temporal.heads * temporal.channels == 320
 
 
-def test_torchs_own_backends_are_judged_right() -> None:
+def test_torchs_own_kernels_are_judged_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_probe, "SHAPES", SMALL)
+    choice = replace(attention_choice(), candidates=[MATH.name, CUDNN.name, "FA3"])
+    assert Probe(choice, "cpu", torch.float32, lambda: 0.0).run() == (MATH.name,)
     q, k, v = tokens(SMALL[0], "cpu", torch.float32)
-    probe = replace(Card().probe, dtype=torch.float32, attend=lambda _, *qkv: attend(MATH, *qkv))
-    assert len(probe.run() or ()) == 3
+    assert torch.equal(attend(STOCK, q, k, v), F.scaled_dot_product_attention(q, k, v))
     with pytest.raises(RuntimeError):  # and quietly
-        attend(CUDNN, q, k, v)
-
-
-@pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Card:
-    """In the place of the first GPU."""
-    found = Card({EFFICIENT: 0.005, FLASH: 0.01, CUDNN: 0.02})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A10G")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(
-        attention_probe,
-        "Probe",
-        lambda device, dtype, *_, **more: Probe(
-            "cpu", dtype, found.attend, lambda: found.now, SMALL, **more
-        ),
-    )
-    return found
-
-
-def test_a_card_is_probed_once(card: Card, tmp_path: Path) -> None:
-    folder = tmp_path / "compiled"
-    first = attention_backends("cuda:0", "float16", folder)
-    assert first == (EFFICIENT, FLASH, CUDNN, MATH)
-    calls = len(card.tried)
-    assert attention_backends("cuda:0", "float16", folder) == first
-    assert len(card.tried) == calls
-    assert (folder / NAME).stat().st_size < 1000
-    assert [path.name for path in folder.iterdir()] == [NAME]
-
-
-def test_a_backend_that_ended_the_process_is_not_tried_again(card: Card, tmp_path: Path) -> None:
-    """Else each restart would lose the GPU to the same probe."""
-    for killer in (EFFICIENT, CUDNN):
-        card.faults[killer] = KeyboardInterrupt()  # like a killed process, nothing catches it
-        with pytest.raises(KeyboardInterrupt):
-            attention_backends("cuda:0", "float16", tmp_path)
-    card.tried.clear()
-    assert attention_backends("cuda:0", "float16", tmp_path) == (FLASH, MATH)
-    assert {EFFICIENT, CUDNN}.isdisjoint(card.tried)
-    assert [path.name for path in tmp_path.iterdir()] == [NAME]
-
-
-@pytest.mark.parametrize("what", ["card", "capability", "torch", "precision"])
-def test_another_card_or_version_is_probed_anew(
-    card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    attention_backends("cuda:0", "float16", tmp_path)
-    card.faults[EFFICIENT] = RuntimeError("no")
-    if what == "card":
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA L4")
-    elif what == "capability":
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
-    elif what == "torch":
-        monkeypatch.setattr(torch, "__version__", "2.99.0")
-    dtype = "float32" if what == "precision" else "float16"
-    assert EFFICIENT not in attention_backends("cuda:0", dtype, tmp_path)
-    assert len(json.loads((tmp_path / NAME).read_text())) == 2
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "{", "[]", "null", '"text"', b"\xff\xfe\x00", "names", "doubled", "number", "mapping"],
-)
-def test_a_damaged_or_foreign_file_is_ignored(
-    card: Card, tmp_path: Path, content: str | bytes
-) -> None:
-    first = attention_backends("cuda:0", "float16", tmp_path)
-    (key,) = json.loads((tmp_path / NAME).read_text())
-    foreign = {"names": ["SAGE"], "doubled": ["MATH"] * 2, "number": 7, "mapping": {"a": 1}}
-    if content in foreign:
-        content = json.dumps({key: foreign[str(content)]})
-    (tmp_path / NAME).write_bytes(content if isinstance(content, bytes) else content.encode())
-    calls = len(card.tried)
-    assert attention_backends("cuda:0", "float16", tmp_path) == first
-    assert len(card.tried) > calls
-    assert json.loads((tmp_path / NAME).read_text()).keys() == {key}
-
-
-def test_a_folder_that_cannot_be_written_costs_only_time(card: Card, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    assert attention_backends("cuda:0", "float16", tmp_path / "file")[-1] is MATH
-    assert attention_backends("cuda:0", "float16", None)[-1] is MATH
-
-
-def test_a_card_with_which_nothing_is_right_is_probed_again(card: Card, tmp_path: Path) -> None:
-    card.faults = dict.fromkeys((CUDNN, FLASH, EFFICIENT), RuntimeError("no"))
-    assert attention_backends("cuda:0", "float16", tmp_path) == (MATH,)
-    card.faults = {}
-    assert len(attention_backends("cuda:0", "float16", tmp_path)) == 4
+        attend(CUDNN.name, q, k, v)
 
 
 @pytest.mark.parametrize("fault", [None, RuntimeError("no such kernel")])
@@ -261,20 +185,20 @@ def test_the_engine_probes_before_it_places(
 ) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def backends(*given: Any) -> tuple[SDPBackend, ...]:
+    def choose(*given: Any) -> Kernels:
         asked.append(given)
         if fault is not None:
             raise fault
-        return (EFFICIENT, MATH)
+        return Kernels(attention=Attention((EFFICIENT, MATH)))
 
-    monkeypatch.setattr(loaded_model, "attention_backends", backends)
+    monkeypatch.setattr(loaded_model, "choose_kernels", choose)
     acceleration = AccelerationConfig(folder=tmp_path / "compiled")
     with gpu_of(80):
         engine = SvdEngine(str(tiny_checkpoint), acceleration=acceleration)
         make(engine)
     assert asked == [("cuda:0", "float16", tmp_path / "compiled")]
-    usual = UNPROBED if fault else (EFFICIENT, MATH)
-    assert pipeline_of(engine).unet.forward.backends == usual
+    expected = UNPROBED if fault else (EFFICIENT, MATH)
+    assert pipeline_of(engine).unet.forward.kernels.attention.backends == expected
 
 
 def test_the_unet_computes_by_the_chosen_backends(tiny_checkpoint: Path) -> None:
@@ -283,7 +207,7 @@ def test_the_unet_computes_by_the_chosen_backends(tiny_checkpoint: Path) -> None
         engine = SvdEngine(str(tiny_checkpoint))
         make(engine)
         unet = pipeline_of(engine).unet
-        unet.forward.backends = (MATH, EFFICIENT)
+        unet.forward.kernels = Kernels(attention=Attention((MATH, EFFICIENT)))
         unet.mid_block.register_forward_pre_hook(
             lambda *_: seen.append(attention._cur_sdpa_kernel_backends(with_priority=True))
         )
@@ -295,14 +219,6 @@ def test_the_unet_computes_by_the_chosen_backends(tiny_checkpoint: Path) -> None
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_real_card_has_a_backend_that_is_right(tmp_path: Path) -> None:
-    found = attention_backends("cuda:0", "float16", tmp_path)
-    assert len(found) > 1
-    assert attention_backends("cuda:0", "float16", tmp_path) == found
-
-
-def test_what_ran_out_of_memory_is_not_kept(card: Card, tmp_path: Path) -> None:
-    card.faults[FLASH] = torch.OutOfMemoryError("CUDA out of memory.")
-    assert attention_backends("cuda:0", "float16", tmp_path) == UNPROBED
-    assert not (tmp_path / NAME).exists()
-    del card.faults[FLASH]
-    assert attention_backends("cuda:0", "float16", tmp_path) == (EFFICIENT, FLASH, CUDNN, MATH)
+    found = choose_attention("cuda:0", "float16", tmp_path)
+    assert len(found.backends) > 1
+    assert choose_attention("cuda:0", "float16", tmp_path) == found

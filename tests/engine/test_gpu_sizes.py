@@ -379,6 +379,6 @@ def test_weights_wait_where_the_plan_says(engine_for: Callable[..., SvdEngine], 
         hook = pipeline.unet.mid_block.register_forward_pre_hook(look)
         make(engine)
         hook.remove()
-    there = {"none": {"image_encoder", "unet", "vae"}, "model": {"unet"}, "sequential": set()}
+    there = {"none": {"image_encoder", "unet", "vae"}, "model": {"unet"}, "sequential": {"unet"}}
     assert seen
     assert all(each == there[chosen.offload] for each in seen)

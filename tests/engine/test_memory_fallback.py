@@ -145,11 +145,11 @@ def test_too_little_for_anything_is_told_in_numbers() -> None:
     memory = fallback(3)
     error = memory.request_too_large((1024, 576), 25, True, 3 * GB)
     size = {"frames": 25, "width": 1024, "height": 576}
-    assert has_code("gpu_too_small", needed="4.6", free="3.0", **size)(error)
+    assert has_code("gpu_too_small", needed="5.1", free="3.0", **size)(error)
     fewer = memory.request_too_large((576, 320), 8, False, 3 * GB).message
     assert isinstance(fewer, Message)
     assert float(str(fewer.values["needed"])) < 3.0
-    values = {"needed": "4.6", "free": "3.0", "device": "NVIDIA L4, 24 GB"}
+    values = {"needed": "5.1", "free": "3.0", "device": "NVIDIA L4, 24 GB"}
     assert has_code("gpu_too_small_for_model", **values)(memory.model_too_large())
 
 

@@ -9,10 +9,10 @@ import torch
 from diffusers.models.resnet import TemporalResnetBlock
 from torch import nn
 
-from svd_core.benchmarks.vs_diffusers.parity import WIDER
 from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.optimizations import transformer, vae_decode
 from svd_core.engine.optimizations.patching import patched_layers
+from svd_core.engine.optimizations.probe import WIDER
 from svd_core.engine.optimizations.registry import (
     OPTIMIZATIONS,
     apply_optimizations,
@@ -29,9 +29,10 @@ ROUNDING = 3e-6
 ON_CPU = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
 ON_CUDA = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=2)
 
-CHANGING = [name for name in OPTIMIZATIONS if name not in ("silent", "units", "axial attention")]
-"""Those that have something to do where nothing is silent; `test_zero_branches` and
-`test_axial_attention` are about the others."""
+OWN_TESTS = ("silent", "units", "axial attention", "norms")
+
+CHANGING = [name for name in OPTIMIZATIONS if name not in OWN_TESTS]
+"""Those that have something to do where nothing is silent. The others have tests of their own."""
 
 
 @pytest.fixture
@@ -111,14 +112,11 @@ def test_more_than_one_token_is_looked_at_properly(models: dict[str, nn.Module])
         assert differ(block(places, encoder_hidden_states=tokens), stock) < ROUNDING
 
 
-def test_sequential_offload_gets_only_what_leaves_weights_to_their_layers() -> None:
-    sequential = MemoryPlan(
-        device="cuda", dtype="float16", offload="sequential", decode_chunk_size=1
-    )
+def test_a_device_gets_what_saves_time_there() -> None:
     assert "units" in optimizations_for(ON_CPU)
     assert "units" not in optimizations_for(ON_CUDA)
-    assert set(optimizations_for(sequential)) < set(optimizations_for(ON_CUDA))
-    assert all(OPTIMIZATIONS[name].whole_layers for name in optimizations_for(sequential))
+    assert "norms" in optimizations_for(ON_CUDA)
+    assert "norms" not in optimizations_for(ON_CPU)
 
 
 @pytest.mark.parametrize("rewrites", [[], OPTIMIZATIONS])
@@ -184,8 +182,7 @@ def test_feed_forwards_in_slices_are_feed_forwards(
 
 
 def test_with_model_offload_the_clip_is_the_same(tiny_checkpoint: Path) -> None:
-    """Offloaded from a CPU to itself, which moves no byte but goes the ways of a GPU. (Sequential
-    offload cannot be tried so: accelerate fails at it, with stock layers too.)"""
+    """Offloaded from a CPU to itself, which moves no byte but goes the ways of a GPU."""
     pipeline = open_folder(tiny_checkpoint, False, lambda *_: None)
     place(pipeline, ON_CPU)
     there = denoise(pipeline.unet, halves=2), decode(pipeline.vae, frames=5)

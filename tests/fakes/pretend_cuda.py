@@ -1,14 +1,15 @@
 """A GPU where there is none: its tensors are computed by the CPU, but otherwise as good as CUDA's.
 
 They report the device `cuda:0`, do not mix with those of the CPU, have to be brought there and
-back, and can be offloaded from there. What torch does in C++ alone, such as streams and the choice
-of kernels, is not pretended.
+back, and can be offloaded from there. Streams finish at once. The choice of kernels, which torch
+makes in C++, is not pretended.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -46,6 +47,9 @@ class OnGpu(Tensor):
             return torch.nn.Parameter(numbers, requires_grad)
         return Tensor._make_subclass(cls, numbers, requires_grad)
 
+    def record_stream(self, _: "Stream") -> None:  # type: ignore[override]
+        """In C++ only CUDA's streams are taken."""
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         copied = self.detach().clone().requires_grad_(self.requires_grad)
         copied._is_param = isinstance(self, torch.nn.Parameter)  # by which torch knows one
@@ -54,12 +58,14 @@ class OnGpu(Tensor):
 
 class PretendCuda(TorchFunctionMode):
     """`brought`, `fetched`: bytes that went to the GPU and came from it. `waits`: how often the CPU
-    had to wait for what the GPU was computing. `free_bytes`: what it says is free; nothing checks
+    had to wait for what the GPU was computing, in any thread. `behind`: how many times an event is
+    asked for before it has happened. `free_bytes`: what it says is free; nothing checks
     that. `lost`: like a CUDA context after an illegal memory access, it computes nothing more."""
 
     def __init__(self) -> None:
         super().__init__()
         self.brought = self.fetched = self.waits = 0
+        self.behind = 3
         self.free_bytes = 80 << 30
         self.lost = False
 
@@ -87,6 +93,16 @@ class PretendCuda(TorchFunctionMode):
         if func is Tensor.numpy and there:
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         self.waits += there and func in LOOKS
+        if func is Tensor.copy_ and isinstance(args[1], OnGpu) and not there:
+            self.fetched += args[1].nbytes
+            self.waits += not (kwargs.get("non_blocking") and hasattr(args[0], "pinned"))
+            return func(args[0], _bare(args[1]))
+        if func is Tensor.copy_ and there and not isinstance(args[1], OnGpu) and args[1].dim():
+            self.brought += args[1].nbytes
+        if kwargs.pop("pin_memory", False) or func is Tensor.pin_memory:
+            pinned = func(*args, **kwargs) if func is not Tensor.pin_memory else args[0].clone()
+            pinned.pinned = True
+            return pinned
         if _names_gpu(kwargs.get("device")):
             kwargs["device"] = CPU
             return func(*args, **kwargs).as_subclass(OnGpu)
@@ -116,6 +132,37 @@ class PretendCuda(TorchFunctionMode):
         return found.as_subclass(OnGpu) if to == "cuda" else found
 
 
+class Stream:
+    """Of work on `gpu`, which is done at once."""
+
+    def __init__(self, gpu: PretendCuda) -> None:
+        self.gpu = gpu
+
+    def wait_stream(self, _: "Stream") -> None:
+        pass
+
+    def wait_event(self, _: "Event") -> None:
+        pass
+
+    def synchronize(self) -> None:
+        self.gpu.waits += 1
+
+
+class Event(Stream):
+    """Happens after it was asked for `gpu.behind` times."""
+
+    def __init__(self, gpu: PretendCuda) -> None:
+        super().__init__(gpu)
+        self.left = gpu.behind
+
+    def record(self, _: Stream | None = None) -> None:
+        pass
+
+    def query(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
 @contextmanager
 def pretend_cuda() -> Iterator[PretendCuda]:
     """While it lasts there is such a GPU, for this thread."""
@@ -123,7 +170,16 @@ def pretend_cuda() -> Iterator[PretendCuda]:
     before = future.get_overwrite_module_params_on_conversion()
     future.set_overwrite_module_params_on_conversion(True)  # else a weight keeps its class
     try:
-        with PretendCuda() as gpu:
+        with (
+            PretendCuda() as gpu,
+            patch.multiple(
+                torch.cuda,
+                Stream=lambda *_, **__: Stream(gpu),
+                Event=lambda *_, **__: Event(gpu),
+                current_stream=lambda *_: Stream(gpu),
+                stream=lambda _: nullcontext(),
+            ),
+        ):
             yield gpu
     finally:
         future.set_overwrite_module_params_on_conversion(before)

@@ -112,8 +112,9 @@ def test_requirements_list_every_library_the_app_imports() -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         imported |= {name.partition(".")[0] for name in names}
-    # starlette is gradio's, spaces the platform's, ray optional
-    own = {"svd_core", "starlette", "spaces", *requirements("requirements-cluster.txt")}
+    # starlette is gradio's, spaces the platform's, ray optional, and triton that of torch for CUDA.
+    optional = set(requirements("requirements-cluster.txt"))
+    own = {"svd_core", "starlette", "spaces", "triton", *optional}
     distributions = packages_distributions()
     for library in imported - own - set(sys.stdlib_module_names):
         names = {canonicalize_name(name) for name in distributions[library]}

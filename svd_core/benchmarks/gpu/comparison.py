@@ -4,7 +4,7 @@ Variants are ways to run a model: rewrites, layouts, attention backends, cuDNN, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from svd_core.benchmarks.gpu.context import Context, Figures
 from svd_core.benchmarks.gpu.timing import profile_kernels, relative_error
-from svd_core.benchmarks.vs_diffusers.parity import MAX_ERROR_RATIO, WIDER
-from svd_core.engine.optimizations.patching import Rewrite, patch, unpatch
-from svd_core.engine.optimizations.registry import OPTIMIZATIONS
+from svd_core.benchmarks.vs_diffusers.parity import MAX_ERROR_RATIO
+from svd_core.engine.optimizations.group_norm import NORMS
+from svd_core.engine.optimizations.group_norm import STOCK as STOCK_NORM
+from svd_core.engine.optimizations.kernels import cudnn_benchmark
+from svd_core.engine.optimizations.layouts import Layout
+from svd_core.engine.optimizations.patching import patch, unpatch
+from svd_core.engine.optimizations.probe import WIDER, exact_float32
+from svd_core.engine.optimizations.registry import OPTIMIZATIONS, rewrites
 
 Compute = Callable[[], Tensor]
 
@@ -41,7 +46,7 @@ class Comparison:
 
     def compute_truth(self, compute: Callable[[torch.dtype], Tensor]) -> Figures:
         """Compute the truth. `compute`: returns the output in a given precision."""
-        with no_tf32():
+        with exact_float32():
             truth = compute(WIDER[self.context.dtype])
         self.truth = truth.to(torch.float32)
         return {"finite": is_finite(truth), "largest": float(truth.abs().max())}
@@ -97,19 +102,16 @@ EXPANDABLE = "expandable_segments"
 
 
 def rewrite(
-    model: Any,
-    without: Sequence[str] = (),
-    also: Sequence[str] = (),
-    first: Sequence[tuple[str, Rewrite]] = (),
+    model: Any, without: Sequence[str] = (), also: Sequence[str] = (), norm: str = STOCK_NORM
 ) -> dict[str, int]:
     """Apply the rewrites of CUDA to `model`; returns how many layers each changed.
 
-    `also`: rewrites that are off on CUDA. `first`: candidates that come before all others.
+    `also`: rewrites that are off on CUDA. `norm`: candidate for GroupNorm and SiLU.
     """
     unpatch(model)
     names = [name for name, it in OPTIMIZATIONS.items() if (it.on_cuda or name in also)]
-    chosen = [(name, OPTIMIZATIONS[name].rewrite) for name in names if name not in without]
-    return patch(model, [*first, *chosen])
+    chosen = [name for name in names if name not in without]
+    return patch(model, rewrites(chosen, NORMS[norm]))
 
 
 @contextmanager
@@ -121,26 +123,9 @@ def apply_settings(model: Any, *chosen: Setting) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def cudnn_benchmark(_: Any = None) -> Iterator[None]:
+def cudnn_algorithms(_: Any = None) -> AbstractContextManager[None]:
     """Let cuDNN time its algorithms for each new shape and keep the fastest."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
-
-
-@contextmanager
-def no_tf32(_: Any = None) -> Iterator[None]:
-    """Compute float32 convolutions in full precision, as matrix products are by default."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+    return cudnn_benchmark()
 
 
 @contextmanager
@@ -158,11 +143,11 @@ def fp16_accumulation(_: Any = None) -> Iterator[None]:
 @contextmanager
 def channels_last(model: Any) -> Iterator[None]:
     """Store convolution weights with channels innermost; cuDNN's outputs then are so, too."""
-    _order(model, torch.channels_last)
+    Layout(channels_last=True).arrange(model)
     try:
         yield
     finally:
-        _order(model, torch.contiguous_format)
+        Layout().arrange(model)
 
 
 def attention_by(*backends: SDPBackend) -> Setting:
@@ -199,9 +184,3 @@ def expandable_segments(_: Any = None) -> Iterator[None]:
 def _set_allocator(text: str) -> None:
     torch.cuda.empty_cache()
     torch.cuda.memory._set_allocator_settings(text)
-
-
-def _order(model: Any, order: torch.memory_format) -> None:
-    for parameter in model.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=order)

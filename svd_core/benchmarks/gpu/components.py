@@ -1,6 +1,6 @@
 """Parts step, decode and compile: UNet and decoder of SVD-XT alone, stock, ours and compiled."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,18 +14,12 @@ from svd_core.benchmarks.gpu.comparison import (
     Setting,
     attention_by,
     channels_last,
-    cudnn_benchmark,
+    cudnn_algorithms,
     expandable_segments,
     fp16_accumulation,
     rewrite,
 )
 from svd_core.benchmarks.gpu.context import Context, Figures, latents, model, unet_inputs
-from svd_core.benchmarks.gpu.norms import (
-    NormSilu,
-    framewise_norm_silu,
-    triton_norm_silu,
-    with_norms,
-)
 from svd_core.benchmarks.gpu.timing import profile_kernels, relative_error
 from svd_core.engine.optimizations.patching import unpatch
 from svd_core.engine.optimizations.torch_compile import compile_blocks, forget_blocks
@@ -52,7 +46,7 @@ def run_step(context: Context) -> None:
     case("ours", measure)
     case("ours, profile", partial(compare.profile, "our step"))
     measure_norms(compare, channels_last)
-    tried, last = cudnn_benchmark, channels_last
+    tried, last = cudnn_algorithms, channels_last
     case("ours, cudnn.benchmark", partial(measure, tried))
     for name, order in ORDERS.items():
         case(f"ours, attention by {name}", partial(measure, attention_by(*order)))
@@ -114,7 +108,7 @@ def run_decode(context: Context) -> None:
         sliced = partial(decode_in_slices, vae, clip, count)
         case(f"ours, {count} at a time", partial(measure, compute=sliced))
     measure_norms(compare, channels_last)
-    case("ours, cudnn.benchmark", partial(measure, cudnn_benchmark))
+    case("ours, cudnn.benchmark", partial(measure, cudnn_algorithms))
     case("ours, channels last", partial(measure, channels_last, exact=False))
     rewrite(vae, also=("upsample",))
     case("ours, upsample folded", measure)
@@ -179,7 +173,7 @@ def run_compile(context: Context) -> None:
     compute = partial(decode, vae, clip)
     eager = compute()
     context.case("decoder, not compiled", lambda: measure_compiled(context, compute, eager))
-    compile_blocks(vae.decoder, backend(context))
+    compile_blocks(vae.decoder, backend=backend(context))
     if context.case(
         "decoder, first", partial(measure_first_call, context, compute), LEAST_DECODER_S
     ):
@@ -203,13 +197,13 @@ def measure_unet(context: Context, unet: Any, inputs: tuple[Tensor, ...]) -> Non
     compute = partial(one_step, unet, inputs)
     eager = compute()
     case("UNet, not compiled", lambda: measure_compiled(context, compute, eager))
-    case("UNet, blocks", lambda: {"blocks": compile_blocks(unet, backend(context))})
+    case("UNet, blocks", lambda: {"blocks": compile_blocks(unet, backend=backend(context))})
     if not case("UNet, first", partial(measure_first_call, context, compute)):
         return
     case("UNet, compiled", lambda: measure_compiled(context, compute, eager))
     profile = partial(profile_kernels, context.timer, compute, "compiled step", context.folder)
     case("UNet, profile", profile)
-    with cudnn_benchmark():
+    with cudnn_algorithms():
         case("UNet, compiled, cudnn.benchmark", lambda: measure_compiled(context, compute, eager))
     one = partial(half_step, unet, inputs, 0)
     if case("UNet, one half, first", partial(measure_first_call, context, one)):
@@ -240,27 +234,19 @@ def measure_compiled(context: Context, compute: Compute, eager: Tensor) -> Figur
 
 def measure_norms(compare: Comparison, *layout: Setting) -> None:
     """Measure residual blocks with candidates for GroupNorm and SiLU, also in `layout`."""
-    context, measure = compare.context, compare.measure
-    put = partial(_put_norms, compare.model)
-    if context.case("framewise norms, put on", partial(put, lambda: framewise_norm_silu)):
-        context.case("ours, framewise norms", measure)
-    if context.cuda and context.case("Triton norms, put on", partial(put, triton_norm_silu)):
+    context, measure, model = compare.context, compare.measure, compare.model
+    rewrite(model, norm="framewise")
+    context.case("ours, framewise norms", measure)
+    if context.cuda:
         name = "ours, Triton norms"
+        rewrite(model, norm="triton")
         context.case(name, measure)
         context.case(f"{name}, profile", partial(compare.profile, name))
         context.case(f"{name}, channels last", partial(measure, *layout))
         context.case(
             f"{name}, channels last, cudnn.benchmark",
-            partial(measure, *layout, cudnn_benchmark),
+            partial(measure, *layout, cudnn_algorithms),
         )
-        context.case(
-            f"{name}, upsample folded, put on", partial(put, triton_norm_silu, ("upsample",))
-        )
+        rewrite(model, also=("upsample",), norm="triton")
         context.case(f"{name}, upsample folded, channels last", partial(measure, *layout))
-    rewrite(compare.model)
-
-
-def _put_norms(
-    model: Any, norm_silu: Callable[[], NormSilu], also: tuple[str, ...] = ()
-) -> Figures:
-    return {"layers": rewrite(model, first=with_norms(norm_silu()), also=also)}
+    rewrite(model)

@@ -1,31 +1,23 @@
 """Part kernels: attention, norms, convolutions and products alone, at SVD-XT's shapes."""
 
-from collections.abc import Callable
+import time
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from svd_core.benchmarks.gpu.comparison import cudnn_benchmark
 from svd_core.benchmarks.gpu.context import Context, Figures
-from svd_core.benchmarks.gpu.norms import (
-    NormSilu,
-    framewise_norm_silu,
-    torch_norm_silu,
-    triton_norm_silu,
-)
 from svd_core.benchmarks.gpu.timing import Work, relative_error
 from svd_core.benchmarks.vs_diffusers.parity import MAX_ERROR_RATIO
+from svd_core.engine.optimizations.attention_probe import STOCK as STOCK_ATTENTION
+from svd_core.engine.optimizations.attention_probe import attend, flash_implementations
+from svd_core.engine.optimizations.group_norm import NORMS
+from svd_core.engine.optimizations.group_norm import STOCK as STOCK_NORM
+from svd_core.engine.optimizations.kernels import choose_kernels, cudnn_benchmark
 
-BACKENDS = (
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-)
+BACKENDS = ("CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH")
 
 MOST_SCORES = 2 * 2**30
 """Attention scores up to which they are materialized; flash kernels never do."""
@@ -44,7 +36,7 @@ ATTENTION = (
 )
 
 # Name, clips, channels, frames, pixels of a frame.
-NORMS = (
+CLIPS = (
     ("UNet, outer level", 2, 320, 25, 9216),
     ("VAE, outer level", 1, 128, 25, 589824),
     ("UNet, second level", 2, 640, 25, 2304),
@@ -81,9 +73,10 @@ SMALL = 64
 
 
 def run_kernels(context: Context) -> None:
+    context.case("choices", partial(choices, context))
     for name, *shape in ATTENTION:
         context.case(f"attention, {name}", partial(attention, context, *shape))
-    for name, *shape in NORMS:
+    for name, *shape in CLIPS:
         context.case(f"norm, {name}", partial(norm, context, *shape))
     for name, *shape in CONVOLUTIONS:
         context.case(f"convolution, {name}", partial(convolution, context, *shape))
@@ -92,6 +85,14 @@ def run_kernels(context: Context) -> None:
     context.case("upsample, VAE", partial(upsample, context))
     for name, *shape in PRODUCTS:
         context.case(f"product, {name}", partial(product, context, *shape))
+
+
+def choices(context: Context) -> Figures:
+    """Probe this GPU as the engine does when a model is placed."""
+    begin = time.perf_counter()
+    device, dtype = f"{context.device}:0", str(context.dtype).removeprefix("torch.")
+    found = choose_kernels(device, dtype, context.folder)
+    return {"probe_s": round(time.perf_counter() - begin, 2), "kernels": str(found)}
 
 
 def attention(context: Context, samples: int, heads: int, tokens: int) -> Figures:
@@ -107,22 +108,19 @@ def attention(context: Context, samples: int, heads: int, tokens: int) -> Figure
     truth = torch.softmax(first @ other.mT / WIDTH**0.5, -1) @ value
     operations = 4 * samples * heads * tokens**2 * WIDTH
 
-    def measure(work: Callable[[], Tensor]) -> Figures:
+    def measure(name: str) -> Figures:
+        work = partial(attend, name, q, k, v)
         error = relative_error(work()[ends].float(), truth)
         return _rate(context, work, operations) | {"error": error}
 
-    def attend() -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v)
-
-    row: dict[str, object] = {"default": measure(attend)}
-    for backend in BACKENDS:
-        if backend is SDPBackend.MATH and samples * heads * tokens**2 > MOST_SCORES:
+    row: dict[str, object] = {"default": measure(STOCK_ATTENTION)}
+    for name in (*BACKENDS, *flash_implementations()):
+        if name == "MATH" and samples * heads * tokens**2 > MOST_SCORES:
             continue
         try:
-            with sdpa_kernel(backend):
-                row[backend.name] = measure(attend)
-        except RuntimeError as error:
-            row[backend.name] = {"unavailable": str(error)[:120]}
+            row[name] = measure(name)
+        except (RuntimeError, ImportError) as error:
+            row[name] = {"unavailable": str(error)[:120]}
     return row
 
 
@@ -136,21 +134,19 @@ def norm(context: Context, clips: int, channels: int, frames: int, pixels: int) 
         "channels": x,
         "channels last": x.contiguous(memory_format=torch.channels_last),
     }
-    candidates: dict[str, NormSilu] = {"torch": torch_norm_silu, "framewise": framewise_norm_silu}
-    if context.cuda:
-        candidates["triton"] = triton_norm_silu()
+    candidates = {name: norm for name, norm in NORMS.items() if context.cuda or name != "triton"}
     part = x[:1].float()
     truth = F.silu(F.group_norm(part, 32, layer.weight.float(), layer.bias.float(), layer.eps))
     row: dict[str, object] = {"gb": round(x.nbytes / 1e9, 3)}
     errors: dict[str, float] = {}
     for order, clip in orders.items():
-        for name, norm_silu in candidates.items():
-            error = relative_error(norm_silu(layer, clip)[:1], truth)
-            ms = _ms(context, partial(norm_silu, layer, clip))
+        for name, clip_norm in candidates.items():
+            error = relative_error(clip_norm(layer, clip)[:1], truth)
+            ms = _ms(context, partial(clip_norm, layer, clip))
             row[f"{name}, {order}"] = {"ms": ms, "error": error}
             errors[name] = max(error, errors.get(name, 0.0))
     if "triton" in errors:
-        row["ok"] = errors["triton"] <= MAX_ERROR_RATIO * errors["torch"]
+        row["ok"] = errors["triton"] <= MAX_ERROR_RATIO * errors[STOCK_NORM]
     return row
 
 

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from svd_core.benchmarks.vs_diffusers.timing import ClipTiming
 from svd_core.benchmarks.vs_diffusers.variants import STOCK, Variant
+from svd_core.engine.optimizations.probe import WIDER
 
 ROUNDING = 3e-6
 """Largest difference in single precision, of the largest number."""
@@ -34,12 +35,6 @@ MAX_ERROR_RATIO = 1.25
 
 UNetInputs = tuple[Any, ...]
 """Inputs of a UNet: latents, timestep, and keyword arguments."""
-
-WIDER = {
-    torch.float16: torch.float32,
-    torch.bfloat16: torch.float32,
-    torch.float32: torch.float64,
-}
 
 
 @dataclass(frozen=True)

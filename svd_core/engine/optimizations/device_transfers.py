@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from accelerate.hooks import CpuOffload, UserCpuOffloadHook, add_hook_to_module
 from accelerate.utils.memory import clear_device_cache
+from accelerate.utils.operations import send_to_device
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs
 from torch import Tensor
+
+from svd_core.engine.optimizations.block_offload import BlockHook, BlockStream
+from svd_core.engine.optimizations.kernels import Kernels
 
 _THEIRS: Any = theirs
 _STOCK: Any = theirs.StableVideoDiffusionPipeline
@@ -23,8 +27,14 @@ CLIP_SIZE = (224, 224)
 
 
 class SvdPipeline(_STOCK):  # type: ignore[misc]
-    """`StableVideoDiffusionPipeline`, of the same parts and with the same answers."""
+    """`StableVideoDiffusionPipeline`, of the same parts and with the same answers.
 
+    `kernels`: those to use when it is placed. `unet_stream`: the UNet's blocks while they come to
+    the GPU one by one.
+    """
+
+    kernels = Kernels()
+    unet_stream: BlockStream | None = None
     _guided = False
     _all_hooks: list[UserCpuOffloadHook]
 
@@ -38,10 +48,16 @@ class SvdPipeline(_STOCK):  # type: ignore[misc]
             self._guided = self.guidance_scale > 1
         return self._guided
 
+    def enable_sequential_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
+        """Model offload, but the UNet comes block by block. `device`: a keyword that is needed."""
+        self.remove_all_hooks()
+        self.unet_stream = BlockStream(self.unet, kwargs["device"])
+        self.enable_model_cpu_offload(*args, **kwargs)
+
     def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
-        """Stock's model offload, one way."""
+        """Stock's model offload, one way; with `unet_stream`, of the other models only."""
         super().enable_model_cpu_offload(*args, **kwargs)
-        self._all_hooks = use_one_way_offload(self._all_hooks)
+        self._all_hooks = use_one_way_offload(self._all_hooks, self.unet_stream)
 
     def _encode_image(self, image: Any, device: torch.device | str, *args: Any) -> Tensor:
         if torch.device(device).type == "cuda":
@@ -59,6 +75,32 @@ def resize_for_clip(processor: Any, image: Any, device: torch.device | str) -> T
     pixels = processor.numpy_to_pt(processor.pil_to_numpy(image)).to(device, torch.float64)
     small: Tensor = _THEIRS._resize_with_antialiasing(pixels * 2 - 1, CLIP_SIZE)
     return ((small + 1) / 2).float().cpu()
+
+
+class HostCopy:
+    """A copy of a tensor in main memory, for which neither the GPU nor this thread waits.
+
+    It is made on a stream of its own, into pinned memory. `tensor`: the copy, which is complete
+    when it `is_ready`. Without a GPU it is the tensor itself.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.from_gpu = tensor, tensor.is_cuda
+        if not self.from_gpu:
+            return
+        cuda: Any = torch.cuda
+        stream = cuda.Stream(tensor.device)
+        stream.wait_stream(cuda.current_stream(tensor.device))
+        self.tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        with cuda.stream(stream):
+            self.tensor.copy_(tensor, non_blocking=True)
+            self._event: Any = cuda.Event()
+            self._event.record(stream)
+        tensor.record_stream(stream)  # so that its memory is not used again before
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.from_gpu or bool(self._event.query())
 
 
 class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]
@@ -97,11 +139,7 @@ class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]
 
     def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
         """Copy the weights of `module` to the GPU, after dropping those of all others."""
-        on_gpu = [other for other in self.others if other.hook.on_gpu]
-        for other in on_gpu:
-            other.offload()
-        if on_gpu:
-            clear_device_cache()
+        self.drop_others()
         if not self._waiting:
             self._waiting = [
                 (owner, name, tensor, tensor.data)
@@ -112,14 +150,57 @@ class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]
             ]
         return super().pre_forward(module, *args, **kwargs)
 
+    def drop_others(self) -> None:
+        """Drop the copies of all other models."""
+        on_gpu = [other for other in self.others if other.hook.on_gpu]
+        for other in on_gpu:
+            other.offload()
+        if on_gpu:
+            clear_device_cache()
 
-def use_one_way_offload(hooks: Sequence[UserCpuOffloadHook]) -> list[UserCpuOffloadHook]:
-    """Replace Accelerate's hooks by `OneWayCpuOffload`s that know of each other."""
+
+class StreamedOffload(OneWayCpuOffload):
+    """Offload of a model whose blocks come to the GPU one by one."""
+
+    def __init__(self, stream: BlockStream) -> None:
+        super().__init__(stream.device)
+        self._stream = stream
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether there is room for blocks on the GPU."""
+        return self._stream.is_active
+
+    def init_hook(self, module: Any) -> Any:
+        """Drop the blocks that are there."""
+        self._stream.stop()
+        return module
+
+    def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+        """Make room for blocks, after dropping the weights of all other models."""
+        self.drop_others()
+        self._stream.start()
+        device = self._stream.device
+        return send_to_device(args, device), send_to_device(kwargs, device)
+
+
+def use_one_way_offload(
+    hooks: Sequence[UserCpuOffloadHook], unet: BlockStream | None = None
+) -> list[UserCpuOffloadHook]:
+    """Replace Accelerate's hooks by `OneWayCpuOffload`s that know of each other.
+
+    `unet`: for a UNet whose blocks come one by one.
+    """
     one_way: list[UserCpuOffloadHook] = []
     for hook in hooks:
         offload = OneWayCpuOffload(hook.hook.execution_device)
+        if unet is not None and hook.model is unet.model:
+            offload = StreamedOffload(unet)
         add_hook_to_module(hook.model, offload)
         one_way.append(UserCpuOffloadHook(hook.model, offload))
+    if unet is not None:
+        for number, module in enumerate(unet.modules):
+            add_hook_to_module(module, BlockHook(unet, number))
     for hook in one_way:
         hook.hook.others = [other for other in one_way if other is not hook]
     return one_way

@@ -6,14 +6,13 @@ SVD-XT.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from svd_core.engine.optimizations.attention_probe import UNPROBED
+from svd_core.engine.optimizations.kernels import Kernels
 
 
 class Guidance:
@@ -22,7 +21,7 @@ class Guidance:
     `split`: once for each. `dtype`: that of the UNet if the pipeline around it keeps another.
     `guided`: levels of noise (sigma) between which the half without the photo is computed. Outside
     of them the other half stands for both, which is guidance of 1. None: everywhere.
-    `backends`: torch's kernels for attention on a GPU, in order of preference.
+    `kernels`: what computes attention and convolutions on a GPU.
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
@@ -30,7 +29,7 @@ class Guidance:
         self.split = False
         self.dtype: torch.dtype | None = None
         self.guided: tuple[float, float] | None = None
-        self.backends: Sequence[SDPBackend] = UNPROBED
+        self.kernels = Kernels()
 
     def __call__(
         self,
@@ -50,18 +49,16 @@ class Guidance:
             calls = [(x[None], h[None], a[None]) for x, h, a in halves]
         if unguided:
             calls = calls[-1:]
-        with self.attention() if sample.is_cuda else nullcontext():
+        with self._chosen_kernels() if sample.is_cuda else nullcontext():
             outputs = [self.forward(x, timestep, h, a, return_dict)[0] for x, h, a in calls]
         if unguided:
             outputs *= num_halves
         return (torch.cat(outputs).to(outer),)
 
-    def attention(self) -> AbstractContextManager[None]:
-        """A context in which attention is computed by the first of `backends` that can."""
-        preferred: AbstractContextManager[None] = sdpa_kernel(
-            list(self.backends), set_priority=True
-        )
-        return preferred
+    @contextmanager
+    def _chosen_kernels(self) -> Iterator[None]:
+        with self.kernels.attention.active(), self.kernels.convolutions():
+            yield
 
     def _within(self, timestep: Any) -> bool:
         """Whether guidance is on at `timestep`, a quarter of the logarithm of sigma in SVD."""

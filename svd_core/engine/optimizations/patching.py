@@ -5,12 +5,9 @@ None. It looks at the weights once, when it is applied. The state dict stays as 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from accelerate.utils.modeling import has_offloaded_params
 from torch import nn
 
 Forward = Callable[..., Any]
@@ -65,30 +62,3 @@ def patch_name(layer: nn.Module) -> str | None:
 
 def _is_patched(layer: nn.Module) -> bool:
     return patch_name(layer) is not None
-
-
-@contextmanager
-def keep_weights_resident(*layers: Any) -> Iterator[None]:
-    """Bring the weights of `layers` to the GPU once, and drop them at the end.
-
-    Under sequential CPU offload, Accelerate brings the weights of a layer for each call and drops
-    them afterwards: a layer called slice by slice would have them brought for every slice. Without
-    sequential offload this does nothing.
-    """
-    if torch.compiler.is_compiling():  # only blocks that are not offloaded are compiled
-        yield
-        return
-    offloaded = [
-        module for layer in layers for module in layer.modules() if has_offloaded_params(module)
-    ]
-    resident: list[Any] = []
-    try:
-        for module in offloaded:
-            resident.append(module)  # before it is brought: memory may run out in the middle
-            module._hf_hook.pre_forward(module)
-            module._hf_hook.offload = False
-        yield
-    finally:
-        for module in resident:
-            module._hf_hook.offload = True
-            module._hf_hook.post_forward(module, None)

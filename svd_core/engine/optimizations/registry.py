@@ -10,15 +10,17 @@ not worth numbers kept beside the weights they come from.
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import diffusers
 
 from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.engine.optimizations.axial_attention import axial_attention
-from svd_core.engine.optimizations.patching import Rewrite, patch, unpatch
+from svd_core.engine.optimizations.group_norm import ClipNorm, group_norm_channels_last, torch_norm
+from svd_core.engine.optimizations.patching import Forward, Rewrite, patch, unpatch
 from svd_core.engine.optimizations.resblocks import (
     blend_in_one_pass,
     folded_upsample,
@@ -46,40 +48,30 @@ log = logging.getLogger(__name__)
 class Optimization:
     """A rewrite of layers, and the devices on which it saves time.
 
-    `whole_layers`: it reads no weights itself but calls the layers that hold them. Sequential
-    offload demands that, since it has the weights of a layer only while that layer runs.
+    `takes_norm`: the rewrite takes a `ClipNorm` as well, torch's by default.
     """
 
-    rewrite: Rewrite
+    rewrite: Callable[..., Forward | None]
     on_cpu: bool
     on_cuda: bool
-    whole_layers: bool
+    takes_norm: bool = False
 
 
 OPTIMIZATIONS: Mapping[str, Optimization] = {
-    "silent": Optimization(skip_zero_branches, on_cpu=True, on_cuda=True, whole_layers=True),
-    "blend": Optimization(blend_in_one_pass, on_cpu=True, on_cuda=True, whole_layers=True),
-    "one token": Optimization(
-        single_token_cross_attention, on_cpu=True, on_cuda=True, whole_layers=True
-    ),
-    "axial attention": Optimization(
-        axial_attention, on_cpu=True, on_cuda=False, whole_layers=False
-    ),
-    "joined attention": Optimization(
-        fused_qkv_attention, on_cpu=True, on_cuda=True, whole_layers=False
-    ),
+    "silent": Optimization(skip_zero_branches, on_cpu=True, on_cuda=True),
+    "blend": Optimization(blend_in_one_pass, on_cpu=True, on_cuda=True),
+    "one token": Optimization(single_token_cross_attention, on_cpu=True, on_cuda=True),
+    "axial attention": Optimization(axial_attention, on_cpu=True, on_cuda=False),
+    "joined attention": Optimization(fused_qkv_attention, on_cpu=True, on_cuda=True),
     "flat temporal": Optimization(
-        fused_temporal_resblock, on_cpu=True, on_cuda=True, whole_layers=False
+        fused_temporal_resblock, on_cpu=True, on_cuda=True, takes_norm=True
     ),
-    "undivided": Optimization(
-        resnet_without_division, on_cpu=True, on_cuda=True, whole_layers=True
-    ),
-    "upsample": Optimization(folded_upsample, on_cpu=True, on_cuda=False, whole_layers=False),
-    "still tokens": Optimization(
-        transformer_in_token_layout, on_cpu=True, on_cuda=True, whole_layers=True
-    ),
-    "units": Optimization(pruned_feed_forward, on_cpu=True, on_cuda=False, whole_layers=False),
-    "slices": Optimization(chunked_feed_forward, on_cpu=True, on_cuda=True, whole_layers=True),
+    "undivided": Optimization(resnet_without_division, on_cpu=True, on_cuda=True, takes_norm=True),
+    "upsample": Optimization(folded_upsample, on_cpu=True, on_cuda=False),
+    "still tokens": Optimization(transformer_in_token_layout, on_cpu=True, on_cuda=True),
+    "units": Optimization(pruned_feed_forward, on_cpu=True, on_cuda=False),
+    "slices": Optimization(chunked_feed_forward, on_cpu=True, on_cuda=True),
+    "norms": Optimization(group_norm_channels_last, on_cpu=False, on_cuda=True, takes_norm=True),
 }
 """By name, in order of precedence: a layer takes the first that fits."""
 
@@ -104,20 +96,34 @@ def optimizations_for(plan: MemoryPlan) -> list[str]:
         name
         for name, optimization in OPTIMIZATIONS.items()
         if (optimization.on_cpu if plan.device == "cpu" else optimization.on_cuda)
-        and (optimization.whole_layers or plan.offload != "sequential")
     ]
 
 
-def apply_optimizations(pipeline: Any, only: Collection[str]) -> dict[str, int]:
+def rewrites(names: Collection[str], norm: ClipNorm = torch_norm) -> list[tuple[str, Rewrite]]:
+    """The rewrites of `names` in order of precedence, with `norm` where one is taken."""
+    return [
+        (name, partial(each.rewrite, norm=norm) if each.takes_norm else each.rewrite)
+        for name, each in OPTIMIZATIONS.items()
+        if name in names
+    ]
+
+
+def apply_optimizations(
+    pipeline: Any,
+    only: Collection[str],
+    norm: ClipNorm = torch_norm,
+    also: Mapping[str, Collection[str]] | None = None,
+) -> dict[str, int]:
     """Apply the optimizations named in `only` to `pipeline`, and no others; none makes it stock.
 
-    Returns how many layers each changed. Weights must be in memory and no hooks on the pipeline.
+    `also`: further ones, by part. Returns how many layers each changed. Weights must be in memory
+    and no hooks on the pipeline.
     """
-    rewrites = [(name, each.rewrite) for name, each in OPTIMIZATIONS.items() if name in only]
-    counts = dict.fromkeys(only, 0)
+    counts: dict[str, int] = {}
     for part in PARTS:
         model = getattr(pipeline, part)
         unpatch(model)
-        for name, count in patch(model, rewrites).items():
-            counts[name] += count
+        names = {*only, *(also or {}).get(part, ())}
+        for name, count in patch(model, rewrites(names, norm)).items():
+            counts[name] = counts.get(name, 0) + count
     return counts

@@ -12,10 +12,11 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
+from svd_core.engine.optimizations.group_norm import ClipNorm, order_of, torch_norm
 from svd_core.engine.optimizations.patching import Forward
 
 
-def fused_temporal_resblock(layer: Any) -> Forward | None:
+def fused_temporal_resblock(layer: Any, norm: ClipNorm = torch_norm) -> Forward | None:
     """A forward of `SpatioTemporalResBlock` with flat convolutions over the frames of a whole clip.
 
     A Conv3d with a kernel of 3x1x1 mixes frames and leaves places alone. So over a clip seen as a
@@ -39,7 +40,8 @@ def fused_temporal_resblock(layer: Any) -> Forward | None:
             return out
         clips, frames = image_only_indicator.shape
         clip = as_rows(out, clips, frames)
-        mixed = torch.add(clip, temporal_branch(layer.temporal_res_block, clip, temb), alpha=share)
+        branch = temporal_branch(layer.temporal_res_block, clip, temb, norm)
+        mixed = torch.add(clip, branch, alpha=share)
         return as_frames(mixed, out)
 
     return forward
@@ -64,20 +66,17 @@ def as_frames(clip: Tensor, like: Tensor) -> Tensor:
     return clip.permute(0, 2, 3, 1).reshape(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def temporal_branch(block: Any, clip: Tensor, temb: Tensor | None) -> Tensor:
+def temporal_branch(block: Any, clip: Tensor, temb: Tensor | None, norm: ClipNorm) -> Tensor:
     """What `TemporalResnetBlock` adds to `clip` (clips, channels, frames, places)."""
-    x = over_frames(block.conv1, F.silu(block.norm1(clip), inplace=True))
+    x = over_frames(block.conv1, norm(block.norm1, clip))
     if block.time_emb_proj is not None and temb is not None:
         shift = block.time_emb_proj(F.silu(temb))
         x += shift.view(len(clip), -1, shift.shape[-1], 1).transpose(1, 2)
-    return over_frames(block.conv2, F.silu(block.norm2(x), inplace=True))
+    return over_frames(block.conv2, norm(block.norm2, x))
 
 
 def over_frames(conv: Any, clip: Tensor) -> Tensor:
-    """`conv` (kernel 3x1x1) as a Conv2d on rows of frames; as it is, if its weight is offloaded."""
-    if conv.weight.is_meta and not clip.is_meta:
-        out: Tensor = conv(clip[..., None])[..., 0]
-        return out
+    """`conv` (kernel 3x1x1) as a Conv2d on rows of frames."""
     return F.conv2d(clip, conv.weight[..., 0], conv.bias, padding=(1, 0))
 
 
@@ -109,7 +108,7 @@ def temporal_share(blender: Any) -> float:
     return float(share)
 
 
-def resnet_without_division(layer: Any) -> Forward | None:
+def resnet_without_division(layer: Any, norm: ClipNorm = torch_norm) -> Forward | None:
     """A forward of `ResnetBlock2D` without its division by one, if it neither scales nor resizes.
 
     Stock divides by `output_scale_factor`, which is 1, in a pass of its own. Activations here are
@@ -123,11 +122,11 @@ def resnet_without_division(layer: Any) -> Forward | None:
         return None
 
     def forward(x: Tensor, temb: Tensor | None, *_: Any, **__: Any) -> Tensor:
-        h = layer.conv1(F.silu(layer.norm1(x), inplace=True))
+        h = layer.conv1(norm(layer.norm1, x))
         if layer.time_emb_proj is not None:
             assert temb is not None
             h += layer.time_emb_proj(F.silu(temb))[:, :, None, None]
-        h = layer.conv2(F.silu(layer.norm2(h), inplace=True))
+        h = layer.conv2(norm(layer.norm2, h))
         h += x if layer.conv_shortcut is None else layer.conv_shortcut(x)
         added: Tensor = h
         return added
@@ -176,6 +175,4 @@ def _halves(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 def empty_as(x: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
     """Memory for pictures of `shape`, with channels where those of `x` have them."""
-    inside = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    order = torch.channels_last if inside else torch.contiguous_format
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order_of(x))

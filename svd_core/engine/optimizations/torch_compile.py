@@ -1,8 +1,9 @@
-"""Regional `torch.compile` of UNet blocks: slow for the first clip, faster for every later one.
+"""Regional `torch.compile` of blocks: slow for the first clip, faster for every later one.
 
-Not the UNet as a whole is compiled, but its patched blocks one by one, since many of them are of
-one kind and share the work. Shapes are static, so each size of video is compiled on its own. Torch
-keeps compiled code on disk, for the next start too.
+Not a model as a whole is compiled, but its patched blocks one by one, since many of them are of one
+kind and share the work. Shapes are static, so each size of video is compiled on its own. The halves
+of a guided step run one after the other, so that steps with and without guidance share their code.
+Torch keeps compiled code on disk, for the next start too.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import platform
 import shutil
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import diffusers
@@ -31,8 +32,7 @@ BLOCKS = (SpatioTemporalResBlock, TransformerSpatioTemporalModel)
 
 MAX_VARIANTS = 64
 """Compiled variants of one block's code that torch may keep. SVD has blocks of four widths, at four
-sizes, with one half of a guided step or both. Beyond its default of 8, torch would stop compiling
-without a word."""
+sizes. Beyond its default of 8, torch would stop compiling without a word."""
 
 NAME = "compiled"
 """The name of a compiled forward, as of a rewrite."""
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class CompileKey:
-    """Everything about a clip that compiled code depends on.
+    """Everything about a clip that its pace depends on.
 
     `model`: name and weights, since the weights decide which branches are left out.
     """
@@ -72,15 +72,31 @@ class CompileKey:
         )
 
     def cache_key(self) -> str:
-        """Short hash of the key, the machine and the library versions."""
-        on_cuda = self.plan.device == "cuda"
-        hardware = torch.cuda.get_device_name() if on_cuda else platform.machine()
+        """Short hash of what the code depends on, the machine and the library versions.
+
+        Guidance is not part of it, nor is a speed with the same weights.
+        """
+        plan = replace(self.plan, split_guidance=True)
+        speed: Speed = "turbo" if self.speed == "turbo" else "exact"
+        key = replace(self, plan=plan, guided=True, speed=speed)
+        on_cuda = plan.device == "cuda"
+        hardware = torch.cuda.get_device_name(plan.target) if on_cuda else platform.machine()
         versions = torch.__version__, diffusers.__version__, __version__
-        return hashlib.sha256(repr((self, *versions, hardware)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((key, *versions, hardware)).encode()).hexdigest()[:16]
 
 
-def compile_blocks(unet: Any, backend: Any = "inductor", strict: bool = False) -> int:
-    """Compile every block of `unet` that does anything, when it is first used. Returns how many.
+def compile_pipeline(pipeline: Any, plan: MemoryPlan) -> int:
+    """Compile the blocks of the UNet, and on a GPU of the decoder. Returns how many.
+
+    The decoder's are used where all frames are decoded at once. On a CPU they pay even less.
+    """
+    pipeline.unet.forward.split = True
+    decoder = (pipeline.vae.decoder,) if plan.device == "cuda" else ()
+    return compile_blocks(pipeline.unet, *decoder)
+
+
+def compile_blocks(*models: Any, backend: Any = "inductor", strict: bool = False) -> int:
+    """Compile every block of `models` that does anything, when it is first used. Returns how many.
 
     What cannot be compiled runs as it is, with torch's warning, unless `strict`. Code compiled
     before, for this or any other model, is forgotten, but for what torch keeps on disk. `unpatch`
@@ -92,7 +108,8 @@ def compile_blocks(unet: Any, backend: Any = "inductor", strict: bool = False) -
     dynamo.suppress_errors = not strict
     blocks: list[Any] = [
         layer
-        for layer in unet.modules()
+        for model in models
+        for layer in model.modules()
         if isinstance(layer, BLOCKS) and patch_name(layer) not in ("silent", NAME)
     ]
     for block in blocks:

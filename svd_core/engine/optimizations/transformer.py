@@ -14,7 +14,8 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.engine.optimizations.patching import Forward, keep_weights_resident
+from svd_core.engine.optimizations.group_norm import order_of
+from svd_core.engine.optimizations.patching import Forward
 from svd_core.engine.optimizations.zero_branches import is_zero_branch
 
 MAX_USED_SHARE = 0.8
@@ -61,7 +62,7 @@ def transformer_in_token_layout(layer: Any) -> Forward | None:
             tokens = layer.time_mixer(tokens, mixed.flatten(0, 1), image_only_indicator)
         pictures = layer.proj_out(tokens).view(len(x), *x.shape[2:], -1)
         # As stock leaves it: on a CPU norms round 1.7 times as far where channels come last.
-        return ((pictures.permute(0, 3, 1, 2) + x).contiguous(),)
+        return ((pictures.permute(0, 3, 1, 2) + x).contiguous(memory_format=order_of(x)),)
 
     return forward
 
@@ -201,10 +202,9 @@ def chunked_feed_forward(layer: Any) -> Forward | None:
             whole: Tensor = stock(x)
             return whole
         out = x.new_empty(len(tokens), last.out_features)
-        with keep_weights_resident(layer):
-            slices = zip(torch.split(tokens, step), torch.split(out, step), strict=True)
-            for source, target in slices:
-                target.copy_(stock(source))
+        slices = zip(torch.split(tokens, step), torch.split(out, step), strict=True)
+        for source, target in slices:
+            target.copy_(stock(source))
         return out.view(*x.shape[:-1], last.out_features)
 
     return forward

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from diffusers.models.resnet import SpatioTemporalResBlock
 from diffusers.models.upsampling import Upsample2D
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.engine.optimizations.patching import Forward, keep_weights_resident, patch_name
+from svd_core.engine.optimizations.patching import Forward, patch_name
 from svd_core.engine.optimizations.resblocks import empty_as, over_frames
 
 FrameLayer = Callable[[Tensor], Tensor]
@@ -53,11 +53,9 @@ def _forward(decoder: Any, count: int, on_share: OnShare) -> Forward:
         sizes = list(_sizes(stages))
         for number, (layers, temporal) in enumerate(stages):
             done, share = sum(sizes[:number]) / sum(sizes), sizes[number] / sum(sizes)
-            with keep_weights_resident(*_modules(layers)):
-                sample = _frame_by_frame(layers, sample, count, _after(done, share, on_share))
+            sample = _frame_by_frame(layers, sample, count, _after(done, share, on_share))
             if temporal is not None:
-                with keep_weights_resident(temporal.temporal_res_block, temporal.time_mixer):
-                    _over_the_clip(temporal, sample)
+                _over_the_clip(temporal, sample)
         clip = sample.transpose(0, 1)[None]
         out: Tensor = decoder.time_conv_out(clip)[0].transpose(0, 1)
         return out
@@ -85,14 +83,6 @@ def _stages(decoder: Any) -> Iterator[tuple[list[FrameLayer], Any]]:
             yield layers, layer
             layers = []
     yield [*layers, decoder.conv_norm_out, F.silu, decoder.conv_out], None
-
-
-def _modules(layers: list[FrameLayer]) -> Iterator[Any]:
-    """Those of `layers` that have weights."""
-    for layer in layers:
-        module = layer.func if isinstance(layer, partial) else layer
-        if isinstance(module, nn.Module):
-            yield module
 
 
 def _sizes(stages: list[tuple[list[FrameLayer], Any]]) -> Iterator[int]:

@@ -1,7 +1,7 @@
-"""Triton kernels of GroupNorm and SiLU: moments in many blocks, then one pass that applies them.
+"""Triton kernels of GroupNorm, with or without SiLU: moments in many blocks, then one pass.
 
-Moments are accumulated in single precision. Triton comes with torch for CUDA on Linux only, so this
-module is imported on demand.
+Moments are accumulated in single precision. `group_norm` chooses the kernel for a memory layout.
+Triton comes with torch for CUDA on Linux only, so this module is imported on demand.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 MOST_SPLITS = 64
-"""Blocks of one group; torch adds up their sums."""
+"""Blocks of one group, whose sums are added up in a kernel of their own."""
 
 LEAST_RUN = 32768
 """Least numbers per block, below which more blocks are slower."""
@@ -21,7 +21,7 @@ CHANNELS = 64
 """Channels of one block in a channels-last layout."""
 
 
-def channels_outside(norm: Any, frames: Tensor) -> Tensor:
+def channels_outside(norm: Any, frames: Tensor, silu: bool) -> Tensor:
     """Normalize contiguous (clips, frames, channels, places), as (clips, channels, frames, places).
 
     The result is contiguous too, in the layout that a convolution over frames reads.
@@ -35,33 +35,30 @@ def channels_outside(norm: Any, frames: Tensor) -> Tensor:
     _moments[(clips * count * groups, splits)](
         frames, sums, length, run, splits, steps=-(-run // 2048), block=2048
     )
-    moments = sums.view(clips, count, groups, splits, 2).sum((1, 3)) / (count * length)
-    scale, shift = _affine(norm, moments)
+    scale, shift = _affine(norm, sums, clips, (count, splits), count * length)
     out = torch.empty((clips, channels, count, places), device=frames.device, dtype=frames.dtype)
     block = 1024 if places >= 1024 else 256
     _apply_outside[(clips * count * channels, -(-places // block))](
-        frames, out, scale, shift, channels, count, places, block=block
+        frames, out, scale, shift, channels, count, places, block=block, silu=silu
     )
     return out
 
 
-def channels_inside(norm: Any, x: Tensor) -> Tensor:
+def channels_inside(norm: Any, x: Tensor, silu: bool) -> Tensor:
     """Normalize contiguous (samples, places, channels), in the same layout."""
     samples, places, channels = x.shape
-    groups = norm.num_groups
+    each = channels // norm.num_groups
     splits = max(1, min(4 * MOST_SPLITS, places // 512))
     run = -(-places // splits)
     sums = _empty_sums(x, samples * splits, channels)
     _channel_moments[(samples, splits, -(-channels // CHANNELS))](
         x, sums, places, channels, run, splits, steps=-(-run // 32), rows=32, columns=CHANNELS
     )
-    each = channels // groups
-    moments = sums.view(samples, splits, groups, each, 2).sum((1, 3)) / (places * each)
-    scale, shift = _affine(norm, moments)
+    scale, shift = _affine(norm, sums, samples, (splits, each), places * each)
     out = torch.empty_like(x)
     length = places * channels
     blocks = -(-length // 1024), samples  # CUDA allows 65,535 on each axis but the first
-    _apply_inside[blocks](x, out, scale, shift, channels, length, block=1024)
+    _apply_inside[blocks](x, out, scale, shift, channels, length, block=1024, silu=silu)
     return out
 
 
@@ -69,14 +66,62 @@ def _empty_sums(like: Tensor, rows: int, columns: int) -> Tensor:
     return torch.empty(rows, columns, 2, device=like.device, dtype=torch.float32)
 
 
-def _affine(norm: Any, moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Factor and summand of each channel, from mean and mean square of each group."""
+def _affine(
+    norm: Any, sums: Tensor, samples: int, parts: tuple[int, int], numbers: int
+) -> tuple[Tensor, Tensor]:
+    """Factor and summand of each channel of each sample.
+
+    `sums`: of numbers and of squares, (samples, parts[0], groups, parts[1], 2), each group of
+    `numbers` numbers in all.
+    """
+    shape, device = (samples, norm.num_channels), sums.device
+    scale, shift = (torch.empty(shape, device=device, dtype=torch.float32) for _ in range(2))
     each = norm.num_channels // norm.num_groups
-    mean = moments[..., 0]
-    variance = (moments[..., 1] - mean.square()).clamp(min=0)
-    scale = (variance + norm.eps).rsqrt().repeat_interleave(each, 1) * norm.weight.float()
-    shift = norm.bias.float() - mean.repeat_interleave(each, 1) * scale
+    _affine_of_group[(samples, norm.num_groups)](
+        sums, norm.weight, norm.bias, scale, shift,
+        norm.num_channels, norm.num_groups, parts[1], parts[0] * parts[1], 1 / numbers, norm.eps,
+        each, steps=-(-parts[0] * parts[1] // 256), block=256,
+        columns=triton.next_power_of_2(each),
+    )  # fmt: skip
     return scale, shift
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _affine_of_group(  # type: ignore[no-untyped-def]
+    sums,
+    weight,
+    bias,
+    scale,
+    shift,
+    channels,
+    groups,
+    inner,
+    parts,
+    share,
+    eps,
+    each,
+    steps: tl.constexpr,
+    block: tl.constexpr,
+    columns: tl.constexpr,
+):
+    sample, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    total = tl.zeros((block,), tl.float32)
+    square = tl.zeros((block,), tl.float32)
+    for step in range(steps):
+        part = step * block + tl.arange(0, block)
+        outer, rest = part // inner, part % inner
+        place = sums + ((sample * (parts // inner) + outer) * groups + group) * inner * 2 + rest * 2
+        total += tl.load(place, mask=part < parts, other=0.0)
+        square += tl.load(place + 1, mask=part < parts, other=0.0)
+    mean = tl.sum(total, 0) * share
+    variance = tl.maximum(tl.sum(square, 0) * share - mean * mean, 0.0)
+    column = tl.arange(0, columns)
+    channel = group * each + column
+    factor = tl.load(weight + channel, mask=column < each, other=0.0).to(tl.float32)
+    factor = factor * (1.0 / tl.sqrt(variance + eps))
+    summand = tl.load(bias + channel, mask=column < each, other=0.0).to(tl.float32) - mean * factor
+    tl.store(scale + sample * channels + channel, factor, mask=column < each)
+    tl.store(shift + sample * channels + channel, summand, mask=column < each)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -114,6 +159,7 @@ def _apply_outside(  # type: ignore[no-untyped-def]
     frames,
     places,
     block: tl.constexpr,
+    silu: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)  # clip, frame and channel
     clip, rest = row // (frames * channels), row % (frames * channels)
@@ -122,7 +168,8 @@ def _apply_outside(  # type: ignore[no-untyped-def]
     value = tl.load(x + row * places + here, mask=here < places, other=0.0).to(tl.float32)
     known = clip * channels + channel
     value = value * tl.load(scale + known) + tl.load(shift + known)
-    value = value / (1.0 + tl.exp(-value))
+    if silu:
+        value = value / (1.0 + tl.exp(-value))
     target = out + (known * frames + frame) * places + here
     tl.store(target, value.to(out.dtype.element_ty), mask=here < places)
 
@@ -166,6 +213,7 @@ def _apply_inside(  # type: ignore[no-untyped-def]
     channels,
     length,
     block: tl.constexpr,
+    silu: tl.constexpr,
 ):
     sample = tl.program_id(1).to(tl.int64)
     here = tl.program_id(0) * block + tl.arange(0, block)
@@ -174,5 +222,6 @@ def _apply_inside(  # type: ignore[no-untyped-def]
     known = sample * channels + here % channels
     value = value * tl.load(scale + known, mask=inside, other=0.0)
     value = value + tl.load(shift + known, mask=inside, other=0.0)
-    value = value / (1.0 + tl.exp(-value))
+    if silu:
+        value = value / (1.0 + tl.exp(-value))
     tl.store(out + sample * length + here, value.to(out.dtype.element_ty), mask=inside)
