@@ -241,7 +241,7 @@ def test_a_bad_photo_does_not_stop_the_others(
     [
         (GenerationFailed("model_gave_nan"), 1),
         (ModelGated("model_licence_required", model="a/b"), 1),
-        (StorageFull("video_disk_full"), 1),
+        (StorageFull("upload_disk_full"), 1),
         (Cancelled(), 130),
         (KeyboardInterrupt(), 130),
     ],

@@ -494,7 +494,8 @@ def test_where_there_is_no_folder_for_temporary_files_the_output_folder_has_one(
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
     monkeypatch.setenv("TMPDIR", "/nowhere")
     found = []
-    recorder.load = lambda *_: found.append(tempfile.gettempdir()) or recorder.checkpoint  # type: ignore[method-assign]
+    load = recorder.load
+    recorder.load = lambda *args: found.append(tempfile.gettempdir()) or load(*args)  # type: ignore[method-assign]
     assert run("photo.jpg", "-o", "out/") == 0
     assert Path(found[0]).parent == tmp_path / "out"
     assert left_behind(tmp_path / "out") == ["photo.mp4"]
