@@ -49,6 +49,7 @@ def explain(repo: str, error: BaseException) -> ModelUnavailable:
     causes = list(_causes(error))
     return (
         _of_settings(repo, causes)
+        or _of_certificate_file()
         or _of_files(repo, causes)
         or _of_certificate(repo, causes)
         or _of_answer(repo, causes)
@@ -75,6 +76,18 @@ def _of_settings(repo: str, causes: list[BaseException]) -> ModelUnavailable | N
         return _unknown(repo)
     if any(type(cause).__name__ in ("UnsupportedProtocol", "InvalidURL") for cause in causes):
         return ModelUnreachable("hub_address_invalid", value=repr(constants.ENDPOINT))
+    unsendable = any(isinstance(cause, UnicodeEncodeError) for cause in causes)
+    if unsendable and not (get_token() or "").isascii():  # copied with more than the token
+        return ModelGated("model_token_refused", model=repo, place=_token_place())
+    return None
+
+
+def _of_certificate_file() -> ModelUnavailable | None:
+    if path := os.environ.get("SSL_CERT_FILE"):
+        try:
+            ssl.create_default_context(cafile=path)
+        except OSError:  # also a file without a certificate
+            return ModelUnreachable("certificate_file_unreadable", path=path)
     return None
 
 
@@ -100,9 +113,6 @@ def _of_files(repo: str, causes: list[BaseException]) -> ModelUnavailable | None
 
 
 def _of_certificate(repo: str, causes: list[BaseException]) -> ModelUnavailable | None:
-    certificates = os.environ.get("SSL_CERT_FILE")
-    if certificates and not os.access(certificates, os.R_OK):
-        return ModelUnreachable("certificate_file_unreadable", path=certificates)
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError) or "certificate" in str(cause).lower():
             reason = getattr(cause, "verify_message", "") or "unknown issuer"
@@ -136,7 +146,9 @@ def _of_answer(repo: str, causes: list[BaseException]) -> ModelUnavailable | Non
         return ModelUnreachable(
             "hub_failing", model=repo, address=constants.ENDPOINT, status=status
         )
-    return None
+    return ModelUnreachable(
+        "hub_status_unknown", model=repo, address=constants.ENDPOINT, status=status
+    )
 
 
 def _of_proxy(repo: str, causes: list[BaseException]) -> ModelUnavailable | None:
@@ -184,7 +196,7 @@ def _proxy() -> str | None:
     proxy = proxies.get(address.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(address.hostname or ""):
         return None
-    return re.sub(r"^(\w+://)?[^/@]*@", r"\1", proxy)
+    return re.sub(r"^(\w+://)?[^/]*@", r"\1", proxy)
 
 
 def _one_line(error: BaseException) -> str:

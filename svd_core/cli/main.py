@@ -102,6 +102,7 @@ def _make_videos(options: argparse.Namespace, engine_factory: EngineFactory) -> 
     model = _model(options.model, recipe)
     photos = find_photos(options.photos)
     output = OutputFolder.from_option(options.output, len(photos))
+    output.check_inputs([*(photo.path for photo in photos), *filter(None, [options.from_recipe])])
     environ = os.environ if model is None else {**os.environ, "SVD_MODEL": model}
     engine = engine_factory(Settings.from_env(environ))
     with output.temp_dir():

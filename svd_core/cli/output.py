@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +66,13 @@ class OutputFolder:
         except OSError as error:
             raise _unwritable(folder.folder, error) from error
         return folder
+
+    def check_inputs(self, paths: Iterable[str | Path]) -> None:
+        """Raise `InvalidCommand` if the video would replace one of the files that it is made of."""
+        for path in paths if self.name is not None else ():
+            with suppress(OSError, ValueError):
+                if os.path.samefile(self.folder / str(self.name), path):
+                    raise InvalidCommand("output_is_input", path=str(path))
 
     @contextmanager
     def temp_dir(self) -> Iterator[None]:

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from svd_core.cli.args import InvalidCommand
 from svd_core.errors import InvalidImage
 from svd_core.media.image import MAX_BYTES
 
 STDIN = "-"
+SLASHES = "/" if os.sep == "/" else "/\\"
 
 
 class UnreadablePhoto(InvalidImage):
@@ -42,10 +44,12 @@ class Photo:
 
         Raises `UnreadablePhoto`.
         """
-        if not self.path:
+        if self.name == STDIN:
             return _read_stdin()
+        if not self.path:
+            raise UnreadablePhoto("photo_name_empty")
         if os.path.isdir(self.path):
-            raise UnreadablePhoto("photo_is_folder", name=self.name)
+            raise UnreadablePhoto("photo_is_folder", name=self.name.rstrip(SLASHES))
         try:
             with open(self.path, "rb") as file:
                 return file.read(MAX_BYTES + 1)
@@ -56,7 +60,12 @@ class Photo:
 
 
 def find_photos(arguments: Sequence[str]) -> list[Photo]:
-    """The photos of the command line, in their order. A pattern becomes its files by name."""
+    """The photos of the command line, in their order. A pattern becomes its files by name.
+
+    Raises `InvalidCommand` if stdin is named twice.
+    """
+    if arguments.count(STDIN) > 1:
+        raise InvalidCommand("stdin_named_twice", name=STDIN)
     return [photo for argument in arguments for photo in _find(argument)]
 
 

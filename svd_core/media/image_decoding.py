@@ -6,11 +6,9 @@ the memory of its decoder and one copy. `decoder_process.py` runs it in its own 
 
 import io
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-import numpy as np
 from PIL import AvifImagePlugin, ExifTags, Image, ImageCms
 
 from svd_core.errors import InvalidImage
@@ -22,6 +20,7 @@ from svd_core.media.containers import (
     check_directories,
     without_texts,
 )
+from svd_core.media.deep_images import GreyLevels, bands, check_layout, is_deep
 from svd_core.media.file_signatures import KNOWN, is_heif, why_unreadable
 
 MAX_BYTES = 20 * 2**20
@@ -43,9 +42,6 @@ BACKGROUND = (255, 255, 255)
 
 THREADS = 2
 """Threads of the AVIF and HEIC decoders; by default they take one per core, and memory for each."""
-
-BAND_PIXELS = 2**22
-"""Pixels that are converted at a time."""
 
 # Allow-listed: Pillow's other readers see little use, and so little testing with hostile files.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -166,6 +162,7 @@ def _check_size(image: Image.Image) -> None:
 def _decode(opened: Image.Image, original: bytes, most_pixels: int | None) -> DecodedImage:
     if opened.width * opened.height > MAX_PIXELS:
         opened.draft("RGB", (opened.width // 2, opened.height // 2))
+    check_layout(opened)
     opened.load()
     exif = _exif(opened)  # a PNG may have it at its end
     turn = TURNS.get(_orientation(exif))
@@ -212,22 +209,14 @@ def _to_rgb(image: Image.Image, color: ColorMetadata | None) -> Image.Image:
     """`image` of any mode as sRGB, transparent pixels over `BACKGROUND`."""
     if image.mode == "RGB" and not image.has_transparency_data and color is None:
         return image
-    white = _white(image) if _is_deep(image) else 0.0
+    levels = GreyLevels.of(image) if is_deep(image) else None
     rgb = Image.new("RGB", image.size)
-    for box in _bands(image.size):
+    for box in bands(image.size):
         band = image.crop(box)
-        if white:
-            band = _to_eight_bit(band, white)
+        if levels is not None:
+            band = levels.to_eight_bit(band)
         rgb.paste(_flatten(band, color), box[:2])
     return rgb
-
-
-def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes (left, top, right, bottom) of whole rows that cover `size`."""
-    width, height = size
-    rows = max(1, BAND_PIXELS // width)
-    for top in range(0, height, rows):
-        yield 0, top, width, min(top + rows, height)
 
 
 def _flatten(image: Image.Image, color: ColorMetadata | None) -> Image.Image:
@@ -237,27 +226,6 @@ def _flatten(image: Image.Image, color: ColorMetadata | None) -> Image.Image:
     flat = Image.new("RGB", image.size, BACKGROUND)
     flat.paste(_to_srgb(image.convert("L" if image.mode == "LA" else "RGB"), color), mask=alpha)
     return flat
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode == "F" or image.mode.startswith("I")
-
-
-def _to_grey(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
-
-
-def _white(image: Image.Image) -> float:
-    """The level of white. If the mode leaves it open, the brightest pixel decides."""
-    peak = max(float(_to_grey(image.crop(box)).max()) for box in _bands(image.size))
-    candidates = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0)
-    return next((white for white in candidates if peak <= white), peak)
-
-
-def _to_eight_bit(image: Image.Image, white: float) -> Image.Image:
-    """Deep grey scaled to 0..255."""
-    levels = np.clip(_to_grey(image) * (255 / white), 0, 255).round()
-    return Image.fromarray(levels.astype(np.uint8))
 
 
 def _to_srgb(image: Image.Image, color: ColorMetadata | None) -> Image.Image:

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 
 from svd_core.settings import Settings, space_url
 from svd_core.web.listener import ListenAddress
+from svd_core.web.proxy_headers import public_parts
 from svd_core.web.public_address import configured_url
 
 LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
@@ -101,9 +102,10 @@ class OriginPolicy:
 
     def is_own(self, headers: Headers) -> bool:
         """Whether the Origin in `headers` is that of a page of this server."""
-        # A page cannot set X-Forwarded-Host across origins: that takes a preflight, which fails.
-        forwarded = headers.get("x-forwarded-host", "").partition(",")[0].strip()
-        netlocs = {_plain(headers.get("host", "")), _plain(forwarded), *self.public}
+        # A page cannot set headers of proxies across origins: that takes a preflight, which fails.
+        host = headers.get("host", "")
+        forwarded = public_parts(headers, host).get("host", "")
+        netlocs = {_plain(host), _plain(forwarded), *self.public}
         origin = origin_netloc(headers.get("origin", ""))
         return origin is not None and _plain(origin) in netlocs
 

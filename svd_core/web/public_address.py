@@ -7,7 +7,7 @@ proxy count, and without a proxy the address that was called.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -16,30 +16,20 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from svd_core.errors import InvalidSettings
 from svd_core.settings import Settings, canonical_url, space_url
+from svd_core.web.proxy_headers import (
+    NETLOC,
+    X_FORWARDED,
+    forwarded_elements,
+    plain_address,
+    public_parts,
+    trusted_proxies,
+)
 
+ROOT_PATH = "GRADIO_ROOT_PATH"
 ADDRESS_KEY = "svd.public_address"
 """Key of the resolved URL in an ASGI scope."""
-
-NETLOC = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
-PREFIX = re.compile(r"(/[A-Za-z0-9._~!$&'()*+;=:@%-]+)+")
-FORWARDED = re.compile(r'(?:^|[;,\s])(host|proto)="?([^";,\s]+)', re.IGNORECASE)
-"""A parameter of the header `Forwarded` (RFC 7239)."""
-
-X_FORWARDED = {
-    "x-forwarded-scheme": "proto",
-    "x-forwarded-proto": "proto",
-    "x-forwarded-host": "host",
-    "x-forwarded-port": "port",
-    "x-forwarded-prefix": "prefix",
-}
-
-VALID = {
-    "proto": re.compile("https?"),
-    "host": NETLOC,
-    "port": re.compile(r"\d{1,5}"),
-    "prefix": PREFIX,
-}
 
 ADDRESS_HEADERS = frozenset(
     {b"host", b"forwarded", b"x-gradio-server", *(name.encode() for name in X_FORWARDED)}
@@ -52,21 +42,27 @@ def configured_url(settings: Settings) -> str:
 
     Gradio's own `GRADIO_ROOT_PATH` counts if it is a URL.
     """
-    root = os.environ.get("GRADIO_ROOT_PATH", "")
+    root = os.environ.get(ROOT_PATH, "")
     with suppress(ValueError):
         return settings.public_url or space_url() or canonical_url(root)
     return ""
 
 
 def configured_prefix() -> str:
-    """The path below which visitors find this server, if `GRADIO_ROOT_PATH` is only a path."""
-    root = os.environ.get("GRADIO_ROOT_PATH", "").rstrip("/")
-    return root if PREFIX.fullmatch(root) else ""
+    """The path below which visitors find this server, if `GRADIO_ROOT_PATH` is only a path.
 
-
-def trusted_proxies() -> str:
-    """Addresses and networks of proxies whose headers count, as uvicorn reads them; * is all."""
-    return os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1,::1"
+    Raises `InvalidSettings` if it is neither a path nor a URL.
+    """
+    root = os.environ.get(ROOT_PATH, "").strip()
+    try:
+        if re.match(r"https?://", root):
+            canonical_url(root)  # which `configured_url` takes
+            return ""
+        if re.match(r"//|[^/]*[.:]", root):
+            raise ValueError("a host name needs http:// or https:// in front")
+        return urlsplit(canonical_url(f"http://localhost/{root}")).path
+    except ValueError as error:
+        raise InvalidSettings("root_path_invalid", variable=ROOT_PATH, reason=str(error)) from error
 
 
 class PublicAddress:
@@ -109,36 +105,22 @@ class PublicAddress:
         for name, value in scope["headers"]:
             if name in ADDRESS_HEADERS:
                 headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
-        scheme, netloc, prefix = scope["scheme"], headers.pop("host", ""), self._prefix
-        if headers and (scope.get("client") or ("",))[0] in self._trusted:
-            said = dict(_forwarded(headers))
-            scheme = said.get("proto", scheme)
-            netloc = said.get("host", netloc)
-            prefix = said.get("prefix", prefix)
-            port = said.get("port", "")
-            if port not in ("", "80", "443") and re.fullmatch(r"[^:]+|\[.+\]", netloc):
-                netloc = f"{netloc}:{port}"
-        if not NETLOC.fullmatch(netloc):
-            host, own = scope.get("server") or ("127.0.0.1", None)
-            host = f"[{host}]" if ":" in host else host
-            netloc = f"{host}:{own}" if own else host
-        return f"{scheme}://{netloc}{prefix}"
+        netloc = headers.pop("host", "")
+        called = {"proto": scope["scheme"], "host": netloc, "prefix": self._prefix}
+        if headers and plain_address((scope.get("client") or ("",))[0]) in self._trusted:
+            with suppress(ValueError):  # a port that does not exist, or a path of this server
+                return canonical_url(_join(called | public_parts(headers, netloc), scope))
+        return _join(called, scope)
 
 
-def _forwarded(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What valid headers of a proxy say: proto, host, port and prefix.
-
-    Of several proxies the first one counts, which is the one that visitors reach.
-    """
-    first = headers.get("forwarded", "").partition(",")[0]
-    said = {name.lower(): value for name, value in FORWARDED.findall(first)}
-    for header, name in X_FORWARDED.items():
-        if value := headers.get(header, "").partition(",")[0].strip():
-            said[name] = value
-    for name, value in said.items():
-        value = value.rstrip("/") if name == "prefix" else value
-        if VALID[name].fullmatch(value):
-            yield name, value
+def _join(parts: Mapping[str, str], scope: Scope) -> str:
+    """A URL of its parts. The address of the connection stands in for an invalid host."""
+    netloc = parts["host"]
+    if not NETLOC.fullmatch(netloc):
+        host, port = scope.get("server") or ("127.0.0.1", None)
+        host = f"[{host}]" if ":" in host else host
+        netloc = f"{host}:{port}" if port else host
+    return f"{parts['proto']}://{netloc}{parts['prefix']}"
 
 
 async def _no_app(*_: object) -> None:
@@ -165,13 +147,30 @@ class PublicAddressMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        located = self._address.locate(scope)
+        located = with_plain_peers(self._address.locate(scope))
         if located["root_path"] and not route_path(located):  # relative links need the slash
             query = scope["query_string"].decode("latin-1")
             target = f"{located[ADDRESS_KEY]}/{'?' if query else ''}{query}"
             await RedirectResponse(target, 308)(scope, receive, send)
             return
         await self._app(located, receive, send)
+
+
+def with_plain_peers(scope: Scope) -> Scope:
+    """A scope whose peer and visitor are in the only form that uvicorn knows.
+
+    That is IPv4 as IPv4, and the visitor in `X-Forwarded-For`, where a proxy sends `Forwarded`.
+    """
+    headers = dict(scope["headers"])
+    if b"forwarded" in headers and b"x-forwarded-for" not in headers:
+        elements = forwarded_elements(headers[b"forwarded"].decode("latin-1"))
+        visitors = [element["for"] for element in elements if element.get("for")]
+        if visitors:
+            added = (b"x-forwarded-for", ", ".join(visitors).encode("latin-1"))
+            scope = {**scope, "headers": [*scope["headers"], added]}
+    if client := scope.get("client"):
+        scope = {**scope, "client": (plain_address(client[0]), client[1])}
+    return scope
 
 
 class PublicHostMiddleware:

@@ -8,6 +8,7 @@ So the rest of the request is received and dropped first.
 from collections.abc import MutableSequence
 from contextlib import aclosing, suppress
 
+from anyio import move_on_after
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svd_core.web.request_body import BodyError, BodyReader
@@ -16,6 +17,10 @@ EVENT_STREAM = b"text/event-stream"
 STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 """The second one is nginx's, and other proxies know it too."""
 
+LINGER_S = 30.0
+"""Seconds in which a client may send on after its refusal. Closing a connection while data arrives
+resets it, and the client may lose the response."""
+
 STALL_S = 2.0
 """Seconds without a piece after which a refused client gets its response: it may be waiting."""
 
@@ -23,7 +28,8 @@ STALL_S = 2.0
 class ResponseDelivery:
     """ASGI middleware in front of all routes.
 
-    `limit`: bytes of one request that are dropped at most. `total_s`: seconds that may take.
+    `limit`: bytes of one request that are dropped before a response. `total_s`: seconds that this
+    may take.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class ResponseDelivery:
             await self._app(scope, receive, send)
             return
         pending, waiting = _body_announced(scope)
+        sends_on = False
 
         async def noting() -> Message:
             nonlocal pending, waiting
@@ -47,26 +54,38 @@ class ResponseDelivery:
             return message
 
         async def deliver(message: Message) -> None:
+            nonlocal sends_on
             if message["type"] == "http.response.start":
                 headers = list(message["headers"])
                 _forbid_buffering(headers)
                 if pending and not waiting:
-                    await self._drain(noting)
+                    sends_on = not await self._drain(noting)
                 if pending:  # the connection cannot carry another request
                     _set(headers, b"connection", b"close")
                 message = {**message, "headers": headers}
+            is_last = sends_on and not message.get("more_body", False)
+            if message["type"] == "http.response.body" and is_last:
+                await send({**message, "more_body": True})
+                with move_on_after(LINGER_S):
+                    await self._drain(noting, endless=True)
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         await self._app(scope, noting if pending else receive, deliver)
 
-    async def _drain(self, receive: Receive) -> None:
+    async def _drain(self, receive: Receive, *, endless: bool = False) -> bool:
+        """Receive and drop what is left of the request. Returns False at the limit, if it has one.
+
+        Also returns if nothing comes for a while, or if the client is gone.
+        """
         left = self._limit
-        with suppress(BodyError):  # too slow, or the client is gone
+        with suppress(BodyError):
             async with aclosing(self._bodies.pieces(receive)) as pieces:
                 async for piece in pieces:
                     left -= len(piece)
-                    if left < 0:
-                        return
+                    if left < 0 and not endless:
+                        return False
+        return True
 
 
 def _body_announced(scope: Scope) -> tuple[bool, bool]:

@@ -85,3 +85,31 @@ def test_a_decimal_comma_is_understood(browser: Browser, served: Served, locale:
     params = served.work.requests[-1].params
     assert (params.noise_aug_strength, params.max_guidance_scale) == (0.06, 2.5)
     assert params.seed == 4_294_967_295
+
+
+TYPED = {"0，05": "0.05", "０．０６": "0.06", "0。07": "0.07", "٠٫٠٨": "0.08"}
+PASTED = TYPED | {
+    "noise 0,05": "0.05", "0,06 %": "0.06", "7 frames": "7", "\u200e0.07\u200f": "0.07",
+    "1e-2": "1e-2", "seed: 9": "9",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("locale", ["en-US", "de-DE", "ja-JP"])
+def test_numbers_of_other_keyboards_and_with_units(
+    browser: Browser, served: Served, locale: str
+) -> None:
+    """Chromium drops what it does not know, so that 0，05 would be 5 and 7 frames nothing."""
+    with visitor(browser, served.url, locale=locale, permissions=["clipboard-write"]) as page:
+        noise = page.locator("#noise_aug_strength input[type=number]")
+        for text, value in TYPED.items():
+            noise.fill("0.02")
+            page.keyboard.press("ControlOrMeta+a")
+            page.keyboard.type(text)
+            expect(noise).to_have_value(value)
+        for text, value in PASTED.items():
+            noise.fill("0.02")
+            page.evaluate("text => navigator.clipboard.writeText(text)", text)
+            page.keyboard.press("ControlOrMeta+a")
+            page.keyboard.press("ControlOrMeta+v")
+            expect(noise).to_have_value(value)
+        noise.fill("0.02")

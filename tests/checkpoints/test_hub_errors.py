@@ -164,6 +164,17 @@ def test_an_expired_token_of_a_login_is_named_by_its_file(
     assert has_code("model_token_refused", place=str(tmp_path / "token"))(reason())
 
 
+@pytest.mark.parametrize("token", ["hf_\u00e4bc", "\u200bhf_abc", "\u201chf_abc\u201d"])
+def test_a_token_that_cannot_be_sent_is_named(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    error = reason()
+    assert isinstance(error, ModelGated)
+    assert "HF_TOKEN" in error.message
+    assert "abc" not in error.message
+
+
 def test_a_gated_model_stays_a_matter_of_its_licence(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +238,20 @@ def test_a_missing_file_of_certificates_is_named(
     assert has_code("certificate_file_unreadable", path="/nowhere/ca.pem")(reason())
 
 
+@pytest.mark.parametrize("content", [b"", b"no certificate", None], ids=["empty", "text", "folder"])
+def test_a_file_without_certificates_is_named(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    monkeypatch.setattr(constants, "ENDPOINT", "https://127.0.0.1:9")
+    assert f"The file {path} in SSL_CERT_FILE cannot be read" in reason().message
+
+
 class Refusing(BaseHTTPRequestHandler):
     """A proxy that lets no one through."""
 
@@ -252,7 +277,7 @@ def test_a_proxy_that_refuses_is_named(
 ) -> None:
     proxy.status = status  # type: ignore[attr-defined]
     port = proxy.server_port
-    monkeypatch.setenv("HTTPS_PROXY", f"http://user:secret@127.0.0.1:{port}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:p@secret@127.0.0.1:{port}")
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example")
     error = reason()
     assert has_code("proxy_refused", proxy=f"http://127.0.0.1:{port}")(error)

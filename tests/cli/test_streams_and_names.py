@@ -389,8 +389,9 @@ def test_a_pattern_of_several_photos_needs_a_folder(
         ("*.gif", "There is no such file"),
         ("[", "There is no such file"),
         ("x" * 300 + ".jpg", "cannot be read"),
-        ("folder", "folder/*.jpg"),
-        ("folder/", "*.jpg"),
+        ("folder", " folder/*.jpg"),
+        ("folder/", " folder/*.jpg"),
+        ("", "name of a photo is empty"),
     ],
 )
 def test_what_is_no_photo_is_a_sentence_and_the_next_follows(
@@ -425,6 +426,32 @@ def test_a_stdin_without_a_photo_is_a_sentence(tmp_path: Path, redirects: str) -
     sane(done)
     assert done.returncode == 2
     assert one_sentence(done.stderr.decode()).startswith("-: ")
+
+
+def test_stdin_is_named_once(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-", "photo.jpg", "-", "-o", "out/") == 2
+    assert "named once" in one_sentence(capsys.readouterr().err)
+    assert left_behind(tmp_path) == ["photo.jpg"]
+
+
+@pytest.mark.parametrize("name", ["photo.mp4", "./photo.mp4", "linked.mp4", "hard.mp4"])
+def test_a_file_that_is_read_is_never_replaced(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Photos have any suffix, and a recipe is read from a video."""
+    data = (tmp_path / "photo.jpg").read_bytes()
+    (tmp_path / "photo.jpg").rename(tmp_path / "photo.mp4")
+    (tmp_path / "linked.mp4").symlink_to("photo.mp4")
+    (tmp_path / "hard.mp4").hardlink_to(tmp_path / "photo.mp4")
+    assert run("photo.mp4", "-o", name) == 2
+    assert "photo.mp4 is read for this video" in one_sentence(capsys.readouterr().err)
+    assert (tmp_path / "photo.mp4").read_bytes() == data
+    assert run("photo.mp4", "-o", "first.mp4") == 0
+    assert run("--from-recipe", "first.mp4", "photo.mp4", "-o", "first.mp4") == 2
+    assert "first.mp4 is read for this video" in capsys.readouterr().err
+    assert run("photo.mp4", "-o", "first.mp4") == 0
 
 
 def test_of_a_file_without_an_end_no_more_is_read_than_a_photo_has(

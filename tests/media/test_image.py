@@ -6,8 +6,10 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -207,6 +209,78 @@ def test_deep_grey_without_a_given_white_is_scaled_by_its_brightest(
     found = np.asarray(open_photo(encoded(Image.fromarray(ramp, mode), "TIFF")))
     assert (found[0, 0, 0], found[0, -1, 0]) == (0, 255)
     assert all(a <= b for a, b in pairwise(found[0, :, 0].tolist()))
+
+
+def raw_tiff(size: tuple[int, int], samples: bytes, **tags: int | tuple[int, ...]) -> bytes:
+    """An uncompressed TIFF of one strip for each channel or all. `tags`: names of TIFF 6.0."""
+    numbers = {
+        "bits": 258, "compression": 259, "photometric": 262, "strips": 273, "channels": 277,
+        "rows": 278, "lengths": 279, "planar": 284, "format": 339,
+    }  # fmt: skip
+    strips = int(tags["channels"]) if tags.get("planar") == 2 else 1  # type: ignore[arg-type]
+    start = 8 + len(samples)
+    each = len(samples) // strips
+    own = {
+        "compression": 1, "rows": size[1], "lengths": (each,) * strips,
+        "strips": tuple(8 + each * number for number in range(strips)),
+    }  # fmt: skip
+    entries = {256: size[0], 257: size[1], **{numbers[k]: v for k, v in (own | tags).items()}}
+    table, rest = b"", b""
+    for number, value in sorted(entries.items()):
+        values = value if isinstance(value, tuple) else (value,)
+        packed = struct.pack(f"<{len(values)}L", *values)
+        if len(values) > 1:
+            place = start + 2 + 12 * len(entries) + 4 + len(rest)
+            rest, packed = rest + packed, struct.pack("<L", place)
+        table += struct.pack("<HHL", number, 4, len(values)) + packed
+    head = b"II*\0" + struct.pack("<L", start) + samples
+    return head + struct.pack("<H", len(entries)) + table + bytes(4) + rest
+
+
+def twelve_bits(values: NDArray[np.int64]) -> bytes:
+    return int("".join(f"{value:012b}" for value in values.flat), 2).to_bytes(values.size * 3 // 2)
+
+
+RAMP = np.tile(np.linspace(0, 1, 64), (64, 1))
+
+
+@pytest.mark.parametrize(
+    ("white", "encode", "tags"),
+    [
+        (2**12 - 1, twelve_bits, {"bits": 12}),
+        (2**16 - 1, lambda v: v.astype("<u2").tobytes(), {"bits": 16}),
+        (2**15 - 1, lambda v: v.astype("<i2").tobytes(), {"bits": 16, "format": 2}),
+        (2**32 - 1, lambda v: v.astype("<u4").tobytes(), {"bits": 32}),
+        (2**31 - 1, lambda v: v.astype("<i4").tobytes(), {"bits": 32, "format": 2}),
+        (1, lambda v: v.astype("<f4").tobytes(), {"bits": 32, "format": 3}),
+    ],
+)
+def test_grey_of_any_depth_has_the_white_of_its_file(
+    white: int, encode: Callable[[NDArray[Any]], bytes], tags: dict[str, int]
+) -> None:
+    values = RAMP if white == 1 else (RAMP * white).round().astype(np.int64)
+    data = raw_tiff((64, 64), encode(values), channels=1, photometric=1, **tags)
+    assert np.abs(np.asarray(open_photo(data))[..., 0] - RAMP * 255).max() <= 1
+    if 1 < white < 2**16:  # deeper numbers have the white of their brightest pixel
+        data = raw_tiff((64, 64), encode(values // 2), channels=1, photometric=1, **tags)
+        assert np.abs(np.asarray(open_photo(data))[..., 0] - RAMP * 127.5).max() <= 1
+
+
+def test_grey_that_is_white_at_zero_is_turned() -> None:
+    values = (RAMP * 65535).round().astype("<u2").tobytes()
+    data = raw_tiff((64, 64), values, channels=1, photometric=0, bits=16)
+    assert np.abs(np.asarray(open_photo(data))[..., 0] - (1 - RAMP) * 255).max() <= 1
+
+
+def test_deep_colour_in_planes_is_refused_and_never_another_picture() -> None:
+    planes = np.stack([RAMP, RAMP.T, 1 - RAMP])
+    deep = (planes * 65535).round().astype("<u2").tobytes()
+    options = {"channels": 3, "photometric": 2, "planar": 2}
+    with pytest.raises(InvalidImage, match="TIFF"):
+        open_photo(raw_tiff((64, 64), deep, bits=(16,) * 3, **options))
+    flat = (planes * 255).round().astype(np.uint8)
+    found = np.asarray(open_photo(raw_tiff((64, 64), flat.tobytes(), bits=(8,) * 3, **options)))
+    assert (found == flat.transpose(1, 2, 0)).all()
 
 
 def test_floats_that_are_no_numbers_are_black() -> None:

@@ -13,6 +13,7 @@ from svd_core.web.page.number_input import plain_number
     [
         ("2.5", 2.5), ("2,5", 2.5), (" 2,5 ", 2.5), ("2,", 2.0), (",5", 0.5), ("2,125", 2.125),
         ("0,500", 0.5), ("２，５", 2.5), ("٢٫٥", 2.5), ("+2,5", 2.5), ("12,0", 12.0),
+        ("２。５", 2.5), ("2、5", 2.5), ("\u200e2.5\u200f", 2.5), ("\ufeff2,5\u200b", 2.5),
     ],
 )  # fmt: skip
 def test_a_decimal_sign_of_any_country(text: str, value: float) -> None:

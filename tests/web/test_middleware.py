@@ -110,6 +110,19 @@ def test_its_own_pages_may_call_it_by_whatever_name(host: str, scheme: str) -> N
     assert not passes(OPEN, origin=f"{scheme}://studio.example:8443", **proxied)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"x_forwarded_host": "studio.example", "x_forwarded_port": "8443"},
+        {"x_forwarded_host": "studio.example:8443"},
+        {"forwarded": 'for="a,b";proto=https;host="studio.example:8443"'},
+    ],
+)
+def test_its_own_pages_may_call_it_through_any_proxy(said: dict[str, str]) -> None:
+    assert passes(OPEN, host="10.0.0.1", origin="https://studio.example:8443", **said)
+    assert not passes(OPEN, host="10.0.0.1", origin="https://studio.example", **said)
+
+
 def test_a_public_address_is_a_name_of_the_server() -> None:
     for local in (True, False):
         behind = policy(local, public_url="https://svd.example/studio")

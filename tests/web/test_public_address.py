@@ -5,13 +5,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from gradio_client import Client
 from starlette.types import Scope
 
+from svd_core.errors import InvalidSettings
 from svd_core.settings import Settings
-from svd_core.web.public_address import ADDRESS_KEY, PublicAddress, configured_url, route_path
+from svd_core.web.public_address import (
+    ADDRESS_KEY,
+    PublicAddress,
+    PublicAddressMiddleware,
+    configured_url,
+    route_path,
+)
 from tests.api.test_shared_server import page_and_api
 from tests.fakes.engines import examples
 from tests.fakes.fal_server import KEYS
@@ -64,6 +72,27 @@ def test_the_configured_address_holds_whatever_a_request_says(peer: str) -> None
         ({"x_gradio_server": "http://evil.example"}, "http://10.0.0.1:7860"),
         ({"origin": "https://evil.example"}, "http://10.0.0.1:7860"),
         ({"host": 'a"b'}, "http://127.0.0.1:7860"),
+        ({"x_forwarded_proto": "HTTPS"}, "https://10.0.0.1:7860"),
+        ({"x_forwarded_ssl": "on"}, "https://10.0.0.1:7860"),
+        ({"x_forwarded_protocol": "ssl", "x_forwarded_proto": "http"}, "http://10.0.0.1:7860"),
+        ({"x_forwarded_proto": "https", "x_forwarded_host": "A.Example:443"}, "https://a.example"),
+        ({"x_forwarded_host": "2001:db8::1"}, "http://[2001:db8::1]"),
+        ({"x_forwarded_host": "a.example", "x_forwarded_port": "8443, 80"},
+         "http://a.example:8443"),
+        ({"x_forwarded_host": "a.example", "x_forwarded_port": "99999"}, "http://10.0.0.1:7860"),
+        ({"x_forwarded_host": "a.example:99999"}, "http://10.0.0.1:7860"),
+        ({"x_forwarded_prefix": "svd"}, "http://10.0.0.1:7860/svd"),
+        ({"x_forwarded_prefix": "/a//, /b"}, "http://10.0.0.1:7860/a"),
+        ({"x_forwarded_prefix": "/a/../b/."}, "http://10.0.0.1:7860/b"),
+        ({"x_forwarded_prefix": "/"}, "http://10.0.0.1:7860"),
+        ({"x_forwarded_prefix": "/fal"}, "http://10.0.0.1:7860"),
+        ({"forwarded": 'For=1.2.3.4; Proto=HTTPS ; Host = "a.example"'}, "https://a.example"),
+        ({"forwarded": 'for="[2001:db8::1]:80";host="[2001:db8::2]:8"'}, "http://[2001:db8::2]:8"),
+        ({"forwarded": 'for="a,b";host=a.example'}, "http://a.example"),
+        ({"forwarded": 'host=a.example;for="x;host=evil.example"'}, "http://a.example"),
+        ({"forwarded": r'host="a\.example"'}, "http://a.example"),
+        ({"forwarded": "xhost=evil.example;host=a.example"}, "http://a.example"),
+        ({"forwarded": 'host="a.example'}, "http://10.0.0.1:7860"),
     ],
 )  # fmt: skip
 def test_a_trusted_proxy_is_believed(headers: dict[str, str], url: str) -> None:
@@ -81,6 +110,67 @@ def test_only_a_trusted_proxy_is_believed(monkeypatch: pytest.MonkeyPatch) -> No
     assert PublicAddress("").resolve(scope(peer=PROXY, **claims)) == "http://10.0.0.1:7860"
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     assert PublicAddress("").resolve(scope(peer="::2", **claims)).startswith("https://evil")
+
+
+@pytest.mark.parametrize(
+    ("value", "peers"),
+    [
+        ("", {"127.0.0.1", "::1", "::ffff:127.0.0.1"}),
+        (" * ", {"127.0.0.1", "::1", "10.0.0.1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"}),
+        ("10.0.0.1, *", {"127.0.0.1", "::1", "10.0.0.1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"}),
+        ("10.0.0.9/8", {"10.0.0.1", "::ffff:10.0.0.1"}),
+        ("10.0.0.0/255.0.0.0", {"10.0.0.1", "::ffff:10.0.0.1"}),
+        ("::ffff:10.0.0.1", {"10.0.0.1", "::ffff:10.0.0.1"}),
+        ("localhost;192.0.2.1", {"127.0.0.1", "::1", "::ffff:127.0.0.1"}),
+        ("[::1] 10.0.0.1,", {"::1", "10.0.0.1", "::ffff:10.0.0.1"}),
+    ],
+)
+def test_trusted_proxies_in_each_of_their_forms(
+    monkeypatch: pytest.MonkeyPatch, value: str, peers: set[str]
+) -> None:
+    """A socket for both kinds of addresses shows IPv4 as IPv6."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", value)
+    address = PublicAddress("")
+    others = ("127.0.0.1", "::1", "10.0.0.1", "::ffff:127.0.0.1", "::ffff:10.0.0.1")
+    believed = {
+        peer
+        for peer in others
+        if address.resolve(scope(peer=peer, x_forwarded_proto="https")).startswith("https")
+    }
+    assert believed == peers
+
+
+@pytest.mark.parametrize("value", ["nginx", "10.*", "300.1.1.1/8", "10.0.0.1/33", "10.0.0.1:80"])
+def test_trusted_proxies_that_are_none_stop_the_start(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", value)
+    with pytest.raises(InvalidSettings, match="FORWARDED_ALLOW_IPS") as caught:
+        PublicAddress.from_settings(Settings())
+    assert value in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "visitor"),
+    [
+        (PROXY, {"forwarded": 'for="[2001:db8::1]:80";proto=https'}, "2001:db8::1"),
+        (PROXY, {"forwarded": "for=192.0.2.1, For=127.0.0.1"}, "192.0.2.1"),
+        (PROXY, {"forwarded": "for=192.0.2.1", "x_forwarded_for": "192.0.2.2"}, "192.0.2.2"),
+        (PROXY, {"forwarded": "host=a.example"}, PROXY),
+        ("::ffff:127.0.0.1", {"x_forwarded_for": "192.0.2.1"}, "192.0.2.1"),
+        ("::ffff:192.0.2.7", {"x_forwarded_for": "192.0.2.1"}, STRANGER),
+        (STRANGER, {"forwarded": "for=192.0.2.1"}, STRANGER),
+    ],
+)
+def test_the_visitor_behind_a_proxy(peer: str, headers: dict[str, str], visitor: str) -> None:
+    seen: list[Any] = []
+
+    async def app(inner: Scope, *_: object) -> None:
+        seen.append(inner["client"][0])
+
+    middleware: Any = PublicAddressMiddleware(app, PublicAddress(""))
+    anyio.run(middleware, scope(peer=peer, **headers), None, None)
+    assert seen == [visitor]
 
 
 @pytest.mark.parametrize("url", ["https://a.example/svd", "https://a.example/s%C3%B6hne/x"])
@@ -116,10 +206,23 @@ def test_the_address_may_come_from_elsewhere(
     assert configured_url(own) == "https://own.example/x"
 
 
-def test_gradios_own_root_path_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_ROOT_PATH", "/svd")
+@pytest.mark.parametrize("value", ["/svd", "svd", "/svd//", " /svd/ ", "/a/../svd"])
+def test_gradios_own_root_path_still_counts(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("GRADIO_ROOT_PATH", value)
     address = PublicAddress.from_settings(Settings())
     assert address.resolve(scope()) == "http://10.0.0.1:7860/svd"
+    assert address.resolve(scope(x_forwarded_prefix="/x")) == "http://10.0.0.1:7860/x"
+
+
+@pytest.mark.parametrize(
+    "value", ["a.example/svd", "https://a b/svd", "//a.example", "localhost:80/x", "/svd?a=b"]
+)
+def test_a_root_path_that_is_none_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("GRADIO_ROOT_PATH", value)
+    with pytest.raises(InvalidSettings, match="GRADIO_ROOT_PATH is wrong.*SVD_PUBLIC_URL"):
+        PublicAddress.from_settings(Settings())
 
 
 PLACES: list[tuple[dict[str, Any], dict[str, str], str]] = [

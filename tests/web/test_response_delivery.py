@@ -127,7 +127,9 @@ GONE = {"type": "http.disconnect"}
     ("messages", "left", "closes"),
     [
         ([piece(50), piece(20, more=False), GONE], 1, False),
-        ([piece(50), piece(51), piece(1, more=False)], 1, True),  # beyond the limit
+        ([piece(50), piece(51), piece(1), piece(1, more=False), GONE], 1, True),  # beyond the limit
+        ([piece(50), piece(51), piece(1)], 0, True),
+        ([piece(50), piece(51), GONE], 0, True),
         ([piece(50)], 0, True),  # no more comes: the client waits
         ([piece(50), GONE], 0, False),
         ([], 0, True),
@@ -140,6 +142,25 @@ def test_the_rest_of_a_request_is_dropped_within_limits(
     assert remaining == left
     assert sent[0]["status"] == 404
     assert ((b"connection", b"close") in sent[0]["headers"]) is closes
+    assert b"".join(message["body"] for message in sent[1:]) == b"no"
+    assert [message.get("more_body", False) for message in sent[1:]][-1] is False
+
+
+def test_a_client_that_sends_more_than_is_dropped_reads_the_refusal(
+    served: tuple[str, PhotoWork],
+) -> None:
+    """Closed at once, the connection would be reset, and the refusal be lost."""
+    url, piece = httpx.URL(served[0]), bytes(2**20)
+    head = f"POST /fal/nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Key {KEY}\r\n"
+    with socket.create_connection((url.host, url.port or 0), timeout=60) as client:
+        client.sendall(f"{head}Content-Length: {320 << 20}\r\n\r\n".encode())
+        for _ in range(320):
+            client.sendall(piece)
+        answer = b""
+        while received := client.recv(65536):
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert answer.endswith(b'not found"}')
 
 
 @pytest.mark.parametrize("headers", [[], [(b"content-length", b"0")]])

@@ -12,8 +12,14 @@ from svd_core.params import PARAMETERS
 MAX_LENGTH = 40
 """Characters of the longest text that is looked at."""
 
-SIGNS = str.maketrans({"\u066b": ".", "\u066c": "'", "\u2019": "'", "\u02bc": "'", "\u2212": "-"})
-"""Decimal and group separators of Arabic, apostrophes that group, and the minus sign."""
+SIGNS = str.maketrans(
+    {
+        "\u066b": ".", "\u066c": "'", "\u2019": "'", "\u02bc": "'", "\u2212": "-",
+        "\u3002": ".", "\u3001": ",",
+    }
+)  # fmt: skip
+"""Decimal and group separators of Arabic, apostrophes that group, the minus sign, and the marks
+that Chinese and Japanese keyboards write for point and comma."""
 
 STYLES = (("[,]", "[.]"), ("[.]", "[,]"), ("[' ]", "[.,]"))
 """Patterns of the group separator and of the decimal sign that goes with it."""
@@ -25,7 +31,9 @@ def plain_number(text: str, name: str) -> str:
     `name`: the parameter, which decides whether the field is for whole numbers.
     """
     # In compatibility form all spaces and wide characters are the plain ones.
-    normal = unicodedata.normalize("NFKC", text[: MAX_LENGTH + 1]).translate(SIGNS).strip()
+    # Invisible marks of direction or width come along from web pages.
+    normal = unicodedata.normalize("NFKC", text[: MAX_LENGTH + 1]).translate(SIGNS)
+    normal = "".join(mark for mark in normal if unicodedata.category(mark) != "Cf").strip()
     normal = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), normal)
     sign = normal[:1] if normal[:1] in ("+", "-") else ""
     digits = normal.removeprefix(sign)
