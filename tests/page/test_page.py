@@ -88,6 +88,10 @@ class TestWords:
                 "Imagining the motion · step 3 of 25 · about 42 s left",
             ),
             (
+                Progress(stage=Stage.DENOISING, step=0, total=1, remaining_s=4.2),
+                "Imagining the motion · about 4 s left",
+            ),
+            (
                 Progress(stage=Stage.DECODING, step=4, total=14, remaining_s=0.1),
                 "Drawing the frames · frame 4 of 14",
             ),

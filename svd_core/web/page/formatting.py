@@ -27,7 +27,8 @@ def stage_text(progress: Progress, t: Texts) -> str:
     if progress.stage is Stage.QUEUED:
         return _queued(progress.step, t)
     stage = t(f"stage_{progress.stage}")
-    return f"{stage} · {_counted(progress, t)}" if progress.total else stage
+    countable = progress.total > (progress.stage is Stage.DENOISING)  # a single step says nothing
+    return f"{stage} · {_counted(progress, t)}" if countable else stage
 
 
 def time_text(progress: Progress, t: Texts) -> str:
