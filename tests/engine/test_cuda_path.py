@@ -217,6 +217,7 @@ def test_a_step_waits_for_the_gpu_only_when_it_is_done(making: Making) -> None:
     assert making("none").waits == [2] * STEPS
 
 
+@pytest.mark.slow
 def test_a_contest_there_asks_everybody_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,7 +55,7 @@ def cards(*usual: tuple[int, OffloadSetting]) -> Any:
             new = planned(size, setting) not in seen
             seen.add(planned(size, setting))
             quick = (size, setting) in usual if usual else new
-            marks = () if quick else pytest.mark.exhaustive
+            marks = () if quick else pytest.mark.slow
             found.append(pytest.param(size, setting, id=f"{size} GB, {setting}", marks=marks))
     return pytest.mark.parametrize(("size", "setting"), found)
 
@@ -219,7 +219,7 @@ def test_turbo_and_back(
     assert levels(turbo, exact) > 2
 
 
-@pytest.mark.parametrize("place", ["UNet", pytest.param("decoder", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("place", ["UNet", pytest.param("decoder", marks=pytest.mark.slow)])
 def test_down_every_plan_and_up_again(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, place: str
 ) -> None:
@@ -311,7 +311,7 @@ def test_a_setting_that_does_not_fit_is_told_at_the_start(
     assert notice in caplog.text
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", ["none", "model"])
 def test_compiled_blocks_work_under_every_offload_that_allows_them(
     tiny_checkpoint: Path,
@@ -345,7 +345,7 @@ def test_compiled_blocks_work_under_every_offload_that_allows_them(
     [("vae/config.json", "force_upcast"), ("svd.json", "single_precision_unet")],
 )
 @pytest.mark.parametrize(
-    "size", [24, *(pytest.param(size, marks=pytest.mark.exhaustive) for size in (8, 6))]
+    "size", [24, *(pytest.param(size, marks=pytest.mark.slow) for size in (8, 6))]
 )
 def test_precisions_that_a_checkpoint_asks_for(
     tiny_checkpoint: Path, on_cpu: Reference, tmp_path: Path, file: str, value: str, size: int
@@ -360,7 +360,7 @@ def test_precisions_that_a_checkpoint_asks_for(
 
 
 @pytest.mark.parametrize(
-    "size", [8, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (24, 6))]
+    "size", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (24, 6))]
 )
 def test_weights_wait_where_the_plan_says(engine_for: Callable[..., SvdEngine], size: int) -> None:
     """While the UNet works, no other model of an offloaded pipeline is on the GPU."""
