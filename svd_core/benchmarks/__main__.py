@@ -9,6 +9,7 @@ BENCHMARKS = {
     "contest": "vs_diffusers.contest",
     "extras": "media_ops",
     "gpu": "gpu",
+    "hostile": "hostile",
     "interpolation": "interpolation",
     "plans": "memory_plans",
     "soak": "soak",

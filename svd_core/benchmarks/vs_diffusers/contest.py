@@ -183,7 +183,7 @@ def _run_contest(options: argparse.Namespace, on_shot: OnTiming) -> int:
 
 
 def clearly_better(report: Mapping[str, Any]) -> bool:
-    """Whether ours is faster than stock by `MIN_SPEEDUP` and takes no more memory, where counted."""
+    """Whether ours is faster than stock by `MIN_SPEEDUP`, and takes no more memory if known."""
     peak, stock_peak = report["peak_memory_mb"], report["peak_memory_mb_stock"]
     lean = peak is None or stock_peak is None or peak <= stock_peak
     return (report["speedup_vs_stock"] or 0) > MIN_SPEEDUP and lean
