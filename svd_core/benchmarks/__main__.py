@@ -11,6 +11,7 @@ BENCHMARKS = {
     "gpu": "gpu",
     "hostile": "hostile",
     "interpolation": "interpolation",
+    "page": "page",
     "plans": "memory_plans",
     "soak": "soak",
 }
