@@ -162,6 +162,7 @@ def test_models_that_are_offloaded_come_once_a_clip_and_nothing_goes_back(making
     assert stays.fetched == model.fetched == layers.fetched
 
 
+@pytest.mark.slow
 def test_layers_that_wait_come_no_oftener_for_work_in_slices(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,15 +47,11 @@ def planned(gigabytes: float, setting: OffloadSetting) -> MemoryPlan:
 
 
 def cards(*usual: tuple[int, OffloadSetting]) -> Any:
-    """Each size with each setting, all but the `usual` ones marked as slow. By default those are
-    usual whose plan has not come before; a test of many clips names a few."""
-    found, seen = [], set()
+    """Each size with each setting, all but the `usual` ones marked as slow."""
+    found = []
     for setting in SETTINGS:
         for size in SIZES:
-            new = planned(size, setting) not in seen
-            seen.add(planned(size, setting))
-            quick = (size, setting) in usual if usual else new
-            marks = () if quick else pytest.mark.slow
+            marks = () if (size, setting) in usual else pytest.mark.slow
             found.append(pytest.param(size, setting, id=f"{size} GB, {setting}", marks=marks))
     return pytest.mark.parametrize(("size", "setting"), found)
 
@@ -118,7 +114,7 @@ def apart(chosen: MemoryPlan) -> int | None:
     return None if chosen.whole_clip else chosen.decode_chunk_size
 
 
-@cards()
+@cards((24, "auto"), (8, "auto"), (24, "sequential"))
 def test_two_clips_are_those_of_the_cpu(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
@@ -145,7 +141,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@cards((24, "auto"))
+@cards()
 def test_what_changes_between_clips_leaves_no_trace(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
@@ -165,7 +161,7 @@ def test_what_changes_between_clips_leaves_no_trace(
 STOPS = ((Stage.ENCODING, 0), (Stage.DENOISING, 1), (Stage.DENOISING, 2), (Stage.DECODING, 1))
 
 
-@cards((8, "auto"), (12, "sequential"))
+@cards((12, "sequential"))
 def test_a_cancel_in_any_stage_leaves_the_engine_ready(
     engine_for: Callable[..., SvdEngine], size: int, setting: OffloadSetting
 ) -> None:
@@ -206,7 +202,7 @@ def test_memory_that_runs_out_once_gives_the_same_clip_and_the_plan_comes_back(
             assert plan_in(engine) == chosen, place
 
 
-@cards((12, "sequential"))
+@cards()
 def test_turbo_and_back(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
@@ -219,7 +215,8 @@ def test_turbo_and_back(
     assert levels(turbo, exact) > 2
 
 
-@pytest.mark.parametrize("place", ["UNet", pytest.param("decoder", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["UNet", "decoder"])
 def test_down_every_plan_and_up_again(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, place: str
 ) -> None:
@@ -240,6 +237,7 @@ def test_down_every_plan_and_up_again(
             assert plan_in(engine) == chosen
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_while_a_smaller_plan_is_placed(
     engine_for: Callable[..., SvdEngine],
 ) -> None:
@@ -359,9 +357,7 @@ def test_precisions_that_a_checkpoint_asks_for(
     assert levels(found, on_cpu(apart(planned(size, "auto")))) <= 2
 
 
-@pytest.mark.parametrize(
-    "size", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (24, 6))]
-)
+@pytest.mark.parametrize("size", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (24, 6))])
 def test_weights_wait_where_the_plan_says(engine_for: Callable[..., SvdEngine], size: int) -> None:
     """While the UNet works, no other model of an offloaded pipeline is on the GPU."""
     chosen = planned(size, "auto")

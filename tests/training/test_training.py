@@ -330,6 +330,7 @@ def test_scene_before_position_says_so(
     assert "position" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sample_shows_what_has_been_reached(photo_folder: Path, tmp_path: Path) -> None:
     lessons = TrainingContext(tmp_path, load_photos(photo_folder), TRAINING_SIZES["tiny"], "cpu")
     draw_sample(lessons, tmp_path / "sample.png")
