@@ -1,13 +1,14 @@
 # make run     install on the first call, then serve the page on http://127.0.0.1:7860
-# make test    ruff, mypy and the tests; installs what they need (Chromium too, when root; with
-#              node and npm the JavaScript clients, into tests/api/fal_clients/node_modules)
-# make test-slow   the tests that take many minutes: each GPU size, `benchmarks gpu --tiny`
+# make test    ruff, mypy and the tests of every change; installs what they need (Chromium too, when
+#              root; with node and npm the JavaScript clients, into tests/api/fal_clients/node_modules)
+# make test-slow   the rest: whole clips, training, compilation, each GPU size, more made-up inputs
 # make lint    ruff and mypy alone
 # make space SPACE=owner/name   create or update a Hugging Face Space from this folder
 # make bench   time and memory of the embedded model
 # make clean   remove what the targets above made
 #
 # PYTHON=/path/to/python    the Python to build .venv with; otherwise the first one from 3.11 on
+# TIME_BUDGET=SECONDS       make test-slow starts no test after that, and lists those it skipped
 # TORCH_INDEX=URL           where torch comes from; empty: the package index that pip uses anyway
 
 VENV := .venv
@@ -26,15 +27,16 @@ export PYTHON
 run: $(VENV)/run.stamp
 	@exec $(PY) app.py
 
-# Two processes with one thread each fill two cores, which one process with two does not; then what
-# measures time has the machine to itself. `$(PY) -m pytest` runs the same tests one after another.
-test: lint browser
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 \
-		-m "not alone and not exhaustive"
-	$(PY) -m pytest -m alone
+# Two processes with one thread each fill two cores, which one process with two does not.
+# `$(PY) -m pytest` runs the same tests one after another.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-test-slow: $(VENV)/test.stamp
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m exhaustive
+test: lint browser
+	$(PYTEST) -m "not slow"
+
+test-slow: browser
+	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough \
+		$(if $(TIME_BUDGET),--time-budget=$(TIME_BUDGET))
 
 # Gradio writes a stub beside our components when it is imported; mypy would believe that instead.
 lint: $(VENV)/test.stamp

@@ -2,10 +2,12 @@
 
 import base64
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +24,32 @@ from tests.fakes.tiny_checkpoint import build
 if TYPE_CHECKING:
     from tests.fakes.fal_server import FalServer
     from tests.fakes.work import FakeWork
+
+# A quick look at made-up inputs with each change, and a long one with `make test-slow`. A busy
+# machine may take any time for an example.
+hypothesis.settings.register_profile("quick", max_examples=5, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=100, deadline=None)
+hypothesis.settings.load_profile("quick")
+
+DEADLINE = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--time-budget", type=float, metavar="SECONDS",
+        help="skip the tests that have not started by then; the summary names them",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (seconds := config.getoption("--time-budget")) is not None:
+        config.stash[DEADLINE] = time.monotonic() + seconds
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if time.monotonic() > item.config.stash.get(DEADLINE, float("inf")):
+        item.add_marker(pytest.mark.skip(reason=f"not run, no time left: {item.name}"))
 
 
 @pytest.fixture(autouse=True)

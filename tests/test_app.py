@@ -89,7 +89,6 @@ def ready(
         ("SVD_DATA_DIR", "/dev/null/x", "/dev/null/x"),
     ],
 )
-@pytest.mark.slow
 def test_a_wrong_setting_stops_the_start_with_one_sentence(
     settings: dict[str, str], name: str, value: str, sentence: str
 ) -> None:
@@ -204,7 +203,6 @@ def test_a_port_that_another_program_has_is_refused(settings: dict[str, str]) ->
     assert "Serving" not in out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "environ",
     [
@@ -252,7 +250,6 @@ def test_ctrl_c_while_the_model_loads_ends_it_cleanly(settings: dict[str, str]) 
     assert "Traceback" not in err
 
 
-@pytest.mark.slow
 def test_sigterm_puts_a_running_job_back_and_leaves_nothing_half_made(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -297,7 +294,7 @@ runpy.run_path("app.py")["main"](lambda settings: Telling(two))
 """
 
 
-@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("waits", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_usual_one_is_loaded_at_the_start_unless_somebody_waits_for_another(
     settings: dict[str, str], tmp_path: Path, waits: bool
 ) -> None:
@@ -317,7 +314,6 @@ def test_the_usual_one_is_loaded_at_the_start_unless_somebody_waits_for_another(
     assert model == ("square" if waits else "svd-nano")
 
 
-@pytest.mark.slow
 def test_what_it_keeps_is_its_owners_alone_and_what_a_killed_one_left_is_swept(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -359,6 +355,7 @@ runpy.run_path("app.py")["main"](lambda settings: Losing())
 """
 
 
+@pytest.mark.slow
 def test_a_lost_gpu_ends_the_process_and_the_next_one_makes_the_jobs(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -422,7 +419,6 @@ def test_a_server_that_loses_its_lock_on_the_database_ends(settings: dict[str, s
     assert err.splitlines()[-1] == LOST
 
 
-@pytest.mark.slow
 def test_a_standby_that_is_stopped_ends_cleanly(settings: dict[str, str], tmp_path: Path) -> None:
     with standing_owner(tmp_path), started(**settings) as process:
         assert process.stdout is not None
@@ -455,7 +451,6 @@ def asked(url: str, body: dict[str, object] | None = None, seconds: float = 10) 
         return told
 
 
-@pytest.mark.slow
 def test_killed_with_jobs_running_and_waiting_it_makes_them_after_the_restart(
     settings: dict[str, str], tmp_path: Path
 ) -> None:

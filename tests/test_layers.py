@@ -60,6 +60,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "sqlalchemy": ("database", "owner_lock", "jobs"),
     "filelock": ("owner_lock",),
     "ray": ("cluster",),
+    "playwright": ("benchmarks.page",),
 }
 
 Sources = Mapping[str, str]

@@ -9,7 +9,9 @@ BENCHMARKS = {
     "contest": "vs_diffusers.contest",
     "extras": "media_ops",
     "gpu": "gpu",
+    "hostile": "hostile",
     "interpolation": "interpolation",
+    "page": "page",
     "plans": "memory_plans",
     "soak": "soak",
 }

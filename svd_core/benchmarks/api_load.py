@@ -5,7 +5,8 @@ makes the same clip twice: left alone, and while many clients poll its status an
 submitting. Figures are medians of several such rounds, since other programs use the processors too.
 Memory is watched on a third server, which has no model.
 
-Each figure has a limit, see `TARGETS`. The past is many copies of one finished job.
+Each figure has a limit, see `TARGETS`. With `--check` the exit code is 1 if one is missed. The past
+is many copies of one finished job.
 """
 
 import argparse
@@ -106,11 +107,16 @@ def figures(fresh: LoadRounds, aged: LoadRounds) -> Figures:
     }
 
 
+def missed(results: Figures) -> list[str]:
+    """Figures above their limits."""
+    return [target.figure for target in TARGETS if results[target.figure] > target.limit]
+
+
 def table(results: Figures) -> list[str]:
     """A line for each target: the measured value, the limit, and whether it holds."""
     lines = []
     for figure, label, most, unit in TARGETS:
-        verdict = "holds" if results[figure] <= most else "missed"
+        verdict = "missed" if figure in missed(results) else "holds"
         value, limit = f"{results[figure]:8.1f} {unit:2}", f"at most {most:3g} {unit:2}"
         lines.append(f"{label:40} {value}  {limit}  {verdict}")
     return lines
@@ -152,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(*table(results), sep="\n")
     settings = {name: vars(options)[name] for name in ("rounds", "clients", "past", "jobs")}
     print(json.dumps({**results, **settings, "load_average": os.getloadavg()[0]}))
-    return 0
+    return int(options.check and bool(missed(results)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--past", type=int, default=10_000, help="jobs that are over")
     parser.add_argument("--jobs", type=int, default=1_000, help="during which memory is watched")
     parser.add_argument("--still", action="store_true", help="without a model at all")
+    parser.add_argument("--check", action="store_true", help="exit by what was found")
     return parser
 
 

@@ -44,12 +44,14 @@ def schema(server: FalServer) -> Any:
 NOTHING_TO_GET_WRONG = {"key_set", "health", "docs", "openapi"}
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "openapi"])
 def test_right_calls_made_up_from_the_description(schema: Any, name: str) -> None:
     """What is stored and permitted no generator guesses; other tests go there."""
     checked(schema, name, GenerationMode.POSITIVE)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("name", sorted({*OPERATIONS} - NOTHING_TO_GET_WRONG))
 def test_wrong_calls_made_up_from_the_description(schema: Any, name: str) -> None:
     checked(schema, name, GenerationMode.NEGATIVE)
@@ -59,7 +61,7 @@ def checked(schema: Any, name: str, mode: GenerationMode) -> None:
     operation = schema.find_operation_by_id(name)
 
     @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(suppress_health_check=list(HealthCheck))
     def check(case: Any) -> None:
         # An address of two lines does not get past what is in front of the API, here and in Gradio.
         address = unquote(case.formatted_path)

@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def collected() -> Iterator[None]:
     """Collect here what the client leaves open, so that no later test gets the warning."""
     yield

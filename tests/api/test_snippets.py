@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from svd_core.params import PARAMETERS, VideoParams
@@ -111,7 +111,6 @@ ANY = st.fixed_dictionaries(
 """Settings as the page may have them, each one given or left as it is."""
 
 
-@settings(deadline=None)
 @given(ANY)
 @example({"seed": 0, "fps": 7})
 @example({"seed": 1, "fps": 1, "playback_fps": 2})

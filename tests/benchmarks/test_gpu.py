@@ -562,7 +562,7 @@ def test_the_command_itself_brings_no_torch() -> None:
     assert done.stdout.strip() == "False", done.stderr
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_smoke_passes_on_a_pretended_gpu(
     context: Context, monkeypatch: pytest.MonkeyPatch, one_thread: None, tiny_checkpoint: Path
 ) -> None:
@@ -581,7 +581,7 @@ def test_smoke_passes_on_a_pretended_gpu(
     }  # fmt: skip
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_every_part_runs_on_a_cpu_of_a_bare_machine(bare: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "svd_core.benchmarks", "gpu", "--tiny", "--budget", "3600"]
     done = subprocess.run(

@@ -223,6 +223,21 @@ def test_one_click_replaces_the_photo_and_cancelling_keeps_it(page: Page, tmp_pa
     expect(page.locator("#framing figcaption")).to_contain_text("384 × 384")
 
 
+def test_a_moved_crop_sends_little(page: Page, tmp_path: Path) -> None:
+    """For a photo of 12 megapixels, busier than photos are. `benchmarks page` has the time."""
+    path = tmp_path / "large.jpg"
+    noise = np.random.default_rng(1).integers(0, 255, (75, 100, 3), np.uint8)
+    Image.fromarray(noise).resize((4000, 3000)).save(path, quality=90)
+    upload(page, path)
+    expect(crop(page)).to_have_attribute("aria-orientation", "vertical")
+    crop(page).focus()
+    page.keyboard.press("End")
+    expect(crop(page)).to_have_attribute("aria-valuenow", "100")
+    assert_window(page, path, focus_y=1)
+    sent = len(page.locator("#photo-preview").inner_html() + page.locator("#framing").inner_html())
+    assert sent < 200_000
+
+
 def test_another_photo_is_framed_in_the_middle(wide: tuple[Page, Path], tmp_path: Path) -> None:
     page, _ = wide
     crop(page).focus()

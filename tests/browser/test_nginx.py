@@ -172,7 +172,7 @@ def test_refusals_are_read(
         assert answer.status_code == status
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_silent_streams_outlive_a_proxy_that_cuts_them(
     tmp_path: Path, image: Path, uri: str
 ) -> None:

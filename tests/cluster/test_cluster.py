@@ -255,6 +255,7 @@ def test_the_server_joins_again_after_its_own_node_died(site: Site, tmp_path: Pa
         crew.check(crew.start("job"), "job")
 
 
+@pytest.mark.slow
 def test_the_server_outlives_the_head(site: Site, tmp_path: Path) -> None:
     with site.pool() as pool:
         crew = Crew(pool, tmp_path)

@@ -111,13 +111,14 @@ def test_a_server_that_does_not_answer_is_not_healthy() -> None:
 @pytest.mark.parametrize(
     "own",
     [
-        {},
-        {"GRADIO_SERVER_NAME": "::"},
-        {"SVD_PUBLIC_URL": "https://svd.example/svd", "SVD_PAGE_AUTH": "ann:secret"},
+        pytest.param({}, id="plain"),
+        pytest.param({"GRADIO_SERVER_NAME": "::"}, id="ipv6", marks=pytest.mark.slow),
+        pytest.param(
+            {"SVD_PUBLIC_URL": "https://svd.example/svd", "SVD_PAGE_AUTH": "ann:secret"},
+            id="path-and-login", marks=pytest.mark.slow,
+        ),
     ],
-    ids=["plain", "ipv6", "path-and-login"],
-)
-@pytest.mark.slow
+)  # fmt: skip
 def test_the_server_is_healthy_as_the_image_starts_it(
     settings: dict[str, str], own: dict[str, str]
 ) -> None:

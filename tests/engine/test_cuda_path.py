@@ -191,6 +191,7 @@ def test_what_is_offloaded_comes_when_it_is_used_and_nothing_goes_back(making: M
     assert blocks.waits == stays.waits  # copies go on beside the steps
 
 
+@pytest.mark.slow
 def test_layers_that_wait_come_no_oftener_for_work_in_slices(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +318,7 @@ def test_a_clip_that_is_cancelled_ends_the_thread_of_its_previews(tiny_checkpoin
         eventually(lambda: not any(t.name.startswith("preview") for t in threading.enumerate()))
 
 
+@pytest.mark.slow
 def test_a_contest_there_asks_everybody_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,12 @@ ILLEGAL = "CUDA error: an illegal memory access was encountered"
 
 
 @pytest.mark.parametrize(
-    ("offload", "part"), [("none", "vae"), ("model", "unet"), ("sequential", "vae")]
+    ("offload", "part"),
+    [
+        pytest.param("none", "vae", marks=pytest.mark.slow),
+        ("model", "unet"),
+        pytest.param("sequential", "vae", marks=pytest.mark.slow),
+    ],
 )
 def test_a_lost_gpu_is_told_from_a_model_that_failed(
     tiny_checkpoint: Path, offload: Any, part: str

@@ -49,15 +49,11 @@ def planned(gigabytes: float, setting: OffloadSetting) -> MemoryPlan:
 
 
 def cards(*usual: tuple[int, OffloadSetting]) -> Any:
-    """Each size with each setting, all but the `usual` ones marked as slow. By default those are
-    usual whose plan has not come before; a test of many clips names a few."""
-    found, seen = [], set()
+    """Each size with each setting, all but the `usual` ones marked as slow."""
+    found = []
     for setting in SETTINGS:
         for size in SIZES:
-            new = planned(size, setting) not in seen
-            seen.add(planned(size, setting))
-            quick = (size, setting) in usual if usual else new
-            marks = () if quick else pytest.mark.exhaustive
+            marks = () if (size, setting) in usual else pytest.mark.slow
             found.append(pytest.param(size, setting, id=f"{size} GB, {setting}", marks=marks))
     return pytest.mark.parametrize(("size", "setting"), found)
 
@@ -120,7 +116,7 @@ def apart(chosen: MemoryPlan) -> int | None:
     return None if chosen.whole_clip else chosen.decode_chunk_size
 
 
-@cards()
+@cards((24, "auto"), (8, "auto"), (24, "sequential"))
 def test_two_clips_are_those_of_the_cpu(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
@@ -147,7 +143,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@cards((24, "auto"))
+@cards()
 def test_what_changes_between_clips_leaves_no_trace(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
@@ -167,7 +163,7 @@ def test_what_changes_between_clips_leaves_no_trace(
 STOPS = ((Stage.ENCODING, 0), (Stage.DENOISING, 1), (Stage.DENOISING, 2), (Stage.DECODING, 1))
 
 
-@cards((8, "auto"), (12, "sequential"))
+@cards((12, "sequential"))
 def test_a_cancel_in_any_stage_leaves_the_engine_ready(
     engine_for: Callable[..., SvdEngine], size: int, setting: OffloadSetting
 ) -> None:
@@ -206,7 +202,7 @@ def test_memory_that_runs_out_once_gives_the_same_clip_and_the_plan_comes_back(
             assert plan_in(engine) == chosen, place
 
 
-@cards((12, "sequential"))
+@cards()
 def test_turbo_and_back(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
@@ -219,7 +215,8 @@ def test_turbo_and_back(
     assert levels(turbo, exact) > 2
 
 
-@pytest.mark.parametrize("place", ["UNet", pytest.param("decoder", marks=pytest.mark.exhaustive)])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["UNet", "decoder"])
 def test_down_every_plan_and_up_again(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, place: str
 ) -> None:
@@ -240,6 +237,7 @@ def test_down_every_plan_and_up_again(
             assert plan_in(engine) == chosen
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_while_a_smaller_plan_is_placed(
     engine_for: Callable[..., SvdEngine],
 ) -> None:
@@ -311,7 +309,7 @@ def test_a_setting_that_does_not_fit_is_told_at_the_start(
     assert notice in caplog.text
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", ["none", "model"])
 def test_compiled_blocks_work_under_every_offload_that_allows_them(
     tiny_checkpoint: Path,
@@ -345,7 +343,7 @@ def test_compiled_blocks_work_under_every_offload_that_allows_them(
     [("vae/config.json", "force_upcast"), ("svd.json", "single_precision_unet")],
 )
 @pytest.mark.parametrize(
-    "size", [24, *(pytest.param(size, marks=pytest.mark.exhaustive) for size in (8, 6))]
+    "size", [24, *(pytest.param(size, marks=pytest.mark.slow) for size in (8, 6))]
 )
 def test_precisions_that_a_checkpoint_asks_for(
     tiny_checkpoint: Path, on_cpu: Reference, tmp_path: Path, file: str, value: str, size: int
@@ -359,9 +357,7 @@ def test_precisions_that_a_checkpoint_asks_for(
     assert levels(found, on_cpu(apart(planned(size, "auto")))) <= 2
 
 
-@pytest.mark.parametrize(
-    "size", [8, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (24, 6))]
-)
+@pytest.mark.parametrize("size", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (24, 6))])
 def test_weights_wait_where_the_plan_says(engine_for: Callable[..., SvdEngine], size: int) -> None:
     """While the UNet works, no other model of an offloaded pipeline is on the GPU."""
     chosen = planned(size, "auto")

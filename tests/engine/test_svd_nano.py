@@ -51,7 +51,6 @@ def clip(engine: SvdEngine, tmp_path_factory: pytest.TempPathFactory) -> np.ndar
     return read_frames(video.path)
 
 
-@pytest.mark.slow
 def test_first_frame_is_the_photo(clip: np.ndarray) -> None:
     photo = open_photo((ASSETS / "examples" / "cat.jpg").read_bytes())
     framed = np.asarray(frame_photo(photo, [(512, 288)], PARAMS).image)
@@ -59,7 +58,6 @@ def test_first_frame_is_the_photo(clip: np.ndarray) -> None:
     assert psnr(clip[0], framed) > 30
 
 
-@pytest.mark.slow
 def test_a_person_sees_the_photo_move_and_it_stays_sharp(clip: np.ndarray) -> None:
     assert moved(clip[0], clip[-1]) > 1.5 * moved(clip[0], clip[7]) > 3
     energy = [np.abs(np.diff(frame.astype(float), axis=1)).mean() for frame in clip]

@@ -168,6 +168,7 @@ def test_without_a_folder_or_a_compiler_nothing_is_compiled(
     assert "no effect" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_engine_compiles_what_it_is_told_to_and_remembers(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,5 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
-    max_examples=10, stateful_step_count=12, deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)  # fmt: skip
+    stateful_step_count=12, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -158,14 +158,17 @@ def test_one_that_hangs_does_not_hold_up_the_others(queue: JobQueue) -> None:
 
 def test_no_more_are_sent_at_once_than_allowed(queue: JobQueue) -> None:
     now, most = 0, 0
-    lock = threading.Lock()
+    lock, reached = threading.Lock(), threading.Event()
 
     def send(*_: object) -> None:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.02)
+            if now == 3:
+                reached.set()
+        assert reached.wait(60)
+        time.sleep(0.02)  # for more of them to come, if they may
         with lock:
             now -= 1
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pillow_heif
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw
@@ -535,7 +535,6 @@ WHOLE = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
 @given(
     whole=st.sampled_from([*WHOLE, encoded(photo_like(72, 48), "AVIF"), heic(photo_like(72, 48))]),
     edits=st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=6)), min_size=1, max_size=4),
@@ -554,7 +553,6 @@ def test_any_bytes_are_refused(data: bytes) -> None:
         open_photo(data)
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     width=st.integers(MIN_SIDE, 500),
     height=st.integers(MIN_SIDE, 500),

@@ -104,6 +104,7 @@ def test_guard_keeps_one_lane_from_changing(
         assert changed[:, depth_net.POSITION_CHANNELS :].any()
 
 
+@pytest.mark.slow
 def test_settling_fits_coordinates_and_then_the_worst_of_them(unet: architecture.Net) -> None:
     def worst() -> float:
         with torch.no_grad():
@@ -116,6 +117,7 @@ def test_settling_fits_coordinates_and_then_the_worst_of_them(unet: architecture
     assert worst() < 0.8 * once < 0.8 * blank
 
 
+@pytest.mark.slow
 def test_scene_loss_falls_for_a_scene_seen_often(
     unet: architecture.Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +260,7 @@ def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path: Path) -> Non
     assert all(torch.isfinite(p).all() for p in kept.modules["m"].parameters())
 
 
+@pytest.mark.slow
 def test_one_clip_can_be_learnt_by_heart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svd_core.training.trainer.WARM_UP_STEPS", 5)
     torch.manual_seed(0)
@@ -287,6 +290,7 @@ def listed(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_command_trains_every_course_and_exports_a_stock_checkpoint(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -326,6 +330,7 @@ def test_scene_before_position_says_so(
     assert "position" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sample_shows_what_has_been_reached(photo_folder: Path, tmp_path: Path) -> None:
     lessons = TrainingContext(tmp_path, load_photos(photo_folder), TRAINING_SIZES["tiny"], "cpu")
     draw_sample(lessons, tmp_path / "sample.png")

@@ -7,7 +7,8 @@ same weights and noise. The table is printed only if every contestant's UNet is 
 `fast` need not be; its error is in the table. Ends in one line of JSON.
 
 Each clip's times go to stderr as a line of JSON when the clip is made. A contestant that fails
-drops out with its error, and the others go on. Exit code 1: a wrong UNet, or a contestant failed.
+drops out with its error, and the others go on. Exit code 1: a wrong UNet, or a contestant failed;
+with `--check` also if ours is not clearly faster than stock, or needs more memory.
 
 Variants take turns in rounds, within a budget of seconds. A clip is started only if one as long as
 the last one of its variant would still fit.
@@ -18,7 +19,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
@@ -36,6 +37,9 @@ from svd_core.engine.pipeline_loader import empty_cache, find_device, model_size
 from svd_core.errors import SvdError
 from svd_core.media.image import frame_photo
 from svd_core.params import Speed, VideoParams
+
+MIN_SPEEDUP = 1.5
+"""What counts as clearly faster with `--check`."""
 
 OnTiming = Callable[[str, ClipTiming], None]
 """Called with the name of a variant and the timing of its clip."""
@@ -139,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--frames", type=int, help="frames; the model's if left out")
     options.add_argument("--each", action="store_true", help="every rewrite alone as well")
     options.add_argument("--no-compile", action="store_true", help="leave out who is compiled")
+    options.add_argument("--check", action="store_true", help="exit by what was found")
     return options
 
 
@@ -174,7 +179,14 @@ def _run_contest(options: argparse.Namespace, on_shot: OnTiming) -> int:
     report = result(checkpoint.name, device.name, timings, verdict, stock, at("exact"))
     show(report)
     print(json.dumps(report | {"failed": rounds.failed, "unfinished": rounds.unfinished()}))
-    return 1 if rounds.failed else 0
+    return int(bool(rounds.failed) or (options.check and not clearly_better(report)))
+
+
+def clearly_better(report: Mapping[str, Any]) -> bool:
+    """Whether ours is faster than stock by `MIN_SPEEDUP`, and takes no more memory if known."""
+    peak, stock_peak = report["peak_memory_mb"], report["peak_memory_mb_stock"]
+    lean = peak is None or stock_peak is None or peak <= stock_peak
+    return (report["speedup_vs_stock"] or 0) > MIN_SPEEDUP and lean
 
 
 def _verdict(

@@ -1,0 +1,150 @@
+"""Answers under hostile requests: `python -m svd_core.benchmarks hostile`. A table, then JSON.
+
+A server without a model gets requests that try to keep it busy, one after another, while
+`/fal/health` is polled. The clock also counts what else the machine does, so the figure is the
+processor time that the server spends until a poll is answered. A request that blocks the event
+loop, or holds the interpreter's lock, spends it there. With `--check` the exit code is 1 if that is
+more than `MOST_MS` for any request.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from svd_core.benchmarks.server_process import STUB_SERVER, Server, running_server
+from svd_core.checkpoints.table import DEMO_MODEL
+
+MOST_MS = 250
+KEY = "ann:secret"
+PAUSE_S = 0.005
+"""Seconds between two polls."""
+
+HostileRequest = tuple[str, bytes, Mapping[str, str]]
+"""Path, body and headers."""
+
+APP = "fal-ai/stable-video"
+QUEUE, RUN = f"/fal/queue/{APP}", f"/fal/run/{APP}"
+JOIN, PREDICT, MCP = "/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/mcp/"
+MB = 2**20
+
+
+def image(url: str) -> bytes:
+    return json.dumps({"image_url": url}).encode()
+
+
+def event(text: str) -> bytes:
+    return f'{{"data": [{text}], "fn_index": 0, "session_hash": "a"}}'.encode()
+
+
+def hostile_requests() -> Mapping[str, HostileRequest]:
+    """Each request by what is hostile in it."""
+    lists = ",".join(["[]"] * 5_000_000)
+    number = "9" * 10 * MB
+    parts = json.dumps({"parts": [{"partNumber": n, "etag": "a"} for n in range(10_000)]}).encode()
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    files = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="files"; filename="%d"\r\n\r\n1\r\n' % n
+        for n in range(5_000)
+    )
+    return {
+        # Addresses of photos.
+        "long host": (QUEUE, image("http://" + "a" * 60_000), {}),
+        "longer host": (RUN, image("https://" + "a" * 20 * MB), {}),
+        "path": (RUN, image("http://a" + "/cdn/files" * MB), {}),
+        "escaped data": (RUN, image("data:," + "%41" * 5 * MB), {}),
+        "spaced base64": (RUN, image("data:image/png;base64," + "Q Q " * 5 * MB), {}),
+        "bad base64": (RUN, image("data:image/png;base64," + "Q" * 20 * MB + "%"), {}),
+        "no picture": (RUN, image("data:image/png;base64," + "Q" * 20 * MB), {}),
+        "webhook": (f"{QUEUE}?fal_webhook=http://{'a' * 30_000}", image("http://a"), {}),
+        # JSON.
+        "lists": (QUEUE, f"[{lists}]".encode(), {}),
+        "lists inside": (RUN, f'{{"image_url": "x", "a": [{lists}]}}'.encode(), {}),
+        "depth": (RUN, b'{"a":' * 40_000, {}),
+        "number": (RUN, f'{{"seed": {number}}}'.encode(), {}),
+        "fraction": (RUN, f'{{"fps": 1.{number}}}'.encode(), {}),
+        "number as text": (RUN, f'{{"seed": "{number}", "image_url": "x"}}'.encode(), {}),
+        "escapes": (RUN, b'{"a": "' + b"\\u0041" * 4 * MB + b'"}', {}),
+        "text": (RUN, b'{"a": "' + b"x" * 30 * MB + b'"}', {}),
+        "no text": (RUN, b"\xff" * 30 * MB, {}),
+        "parts": ("/fal/cdn/upload/00000000/" + "0" * 32 + ".png/complete?token=x", parts, {}),
+        # The page.
+        "event of lists": (PREDICT, event(lists), {}),
+        "event of text": (PREDICT, event(f'"{"x" * 25 * MB}"'), {}),
+        "joined lists": (JOIN, event(lists), {}),
+        "joined number": (JOIN, event(number), {}),
+        "mcp": (MCP, f'{{"jsonrpc": "2.0", "params": [{lists}]}}'.encode(), {}),
+        "login": ("/login", b"&" * 60_000, {"Content-Type": "application/x-www-form-urlencoded"}),
+        "files": ("/gradio_api/upload", files, form),
+        "boundaries": ("/gradio_api/upload", b"--b\r\n" + b"\r\n--" * 2 * MB, form),
+        "header of a file": ("/gradio_api/upload", b"--b\r\n" + b"a: b\r\n" * MB, form),
+        # Headers; these come without a body.
+        "languages": ("/config", b"", {"Accept-Language": "a;q=0.1," * 7_000}),
+        "cookies": ("/config", b"", {"Cookie": "a=b;" * 15_000}),
+        "many headers": ("/fal/health", b"", {f"x-{n}": "1" for n in range(2_000)}),
+        "ranges": ("/fal/cdn/files/a/b", b"", {"Range": "bytes=" + "0-1," * 15_000}),
+        "host": ("/config", b"", {"Host": "a." * 30_000}),
+        "origin": ("/config", b"", {"Origin": "http://" + "[" * 60_000}),
+        "key": ("/fal/queue/a/b", b"", {"Authorization": "Key " + ":" * 60_000}),
+        "lifecycle": ("/fal/cdn/files/upload", b"a", {"x-fal-object-lifecycle": "[" * 60_000}),
+        "target": ("/fal/proxy", b"", {"x-fal-target-url": "https://fal.run/" + "../" * 20_000}),
+        "segments": ("/fal/queue/fal-ai/stable-video" + "/requests/x" * 5_000, b"", {}),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m svd_core.benchmarks hostile", description=__doc__
+    )
+    parser.add_argument("--check", action="store_true", help="exit by what was found")
+    options = parser.parse_args(argv)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(Path(folder), *STUB_SERVER, model=DEMO_MODEL, api_keys=KEY) as server,
+    ):
+        if not server.answers("/fal/health", b'"ok"'):
+            print("The server that was to be measured did not start.", file=sys.stderr)
+            return 1
+        worst = {
+            kind: round(1000 * worst_s(server, request))
+            for kind, request in hostile_requests().items()
+        }
+    for kind, most in worst.items():
+        print(f"{kind:20} {most:6} ms  {'holds' if most <= MOST_MS else 'missed'}")
+    print(json.dumps({"worst_ms": max(worst.values()), "requests": worst}))
+    return int(options.check and max(worst.values()) > MOST_MS)
+
+
+def worst_s(server: Server, request: HostileRequest) -> float:
+    """Most processor seconds that the server spends until a poll is answered, meanwhile."""
+    path, body, headers = request
+    own = {"Content-Type": "application/json"}
+    if path.startswith("/fal/"):
+        own["Authorization"] = f"Key {KEY}"
+    sending = threading.Thread(target=_send, args=(server.port, path, body, own | {**headers}))
+    sending.start()
+    worst = 0.0
+    while sending.is_alive():
+        before = server.cpu_s()
+        assert _send(server.port, "/fal/health") == 200
+        worst = max(worst, server.cpu_s() - before)
+        sending.join(PAUSE_S)
+    return worst
+
+
+def _send(port: int, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> int:
+    """Status of the answer; 0 if the server ended the connection before."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST" if body else "GET", path, body or None, dict(headers or {}))
+        response = connection.getresponse()
+        response.read()
+    except (OSError, HTTPException):
+        return 0
+    finally:
+        connection.close()
+    return response.status
