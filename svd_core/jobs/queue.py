@@ -91,6 +91,11 @@ class JobQueue:
         self._open_jobs = OpenJobs(self._make_job, self.in_turn)
         self._timer = threading.Thread(target=self._run_timer, name="svd-keeper", daemon=True)
 
+    @property
+    def table(self) -> JobTable:
+        """The job table, which retention and webhooks use too."""
+        return self._table
+
     def start(self) -> Self:
         """Take up the jobs of the table; those that ran go back in line. Returns the queue.
 

@@ -544,6 +544,7 @@ def test_the_table_shows_failures_first_and_what_is_faster() -> None:
 # Whole runs
 
 
+@pytest.mark.slow
 def test_a_bare_machine_can_import_every_part(bare: dict[str, str]) -> None:
     modules = [
         f"svd_core.benchmarks.gpu.{path.stem}"

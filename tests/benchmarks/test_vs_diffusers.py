@@ -84,6 +84,7 @@ def test_a_contestant_that_fails_costs_the_others_nothing(
     assert found["speedup_vs_stock"] > 0
 
 
+@pytest.mark.slow
 def test_without_ours_there_is_a_table_and_no_speedup(
     capsys: pytest.CaptureFixture[str], fail: Callable[[str], None]
 ) -> None:
@@ -224,6 +225,7 @@ def scaled(factor: float) -> Callable[[Any], Callable[..., torch.Tensor] | None]
     return rewrite
 
 
+@pytest.mark.slow
 def test_a_wrong_rewrite_gets_no_speeds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

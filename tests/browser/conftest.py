@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 
-from tests.browser.visiting import PATIENCE_MS, SHOTS, small_film, visitor
+from tests.browser.visiting import PATIENCE_MS, SHOTS, new_context, newcomer, small_film
 from tests.fakes.engines import RealWork, Served, examples, serve
 from tests.fakes.work import FakeWork
 
@@ -53,7 +53,14 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
+@pytest.fixture(scope="package")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser's profile for one newcomer after the other."""
+    with new_context(browser) as context:
+        yield context
+
+
 @pytest.fixture
-def page(browser: Browser, served: Served) -> Iterator[Page]:
-    with visitor(browser, served.url) as page:
+def page(context: BrowserContext, served: Served) -> Iterator[Page]:
+    with newcomer(context, served.url) as page:
         yield page

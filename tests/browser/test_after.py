@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_frames, read_rate
@@ -18,6 +18,7 @@ from tests.browser.visiting import (
     colourful,
     done,
     generate,
+    newcomer,
     open_menu,
     open_tab,
     plays,
@@ -29,9 +30,9 @@ from tests.fakes.engines import Served
 
 
 @pytest.fixture
-def made(browser: Browser, real: Served, tmp_path: Path) -> Iterator[Page]:
+def made(context: BrowserContext, real: Served, tmp_path: Path) -> Iterator[Page]:
     """A page with a finished video of eight frames at 7 frames per second."""
-    with visitor(browser, real.url) as page:
+    with newcomer(context, real.url) as page:
         upload(page, colourful(tmp_path))
         generate(page)
         done(page)

@@ -7,14 +7,24 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.media.image import frame_photo, open_photo
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_frames, write_mp4
 from svd_core.params import VideoParams
-from tests.browser.visiting import PHONE, colourful, done, generate, open_tab, shot, upload, visitor
+from tests.browser.visiting import (
+    PHONE,
+    colourful,
+    done,
+    generate,
+    newcomer,
+    open_tab,
+    shot,
+    upload,
+    visitor,
+)
 from tests.fakes.engines import READY, SQUARE, DriftingEngine, RealWork, Served, examples, serve
 
 TWO = replace(READY, catalog=ModelCatalog((READY.checkpoint, SQUARE)))
@@ -43,9 +53,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
 
 
 @pytest.fixture
-def page(browser: Browser, two: Two) -> Iterator[Page]:
+def page(context: BrowserContext, two: Two) -> Iterator[Page]:
     two.engine.status = TWO
-    with visitor(browser, two.served.url) as page:
+    with newcomer(context, two.served.url) as page:
         open_tab(page, "history")
         yield page
 

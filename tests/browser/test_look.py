@@ -1,6 +1,7 @@
 """How the page looks and reads: by day, by night, on a phone, in another language, by keyboard."""
 
 import re
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,15 @@ def test_calm_is_respected(browser: Browser, served: Served) -> None:
         assert page.evaluate("document.querySelector('#tiles video').paused")
 
 
-def test_demo_mode_shows_examples_and_nothing_else(page: Page) -> None:
+@pytest.fixture
+def own(browser: Browser, served: Served) -> Iterator[Page]:
+    """A page in a browser of its own, since a stopped clock stays stopped."""
+    with visitor(browser, served.url) as page:
+        yield page
+
+
+def test_demo_mode_shows_examples_and_nothing_else(own: Page) -> None:
+    page = own
     page.get_by_role("button", name="Demo mode").click()
     stage = page.get_by_role("dialog")
     expect(stage).to_be_visible()

@@ -5,13 +5,13 @@ Pictures of what they see are written to `shots/` in this folder.
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
 from tests.fakes.engines import photo
 from tests.fakes.work import moving
@@ -31,25 +31,73 @@ def visitor(
 ) -> Iterator[Page]:
     """A tab of a new visitor. No request may leave the page's own origin, and the console must stay
     without errors, except for those with the text `known`. `script`: JavaScript that runs first."""
+    context = new_context(browser, script, **options)
+    try:
+        with watched(context, home or url, known):
+            page = context.new_page()
+            open_page(page, url)
+            yield page
+            context.close()
+    finally:
+        context.close()
+
+
+def new_context(browser: Browser, script: str = "", **options: Any) -> BrowserContext:
     context = browser.new_context(**{"viewport": DESKTOP} | options)
     context.add_init_script(script)
     context.set_default_timeout(PATIENCE_MS)
+    return context
+
+
+@contextmanager
+def newcomer(context: BrowserContext, url: str) -> Iterator[Page]:
+    """As `visitor`, in a browser that others had before: what it has loaded is there, and opens in
+    half the time; what the page keeps in it is not."""
+    (page, *others) = context.pages or [context.new_page()]
+    for other in others:
+        other.close()
+    forget(page, url)
+    try:
+        with watched(context, url):
+            open_page(page, url)
+            yield page
+    finally:  # unwatched, since what is cut off by leaving is logged as an error
+        for left in context.pages:
+            left.goto("about:blank")
+
+
+def forget(page: Page, url: str) -> None:
+    """Remove what the pages of `url` keep in the browser, and what it permits."""
+    page.goto("about:blank")
+    page.context.clear_permissions()
+    kept = {"origin": url, "storageTypes": "cookies,local_storage,indexeddb"}
+    session = page.context.new_cdp_session(page)
+    session.send("Storage.clearDataForOrigin", kept)
+    session.detach()
+
+
+@contextmanager
+def watched(context: BrowserContext, home: str, known: str = "\n") -> Iterator[None]:
+    """Meanwhile all requests go to `home`, and the console stays without errors."""
     asked: list[str] = []
     said: list[str] = []
-    context.on("request", lambda request: asked.append(request.url))
-    context.on("console", lambda entry: said.append(f"{entry.type}: {entry.text}"))
-    context.on("weberror", lambda error: said.append(f"error: {error.error}"))
-    page = context.new_page()
-    open_page(page, url)
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "request": lambda request: asked.append(request.url),
+        "console": lambda entry: said.append(f"{entry.type}: {entry.text}"),
+        "weberror": lambda error: said.append(f"error: {error.error}"),
+    }
+    for name, listener in listeners.items():
+        context.on(name, listener)
     try:
-        yield page
+        yield
     finally:
-        context.close()
-    assert [
-        address for address in asked if not address.startswith(("data:", "blob:", home or url))
-    ] == []
+        for name, listener in listeners.items():
+            context.remove_listener(name, listener)
+    own = ("data:", "blob:", "about:", home)
+    strange = [address for address in asked if not address.startswith(own)]
+    assert strange == [], strange
     errors = [entry for entry in said if entry.startswith("error") and known not in entry]
-    assert errors == []
+    assert errors == [], errors
 
 
 def small_film() -> bytes:

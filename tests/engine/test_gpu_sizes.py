@@ -277,6 +277,7 @@ def test_cudnn_without_room_for_a_workspace_is_out_of_memory(
         make(engine)
 
 
+@pytest.mark.slow
 def test_a_neighbour_that_takes_memory_and_leaves(engine_for: Callable[..., SvdEngine]) -> None:
     """While it is there the plan stays small, and no clip has to fail first to find that out."""
     with gpu_of(24) as gpu:

@@ -133,7 +133,7 @@ def serve(
 
 def retention(queue: JobQueue, folder: Path) -> Retention:
     """What removes the jobs of `worker_queue`."""
-    return Retention(queue._table, ResultStore(folder), keep_hours=1, keep_gb=1)
+    return Retention(queue.table, ResultStore(folder), keep_hours=1, keep_gb=1)
 
 
 def examples(folder: Path) -> Path:

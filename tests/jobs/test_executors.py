@@ -93,7 +93,7 @@ def notes(job: Job) -> list[str]:
 
 
 def attempts(queue: WorkerQueue, job: Job) -> int:
-    row = queue._table.get(job.id)
+    row = queue.table.get(job.id)
     assert row is not None
     return row.attempt
 
@@ -329,6 +329,6 @@ def test_work_that_never_looks_up_is_put_back_when_the_queue_closes(tmp_path: Pa
         queue.close()
         executor.go.set()
         eventually(lambda: "svd-worker" not in [t.name for t in threading.enumerate()])
-        row = queue._table.get(job.id)
+        row = queue.table.get(job.id)
     assert row is not None
     assert (row.state, row.attempt) == (State.WAITING, 0)

@@ -155,7 +155,7 @@ def test_an_old_table_that_another_program_reads_opens(
             job = submit(queue, b"photo")
             assert queue.photo(job.id) == b"photo"
             job.cancel()
-            queue._table.database.shrink()
+            queue.table.database.shrink()
 
 
 def test_the_recipe_of_an_old_video_is_read() -> None:

@@ -145,7 +145,7 @@ class Servers:
     def kill(self) -> None:
         """Leave the table as a server does that dies: its queue writes nothing more."""
         while self.queues:
-            self.queues.pop()._table.database.write = dead  # type: ignore[method-assign]
+            self.queues.pop().table.database.write = dead  # type: ignore[method-assign]
 
     @property
     def photos(self) -> list[bytes]:
@@ -643,7 +643,7 @@ class TestMishaps:
         for place in ("database", "jobs.worker"):
             monkeypatch.setattr(f"svd_core.{place}.RETRY_S", 0.01)
         queue = servers.worker(work := Work())
-        on_change, heard = queue._table.on_change, []
+        on_change, heard = queue.table.on_change, []
 
         def forgetful(row: Row) -> None:
             heard.append(row)
@@ -652,8 +652,8 @@ class TestMishaps:
             on_change(row)
 
         work.go.set()
-        queue._table.on_change = forgetful
-        outbox = Outbox(queue._table, queue.get, lambda *_: None, poll_interval_s=0.01)
+        queue.table.on_change = forgetful
+        outbox = Outbox(queue.table, queue.get, lambda *_: None, poll_interval_s=0.01)
         job = submit(queue, b"1", webhook="http://127.0.0.1:1/")
         assert isinstance(ending(job), Succeeded)
         eventually(lambda: outbox.delivery(job.id))

@@ -42,7 +42,7 @@ def queue(tmp_path: Path) -> Iterator[JobQueue]:
 @pytest.fixture
 def retention(queue: JobQueue, tmp_path: Path) -> Retention:
     results = ResultStore(tmp_path / "results")
-    return Retention(queue._table, results, keep_hours=24, keep_gb=1e-5)  # 10 kB
+    return Retention(queue.table, results, keep_hours=24, keep_gb=1e-5)  # 10 kB
 
 
 def made(

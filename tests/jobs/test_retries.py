@@ -167,7 +167,7 @@ def test_a_photo_that_is_gone_is_the_end(tmp_path: Path) -> None:
         with work._work.held():
             first, second = submit(queue, b"1"), submit(queue, b"2")
             eventually(lambda: work.begun)
-            with queue._table.database.write() as connection:
+            with queue.table.database.write() as connection:
                 connection.execute(delete(PHOTOS))
         assert isinstance(ending(first), Succeeded)
         assert failure(second).code == "image_gone"

@@ -37,7 +37,7 @@ def outbox(
     patience: RetryPolicy = QUICK,
     **options: int,
 ) -> Iterator[Outbox]:
-    outbox = Outbox(queue._table, queue.get, send, patience, poll_interval_s=0.01, **options)
+    outbox = Outbox(queue.table, queue.get, send, patience, poll_interval_s=0.01, **options)
     try:
         yield outbox
     finally:

@@ -174,11 +174,11 @@ def test_a_link_of_before_is_read_and_a_new_one_carries_it() -> None:
 def test_a_job_of_before_is_read(tmp_path: Path) -> None:
     with front_queue(tmp_path) as queue:
         job = queue.submit(VideoRequest(photo(), VideoParams(seed=3)))
-        with queue._table.database.write() as connection:
+        with queue.table.database.write() as connection:
             asked = json.loads(connection.scalar(select(JOBS.c.params)) or "")
             assert asked.pop("interpolation") == "off"
             connection.execute(update(JOBS).values(params=json.dumps(asked)))
-        row = queue._table.get(job.id)
+        row = queue.table.get(job.id)
         assert row is not None
         assert row.params == VideoParams(seed=3)
 
@@ -186,7 +186,7 @@ def test_a_job_of_before_is_read(tmp_path: Path) -> None:
 def test_a_waiting_job_keeps_what_was_asked_for(tmp_path: Path) -> None:
     with front_queue(tmp_path) as queue:
         job = queue.submit(VideoRequest(photo(), PARAMS))
-        row = queue._table.get(job.id)
+        row = queue.table.get(job.id)
         assert row is not None
         assert row.params == PARAMS
 

@@ -119,7 +119,7 @@ def test_deleting_a_video_deletes_every_copy(served: Served, temp: Path, data: b
     assert not any(path.exists() for path in (archive, copy, export))
     assert served.queue.photo(other.id) == data
     remove(other, card)
-    with served.queue._table.database.read() as connection:
+    with served.queue.table.database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(PHOTOS)) == 0
 
 

@@ -196,7 +196,7 @@ def queue(tmp_path: Path) -> Iterator[JobQueue]:
 
 def test_retention_counts_playback_files(queue: JobQueue, store: ResultStore) -> None:
     """They come after the job has ended, so its row does not know their bytes."""
-    retention = Retention(queue._table, store, keep_hours=24, keep_gb=1e-5)  # 10 kB
+    retention = Retention(queue.table, store, keep_hours=24, keep_gb=1e-5)  # 10 kB
     old, new = ended_job(retention, queue, 60, 2000), ended_job(retention, queue, 0, 2000)
     assert retention.sweep() == []
     (store.folder / f"{new.id}.2x.mp4").write_bytes(bytes(3000))
