@@ -94,10 +94,10 @@ def test_two_gigabytes(page: Page, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("seed", "4294967296", "seed must be a whole number from 0 to 4294967295"),
-        ("num_inference_steps", "many", "num_inference_steps must be a whole number from 1 to 100"),
-        ("num_frames", "1", "num_frames must be a whole number from 2 to 50"),
-        ("max_guidance_scale", "-1", "max_guidance_scale must be a number from 0 to 20"),
+        ("seed", "4294967296", "“Seed” must be a whole number from 0 to 4294967295"),
+        ("num_inference_steps", "many", "“Steps” must be a whole number from 1 to 100"),
+        ("num_frames", "1", "“Frames” must be a whole number from 2 to 50"),
+        ("max_guidance_scale", "-1", "“Guidance at the end” must be a number from 0 to 20"),
     ],
 )
 def test_a_wrong_number_is_said_beside_its_field(
@@ -122,10 +122,10 @@ def test_what_is_wrong_is_said_in_the_visitors_language(
     link = f"{served.url}/?motion_bucket_id=999"
     with visitor(browser, link, home=served.url, locale="de-DE") as page:
         said = page.locator("#link-said").get_by_role("alert")
-        expect(said).to_contain_text("motion_bucket_id muss eine ganze Zahl von 1 bis 255 sein")
+        expect(said).to_contain_text("„Bewegung“ muss eine ganze Zahl von 1 bis 255 sein")
         page.locator("#num_frames").get_by_role("textbox").fill("1")
         page.get_by_role("button", name="Video erstellen").click()
-        sentence = "num_frames muss eine ganze Zahl von 2 bis 50 sein, nicht '1'."
+        sentence = "„Bilder“ muss eine ganze Zahl von 2 bis 50 sein, nicht '1'."
         expect(page.locator("#progress").get_by_role("alert")).to_have_text(sentence)
         wrong = page.locator("#num_frames.svd-wrong, .svd-wrong:has(#num_frames)")
         expect(wrong).to_contain_text(sentence)
@@ -133,7 +133,7 @@ def test_what_is_wrong_is_said_in_the_visitors_language(
         open_tab(page, "recipe")
         page.locator("#recipe-file input[type=file]").set_input_files(path)
         said = page.locator("#recipe-said").get_by_role("alert")
-        expect(said).to_contain_text("verändert (fps muss eine ganze Zahl von 1 bis 100 sein")
+        expect(said).to_contain_text("verändert: fps ist ungültig")
         shot(page, "german-errors")
 
 

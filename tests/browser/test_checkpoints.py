@@ -91,7 +91,7 @@ def test_the_choice_is_framed_made_and_shown(page: Page, two: Two, tmp_path: Pat
     done(page)
     expect(page.locator("#summary")).to_contain_text("96 × 96")
     expect(page.locator("#summary")).to_contain_text("Made with square")
-    expect(page.locator("#device")).to_contain_text("Squares only")
+    expect(page.locator("#device")).to_contain_text("somebody/square, chosen by you")
     expect(page.locator("#tiles")).to_contain_text("Model square")
     made = two.video(page)
     framed = frame_photo(open_photo(path.read_bytes()), SQUARE.sizes, VideoParams())
@@ -160,7 +160,7 @@ def test_links_and_code_carry_what_is_not_usual(browser: Browser, page: Page, tw
     elsewhere = f"{two.served.url}/?model=svd-xt&fps=9"
     with visitor(browser, elsewhere, two.served.url) as other:
         expect(other.locator("#link-said").get_by_role("alert")).to_contain_text(
-            "no checkpoint 'svd-xt'; it offers svd-nano, square"
+            "does not have the model svd-xt. Choose one of these: svd-nano, square"
         )
 
 

@@ -128,7 +128,7 @@ def test_a_full_queue_says_so_and_the_page_goes_on(browser: Browser, served: Ser
             expect(other.locator("#history li")).to_have_count(4)
             with visitor(browser, served.url) as third:
                 generate(third)
-                expect(third.get_by_role("alert")).to_contain_text("as many as fit")
+                expect(third.get_by_role("alert")).to_contain_text("The queue is full")
                 expect(third.get_by_role("button", name="Generate")).to_be_enabled()
                 shot(third, "queue-full")
             other.get_by_role("button", name="Stop").click()

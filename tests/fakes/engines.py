@@ -52,6 +52,7 @@ SQUARE = replace(
     source="somebody/square",
     sizes=((96, 96),),
     num_frames=5,
+    summary_code="summary_custom",
 )
 """A second checkpoint beside that of `READY`, to choose on the page."""
 
