@@ -69,7 +69,9 @@ def publish(space: str) -> str:
         raise ToolFailed("Name the Space as in: make space SPACE=owner/name")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils.logging import set_verbosity_error
 
+    set_verbosity_error()  # it warns of folders with many files; ours are small
     api = HfApi()
     try:
         url = api.create_repo(space, repo_type="space", space_sdk="gradio", exist_ok=True)

@@ -125,8 +125,8 @@ def test_a_wrong_setting_is_told_before_anything_slow_is_imported(
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"GRADIO_SERVER_PORT": "text"}, "GRADIO_SERVER_PORT is wrong"),
-        ({"GRADIO_NUM_PORTS": "many"}, "GRADIO_NUM_PORTS is wrong"),
+        ({"GRADIO_SERVER_PORT": "text"}, "GRADIO_SERVER_PORT must be a number"),
+        ({"GRADIO_NUM_PORTS": "many"}, "GRADIO_NUM_PORTS must be a number"),
         ({"ALL_PROXY": "socks4://127.0.0.1:1080"}, "ALL_PROXY cannot be used"),
         ({"HTTPS_PROXY": "http://127.0.0.1:port"}, "HTTPS_PROXY cannot be used"),
         ({"SVD_PUBLIC_URL": "svd.example"}, "SVD_PUBLIC_URL is wrong"),

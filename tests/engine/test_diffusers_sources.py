@@ -36,6 +36,7 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
     _resize_with_antialiasing,
 )
 
+from svd_core.engine.optimizations.axial_attention import axial_attention
 from svd_core.engine.optimizations.device_transfers import (
     SvdPipeline,
     resize_for_clip,
@@ -63,7 +64,12 @@ from svd_core.engine.pipeline_loader import open_folder
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 
-ATTENTION = (single_token_cross_attention, fused_qkv_attention, skip_zero_branches)
+ATTENTION = (
+    axial_attention,
+    single_token_cross_attention,
+    fused_qkv_attention,
+    skip_zero_branches,
+)
 FEED_FORWARD = (chunked_feed_forward, pruned_feed_forward, skip_zero_branches)
 BLEND = (blend_in_one_pass, fused_temporal_resblock, chunked_decode)
 TEMPORAL = (fused_temporal_resblock, chunked_decode, skip_zero_branches)
