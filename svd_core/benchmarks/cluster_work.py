@@ -40,7 +40,7 @@ class SleepingEngine:
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress
     ) -> GenerationResult:
-        raise NotImplementedError
+        raise NotImplementedError  # `sleeping_work` makes the videos itself
 
 
 def open_work(_: "WorkerSettings", store: ResultStore) -> tuple[Engine, Work]:

@@ -172,7 +172,7 @@ def _bound(family: socket.AddressFamily, address: SocketAddress) -> socket.socke
             both = address[0] == "::" and socket.has_dualstack_ipv6()
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
         made.bind(address)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no socket may stay open
         made.close()
         raise
     return made

@@ -32,7 +32,7 @@ def changed(**params: object) -> str:
 
 BAD = {
     "no recipe": ("", "has no recipe inside"),
-    "somebody's comment": ("holiday 2025", "has no recipe inside"),
+    "a foreign comment": ("holiday 2025", "has no recipe inside"),
     "a version to come": (json.dumps(GOOD | {"format": FORMAT + 1}), "Update the program"),
     "a name that is markup": (json.dumps(GOOD | {"model": "<b>x</b>"}), "damaged or was edited"),
     "a path": (changed(motion_bucket_id="../../etc/passwd"), "damaged or was edited"),

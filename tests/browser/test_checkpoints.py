@@ -91,7 +91,7 @@ def test_the_choice_is_framed_made_and_shown(page: Page, two: Two, tmp_path: Pat
     done(page)
     expect(page.locator("#summary")).to_contain_text("96 × 96")
     expect(page.locator("#summary")).to_contain_text("Made with square")
-    expect(page.locator("#device")).to_contain_text("somebody/square, chosen by you")
+    expect(page.locator("#device")).to_contain_text("example/square, chosen by you")
     expect(page.locator("#tiles")).to_contain_text("Model square")
     made = two.video(page)
     framed = frame_photo(open_photo(path.read_bytes()), SQUARE.sizes, VideoParams())
@@ -134,7 +134,7 @@ def test_a_video_of_a_checkpoint_that_is_not_here_says_so(
     generate(page)
     done(page)
     made = two.video(page)
-    other = json.loads(Recipe.read(made).to_json()) | {"model": "tall", "source": "somebody/tall"}
+    other = json.loads(Recipe.read(made).to_json()) | {"model": "tall", "source": "example/tall"}
     choose(page, "square")
     drop(page, write_mp4(read_frames(made), tmp_path / "x.mp4", 7, comment=json.dumps(other)))
     said = page.locator("#recipe-said")

@@ -186,8 +186,8 @@ def test_a_server_that_is_no_hub_is_unreachable(
 
 
 def test_an_unknown_model_is_named(hub: FakeHub) -> None:
-    with pytest.raises(ModelBroken, check=has_code("model_not_found", model="nobody/nothing")):
-        fetch(find_checkpoint("nobody/nothing", cuda=False), half=True, on_bytes=Bytes())
+    with pytest.raises(ModelBroken, check=has_code("model_not_found", model="example/missing")):
+        fetch(find_checkpoint("example/missing", cuda=False), half=True, on_bytes=Bytes())
 
 
 @pytest.mark.parametrize("gone", ["model_index.json", "vae/config.json"])

@@ -49,7 +49,7 @@ def photo(path: Path, size: tuple[int, int] = (320, 180)) -> Path:
 SQUARE = replace(
     CHECKPOINTS["svd"],
     name="square",
-    source="somebody/square",
+    source="example/square",
     sizes=((96, 96),),
     num_frames=5,
     summary_code="summary_custom",

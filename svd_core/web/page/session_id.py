@@ -49,7 +49,7 @@ class SessionIds:
         return token + self._signature(token)
 
     def owner(self, session: object) -> str:
-        """Owner of this session's jobs; empty for an invalid session id."""
+        """Owner of the jobs of a session id; empty for an invalid one."""
         return _owner(session) if self._is_valid(session) else ""
 
     def _is_valid(self, session: object) -> bool:
