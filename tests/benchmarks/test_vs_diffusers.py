@@ -30,6 +30,7 @@ from tests.fakes.pretend_cuda import pretend_cuda
 SMALL = ["--model", "tiny", "--frames", "2", "--steps", "1", "--rounds", "1", "--no-compile"]
 
 
+@pytest.mark.slow
 def test_a_small_contest_ends_in_its_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert contest.main(SMALL) == 0
     out, err = capsys.readouterr()
@@ -73,6 +74,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, shots: dict[str, Any]) -> Callable[[st
     return failing
 
 
+@pytest.mark.slow
 def test_a_contestant_that_fails_costs_the_others_nothing(
     capsys: pytest.CaptureFixture[str], fail: Callable[[str], None]
 ) -> None:

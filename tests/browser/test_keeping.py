@@ -69,7 +69,9 @@ def test_made_videos_play_on_while_another_is_made(page: Page, served: Served) -
 def test_deleting_asks_first_and_takes_the_file_away(page: Page, served: Served) -> None:
     generate(page)
     done(page)
+    plays(page)
     open_tab(page, "history")
+    plays(page, "#tiles video")  # a file that goes while it is fetched is an error of the console
     source = page.locator("#tiles video").get_attribute("src")
     assert page.request.get(f"{served.url}/{source}").ok
     page.once("dialog", lambda dialog: dialog.dismiss())

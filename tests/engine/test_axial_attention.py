@@ -166,6 +166,7 @@ def test_ordinary_attention_is_left_alone(make: Callable[[], Attention]) -> None
     assert axial.axial_attention(make()) is None
 
 
+@pytest.mark.slow
 def test_svd_nano_fetches_its_cells_this_way(searched: list[int]) -> None:
     unet = UNetSpatioTemporalConditionModel.from_pretrained(ASSETS / "svd-nano" / "unet").eval()
     draw = torch.Generator().manual_seed(0)

@@ -116,7 +116,7 @@ def apart(chosen: MemoryPlan) -> int | None:
     return None if chosen.whole_clip else chosen.decode_chunk_size
 
 
-@cards((24, "auto"), (8, "auto"), (24, "sequential"))
+@cards((24, "auto"), (8, "auto"))
 def test_two_clips_are_those_of_the_cpu(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
@@ -182,7 +182,7 @@ def test_a_cancel_in_any_stage_leaves_the_engine_ready(
         assert levels(first, make(engine)) == 0
 
 
-@cards((24, "auto"))
+@cards()
 def test_memory_that_runs_out_once_gives_the_same_clip_and_the_plan_comes_back(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
@@ -265,6 +265,7 @@ def test_memory_that_no_plan_has_is_told_in_numbers_and_the_next_clip_is_made(
         assert levels(first, make(engine)) == 0
 
 
+@pytest.mark.slow
 def test_cudnn_without_room_for_a_workspace_is_out_of_memory(
     engine_for: Callable[..., SvdEngine],
 ) -> None:

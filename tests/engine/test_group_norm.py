@@ -173,6 +173,7 @@ def test_the_probe_judges_torchs_and_the_framewise_norm_right(
     assert set(found or ()) == {"torch", "framewise"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is for Linux")
 def test_tritons_kernels_in_its_interpreter() -> None:

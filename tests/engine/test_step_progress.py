@@ -82,6 +82,7 @@ def test_branches_that_are_skipped_are_no_work(unet: nn.Module) -> None:
     assert shares_of_a_step(unet)[-1] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_compiled_blocks_are_counted_as_one(unet: nn.Module) -> None:
     """A hook within a block would be compiled, or would break the block apart."""
     compile_blocks(unet, backend="eager")

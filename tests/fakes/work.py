@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ class FakeWork:
             )  # fmt: skip
             on_progress(now)
             while step == 2 and not self.go.wait(0.02):
-                on_progress(now)
+                on_progress(replace(now, preview=None))  # a page would draw each preview
         params = request.params
         path = self.folder / f"{job_id}.mp4"
         write_mp4(moving(), path, params.rate, comment="{}")
