@@ -1,6 +1,6 @@
 """ASGI middleware in front of page and API: refuses requests before Gradio or a route sees them.
 
-It is the outermost, so that Gradio's middleware adds no header to responses of the API. Requests
+It is outside Gradio's middleware, which therefore adds no headers to responses of the API. Requests
 for the API go there directly: it has its own limits, and most requests are polls. For the page it
 checks Host and Origin, limits and parses bodies, throttles logins, and closes routes of Gradio that
 the page does not need.
@@ -8,7 +8,6 @@ the page does not need.
 
 import re
 from collections.abc import Callable
-from json import JSONDecodeError
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
@@ -43,7 +42,7 @@ UPLOAD = re.compile(r"(/gradio_api)?/upload/?")
 WITH_PHOTO = re.compile(r"/gradio_api/(queue/join|run|api|call|mcp)(/.*)?")
 LOGIN = re.compile(r"/login/?")
 UNUSED = re.compile(r"(/gradio_api)?/custom_component/.*", re.DOTALL)
-"""A route of Gradio for components of other packages, which prints what is requested."""
+"""A route of Gradio for components of other packages, which prints the requested path."""
 
 LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 LENGTH = re.compile(rb"\d{1,15}")
@@ -62,7 +61,7 @@ RANGE_RESPONSE = frozenset({
     b"access-control-allow-origin", CREDENTIALS,
 })  # fmt: skip
 
-TOO_MANY_LOGINS = "Too many wrong passwords; please wait a minute and try again."
+TOO_MANY_LOGINS = "Too many wrong passwords. Please wait a minute and try again."
 
 CLOSE = {"Connection": "close"}
 
@@ -111,7 +110,7 @@ class GuardMiddleware:
         if (message := self._origins.refusal(headers)) is not None:
             return PlainTextResponse(message, 403)
         if URL_FETCH.search(path):
-            return PlainTextResponse("This server does not fetch other addresses for you.", 403)
+            return PlainTextResponse("This server does not fetch other addresses.", 403)
         if UNUSED.fullmatch(path) or LINE_BREAKS.search(path):
             return PlainTextResponse("There is nothing at this address.", 404)
         return None
@@ -159,7 +158,7 @@ class GuardMiddleware:
             await PlainTextResponse(error.message, error.status, CLOSE)(scope, receive, send)
             return
         if problem is not None:
-            message = f"The request is no JSON that this server reads: {problem}."
+            message = f"This server cannot read the JSON of the request: {problem}."
             await PlainTextResponse(message, 422)(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
@@ -174,10 +173,8 @@ class GuardMiddleware:
                 parse_json(body)
             else:
                 await to_thread.run_sync(parse_json, body, limiter=self._parsing)
-        except JSONDecodeError as error:
-            return error.msg
         except ValueError as error:
-            return str(error)
+            return getattr(error, "msg", str(error))  # without the place in the body
         return None
 
 

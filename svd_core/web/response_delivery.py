@@ -1,28 +1,27 @@
 """Response delivery through proxies: event streams arrive as they are sent, refusals are read.
 
-A proxy gathers the small events of a stream unless a header forbids it. A response that is sent
-before the request has arrived in full, and then closes the connection, becomes a 502 of the proxy.
-So the rest of the request is received and dropped first.
+A proxy buffers the small events of a stream unless a header forbids it. If a response is sent
+before the whole request has arrived, and the connection is then closed, the proxy answers 502. So
+the rest of the request is received and dropped first.
 """
 
-from collections.abc import MutableSequence
 from contextlib import aclosing, suppress
 
 from anyio import move_on_after
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svd_core.web.request_body import BodyError, BodyReader
 
-EVENT_STREAM = b"text/event-stream"
-STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 """The second one is nginx's, and other proxies know it too."""
 
 LINGER_S = 30.0
-"""Seconds in which a client may send on after its refusal. Closing a connection while data arrives
-resets it, and the client may lose the response."""
+"""Seconds for which a client may go on sending after its refusal. Closing a connection while data
+arrives resets it, and the client may lose the response."""
 
 STALL_S = 2.0
-"""Seconds without a piece after which a refused client gets its response: it may be waiting."""
+"""Seconds without data after which a refused client gets its response: it may be waiting."""
 
 
 class ResponseDelivery:
@@ -43,7 +42,9 @@ class ResponseDelivery:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        pending, waiting = _body_announced(scope)
+        request = Headers(scope=scope)
+        pending = "transfer-encoding" in request or request.get("content-length", "0") != "0"
+        waiting = pending and request.get("expect", "").lower() == "100-continue"
         sends_on = False
 
         async def noting() -> Message:
@@ -56,13 +57,14 @@ class ResponseDelivery:
         async def deliver(message: Message) -> None:
             nonlocal sends_on
             if message["type"] == "http.response.start":
-                headers = list(message["headers"])
-                _forbid_buffering(headers)
+                headers = MutableHeaders(raw=list(message["headers"]))
+                if headers.get("content-type", "").startswith("text/event-stream"):
+                    headers.update(STREAM_HEADERS)
                 if pending and not waiting:
                     sends_on = not await self._drain(noting)
                 if pending:  # the connection cannot carry another request
-                    _set(headers, b"connection", b"close")
-                message = {**message, "headers": headers}
+                    headers["connection"] = "close"
+                message = {**message, "headers": headers.raw}
             is_last = sends_on and not message.get("more_body", False)
             if message["type"] == "http.response.body" and is_last:
                 await send({**message, "more_body": True})
@@ -74,9 +76,9 @@ class ResponseDelivery:
         await self._app(scope, noting if pending else receive, deliver)
 
     async def _drain(self, receive: Receive, *, endless: bool = False) -> bool:
-        """Receive and drop what is left of the request. Returns False at the limit, if it has one.
+        """Receive and drop the rest of the request. Returns False at the limit, if there is one.
 
-        Also returns if nothing comes for a while, or if the client is gone.
+        Also returns if no data arrives for a while, or if the client is gone.
         """
         left = self._limit
         with suppress(BodyError):
@@ -86,25 +88,3 @@ class ResponseDelivery:
                     if left < 0 and not endless:
                         return False
         return True
-
-
-def _body_announced(scope: Scope) -> tuple[bool, bool]:
-    """Whether the request has a body, and whether the client waits for leave to send it."""
-    has_body = waits = False
-    for name, value in scope["headers"]:
-        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
-            has_body = True
-        elif name == b"expect":
-            waits = value.lower() == b"100-continue"
-    return has_body, has_body and waits
-
-
-def _forbid_buffering(headers: MutableSequence[tuple[bytes, bytes]]) -> None:
-    kinds = [value for name, value in headers if name.lower() == b"content-type"]
-    if kinds and kinds[0].startswith(EVENT_STREAM):
-        for name, value in STREAM_HEADERS:
-            _set(headers, name, value)
-
-
-def _set(headers: MutableSequence[tuple[bytes, bytes]], name: bytes, value: bytes) -> None:
-    headers[:] = [pair for pair in headers if pair[0].lower() != name] + [(name, value)]
