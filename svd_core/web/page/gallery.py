@@ -116,7 +116,7 @@ def settings_text(params: VideoParams, t: Texts) -> str:
 
 
 def file_url(path: Path) -> str:
-    """URL at which the page's server serves a file of its results folder."""
+    """URL of a result or an example on the page's server."""
     return f"gradio_api/file={quote(str(path))}"
 
 
