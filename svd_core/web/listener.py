@@ -152,10 +152,6 @@ class Listener:
         host = WILDCARDS.get(address, address)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
-    def close(self) -> None:
-        for each in self.sockets:
-            each.close()
-
 
 def _bound(family: socket.AddressFamily, address: SocketAddress) -> socket.socket:
     """A socket bound to `address` that refuses connections until it listens."""

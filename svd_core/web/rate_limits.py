@@ -68,7 +68,7 @@ class AddressQuota:
     def __init__(self, limit: int = 0) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._jobs: dict[str, list[Job]] = {}
+        self._jobs: list[tuple[str, Job]] = []  # the open ones, each with its network
 
     def submit(self, address: str, submit: Callable[[], Job]) -> Job:
         """Submit a job if the quota allows. Raises `QueueFull`.
@@ -77,21 +77,15 @@ class AddressQuota:
         """
         if not self._limit:
             return submit()
-        network = network_of(address)
         with self._lock:
-            self._forget()
-            jobs = self._jobs.get(network, [])
-            if len(jobs) >= self._limit:
-                raise QueueFull("network_queue_full", count=len(jobs))
+            self._jobs = [(network, job) for network, job in self._jobs if not job.done]
+            network = network_of(address)
+            count = sum(other == network for other, _ in self._jobs)
+            if count >= self._limit:
+                raise QueueFull("network_queue_full", count=count)
             job = submit()
-            self._jobs[network] = [*jobs, job]
+            self._jobs.append((network, job))
             return job
-
-    def _forget(self) -> None:
-        unfinished = {
-            network: [job for job in jobs if not job.done] for network, jobs in self._jobs.items()
-        }
-        self._jobs = {network: jobs for network, jobs in unfinished.items() if jobs}
 
 
 def network_of(address: str) -> str:

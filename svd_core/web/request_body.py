@@ -45,13 +45,6 @@ class BodyError(Exception):
         self.message = message
 
 
-class Disconnected(BodyError):
-    """The client is gone, so there is no response."""
-
-    def __init__(self) -> None:
-        super().__init__(499, "The client went away.")
-
-
 @dataclass(eq=False)
 class _PendingBody:
     """A body in memory. `received_at`: monotonic seconds of its newest piece."""
@@ -81,7 +74,7 @@ class BodyReader:
     async def read(self, receive: Receive, limit: int) -> AsyncIterator[bytearray]:
         """Read the whole body, at most `limit` bytes. It counts in the budget until the block ends.
 
-        Raises `BodyError`: 413, 408 or 503.
+        Raises `BodyError`: 413, 408, 499 or 503.
         """
         body = _PendingBody(time.monotonic())
         self._bodies.append(body)
@@ -105,13 +98,13 @@ class BodyReader:
                 self._make_room()
 
     async def pieces(self, receive: Receive) -> AsyncGenerator[bytes]:
-        """Read the body as it arrives. Raises `BodyError`: 408, or `Disconnected`."""
+        """Read the body as it arrives. Raises `BodyError`: 408, or 499 if the client is gone."""
         deadline = time.monotonic() + self._total_s
         more = True
         while more:
             message = await self._next(receive, deadline)
             if message["type"] == "http.disconnect":
-                raise Disconnected
+                raise BodyError(499, "The client has disconnected.")
             piece = message.get("body", b"")
             deadline += len(piece) / MIN_RATE
             more = message.get("more_body", False)

@@ -18,7 +18,7 @@ from svd_core.errors import InvalidSettings, SvdError
 from svd_core.jobs import MAX_WATCHERS
 from svd_core.settings import Settings
 from svd_core.web.listener import Listener
-from svd_core.web.middleware import MAX_BODY, GuardMiddleware
+from svd_core.web.middleware import MAX_BODY, GuardMiddleware, ResponseDelivery
 from svd_core.web.origins import OriginPolicy, reachable_locally_only
 from svd_core.web.page.i18n import i18n_bundle
 from svd_core.web.page.theme import CSS, theme
@@ -28,7 +28,6 @@ from svd_core.web.public_address import (
     PublicHostMiddleware,
 )
 from svd_core.web.request_body import BodyReader
-from svd_core.web.response_delivery import ResponseDelivery
 
 QUEUE_POLL_S = 0.02
 """Seconds between two polls of Gradio's event queue.
