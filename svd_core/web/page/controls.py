@@ -40,8 +40,8 @@ PLACEHOLDER_FIELDS = (
 )  # fmt: skip
 """Number fields whose default is a property of the checkpoint."""
 
-# 127 and 0.02 are what SVD is usually run with. Users report that things move little at buckets up
-# to about 20, and break more above 127. Noise of 0.05 to 0.1 gets a still clip moving.
+# 127 and 0.02 are SVD's usual values. Users report little motion at buckets up to about 20, and
+# more broken shapes above 127. Noise of 0.05 to 0.1 gets a still clip moving.
 PRESETS: Mapping[str, tuple[int, float]] = {
     "still": (20, 0.02),
     "gentle": (70, 0.02),
@@ -116,22 +116,19 @@ def segments(
     elem_classes: Sequence[str] = (),
     **options: Any,
 ) -> RadioChoice:
-    """Bar of a few words; the text of each is `name_word`.
-
-    `prefix`: of the label's key and of the id, in panels.
-    """
+    """Bar of a few words; the text of each is `name_word`. `prefix`: of the label's key and id."""
     return RadioChoice(
         [(str(client_text(f"{name}_{word.replace('-', '')}")), word) for word in words],
         value=value,
-        label=client_text(f"{prefix}_{name}" if prefix else name),
-        elem_id=f"{prefix}-{name}" if prefix else name,
+        label=client_text(f"{prefix}{name}"),
+        elem_id=f"{prefix}{name}".replace("_", "-"),
         elem_classes=["svd-segments", *elem_classes],
         **options,
     )
 
 
 def model_choice(names: Sequence[str]) -> ModelChoice:
-    """Choice of a checkpoint, hidden where there is only one.
+    """Choice of a checkpoint, hidden if there is only one.
 
     A single one is left out of the choices, because its name may change when it is loaded.
     """

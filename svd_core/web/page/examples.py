@@ -34,7 +34,7 @@ class Example:
 
 
 def find_examples(folder: Path) -> list[Example]:
-    """Every `<name>.jpg` of `folder` that has its `<name>.mp4`, sorted by name."""
+    """Every `<name>.jpg` of `folder` that has a `<name>.mp4`, sorted by name."""
     return [
         Example(photo.stem.replace("_", " ").replace("-", " ").capitalize(), photo, video)
         for photo in sorted(folder.glob("*.jpg"))

@@ -1,7 +1,4 @@
-"""Player: progress line, preview, video, and the messages of a job.
-
-Invariant: the page only watches a job, so closing the tab loses nothing.
-"""
+"""Player: progress line, preview, video, and the messages of a job."""
 
 import base64
 import json
@@ -88,7 +85,9 @@ class Player:
         if isinstance(event, Progress):
             changes: Changes = {self.line: line}
             if event.preview:
-                changes[self.preview] = preview_html(event.preview, t)
+                picture = base64.b64encode(event.preview).decode()  # small, so no file is kept
+                source = f"data:image/webp;base64,{picture}"
+                changes[self.preview] = f'<img alt="{t("preview_alt")}" src="{source}">'
             return changes
         changes = self.end(line)
         if isinstance(event, Succeeded):
@@ -146,14 +145,8 @@ class Player:
         }
 
 
-def preview_html(picture: bytes, t: Texts) -> str:
-    """Small animation as a data URI, so that no file is kept."""
-    data = base64.b64encode(picture).decode()
-    return f'<img alt="{t("preview_alt")}" src="data:image/webp;base64,{data}">'
-
-
 def _is_significant(event: Event, last: Progress | None) -> bool:
-    """Whether `event` has more news than elapsed time."""
+    """Whether `event` reports more than elapsed time."""
     if last is None or not isinstance(event, Progress) or event.preview:
         return True
     return (event.stage, event.note) != (last.stage, last.note)

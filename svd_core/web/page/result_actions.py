@@ -42,7 +42,7 @@ MAX_FPS = 60
 
 
 def increase_motion(params: VideoParams) -> VideoParams:
-    """More motion: a larger bucket, and where it is at its maximum, more noise."""
+    """More motion: a larger bucket, or more noise if the bucket is at its maximum."""
     maximum = int(PARAMETERS["motion_bucket_id"].maximum)
     bucket, noise = params.motion_bucket_id, params.noise_aug_strength
     if bucket >= maximum:
@@ -128,8 +128,8 @@ class ExportPanel:
                 for name in MENU_ACTIONS:
                     actions[name].render()  # type: ignore[no-untyped-call]
             with gr.Row():
-                format = segments("format", get_args(Format), "mp4", prefix="export")
-                order = segments("order", get_args(Order), "forward", prefix="export")
+                format = segments("format", get_args(Format), "mp4", prefix="export_")
+                order = segments("order", get_args(Order), "forward", prefix="export_")
             with gr.Row():
                 fps = _slider("fps", PARAMETERS["fps"].minimum, MAX_FPS, 7)
                 loops = _slider("loops", 0, MAX_LOOPS, 0)
