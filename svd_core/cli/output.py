@@ -1,7 +1,7 @@
 """Output of the command line: videos to their folder, results to stdout, the rest to stderr.
 
 Videos appear complete, and never replace another file by accident. The progress bar is one line
-with stage and time left; without a terminal there is none.
+with stage and time left, on terminals only.
 """
 
 import json

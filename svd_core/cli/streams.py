@@ -31,17 +31,10 @@ def prepare_streams() -> None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_errors(stream))
-
-
-def _errors(stream: TextIO) -> str:
-    """How to write characters that the encoding lacks.
-
-    File names on Linux are bytes. With UTF-8 they are printed unchanged, so that scripts can use
-    them.
-    """
-    is_utf8 = stream.encoding.lower().replace("-", "") == "utf8"
-    return "surrogateescape" if os.name == "posix" and is_utf8 else "backslashreplace"
+            # File names on Linux are bytes. In UTF-8 they are printed unchanged, for scripts.
+            is_utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            is_exact = os.name == "posix" and is_utf8
+            stream.reconfigure(errors="surrogateescape" if is_exact else "backslashreplace")
 
 
 def write_line(text: str) -> None:

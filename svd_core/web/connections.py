@@ -31,9 +31,6 @@ BUSY = (
     b"The server is busy; please try again in 10 s.\r\n"
 )
 
-NewProtocol = Callable[..., Any]
-"""Factory of uvicorn's protocol, for one connection."""
-
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit of file descriptors to the hard one. Returns the new limit.
@@ -68,11 +65,14 @@ def limit_connections(config: Any, limit: int) -> None:
 
 
 class Connections:
-    """The open connections of one server, used from its event loop. `inner`: uvicorn's protocol."""
+    """The open connections of one server, used from its event loop.
+
+    `inner`: makes uvicorn's protocol for one connection.
+    """
 
     def __init__(
         self,
-        inner: NewProtocol,
+        inner: Callable[..., Any],
         limit: int,
         *,
         header_s: float = HEADER_TIMEOUT_S,

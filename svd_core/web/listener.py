@@ -1,6 +1,6 @@
 """Listening sockets: the configured address and port, or one sentence that says why not.
 
-The variables are Gradio's. Knows nothing of what is served.
+The variables are Gradio's. The module does not know what is served.
 """
 
 import errno

@@ -2,7 +2,7 @@
 
 A body that stalls, or arrives more slowly than its deadline allows, ends its request. If the bodies
 under way exceed the budget, the one that has been silent longest is dropped, so that slow senders
-cannot keep others out. Knows ASGI messages and nothing of routes.
+cannot keep others out. Knows ASGI messages, but no routes.
 
 `parse_json` reads strict JSON (RFC 8259) of limited size and depth.
 """

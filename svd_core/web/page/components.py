@@ -201,8 +201,8 @@ MAX_LENGTH = 40
 """Characters of the longest text that is read as a number."""
 
 SIGNS = str.maketrans("\u066b\u066c\u2019\u02bc\u2212\u3002\u3001", ".'''-.,")
-"""Decimal and group separators of Arabic, apostrophes that group, the minus sign, and the marks
-that Chinese and Japanese keyboards write for point and comma."""
+"""Arabic separators, apostrophes between groups, the minus sign, and the marks that Chinese and
+Japanese keyboards write for point and comma."""
 
 STYLES = (("[,]", "[.]"), ("[.]", "[,]"), ("[' ]", "[.,]"))
 """Patterns of the group separator and of the decimal sign that goes with it."""
@@ -215,8 +215,8 @@ def plain_number(text: str, name: str) -> str:
     scripts are known. In fields for whole numbers, three digits after a single separator are a
     group; elsewhere a single separator is the decimal sign. `name`: the parameter of the field.
     """
-    # In compatibility form all spaces and wide characters are the plain ones.
-    # Invisible marks of direction or width come along from web pages.
+    # NFKC turns all spaces and wide characters into plain ones. Text that is copied from web pages
+    # may contain invisible marks of direction or width.
     normal = unicodedata.normalize("NFKC", text[: MAX_LENGTH + 1]).translate(SIGNS)
     normal = "".join(mark for mark in normal if unicodedata.category(mark) != "Cf").strip()
     normal = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), normal)

@@ -70,7 +70,8 @@ SKIP: Changes = gr.skip()
 
 def preset_choice() -> RadioChoice:
     """Bar of motion presets."""
-    return segments("motion", tuple(PRESETS), DEFAULT_PRESET, elem_classes=["svd-line"])
+    options = _options("motion")
+    return segments("motion", tuple(PRESETS), DEFAULT_PRESET, "svd-line", **options)
 
 
 def framing_controls() -> dict[str, Component]:
@@ -103,26 +104,18 @@ def radio_choice(
     name: str, words: Sequence[str] = (), hint_key: str = "", **options: Any
 ) -> RadioChoice:
     """Bar of a parameter's words. `words`: the ones this server offers, by default all of them."""
-    words = words or PARAMETERS[name].words
-    return segments(name, words, VideoParams.default(name), info=hint(hint_key or name), **options)
+    words, more = words or PARAMETERS[name].words, _options(name, hint_key) | options
+    return segments(name, words, VideoParams.default(name), **more)
 
 
 def segments(
-    name: str,
-    words: Sequence[str],
-    value: str,
-    *,
-    prefix: str = "",
-    elem_classes: Sequence[str] = (),
-    **options: Any,
+    name: str, words: Sequence[str], value: str, *css_classes: str, **options: Any
 ) -> RadioChoice:
-    """Bar of a few words; the text of each is `name_word`. `prefix`: of the label's key and id."""
+    """Bar of a few words; the text of each is `name_word`."""
     return RadioChoice(
         [(str(client_text(f"{name}_{word.replace('-', '')}")), word) for word in words],
         value=value,
-        label=client_text(f"{prefix}{name}"),
-        elem_id=f"{prefix}{name}".replace("_", "-"),
-        elem_classes=["svd-segments", *elem_classes],
+        elem_classes=["svd-segments", *css_classes],
         **options,
     )
 
@@ -136,11 +129,9 @@ def model_choice(names: Sequence[str]) -> ModelChoice:
     return ModelChoice(
         list(names) if several else [],
         value=names[0] if several else None,
-        label=client_text("model"),
-        info=hint("model"),
         visible=several,
-        elem_id="model",
         elem_classes=["svd-segments"],
+        **_options("model"),
     )
 
 
@@ -152,30 +143,23 @@ def slider(name: str, **options: Any) -> Slider:
         min(limit.maximum, SLIDER_MAX.get(name, limit.maximum)),
         value=VideoParams.default(name),
         step=1 if limit.integer else 0.01,
-        label=client_text(name),
-        info=hint(name),
-        elem_id=name,
         elem_classes=["svd-line"],
         buttons=["reset"],
+        **_options(name),
         **options,
     )
 
 
 def number_field(name: str, placeholder: str) -> NumberField:
     """Number field. `placeholder`: the key of its text."""
-    return NumberField(
-        max_lines=1,
-        label=client_text(name),
-        info=hint(name),
-        placeholder=client_text(placeholder),
-        elem_id=name,
-    )
+    return NumberField(max_lines=1, placeholder=client_text(placeholder), **_options(name))
 
 
-def hint(name: str) -> str | None:
-    """Hint of a control, if it has one: what it does, and what it costs."""
-    key = f"{name}_hint"
-    return str(client_text(key)) if key in languages()[DEFAULT_LANGUAGE].sentences else None
+def _options(name: str, hint_key: str = "") -> dict[str, Any]:
+    """Label, hint and id of a control. The hint, if any, says what the control does and costs."""
+    key = f"{hint_key or name}_hint"
+    hint = str(client_text(key)) if key in languages()[DEFAULT_LANGUAGE].sentences else None
+    return {"label": client_text(name), "info": hint, "elem_id": name}
 
 
 def bind_presets(presets: RadioChoice, controls: Controls) -> None:

@@ -16,6 +16,7 @@ from gradio.events import Dependency
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.errors import InvalidRequest, SvdError
+from svd_core.media.export import SUFFIX
 from svd_core.media.recipe import Recipe
 from svd_core.params import PARAMETERS, VideoParams
 from svd_core.web.page.components import UNQUEUED_EVENT, Files
@@ -23,8 +24,6 @@ from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import refused_html, status_html
 from svd_core.web.page.i18n import Texts, client_text, texts_for
 from svd_core.web.page.page_state import PageState
-
-VIDEO_SUFFIXES = [".mp4", ".gif", ".webp", ".zip"]
 
 COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -61,7 +60,7 @@ def import_panel(state: PageState) -> None:
     """Panel that sets controls and photo from the recipe of an uploaded video or export."""
     with gr.Tab(client_text("recipe"), elem_id="recipe", render_children=True):
         video = Files(
-            label=client_text("recipe_file"), file_types=VIDEO_SUFFIXES, height=150,
+            label=client_text("recipe_file"), file_types=[*SUFFIX.values()], height=150,
             elem_id="recipe-file",
         )  # fmt: skip
         message = gr.HTML("", elem_id="recipe-said")

@@ -128,21 +128,18 @@ class ExportPanel:
                 for name in MENU_ACTIONS:
                     actions[name].render()  # type: ignore[no-untyped-call]
             with gr.Row():
-                format = segments("format", get_args(Format), "mp4", prefix="export_")
-                order = segments("order", get_args(Order), "forward", prefix="export_")
+                format = segments("format", get_args(Format), "mp4", **_options("format"))
+                order = segments("order", get_args(Order), "forward", **_options("order"))
             with gr.Row():
-                fps = _slider("fps", PARAMETERS["fps"].minimum, MAX_FPS, 7)
-                loops = _slider("loops", 0, MAX_LOOPS, 0)
+                fps = Slider(1, MAX_FPS, value=7, step=1, buttons=[], **_options("fps"))
+                loops = Slider(0, MAX_LOOPS, value=0, step=1, buttons=[], **_options("loops"))
             download = DownloadButton.build(client_text("export_go"), "export-go", size="md")
             message = gr.HTML("", elem_id="export-said")
         return cls([format, fps, order, loops], download, message)
 
 
-def _slider(name: str, minimum: float, maximum: float, value: int) -> Slider:
-    return Slider(
-        minimum, maximum, value=value, step=1, label=client_text(f"export_{name}"),
-        elem_id=f"export-{name}", buttons=[],
-    )  # fmt: skip
+def _options(name: str) -> dict[str, Any]:
+    return {"label": client_text(f"export_{name}"), "elem_id": f"export-{name}"}
 
 
 def bind_export_panel(state: PageState, panel: ExportPanel) -> None:
