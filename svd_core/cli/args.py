@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
 def make_parser() -> argparse.ArgumentParser:
     """Parser of the command line, which raises `InvalidCommand`.
 
-    Settings that were not given are absent from its result.
+    Its result has only those settings that are on the command line.
     """
     parser = Parser(
         prog="python -m svd_core",
@@ -69,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_settings(group: "argparse._ArgumentGroup") -> None:
     """One option for each field of `VideoParams`, with help and range from there."""
     for name, parameter in PARAMETERS.items():
-        if name == "model":  # which the command line takes for the engine
+        if name == "model":  # an option of its own, for the engine
             continue
         default = "" if parameter.default is None else f" (default: {parameter.default})"
         group.add_argument(

@@ -10,7 +10,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from svd_core.checkpoints.speed_modes import AccelerationConfig
@@ -37,7 +37,7 @@ from svd_core.errors import (
 from svd_core.events import Video
 from svd_core.generate import generate
 from svd_core.media.recipe import Recipe
-from svd_core.params import VideoParams, VideoRequest
+from svd_core.params import PARAMETERS, VideoParams, VideoRequest
 from svd_core.proxies import prepare_proxies
 from svd_core.settings import Settings
 
@@ -45,7 +45,7 @@ EngineFactory = Callable[[Settings], Engine]
 
 
 def open_engine(settings: Settings) -> Engine:
-    """The engine of the settings, without a fallback: a checkpoint that was named must load."""
+    """The engine of the settings, without a fallback: the named checkpoint must load."""
     return SvdEngine(
         settings.model,
         settings.offload,
@@ -55,7 +55,7 @@ def open_engine(settings: Settings) -> Engine:
 
 
 def run(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open_engine) -> int:
-    """Run `main` as a program of its own, with streams that may be closed, full or narrow."""
+    """Run `main` as a program, with standard streams that may be closed, full or ASCII-only."""
     prepare_streams()
     try:
         try:
@@ -63,7 +63,7 @@ def run(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open_
         except SystemExit as end:  # after --help and --version
             code = int(end.code or 0)
         finish_output()
-    except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OutputFailed as error:
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None, engine_factory: EngineFactory = open
 
 
 def _make_videos(options: argparse.Namespace, engine_factory: EngineFactory) -> int:
-    """Make one video per photo with the settings of the command and of its recipe."""
+    """Make one video per photo, with the settings of the command and the recipe."""
     if not options.photos:
         raise InvalidCommand("photo_argument_missing")
     recipe = None if options.from_recipe is None else _first_clip(Recipe.read(options.from_recipe))
@@ -120,14 +120,14 @@ def _make_each(
     output: OutputFolder,
     as_json: bool,
 ) -> int:
-    """Make and report each video; report a photo that cannot be used and take the next one."""
+    """Make and report each video. Report an unusable photo and go on with the next one."""
     code = 0
     for photo in photos:
         try:
             request = VideoRequest(photo.read(), params)
             if recipe is not None and not recipe.matches(request.image):
                 print_note(
-                    f"{photo.name} is not the photo of the recipe, so the video will be another."
+                    f"{photo.name} is not the photo of the recipe, so the video will differ."
                 )
             video = _make_video(photo, request, engine, output)
         except InvalidImage as error:
@@ -139,7 +139,7 @@ def _make_each(
 
 
 def _report(photo: Photo, video: Video, recipe: Recipe | None, as_json: bool) -> int:
-    """Report a finished video. Returns the exit code: it is there, if it can be reported or not."""
+    """Report a finished video, which is kept in any case. Returns the exit code."""
     try:
         if recipe is not None:
             video = replace(video, notes=(*video.notes, *_differences(recipe, video.path)))
@@ -147,29 +147,29 @@ def _report(photo: Photo, video: Video, recipe: Recipe | None, as_json: bool) ->
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the video is made, and the next photo follows
-        return _fail(f"{video.path} is made, but not reported: {_describe(error)}", 1)
+        return _fail(f"{video.path} is done, but could not be reported: {_describe(error)}", 1)
     return 0
 
 
 def _first_clip(recipe: Recipe) -> Recipe:
     """The recipe of the clip made from a photo; the others were made from frames."""
     if len(recipe.clips) > 1:
-        print_note(f"The video was joined of {len(recipe.clips)} clips; the first of them is made.")
+        print_note(f"The video has {len(recipe.clips)} joined clips. Only the first is made again.")
     return recipe.clips[0]
 
 
 def _params(options: argparse.Namespace, recipe: Recipe | None) -> VideoParams:
     """The settings of the recipe, if there is one, changed by the options.
 
-    Another speed has steps and guidance of its own. The checkpoint is the engine's.
+    A different speed has its own steps and guidance. The checkpoint is the engine's.
     """
-    names = {field.name for field in fields(VideoParams)} - {"model"}
-    given = {name: value for name, value in vars(options).items() if name in names}
-    known = {} if recipe is None else recipe.params.to_mapping()
-    if given.get("speed", known.get("speed")) != known.get("speed"):
+    names = PARAMETERS.keys() - {"model"}
+    changes = {name: value for name, value in vars(options).items() if name in names}
+    values = {} if recipe is None else recipe.params.to_mapping()
+    if changes.get("speed", values.get("speed")) != values.get("speed"):
         for name in ("num_inference_steps", "min_guidance_scale", "max_guidance_scale"):
-            known.pop(name, None)
-    return VideoParams.from_mapping(known | given)
+            values.pop(name, None)
+    return VideoParams.from_mapping(values | changes)
 
 
 def _model(name: str | None, recipe: Recipe | None) -> str | None:
@@ -198,21 +198,18 @@ def _make_video(photo: Photo, request: VideoRequest, engine: Engine, output: Out
 
 def _differences(recipe: Recipe, made: Path) -> list[str]:
     """Reasons besides the settings why the new video may differ from that of `recipe`."""
-    new_recipe = Recipe.read(made)
+    new = Recipe.read(made)
     notes = []
-    if (recipe.source, recipe.revision, recipe.fingerprint) != (
-        new_recipe.source, new_recipe.revision, new_recipe.fingerprint
-    ):  # fmt: skip
-        notes.append("The weights are not those of the recipe, so the video is another.")
+    if any(getattr(recipe, n) != getattr(new, n) for n in ("source", "revision", "fingerprint")):
+        notes.append("The weights are not those of the recipe, so the video differs.")
     for name, version in recipe.versions.items():
-        now = new_recipe.versions.get(name)
-        if name != "svd_core" and now != version:
-            notes.append(f"The recipe used {name} {version}, here is {now}; frames may differ.")
+        if name != "svd_core" and (now := new.versions.get(name)) != version:
+            notes.append(f"The recipe used {name} {version}, but {now} is here. Frames may differ.")
     return notes
 
 
 def _describe(error: Exception) -> str:
-    """One line about an error, of this app or of a library."""
+    """One line about an error of this app or of a library."""
     if isinstance(error, SvdError):
         return error.message
     return " ".join(f"{type(error).__name__} {error}".split())[:300]

@@ -1,7 +1,7 @@
 """Output of the command line: videos to their folder, results to stdout, the rest to stderr.
 
-Videos appear whole, and never over another file by accident. The progress bar is one line with
-stage and time left; without a terminal there is none.
+Videos appear complete, and never replace another file by accident. The progress bar is one line
+with stage and time left, on terminals only.
 """
 
 import json
@@ -22,31 +22,31 @@ from rich.text import Text
 
 from svd_core.cli.args import InvalidCommand
 from svd_core.cli.photos import Photo
-from svd_core.cli.streams import print_note, write_line
+from svd_core.cli.streams import print_note, reason_of, write_line
 from svd_core.errors import StorageFull
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.storage import ResultStore
 
 STEM_LENGTH = 60
-"""Characters of a name that every file system takes, with a number and a suffix behind them."""
+"""Characters of a name that every file system accepts, with a number and a suffix added."""
 
 
 class OutputFull(StorageFull):
-    """The disk of the output is full: here an option helps, and not a setting of the server."""
+    """The disk of the output is full. An option helps here, not a setting of the server."""
 
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """Folder for videos, and the `name` of a single one; None: each is named after its photo."""
+    """Folder for videos. `name`: of a single one; None: each is named after its photo."""
 
     folder: Path
     name: str | None
 
     @classmethod
     def from_option(cls, output: str, num_photos: int) -> "OutputFolder":
-        """Read `-o`, and make the folder. Raises `InvalidCommand`.
+        """Parse `-o` and create the folder. Raises `InvalidCommand`.
 
-        It is a folder if one exists there, if it ends like one, or if there are several photos.
+        `output` is a folder if one exists there, if it ends with a slash, or for several photos.
         """
         if output == "-":
             raise InvalidCommand("stdout_not_seekable")
@@ -68,7 +68,7 @@ class OutputFolder:
         return folder
 
     def check_inputs(self, paths: Iterable[str | Path]) -> None:
-        """Raise `InvalidCommand` if the video would replace one of the files that it is made of."""
+        """Raise `InvalidCommand` if the video would replace one of the files it is made from."""
         for path in paths if self.name is not None else ():
             with suppress(OSError, ValueError):
                 if os.path.samefile(self.folder / str(self.name), path):
@@ -76,7 +76,7 @@ class OutputFolder:
 
     @contextmanager
     def temp_dir(self) -> Iterator[None]:
-        """A temporary folder for libraries, such as torch, where the system has none."""
+        """Temporary folder for libraries such as torch, if the system has none."""
         with ExitStack() as stack:
             try:
                 tempfile.gettempdir()
@@ -88,9 +88,9 @@ class OutputFolder:
 
     @contextmanager
     def staging_dir(self) -> Iterator[ResultStore]:
-        """Temporary hidden folder on the same disk for unfinished videos.
+        """Hidden temporary folder on the same disk for unfinished videos.
 
-        It stays if the block ends well and leaves a video there.
+        It is kept if the block succeeds and leaves a video there.
         """
         folder = self._make_temp_dir()
         is_kept = False
@@ -111,23 +111,23 @@ class OutputFolder:
         """Move the finished file `made` to its place atomically, and return its new path.
 
         A name from `-o` replaces an existing file. A name taken from a photo, `stem`, gets a number
-        instead: photo.mp4, photo-2.mp4, ... A video is never lost: where its name is impossible it
-        gets a simpler one, and where the folder is closed it stays at `made`, each with a note.
+        instead: photo.mp4, photo-2.mp4, ... A video is never lost. If its name is impossible, it
+        gets a simpler one. If the folder is not writable, it stays at `made`, with a note.
         """
         if self.name is not None:
             try:
                 return made.replace(self.folder / self.name)
             except OSError as error:
                 stem = Path(self.name).stem
-                print_note(f"{self.folder / self.name} cannot be written ({_reason(error)}).")
+                print_note(f"{self.folder / self.name} cannot be written ({reason_of(error)}).")
         plain = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:STEM_LENGTH].strip("_")
         reason = ""
         for candidate in dict.fromkeys((stem, stem[:STEM_LENGTH], plain or "video", "video")):
             try:
                 return self._move(made, candidate)
-            except (OSError, ValueError) as error:  # a name that this file system cannot have
-                reason = _reason(error)
-        print_note(f"The video cannot be moved to {self.folder} ({reason}); it is kept here:")
+            except (OSError, ValueError) as error:  # a name that this file system cannot store
+                reason = reason_of(error)
+        print_note(f"The video cannot be moved to {self.folder} ({reason}). It is kept here:")
         return made
 
     def _move(self, made: Path, stem: str) -> Path:
@@ -152,11 +152,7 @@ class OutputFolder:
 
 
 def _unwritable(folder: Path, error: OSError) -> InvalidCommand:
-    return InvalidCommand("output_unwritable", folder=str(folder), reason=_reason(error))
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return InvalidCommand("output_unwritable", folder=str(folder), reason=reason_of(error))
 
 
 def print_result(photo: Photo, video: Video, as_json: bool) -> None:
@@ -179,7 +175,7 @@ def print_result(photo: Photo, video: Video, as_json: bool) -> None:
 
 
 class RemainingTimeColumn(ProgressColumn):
-    """Countdown between two reports, which may be minutes apart on a slow machine."""
+    """Countdown that goes on between two reports, which may be minutes apart."""
 
     def render(self, task: Task) -> Text:
         ends_at = task.fields["ends_at"]
@@ -191,9 +187,9 @@ class RemainingTimeColumn(ProgressColumn):
 
 @contextmanager
 def progress_bar(title: str, console: Console | None = None) -> Iterator[OnProgress]:
-    """Progress bar on stderr while the block runs; it takes reports of progress."""
+    """Progress bar on stderr while the block runs. Yields the function that updates it."""
     console = Console(stderr=True) if console is None else console
-    # stdout is not redirected: results go there, perhaps into another program.
+    # Results go to stdout, perhaps into another program, so rich must not redirect it.
     with Bar(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

@@ -1,7 +1,6 @@
-"""Photos that the command line names: files, patterns that the shell has left, and stdin.
+"""Photos named on the command line: files, patterns that the shell has not expanded, and stdin.
 
-Invariant: naming a photo that is not there raises nothing; reading it does, so that the others are
-still made.
+Invariant: a missing photo raises an error only when it is read, so the others are still used.
 """
 
 import glob
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from svd_core.cli.args import InvalidCommand
+from svd_core.cli.streams import reason_of
 from svd_core.errors import InvalidImage
 from svd_core.media.image import MAX_BYTES
 
@@ -40,12 +40,14 @@ class Photo:
         return os.path.splitext(self.title)[0]
 
     def read(self) -> bytes:
-        """The bytes of the file, of which no more are read than a photo may have.
-
-        Raises `UnreadablePhoto`.
-        """
+        """The bytes of the file, at most one more than allowed. Raises `UnreadablePhoto`."""
         if self.name == STDIN:
-            return _read_stdin()
+            if sys.stdin is None or sys.stdin.closed:
+                raise UnreadablePhoto("stdin_empty")
+            try:
+                return sys.stdin.buffer.read(MAX_BYTES + 1)
+            except OSError as error:
+                raise UnreadablePhoto("stdin_unreadable", reason=reason_of(error)) from error
         if not self.path:
             raise UnreadablePhoto("photo_name_empty")
         if os.path.isdir(self.path):
@@ -56,11 +58,11 @@ class Photo:
         except FileNotFoundError as error:
             raise UnreadablePhoto("photo_missing") from error
         except (OSError, ValueError) as error:
-            raise UnreadablePhoto("photo_unreadable", reason=_reason(error)) from error
+            raise UnreadablePhoto("photo_unreadable", reason=reason_of(error)) from error
 
 
 def find_photos(arguments: Sequence[str]) -> list[Photo]:
-    """The photos of the command line, in their order. A pattern becomes its files by name.
+    """The photos of the command line, in their order. A pattern becomes its files, by name.
 
     Raises `InvalidCommand` if stdin is named twice.
     """
@@ -73,26 +75,13 @@ def _find(argument: str) -> Iterator[Photo]:
     if argument == STDIN:
         yield Photo(STDIN, "")
         return
-    # A name that exists is no pattern. The shell of Windows leaves patterns to programs, and every
-    # shell leaves those that match nothing.
+    # The name of an existing file is not a pattern. On Windows, shells leave patterns to programs;
+    # elsewhere they leave only those that match nothing.
     path = argument if os.path.lexists(argument) else os.path.expanduser(argument)
-    found = []
+    files: list[str] = []
     if glob.has_magic(path) and not os.path.lexists(path):
-        found = [file for file in sorted(glob.glob(path, recursive=True)) if os.path.isfile(file)]
-    if found:
-        yield from (Photo(file, file) for file in found)
+        files = [file for file in sorted(glob.glob(path, recursive=True)) if os.path.isfile(file)]
+    if files:
+        yield from (Photo(file, file) for file in files)
     else:
         yield Photo(argument, path)
-
-
-def _read_stdin() -> bytes:
-    if sys.stdin is None or sys.stdin.closed:
-        raise UnreadablePhoto("stdin_empty")
-    try:
-        return sys.stdin.buffer.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UnreadablePhoto("stdin_unreadable", reason=_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

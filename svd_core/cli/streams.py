@@ -1,13 +1,14 @@
-"""Standard streams: results on stdout, notes on stderr, where both may be closed, full or narrow.
+"""Standard streams: results on stdout, notes on stderr. Both may be closed, full or ASCII-only.
 
-Invariant: no name of a file, and no state of a stream, raises anything but `OutputFailed` and
+Invariant: no file name and no state of a stream raises anything but `OutputFailed` and
 `BrokenPipeError`.
 """
 
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from svd_core.errors import SvdError
@@ -18,31 +19,22 @@ class OutputFailed(SvdError):
 
 
 def prepare_streams() -> None:
-    """Open streams that are closed, and write characters that they lack as escapes."""
+    """Open streams that are closed, and escape characters that their encoding lacks."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is taken. Otherwise the next file of the program would get it.
+            # This takes the lowest free number, which the program's next file would get otherwise.
             os.open(os.devnull, os.O_RDWR)
-    if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - open until the program ends
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_errors(stream))
-
-
-def _errors(stream: TextIO) -> str:
-    """How characters are written that the encoding lacks.
-
-    Names of Linux files are bytes. In UTF-8 they go out as they are, so that scripts can use them.
-    """
-    is_utf8 = stream.encoding.lower().replace("-", "") == "utf8"
-    return "surrogateescape" if os.name == "posix" and is_utf8 else "backslashreplace"
+            # File names on Linux are bytes. In UTF-8 they are printed unchanged, for scripts.
+            is_utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            is_exact = os.name == "posix" and is_utf8
+            stream.reconfigure(errors="surrogateescape" if is_exact else "backslashreplace")
 
 
 def write_line(text: str) -> None:
@@ -51,38 +43,40 @@ def write_line(text: str) -> None:
     Raises `OutputFailed`, after which the next line may succeed. Raises `BrokenPipeError` if the
     reader has read enough.
     """
-    try:
+    with _stdout_errors():
         print(text, flush=True)
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as error:
-        raise _output_failed(error) from error
 
 
 def finish_output() -> None:
-    """Write what is pending on stdout. Raises what `write_line` raises."""
-    try:
+    """Flush stdout. Raises what `write_line` raises."""
+    with _stdout_errors():
         sys.stdout.flush()
+
+
+@contextmanager
+def _stdout_errors() -> Iterator[None]:
+    try:
+        yield
     except BrokenPipeError:
         raise
     except (OSError, ValueError) as error:
-        raise _output_failed(error) from error
+        _drop_pending(sys.stdout)
+        raise OutputFailed("stdout_unwritable", reason=reason_of(error)) from error
 
 
-def _output_failed(error: OSError | ValueError) -> OutputFailed:
-    _drop_pending(sys.stdout)
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return OutputFailed("stdout_unwritable", reason=reason)
+def reason_of(error: Exception) -> str:
+    """The operating system's words for an error, without file name and number."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def print_note(sentence: str) -> None:
-    """Print a sentence on stderr. Where that cannot be written, it is lost."""
+    """Print a sentence on stderr. If that fails, the sentence is lost."""
     with suppress(OSError, ValueError):
         print(sentence, file=sys.stderr, flush=True)
 
 
 def _drop_pending(stream: TextIO) -> None:
-    """Drop what could not be written, or Python would try again at its end, and fail."""
+    """Drop text that could not be written, or Python would fail on it again at exit."""
     with suppress(OSError, ValueError):
         number = stream.fileno()
         kept, nothing = os.dup(number), os.open(os.devnull, os.O_WRONLY)

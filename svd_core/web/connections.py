@@ -1,9 +1,10 @@
 """Connection limits: timeouts for idle and slow clients, and a limit of open connections.
 
-A connection without a request ends after `header_s`, one whose client does not read the response
-after `unread_s`. At the limit the connection that has been idle for longest is closed; if all are
-busy, one of the address that holds most. So a client with thousands of connections shuts no other
-out, and the process keeps file descriptors for its own use. Wraps uvicorn's protocol.
+A connection ends if no request arrives within `header_s`, or if its client reads nothing of the
+response for `unread_s`. At the limit, the connection that has been idle longest is closed. If all
+are busy, it is one of the address with the most connections. So a client with thousands of
+connections locks no one else out, and the process keeps file descriptors for its own use. Wraps
+uvicorn's protocol.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ HEADER_TIMEOUT_S = 20.0
 WRITE_TIMEOUT_S = 60.0
 
 MAX_HEAD = 256 * 1024
-"""Bytes of request headers at which the connection is closed. Below, `GuardMiddleware` answers."""
+"""Bytes of request headers at which the connection is closed; `GuardMiddleware` refuses fewer."""
 
 MAX_DESCRIPTORS = 65_536
 RESERVED_DESCRIPTORS = 256
@@ -29,9 +30,6 @@ BUSY = (
     b"Retry-After: 10\r\nContent-Length: 47\r\n\r\n"
     b"The server is busy; please try again in 10 s.\r\n"
 )
-
-NewProtocol = Callable[..., Any]
-"""Factory of uvicorn's protocol, for one connection."""
 
 
 def raise_descriptor_limit() -> int:
@@ -67,11 +65,14 @@ def limit_connections(config: Any, limit: int) -> None:
 
 
 class Connections:
-    """The open connections of one server, used from its event loop. `inner`: uvicorn's protocol."""
+    """The open connections of one server, used from its event loop.
+
+    `inner`: makes uvicorn's protocol for one connection.
+    """
 
     def __init__(
         self,
-        inner: NewProtocol,
+        inner: Callable[..., Any],
         limit: int,
         *,
         header_s: float = HEADER_TIMEOUT_S,
@@ -91,7 +92,7 @@ class Connections:
         return _Connection(self._inner(**options), self)
 
     def admit(self, connection: "_Connection") -> bool:
-        """Register a new connection, in place of another one at the limit. False if it must go."""
+        """Register a new connection, at the limit in place of another. False if it is refused."""
         if len(self._open) >= self._limit:
             victim = self._evictable(connection)
             if victim is None:
@@ -124,7 +125,7 @@ class Connections:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: passes everything to uvicorn's protocol, and keeps the timeouts."""
+    """One connection: passes everything to uvicorn's protocol and enforces the timeouts."""
 
     def __init__(self, inner: Any, connections: Connections) -> None:
         self.network = ""
@@ -173,8 +174,7 @@ class _Connection(asyncio.Protocol):
             self._start("header", self._connections.header_s)
 
     def eof_received(self) -> bool | None:
-        ended: bool | None = self._inner.eof_received()
-        return ended
+        return cast(bool | None, self._inner.eof_received())
 
     def pause_writing(self) -> None:
         self._inner.pause_writing()
@@ -190,8 +190,7 @@ class _Connection(asyncio.Protocol):
 
     def _start(self, name: str, seconds: float) -> None:
         self._stop(name)
-        loop = asyncio.get_running_loop()
-        self._timers[name] = loop.call_later(seconds, self._expired, name)
+        self._timers[name] = asyncio.get_running_loop().call_later(seconds, self._expired, name)
 
     def _stop(self, name: str) -> None:
         if (timer := self._timers.pop(name, None)) is not None:

@@ -1,6 +1,6 @@
 """Job metadata of page and API, stored as JSON in the memo of a job.
 
-The queue never reads it. Jobs of earlier versions are in the table, so keys keep their meaning.
+The queue never reads it. The table has jobs of earlier versions, so keys keep their meaning.
 """
 
 import json
@@ -11,7 +11,7 @@ from svd_core.jobs import Job
 
 
 class JobMetadata(TypedDict, total=False):
-    """Keys of the JSON. Page and API each write their own ones only."""
+    """Keys of the JSON. Page and API each write only their own."""
 
     base: str
     """API: beginning of the URLs in its responses, as the submitter called the server."""

@@ -1,6 +1,6 @@
-"""Listening sockets: the address and port that were asked for, or one sentence that says why not.
+"""Listening sockets: the configured address and port, or one sentence that says why not.
 
-The variables are Gradio's. Knows nothing of what is served.
+The variables are Gradio's. The module does not know what is served.
 """
 
 import errno
@@ -14,23 +14,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from svd_core.errors import InvalidSettings
+from svd_core.web.proxy_headers import plain_address
 
 NAME, PORT, TRIES = "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_NUM_PORTS"
 
 DEFAULT_PORT = 7860
 DEFAULT_TRIES = 100
-"""Ports that are tried, one after the other, if none was asked for."""
+"""Ports that are tried, one after the other, if none is configured."""
 
 FIRST_FREE_PORT = 1024
 """First port that programs of every user may take on most systems."""
 
 MAX_PORT = 65_535
 ORCHESTRATOR = re.compile(r"(tcp|udp|sctp)://\S+")
-"""What Kubernetes and Docker write into `X_PORT` for a service or container named X."""
+"""Value that Kubernetes and Docker write into `X_PORT` for a service or container named X."""
 
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
-"""Addresses that stand for every interface, and one of this machine that reaches them."""
+"""Addresses that stand for every interface, and a local address that reaches each."""
 
+ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Errors of an address that this machine does not have."""
 
 SocketAddress = tuple[Any, ...]
 """Host and port, with two more numbers for IPv6."""
@@ -51,18 +54,16 @@ class ListenAddress:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "ListenAddress":
         """Read `environ` (default: the process's). Raises `InvalidSettings`."""
         environ = os.environ if environ is None else environ
-        asked = environ.get(PORT, "").strip()
-        port = None if not asked or ORCHESTRATOR.fullmatch(asked) else _number(PORT, asked, 0)
-        tries = environ.get(TRIES, "").strip()
-        host = environ.get(NAME, "").strip().lower()
+        host, port, tries = (environ.get(name, "").strip() for name in (NAME, PORT, TRIES))
+        is_set = port and not ORCHESTRATOR.fullmatch(port)
         return cls(
-            host.removeprefix("[").removesuffix("]") or cls.host,
-            port,
+            host.lower().removeprefix("[").removesuffix("]") or cls.host,
+            _number(PORT, port, 0) if is_set else None,
             _number(TRIES, tries, 1) if tries else DEFAULT_TRIES,
         )
 
     def export(self, environ: MutableMapping[str, str]) -> None:
-        """Write the port into `environ` as Gradio expects it: its import fails on odd numbers."""
+        """Write the port into `environ` as Gradio expects it: other values break its import."""
         for name in (PORT, TRIES, "GRADIO_NODE_NUM_PORTS"):
             environ.pop(name, None)
         if self.port is not None:
@@ -108,12 +109,11 @@ class ListenAddress:
     def _resolved(self, port: int) -> list[tuple[socket.AddressFamily, SocketAddress]]:
         """Addresses of `host`, IPv4 first."""
         try:
-            found = socket.getaddrinfo(self.host, port, type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(self.host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise InvalidSettings("host_unknown", variable=NAME, host=self.host) from error
-        addresses: dict[Any, socket.AddressFamily] = {each[4]: each[0] for each in found}
-        pairs = [(family, address) for address, family in addresses.items()]
-        return sorted(pairs, key=lambda pair: pair[0] != socket.AF_INET)
+        addresses = dict.fromkeys((entry[0], entry[4]) for entry in entries)
+        return sorted(addresses, key=lambda pair: pair[0] != socket.AF_INET)
 
     def _refusal(self, error: OSError, port: int) -> InvalidSettings:
         if _is_busy(error):
@@ -134,10 +134,6 @@ class ListenAddress:
         )
 
 
-ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""Errors of an address that this machine does not have."""
-
-
 @dataclass(frozen=True)
 class Listener:
     """Bound sockets. `url`: their address for programs on this machine, with a slash at the end."""
@@ -156,30 +152,26 @@ class Listener:
         host = WILDCARDS.get(address, address)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
-    def close(self) -> None:
-        for each in self.sockets:
-            each.close()
-
 
 def _bound(family: socket.AddressFamily, address: SocketAddress) -> socket.socket:
-    """A socket on `address` that does not listen yet: until then, connections are refused."""
-    # The protocol is named, or the event loop would not set TCP_NODELAY.
-    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    """A socket bound to `address` that refuses connections until it listens."""
+    # Without the protocol, the event loop would not set TCP_NODELAY.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # on Windows this would share the port with another program
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             both = address[0] == "::" and socket.has_dualstack_ipv6()
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
-        made.bind(address)
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+        bound.bind(address)
     except BaseException:  # Ctrl-C too: no socket may stay open
-        made.close()
+        bound.close()
         raise
-    return made
+    return bound
 
 
 def _is_busy(error: BaseException | None) -> bool:
-    """Whether another program listens on the port. Windows may also call that a lack of rights."""
+    """Whether another program listens on the port. Windows may report that as EACCES."""
     busy = {errno.EADDRINUSE, errno.EACCES} if os.name == "nt" else {errno.EADDRINUSE}
     return isinstance(error, OSError) and error.errno in busy
 
@@ -192,6 +184,4 @@ def _number(name: str, text: str, least: int) -> int:
 
 
 def _is_loopback(address: str | int) -> bool:
-    found = ipaddress.ip_address(str(address).partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    return bool((mapped or found).is_loopback)
+    return ipaddress.ip_address(plain_address(str(address).partition("%")[0])).is_loopback

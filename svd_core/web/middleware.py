@@ -1,18 +1,15 @@
-"""ASGI middleware in front of page and API: refuses requests before Gradio or a route sees them.
+"""ASGI middleware in front of page and API: a guard, and delivery of responses through proxies.
 
-It is the outermost, so that Gradio's middleware adds no header to responses of the API. Requests
-for the API go there directly: it has its own limits, and most requests are polls. For the page it
-checks Host and Origin, limits and parses bodies, throttles logins, and closes routes of Gradio that
-the page does not need.
+It is outside Gradio's middleware, which therefore adds no headers to responses of the API.
 """
 
 import re
 from collections.abc import Callable
-from json import JSONDecodeError
+from contextlib import aclosing, suppress
 from typing import Any
 
-from anyio import CapacityLimiter, to_thread
-from starlette.datastructures import Headers
+from anyio import CapacityLimiter, move_on_after, to_thread
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Match, Mount
@@ -21,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from svd_core.web.origins import OriginPolicy
 from svd_core.web.public_address import route_path
 from svd_core.web.rate_limits import LoginThrottle, client_address
-from svd_core.web.request_body import TOO_LARGE, BodyError, BodyReader, Disconnected, parse_json
+from svd_core.web.request_body import TOO_LARGE, BodyError, BodyReader, parse_json
 from svd_core.web.snippets import MOUNT
 
 MAX_BODY = 32 * 2**20
@@ -43,7 +40,7 @@ UPLOAD = re.compile(r"(/gradio_api)?/upload/?")
 WITH_PHOTO = re.compile(r"/gradio_api/(queue/join|run|api|call|mcp)(/.*)?")
 LOGIN = re.compile(r"/login/?")
 UNUSED = re.compile(r"(/gradio_api)?/custom_component/.*", re.DOTALL)
-"""A route of Gradio for components of other packages, which prints what is requested."""
+"""A route of Gradio for components of other packages, which prints the requested path."""
 
 LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 LENGTH = re.compile(rb"\d{1,15}")
@@ -62,13 +59,30 @@ RANGE_RESPONSE = frozenset({
     b"access-control-allow-origin", CREDENTIALS,
 })  # fmt: skip
 
-TOO_MANY_LOGINS = "Too many wrong passwords; please wait a minute and try again."
+TOO_MANY_LOGINS = "Too many wrong passwords. Please wait a minute and try again."
 
 CLOSE = {"Connection": "close"}
 
+STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""The second one is nginx's, and other proxies know it too."""
+
+LINGER_S = 30.0
+"""Seconds for which a client may go on sending after its refusal. Closing a connection while data
+arrives resets it, and the client may lose the response."""
+
+STALL_S = 2.0
+"""Seconds without data after which a refused client gets its response: it may be waiting."""
+
 
 class GuardMiddleware:
-    """Guard of all requests. `app`: the page. `api`: the API, or None. `bodies`: for the page."""
+    """Refuses requests before Gradio or a route sees them.
+
+    Requests for the API go there directly: it has its own limits, and most requests are polls. For
+    the page the guard checks Host and Origin, limits and parses bodies, throttles logins, and
+    closes routes of Gradio that the page does not need.
+
+    `app`: the page. `api`: the API, or None. `bodies`: for the page.
+    """
 
     def __init__(
         self, app: ASGIApp, api: ASGIApp | None, origins: OriginPolicy, bodies: BodyReader
@@ -111,7 +125,7 @@ class GuardMiddleware:
         if (message := self._origins.refusal(headers)) is not None:
             return PlainTextResponse(message, 403)
         if URL_FETCH.search(path):
-            return PlainTextResponse("This server does not fetch other addresses for you.", 403)
+            return PlainTextResponse("This server does not fetch other addresses.", 403)
         if UNUSED.fullmatch(path) or LINE_BREAKS.search(path):
             return PlainTextResponse("There is nothing at this address.", 404)
         return None
@@ -153,13 +167,11 @@ class GuardMiddleware:
             async with self._bodies.read(receive, limit) as content:
                 problem = await self._json_problem(scope, content)
                 body = bytes(content)
-        except Disconnected:
-            return
         except BodyError as error:
             await PlainTextResponse(error.message, error.status, CLOSE)(scope, receive, send)
             return
         if problem is not None:
-            message = f"The request is no JSON that this server reads: {problem}."
+            message = f"This server cannot read the JSON of the request: {problem}."
             await PlainTextResponse(message, 422)(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
@@ -174,10 +186,8 @@ class GuardMiddleware:
                 parse_json(body)
             else:
                 await to_thread.run_sync(parse_json, body, limiter=self._parsing)
-        except JSONDecodeError as error:
-            return error.msg
         except ValueError as error:
-            return str(error)
+            return getattr(error, "msg", str(error))  # without the place in the body
         return None
 
 
@@ -240,3 +250,73 @@ def _filter_headers(send: Send, keep: Callable[[bytes], bool]) -> Send:
         await send(message)
 
     return filtered
+
+
+class ResponseDelivery:
+    """Delivers responses through proxies: event streams at once, refusals after the request.
+
+    A proxy buffers the small events of a stream unless a header forbids it. If a response is sent
+    before the whole request has arrived, and the connection is then closed, the proxy answers 502.
+    So the rest of the request is received and dropped first.
+
+    `limit`: bytes of one request that are dropped before a response. `total_s`: seconds that this
+    may take.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limit: int, *, total_s: float = 300.0, stall_s: float = STALL_S
+    ) -> None:
+        self._app = app
+        self._limit = limit
+        self._bodies = BodyReader(total_s=total_s, stall_s=stall_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Headers(scope=scope)
+        pending = "transfer-encoding" in request or request.get("content-length", "0") != "0"
+        waiting = pending and request.get("expect", "").lower() == "100-continue"
+        sends_on = False
+
+        async def noting() -> Message:
+            nonlocal pending, waiting
+            waiting = False
+            message = await receive()
+            pending = message["type"] == "http.request" and message.get("more_body", False)
+            return message
+
+        async def deliver(message: Message) -> None:
+            nonlocal sends_on
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=list(message["headers"]))
+                if headers.get("content-type", "").startswith("text/event-stream"):
+                    headers.update(STREAM_HEADERS)
+                if pending and not waiting:
+                    sends_on = not await self._drain(noting)
+                if pending:  # the connection cannot carry another request
+                    headers["connection"] = "close"
+                message = {**message, "headers": headers.raw}
+            is_last = sends_on and not message.get("more_body", False)
+            if message["type"] == "http.response.body" and is_last:
+                await send({**message, "more_body": True})
+                with move_on_after(LINGER_S):
+                    await self._drain(noting, endless=True)
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        await self._app(scope, noting if pending else receive, deliver)
+
+    async def _drain(self, receive: Receive, *, endless: bool = False) -> bool:
+        """Receive and drop the rest of the request. Returns False at the limit, if there is one.
+
+        Also returns if no data arrives for a while, or if the client is gone.
+        """
+        left = self._limit
+        with suppress(BodyError):
+            async with aclosing(self._bodies.pieces(receive)) as pieces:
+                async for piece in pieces:
+                    left -= len(piece)
+                    if left < 0 and not endless:
+                        return False
+        return True

@@ -1,9 +1,9 @@
 """Host and Origin checks against DNS rebinding and cross-site request forgery (CSRF).
 
-A server on the loopback interface can still be reached by every web page in a browser on that
-machine: by its address (forgery), or by a foreign name that resolves to it (rebinding). Browsers
-send Host and Origin truthfully, other programs need not. So this protects users of browsers and is
-no access control.
+Every web page in a browser can reach a server on the loopback interface of the same machine: by its
+address (forgery), or by a foreign name that resolves to it (rebinding). Browsers send Host and
+Origin truthfully, but other programs need not. So this protects users of browsers and is not access
+control.
 """
 
 import os
@@ -28,19 +28,19 @@ NETLOC = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 ORIGIN = re.compile(r"https?://([^/?#@\s]+)")
 
 HOST_REFUSED = (
-    "This server does not answer to that host name; call it by localhost, or set SVD_PUBLIC_URL to "
+    "This server does not answer to that host name. Call it by localhost, or set SVD_PUBLIC_URL to "
     "the address that visitors use and start it again."
 )
 ORIGIN_REFUSED = (
-    "This server does not serve other web pages than its own; set SVD_PUBLIC_URL to the address "
-    "that visitors use, or SVD_ALLOWED_ORIGINS to the pages that may call it, and start it again."
+    "Only the server's own page may call it. Set SVD_PUBLIC_URL to the address that visitors use, "
+    "or SVD_ALLOWED_ORIGINS to other pages that may call it, and start it again."
 )
 
 ANY = "*"
 
 
 def reachable_locally_only() -> bool:
-    """Whether Gradio will serve to programs on this machine only."""
+    """Whether Gradio will serve only programs on this machine."""
     shared = os.environ.get("GRADIO_SHARE", "").lower() == "true"
     return not shared and ListenAddress.from_env().is_loopback
 

@@ -1,7 +1,7 @@
-"""Headers of reverse proxies: what they say about the address that visitors use, and about these.
+"""Headers of reverse proxies: the address that visitors use, and the addresses of visitors.
 
 Reads `Forwarded` (RFC 7239) and `X-Forwarded-*` in each of their forms. Invalid values count as
-absent. Which peers are believed is set by `FORWARDED_ALLOW_IPS`, the variable of uvicorn.
+absent. uvicorn's variable `FORWARDED_ALLOW_IPS` sets which peers are trusted.
 """
 
 import ipaddress
@@ -24,7 +24,7 @@ X_FORWARDED = {
     "x-forwarded-port": "port",
     "x-forwarded-prefix": "prefix",
 }
-"""What each header says. The later ones are more common and go before the earlier ones."""
+"""Meaning of each header. Later ones are more common and override earlier ones."""
 
 VALID = {
     "proto": re.compile("https?"),
@@ -44,7 +44,7 @@ DEFAULT_TRUSTED = "127.0.0.1,::1"
 
 
 def trusted_proxies(environ: Mapping[str, str] | None = None) -> str:
-    """Addresses and networks of proxies whose headers count, as uvicorn reads them; * is all.
+    """Addresses and networks of trusted proxies, as uvicorn reads them; * means all.
 
     `environ`: default the process's. Raises `InvalidSettings`.
     """
@@ -76,24 +76,24 @@ def plain_address(address: str) -> str:
 
 
 def public_parts(headers: Mapping[str, str], called: str = "") -> dict[str, str]:
-    """What valid headers of a proxy say: proto, host with port, and prefix.
+    """The valid parts of a public URL in a proxy's headers: proto, host with port, and prefix.
 
     Of several proxies the first one counts, which is the one that visitors reach. `called`: the
-    host that a port belongs to if the proxy names no other.
+    host of a port if the proxy names no other.
     """
-    parts = dict(_said(headers))
+    parts = dict(_valid_parts(headers))
     host, port = parts.get("host", called), parts.pop("port", "")
     if port not in ("", "80", "443") and re.fullmatch(r"[^:]+|\[.+\]", host):
         parts["host"] = f"{host}:{port}"
     return parts
 
 
-def _said(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    said = dict(next(forwarded_elements(headers.get("forwarded", "")), {}))
+def _valid_parts(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    parts = dict(next(forwarded_elements(headers.get("forwarded", "")), {}))
     for header, name in X_FORWARDED.items():
         if value := headers.get(header, "").partition(",")[0].strip():
-            said[name] = value
-    for name, value in said.items():
+            parts[name] = value
+    for name, value in parts.items():
         if name in VALID and VALID[name].fullmatch(value := _normalize(name, value)):
             yield name, value
 

@@ -2,7 +2,7 @@
 
 Everything that builds a URL takes it from here: the page, Gradio, the API, links, code and
 webhooks. It is `SVD_PUBLIC_URL` or the Space's address. Without these, the headers of a trusted
-proxy count, and without a proxy the address that was called.
+proxy decide, and without a proxy the address that was called.
 """
 
 import os
@@ -38,7 +38,7 @@ ADDRESS_HEADERS = frozenset(
 
 
 def configured_url(settings: Settings) -> str:
-    """The public URL that was set, without a slash at the end; empty if there is none.
+    """The public URL from the settings, without a slash at the end; empty if there is none.
 
     Gradio's own `GRADIO_ROOT_PATH` counts if it is a URL.
     """
@@ -74,7 +74,8 @@ class PublicAddress:
     def __init__(self, url: str, *, prefix: str = "", trusted: str | None = None) -> None:
         self._url = url.rstrip("/")
         self._prefix = prefix
-        proxies: Any = ProxyHeadersMiddleware(_no_app, trusted or trusted_proxies())
+        # No application: only its list of addresses is used.
+        proxies = ProxyHeadersMiddleware(None, trusted or trusted_proxies())  # type: ignore[arg-type]
         self._trusted = proxies.trusted_hosts
 
     @classmethod
@@ -83,8 +84,8 @@ class PublicAddress:
 
     def resolve(self, scope: Scope) -> str:
         """The URL of the page for the sender of a request, without a slash at the end."""
-        found: str | None = scope.get(ADDRESS_KEY)
-        return self._url or self._called(scope) if found is None else found
+        resolved: str | None = scope.get(ADDRESS_KEY)
+        return self._url or self._called(scope) if resolved is None else resolved
 
     def locate(self, scope: Scope) -> Scope:
         """A scope whose `root_path` is the public path, whether or not a proxy removes that.
@@ -114,17 +115,13 @@ class PublicAddress:
 
 
 def _join(parts: Mapping[str, str], scope: Scope) -> str:
-    """A URL of its parts. The address of the connection stands in for an invalid host."""
+    """Join the parts of a URL. The address of the connection replaces an invalid host."""
     netloc = parts["host"]
     if not NETLOC.fullmatch(netloc):
         host, port = scope.get("server") or ("127.0.0.1", None)
         host = f"[{host}]" if ":" in host else host
         netloc = f"{host}:{port}" if port else host
     return f"{parts['proto']}://{netloc}{parts['prefix']}"
-
-
-async def _no_app(*_: object) -> None:
-    """Stands in for an application, since only the trusted addresses are asked."""
 
 
 def route_path(scope: Scope) -> str:
@@ -159,7 +156,7 @@ class PublicAddressMiddleware:
 def with_plain_peers(scope: Scope) -> Scope:
     """A scope whose peer and visitor are in the only form that uvicorn knows.
 
-    That is IPv4 as IPv4, and the visitor in `X-Forwarded-For`, where a proxy sends `Forwarded`.
+    That is IPv4 as IPv4, and the visitor in `X-Forwarded-For` even if a proxy sends `Forwarded`.
     """
     headers = dict(scope["headers"])
     if b"forwarded" in headers and b"x-forwarded-for" not in headers:
@@ -176,7 +173,7 @@ def with_plain_peers(scope: Scope) -> Scope:
 class PublicHostMiddleware:
     """ASGI middleware in front of Gradio: the public URL in place of all headers that name one.
 
-    Gradio builds most URLs from the scheme, the Host header and `root_path`. Answers of unqueued
+    Gradio builds most URLs from the scheme, the Host header and `root_path`. Responses of unqueued
     events lack `root_path`, unless `X-Gradio-Server` names the whole URL.
     """
 
@@ -186,11 +183,10 @@ class PublicHostMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if ADDRESS_KEY in scope:
             url = urlsplit(scope[ADDRESS_KEY])
-            others = [pair for pair in scope["headers"] if pair[0] not in ADDRESS_HEADERS]
-            public = [
+            headers = [
                 (b"host", url.netloc.encode("latin-1")),
                 (b"x-gradio-server", scope[ADDRESS_KEY].encode("latin-1")),
+                *(pair for pair in scope["headers"] if pair[0] not in ADDRESS_HEADERS),
             ]
-            headers = [*public, *others]
             scope = {**scope, "scheme": url.scheme, "headers": headers}
         await self._app(scope, receive, send)

@@ -1,16 +1,17 @@
 """Rate limits by client address: login throttling, and a quota of open jobs.
 
-IPv6 clients count by their network of 64 bits. A restart forgets all counts.
+IPv6 clients count by their /64 network. Counts are lost at a restart.
 """
 
 import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 from svd_core.errors import QueueFull
 from svd_core.jobs import Job
+from svd_core.web.proxy_headers import plain_address
 
 BURST = 10
 """Failed logins at once, before `REFILL_S` applies."""
@@ -19,8 +20,8 @@ REFILL_S = 6.0
 MAX_ADDRESSES = 10_000
 
 client_address: ContextVar[str] = ContextVar("client_address", default="")
-"""Address of the current request, set by `GuardMiddleware`. Threads that a request starts see it;
-Gradio's queue does not pass it on."""
+"""Address of the current request, set by `GuardMiddleware`. Threads that a request starts see it,
+but Gradio's queue does not pass it on."""
 
 
 class LoginThrottle:
@@ -35,7 +36,7 @@ class LoginThrottle:
         self._full_at: dict[str, float] = {}  # by network: when its bucket is full again
 
     def admit(self, address: str) -> bool:
-        """Take a token. Returns False if there is none left, which costs nothing."""
+        """Take a token. Returns False, and takes nothing, if there is none left."""
         now, network = self._clock(), network_of(address)
         full_at = max(self._full_at.get(network, now), now) + REFILL_S
         if full_at - now > BURST * REFILL_S:
@@ -67,7 +68,7 @@ class AddressQuota:
     def __init__(self, limit: int = 0) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._jobs: dict[str, list[Job]] = {}
+        self._jobs: list[tuple[str, Job]] = []  # the open ones, each with its network
 
     def submit(self, address: str, submit: Callable[[], Job]) -> Job:
         """Submit a job if the quota allows. Raises `QueueFull`.
@@ -76,31 +77,21 @@ class AddressQuota:
         """
         if not self._limit:
             return submit()
-        network = network_of(address)
         with self._lock:
-            self._forget()
-            jobs = self._jobs.get(network, [])
-            if len(jobs) >= self._limit:
-                raise QueueFull("network_queue_full", count=len(jobs))
+            self._jobs = [(network, job) for network, job in self._jobs if not job.done]
+            network = network_of(address)
+            count = sum(other == network for other, _ in self._jobs)
+            if count >= self._limit:
+                raise QueueFull("network_queue_full", count=count)
             job = submit()
-            self._jobs[network] = [*jobs, job]
+            self._jobs.append((network, job))
             return job
-
-    def _forget(self) -> None:
-        unfinished = {
-            network: [job for job in jobs if not job.done] for network, jobs in self._jobs.items()
-        }
-        self._jobs = {network: jobs for network, jobs in unfinished.items() if jobs}
 
 
 def network_of(address: str) -> str:
-    """The identity of a client: its IPv4 address, or its network of 64 bits in IPv6."""
+    """The identity of a client: its IPv4 address, or its /64 network in IPv6."""
     try:
-        ip = ip_address(address)
+        ip = ip_address(plain_address(address))
     except ValueError:
         return address
-    if isinstance(ip, IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(ip_network((ip, 64), strict=False))
-    return str(ip)
+    return str(ip if ip.version == 4 else ip_network((ip, 64), strict=False))

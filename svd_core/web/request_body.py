@@ -1,8 +1,8 @@
 """Request bodies: size limit, deadline, and one memory budget for all bodies that arrive at once.
 
-A body that stalls, or arrives more slowly than its deadline allows, ends its request. Where bodies
-under way hold more than the budget, the one that has been silent for the longest is dropped, so
-that slow senders cannot keep others out. Knows ASGI messages and nothing of routes.
+A body that stalls, or arrives more slowly than its deadline allows, ends its request. If the bodies
+under way exceed the budget, the one that has been silent longest is dropped, so that slow senders
+cannot keep others out. Knows ASGI messages, but no routes.
 
 `parse_json` reads strict JSON (RFC 8259) of limited size and depth.
 """
@@ -22,18 +22,18 @@ MAX_BUDGET = 256 * 2**20
 """Bytes of all bodies in memory at once: eight of the largest."""
 
 MIN_RATE = 64 * 1024
-"""Bytes a second. A body that arrives at this rate or faster never meets the deadline."""
+"""Bytes a second. A body that arrives at this rate or faster never misses the deadline."""
 
 SMALL = 16 * 1024
 TINY = 2 * 1024
-"""Bytes of a form that are parsed at once: `TINY` if it has many parts, each of which makes a
-file."""
+"""Bytes of a form that are parsed at once: `TINY` if they have more than `MANY` parts, each of
+which makes a file."""
 
 MANY = 8
 
-TOO_LARGE = "The request is too large; a photo may have at most 20 MB."
-TOO_SLOW = "The request did not arrive in full in time; please send it again."
-TOO_BUSY = "The server is receiving too much at once; please try again in a minute."
+TOO_LARGE = "The request is too large. A photo may have at most 20 MB."
+TOO_SLOW = "The request did not arrive in time. Please send it again."
+TOO_BUSY = "The server is receiving too much at once. Please try again in a minute."
 
 
 class BodyError(Exception):
@@ -43,13 +43,6 @@ class BodyError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-
-
-class Disconnected(BodyError):
-    """The client is gone, so there is no response."""
-
-    def __init__(self) -> None:
-        super().__init__(499, "The client went away.")
 
 
 @dataclass(eq=False)
@@ -81,7 +74,7 @@ class BodyReader:
     async def read(self, receive: Receive, limit: int) -> AsyncIterator[bytearray]:
         """Read the whole body, at most `limit` bytes. It counts in the budget until the block ends.
 
-        Raises `BodyError`: 413, 408 or 503.
+        Raises `BodyError`: 413, 408, 499 or 503.
         """
         body = _PendingBody(time.monotonic())
         self._bodies.append(body)
@@ -105,13 +98,13 @@ class BodyReader:
                 self._make_room()
 
     async def pieces(self, receive: Receive) -> AsyncGenerator[bytes]:
-        """Read the body as it arrives. Raises `BodyError`: 408, or `Disconnected`."""
+        """Read the body as it arrives. Raises `BodyError`: 408, or 499 if the client is gone."""
         deadline = time.monotonic() + self._total_s
         more = True
         while more:
             message = await self._next(receive, deadline)
             if message["type"] == "http.disconnect":
-                raise Disconnected
+                raise BodyError(499, "The client has disconnected.")
             piece = message.get("body", b"")
             deadline += len(piece) / MIN_RATE
             more = message.get("more_body", False)
@@ -130,21 +123,19 @@ class BodyReader:
             nonlocal over, broken
             if over:
                 return await receive()
-            piece = None
             try:
-                if not broken:
-                    piece = await anext(pieces, None)
-                    over = piece is None
+                piece = None if broken else await anext(pieces, None)
             except BodyError:
                 broken = True
             if broken:
                 return {"type": "http.disconnect"}
+            over = piece is None
             return {"type": "http.request", "body": piece or b"", "more_body": not over}
 
         return limited
 
     async def _small(self, receive: Receive, limit: int) -> AsyncGenerator[bytes]:
-        """Read the body in pieces that a parser takes milliseconds for. Raises `BodyError`."""
+        """Read the body in pieces that take milliseconds to parse. Raises `BodyError`."""
         left = limit
         async for piece in self.pieces(receive):
             left -= len(piece)
@@ -174,10 +165,10 @@ MAX_TOKENS = 50_000
 """Brackets, braces and commas, also within text. An upload of 10,000 parts has 40,000."""
 
 MAX_ESCAPES = 1_000_000
-"""Backslashes. A photo of 20 MB has 420,000 in the base64 of encoders that write a slash as \\/."""
+"""Backslashes. A photo of 20 MB has 420,000 if its base64 is written with \\/ for each slash."""
 
 MAX_DIGITS = 400
-"""Characters of a number; a double written without exponent has up to 309 before its point."""
+"""Characters of a number. A double without exponent has up to 309 digits before its point."""
 
 INTEGERS = range(-(2**63), 2**64)
 
@@ -190,8 +181,8 @@ def parse_json(data: bytes | bytearray | str) -> Any:
     """Parse strict JSON. Raises `ValueError`: `json.JSONDecodeError` or `InvalidJson`.
 
     Python's parser also accepts NaN, 1e999 and integers of thousands of digits, which no JSON
-    response and no database column can hold. It keeps the interpreter's lock until it is done, so
-    that a thread does not help: the costly parts are counted before it begins.
+    response and no database column can hold. It holds the interpreter's lock until it is done, even
+    in a thread, so the costly parts are counted first.
     """
     if _count(data, "[", "{", ",") > MAX_TOKENS or _count(data, "\\") > MAX_ESCAPES:
         raise InvalidJson("it has too many parts")
@@ -215,25 +206,23 @@ def _count(data: bytes | bytearray | str, *marks: str) -> int:
 
 
 def _float(text: str) -> float:
-    number = float(text) if len(text) <= MAX_DIGITS else math.inf
-    if not math.isfinite(number):
-        raise InvalidJson(f"the number {_short(text)} is too large")
-    return number
+    if len(text) > MAX_DIGITS or not math.isfinite(float(text)):
+        raise _too_large(text)
+    return float(text)
 
 
 def _integer(text: str) -> int:
-    number = int(text) if len(text) <= MAX_DIGITS else INTEGERS.stop
-    if number not in INTEGERS:
-        raise InvalidJson(f"the number {_short(text)} is too large")
-    return number
+    if len(text) > MAX_DIGITS or int(text) not in INTEGERS:
+        raise _too_large(text)
+    return int(text)
 
 
 def _reject_constant(text: str) -> float:
-    raise InvalidJson(f"{text} is no JSON")
+    raise InvalidJson(f"{text} is not JSON")
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 20 else f"{text[:17]}..."
+def _too_large(text: str) -> InvalidJson:
+    return InvalidJson(f"the number {text if len(text) <= 20 else text[:17] + '...'} is too large")
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:

@@ -1,8 +1,8 @@
 """HTTP client for untrusted URLs: SSRF guard with DNS pinning, limits of size, time and redirects.
 
-It fetches photos and delivers webhooks, the only requests that the program makes to URLs of users.
-The SSRF guard checks the URL and every address that its host resolves to. No cookie, key or proxy
-of this machine is used.
+It downloads photos and delivers webhooks, the only requests that the program makes to URLs of
+users. The SSRF guard checks the URL and every address that its host resolves to. The client uses no
+cookie, key or proxy of this machine.
 """
 
 import re
@@ -20,6 +20,7 @@ import httpx
 from svd_core import __version__
 from svd_core.errors import InvalidUrl, Unreachable
 from svd_core.media.image import MAX_BYTES
+from svd_core.web.proxy_headers import plain_address
 
 Address = IPv4Address | IPv6Address
 
@@ -44,12 +45,10 @@ PRIVATE_NETWORKS = tuple(
         "2001::/23", "2001:db8::/32", "3fff::/20",
     )
 )  # fmt: skip
-"""Private networks that some versions of Python take for global."""
+"""Private networks that some versions of Python count as global."""
 
 GLOBAL_V6 = ip_network("2000::/3")
 """All IPv6 addresses in use on the internet."""
-
-LOOPBACK_NETWORKS = tuple(ip_network(text) for text in ("127.0.0.0/8", "::1/128"))
 
 HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f]*:[0-9a-f:.]+(%.+)?", re.IGNORECASE)
 """A DNS name (other alphabets in punycode), or an IPv6 address."""
@@ -89,39 +88,30 @@ def parse_ip(host: str) -> Address | None:
 
 
 def check_addresses(host: str, resolved: Sequence[str], allow_private: bool) -> list[Address]:
-    """Check all addresses of `host`. Raises `InvalidUrl` if a single one is not allowed: the owner
-    of the name has chosen them all."""
-    addresses = [unmap_ipv4(ip_address(text.partition("%")[0])) for text in resolved]
+    """Check all addresses of `host`, each of which the owner of the name has chosen.
+
+    Raises `InvalidUrl` if a single one is not allowed.
+    """
+    addresses = [ip_address(plain_address(text.partition("%")[0])) for text in resolved]
     if not addresses or not all(is_allowed(address, allow_private) for address in addresses):
         raise InvalidUrl("url_private", host=host[:100])
     return addresses
 
 
-def unmap_ipv4(address: Address) -> Address:
-    """Unwrap an IPv4 address that is mapped into IPv6."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
 def is_allowed(address: Address, allow_private: bool = False) -> bool:
     """Whether requests to `address` are allowed. `allow_private`: also within private networks."""
-    if address in LOOPBACK_NETWORKS[address.version == 6]:
+    if address.is_loopback:
         return allow_private
     if address.is_multicast or address == ip_address("255.255.255.255"):
         return False
-    if any(
-        address in network for network in BLOCKED_NETWORKS if network.version == address.version
-    ):
+    if any(address in network for network in BLOCKED_NETWORKS):
         return False
     return allow_private or is_public(address)
 
 
 def is_public(address: Address) -> bool:
     """Whether `address` is on the public internet."""
-    if any(
-        address in network for network in PRIVATE_NETWORKS if network.version == address.version
-    ):
+    if any(address in network for network in PRIVATE_NETWORKS):
         return False
     assigned = address.version == 4 or address in GLOBAL_V6
     return assigned and address.is_global and not address.is_reserved
@@ -171,10 +161,10 @@ class Fetcher:
     def photo(self, url: str) -> bytes:
         """Download the photo at `url`, following redirects. Not for use within an event loop.
 
-        Returns at most one byte more than a photo may have, so that the core refuses it.
+        Returns at most one byte more than a photo may have: the core then refuses it.
         Raises `InvalidUrl`.
         """
-        photo = bytearray()  # filled, not returned: asyncio would make a long repr of it
+        photo = bytearray()  # filled, not returned: asyncio would build a long repr of it
         anyio.run(self._photo, url, photo)
         return bytes(photo)
 
@@ -186,8 +176,10 @@ class Fetcher:
         return anyio.run(self._post, url, body, headers)
 
     async def check(self, url: str, limiter: anyio.CapacityLimiter | None = None) -> None:
-        """Check `url` without a request. Raises `InvalidUrl` if it is not allowed, `Unreachable` if
-        its host does not resolve in time. `limiter`: of the threads that resolve hosts."""
+        """Check `url` without a request. `limiter`: of the threads that resolve hosts.
+
+        Raises `InvalidUrl` if it is not allowed, `Unreachable` if its host does not resolve.
+        """
         async with _deadline(parse_url(url).host, CHECK_TIMEOUT_S):
             await self._resolve(parse_url(url), limiter)
 
@@ -263,8 +255,10 @@ class Fetcher:
 
 @asynccontextmanager
 async def _deadline(host: str, seconds: float) -> AsyncIterator[None]:
-    """Set a deadline, and turn network errors into `Unreachable`. They name the host only, since
-    the rest of the URL may hold a secret."""
+    """Set a deadline, and turn network errors into `Unreachable`.
+
+    They name only the host, because the rest of the URL may contain a secret.
+    """
     try:
         with anyio.fail_after(seconds):
             yield

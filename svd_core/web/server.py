@@ -1,4 +1,4 @@
-"""Server of page and API: launch arguments of Gradio, with the guard in front of its routes."""
+"""Server of page and API: launch arguments of Gradio, and the middleware in front of its routes."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ from svd_core.errors import InvalidSettings, SvdError
 from svd_core.jobs import MAX_WATCHERS
 from svd_core.settings import Settings
 from svd_core.web.listener import Listener
-from svd_core.web.middleware import MAX_BODY, GuardMiddleware
+from svd_core.web.middleware import MAX_BODY, GuardMiddleware, ResponseDelivery
 from svd_core.web.origins import OriginPolicy, reachable_locally_only
 from svd_core.web.page.i18n import i18n_bundle
 from svd_core.web.page.theme import CSS, theme
@@ -28,31 +28,34 @@ from svd_core.web.public_address import (
     PublicHostMiddleware,
 )
 from svd_core.web.request_body import BodyReader
-from svd_core.web.response_delivery import ResponseDelivery
 
 QUEUE_POLL_S = 0.02
-"""Seconds between two polls of Gradio's event queue. With its defaults of 1 ms, and 10 ms for
-progress, an idle server wakes 1,100 times a second, which slows the model. Its default on Windows
-is 50 ms."""
+"""Seconds between two polls of Gradio's event queue.
+
+Gradio's defaults are 1 ms, and 10 ms for progress. An idle server then wakes 1,100 times a second,
+which slows the model. On Windows the defaults are 50 ms and 100 ms.
+"""
+
+PROGRESS_S = 0.1
+"""Seconds between two polls for progress."""
 
 MAX_RUNNING = 3
-"""Open jobs beside the waiting ones: those that are made, or about to end."""
+"""Open jobs besides the waiting ones: those that run or are about to end."""
 
 MAX_REASON = 300
 """Characters of another library's error that are shown."""
 
-PROGRESS_S = 0.1
-"""Seconds between two polls for progress: Gradio's default on Windows."""
-
 
 def max_followers(settings: Settings) -> int:
-    """Limit of watchers at once: as many as all open jobs may have, so that the watchers of one
-    job never shut out those of another."""
+    """Limit of watchers at once, enough for all open jobs.
+
+    So the watchers of one job never lock out those of another.
+    """
     return MAX_WATCHERS * (settings.max_queue + MAX_RUNNING)
 
 
 def configure_gradio_queue(page: gr.Blocks, settings: Settings) -> None:
-    """Set up Gradio's event queue of `page`. Videos have another one, `JobQueue`."""
+    """Set up Gradio's event queue of `page`. Videos have a queue of their own, `JobQueue`."""
     queue = page.queue(max_size=settings.max_queue)._queue  # noqa: SLF001  # there is no public access
     queue.sleep_when_free = QUEUE_POLL_S
     queue.progress_update_sleep_when_free = PROGRESS_S
@@ -82,9 +85,7 @@ def launch_options(settings: Settings, results: Path, api: ASGIApp | None = None
         "theme": theme(),
         "css_paths": CSS,
         "i18n": i18n_bundle(),
-        "app_kwargs": {
-            "lifespan": with_middleware(settings, api),
-        },
+        "app_kwargs": {"lifespan": with_middleware(settings, api)},
     }
 
 
@@ -93,8 +94,8 @@ def launch(
 ) -> None:
     """Launch `page` in a thread. `options`: see `launch_options`.
 
-    `open_listener` is called when all is ready, and returns what to listen on. Raises
-    `InvalidSettings` if the page does not start.
+    `open_listener`: called when everything is ready; returns the sockets. Raises `InvalidSettings`
+    if the page does not start.
     """
     try:
         with _start_server_on(open_listener):
@@ -109,14 +110,14 @@ def launch(
 
 @contextmanager
 def _start_server_on(open_listener: Callable[[], Listener]) -> Iterator[None]:
-    """Let Gradio's launch serve on the listener that `open_listener` returns.
+    """Make Gradio's launch serve on the listener that `open_listener` returns.
 
     There is no public way to do that. Gradio's own function tries the port with an IPv4 socket,
     takes every error for a port in use, and gives a busy machine 5 s.
     """
 
     def start_server(app: ASGIApp, **_: Any) -> tuple[str, int, str, http_server.Server]:
-        # `PublicAddressMiddleware` has to see who connects, and reads the headers of proxies.
+        # `PublicAddressMiddleware` must see the peer, and reads the headers of proxies itself.
         config = uvicorn.Config(app, log_level="warning", proxy_headers=False)
         server = http_server.Server(config)
         listener = open_listener()

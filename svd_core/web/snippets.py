@@ -16,8 +16,8 @@ ENDPOINTS = ("fal-ai/stable-video",)
 """Ids of fal's endpoints that this server has."""
 
 DEFAULT_FPS = 25
-"""Default fps of fal. Its range begins at 10; here the whole range of the core is accepted, so that
-the API can make every video of the page."""
+"""Default fps of fal. Its range begins at 10. Here the API accepts the core's whole range, so that
+it can make every video of the page."""
 
 BASE = f"http://127.0.0.1:7860{MOUNT}"
 """URL of the API if no other is known."""

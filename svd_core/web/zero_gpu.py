@@ -10,15 +10,15 @@ from svd_core.events import Event, Failed
 from svd_core.params import VideoRequest
 
 WORKER_ERROR_TITLE = "ZeroGPU worker error"
-"""Title of the platform's error if the process with the GPU died."""
+"""Title of the platform's error if the process with the GPU has died."""
 
 
 def run_on_zero_gpu(work: Work, seconds: Callable[[VideoRequest], int]) -> EventStream:
     """Run `work` in a process that is forked from this one and has a GPU.
 
-    So the process sees a model that was loaded before, and returns picklable values only.
-    `seconds`: duration to request; the GPU is taken back after it. Call this before the page is
-    launched: it tells the platform that the Space uses a GPU.
+    The process inherits the model that is loaded by then, and returns only picklable values.
+    `seconds`: duration to request, after which the GPU is taken back. Call this before the page is
+    launched, because it tells the platform that the Space uses a GPU.
     """
     import spaces  # installed on the platform only
 

@@ -180,7 +180,7 @@ def test_on_a_phone_in_german_with_long_names(browser: Browser, tmp_path: Path) 
         serve(tmp_path, status=lambda: three) as served,
         visitor(browser, served.url, viewport=PHONE, locale="de-DE") as page,
     ):
-        for said in ("Modell", "erst geladen", "square", LONG.name):
+        for said in ("Modell", "das andere Modell geladen", "square", LONG.name):
             expect(page.locator("#model")).to_contain_text(said)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         label = page.locator("#model label").last.bounding_box()

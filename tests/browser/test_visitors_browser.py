@@ -19,7 +19,7 @@ FULL = "Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExc
 GRADIOS_OWN = "localStorage"
 """Part of what Gradio writes to the console."""
 
-BLOCKED_NOTE = "Your browser blocks site data here"
+BLOCKED_NOTE = "Your browser blocks site data"
 
 
 @pytest.mark.parametrize(

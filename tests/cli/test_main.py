@@ -301,7 +301,7 @@ def test_of_a_joined_video_the_first_clip_is_made_again(
     write_mp4(frames, tmp_path / "joined.mp4", 7, later.to_json())
     capsys.readouterr()
     assert run("--from-recipe", "joined.mp4", "photo.jpg", "-o", "again.mp4") == 0
-    assert "joined of 2 clips; the first" in capsys.readouterr().err
+    assert "has 2 joined clips. Only the first" in capsys.readouterr().err
     assert recorder.asked[1] == first.params
     assert recorder.asked[1].orientation == "portrait"
 

@@ -136,8 +136,9 @@ def test_a_report_that_does_not_fit_loses_no_video(tmp_path: Path, form: list[st
     sane(done)
     assert done.returncode == 1
     assert left_behind(tmp_path / "out") == ["photo-2.mp4", "photo.mp4"]
-    assert b"photo.mp4 is made, but not reported: stdout cannot be written (No space" in done.stderr
-    assert b"photo-2.mp4 is made, but" in done.stderr
+    assert b"photo.mp4 is done, but could not be reported: stdout cannot be wr" in done.stderr
+    assert b"(No space" in done.stderr
+    assert b"photo-2.mp4 is done, but" in done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -245,7 +246,7 @@ def test_a_folder_that_is_closed_meanwhile_keeps_the_video_where_it_is(
         patch.setattr(Path, "touch", refuse)
         assert run("photo.jpg", "photo.jpg", "-o", "out/", "--json") == 0
     out, err = capsys.readouterr()
-    assert err.count("cannot be moved to out (Read-only file system); it is kept here") == 2
+    assert err.count("cannot be moved to out (Read-only file system). It is kept here") == 2
     for line in out.splitlines():
         path = tmp_path / json.loads(line)["path"]
         assert path.parent.name.startswith(".svd-")
@@ -268,7 +269,7 @@ def test_a_report_that_fails_for_any_reason_is_a_sentence(
     assert run("--from-recipe", "first.mp4", "photo.jpg", "photo.jpg", "-o", "out/") == 1
     assert left_behind(tmp_path / "out") == ["photo-2.mp4", "photo.mp4"]
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(" is made, but not reported: ")[0] for line in lines] == [
+    assert [line.partition(" is done, but could not be reported: ")[0] for line in lines] == [
         "out/photo.mp4", "out/photo-2.mp4",
     ]  # fmt: skip
 

@@ -85,7 +85,9 @@ def test_a_batch_reads_no_more_photos_than_fit(
     opened.clear()
     path.write_bytes(b"no photo")
     monkeypatch.undo()
-    monkeypatch.setattr("svd_core.web.page.batch._read", lambda path: opened.append(b"") or b"no")
+    monkeypatch.setattr(
+        "svd_core.web.page.batch.read_photo", lambda path: opened.append(b"") or b"no"
+    )
     go.fn(given, gr.Request(headers={}))
     assert len(opened) == MAX_PHOTOS
 

@@ -70,7 +70,7 @@ def test_a_sentence_with_places_cannot_be_left_to_the_browser() -> None:
 def test_no_sentence_is_left_over_and_none_is_missing() -> None:
     """The code contains the keys literally, or builds them from the names they belong to."""
     code = "\n".join(path.read_text(encoding="utf-8") for path in PAGE.glob("*.py"))
-    named = set(re.findall(r"""(?:say|fixed)\(\s*"(\w+)\"""", code))
+    named = set(re.findall(r"""\b(?:t|client_text)\(\s*"(\w+)\"""", code))
     known = set(languages()[DEFAULT_LANGUAGE].sentences)
     assert named <= known
     put_together = {key for key in known for start in STARTS if key.startswith(start)}

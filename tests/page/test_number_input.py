@@ -4,8 +4,7 @@ import pytest
 
 from svd_core.errors import InvalidRequest
 from svd_core.params import VideoParams
-from svd_core.web.page.components import NumberField
-from svd_core.web.page.number_input import plain_number
+from svd_core.web.page.components import NumberField, plain_number
 
 
 @pytest.mark.parametrize(

@@ -147,9 +147,9 @@ class TestWords:
         three = replace(READY, device="3 x NVIDIA L4, 24 GB", workers=3)
         assert "svd-nano</b> on 3 x NVIDIA L4, 24 GB" in formatting.device_html(three, SAY)
         waiting = replace(READY, device="", state="loading", workers=0)
-        assert "svd-nano</b> · waits for a GPU machine" in formatting.device_html(waiting, SAY)
+        assert "svd-nano</b> · waiting for a GPU machine" in formatting.device_html(waiting, SAY)
         loading = formatting.device_html(replace(waiting, workers=1), SAY)
-        assert "waits" not in loading
+        assert "waiting" not in loading
 
     def test_a_notice_is_escaped_and_nothing_is_shown_without(self) -> None:
         assert "&lt;b&gt;" in formatting.notice_html(replace(READY, notice="<b>"), SAY)

@@ -9,12 +9,17 @@ import pytest
 
 from svd_core.errors import InvalidSettings, SvdError
 from svd_core.web import listener as module
-from svd_core.web.listener import DEFAULT_PORT, ListenAddress
+from svd_core.web.listener import DEFAULT_PORT, ListenAddress, Listener
 from tests.fakes.errors import has_code
 
 
 def from_env(**environ: str) -> ListenAddress:
     return ListenAddress.from_env({f"GRADIO_{name}": value for name, value in environ.items()})
+
+
+def close(listener: Listener) -> None:
+    for each in listener.sockets:
+        each.close()
 
 
 def has_ipv6() -> bool:
@@ -92,7 +97,7 @@ def test_every_form_of_an_address_is_listened_on(host: str) -> None:
         for way in ways:
             socket.create_connection((way, bound.port), timeout=5).close()
     finally:
-        bound.close()
+        close(bound)
 
 
 def test_a_busy_port_that_was_asked_for_is_refused(busy: int) -> None:
@@ -106,7 +111,7 @@ def test_a_busy_port_that_was_asked_for_is_refused(busy: int) -> None:
 def test_the_same_port_of_another_address_is_free(busy: int) -> None:
     bound = ListenAddress("::1", busy).bind()
     assert bound.url == f"http://[::1]:{busy}/"
-    bound.close()
+    close(bound)
 
 
 def test_without_a_wish_the_next_free_port_is_taken(
@@ -115,7 +120,7 @@ def test_without_a_wish_the_next_free_port_is_taken(
     monkeypatch.setattr(module, "DEFAULT_PORT", busy)
     bound = ListenAddress().bind()
     assert busy < bound.port < busy + 100
-    bound.close()
+    close(bound)
     with pytest.raises(InvalidSettings, check=has_code("ports_taken", first=busy, last=busy)):
         ListenAddress(tries=1).bind()
     assert DEFAULT_PORT == 7860

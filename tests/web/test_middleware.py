@@ -303,7 +303,7 @@ def test_json_beyond_the_limits_is_refused_before_gradio_reads_it(
         f"/gradio_api/{path}", content=body, headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == 422
-    assert answer.text.startswith("The request is no JSON")
+    assert answer.text.startswith("This server cannot read the JSON")
     assert capfd.readouterr().err == ""
 
 

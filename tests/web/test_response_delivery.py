@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from svd_core.settings import Settings
-from svd_core.web.response_delivery import ResponseDelivery
+from svd_core.web.middleware import ResponseDelivery
 from tests.api.test_shared_server import page_and_api
 from tests.fakes.fal_server import KEY, KEYS, PhotoWork
 

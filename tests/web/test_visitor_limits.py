@@ -132,15 +132,16 @@ def test_no_photo_is_decoded_for_a_line_that_is_full(
     backend, opened = a_backend(queue, tmp_path), []
     monkeypatch.setattr("svd_core.web.page.backend.open_photo", opened.append)
     card = backend.session_ids.ensure_id(None)
-    assert backend.room(card) == 2
+    owner = backend.session_ids.owner(card)
+    assert queue.room(owner) == 2
     for _ in range(2):
         backend.submit(picture, {}, card)
     for _ in range(5):
         with pytest.raises(QueueFull):
             backend.submit(picture, {}, card)
     assert len(opened) == 2
-    assert backend.room(card) == 0
-    assert backend.room(backend.session_ids.ensure_id(None)) == 2
+    assert queue.room(owner) == 0
+    assert queue.room("page:another visitor") == 2
 
 
 def test_the_api_reads_no_photo_for_a_line_that_is_full(

@@ -12,7 +12,6 @@ from svd_core.params import VideoParams
 from svd_core.web.page.components import UNQUEUED_EVENT, script
 from svd_core.web.page.formatting import refused_html
 from svd_core.web.page.i18n import Texts, client_text, texts_for
-from svd_core.web.page.import_settings import query_string
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.playback import default_interpolation
 from svd_core.web.public_address import ADDRESS_KEY
@@ -22,18 +21,14 @@ COLLAPSED = ("JavaScript", "curl")
 """Blocks that are closed at first."""
 
 
-def code_panel() -> tuple[gr.Tab, gr.HTML]:
-    """Tab of the panel, and the element for its content."""
-    with gr.Tab(client_text("code"), elem_id="code", render_children=True) as panel:
-        return panel, gr.HTML("", elem_id="snippets", js_on_load=script("copy.js"))
-
-
-def bind_code_panel(state: PageState, panel: gr.Tab, code: gr.HTML, switched: Dependency) -> None:
-    """Update the code when the panel is opened and when a control changes.
+def code_panel(state: PageState, switched: Dependency) -> None:
+    """Panel with the code, made when it is opened and when a control changes.
 
     `switched`: the event after the visitor's choice of in-between frames.
     """
-    names, controls = list(state.controls), list(state.controls.values())
+    names, controls = list(state.controls), list[Any](state.controls.values())
+    with gr.Tab(client_text("code"), elem_id="code", render_children=True) as panel:
+        code = gr.HTML("", elem_id="snippets", js_on_load=script("copy.js"))
 
     def on_change(request: gr.Request, chosen: Any, *inputs: Any) -> str:
         values = {n: value for n, value in zip(names, inputs, strict=True) if value is not None}
@@ -42,30 +37,28 @@ def bind_code_panel(state: PageState, panel: gr.Tab, code: gr.HTML, switched: De
             params = VideoParams.from_mapping(values | {"interpolation": chosen or "off"})
         except InvalidRequest as error:
             return refused_html(error, t)
-        link = f"{page_url(request)}/?{query_string(params, 'seed' in values)}"
+        # Without a seed of the visitor's, both leave it out.
+        query = params.to_query() if "seed" in values else _without_seed(params.to_query())
         if chosen is None:  # as the page would play it
             params = replace(params, interpolation=default_interpolation(params.rate))
         shown = {n: v for n, v in values_of(params).items() if n != "seed" or "seed" in values}
-        return code_html(shown, link, page_url(request) + MOUNT, t)
+        return code_html(shown, page_url(request), query, t)
 
-    changes = [control.change for control in controls]  # type: ignore[attr-defined]
-    inputs = [state.interpolation, *controls]
-    gr.on(
-        [panel.select, *changes],
-        on_change,
-        inputs,
-        code,
-        trigger_mode="always_last",
-        **UNQUEUED_EVENT,
-    )
+    events, inputs = [control.change for control in controls], [state.interpolation, *controls]
+    options = UNQUEUED_EVENT | {"trigger_mode": "always_last"}
+    gr.on([panel.select, *events], on_change, inputs, code, **options)
     switched.then(on_change, inputs, code, **UNQUEUED_EVENT)
 
 
-def code_html(values: dict[str, object], link: str, base: str, t: Texts) -> str:
-    """Collapsible blocks with link and code, each with a copy button."""
-    code = snippets(values, base)
+def _without_seed(query: str) -> str:
+    return "&".join(pair for pair in query.split("&") if not pair.startswith("seed="))
+
+
+def code_html(values: dict[str, object], url: str, query: str, t: Texts) -> str:
+    """Collapsible blocks with link and code, each with a copy button. `url`: of the page."""
+    code = snippets(values, url + MOUNT)
     blocks = (
-        (t("link"), link),
+        (t("link"), f"{url}/?{query}"),
         ("Python", code.python),
         ("JavaScript", code.javascript),
         ("curl", code.curl),

@@ -1,7 +1,7 @@
 """Controls of the video parameters, named as in the core; ranges come from `PARAMETERS`.
 
 A motion preset is a word that stands for a motion bucket and a noise strength. An empty number
-field means the checkpoint's own value, which its placeholder shows.
+field takes the checkpoint's own value, which its placeholder shows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +15,16 @@ from gradio.events import Dependency
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import at_speed
 from svd_core.errors import InvalidRequest
+from svd_core.messages import DEFAULT_LANGUAGE
 from svd_core.params import PARAMETERS, VideoParams
 from svd_core.web.page.components import (
     UNQUEUED_EVENT,
-    Checkbox,
     ModelChoice,
     NumberField,
     RadioChoice,
     Slider,
 )
-from svd_core.web.page.i18n import Texts, client_text, texts_for
+from svd_core.web.page.i18n import client_text, languages, texts_for
 
 SLIDER_MAX = {"noise_aug_strength": 1.0, "fps": 30}
 """Ends of sliders that stop below the limit; the API takes the whole range."""
@@ -33,17 +33,15 @@ NUMBER_FIELDS = (
     "num_inference_steps", "num_frames", "playback_fps", "min_guidance_scale",
     "max_guidance_scale", "decode_chunk_size",
 )  # fmt: skip
-"""Fields in which empty means the checkpoint's own value."""
+"""Fields that take the checkpoint's own value if they are empty."""
 
 PLACEHOLDER_FIELDS = (
     "num_inference_steps", "num_frames", "min_guidance_scale", "max_guidance_scale",
 )  # fmt: skip
 """Number fields whose default is a property of the checkpoint."""
 
-WITHOUT_HINT = ("seed", "orientation", "fit", "focus_x", "focus_y", "interpolation")
-
-# 127 and 0.02 are what SVD is usually run with. Users report that things move little at buckets up
-# to about 20, and break more above 127. Noise of 0.05 to 0.1 gets a still clip moving.
+# 127 and 0.02 are SVD's usual values. Users report little motion at buckets up to about 20, and
+# more broken shapes above 127. Noise of 0.05 to 0.1 gets a still clip moving.
 PRESETS: Mapping[str, tuple[int, float]] = {
     "still": (20, 0.02),
     "gentle": (70, 0.02),
@@ -67,18 +65,13 @@ Changes = dict[Block, Any]
 """New values for some of the components; the others stay as they are."""
 
 SKIP: Changes = gr.skip()
-"""No change at all; an empty dict would be an error."""
+"""No change at all. An empty dict would be an error."""
 
 
 def preset_choice() -> RadioChoice:
     """Bar of motion presets."""
-    return RadioChoice(
-        [(str(client_text(f"motion_{word}")), word) for word in PRESETS],
-        value=DEFAULT_PRESET,
-        label=client_text("motion"),
-        elem_id="motion",
-        elem_classes=["svd-segments", "svd-line"],
-    )
+    options = _options("motion")
+    return segments("motion", tuple(PRESETS), DEFAULT_PRESET, "svd-line", **options)
 
 
 def framing_controls() -> dict[str, Component]:
@@ -95,45 +88,40 @@ def framing_controls() -> dict[str, Component]:
     return controls | {name: slider(name, visible="hidden") for name in ("focus_x", "focus_y")}
 
 
-def motion_controls() -> dict[str, Component]:
-    """Sliders of motion, noise and frame rate."""
-    return {name: slider(name) for name in ("motion_bucket_id", "noise_aug_strength", "fps")}
-
-
 def advanced_controls(models: Sequence[str], speeds: Sequence[str]) -> dict[str, Component]:
     """Checkpoint, speed and number fields. `models`, `speeds`: the choices, the default first."""
     hint_key = "speed" if "turbo" in speeds else "speed_two"
     with gr.Row(elem_id="model-and-speed"):
         controls: dict[str, Component] = {
-            "model": model_choice("model", models),
+            "model": model_choice(models),
             "speed": radio_choice("speed", speeds, hint_key),
         }
     with gr.Row(elem_id="numbers"):
         return controls | {name: number_field(name, "automatic") for name in NUMBER_FIELDS}
 
 
-def playback_control() -> dict[str, Component]:
-    """Switch for in-between frames, which is shown with a video; see `playback`."""
-    return {"interpolation": radio_choice("interpolation", visible="hidden")}
-
-
 def radio_choice(
     name: str, words: Sequence[str] = (), hint_key: str = "", **options: Any
 ) -> RadioChoice:
-    """Bar of a few words. `words`: the ones that this server offers, by default all of them."""
+    """Bar of a parameter's words. `words`: the ones this server offers, by default all of them."""
+    words, more = words or PARAMETERS[name].words, _options(name, hint_key) | options
+    return segments(name, words, VideoParams.default(name), **more)
+
+
+def segments(
+    name: str, words: Sequence[str], value: str, *css_classes: str, **options: Any
+) -> RadioChoice:
+    """Bar of a few words; the text of each is `name_word`."""
     return RadioChoice(
-        [(str(client_text(f"{name}_{word}")), word) for word in words or PARAMETERS[name].words],
-        value=VideoParams.default(name),
-        label=client_text(name),
-        info=hint(hint_key or name),
-        elem_id=name,
-        elem_classes=["svd-segments"],
+        [(str(client_text(f"{name}_{word.replace('-', '')}")), word) for word in words],
+        value=value,
+        elem_classes=["svd-segments", *css_classes],
         **options,
     )
 
 
-def model_choice(name: str, names: Sequence[str]) -> ModelChoice:
-    """Choice of a checkpoint, hidden where there is only one.
+def model_choice(names: Sequence[str]) -> ModelChoice:
+    """Choice of a checkpoint, hidden if there is only one.
 
     A single one is left out of the choices, because its name may change when it is loaded.
     """
@@ -141,11 +129,9 @@ def model_choice(name: str, names: Sequence[str]) -> ModelChoice:
     return ModelChoice(
         list(names) if several else [],
         value=names[0] if several else None,
-        label=client_text(name),
-        info=hint(name),
         visible=several,
-        elem_id=name,
         elem_classes=["svd-segments"],
+        **_options("model"),
     )
 
 
@@ -157,29 +143,23 @@ def slider(name: str, **options: Any) -> Slider:
         min(limit.maximum, SLIDER_MAX.get(name, limit.maximum)),
         value=VideoParams.default(name),
         step=1 if limit.integer else 0.01,
-        label=client_text(name),
-        info=hint(name),
-        elem_id=name,
         elem_classes=["svd-line"],
         buttons=["reset"],
+        **_options(name),
         **options,
     )
 
 
 def number_field(name: str, placeholder: str) -> NumberField:
     """Number field. `placeholder`: the key of its text."""
-    return NumberField(
-        max_lines=1,
-        label=client_text(name),
-        info=hint(name),
-        placeholder=client_text(placeholder),
-        elem_id=name,
-    )
+    return NumberField(max_lines=1, placeholder=client_text(placeholder), **_options(name))
 
 
-def hint(name: str) -> Any:
-    """Hint of a control: what it does, and what it costs."""
-    return None if name in WITHOUT_HINT else str(client_text(f"{name}_hint"))
+def _options(name: str, hint_key: str = "") -> dict[str, Any]:
+    """Label, hint and id of a control. The hint, if any, says what the control does and costs."""
+    key = f"{hint_key or name}_hint"
+    hint = str(client_text(key)) if key in languages()[DEFAULT_LANGUAGE].sentences else None
+    return {"label": client_text(name), "info": hint, "elem_id": name}
 
 
 def bind_presets(presets: RadioChoice, controls: Controls) -> None:
@@ -188,11 +168,6 @@ def bind_presets(presets: RadioChoice, controls: Controls) -> None:
     private: dict[str, Any] = {"api_visibility": "private"}
     presets.input(None, presets, sliders, js=SET_SLIDERS, **private)
     gr.on([slider.change for slider in sliders], None, sliders, presets, js=SET_PRESET, **private)
-
-
-def bind_seed(seed: NumberField, random: Checkbox) -> None:
-    """Switch random seeds off when a visitor types a seed."""
-    seed.input(None, None, random, js="() => [false]", api_visibility="private")
 
 
 def bind_placeholders(
@@ -222,23 +197,6 @@ def bind_placeholders(
 
     for event in (opened.then, *(control.change for control in inputs)):
         event(on_change, inputs, fields, **UNQUEUED_EVENT)
-
-
-def set_values(params: VideoParams, controls: Controls, changes: Changes | None = None) -> Changes:
-    """The controls set to `params`, added to other `changes`."""
-    updates = dict(changes or {})
-    for name, value in params.to_mapping().items():
-        if name == "interpolation":
-            continue  # it belongs to the video in the player
-        update = updates.get(controls[name]) or gr.update()
-        updates[controls[name]] = update | {"value": str(value) if name == "seed" else value}
-    return updates
-
-
-def mark_invalid(error: InvalidRequest, controls: Controls, t: Texts) -> Changes:
-    """The error shown at the control that caused it."""
-    control = controls.get(error.field)
-    return {} if control is None else {control: error_update(control, t.message(error.message))}
 
 
 def error_update(control: Component, sentence: str) -> Any:

@@ -9,11 +9,11 @@ import gradio as gr
 
 from svd_core import params
 from svd_core.errors import Cancelled, SvdError
-from svd_core.events import Event, Failed, Progress, Stopped, Succeeded, Video
+from svd_core.events import Failed, Progress, Succeeded
 from svd_core.params import PARAMETERS
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.formatting import duration, progress_text, summary
-from svd_core.web.page.i18n import Texts, texts_for
+from svd_core.web.page.i18n import texts_for
 
 REQUIRED = Parameter.empty
 
@@ -30,24 +30,32 @@ Returns:
 
 
 def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
-    """The function behind `/generate`. Clients read its signature and docstring, which are made
-    from the fields of `VideoParams`."""
+    """The function behind `/generate`.
 
-    def generate(*given: Any) -> tuple[Path, int, str]:
-        image, *settings, request, progress = given
-        values = dict(zip(PARAMETERS, settings, strict=True))
-        t = texts_for(request)
+    Clients read its signature and docstring, which are made from the fields of `VideoParams`.
+    """
+
+    def generate(*arguments: Any) -> tuple[Path, int, str]:
+        image, *settings, request, progress = arguments
+        values, t = dict(zip(PARAMETERS, settings, strict=True)), texts_for(request)
+        # Gradio's queue passes on the request, but not the context variable with the address.
+        client = None if request is None else request.client
+        address = None if client is None else str(client.host)
         try:
-            for event in backend.submit(image, values, address=_address(request)).events():
-                if isinstance(event, Progress):
-                    _report(progress, event, t)
-                else:
-                    video = _video(event)
+            for event in backend.submit(image, values, address=address).events():
+                match event:
+                    case Progress():
+                        counted = (event.step, event.total) if event.total else None
+                        progress(counted, desc=progress_text(event, t))
+                    case Succeeded(video):
+                        done = t("done", elapsed=duration(video.elapsed_s, t))
+                        return video.path, video.seed, f"{summary(video, t)} {done}"
+                    case Failed(error):
+                        raise error
+            raise Cancelled("cancelled_by_other")
         except SvdError as error:
             sentence = t.message(error.message, labels=False)
             raise gr.Error(sentence, print_exception=False) from None
-        done = t("done", elapsed=duration(video.elapsed_s, t))
-        return video.path, video.seed, f"{summary(video, t)} {done}"
 
     kinds = {"image": bytes | None, **dict.fromkeys(PARAMETERS, Any), "request": gr.Request}
     defaults = dict.fromkeys((*PARAMETERS, "request")) | {"progress": gr.Progress()}
@@ -67,27 +75,3 @@ def endpoint(backend: Backend) -> Callable[..., tuple[Path, int, str]]:
 def _help(parameter: params.Parameter) -> str:
     allowed = parameter.span or ", ".join(map(repr, parameter.words))
     return f"{parameter.help} ({allowed})" if allowed else parameter.help
-
-
-def _address(request: gr.Request | None) -> str | None:
-    """Address of the client. Gradio's queue hands on the request, but no context variable."""
-    client = None if request is None else request.client
-    return None if client is None else str(client.host)
-
-
-def _video(event: Event) -> Video:
-    """The video of a job's last event. Raises `SvdError` if the job ended without one."""
-    match event:
-        case Succeeded(video):
-            return video
-        case Failed(error):
-            raise error
-        case Stopped():
-            raise Cancelled("cancelled_by_other")
-        case _:
-            raise AssertionError(event)
-
-
-def _report(progress: gr.Progress, event: Progress, t: Texts) -> None:
-    counted = (event.step, event.total) if event.total else None
-    progress(counted, desc=progress_text(event, t))

@@ -4,22 +4,24 @@ Kiosk mode is a large player that goes through the examples.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from urllib.parse import quote
 
 import gradio as gr
 from gradio.events import Dependency
 
 from svd_core.errors import SvdError
 from svd_core.media.image import open_photo
+from svd_core.storage import ResultStore
 from svd_core.web.page.components import UNQUEUED_EVENT, script
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import status_html
+from svd_core.web.page.gallery import file_url
 from svd_core.web.page.i18n import client_text, texts_for
 from svd_core.web.page.page_state import PageState
-from svd_core.web.page.playback import play_interpolated, playback_of_example
+from svd_core.web.page.playback import example_playback, play_interpolated
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Example:
 
 
 def find_examples(folder: Path) -> list[Example]:
-    """Every `<name>.jpg` of `folder` that has its `<name>.mp4`, sorted by name."""
+    """Every `<name>.jpg` of `folder` that has a `<name>.mp4`, sorted by name."""
     return [
         Example(photo.stem.replace("_", " ").replace("-", " ").capitalize(), photo, video)
         for photo in sorted(folder.glob("*.jpg"))
@@ -45,13 +47,11 @@ def first_example(examples: Sequence[Example]) -> Example | None:
 
     It is the first one in landscape, which fills photo and player, else the first one.
     """
-    landscape = (example for example in examples if _is_landscape(example.photo))
-    return next(landscape, examples[0] if examples else None)
-
-
-def _is_landscape(photo: Path) -> bool:
-    image = open_photo(photo.read_bytes())
-    return image.width > image.height
+    for example in examples:
+        photo = open_photo(example.photo.read_bytes())
+        if photo.width > photo.height:
+            return example
+    return examples[0] if examples else None
 
 
 def example_strip(examples: Sequence[Example]) -> list[gr.Button]:
@@ -63,7 +63,7 @@ def example_strip(examples: Sequence[Example]) -> list[gr.Button]:
 def bind_examples(
     examples: Sequence[Example], buttons: Sequence[gr.Button], state: PageState, opened: Dependency
 ) -> None:
-    """Show a photo with its finished video at a click, first as it was made and then smoothly.
+    """On a click show the photo with its finished video, first as it was made, then smoothly.
 
     `opened`: the event after which the player has the first example or a job of the visitor.
     """
@@ -81,64 +81,38 @@ def bind_examples(
                 player.video: gr.update(value=str(example.video), visible=True),
             }
 
-        shown = button.click(show, None, [state.photo, *player.outputs], **UNQUEUED_EVENT)
-        play_interpolated(state, shown)
+        play_interpolated(state, button.click(show, None, state.outputs, **UNQUEUED_EVENT))
 
 
-def kiosk_button() -> None:
-    """Button that opens kiosk mode; static/kiosk.js listens to it."""
-    gr.Button(client_text("demo"), size="sm", elem_id="demo-switch", min_width=110, scale=0)
-
-
-@dataclass(frozen=True)
-class Kiosk:
+def kiosk(examples: Sequence[Example], results: ResultStore) -> None:
     """Dialog that plays one example after the other.
 
-    `files`: URLs of the examples with in-between frames, empty until the first opening.
+    The files with in-between frames are made when it is opened; until then it plays the originals.
     """
-
-    stage: gr.HTML
-    files: gr.HTML
-    examples: Sequence[Example]
-
-    @classmethod
-    def build(cls, examples: Sequence[Example]) -> "Kiosk":
-        strip = "".join(
-            f'<button type="button" {_data(each, each.video)}><img src="{_url(each.photo)}" alt="" '
-            f'loading="lazy">{escape(each.name)}</button>'
-            for each in examples
-        )
-        leave = f'<button type="button" class="svd-leave">{client_text("demo_leave")}</button>'
-        stage = gr.HTML(
-            f'<dialog aria-label="Stable Video Diffusion">{leave}'
-            f'<video muted loop playsinline></video><div class="svd-strip">{strip}</div></dialog>',
-            elem_id="demo",
-            js_on_load=script("kiosk.js"),
-        )
-        return cls(stage, gr.HTML("", elem_id="demo-files", visible="hidden"), examples)
-
-
-def bind_kiosk(state: PageState, kiosk: Kiosk) -> None:
-    """Make the files with in-between frames when kiosk mode is opened."""
+    strip = "".join(
+        f'<button type="button" {_data(each, each.video)}><img src="{file_url(each.photo)}" alt="" '
+        f'loading="lazy">{escape(each.name)}</button>'
+        for each in examples
+    )
+    leave = f'<button type="button" class="svd-leave">{client_text("demo_leave")}</button>'
+    dialog = gr.HTML(
+        f'<dialog aria-label="Stable Video Diffusion">{leave}'
+        f'<video muted loop playsinline></video><div class="svd-strip">{strip}</div></dialog>',
+        elem_id="demo",
+        js_on_load=script("kiosk.js"),
+    )
+    files = gr.HTML("", elem_id="demo-files", visible="hidden")
 
     def on_opened() -> str:
-        files = ((each, _playback_path(state, each)) for each in kiosk.examples)
-        return "".join(f"<i {_data(each, path)}></i>" for each, path in files)
+        elements = []
+        for each in examples:
+            with suppress(SvdError):  # then the original goes on playing
+                path, _ = example_playback(results, each.video, None)
+                elements.append(f"<i {_data(each, path)}></i>")
+        return "".join(elements)
 
-    kiosk.stage.opened(on_opened, None, kiosk.files, **UNQUEUED_EVENT)
-
-
-def _playback_path(state: PageState, example: Example) -> Path:
-    """The example's video with in-between frames, or as it is where these cannot be made."""
-    try:
-        return playback_of_example(state.backend.results, example.video, None).path
-    except SvdError:
-        return example.video
+    dialog.opened(on_opened, None, files, **UNQUEUED_EVENT)
 
 
 def _data(example: Example, video: Path) -> str:
-    return f'data-name="{escape(example.name)}" data-video="{_url(video)}"'
-
-
-def _url(path: object) -> str:
-    return f"gradio_api/file={quote(str(path))}"
+    return f'data-name="{escape(example.name)}" data-video="{file_url(video)}"'

@@ -8,7 +8,7 @@ from html import escape
 from svd_core.checkpoints.table import DEMO_MODEL
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import SvdError
-from svd_core.events import Event, Failed, Progress, Stage, Stopped, Video
+from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.web.page.i18n import Texts
 
 LEVELS = ("still", "gentle", "lively", "unstable")
@@ -24,15 +24,24 @@ def progress_text(progress: Progress, t: Texts) -> str:
 
 def stage_text(progress: Progress, t: Texts) -> str:
     """Stage of the work, and how much of it is done."""
-    if progress.stage is Stage.QUEUED:
-        return _queued(progress.step, t)
-    stage = t(f"stage_{progress.stage}")
-    countable = progress.total > (progress.stage is Stage.DENOISING)  # a single step says nothing
-    return f"{stage} · {_counted(progress, t)}" if countable else stage
+    stage, step, total = progress.stage, progress.step, progress.total
+    if stage is Stage.QUEUED:
+        if step == 0:
+            return t("starting")
+        return t("waiting_one") if step == 1 else t("waiting_many", ahead=step)
+    name = t(f"stage_{stage}")
+    if total <= (stage is Stage.DENOISING):  # the count of a single step says nothing
+        return name
+    if stage is Stage.LOADING:
+        unit, size = ("GB", 1e9) if total >= 1e9 else ("MB", 1e6)
+        done = t("size_of", step=t.number(step / size), total=t.number(total / size), unit=unit)
+    else:
+        done = t("frame_of" if stage is Stage.DECODING else "step_of", step=step, total=total)
+    return f"{name} · {done}"
 
 
 def time_text(progress: Progress, t: Texts) -> str:
-    """Elapsed and remaining time, as far as they are known; empty while a job waits."""
+    """Elapsed and remaining time, if known; empty while a job waits."""
     if progress.stage is Stage.QUEUED:
         return ""
     parts = []
@@ -48,36 +57,33 @@ def event_html(event: Event, t: Texts, last: Progress | None = None) -> str:
 
     `last`: the last progress of a job that was stopped.
     """
-    if isinstance(event, Progress):
-        note = f'<p class="svd-note">{escape(t.message(event.note))}</p>' if event.note else ""
-        return progress_html(stage_text(event, t), event, t) + note
-    if isinstance(event, Failed):
-        return refused_html(event.error, t)
-    if isinstance(event, Stopped):
-        if last is None or last.stage is not Stage.DENOISING:
+    match event:
+        case Progress():
+            note = f'<p class="svd-note">{escape(t.message(event.note))}</p>' if event.note else ""
+            return progress_html(stage_text(event, t), event, t) + note
+        case Failed(error):
+            return refused_html(error, t)
+        case Stopped() if last is not None and last.stage is Stage.DENOISING:
+            return status_html(t("stopped_at", step=last.step, total=last.total))
+        case Stopped():
             return status_html(t("stopped"))
-        return status_html(t("stopped_at", step=last.step, total=last.total))
-    return status_html(t("done", elapsed=duration(event.video.elapsed_s, t)))
+        case Succeeded(video):
+            return status_html(t("done", elapsed=duration(video.elapsed_s, t)))
 
 
 def progress_html(sentence: str, progress: Progress, t: Texts) -> str:
-    """`sentence` with the time beside it and a bar below, indeterminate if the share is unknown."""
-    share = progress.share
+    """`sentence` with the time beside it and a bar below, indeterminate if the share is unknown.
+
+    static/clock.js keeps counting the time.
+    """
+    clock, share, remaining_s = "", progress.share, progress.remaining_s
+    if progress.stage is not Stage.QUEUED:
+        left = "" if remaining_s is None else f"{remaining_s:.1f}"
+        data = f'data-elapsed="{progress.elapsed_s:.1f}" data-remaining="{left}"'
+        clock = f'<p class="svd-clock" {data}>{escape(time_text(progress, t))}</p>'
     value = "" if share is None else f' value="{share:.3f}"'
     bar = f'<progress aria-label="{escape(t("progress"))}"{value}></progress>'
-    line = f"{status_html(sentence)}{_clock_html(progress, t)}"
-    return f'<div class="svd-progress">{line}{bar}</div>'
-
-
-def _clock_html(progress: Progress, t: Texts) -> str:
-    """Elapsed and remaining time, which static/clock.js keeps counting."""
-    if progress.stage is Stage.QUEUED:
-        return ""
-    left = "" if progress.remaining_s is None else f"{progress.remaining_s:.1f}"
-    return (
-        f'<p class="svd-clock" data-elapsed="{progress.elapsed_s:.1f}" data-remaining="{left}">'
-        f"{escape(time_text(progress, t))}</p>"
-    )
+    return f'<div class="svd-progress">{status_html(sentence)}{clock}{bar}</div>'
 
 
 def status_html(sentence: str) -> str:
@@ -91,7 +97,7 @@ def error_html(sentence: str) -> str:
 
 
 def refused_html(error: SvdError, t: Texts) -> str:
-    """The sentence of an error in the visitor's language."""
+    """The sentence of an error, in the visitor's language."""
     return error_html(t.message(error.message))
 
 
@@ -106,25 +112,20 @@ def summary(video: Video, t: Texts) -> str:
         length=t.number(video.duration_s),
         model=video.model,
     )
-    memory = []
+    notes = [t.message(note) for note in video.notes]
     if video.peak_memory is not None:
-        memory.append(t("memory", size=t.number(video.peak_memory / 1e9)))
-    return " ".join((line, *memory, *map(t.message, video.notes)))
+        notes.insert(0, t("memory", size=t.number(video.peak_memory / 1e9)))
+    return " ".join([line, *notes])
 
 
 def summary_html(video: Video, t: Texts) -> str:
-    """Summary and motion meter of a finished video."""
-    text = f"<p>{escape(summary(video, t))}</p>"
-    return f'<div class="svd-summary">{text}{motion_html(video, t)}</div>'
-
-
-def motion_html(video: Video, t: Texts) -> str:
-    """Motion meter: a scale of words with the measured level marked."""
-    if video.motion not in LEVELS:
-        return ""
-    marks = {video.motion: ' aria-current="true"'}
-    scale = "".join(f"<li{marks.get(level, '')}>{t(f'level_{level}')}</li>" for level in LEVELS)
-    return f'<div class="svd-meter"><span>{t("meter")}</span><ol>{scale}</ol></div>'
+    """Summary of a finished video, and its motion meter: a scale with the measured level marked."""
+    meter = ""
+    if video.motion in LEVELS:
+        marks = {video.motion: ' aria-current="true"'}
+        scale = "".join(f"<li{marks.get(level, '')}>{t(f'level_{level}')}</li>" for level in LEVELS)
+        meter = f'<div class="svd-meter"><span>{t("meter")}</span><ol>{scale}</ol></div>'
+    return f'<div class="svd-summary"><p>{escape(summary(video, t))}</p>{meter}</div>'
 
 
 def device_html(status: EngineStatus, t: Texts) -> str:
@@ -168,21 +169,6 @@ def duration(seconds: float, t: Texts, digits: int = 1) -> str:
 def size_text(count: int, t: Texts) -> str:
     """Size of a file as text: `38 kB`, `1.2 MB`."""
     return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{t.number(count / 1e6)} MB"
-
-
-def _queued(ahead: int, t: Texts) -> str:
-    if ahead == 0:
-        return t("starting")
-    return t("waiting_one") if ahead == 1 else t("waiting_many", ahead=ahead)
-
-
-def _counted(progress: Progress, t: Texts) -> str:
-    if progress.stage is Stage.LOADING:
-        unit, size = ("GB", 1e9) if progress.total >= 1e9 else ("MB", 1e6)
-        step, total = (t.number(count / size) for count in (progress.step, progress.total))
-        return t("size_of", step=step, total=total, unit=unit)
-    key = "frame_of" if progress.stage is Stage.DECODING else "step_of"
-    return t(key, step=progress.step, total=progress.total)
 
 
 def _link(name: str, url: str) -> str:

@@ -1,33 +1,30 @@
 """Crop preview: a window over the photo that shows what the model will see.
 
 The photo is decoded once and sent to the browser once. After that a change of framing costs
-milliseconds and a few bytes of HTML, since only the window moves. The core's own framing gives its
-place. Padded edges are not part of the photo, so with them the framed picture covers the photo.
+milliseconds and a few bytes of HTML, since only the window moves. Its place comes from the core's
+framing. Padded edges are not part of the photo, so the framed picture then covers the photo.
 """
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
 from gradio.events import Dependency
 
-from svd_core.errors import InvalidRequest, SvdError
+from svd_core.errors import SvdError
 from svd_core.media.image import CachedPhoto, FramedPhoto, Size
 from svd_core.params import VideoParams
-from svd_core.web.page.components import UNQUEUED_EVENT, Photo, event_value, script
-from svd_core.web.page.controls import SKIP, Changes, Controls, Inputs
+from svd_core.web.page.components import UNQUEUED_EVENT, script
+from svd_core.web.page.controls import SKIP, Changes, Inputs
 from svd_core.web.page.formatting import refused_html
 from svd_core.web.page.i18n import Texts, texts_for
+from svd_core.web.page.page_state import PageState
 
 PREVIEW_SIDE = 960
-"""Longer side of the photo in the browser, in pixels: twice that of its place for dense screens."""
-
-PHOTO_TTL_S = 3600.0
-"""Seconds for which a session's photo stays decoded after its last use."""
+"""Longer side in pixels of the photo in the browser: twice its size on the page, for dense
+screens."""
 
 FRAMING_CONTROLS = ("orientation", "fit", "focus_x", "focus_y", "model")
 """Parameters that decide which part of the photo the model sees."""
@@ -36,112 +33,69 @@ WHOLE = 0.995
 """Share of a side from which the crop counts as the whole photo: the rest is rounding."""
 
 
-@dataclass(frozen=True)
-class Framing:
-    """Components of the crop preview.
+def framing_preview() -> tuple[gr.HTML, gr.HTML]:
+    """The photo, or its error, and over it the window with the part that the model will see."""
+    photo = gr.HTML("", elem_id="photo-preview", js_on_load=script("photo.js"))
+    return photo, gr.HTML("", elem_id="framing", js_on_load=script("crop.js"))
 
-    `preview`: the photo, or its error. `window`: the part that the model will see. `cached_photo`:
-    the decoded photo; None without a photo that can be used.
+
+def bind_framing(state: PageState, preview: gr.HTML, window: gr.HTML, opened: Dependency) -> None:
+    """Let the crop preview follow the photo and the controls, and the focus follow the window.
+
+    `opened`: event after which the controls have the values of the link.
     """
+    controls: list[Any] = [state.controls[name] for name in FRAMING_CONTROLS]
+    focus = [state.controls["focus_x"], state.controls["focus_y"]]
 
-    preview: gr.HTML
-    window: gr.HTML
-    cached_photo: gr.State
-
-    @classmethod
-    def build(cls) -> "Framing":
-        preview = gr.HTML("", elem_id="photo-preview", js_on_load=script("photo.js"))
-        window = gr.HTML("", elem_id="framing", js_on_load=script("crop.js"))
-        return cls(preview, window, gr.State(None, time_to_live=PHOTO_TTL_S))
-
-    @property
-    def outputs(self) -> list[Any]:
-        """Components that a new photo changes."""
-        return [self.preview, self.window, self.cached_photo]
-
-    def open_photo(self, image: bytes | None, t: Texts) -> Changes:
-        """The changes for a new photo, or for none."""
+    def on_photo(image: bytes | None, request: gr.Request) -> Changes:
+        t = texts_for(request)
+        changes: Changes = {state.cached_photo: None, preview: "", window: ""}
         if image is None:
-            return {self.cached_photo: None, self.preview: "", self.window: ""}
+            return changes
         try:
             cached_photo = CachedPhoto(image)
             source = data_uri(cached_photo.preview_image, PREVIEW_SIDE)
         except SvdError as error:
-            return {self.cached_photo: None, self.preview: refused_html(error, t), self.window: ""}
+            return changes | {preview: refused_html(error, t)}
         photo = f'<img alt="{escape(t("photo"))}" src="{source}">'
         shown = _fitted(photo, cached_photo.size)
-        return {self.cached_photo: cached_photo, self.preview: shown, self.window: ""}
-
-    def update(
-        self,
-        cached_photo: CachedPhoto,
-        values: Mapping[str, object],
-        sizes: Sequence[Size],
-        t: Texts,
-    ) -> Changes:
-        """The changes for new framing parameters. `sizes`: those of the checkpoint."""
-        try:
-            params = VideoParams.from_mapping(values)
-            framed = cached_photo.frame(sizes, params)
-        except InvalidRequest as error:
-            return {self.window: refused_html(error, t)}
-        return {self.window: window_html(cached_photo.size, framed, params, t)}
-
-
-def bind_framing(
-    opened: Dependency,
-    framing: Framing,
-    photo: Photo,
-    controls: Controls,
-    sizes_for: Callable[[Inputs], Sequence[Size]],
-) -> None:
-    """Let the crop preview follow the photo and the controls, and the focus follow the window.
-
-    `opened`: event after which the controls have the values of the link. `sizes_for`: the sizes
-    that the chosen checkpoint was trained for; it raises `InvalidRequest`.
-    """
-    framing_controls = {controls[name] for name in FRAMING_CONTROLS}
-    focus = [controls["focus_x"], controls["focus_y"]]
-    components = {framing.cached_photo, *framing_controls}
-    outputs = [*framing.outputs, *focus]
-
-    def on_photo(image: bytes | None, request: gr.Request) -> Changes:
-        return framing.open_photo(image, texts_for(request))
+        return changes | {state.cached_photo: cached_photo, preview: shown}
 
     def on_change(inputs: Inputs, request: gr.Request) -> Changes:
-        cached_photo = inputs[framing.cached_photo]
+        cached_photo, t = inputs[state.cached_photo], texts_for(request)
         if cached_photo is None:
             return SKIP
-        values = {name: inputs[controls[name]] for name in FRAMING_CONTROLS}
         try:
-            sizes = sizes_for(inputs)
+            params, framed = frame_photo(state, inputs)
         except SvdError as error:
-            return {framing.window: refused_html(error, texts_for(request))}
-        return framing.update(cached_photo, values, sizes, texts_for(request))
+            return {window: refused_html(error, t)}
+        return {window: window_html(cached_photo.size, framed, params, t)}
 
     def on_move(event: gr.EventData) -> Changes:
-        axis, moved = event_value(event, "axis"), event_value(event, "focus")
+        axis, moved = getattr(event, "axis", None), getattr(event, "focus", None)
         if axis not in ("x", "y") or not isinstance(moved, int | float) or not 0 <= moved <= 1:
             return SKIP
-        return {controls[f"focus_{axis}"]: round(moved, 3)}
+        return {state.controls[f"focus_{axis}"]: round(moved, 3)}
 
-    for event in (opened.then, photo.change):
+    inputs, outputs = {state.cached_photo, *controls}, [state.cached_photo, preview, window]
+    after_photo = UNQUEUED_EVENT | {"trigger_mode": "multiple"}
+    for event in (opened.then, state.photo.change):
         # Framed by the controls of that moment: they may change while a photo is decoded.
-        decoded = event(on_photo, photo, framing.outputs, **UNQUEUED_EVENT)
-        decoded.then(
-            on_change, components, outputs, **UNQUEUED_EVENT | {"trigger_mode": "multiple"}
-        )
-    gr.on(
-        [control.change for control in framing_controls],  # type: ignore[attr-defined]
-        on_change,
-        components,
-        outputs,
-        trigger_mode="always_last",
-        **UNQUEUED_EVENT,
-    )
-    framing.window.moved(on_move, None, focus, **UNQUEUED_EVENT)
-    # Another photo is framed afresh.
-    photo.input(lambda: (0.5, 0.5), None, focus, **UNQUEUED_EVENT)
+        decoded = event(on_photo, state.photo, outputs, **UNQUEUED_EVENT)
+        decoded.then(on_change, inputs, [window], **after_photo)
+    changes = [control.change for control in controls]
+    gr.on(changes, on_change, inputs, [window], trigger_mode="always_last", **UNQUEUED_EVENT)
+    window.moved(on_move, None, focus, **UNQUEUED_EVENT)
+    # The crop of another photo begins in the middle.
+    state.photo.input(lambda: (0.5, 0.5), None, focus, **UNQUEUED_EVENT)
+
+
+def frame_photo(state: PageState, inputs: Inputs) -> tuple[VideoParams, FramedPhoto]:
+    """The decoded photo as the model will see it, with its settings. Raises `SvdError`."""
+    values = {name: inputs[state.controls[name]] for name in FRAMING_CONTROLS}
+    params = VideoParams.from_mapping(values)
+    sizes = state.catalog.get(params.model).sizes
+    return params, inputs[state.cached_photo].frame(sizes, params)
 
 
 def window_html(photo: Size, framed: FramedPhoto, params: VideoParams, t: Texts) -> str:
@@ -188,8 +142,8 @@ def data_uri(image: Any, side: int) -> str:
 
 def _caption(size: Size, share: float, t: Texts) -> str:
     """The size of the video, and how much of the photo is in it."""
-    whole = share > WHOLE
-    kept = t("framing_whole") if whole else t("framing_kept", percent=round(100 * share))
+    percent = round(100 * share)
+    kept = t("framing_whole") if share > WHOLE else t("framing_kept", percent=percent)
     pixels = t("framing_caption", width=size[0], height=size[1])
     return f"<figcaption><span>{escape(pixels)} · </span>{escape(kept)}</figcaption>"
 

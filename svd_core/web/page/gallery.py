@@ -26,12 +26,12 @@ SHOWN_SETTINGS = (
     "model", "motion_bucket_id", "noise_aug_strength", "fps", "num_inference_steps", "num_frames",
     "min_guidance_scale", "max_guidance_scale",
 )  # fmt: skip
-"""Settings that a tile lists if they are not left to the model."""
+"""Settings that a tile lists, except those left to the model."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Tab with tiles of jobs that wait and of jobs that are done, and a download of all videos."""
+    """Tab with tiles of open and finished jobs, and a download of all videos."""
 
     waiting: gr.HTML
     tiles: gr.HTML
@@ -61,8 +61,8 @@ class Gallery:
     def update(self, jobs: Sequence[Job], t: Texts) -> dict[Any, Any]:
         """The changes that show `jobs`.
 
-        Finished jobs are apart from open ones: they change rarely, and a tile that changes starts
-        to play again.
+        Finished jobs have their own element. They change rarely, and a changed element plays its
+        videos from the start.
         """
         waiting = _tiles([job for job in jobs if not job.done], t)
         finished = _tiles([job for job in jobs if job.done], t)
@@ -108,7 +108,7 @@ def tile_html(job: Job, t: Texts) -> str:
 
 
 def settings_text(params: VideoParams, t: Texts) -> str:
-    """The settings in one line: seed, motion, and others that were not left to the model."""
+    """The settings in one line: seed, motion, and others that are not left to the model."""
     values = params.to_mapping()
     settings = [f"{t('seed')} {params.seed}"]
     settings += [f"{t(name)} {values[name]}" for name in SHOWN_SETTINGS if values[name] is not None]
@@ -116,7 +116,7 @@ def settings_text(params: VideoParams, t: Texts) -> str:
 
 
 def file_url(path: Path) -> str:
-    """URL at which the page's server serves a file of its results folder."""
+    """URL of a result or an example on the page's server."""
     return f"gradio_api/file={quote(str(path))}"
 
 

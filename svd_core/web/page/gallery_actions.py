@@ -14,7 +14,7 @@ from svd_core.events import Failed, Stopped, Succeeded
 from svd_core.jobs import Job
 from svd_core.params import VideoParams
 from svd_core.web.job_metadata import is_draft, read_memo
-from svd_core.web.page.components import UNQUEUED_EVENT, event_value
+from svd_core.web.page.components import UNQUEUED_EVENT
 from svd_core.web.page.controls import Changes
 from svd_core.web.page.formatting import status_html
 from svd_core.web.page.gallery import archive
@@ -28,39 +28,37 @@ def bind_gallery_actions(page: gr.Blocks, state: PageState) -> Dependency:
 
     Returns the event after which that job, if there is one, is in the player.
     """
+    gallery, session_ids = state.gallery, state.backend.session_ids
 
     def on_open(session: Any, current: list[str], request: gr.Request) -> Changes:
-        session_id, t = state.ensure_session_id(session), texts_for(request)
-        jobs = [] if current else jobs_to_show(state, session_id)  # a click may have come first
-        changes = (
-            state.show_jobs(jobs, session_id, t) if jobs else state.refresh_gallery(session_id, t)
-        )
-        return {state.session: session_id} | changes
+        session, t = session_ids.ensure_id(session), texts_for(request)
+        jobs = [] if current else jobs_to_show(state, session)  # a click may have come first
+        if jobs:
+            return state.show_jobs(jobs, session, t)
+        return {state.session: session} | state.refresh_gallery(session, t)
 
     def on_download(session: Any) -> Changes:
-        key = archive_key(state.backend.session_ids.owner(session))
+        key = archive_key(session_ids.owner(session))
         path = gallery.download.path_for("videos.zip", key)
         return {gallery.download.file: archive(state.backend.jobs(session), path)}
 
     def on_tick(session: Any, request: gr.Request) -> Changes:
-        return state.refresh_gallery(state.ensure_session_id(session), texts_for(request))
+        return state.refresh_gallery(session, texts_for(request))
 
     def on_chosen(session: Any, event: gr.EventData, request: gr.Request) -> Changes:
-        t, session_id = texts_for(request), state.ensure_session_id(session)
-        job = state.backend.job(event_value(event, "job"), session)
+        t, job = texts_for(request), state.backend.job(getattr(event, "job", None), session)
         if job is None:
             return {state.player.line: status_html(t("nothing_there"))}
-        action = event_value(event, "what")
+        action = getattr(event, "what", None)
         if action == "remove":
             state.backend.remove([job.id])
-            gallery.download.discard(job.id, archive_key(state.backend.session_ids.owner(session)))
+            gallery.download.discard(job.id, archive_key(session_ids.owner(session)))
             line = {state.player.line: status_html(t("removed"))}
-            return line | state.refresh_gallery(session_id, t)
+            return line | state.refresh_gallery(session, t)
         if action == "restore":
             return restore_settings(state, job, t)
-        return state.show_jobs([job], session_id, t)
+        return state.show_jobs([job], session, t)
 
-    gallery = state.gallery
     opened = then_follow(state, page.load, on_open, [state.session, state.player.current])
     for tiles in (gallery.waiting, gallery.tiles):
         then_follow(state, tiles.chosen, on_chosen, state.session)
@@ -74,14 +72,13 @@ def archive_key(owner: str) -> str:
     return hashlib.sha256(f"videos:{owner or token_hex()}".encode()).hexdigest()[:32]
 
 
-def jobs_to_show(state: PageState, session_id: str) -> Sequence[Job]:
+def jobs_to_show(state: PageState, session: str) -> Sequence[Job]:
     """The jobs that a returning visitor sees: an open one, else the last video.
 
     A draft is shown with the others of its grid.
     """
-    jobs = [
-        job for job in state.backend.jobs(session_id) if not isinstance(job.last, Failed | Stopped)
-    ]
+    jobs = state.backend.jobs(session)
+    jobs = [job for job in jobs if not isinstance(job.last, Failed | Stopped)]
     if not jobs:
         return []
     open_jobs = [job for job in jobs if not job.done]

@@ -15,12 +15,11 @@ from gradio.events import Dependency
 from svd_core.errors import SvdError
 from svd_core.events import Failed, Progress, Succeeded
 from svd_core.jobs import Job
-from svd_core.params import VideoParams
 from svd_core.web.job_metadata import is_draft
 from svd_core.web.page import formatting
 from svd_core.web.page.components import UNQUEUED_EVENT, script
 from svd_core.web.page.controls import Changes, Inputs
-from svd_core.web.page.framing import FRAMING_CONTROLS, data_uri
+from svd_core.web.page.framing import data_uri, frame_photo
 from svd_core.web.page.gallery import file_url
 from svd_core.web.page.i18n import Texts, texts_for
 from svd_core.web.page.page_state import PageState
@@ -30,32 +29,27 @@ from svd_core.web.page.player import Player
 PLACEHOLDER_SIDE = 640
 """Longer side in pixels of the picture that is shown until there is a preview."""
 
-Submit = Callable[..., Changes]
-"""A handler that may show jobs in the player, see `PageState.show_jobs`."""
-
 
 def bind_generate(state: PageState) -> None:
     """Submit a job with the Generate button, cancel jobs with the Stop button."""
-    player = state.player
+    backend, player = state.backend, state.player
 
     def on_generate(inputs: Inputs, request: gr.Request) -> Changes:
-        t, values = texts_for(request), state.values(inputs)
-        placeholder = placeholder_html(state, inputs, t)
-        return state.submit(
-            lambda session_id: [state.backend.submit(inputs[state.photo], values, session_id)],
-            inputs[state.session],
-            t,
-            placeholder,
-        )
+        t, session = texts_for(request), backend.session_ids.ensure_id(inputs[state.session])
+        try:
+            job = backend.submit(inputs[state.photo], state.values(inputs), session)
+        except SvdError as error:
+            return player.show_error(error, t)
+        return state.show_jobs([job], session, t, placeholder_html(state, inputs, t))
 
     def on_stop(ids: list[str], session: Any) -> None:
         """Cancel this visitor's jobs. Only the follower shows it: two would race."""
         for job_id in ids:
-            if (job := state.backend.job(job_id, session)) is not None:
+            if (job := backend.job(job_id, session)) is not None:
                 job.cancel()
 
     then_follow(state, player.generate.click, on_generate, state.inputs)
-    # On a phone the stage is below the fold; where it is in sight already, nothing moves.
+    # On a phone the stage is below the fold. Nothing moves if it is in sight already.
     for button in (player.generate, player.drafts):
         button.click(None, js=script("scroll_to_stage.js"), api_visibility="private")
     player.stop.click(on_stop, [player.current, state.session], None, **UNQUEUED_EVENT)
@@ -63,14 +57,12 @@ def bind_generate(state: PageState) -> None:
 
 def placeholder_html(state: PageState, inputs: Inputs, t: Texts) -> str:
     """The photo as the model sees it, shown until there is a preview."""
-    cached_photo = inputs[state.framing.cached_photo]
-    if cached_photo is None:
+    if inputs[state.cached_photo] is None:
         return ""
-    values = {name: inputs[state.controls[name]] for name in FRAMING_CONTROLS}
     try:
-        framed = cached_photo.frame(state.sizes(inputs), VideoParams.from_mapping(values))
+        _, framed = frame_photo(state, inputs)
     except SvdError:
-        return ""  # the error is shown when the job is submitted
+        return ""  # the job itself reports the error
     source = data_uri(framed.image, PLACEHOLDER_SIDE)
     return f'<img class="svd-still" alt="{t("screen_alt")}" src="{source}">'
 
@@ -78,28 +70,19 @@ def placeholder_html(state: PageState, inputs: Inputs, t: Texts) -> str:
 def then_follow(
     state: PageState,
     event: Callable[..., Any],
-    submit: Submit,
+    submit: Callable[..., Changes],
     inputs: Any,
     *more_outputs: Any,
 ) -> Dependency:
-    """On `event` call `submit`, then follow the jobs that it shows.
+    """On `event` call `submit`, then follow the jobs that it shows, see `PageState.show_jobs`.
 
     Returns the event after `submit`.
     """
-    outputs = [*state.outputs, *more_outputs]
-    submitted: Dependency = event(submit, inputs, outputs, **UNQUEUED_EVENT)
-    _bind_follow(state, submitted)
-    return submitted
-
-
-def _bind_follow(state: PageState, submitted: Dependency) -> None:
     player = state.player
 
     def follow(ids: list[str], session: Any, request: gr.Request) -> Iterator[Changes]:
-        t, session_id = texts_for(request), state.ensure_session_id(session)
-        jobs = [
-            job for job in (state.backend.job(each, session) for each in ids) if job is not None
-        ]
+        t = texts_for(request)
+        jobs = [job for each in ids if (job := state.backend.job(each, session)) is not None]
         yield {player.to_follow: []}
         if len(jobs) > 1 and all(is_draft(job) for job in jobs):
             yield from follow_drafts(player, jobs, t)
@@ -109,12 +92,15 @@ def _bind_follow(state: PageState, submitted: Dependency) -> None:
                     yield player.begin([job], t)
                 yield from player.follow(job, t)
         if jobs:
-            yield state.refresh_gallery(session_id, t)
+            yield state.refresh_gallery(session, t)
 
-    inputs = [player.to_follow, state.session]
-    play_interpolated(
-        state, submitted.then(follow, inputs, state.followed_outputs, **state.follow_options)
+    outputs = [*state.outputs, *more_outputs]
+    submitted: Dependency = event(submit, inputs, outputs, **UNQUEUED_EVENT)
+    followed = submitted.then(
+        follow, [player.to_follow, state.session], state.followed_outputs, **state.follow_options
     )
+    play_interpolated(state, followed)
+    return submitted
 
 
 def follow_drafts(player: Player, jobs: Sequence[Job], t: Texts) -> Iterator[Changes]:
@@ -124,9 +110,11 @@ def follow_drafts(player: Player, jobs: Sequence[Job], t: Texts) -> Iterator[Cha
         for number, job in enumerate(jobs, 1):
             for event in job.events():
                 if isinstance(event, Progress):
-                    yield {player.line: _progress_html(number, len(jobs), event, t)}
+                    stage = formatting.stage_text(event, t)
+                    line = t("sheet_line", number=number, count=len(jobs), progress=stage)
+                    yield {player.line: formatting.progress_html(line, event, t)}
             yield {player.preview: drafts_html(jobs, t)}
-    except SvdError as error:  # the server stops first; the jobs are kept
+    except SvdError as error:  # the server is stopping; the jobs are kept
         yield player.end(formatting.refused_html(error, t))
         return
     any_made = any(isinstance(job.last, Succeeded) for job in jobs)
@@ -150,9 +138,3 @@ def _tile(job: Job, t: Texts) -> str:
             return f'<p class="svd-error">{escape(t.message(error.message))}</p>'
         case _:
             return f"<p>{t('sheet_waits')}</p>"
-
-
-def _progress_html(number: int, count: int, progress: Progress, t: Texts) -> str:
-    stage = formatting.stage_text(progress, t)
-    sentence = t("sheet_line", number=number, count=count, progress=stage)
-    return formatting.progress_html(sentence, progress, t)

@@ -1,8 +1,8 @@
 """Internationalization (i18n): the page's texts, and the core's messages with its labels.
 
-`locales/page.toml` has the page's own texts. The browser translates what is on the page from the
-beginning (`client_text`, `i18n_bundle`). The server translates what is said later, for the language
-of the request (`texts_for`). The core's messages have catalogues of their own, see `messages`.
+`locales/page.toml` has the page's own texts. The browser translates texts of the first page load
+(`client_text`, `i18n_bundle`). The server translates later ones into the language of the request
+(`texts_for`). The core's messages have their own catalogues, see `messages`.
 """
 
 import tomllib
@@ -16,15 +16,13 @@ from gradio.i18n import I18nData
 
 from svd_core.messages import DEFAULT_LANGUAGE, Message
 
-LOCALES = Path(__file__).with_name("locales")
-
 PREFIX = "svd_"
 """Prefix of keys in the browser, which has many of Gradio's own."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The page's texts in one language, by key. A call fills the placeholders of one."""
+    """The page's texts in one language, by key. A call fills the placeholders of a text."""
 
     language: str
     sentences: Mapping[str, str]
@@ -33,7 +31,7 @@ class Texts:
         return self.sentences[key].format(**values)
 
     def message(self, text: str, *, labels: bool = True) -> str:
-        """A message of the core, with the page's labels or with the names of parameters.
+        """A message of the core, with the page's labels or the names of parameters.
 
         Text that is not a `Message` stays English.
         """
@@ -41,7 +39,7 @@ class Texts:
         return text.render(self.language, label) if isinstance(text, Message) else text
 
     def label(self, name: str) -> str:
-        """What the page calls a parameter, in quotation marks; its name if it shows none."""
+        """The page's label of a parameter, in quotation marks; its name if it has no label."""
         label = self.sentences.get(name)
         return name if label is None else self("quoted", text=label)
 
@@ -53,8 +51,8 @@ class Texts:
 @cache
 def languages() -> Mapping[str, Texts]:
     """The texts of every language, by its code."""
-    content = (LOCALES / "page.toml").read_text(encoding="utf-8")
-    table: dict[str, dict[str, str]] = tomllib.loads(content)
+    path = Path(__file__).with_name("locales") / "page.toml"
+    table: dict[str, dict[str, str]] = tomllib.loads(path.read_text(encoding="utf-8"))
     codes = {code for texts in table.values() for code in texts}
     return {
         code: Texts(code, {key: texts[code] for key, texts in table.items() if code in texts})
@@ -84,7 +82,7 @@ def _accepted_languages(header: str) -> list[str]:
 
 
 def client_text(key: str) -> I18nData:
-    """Marker of a text that the browser fills in when it shows the page, without placeholders."""
+    """Marker that the browser replaces by a text, which must have no placeholders."""
     assert "{" not in languages()[DEFAULT_LANGUAGE].sentences[key]
     return I18nData(PREFIX + key)
 

@@ -5,7 +5,7 @@ A checkpoint or a speed that this server does not have is reported and replaced.
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +16,7 @@ from gradio.events import Dependency
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.errors import InvalidRequest, SvdError
+from svd_core.media.export import SUFFIX
 from svd_core.media.recipe import Recipe
 from svd_core.params import PARAMETERS, VideoParams
 from svd_core.web.page.components import UNQUEUED_EVENT, Files
@@ -24,28 +25,21 @@ from svd_core.web.page.formatting import refused_html, status_html
 from svd_core.web.page.i18n import Texts, client_text, texts_for
 from svd_core.web.page.page_state import PageState
 
-FIELDS = {*PARAMETERS}
-"""Parameters that a link may set."""
-
-VIDEO_SUFFIXES = [".mp4", ".gif", ".webp", ".zip"]
-
 COMMIT = re.compile("[0-9a-f]{40}")
 
 MAX_JOBS = 30
-"""Number of the visitor's jobs that are searched for the photo."""
-
-
-def link_message() -> gr.HTML:
-    """Message about the link that opened the page."""
-    return gr.HTML("", elem_id="link-said", padding=False)
+"""Number of the visitor's latest jobs that are searched for the photo."""
 
 
 def bind_settings_link(page: gr.Blocks, state: PageState, message: gr.HTML) -> Dependency:
-    """Set the controls from the link when the page is opened. Returns the event after it."""
+    """Set the controls from the link when the page is opened, and report it in `message`.
+
+    Returns the event after which they are set.
+    """
 
     def on_open(request: gr.Request) -> Changes:
         items: list[tuple[str, Any]] = list(request.query_params.multi_items())
-        if not any(name in FIELDS for name, _ in items):
+        if not any(name in PARAMETERS for name, _ in items):
             return {message: ""}
         t = texts_for(request)
         try:
@@ -54,72 +48,49 @@ def bind_settings_link(page: gr.Blocks, state: PageState, message: gr.HTML) -> D
         except InvalidRequest as error:
             return {message: refused_html(error, t)}
         line = " ".join([t("link_read"), *state.unavailable_notes(params, t)])
-        changes: Changes = {message: status_html(line)}
-        changes[state.random_seed] = all(name != "seed" for name, _ in items)
+        has_seed = any(name == "seed" for name, _ in items)
+        changes: Changes = {message: status_html(line), state.random_seed: not has_seed}
         return changes | state.set_values(params, t)
 
     outputs = [message, state.random_seed, state.interpolation, *state.controls.values()]
     return page.load(on_open, None, outputs, **UNQUEUED_EVENT)
 
 
-def query_string(params: VideoParams, with_seed: bool) -> str:
-    """Query string of a settings link."""
-    query = params.to_query()
-    return query if with_seed else "&".join(p for p in query.split("&") if p[:5] != "seed=")
-
-
-@dataclass(frozen=True)
-class ImportPanel:
-    """Import panel: a field for a video or an export with a recipe."""
-
-    video: Files
-    message: gr.HTML
-
-    @classmethod
-    def build(cls) -> "ImportPanel":
-        with gr.Tab(client_text("recipe"), elem_id="recipe", render_children=True):
-            video = Files(
-                label=client_text("recipe_file"),
-                file_types=VIDEO_SUFFIXES,
-                height=150,
-                elem_id="recipe-file",
-            )
-            return cls(video, gr.HTML("", elem_id="recipe-said"))
-
-
-def bind_import(state: PageState, import_panel: ImportPanel) -> None:
-    """Set controls and photo from the recipe of an uploaded video."""
+def import_panel(state: PageState) -> None:
+    """Panel that sets controls and photo from the recipe of an uploaded video or export."""
+    with gr.Tab(client_text("recipe"), elem_id="recipe", render_children=True):
+        video = Files(
+            label=client_text("recipe_file"), file_types=[*SUFFIX.values()], height=150,
+            elem_id="recipe-file",
+        )  # fmt: skip
+        message = gr.HTML("", elem_id="recipe-said")
 
     def on_drop(
         path: str | None, photo: bytes | None, session: Any, request: gr.Request
     ) -> Changes:
         if path is None:
-            return {import_panel.message: ""}
+            return {message: ""}
         t = texts_for(request)
         try:
             recipe = Recipe.read(Path(path))
         except SvdError as error:
-            return {import_panel.message: refused_html(error, t)}
+            return {message: refused_html(error, t)}
         model, missing = _matching_model(state.catalog, recipe, t)
-        params = replace(recipe.params, model=model)
-        changes = state.set_values(params, t) | {state.random_seed: False}
-        messages = [t("recipe_read", model=recipe.model, seed=recipe.params.seed)]
+        changes = state.set_values(replace(recipe.params, model=model), t)
+        changes[state.random_seed] = False
         if photo is not None and recipe.matches(photo):
-            messages.append(t("recipe_photo_same"))
+            photo_key = "recipe_photo_same"
         elif (stored := _stored_photo(state, recipe.image_sha256, session)) is not None:
             changes[state.photo] = stored
-            messages.append(t("recipe_photo_found"))
+            photo_key = "recipe_photo_found"
         else:
-            messages.append(t("recipe_photo_missing"))
-        messages += missing + state.unavailable_notes(recipe.params, t)
-        return changes | {import_panel.message: status_html(" ".join(messages))}
+            photo_key = "recipe_photo_missing"
+        loaded = t("recipe_read", model=recipe.model, seed=recipe.params.seed)
+        notes = missing + state.unavailable_notes(recipe.params, t)
+        return changes | {message: status_html(" ".join([loaded, t(photo_key), *notes]))}
 
-    import_panel.video.change(
-        on_drop,
-        [import_panel.video, state.photo, state.session],
-        [import_panel.message, *state.outputs],
-        **UNQUEUED_EVENT,
-    )  # fmt: skip
+    inputs, outputs = [video, state.photo, state.session], [message, *state.outputs]
+    video.change(on_drop, inputs, outputs, **UNQUEUED_EVENT)
 
 
 def _stored_photo(state: PageState, sha256: str, session: Any) -> bytes | None:
@@ -144,9 +115,9 @@ def _matching_model(
 
 
 def _may_be(recipe: Recipe, checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint on the hub may be that of the recipe, its commit still unknown.
+    """Whether a checkpoint on the hub may be that of the recipe.
 
-    The commit is known only after the checkpoint has been loaded.
+    Its commit is unknown until the checkpoint has been loaded.
     """
     if checkpoint.folder is not None or COMMIT.fullmatch(checkpoint.revision):
         return False

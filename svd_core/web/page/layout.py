@@ -11,10 +11,11 @@ from svd_core.media.image import MAX_BYTES
 from svd_core.params import VideoParams
 from svd_core.web.page import formatting
 from svd_core.web.page.backend import Backend
-from svd_core.web.page.batch import Batch, bind_batch, bind_seed_grid
-from svd_core.web.page.code_panel import bind_code_panel, code_panel
+from svd_core.web.page.batch import batch_panel, bind_seed_grid
+from svd_core.web.page.code_panel import code_panel
 from svd_core.web.page.components import (
     UNQUEUED_EVENT,
+    BrowserState,
     Checkbox,
     NumberField,
     Photo,
@@ -25,35 +26,27 @@ from svd_core.web.page.controls import (
     advanced_controls,
     bind_placeholders,
     bind_presets,
-    bind_seed,
     framing_controls,
-    motion_controls,
     number_field,
-    playback_control,
     preset_choice,
+    radio_choice,
+    slider,
 )
 from svd_core.web.page.endpoint import endpoint
 from svd_core.web.page.examples import (
     Example,
-    Kiosk,
     bind_examples,
-    bind_kiosk,
     example_strip,
     find_examples,
     first_example,
-    kiosk_button,
+    kiosk,
 )
-from svd_core.web.page.framing import Framing, bind_framing
+from svd_core.web.page.framing import bind_framing, framing_preview
 from svd_core.web.page.gallery import Gallery
 from svd_core.web.page.gallery_actions import bind_gallery_actions
 from svd_core.web.page.generation import bind_generate
 from svd_core.web.page.i18n import client_text, languages, texts_for
-from svd_core.web.page.import_settings import (
-    ImportPanel,
-    bind_import,
-    bind_settings_link,
-    link_message,
-)
+from svd_core.web.page.import_settings import bind_settings_link, import_panel
 from svd_core.web.page.page_state import PageState
 from svd_core.web.page.playback import bind_interpolation
 from svd_core.web.page.player import Player, status_line
@@ -63,10 +56,12 @@ from svd_core.web.page.result_actions import (
     bind_export_panel,
     bind_result_actions,
 )
-from svd_core.web.page.session_id import session_state
 
 REFRESH_S = 2.0
 """Seconds between two updates of the engine's state, while it may change."""
+
+PHOTO_TTL_S = 3600.0
+"""Seconds for which a session's photo stays decoded after its last use."""
 
 
 def build_page(backend: Backend, examples_folder: Path, max_followers: int) -> gr.Blocks:
@@ -76,76 +71,73 @@ def build_page(backend: Backend, examples_folder: Path, max_followers: int) -> g
     takes a thread.
     """
     examples = find_examples(examples_folder)
-    # Served from where they lie, by a path that is open to everyone, instead of being copied.
+    # Served from their folder, by a path that is open to everyone, instead of being copied.
     gr.set_static_paths([path for example in examples for path in (example.photo, example.video)])
     title, first = languages()["en"]("title"), first_example(examples)
     with gr.Blocks(
         title=title, analytics_enabled=False, delete_cache=(3600, 86_400), fill_width=True
     ) as page:
+        session = BrowserState(None, storage_key="svd-visitor", secret="svd-visitor")  # noqa: S106
+        cached_photo = gr.State(None, time_to_live=PHOTO_TTL_S)
+        interpolation, current, to_follow = gr.State(None), gr.State([]), gr.State([])
+        playing = gr.State({"example": first.name} if first else None)
         _header(page, backend)
         with gr.Row(elem_id="studio"):
             with gr.Column(elem_id="inputs", scale=5, min_width=300):
-                link = link_message()
+                link = gr.HTML("", elem_id="link-said", padding=False)
                 with gr.Column(elem_id="photo-area"):
-                    photo, framing = _photo(first), Framing.build()
+                    photo = _photo(first)
+                    preview, window = framing_preview()
                 controls = framing_controls()
                 with gr.Column(elem_id="controls"):
                     motion = preset_choice()
-                    controls |= motion_controls()
-                    seed, random = _seed_row()
-                    controls |= {"seed": seed}
+                    names = ("motion_bucket_id", "noise_aug_strength", "fps")
+                    controls |= {name: slider(name) for name in names}
+                    controls["seed"], random = _seed_row()
                 generate, drafts, stop = _buttons()
             with gr.Column(elem_id="output", scale=7, min_width=300):
                 with gr.Column(elem_id="stage"):
-                    preview = gr.HTML(
+                    forming = gr.HTML(
                         "", elem_id="forming", visible=False, js_on_load=script("drafts.js")
                     )
                     video = _player(first)
                 with gr.Column(elem_id="status"):
                     with gr.Row(elem_id="status-row"):
                         line = status_line()
-                        controls |= playback_control()
+                        switch = radio_choice("interpolation", visible="hidden")
+                        controls["interpolation"] = switch  # shown with a video
                     with gr.Column(elem_id="result", visible=False) as result:
                         summary = gr.HTML(elem_id="summary", padding=False)
                         actions = action_row()
                         export_panel = ExportPanel.build(actions)
-                _browser_limits()
+                _script("no-storage", client_text("no_storage"), script("browser_limits.js"))
                 with gr.Tabs(elem_id="library", selected="examples" if examples else "history"):
                     strip = example_strip(examples) if examples else []
                     gallery = Gallery.build()
         with gr.Tabs(elem_id="panels", overflow_behavior="wrap"):
             controls |= _advanced(backend)
-            batch, import_panel = Batch.build(), ImportPanel.build()
-            panel, code = code_panel()
-        kiosk = Kiosk.build(examples)
-        _drop_zone()
-        _size_check()
-        _number_input()
-        _control_labels()
-        current, to_follow = gr.State([]), gr.State([])
-        playing = gr.State({"example": first.name} if first else None)
-        player = Player(
-            line, preview, video, result, summary, generate, drafts, stop, current, to_follow,
-            playing, controls,
-        )  # fmt: skip
-        state = PageState(
-            backend, photo, framing, controls, player, gallery, session_state(), random,
-            gr.State(None), {example.name: example.video for example in examples}, max_followers,
-        )  # fmt: skip
+            player = Player(
+                line, forming, video, result, summary, generate, drafts, stop, current, to_follow,
+                playing, controls,
+            )  # fmt: skip
+            state = PageState(
+                backend, photo, cached_photo, controls, player, gallery, session, random,
+                interpolation, {each.name: each.video for each in examples}, max_followers,
+            )  # fmt: skip
+            batch_panel(state)
+            import_panel(state)
+            code_panel(state, bind_interpolation(state))
+        kiosk(examples, backend.results)
+        _scripts()
         bind_presets(motion, controls)
-        bind_seed(seed, random)
         opened = bind_settings_link(page, state, link)
-        bind_framing(opened, framing, photo, controls, state.sizes)
+        bind_framing(state, preview, window, opened)
         bind_generate(state)
         bind_placeholders(opened, controls, lambda: state.catalog)
         bind_seed_grid(state)
-        bind_batch(state, batch)
-        bind_import(state, import_panel)
         bind_result_actions(state, actions)
-        bind_code_panel(state, panel, code, bind_interpolation(state))
         bind_export_panel(state, export_panel)
         bind_examples(examples, strip, state, bind_gallery_actions(page, state))
-        bind_kiosk(state, kiosk)
         _publish(state)
     return page  # type: ignore[no-any-return]  # entering Blocks is untyped
 
@@ -158,7 +150,8 @@ def _header(page: gr.Blocks, backend: Backend) -> None:
             gr.HTML(f"<h1>{languages()['en']('title')}</h1>", padding=False)
             gr.HTML(f"<p>{client_text('tagline')}</p>", padding=False)
         device = gr.HTML(elem_id="device", padding=False)
-        kiosk_button()
+        # static/kiosk.js listens to this button.
+        gr.Button(client_text("demo"), size="sm", elem_id="demo-switch", min_width=110, scale=0)
     notice = gr.HTML(elem_id="notice", padding=False, visible=False)
     timer = gr.Timer(REFRESH_S)
 
@@ -186,9 +179,11 @@ def _photo(first: Example | None) -> Photo:
 
 def _seed_row() -> tuple[NumberField, Checkbox]:
     with gr.Row(elem_id="seed-row"):
-        return number_field("seed", "seed_drawn"), Checkbox(
-            True, label=client_text("seed_new"), elem_id="random"
-        )
+        seed = number_field("seed", "seed_drawn")
+        random = Checkbox(True, label=client_text("seed_new"), elem_id="random")
+    # A seed that is typed is not random.
+    seed.input(None, None, random, js="() => [false]", api_visibility="private")
+    return seed, random
 
 
 def _buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
@@ -224,31 +219,18 @@ def _player(first: Example | None) -> VideoPlayer:
     )
 
 
-def _drop_zone() -> None:
-    """Hint while a file is over the page; static/drop_zone.js takes it to its field."""
-    gr.HTML(client_text("drop"), elem_id="drop", padding=False, js_on_load=script("drop_zone.js"))
+def _scripts() -> None:
+    """Scripts that serve the whole page: each one's file says what it does."""
+    size_check = script("size_check.js").replace("MAX_BYTES = 0", f"MAX_BYTES = {MAX_BYTES}")
+    _script("drop", client_text("drop"), script("drop_zone.js"))
+    _script("too-large", f"<p>{client_text('too_large')}</p>", size_check)
+    _script("number-input", "", script("number_input.js"))
+    _script("labels", client_text("labels"), script("labels.js"))
 
 
-def _size_check() -> None:
-    """Files that are too large are stopped in the browser, with a message beside the field."""
-    check = script("size_check.js").replace("MAX_BYTES = 0", f"MAX_BYTES = {MAX_BYTES}")
-    gr.HTML(f"<p>{client_text('too_large')}</p>", elem_id="too-large", js_on_load=check)
-
-
-def _number_input() -> None:
-    """Number fields take a decimal comma, also in browsers that drop it."""
-    gr.HTML("", elem_id="number-input", js_on_load=script("number_input.js"))
-
-
-def _browser_limits() -> None:
-    """Hides buttons that the browser has no use for, and reports blocked storage."""
-    note = client_text("no_storage")
-    gr.HTML(note, elem_id="no-storage", padding=False, js_on_load=script("browser_limits.js"))
-
-
-def _control_labels() -> None:
-    """Accessible names of Gradio's own controls, in the visitor's language."""
-    gr.HTML(client_text("labels"), elem_id="labels", padding=False, js_on_load=script("labels.js"))
+def _script(elem_id: str, content: Any, code: str) -> None:
+    """Element that holds the texts of a script and loads it."""
+    gr.HTML(content, elem_id=elem_id, padding=False, js_on_load=code)
 
 
 def _publish(state: PageState) -> None:

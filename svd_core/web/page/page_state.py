@@ -1,7 +1,7 @@
 """Page state: the components that most event handlers share, and the changes they make."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,11 @@ from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import reset_speed
 from svd_core.errors import SvdError
 from svd_core.jobs import Job
-from svd_core.media.image import Size
-from svd_core.params import VideoParams
+from svd_core.params import VideoParams, VideoRequest
 from svd_core.web.page.backend import Backend
 from svd_core.web.page.components import BrowserState, Checkbox, Photo
-from svd_core.web.page.controls import (
-    Changes,
-    Controls,
-    Inputs,
-    clear_errors,
-    error_update,
-    set_values,
-)
-from svd_core.web.page.framing import Framing
+from svd_core.web.page.controls import Changes, Controls, Inputs, clear_errors, error_update
+from svd_core.web.page.formatting import error_html
 from svd_core.web.page.gallery import Gallery
 from svd_core.web.page.i18n import Texts
 from svd_core.web.page.player import Player
@@ -34,13 +26,14 @@ from svd_core.web.page.player import Player
 class PageState:
     """Components, backend and limits of the page.
 
-    `interpolation`: as the visitor chose it; None: by the rate of the video. `examples`: videos by
-    name. `max_followers`: jobs that may be followed at once; each takes a thread.
+    `cached_photo`: the decoded photo (`CachedPhoto`); None without a usable photo. `interpolation`:
+    the visitor's choice; None: chosen by the frame rate of the video. `examples`: videos by name.
+    `max_followers`: jobs that may be followed at once; each takes a thread.
     """
 
     backend: Backend
     photo: Photo
-    framing: Framing
+    cached_photo: gr.State
     controls: Controls
     player: Player
     gallery: Gallery
@@ -49,30 +42,19 @@ class PageState:
     interpolation: gr.State
     examples: Mapping[str, Path]
     max_followers: int
-    follow_options: dict[str, Any] = field(init=False)
 
-    def __post_init__(self) -> None:
-        options = {
-            "concurrency_limit": self.max_followers,
-            "concurrency_id": "watch",
-            "trigger_mode": "multiple",  # or Gradio drops a job begun while the last one ends
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
-        object.__setattr__(self, "follow_options", options)
+    @property
+    def inputs(self) -> set[Block]:
+        """Inputs of every handler that makes a video: photo, settings and session."""
+        return {
+            self.photo, self.random_seed, self.cached_photo, self.session, *self.controls.values()
+        }  # fmt: skip
 
     @property
     def outputs(self) -> list[Block]:
         """Components that a handler that shows jobs may change."""
-        return [
-            self.photo,
-            *self.framing.outputs,
-            self.session,
-            self.random_seed,
-            self.interpolation,
-            *self.player.outputs,
-            *self.gallery.outputs,
-        ]
+        shown = [self.photo, self.session, self.random_seed, self.interpolation]
+        return list(dict.fromkeys([*shown, *self.followed_outputs, *self.controls.values()]))
 
     @property
     def followed_outputs(self) -> list[Block]:
@@ -80,24 +62,20 @@ class PageState:
         return [*self.player.followed_outputs, *self.gallery.outputs]
 
     @property
-    def inputs(self) -> set[Block]:
-        """Inputs of every handler that makes a video: photo, settings and session."""
+    def follow_options(self) -> dict[str, Any]:
+        """Options of an event that follows jobs to their end."""
         return {
-            self.photo,
-            self.random_seed,
-            self.framing.cached_photo,
-            self.session,
-            *self.controls.values(),
+            "concurrency_limit": self.max_followers,
+            "concurrency_id": "watch",
+            "trigger_mode": "multiple",  # or Gradio drops a job that starts as the last one ends
+            "show_progress": "hidden",
+            "api_visibility": "private",
         }
 
     @property
     def catalog(self) -> ModelCatalog:
         """The checkpoints of this server."""
         return self.backend.status().catalog
-
-    def sizes(self, inputs: Inputs) -> Sequence[Size]:
-        """The sizes that the chosen checkpoint was trained for. Raises `InvalidRequest`."""
-        return self.catalog.get(inputs[self.controls["model"]]).sizes
 
     def values(self, inputs: Inputs) -> dict[str, Any]:
         """The settings by the core's names; None for an empty field and for a random seed."""
@@ -110,49 +88,54 @@ class PageState:
 
         A value that this server does not have is replaced, with a message at its control.
         """
+        updates = dict(changes or {})
         if params.interpolation != "off":
-            changes = {**(changes or {}), self.interpolation: params.interpolation}
+            updates[self.interpolation] = params.interpolation
         notes = self.unavailable_notes(params, t)
-        if not notes:
-            return set_values(params, self.controls, changes)
-        updates = set_values(reset_speed(params), self.controls, changes)
-        speed = self.controls["speed"]
-        return updates | {speed: updates[speed] | error_update(speed, *notes)}
+        values = (reset_speed(params) if notes else params).to_mapping()
+        del values["interpolation"]  # its control belongs to the video in the player
+        for name, value in values.items():
+            update = updates.get(self.controls[name]) or gr.update()
+            updates[self.controls[name]] = update | {
+                "value": str(value) if name == "seed" else value
+            }
+        if notes:
+            speed = self.controls["speed"]
+            updates[speed] |= error_update(speed, *notes)
+        return updates
 
     def unavailable_notes(self, params: VideoParams, t: Texts) -> list[str]:
         """Messages about values of `params` that this server does not have."""
         return [] if params.speed in self.backend.acceleration.speeds else [t("speed_instead")]
 
-    def ensure_session_id(self, session: object) -> str:
-        """The session id that a browser sent, if it is valid, else a new one."""
-        return self.backend.session_ids.ensure_id(session)
-
-    def submit(
-        self,
-        submit: Callable[[str], Sequence[Job]],
-        session: object,
-        t: Texts,
-        placeholder: str = "",
-    ) -> Changes:
-        """Call `submit` with the session id and show its jobs, or the error at its control."""
-        session_id = self.ensure_session_id(session)
-        try:
-            jobs = submit(session_id)
-        except SvdError as error:
-            return self.player.show_error(error, t)
-        return {self.session: session_id} | self.show_jobs(jobs, session_id, t, placeholder)
-
     def show_jobs(
-        self, jobs: Sequence[Job], session_id: str, t: Texts, placeholder: str = ""
+        self, jobs: Sequence[Job], session: str, t: Texts, placeholder: str = ""
     ) -> Changes:
         """The changes after which the player shows and follows `jobs`."""
         return (
             clear_errors(self.controls)
             | self.player.begin(jobs, t, placeholder)
-            | {self.player.to_follow: [job.id for job in jobs]}
-            | self.refresh_gallery(session_id, t)
+            | {self.session: session, self.player.to_follow: [job.id for job in jobs]}
+            | self.refresh_gallery(session, t)
         )
 
-    def refresh_gallery(self, session_id: str, t: Texts) -> Changes:
+    def submit_follow_up(
+        self, job: Job | None, make: Callable[[Job], VideoRequest], session: Any, t: Texts
+    ) -> Changes:
+        """Submit the request that `make` derives from `job`, and set the controls to it."""
+        if job is None:
+            return {self.player.line: error_html(t("nothing_there"))}
+        try:
+            request = make(job)
+            shown = [self.backend.submit_request(request, session)]
+        except SvdError as error:
+            return self.player.show_error(error, t)
+        return self.set_values(request.params, t, self.show_jobs(shown, session, t))
+
+    def job_in_player(self, ids: Sequence[str], session: object) -> Job | None:
+        """The job whose video the player has, if it is the visitor's. `ids`: `player.current`."""
+        return self.backend.job(ids[0] if ids else None, session)
+
+    def refresh_gallery(self, session: object, t: Texts) -> Changes:
         """The changes that show the visitor's jobs in the gallery."""
-        return self.gallery.update(self.backend.jobs(session_id), t)
+        return self.gallery.update(self.backend.jobs(session), t)

@@ -1,11 +1,10 @@
 """Smooth playback: files with in-between frames for the player, of videos and of examples.
 
-Invariant: only what plays changes. Recipe, extending and the last frame use the original frames.
+Invariant: only playback changes. Recipe, extending and the last frame use the original frames.
 """
 
 import hashlib
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,31 +35,13 @@ def default_interpolation(fps: int) -> Interpolation:
     return next((each for each, factor in FACTORS.items() if fps * factor >= FILM_FPS), "4x")
 
 
-@dataclass(frozen=True)
-class Playback:
-    """File for the player, and the interpolation that was requested for it."""
-
-    path: Path
-    interpolation: Interpolation
-
-
-def playback_of_job(
-    results: ResultStore, job_id: str, rate: int, chosen: Interpolation | None
-) -> Playback:
-    """The video of a job whose original frames play at `rate` frames per second.
-
-    `chosen`: by the visitor; None for the default. Raises what `ResultStore.playback` raises.
-    """
-    interpolation = chosen or default_interpolation(rate)
-    return Playback(results.playback(job_id, interpolation), interpolation)
-
-
-def playback_of_example(
+def example_playback(
     results: ResultStore, video: Path, chosen: Interpolation | None
-) -> Playback:
-    """An example's video, copied beside the results, where its playback files may lie.
+) -> tuple[Path, Interpolation]:
+    """The playback file of an example, and its interpolation.
 
-    Raises what `ResultStore.playback` raises.
+    It is made from a copy of `video` beside the results. `chosen`: by the visitor; None for the
+    default. Raises what `ResultStore.playback` raises.
     """
     store = ResultStore(results.folder / "examples", keep_frames=False)
     stat = video.stat()
@@ -71,7 +52,8 @@ def playback_of_example(
         part = copy.with_suffix(".part")
         shutil.copyfile(video, part)
         part.replace(copy)
-    return playback_of_job(store, job_id, read_rate(copy), chosen)
+    interpolation = chosen or default_interpolation(read_rate(copy))
+    return store.playback(job_id, interpolation), interpolation
 
 
 def bind_interpolation(state: PageState) -> Dependency:
@@ -109,7 +91,7 @@ def play_interpolated(state: PageState, shown: Dependency) -> None:
             changes = _play(state, playing, chosen, session)
         except SvdError as error:
             return {player.line: refused_html(error, texts_for(request))}
-        # Meanwhile the visitor may have started another video, which has the screen now.
+        # Meanwhile the visitor may have started another video, which the player shows now.
         return SKIP if any(not job.done for job in state.backend.jobs(session)) else changes
 
     inputs = [player.playing, state.interpolation, state.session]
@@ -118,37 +100,31 @@ def play_interpolated(state: PageState, shown: Dependency) -> None:
 
 
 def _play(
-    state: PageState, playing: object, chosen: Interpolation | None, session: object
+    state: PageState, playing: dict[str, str] | None, chosen: Interpolation | None, session: object
 ) -> Changes:
     """The player with the file of `playing`, see `Player.playing`, and its switch.
 
-    The video stays as it is where that file cannot be made. Raises `SvdError`, but only for an
-    interpolation that the visitor chose.
+    Without that file, the video stays as it is. Raises `SvdError`, but only for an interpolation
+    that the visitor chose.
     """
-    switch = state.controls["interpolation"]
+    switch, source = state.controls["interpolation"], playing or {}
+    unchanged: Changes = {switch: gr.update(visible="hidden")}
+    results, video = state.backend.results, state.examples.get(source.get("example", ""))
+    job = state.backend.job(source.get("job"), session)
     try:
-        playback = _find_playback(state, playing, chosen, session)
+        if video is not None:
+            path, interpolation = example_playback(results, video, chosen)
+        elif job is not None and job.params is not None:
+            interpolation = chosen or default_interpolation(job.params.rate)
+            path = results.playback(job.id, interpolation)
+        else:
+            return unchanged
     except SvdError:
         if chosen is not None:
             raise
-        playback = None
-    if playback is None:
-        return {switch: gr.update(visible="hidden")}
+        return unchanged
     return {
-        state.player.video: gr.update(value=str(playback.path)),
+        state.player.video: gr.update(value=str(path)),
         state.player.playing: playing,
-        switch: gr.update(value=playback.interpolation, visible=True),
+        switch: gr.update(value=interpolation, visible=True),
     }
-
-
-def _find_playback(
-    state: PageState, playing: object, chosen: Interpolation | None, session: object
-) -> Playback | None:
-    source = playing if isinstance(playing, dict) else {}
-    results, example = state.backend.results, source.get("example")
-    if isinstance(example, str) and example in state.examples:
-        return playback_of_example(results, state.examples[example], chosen)
-    job = state.backend.job(source.get("job"), session)
-    if job is None or job.params is None:
-        return None
-    return playback_of_job(results, job.id, job.params.rate, chosen)

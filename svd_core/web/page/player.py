@@ -1,7 +1,4 @@
-"""Player: progress line, preview, video, and the messages of a job.
-
-Invariant: the page only watches a job, so closing the tab loses nothing.
-"""
+"""Player: progress line, preview, video, and the messages of a job."""
 
 import base64
 import json
@@ -17,7 +14,7 @@ from svd_core.events import Event, Progress, Succeeded
 from svd_core.jobs import Job
 from svd_core.web.page import formatting
 from svd_core.web.page.components import VideoPlayer, script
-from svd_core.web.page.controls import Changes, Controls, mark_invalid
+from svd_core.web.page.controls import Changes, Controls, error_update
 from svd_core.web.page.i18n import Texts, client_text, languages
 
 UPDATE_INTERVAL_S = 0.4
@@ -67,14 +64,6 @@ class Player:
         parts = [part for name, part in vars(self).items() if name != "controls"]
         return [*parts, *(self.controls[name] for name in JOB_CONTROLS)]
 
-    @property
-    def outputs(self) -> list[Block]:
-        """Components that a new job may change."""
-        return [
-            *self.followed_outputs,
-            *(control for name, control in self.controls.items() if name not in JOB_CONTROLS),
-        ]
-
     def begin(self, jobs: Sequence[Job], t: Texts, placeholder: str = "") -> Changes:
         """The changes that show new jobs. `placeholder`: HTML until there is a preview."""
         return {
@@ -96,7 +85,9 @@ class Player:
         if isinstance(event, Progress):
             changes: Changes = {self.line: line}
             if event.preview:
-                changes[self.preview] = preview_html(event.preview, t)
+                picture = base64.b64encode(event.preview).decode()  # small, so no file is kept
+                source = f"data:image/webp;base64,{picture}"
+                changes[self.preview] = f'<img alt="{t("preview_alt")}" src="{source}">'
             return changes
         changes = self.end(line)
         if isinstance(event, Succeeded):
@@ -121,14 +112,15 @@ class Player:
         }
 
     def show_error(self, error: SvdError, t: Texts) -> Changes:
-        """The changes after a refused request: the error, here and beside the field it is about."""
+        """The changes after a refused request: the error, here and at the control it is about."""
         changes = self.end(formatting.refused_html(error, t))
-        if isinstance(error, InvalidRequest):
-            changes |= mark_invalid(error, self.controls, t)
+        control = self.controls.get(error.field) if isinstance(error, InvalidRequest) else None
+        if control is not None:
+            changes[control] = error_update(control, t.message(error.message))
         return changes
 
     def follow(self, job: Job, t: Texts) -> Iterator[Changes]:
-        """Follow `job` to its end, leaving out updates that come faster than they can be read."""
+        """Follow `job` to its end, skipping updates that come faster than anyone can read."""
         last: Progress | None = None
         shown = 0.0
         try:
@@ -139,11 +131,11 @@ class Player:
                     shown = now
                 if isinstance(event, Progress):
                     last = event
-        except SvdError as error:  # the server stops first; the job is kept
+        except SvdError as error:  # the server is stopping; the job is kept
             yield self.end(formatting.refused_html(error, t))
 
     def clear(self) -> Changes:
-        """The changes that empty the player, with the hint for the first video."""
+        """The changes that empty the player and show the hint for the first video."""
         return self.end(str(client_text("hint"))) | {
             self.current: [],
             self.video: gr.update(value=None, visible=True),
@@ -153,14 +145,8 @@ class Player:
         }
 
 
-def preview_html(picture: bytes, t: Texts) -> str:
-    """Small animation as a data URI, so that no file is kept."""
-    data = base64.b64encode(picture).decode()
-    return f'<img alt="{t("preview_alt")}" src="data:image/webp;base64,{data}">'
-
-
 def _is_significant(event: Event, last: Progress | None) -> bool:
-    """Whether `event` has more news than elapsed time."""
+    """Whether `event` reports more than elapsed time."""
     if last is None or not isinstance(event, Progress) or event.preview:
         return True
     return (event.stage, event.note) != (last.stage, last.note)

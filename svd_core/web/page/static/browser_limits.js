@@ -11,7 +11,7 @@ const showCamera = async () => {
     try {
         devices = await navigator.mediaDevices.enumerateDevices();
     } catch {
-        // There are none to be listed here.
+        // This browser lists no devices here.
     }
     page.toggleAttribute("data-camera", devices.some(({ kind }) => kind === "videoinput"));
 };
