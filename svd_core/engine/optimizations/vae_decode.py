@@ -1,11 +1,10 @@
 """Chunked VAE decode with the pixels of decoding all frames at once.
 
-Stock saves memory by decoding some frames at a time, which changes every pixel: the norms of the
-temporal layers look at all frames they are given. Here only layers that see one frame take some
-frames at a time, as far as the next temporal layer. That one sees the whole clip, but a few rows
-of pixels at a time, since it mixes no pixels; its norms add up their statistics over the rows
-first. One tensor of the largest size is held instead of several, and a quarter of the temporal
-work is done twice.
+Stock saves memory by decoding some frames at a time, which changes every pixel, since the norms of
+temporal layers see all frames of a chunk. Here only the layers between temporal ones take some
+frames at a time. A temporal layer takes the whole clip, but a few rows of pixels at a time, since
+it mixes no pixels; its norms first sum their statistics over the rows. One tensor of the largest
+size is in memory instead of several, and a quarter of the temporal work is done twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,14 +25,14 @@ FrameLayer = Callable[[Tensor], Tensor]
 OnShare = Callable[[float], None]
 
 ROWS_BYTES = 2**28
-"""Bytes of one slice of rows in single precision. A few of them are alive at a time."""
+"""Bytes of one slice of rows in single precision; a few of them are in memory at a time."""
 
 
 @contextmanager
 def chunked_decode(decoder: Any, count: int, on_share: OnShare) -> Iterator[None]:
     """Have `decoder`, a `TemporalDecoder`, take `count` frames at a time until the context ends.
 
-    `on_share` is called with the share of the work that is about done, and may raise.
+    `on_share` is called with the approximate share of the work that is done, and may raise.
     """
     before = vars(decoder).get("forward")
     decoder.forward = _forward(decoder, count, on_share)
@@ -64,14 +63,14 @@ def _forward(decoder: Any, count: int, on_share: OnShare) -> Forward:
 
 
 def _after(done: float, share: float, on_share: OnShare) -> OnShare:
-    """`on_share` for the part of a stage, which is `share` of the work and follows `done` of it."""
+    """`on_share` for a stage that is `share` of the work and begins when `done` of it is done."""
     return lambda part: on_share(done + share * part)
 
 
 def _stages(decoder: Any) -> Iterator[tuple[list[FrameLayer], Any]]:
     """Layers that see one frame, with the block whose temporal half follows them.
 
-    A temporal half that adds zero is left out, so that no clip is written for it.
+    Temporal halves that add zero are left out.
     """
     layers: list[FrameLayer] = [decoder.conv_in]
     for layer in _layers(decoder):
@@ -105,7 +104,7 @@ def _layers(decoder: Any) -> Iterator[Any]:
 
 
 def _frame_by_frame(layers: list[FrameLayer], x: Tensor, count: int, on_part: OnShare) -> Tensor:
-    """`x` (frames, channels, height, width) through `layers`, into itself where it fits."""
+    """`x` (frames, channels, height, width) through `layers`, in place if the shape stays."""
     out: Tensor | None = None
     for start in range(0, len(x), count):
         part = x[start : start + count]
