@@ -1,9 +1,9 @@
 """Decoder process: sandbox with resource limits that decodes untrusted pictures one at a time.
 
 Invariant: all decoding together takes at most `MEMORY_LIMIT_BYTES` bytes, and one picture at most
-`CPU_LIMIT_S` seconds of processor time. The process reads requests from its input, answers on its
-output, writes no file, and ends with its parent. On Windows, which has no such limits, only the
-wall clock limit holds; macOS ignores the memory limit.
+`CPU_LIMIT_S` seconds of processor time. The process reads requests from its input, responds on its
+output, writes no file, and ends with its parent. Windows has only the wall clock limit, and macOS
+ignores the memory limit.
 
 Request: bytes of the file and most pixels (0: no limit), 8 bytes each, then the file. Response: one
 line of JSON, then the rows of the picture as RGB.
@@ -29,7 +29,7 @@ from svd_core.errors import InvalidImage, ServerBusy, busy_if_passing
 from svd_core.media.image_decoding import DecodedImage, decode
 
 MEMORY_LIMIT_BYTES = 2**30
-"""Bytes of address space. The largest allowed pictures take 850 MB of it."""
+"""Bytes of address space. The largest allowed pictures take 850 MB."""
 
 CPU_LIMIT_S = 20.0
 """Seconds of processor time for one picture. 40 megapixels of any format take at most 5,
@@ -53,8 +53,8 @@ COMMAND = (sys.executable, "-P", "-m", "svd_core.media.decoder_process")
 
 HEADER = struct.Struct(">QQ")
 BLOCK = 2**26
-"""Bytes that Pillow allocates at a time for a picture. glibc returns blocks beyond 32 MB to the
-system when they are freed, and keeps smaller ones for their thread."""
+"""Bytes that Pillow allocates at a time for a picture. Freed blocks go back to the system only if
+they are larger than 32 MB (glibc)."""
 
 LINE = 2**12
 ROWS = 64
@@ -85,7 +85,7 @@ class Decoder:
         """Decode a picture as `image_decoding.decode` does.
 
         Raises `InvalidImage`. Raises `ServerBusy` if the process cannot be started, or if too many
-        pictures wait already; a `patient` caller waits for its turn.
+        pictures are waiting; a `patient` caller waits for its turn.
         """
         if patient:
             with self._turn:
@@ -245,22 +245,19 @@ def _set_limits() -> None:
 
     Also make the out-of-memory killer choose this process before the server.
     """
-    with suppress(ImportError, ValueError, OSError):
+    with suppress(ImportError):
         import resource
 
-        for kind, most in (
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_FSIZE, 0),
-            (resource.RLIMIT_AS, MEMORY_LIMIT_BYTES),
-        ):
+        limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_AS": MEMORY_LIMIT_BYTES}
+        for name, most in limits.items():
             with suppress(ValueError, OSError):
-                resource.setrlimit(kind, (most, most))
+                resource.setrlimit(getattr(resource, name), (most, most))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _set_timer(seconds: float) -> None:
-    """Let the system end this process after so much processor time; 0: never."""
+    """Have the system end this process after `seconds` of processor time; 0: never."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 

@@ -41,9 +41,8 @@ FORMAT_MAX_FPS: Mapping[Format, float] = {
 }
 """Highest playback rate in frames per second; pictures in a zip have none.
 
-A GIF counts in hundredths and a WebP in thousandths of a second. But browsers slow down frames that
-are shown for less than two hundredths in a GIF, or one in a WebP. Interpolation is reduced to what
-fits, and a GIF whose original frames come faster leaves some out.
+Browsers slow down frames that are shown for less than 20 ms in a GIF, or 10 ms in a WebP.
+Interpolation is reduced to fit, and a GIF whose original frames are faster leaves some out.
 """
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -53,9 +52,9 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 class Export:
     """Options of an export. Raises `InvalidRequest` with the field's name.
 
-    `fps`: playback rate without in-between frames; `rate` is that of the file. `order` "ping-pong"
-    plays forward and back without repeating the end frames. `loops`: an mp4 repeats its
-    frames, since players ignore a count. "png" is a zip with a picture for each frame.
+    `format`: "png" is a zip with a picture for each frame. `fps`: playback rate without in-between
+    frames; `rate` is that of the file. `order`: "ping-pong" plays forward and back without
+    repeating the end frames. `loops`: an mp4 repeats its frames, since players ignore a count.
     """
 
     format: Format = "mp4"
