@@ -84,11 +84,6 @@ class ModelSizes:
     unet_channels: int = UNET_CHANNELS
     vae_channels: int = VAE_CHANNELS
 
-    @property
-    def total(self) -> int:
-        """Parameters of all parts."""
-        return self.unet + self.vae + self.image_encoder
-
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
@@ -145,8 +140,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that one video takes: weights of all parts, of the UNet and of the VAE, and
-    activations.
+    """Bytes of one video: weights of all parts, of the UNet and of the VAE, and activations.
 
     `step`, `split_step`: of one step, whole and with split guidance. `frame`: of each frame if all
     are decoded at once. `clip`, `sliced_frame`: of the whole clip, and of each frame on top, if
@@ -211,7 +205,7 @@ def estimate_memory(
     step = UNET_PER_PIXEL * pixels * checkpoint.num_frames
     float32 = parts.vae_float32 * (4 - bytes_per_number)  # what float32 takes on top
     return MemoryEstimate(
-        weights=parts.total * bytes_per_number + float32,
+        weights=(parts.unet + parts.vae + parts.image_encoder) * bytes_per_number + float32,
         unet_weights=parts.unet * bytes_per_number,
         vae_weights=parts.vae * bytes_per_number + float32,
         step=(UNET_FIXED + step * halves) * unet_scale,
@@ -236,9 +230,29 @@ def plan_memory(
     enough, the next smaller one is planned. `offload` has no effect without a GPU, nor on ZeroGPU,
     where weights always stay. `parts`: those of the published SVD by default.
     """
-    needs = estimate_memory(checkpoint, parts or ModelSizes(), bytes_per_number(device, checkpoint))
+    number_bytes = bytes_per_number(device, checkpoint)
+    needs = estimate_memory(checkpoint, parts or ModelSizes(), number_bytes)
     if device.kind == "cpu":
-        return _on_cpu(device, checkpoint, needs)
+        return MemoryPlan(
+            device="cpu",
+            dtype="bfloat16" if number_bytes == 2 else "float32",
+            single_unet=checkpoint.single_precision_unet,
+            decode_chunk_size=_even_chunks(checkpoint.num_frames, CPU_DECODE_BYTES / needs.frame),
+        )
+
+    def on_gpu(way: Offload, limit: float, room: float) -> MemoryPlan:
+        """`limit`: bytes for a step and its weights; `room`: those for decoding and its weights."""
+        at_once, whole_clip = needs.frames_within(room - needs.vae_weights_beside(way))
+        return MemoryPlan(
+            device="cuda",
+            index=device.index,
+            dtype="float16" if number_bytes == 2 else "float32",
+            offload=way,
+            split_guidance=needs.unet_weights_beside(way) + needs.step > limit,
+            decode_chunk_size=at_once,
+            whole_clip=whole_clip,
+        )
+
     free = float(ZERO_GPU_BYTES if device.zero_gpu else device.free_bytes)
     usable = free * USABLE_SHARE
     roomy = 2 * (needs.weights + needs.step) <= free
@@ -249,12 +263,11 @@ def plan_memory(
             # Half of a large GPU is enough for decoding, if the whole clip fits.
             half = max(free / 2, needs.vae_weights_beside(way) + needs.decode(1))
             room = min(limit, half) if way == "none" and roomy else limit
-            plan = _on_gpu(way, device, checkpoint, needs, limit, room)
+            plan = on_gpu(way, limit, room)
             fits = plan.whole_clip and needs.peak(plan) <= limit
             if fits and (way != "none" or roomy or offload == "none" or device.zero_gpu):
                 return plan
-    way = "none" if device.zero_gpu else "sequential"
-    return _on_gpu(way, device, checkpoint, needs, usable, usable)
+    return on_gpu("none" if device.zero_gpu else "sequential", usable, usable)
 
 
 def opens_in_half(device: Device, checkpoint: Checkpoint) -> bool:
@@ -269,36 +282,6 @@ def bytes_per_number(device: Device, checkpoint: Checkpoint) -> Literal[2, 4]:
     else:
         half = device.bfloat16 and checkpoint.half_precision_on_cpu
     return 2 if half else 4
-
-
-def _on_cpu(device: Device, checkpoint: Checkpoint, needs: MemoryEstimate) -> MemoryPlan:
-    return MemoryPlan(
-        device="cpu",
-        dtype="bfloat16" if bytes_per_number(device, checkpoint) == 2 else "float32",
-        single_unet=checkpoint.single_precision_unet,
-        decode_chunk_size=_even_chunks(checkpoint.num_frames, CPU_DECODE_BYTES / needs.frame),
-    )
-
-
-def _on_gpu(
-    offload: Offload,
-    device: Device,
-    checkpoint: Checkpoint,
-    needs: MemoryEstimate,
-    limit: float,
-    room: float,
-) -> MemoryPlan:
-    """`limit`: bytes for a step and its weights; `room`: those for decoding and its weights."""
-    at_once, whole_clip = needs.frames_within(room - needs.vae_weights_beside(offload))
-    return MemoryPlan(
-        device="cuda",
-        index=device.index,
-        dtype="float16" if bytes_per_number(device, checkpoint) == 2 else "float32",
-        offload=offload,
-        split_guidance=needs.unet_weights_beside(offload) + needs.step > limit,
-        decode_chunk_size=at_once,
-        whole_clip=whole_clip,
-    )
 
 
 def _even_chunks(num_frames: int, most: float) -> int:

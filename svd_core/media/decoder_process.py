@@ -26,6 +26,7 @@ from PIL import Image
 
 from svd_core import messages
 from svd_core.errors import InvalidImage, ServerBusy, busy_if_passing
+from svd_core.media.deep_images import bands
 from svd_core.media.image_decoding import DecodedImage, decode
 
 MEMORY_LIMIT_BYTES = 2**30
@@ -57,9 +58,6 @@ BLOCK = 2**26
 they are larger than 32 MB (glibc)."""
 
 LINE = 2**12
-ROWS = 64
-"""Rows of a picture that are sent at a time."""
-
 SECRET = ("SVD_", "HF_TOKEN", "AWS_", "GRADIO_")
 """Prefixes of environment variables that the process must not see."""
 
@@ -154,13 +152,11 @@ class Decoder:
         return decoded
 
     def _ensure_started(self) -> "subprocess.Popen[bytes]":
-        process = self._process
-        if process is not None and process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
             self.close()
-            process = None
-        if process is None:
+        if self._process is None:
             try:
-                process = self._process = subprocess.Popen(  # noqa: S603 - our own program
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
                     self._command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -169,7 +165,7 @@ class Decoder:
                 )
             except OSError as error:
                 raise busy_if_passing(error) or error from error
-        return process
+        return self._process
 
 
 def _environment() -> dict[str, str]:
@@ -185,19 +181,16 @@ def _receive(response: dict[str, Any], stream: IO[bytes]) -> DecodedImage:
     width, height = response["shown"]
     Image.core.set_block_size(BLOCK)  # type: ignore[attr-defined]
     image = Image.new("RGB", (width, height))
-    for top in range(0, height, ROWS):
-        rows = min(ROWS, height - top)
-        pixels = stream.read(3 * width * rows)
-        image.paste(Image.frombytes("RGB", (width, rows), pixels), (0, top))
+    for _, top, _, bottom in bands(image.size):
+        pixels = stream.read(3 * width * (bottom - top))
+        image.paste(Image.frombytes("RGB", (width, bottom - top), pixels), (0, top))
     return DecodedImage(image, (response["size"][0], response["size"][1]))
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):  # unwritten data is of no use any more
-                pipe.close()
-    process.wait()
+    """Close the pipes of an ending process, and wait for its end."""
+    with suppress(OSError), process:  # unwritten data is not needed
+        pass
 
 
 DECODER = Decoder()
@@ -233,9 +226,8 @@ def _decode_request(data: bytes, most_pixels: int | None) -> bool:
     is_last = _peak_bytes() > RESTART_BYTES
     out.write(json.dumps(response | {"last": is_last}).encode() + b"\n")
     if image is not None:
-        for top in range(0, image.height, ROWS):
-            band = image.crop((0, top, image.width, min(top + ROWS, image.height)))
-            out.write(band.tobytes())
+        for box in bands(image.size):
+            out.write(image.crop(box).tobytes())
     out.flush()
     return is_last
 

@@ -13,8 +13,6 @@ import numpy as np
 from svd_core.errors import GenerationFailed
 from svd_core.media.ffmpeg import encode
 from svd_core.media.video import pixels, raw
-from svd_core.messages import Message
-from svd_core.params import FACTORS, MAX_FPS, Interpolation
 from svd_core.types import Frames
 
 FRAMES_PER_RUN = 6
@@ -48,19 +46,6 @@ FILTERS = (
     f"minterpolate=fps={{factor}}:{SEARCH},"
     f"scale=in_color_matrix=bt709:in_range=tv:{EXACT},format=rgb24"
 )
-
-
-def interpolation_notes(
-    requested: Interpolation, used: Interpolation, fps: int
-) -> tuple[Message, ...]:
-    """Message for the user if there are fewer in-between frames than requested.
-
-    `fps`: playback rate without in-between frames.
-    """
-    if used == requested:
-        return ()
-    rate, most = fps * FACTORS[used], MAX_FPS
-    return (Message("interpolation_reduced", rate=rate, most=most),)
 
 
 def interpolate(

@@ -75,10 +75,8 @@ def flow_between(before: Pictures, after: Pictures) -> Flow:
     scales = [(before, after)]
     for _ in range(SCALES - 1):
         scales.append((_halve(scales[-1][0]), _halve(scales[-1][1])))
-    smallest = scales[-1]
-    flow = (
-        np.zeros((2, *smallest[0].shape), np.float32) + _estimate_shift(*smallest)[..., None, None]
-    )
+    shift = _estimate_shift(*scales[-1])
+    flow = np.broadcast_to(shift[..., None, None], (2, *scales[-1][0].shape))
     for one, other in reversed(scales):
         if flow.shape[1:] != one.shape:
             flow = 2 * flow.repeat(2, axis=-1).repeat(2, axis=-2)

@@ -7,6 +7,7 @@ state; the state of a local folder is a fingerprint of its weights.
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -228,10 +229,8 @@ def _versions() -> dict[str, str]:
     """Versions from the records of installed packages; none is imported."""
     versions = {"svd_core": __version__}
     for name in LIBRARIES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 
