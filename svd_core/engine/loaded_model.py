@@ -157,7 +157,9 @@ class LoadedModel:
             note = Message("memory_ran_out", plan=chosen.describe())
         if chosen == first:
             self._memory.record_success(chosen)
-        elif self._fits_plan(params, first):
+        elif (params.num_frames or 0) <= self.checkpoint.num_frames and (
+            params.decode_chunk_size or 0
+        ) <= first.decode_chunk_size:  # else the plan was not made for this request
             self._memory.record_failure(chosen, free_bytes)
         if not chosen.whole_clip and (filled.decode_chunk_size or 1) < len(frames):
             notes += (Message("chunked_decode"),)
@@ -182,7 +184,14 @@ class LoadedModel:
         on_cpu = chosen.device == "cpu"
         pixels = image.width * image.height
         guess = first_guess(self.checkpoint, pixels, params.num_frames) if on_cpu else None
-        kind = CompileKey.from_request(self._model, chosen, image.size, params)
+        kind = CompileKey(
+            model=self._model,
+            plan=chosen,
+            size=image.size,
+            num_frames=params.num_frames,
+            guided=(params.max_guidance_scale or 1.0) > 1.0,
+            speed=params.speed,
+        )
         estimator = ProgressEstimator(
             num_steps=params.num_inference_steps,
             num_frames=params.num_frames,
@@ -225,12 +234,6 @@ class LoadedModel:
             self._placed = None
             place(self._pipeline, chosen, compiled)
             self._placed = chosen, compiled
-
-    def _fits_plan(self, params: VideoParams, chosen: MemoryPlan) -> bool:
-        """Whether a request needs no more memory than the plan was made for."""
-        return (params.num_frames or 0) <= self.checkpoint.num_frames and (
-            params.decode_chunk_size or 0
-        ) <= chosen.decode_chunk_size
 
 
 def _choose_kernels(pipeline: Any, chosen: MemoryPlan, acceleration: AccelerationConfig) -> None:

@@ -131,7 +131,7 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     else:
         pipeline.to("cpu")
         pipeline.enable_sequential_cpu_offload(device=plan.target)
-    empty_cache()
+    torch.cuda.empty_cache()
 
 
 def _align_weights(pipeline: Any) -> None:
@@ -161,7 +161,7 @@ def _encoder_parts(vae: Any) -> tuple[Any, Any]:
 def reset(pipeline: Any) -> None:
     """Make `pipeline` ready for the next video, also after one that was stopped."""
     pipeline.maybe_free_model_hooks()
-    empty_cache()
+    torch.cuda.empty_cache()
 
 
 def unload(pipeline: Any) -> None:
@@ -177,13 +177,7 @@ def unload(pipeline: Any) -> None:
         model.to("meta")
     forget_blocks()
     gc.collect()
-    empty_cache()
-
-
-def empty_cache() -> None:
-    """Return unused GPU memory to the system."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
 
 
 def silence_library_logging() -> None:

@@ -169,5 +169,4 @@ def encode_webp(pictures: NDArray[np.uint8], rate: int) -> bytes:
 
 def _to_cells(latents: torch.Tensor) -> NDArray[np.float32]:
     """Latents in main memory (frames, channels, height, width) as rows, (cells, channels)."""
-    rows: NDArray[np.float32] = latents.float().permute(0, 2, 3, 1).flatten(0, 2).numpy()
-    return rows
+    return latents.float().permute(0, 2, 3, 1).flatten(0, 2).numpy()

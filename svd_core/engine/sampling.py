@@ -84,16 +84,10 @@ def sample_frames(
                 ).frames
         finally:
             handle.remove()
-        assert params.decode_chunk_size is not None
+        vae, chunk_size = pipeline.vae, params.decode_chunk_size
+        assert chunk_size is not None
         with pipeline.kernels.convolutions():
-            return decode_latents(
-                pipeline.vae,
-                latents[0],
-                params.decode_chunk_size,
-                estimator,
-                on_decoding,
-                whole_clip,
-            )
+            return decode_latents(vae, latents[0], chunk_size, estimator, on_decoding, whole_clip)
 
 
 def _initial_noise(pipeline: Any, image: Image.Image, params: VideoParams) -> torch.Tensor:
@@ -157,5 +151,4 @@ def _to_frames(pixels: torch.Tensor) -> Frames:
     if not torch.isfinite(pixels).all():
         raise GenerationFailed("model_gave_nan")
     pixels = (pixels * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-    frames: Frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return frames
+    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()

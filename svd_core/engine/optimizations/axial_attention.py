@@ -41,22 +41,18 @@ def axial_attention(layer: Any) -> Forward | None:
         return None
 
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
-        out: Tensor
         if torch.compiler.is_compiling() or x.dtype != torch.float32:
-            out = dense(x)
-            return out
+            return dense(x)
         width = 0
         fetched = torch.empty_like(x)
         for tokens, target in zip(x, fetched, strict=True):
             q, k, v = joined_projection(layer, tokens[None])[:, 0].contiguous()
             width = width or grid_width(k[0])
             if not width:
-                out = dense(x)
-                return out
+                return dense(x)
             attended = attend_by_axis(q * layer.scale, k, v, width)
             target.copy_(attended.transpose(0, 1).flatten(1))
-        out = layer.to_out[0](fetched)
-        return out
+        return layer.to_out[0](fetched)
 
     return forward
 

@@ -62,8 +62,7 @@ class SvdPipeline(_STOCK):  # type: ignore[misc]
     def _encode_image(self, image: Any, device: torch.device | str, *args: Any) -> Tensor:
         if torch.device(device).type == "cuda":
             image = resize_for_clip(self.video_processor, image, device)
-        embeddings: Tensor = super()._encode_image(image, device, *args)
-        return embeddings
+        return super()._encode_image(image, device, *args)
 
 
 def resize_for_clip(processor: Any, image: Any, device: torch.device | str) -> Tensor:

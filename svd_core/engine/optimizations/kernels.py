@@ -148,8 +148,7 @@ def benchmark_choice(size: Size, layout: Layout, norm: ClipNorm) -> Choice:
 
         def compute(name: str) -> Tensor:
             with cudnn_flag("benchmark", name == BENCHMARK):
-                out: Tensor = part(x, temb)
-            return out
+                return part(x, temb)
 
         return [Case(compute, compute(HEURISTIC))]
 
@@ -171,8 +170,7 @@ class Part(nn.Module):
         """`x`: the frames of one clip."""
         still = torch.zeros(1, len(x), device=x.device)
         x = self.upsample(self.first(x, temb, still))
-        out: Tensor = self.last(x, temb, still)
-        return out
+        return self.last(x, temb, still)
 
 
 def layout_choice(name: str, size: Size, norm: ClipNorm) -> Choice:
@@ -192,8 +190,7 @@ def part_case(size: Size, norm: ClipNorm, device: str, dtype: torch.dtype) -> Ca
     parts[STOCK], inputs[STOCK] = part, x
 
     def compute(name: str) -> Tensor:
-        out: Tensor = parts[name](inputs[name], temb)
-        return out
+        return parts[name](inputs[name], temb)
 
     wider = WIDER[dtype]
     expected = deepcopy(part).to(wider)(x.to(wider), None if temb is None else temb.to(wider))

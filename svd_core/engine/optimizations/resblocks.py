@@ -127,8 +127,7 @@ def resnet_without_division(layer: Any, norm: ClipNorm = torch_norm) -> Forward 
             h += layer.time_emb_proj(F.silu(temb))[:, :, None, None]
         h = layer.conv2(norm(layer.norm2, h))
         h += x if layer.conv_shortcut is None else layer.conv_shortcut(x)
-        added: Tensor = h
-        return added
+        return h
 
     return forward
 
@@ -153,8 +152,7 @@ def folded_upsample(layer: Any) -> Forward | None:
     def forward(x: Tensor, output_size: Any = None, *_: Any, **__: Any) -> Tensor:
         count, _channels, height, width = x.shape
         if output_size is not None and tuple(output_size) != (2 * height, 2 * width):
-            out: Tensor = stock(x, output_size)
-            return out
+            return stock(x, output_size)
         edged = F.pad(x, (1, 1, 1, 1))
         doubled = empty_as(x, (count, conv.out_channels, 2 * height, 2 * width))
         for row, kernels in enumerate(_halves(conv.weight, 2)):

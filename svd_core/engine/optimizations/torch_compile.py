@@ -25,7 +25,7 @@ from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import Size
 from svd_core.engine.optimizations.patching import PatchedForward, patch_name
-from svd_core.params import Speed, VideoParams
+from svd_core.params import Speed
 
 BLOCKS = (SpatioTemporalResBlock, TransformerSpatioTemporalModel)
 
@@ -52,23 +52,6 @@ class CompileKey:
     num_frames: int
     guided: bool
     speed: Speed
-
-    @classmethod
-    def from_request(
-        cls, model: str, plan: MemoryPlan, size: Size, params: VideoParams
-    ) -> "CompileKey":
-        """The key of a clip of `params`, whose fields used here must not be None."""
-        assert params.num_frames is not None
-        assert params.max_guidance_scale is not None
-        guided = params.max_guidance_scale > 1.0
-        return cls(
-            model=model,
-            plan=plan,
-            size=size,
-            num_frames=params.num_frames,
-            guided=guided,
-            speed=params.speed,
-        )
 
     def cache_key(self) -> str:
         """Short hash of what the code depends on, the machine and the library versions.

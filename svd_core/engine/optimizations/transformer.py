@@ -52,7 +52,8 @@ def transformer_in_token_layout(layer: Any) -> Forward | None:
     ) -> tuple[Tensor]:
         clips, frames = image_only_indicator.shape
         context = encoder_hidden_states.view(clips, frames, *encoder_hidden_states.shape[1:])[:, 0]
-        positions = _positions(layer, frames, x)
+        numbers = layer.time_proj(torch.arange(frames, device=x.device)).to(x.dtype)
+        positions = layer.time_pos_embed(numbers)[:, None]  # (frames, 1, channels)
         tokens = layer.proj_in(layer.norm(x).permute(0, 2, 3, 1).flatten(1, 2))
         blocks = zip(layer.transformer_blocks, layer.temporal_transformer_blocks, strict=True)
         for spatial, temporal in blocks:
@@ -65,13 +66,6 @@ def transformer_in_token_layout(layer: Any) -> Forward | None:
         return ((pictures.permute(0, 3, 1, 2) + x).contiguous(memory_format=order_of(x)),)
 
     return forward
-
-
-def _positions(layer: Any, frames: int, like: Tensor) -> Tensor:
-    """Embeddings of the frame numbers, of shape (frames, 1, channels)."""
-    numbers = torch.arange(frames, device=like.device)
-    embedded: Tensor = layer.time_pos_embed(layer.time_proj(numbers).to(like.dtype))
-    return embedded[:, None]
 
 
 def _spatial_block(block: Any) -> Forward:
@@ -103,11 +97,7 @@ def _temporal_block(block: Any, x: Tensor, context: Tensor) -> Tensor:
 
 
 def _add(feed_forward: Any, norm: Any, x: Tensor) -> Tensor:
-    if is_zero_branch(feed_forward):
-        return x
-    out: Tensor = feed_forward(norm(x))
-    out += x
-    return out
+    return x if is_zero_branch(feed_forward) else feed_forward(norm(x)).add_(x)
 
 
 def single_token_cross_attention(layer: Any) -> Forward | None:
@@ -126,10 +116,8 @@ def single_token_cross_attention(layer: Any) -> Forward | None:
 
     def forward(x: Tensor, encoder_hidden_states: Tensor, *_: Any, **more: Any) -> Tensor:
         if encoder_hidden_states.shape[1] != 1:
-            out: Tensor = stock(x, encoder_hidden_states, **more)
-            return out
-        answer: Tensor = layer.to_out[0](layer.to_v(encoder_hidden_states))
-        return answer
+            return stock(x, encoder_hidden_states, **more)
+        return layer.to_out[0](layer.to_v(encoder_hidden_states))
 
     return forward
 
@@ -151,8 +139,7 @@ def fused_qkv_attention(layer: Any) -> Forward | None:
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
         q, k, v = joined_projection(layer, x)
         heads_out = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = layer.to_out[0](heads_out.transpose(1, 2).flatten(2))
-        return out
+        return layer.to_out[0](heads_out.transpose(1, 2).flatten(2))
 
     return forward
 
@@ -183,8 +170,7 @@ def chunked_feed_forward(layer: Any) -> Forward | None:
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])
         if len(tokens) <= step:
-            whole: Tensor = stock(x)
-            return whole
+            return stock(x)
         out = x.new_empty(len(tokens), last.out_features)
         slices = zip(torch.split(tokens, step), torch.split(out, step), strict=True)
         for source, target in slices:

@@ -18,7 +18,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.engine.optimizations.patching import Forward, patch_name
+from svd_core.engine.optimizations.patching import patch_name
 from svd_core.engine.optimizations.resblocks import empty_as, over_frames
 
 FrameLayer = Callable[[Tensor], Tensor]
@@ -34,20 +34,9 @@ def chunked_decode(decoder: Any, count: int, on_share: OnShare) -> Iterator[None
 
     `on_share` is called with the approximate share of the work that is done, and may raise.
     """
-    before = vars(decoder).get("forward")
-    decoder.forward = _forward(decoder, count, on_share)
-    try:
-        yield
-    finally:
-        if before is None:
-            del decoder.forward
-        else:
-            decoder.forward = before
 
-
-def _forward(decoder: Any, count: int, on_share: OnShare) -> Forward:
     def forward(sample: Tensor, *_: Any, **__: Any) -> Tensor:
-        sample = sample.clone()  # it may be written over
+        sample = sample.clone()  # it may be overwritten
         stages = list(_stages(decoder))
         sizes = list(_sizes(stages))
         for number, (layers, temporal) in enumerate(stages):
@@ -56,10 +45,17 @@ def _forward(decoder: Any, count: int, on_share: OnShare) -> Forward:
             if temporal is not None:
                 _over_the_clip(temporal, sample)
         clip = sample.transpose(0, 1)[None]
-        out: Tensor = decoder.time_conv_out(clip)[0].transpose(0, 1)
-        return out
+        return decoder.time_conv_out(clip)[0].transpose(0, 1)
 
-    return forward
+    before = vars(decoder).get("forward")
+    decoder.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del decoder.forward
+        else:
+            decoder.forward = before
 
 
 def _after(done: float, share: float, on_share: OnShare) -> OnShare:
@@ -164,5 +160,4 @@ class _Norm:
         """`rows` normalized, as (1, channels, frames, places)."""
         normed = (rows.float() - self._mean) * self._scale + self._shift
         frames, channels = rows.shape[:2]
-        clip: Tensor = normed.to(rows.dtype).transpose(0, 1).reshape(1, channels, frames, -1)
-        return clip
+        return normed.to(rows.dtype).transpose(0, 1).reshape(1, channels, frames, -1)

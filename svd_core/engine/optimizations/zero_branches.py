@@ -60,8 +60,7 @@ def _attention(layer: Any) -> Forward | None:
 
     def mean(x: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
         context = x if encoder_hidden_states is None else encoder_hidden_states
-        out: Tensor = layer.to_out[0](layer.to_v(context).mean(dim=1, keepdim=True))
-        return out
+        return layer.to_out[0](layer.to_v(context).mean(dim=1, keepdim=True))
 
     return mean
 
