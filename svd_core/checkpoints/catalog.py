@@ -51,7 +51,6 @@ class ModelCatalog:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names that a request may ask for."""
         return tuple(checkpoint.name for checkpoint in self.checkpoints)
 
     def get(self, name: str | None) -> Checkpoint:
@@ -97,12 +96,10 @@ class CostLimits:
         return cls(settings.max_steps, settings.max_frames, checkpoint_limits=public)
 
     def max_steps(self, checkpoint: Checkpoint) -> int:
-        """Most denoising steps of a video of `checkpoint`."""
         trained = checkpoint.num_inference_steps if self.checkpoint_limits else None
         return self.steps or trained or MAX_STEPS
 
     def max_frames(self, checkpoint: Checkpoint) -> int:
-        """Most frames of a video of `checkpoint`."""
         trained = checkpoint.num_frames if self.checkpoint_limits else None
         return self.frames or trained or MAX_NUM_FRAMES
 

@@ -72,8 +72,8 @@ def first_guess(checkpoint: Checkpoint, pixels: int, num_frames: int) -> Timing 
 class ProgressEstimator:
     """Clock of one video, which gives `Progress` with the remaining time.
 
-    Create it when the work begins, and call a method after each stage. `expected`: the timing of
-    the last video of this kind, or a first guess; None: unknown.
+    Create it when the work begins. Call `encoding` then, and the other methods after each stage.
+    `expected`: the timing of the last video of this kind, or a first guess; None: unknown.
     """
 
     num_steps: int
@@ -93,13 +93,11 @@ class ProgressEstimator:
         self._started = self.clock()
 
     def encoding(self) -> Progress:
-        """The work begins with encoding the photo."""
         expected = self.expected
         left = expected.encode_s + self._steps_s() + self._decoding_s() if expected else None
         return self._timed(Progress(stage=Stage.ENCODING), left)
 
     def encoded(self) -> Progress:
-        """The photo is encoded; the first step begins."""
         self._encoded = self._last_step = self.clock()
         left = self._steps_s() + self._decoding_s() if self.expected else None
         return self._timed(Progress(stage=Stage.DENOISING, total=self.num_steps), left)
@@ -119,7 +117,6 @@ class ProgressEstimator:
         return self._timed(progress, left)
 
     def step_done(self, steps: int) -> Progress:
-        """`steps` denoising steps are done."""
         self._last_step, self._steps = self.clock(), steps
         progress = Progress(stage=Stage.DENOISING, step=steps, total=self.num_steps)
         return self._timed(progress, self._steps_s() + self._decoding_s())

@@ -47,7 +47,6 @@ class AccelerationConfig:
 
     @property
     def speeds(self) -> tuple[Speed, ...]:
-        """The available speeds."""
         return tuple(each for each in get_args(Speed) if each != "turbo" or self.turbo)
 
     def check(self, speed: Speed) -> None:

@@ -69,17 +69,12 @@ def layer_costs(unet: Any) -> dict[nn.Module, float]:
 
 def _level(name: str, levels: int) -> int:
     """How often the sides of the picture are halved where layer `name` computes."""
-    part, _, rest = name.partition(".")
-    number = int(rest.partition(".")[0]) if part in ("down_blocks", "up_blocks") else 0
-    match part:
-        case "down_blocks":
-            return number + ("downsamplers" in rest)
-        case "mid_block":
-            return levels - 1
-        case "up_blocks":
-            return levels - 1 - number - ("upsamplers" in rest)
-        case _:
-            return 0
+    part, number, rest = f"{name}..".split(".", 2)
+    if part == "down_blocks":
+        return int(number) + ("downsamplers" in rest)
+    if part == "up_blocks":
+        return levels - 1 - int(number) - ("upsamplers" in rest)
+    return levels - 1 if part == "mid_block" else 0
 
 
 def _called_layers(layer: nn.Module) -> Iterator[nn.Module]:

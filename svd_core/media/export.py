@@ -69,7 +69,6 @@ class Export:
 
     @property
     def suffix(self) -> str:
-        """Suffix of the file's name."""
         return SUFFIX[self.format]
 
     @property
@@ -102,7 +101,6 @@ def export(frames: Frames, options: Export, path: Path, comment: str) -> Path:
 
 
 def order_frames(frames: Frames, order: Order) -> Frames:
-    """`frames` in playing order."""
     if order == "forward":
         return frames
     if order == "reverse":

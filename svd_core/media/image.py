@@ -106,7 +106,6 @@ def size_for(photo: Size, sizes: Sequence[Size], orientation: Orientation) -> Si
 
 
 def orientation_of(size: Size) -> Orientation:
-    """Orientation of a picture of that size."""
     width, height = size
     return "landscape" if width > height else "portrait" if width < height else "square"
 

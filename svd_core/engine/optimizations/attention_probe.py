@@ -107,7 +107,6 @@ SHAPES = (Shape(batch=25, tokens=72 * 128, heads=5), Shape(batch=72 * 128, token
 
 
 def cases(device: str, dtype: torch.dtype) -> list[Case]:
-    """Attention at each of `SHAPES`."""
     return [from_inputs(tokens(shape, device, dtype)) for shape in SHAPES]
 
 

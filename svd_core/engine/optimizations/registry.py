@@ -8,6 +8,7 @@ kept. They are a ten-thousandth of SVD-XT's operations.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -112,11 +113,10 @@ def apply_optimizations(
     `also`: further ones, by part. Returns how many layers each changed. Weights must be in memory
     and no hooks on the pipeline.
     """
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for part in PARTS:
         model = getattr(pipeline, part)
         unpatch(model)
         names = {*only, *(also or {}).get(part, ())}
-        for name, count in patch(model, rewrites(names, norm)).items():
-            counts[name] = counts.get(name, 0) + count
+        counts.update(patch(model, rewrites(names, norm)))
     return counts

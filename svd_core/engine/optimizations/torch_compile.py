@@ -128,7 +128,6 @@ class CompileCache:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(self._folder / "torch"))
 
     def is_wanted(self, kind: CompileKey) -> bool:
-        """Whether blocks are compiled for clips of that kind."""
         if self._folder is None or self._setting == "off" or kind.plan.offload == "sequential":
             return False
         return self._setting == "on" or self.is_cached(kind)
