@@ -31,7 +31,7 @@ MAX_BACKOFF_CLIPS = 63
 class MemoryFallback:
     """The plan that the next clip begins with, of `checkpoint` on `device`.
 
-    `current`: that plan. Not thread-safe; knows nothing of torch.
+    `current`: that plan. Not thread-safe; does not use torch.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Colour spaces named by code points, gamma or chromaticities, and their conversion to sRGB.
 
 Other white points are adapted to D65 by the Bradford method, so that white stays white. HDR is
-tone mapped by method A of ITU-R BT.2446-1, and colours outside sRGB are clipped. Knows no files;
-`color_metadata.py` reads them. Arrays of light: (3, pixels), RGB.
+tone mapped by method A of ITU-R BT.2446-1, and colours outside sRGB are clipped. Reads no files;
+`color_metadata.py` does. Arrays of light: (3, pixels), RGB.
 """
 
 from collections.abc import Callable, Mapping

@@ -107,9 +107,9 @@ class BlockStream:
         """Drop all copies on the GPU, also in the middle of a pass."""
         for block in (*self._blocks, self._rest):
             block.restore()
-        if self.is_active:  # else their memory could be used again while it is written
+        slots, self._slots, self._in_slot = self._slots, [], []
+        if slots:  # otherwise their memory could be reused while it is written
             torch.cuda.current_stream(self.device).wait_stream(self._stream)
-        self._slots, self._in_slot = [], []
 
     def enter(self, number: int) -> None:
         """Copy block `number` to the GPU before it works, unless it is there."""

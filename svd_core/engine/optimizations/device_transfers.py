@@ -27,7 +27,7 @@ CLIP_SIZE = (224, 224)
 
 
 class SvdPipeline(_STOCK):  # type: ignore[misc]
-    """`StableVideoDiffusionPipeline`, of the same parts and with the same answers.
+    """`StableVideoDiffusionPipeline`, of the same parts and with the same results.
 
     `kernels`: those to use when it is placed. `unet_stream`: the UNet's blocks with sequential
     offload.
