@@ -1,8 +1,8 @@
 """Kernels and memory layouts for one device, each chosen by a probe on it.
 
 Tensor cores read pictures with channels innermost (NHWC). With them outermost (NCHW), as in stock,
-cuDNN transposes the input and output of each convolution. Which is faster depends on the GPU, and on
-norms that keep the layout. Folded upsampling saves operations but runs small convolutions.
+cuDNN transposes the input and output of each convolution. Which is faster depends on the GPU, and
+on norms that keep the layout. Folded upsampling saves operations but runs small convolutions.
 """
 
 from collections.abc import Mapping
