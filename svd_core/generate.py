@@ -8,11 +8,12 @@ from svd_core.engine.engine import Engine
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.extend import PreviousVideo
 from svd_core.media.image import frame_photo, open_photo
-from svd_core.media.interpolation import interpolate, interpolation_notes
+from svd_core.media.interpolation import interpolate
 from svd_core.media.motion_meter import measure_motion
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import write_mp4
-from svd_core.params import FACTORS, VideoRequest, limit_interpolation
+from svd_core.messages import Message
+from svd_core.params import FACTORS, MAX_FPS, VideoRequest, limit_interpolation
 from svd_core.storage import ResultStore
 from svd_core.types import GenerationResult
 
@@ -67,8 +68,10 @@ def _within_limits(clip: GenerationResult) -> GenerationResult:
     """`clip` with no more interpolation than its playback rate allows, and a note about that."""
     params = clip.params
     used = limit_interpolation(params.interpolation, params.rate)
-    notes = interpolation_notes(params.interpolation, used, params.rate)
-    return replace(clip, params=replace(params, interpolation=used), notes=clip.notes + notes)
+    if used == params.interpolation:
+        return clip
+    note = Message("interpolation_reduced", rate=params.rate * FACTORS[used], most=MAX_FPS)
+    return replace(clip, params=replace(params, interpolation=used), notes=(*clip.notes, note))
 
 
 def _writing_reports(on_progress: OnProgress, started: float) -> Callable[[int, int], None]:

@@ -1,10 +1,11 @@
 """Server catalog: the checkpoints that requests may name, and the cost limits of one video.
 
-`VideoParams` says what a video can be at all; here stands what this server offers to its visitors.
+`VideoParams` has the limits of every video, and this module those of one server.
 """
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 from svd_core.checkpoints.speed_modes import at_speed
 from svd_core.checkpoints.table import Checkpoint, find_checkpoint
@@ -25,11 +26,10 @@ class ModelCatalog:
 
     @classmethod
     def from_setting(cls, setting: str, cuda: bool) -> "ModelCatalog":
-        """The checkpoints that `SVD_MODEL` names: one for `find_checkpoint`, or several, comma
-        separated. Nothing is downloaded.
+        """The checkpoints that `SVD_MODEL` names, as for `find_checkpoint`, separated by commas.
 
-        Raises what `find_checkpoint` raises, and `InvalidSettings` for several that do not go
-        together.
+        Nothing is downloaded. Raises what `find_checkpoint` raises, and `InvalidSettings` for names
+        that cannot be combined.
         """
         names = [name.strip() for name in setting.split(",")]
         if len(names) == 1 or os.path.isdir(os.path.expanduser(setting)):
@@ -51,13 +51,12 @@ class ModelCatalog:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names that a request may ask for."""
         return tuple(checkpoint.name for checkpoint in self.checkpoints)
 
     def get(self, name: str | None) -> Checkpoint:
         """The checkpoint called `name`; the default for None.
 
-        Raises `InvalidRequest`: nothing stands in for a checkpoint that was asked for by name.
+        Raises `InvalidRequest` for an unknown name; nothing stands in for a named checkpoint.
         """
         if name is None:
             return self.default
@@ -67,9 +66,9 @@ class ModelCatalog:
         raise InvalidRequest("model_unknown", field="model", value=name, known=self.names)
 
     def with_loaded(self, checkpoint: Checkpoint) -> "ModelCatalog":
-        """The same with `checkpoint` as its files describe it, now that it is loaded.
+        """The same with the loaded `checkpoint` as its files describe it.
 
-        If it is the first one, nothing stands in for that any more.
+        If it is the first one, it no longer has a stand-in.
         """
         checkpoints = tuple(
             checkpoint if old.source == checkpoint.source else old for old in self.checkpoints
@@ -82,8 +81,8 @@ class ModelCatalog:
 class CostLimits:
     """Most denoising steps and frames of one video.
 
-    `steps`, `frames`: the operator's numbers. Without one, the limit is that of `VideoParams`, or
-    with `checkpoint_limits` the checkpoint's own number: there strangers use paid hardware.
+    `steps`, `frames`: as the operator set them. By default the limit is that of `VideoParams`, or
+    with `checkpoint_limits`, where strangers use paid hardware, the checkpoint's default.
     """
 
     steps: int | None = None
@@ -92,43 +91,33 @@ class CostLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "CostLimits":
-        """Those for visitors of the page, who are strangers on a Space without login."""
+        """The limits for visitors of the page, who are strangers on a Space without login."""
         public = bool(space_url()) and not settings.page_auth
         return cls(settings.max_steps, settings.max_frames, checkpoint_limits=public)
 
     def max_steps(self, checkpoint: Checkpoint) -> int:
-        """Most denoising steps of a video of `checkpoint`."""
         trained = checkpoint.num_inference_steps if self.checkpoint_limits else None
         return self.steps or trained or MAX_STEPS
 
     def max_frames(self, checkpoint: Checkpoint) -> int:
-        """Most frames of a video of `checkpoint`."""
         trained = checkpoint.num_frames if self.checkpoint_limits else None
         return self.frames or trained or MAX_NUM_FRAMES
 
     def limit(self, params: VideoParams, checkpoint: Checkpoint) -> VideoParams:
-        """`params` within the limits: a number that they leave open is lowered to the limit.
+        """`params` within the limits, to which defaults above them are lowered.
 
-        Raises `InvalidRequest` for a number above it.
+        Raises `InvalidRequest` for a number above its limit.
         """
         defaults = at_speed(checkpoint, params.speed)
-        steps, frames = self.max_steps(checkpoint), self.max_frames(checkpoint)
-        return replace(
-            params,
-            num_inference_steps=_limit(
-                "num_inference_steps",
-                params.num_inference_steps,
-                defaults.num_inference_steps,
-                steps,
-            ),
-            num_frames=_limit("num_frames", params.num_frames, defaults.num_frames, frames),
-        )
-
-
-def _limit(name: str, value: int | None, default: int, most: int) -> int | None:
-    """`value`, or for None the limit where `default` is above it."""
-    if value is None:
-        return None if default <= most else most
-    if value > most:
-        raise InvalidRequest("above_server_limit", field=name, most=most, value=value)
-    return value
+        limits = {
+            "num_inference_steps": self.max_steps(checkpoint),
+            "num_frames": self.max_frames(checkpoint),
+        }
+        lowered: dict[str, Any] = {}
+        for name, most in limits.items():
+            value = getattr(params, name)
+            if value is not None and value > most:
+                raise InvalidRequest("above_server_limit", field=name, most=most, value=value)
+            if value is None and getattr(defaults, name) > most:
+                lowered[name] = most
+        return replace(params, **lowered)

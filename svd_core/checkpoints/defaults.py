@@ -20,24 +20,18 @@ def with_defaults(params: VideoParams, checkpoint: Checkpoint, chunk_size: int) 
     """
     low, high = params.min_guidance_scale, params.max_guidance_scale
     if low is not None and high is not None and low > high:
-        raise InvalidRequest(
-            "guidance_falls",
-            field="max_guidance_scale",
-            other_field="min_guidance_scale",
-            low=low,
-            high=high,
-        )
+        names = {"field": "max_guidance_scale", "other_field": "min_guidance_scale"}
+        raise InvalidRequest("guidance_falls", **names, low=low, high=high)
     if params.speed == "turbo" and (params.num_inference_steps or 0) > MAX_TURBO_STEPS:
         raise InvalidRequest(
             "turbo_steps_exceeded", field="num_inference_steps", most=MAX_TURBO_STEPS
         )
     checkpoint = at_speed(checkpoint, params.speed)
+    default = checkpoint.max_guidance_scale
     if low is None:
-        low = min(
-            checkpoint.min_guidance_scale, checkpoint.max_guidance_scale if high is None else high
-        )
+        low = min(checkpoint.min_guidance_scale, default if high is None else high)
     if high is None:
-        high = max(checkpoint.max_guidance_scale, low)
+        high = max(default, low)
     num_frames = params.num_frames or checkpoint.num_frames
     return replace(
         params,

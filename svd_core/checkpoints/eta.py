@@ -11,28 +11,28 @@ from svd_core.checkpoints.table import Checkpoint
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import FACTORS, MAX_FRAMES, VideoParams, limit_interpolation
 
-# First guesses, until a video has been timed. On a CPU, decoding a frame costs about three times
-# encoding the photo (svd-nano 3.3, SVD-XT 2.7, counted in operations). On a GPU the encoding is too
-# short to time; decoding all frames costs about one guided step there (SVD-XT 1.09).
+# First guesses, until a video has been timed. On a CPU, decoding a frame takes about three times as
+# long as encoding the photo (svd-nano 3.3, SVD-XT 2.7, counted in operations). On a GPU encoding is
+# too short to time, and decoding all frames takes about one guided step (SVD-XT 1.09).
 FRAMES_PER_ENCODING = 3.0
 STEPS_PER_DECODING = 1.1
 
 # Shares of svd-nano's clip in processor time: 0.6 of 5.9 s, 3.8 s, 1.5 s.
 ENCODING_SHARE, STEPS_SHARE, DECODING_SHARE = 0.1, 0.65, 0.25
 
-# A ZeroGPU's share of an H200, by whose seconds the platform counts (it multiplies them for slower
-# cards). Modelled, not measured: 160 teraflop a step of SVD-XT (29.5 megapixels with both halves of
-# guidance) and 6.9 a decoded frame (0.59), at 120 a second; a process that starts, weights that
-# come from disk, the photo and the mp4 take the rest. Other checkpoints are no slower.
+# Seconds on a ZeroGPU, a share of an H200. Modelled, not measured: 160 teraflop for a step of
+# SVD-XT (29.5 megapixels with both halves of guidance) and 6.9 for a decoded frame (0.59), at 120 a
+# second. The start of a process, weights from disk, the photo and the mp4 take the fixed part.
+# Other checkpoints are not slower.
 ZERO_GPU_STEP_S = 0.045
 ZERO_GPU_DECODE_S = 0.098
 ZERO_GPU_FIXED_S = 8.0
 
-# In-between frames are made by the processor while the GPU is lent: 0.23 s a megapixel on one core,
-# measured, and at least two cores share the work.
+# The processor interpolates while the GPU is lent: 0.23 s for a megapixel on one core, measured,
+# and at least two cores share the work.
 ZERO_GPU_INTERPOLATION_S = 0.12
 
-# The GPU is taken back when the time is over, and a quota pays for all that is asked.
+# The platform takes the GPU back after the requested time, all of which counts against a quota.
 ZERO_GPU_MARGIN = 1.4
 
 REPORT_S = 0.1
@@ -72,8 +72,8 @@ def first_guess(checkpoint: Checkpoint, pixels: int, num_frames: int) -> Timing 
 class ProgressEstimator:
     """Clock of one video, which gives `Progress` with the remaining time.
 
-    Make it when the work begins, and call a method as each stage is done. `expected`: the timing of
-    the last video of this kind, or a first guess; None: unknown.
+    Create it when the work begins. Call `encoding` then, and the other methods after each stage.
+    `expected`: the timing of the last video of this kind, or a first guess; None: unknown.
     """
 
     num_steps: int
@@ -93,13 +93,11 @@ class ProgressEstimator:
         self._started = self.clock()
 
     def encoding(self) -> Progress:
-        """The work begins with encoding the photo."""
         expected = self.expected
         left = expected.encode_s + self._steps_s() + self._decoding_s() if expected else None
         return self._timed(Progress(stage=Stage.ENCODING), left)
 
     def encoded(self) -> Progress:
-        """The photo is encoded; the first step begins."""
         self._encoded = self._last_step = self.clock()
         left = self._steps_s() + self._decoding_s() if self.expected else None
         return self._timed(Progress(stage=Stage.DENOISING, total=self.num_steps), left)
@@ -112,14 +110,13 @@ class ProgressEstimator:
             return None
         self._reported = now
         step_s = took / share
-        if self._steps or self.expected:  # the more is done, the more this step itself counts
+        if self._steps or self.expected:  # this step counts by its share that is done
             step_s = share * step_s + (1 - share) * self._step_s()
         left = step_s * (self.num_steps - self._steps - share) + self._decoding_s()
         progress = Progress(stage=Stage.DENOISING, step=self._steps, total=self.num_steps)
         return self._timed(progress, left)
 
     def step_done(self, steps: int) -> Progress:
-        """`steps` denoising steps are done."""
         self._last_step, self._steps = self.clock(), steps
         progress = Progress(stage=Stage.DENOISING, step=steps, total=self.num_steps)
         return self._timed(progress, self._steps_s() + self._decoding_s())
@@ -160,10 +157,10 @@ class ProgressEstimator:
 
 
 def zero_gpu_seconds(checkpoint: Checkpoint, params: VideoParams, continues: bool = False) -> int:
-    """Seconds of a ZeroGPU to ask for, for the video of `params` at the checkpoint's largest size.
+    """Seconds of a ZeroGPU to request for a video of `params` at the checkpoint's largest size.
 
-    In proportion to steps, frames and pixels; a step without guidance is half as long. A video that
-    `continues` another one may have as many frames to interpolate as a video can have.
+    In proportion to steps, frames and pixels; a step without guidance takes half as long. For a
+    video that `continues` another one, the most frames of a video are assumed for interpolation.
     """
     checkpoint = at_speed(checkpoint, params.speed)
     frame = max(width * height for width, height in checkpoint.sizes) / 1e6
@@ -192,10 +189,7 @@ def byte_reports(on_progress: OnProgress) -> Callable[[int, int], None]:
             return
         reported = elapsed
         left = elapsed / loaded * (total - loaded) if loaded else None
-        on_progress(
-            Progress(
-                stage=Stage.LOADING, step=loaded, total=total, elapsed_s=elapsed, remaining_s=left
-            )
-        )
+        progress = Progress(stage=Stage.LOADING, step=loaded, total=total)
+        on_progress(replace(progress, elapsed_s=elapsed, remaining_s=left))
 
     return on_bytes

@@ -46,7 +46,7 @@ def needed_files(files: Iterable[str], half: bool, where: str) -> list[str]:
     """Those of `files` (paths inside a checkpoint) that running it needs.
 
     `half`: prefer the fp16 variant of weights, about half the bytes. Sharded weights are supported;
-    pickled ones are never taken, nor the single file at the top. `where`: the checkpoint, for the
+    pickled ones, and the single file at the top, are never used. `where`: the checkpoint, for the
     error. Raises `ModelBroken` naming a missing file.
     """
     available = set(files)
@@ -75,16 +75,15 @@ def weight_files(files: Iterable[str], part: str, half: bool, where: str) -> lis
 def fetch(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot:
     """The files of `checkpoint` on disk, after downloading those that are missing.
 
-    A broken connection is resumed where it broke. If the hub stays unreachable, complete files are
-    kept for the next try. With all files on disk it works without a network. HF_ENDPOINT, HF_HOME
-    and HF_TOKEN apply. `on_bytes` may raise to stop. Raises kinds of `ModelUnavailable`.
+    Broken downloads are resumed. If the hub stays unreachable, complete files are kept for the next
+    try. With all files on disk no network is needed. HF_ENDPOINT, HF_HOME and HF_TOKEN apply.
+    `on_bytes` may raise to stop. Raises subclasses of `ModelUnavailable`.
     """
     try:
         return _download(checkpoint, half, on_bytes)
     except RemoteEntryNotFoundError as error:
-        raise ModelBroken(
-            "model_file_missing", model=checkpoint.source, reason=str(error)
-        ) from error
+        reason = str(error)
+        raise ModelBroken("model_file_missing", model=checkpoint.source, reason=reason) from error
     except (SvdError, MemoryError):
         raise
     except Exception as error:  # the client and its libraries raise nearly anything
@@ -109,7 +108,7 @@ def _download(checkpoint: Checkpoint, half: bool, on_bytes: OnBytes) -> Snapshot
     for file in sorted(missing, key=lambda file: sizes[file]):
         hf_hub_download(repo, file, revision=commit, tqdm_class=counter.bar())
         counter.add(0)
-    # Asked for by branch and last: notes the commit for a start without a network, once complete.
+    # By branch, and last: this records the commit for a start without a network.
     index = hf_hub_download(repo, CONFIGS[0], revision=checkpoint.revision)
     return Snapshot(Path(index).parent, commit)
 
@@ -145,13 +144,13 @@ class _Counter:
         self._stopped: BaseException | None = None
 
     def add(self, count: int) -> None:
-        """Raises what `on_bytes` raised, again if the hub's client swallowed it the first time."""
+        """Raises what `on_bytes` raised, again if the hub's client suppressed it."""
         self.loaded += count
         if self._stopped is not None:
             raise self._stopped
         try:
             self._on_bytes(self.loaded, self.total)
-        except BaseException as error:  # Ctrl-C too: kept, since the hub's client may swallow it
+        except BaseException as error:  # Ctrl-C too, which the hub's client may suppress
             self._stopped = error
             raise
 
@@ -174,7 +173,7 @@ class _Counter:
                 count(int(n or 0))
 
             def _ignore(self, *_: Any, **__: Any) -> None:
-                """Bytes on the wire, rates and redrawing are of no interest here."""
+                """Transferred bytes, rates and redrawing are not used."""
 
             update_transfer = set_postfix_str = set_transfer_postfix_str = _ignore
             set_description = set_description_str = refresh = close = reset = _ignore

@@ -1,8 +1,8 @@
-"""Hub errors: why a checkpoint cannot be downloaded, and what helps against it.
+"""Hub errors: why a checkpoint cannot be downloaded, and what the user can do.
 
 The hub's client reports one cause in many ways, and wraps them. The chain of causes is searched for
-the most certain one: files and settings of this machine first, then what the hub answered, then the
-way to it. Sentences never show a token or the password of a proxy.
+the most certain one: settings and files of this machine first, then the hub's response, then the
+network. Sentences never show a token or the password of a proxy.
 """
 
 import errno
@@ -35,8 +35,8 @@ UNUSABLE = (
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """Error number in the messages of the Xet downloader, which raises no `OSError`."""
 
-# The base class of what fails on the way. It comes from the client's own error, since the client's
-# HTTP library changed its name between releases.
+# The base class of the network's errors. It is taken from the client's own error, since the client
+# changed its HTTP library between releases.
 TRANSPORT: type[Exception] = next(
     base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"
 )
@@ -45,7 +45,7 @@ INVALID_TOKEN = "Invalid credentials"  # noqa: S105 - the hub's words
 
 
 def explain(repo: str, error: BaseException) -> ModelUnavailable:
-    """`error` as one of this app, whose sentence says what to do."""
+    """`error` as one of this program, whose sentence says what to do."""
     causes = list(_causes(error))
     return (
         _of_settings(repo, causes)
@@ -95,19 +95,16 @@ def _of_files(repo: str, causes: list[BaseException]) -> ModelUnavailable | None
     is_network = any(isinstance(cause, TRANSPORT) for cause in causes)
     for cause in causes:
         number = cause.errno if isinstance(cause, OSError) and not is_network else None
-        if found := OS_ERROR.search(str(cause)):
-            number = int(found[1])
+        if match := OS_ERROR.search(str(cause)):
+            number = int(match[1])
         if number in FULL:
             return ModelUnreachable("model_disk_full", model=repo)
         path = getattr(cause, "filename", None)
         if number is not None and (number in UNUSABLE or isinstance(path, str)):
             setting = "HF_HUB_CACHE" if os.environ.get("HF_HUB_CACHE") else "HF_HOME"
+            folder, reason = str(path or constants.HF_HUB_CACHE), os.strerror(number)
             return ModelUnreachable(
-                "model_folder_unusable",
-                model=repo,
-                path=str(path or constants.HF_HUB_CACHE),
-                reason=os.strerror(number),
-                variable=setting,
+                "model_folder_unusable", model=repo, path=folder, reason=reason, variable=setting
             )
     return None
 
@@ -123,36 +120,31 @@ def _of_certificate(repo: str, causes: list[BaseException]) -> ModelUnavailable 
 
 
 def _of_answer(repo: str, causes: list[BaseException]) -> ModelUnavailable | None:
-    answered = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
-    if answered is None:
+    refusal = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
+    if refusal is None:
         return None
-    status = answered.response.status_code
-    message = answered.response.headers.get("X-Error-Message", "")
-    if isinstance(answered, GatedRepoError):
+    status, address = refusal.response.status_code, constants.ENDPOINT
+    message = refusal.response.headers.get("X-Error-Message", "")
+    if isinstance(refusal, GatedRepoError):
         return ModelGated("model_licence_required", model=repo)
-    if isinstance(answered, DisabledRepoError):
+    if isinstance(refusal, DisabledRepoError):
         return ModelBroken("model_withdrawn", model=repo)
     if status == 401 and (get_token() or message.startswith(INVALID_TOKEN)):
         return ModelGated("model_token_refused", model=repo, place=_token_place())
     if status == 401:
         return ModelGated("model_not_public", model=repo)
     if status == 403:
-        return ModelGated("model_forbidden", model=repo, address=constants.ENDPOINT)
+        return ModelGated("model_forbidden", model=repo, address=address)
     if status == 404:
         return _unknown(repo)
     if status == 429:
         return ModelUnreachable("hub_rate_limited", model=repo)
-    if status >= 500:
-        return ModelUnreachable(
-            "hub_failing", model=repo, address=constants.ENDPOINT, status=status
-        )
-    return ModelUnreachable(
-        "hub_status_unknown", model=repo, address=constants.ENDPOINT, status=status
-    )
+    code = "hub_failing" if status >= 500 else "hub_status_unknown"
+    return ModelUnreachable(code, model=repo, address=address, status=status)
 
 
 def _of_proxy(repo: str, causes: list[BaseException]) -> ModelUnavailable | None:
-    proxy = _proxy()
+    proxy, address = _proxy(), constants.ENDPOINT
     if proxy is None:
         return None
     if any(isinstance(cause, ImportError) and "socksio" in str(cause) for cause in causes):
@@ -160,24 +152,18 @@ def _of_proxy(repo: str, causes: list[BaseException]) -> ModelUnavailable | None
     if any("Unknown scheme for proxy" in str(cause) for cause in causes):
         return ModelUnreachable("proxy_unsupported", proxy=proxy)
     refused = next((cause for cause in causes if type(cause).__name__ == "ProxyError"), None)
-    if refused is not None:
-        return ModelUnreachable(
-            "proxy_refused",
-            model=repo,
-            proxy=proxy,
-            address=constants.ENDPOINT,
-            reason=_one_line(refused),
-        )
+    if refused is None:
+        return ModelUnreachable("proxy_unreachable", model=repo, proxy=proxy, address=address)
+    reason = " ".join(str(refused).split())[:100] or type(refused).__name__
     return ModelUnreachable(
-        "proxy_unreachable", model=repo, proxy=proxy, address=constants.ENDPOINT
+        "proxy_refused", model=repo, proxy=proxy, address=address, reason=reason
     )
 
 
 def _of_network(repo: str, causes: list[BaseException]) -> ModelUnavailable:
     foreign = (ValueError, TypeError, KeyError, AttributeError, FileMetadataError)
-    if any(isinstance(cause, foreign) for cause in causes[:1]):
-        return ModelUnreachable("hub_not_a_hub", model=repo, address=constants.ENDPOINT)
-    return ModelUnreachable("hub_unreachable", model=repo, address=constants.ENDPOINT)
+    code = "hub_not_a_hub" if isinstance(causes[0], foreign) else "hub_unreachable"
+    return ModelUnreachable(code, model=repo, address=constants.ENDPOINT)
 
 
 def _unknown(repo: str) -> ModelBroken:
@@ -197,7 +183,3 @@ def _proxy() -> str | None:
     if not proxy or proxy_bypass(address.hostname or ""):
         return None
     return re.sub(r"^(\w+://)?[^/]*@", r"\1", proxy)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:100] or type(error).__name__

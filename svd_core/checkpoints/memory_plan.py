@@ -1,6 +1,6 @@
 """Memory plan: offload mode and decode chunk size that fit the memory of the device.
 
-The bytes that were counted, and the plans made from them, stand together here.
+The plans are made from counted bytes, the constants of this module.
 """
 
 import math
@@ -14,38 +14,36 @@ Offload = Literal["none", "model", "sequential"]
 OffloadSetting = Literal["auto", "none", "model", "sequential"]
 GIB = 2**30
 
-# Activations of one UNet step of SVD-XT in half precision, counted over every live tensor with our
-# rewrites on: 5.95 GiB for 25 frames of 1024x576 with guidance (29.5 million pixels), 3.84 without,
-# 4.06 for 14 frames, 3.17 at 576x320. (Stock takes 9.27, 5.25, 5.88 and 3.95.) They are on this
-# line; it grows with the width of the outer level.
+# Activations of one UNet step of SVD-XT in half precision with our rewrites, counted over all live
+# tensors: 5.95 GiB for 25 frames of 1024x576 with guidance (29.5 million pixels), 3.84 without,
+# 4.06 for 14 frames, 3.17 at 576x320. (Stock takes 9.27, 5.25, 5.88 and 3.95.) All are on this
+# line, which is scaled with the width of the outer level.
 UNET_FIXED = 1.8 * GIB
 UNET_PER_PIXEL = 0.1393 * GIB / 1e6
 UNET_CHANNELS = 320
 
-# Decoding in half precision at 128 channels, counted likewise. All frames of 1024x576 at once take
-# 1.125 GiB each as in stock; ours take an eighth less, which is left as a margin. In slices: what
-# is held of the whole clip, and of each frame of a slice on top: 6.0 GiB for 25 frames one by
-# one, 8.1 by fours, where stock takes 28.1 for the same picture. Counted by
-# `python -m svd_core.benchmarks plans`.
+# Decoding in half precision at 128 channels, counted by `python -m svd_core.benchmarks plans`. All
+# frames of 1024x576 at once take 1.125 GiB each in stock, and an eighth less here, left as a
+# margin. In slices: bytes for the whole clip, and for each frame of a slice on top. 25 frames take
+# 6.0 GiB one by one and 8.1 by fours, and 28.1 in stock.
 DECODE_PER_PIXEL = 1.125 * GIB / (1024 * 576)
 CLIP_PER_PIXEL = 5.301 * GIB / (25 * 1024 * 576)
 SLICE_PER_PIXEL = 0.703 * GIB / (1024 * 576)
 VAE_CHANNELS = 128
 
-# Of the UNet's weights, those on the GPU while its blocks come one by one: two of SVD-XT's largest
-# blocks, of 201 MB each, and 9 MB that belong to none, of 3.05 GB.
+# Share of the UNet's weights on the GPU with sequential offload: two of SVD-XT's largest blocks, of
+# 201 MB each, and 9 MB that belong to no block, of 3.05 GB.
 STREAMED_SHARE = 0.135
 
-# cuDNN's workspaces, the CUDA context and fragmentation take their part of a GPU.
+# cuDNN's workspaces, the CUDA context and fragmentation take the rest of a GPU.
 USABLE_SHARE = 0.9
 
-# Memory for decoding on a machine without a GPU: one frame of svd-nano. Its largest tensors have
-# 28 MB, for which glibc reuses memory. Above 32 MB it asks for zeroed pages each time, so four
-# frames at once take 1.3 times as long.
+# Memory for decoding without a GPU: one frame of svd-nano, with tensors of at most 28 MB. Above 32
+# MB glibc requests zeroed pages each time, so four frames at once take 1.3 times as long.
 CPU_DECODE_BYTES = 0.25 * GIB
 
-# Half of an RTX Pro 6000, the default share of a ZeroGPU Space. Its own figure cannot be asked for
-# at the start, where the weights must be placed.
+# Half of an RTX Pro 6000, the default share of a ZeroGPU Space, which cannot be measured at the
+# start, when weights are placed.
 ZERO_GPU_BYTES = 48 * 10**9
 
 
@@ -57,7 +55,7 @@ class Device:
     number of the GPU. `zero_gpu`: a GPU that is lent for each call (a Hugging Face ZeroGPU Space).
     `float16`: False for a GPU that computes NaN in it. `bfloat16`: whether a CPU multiplies in it
     (AVX512-BF16); others emulate it, slower than float32. `notice`: a message for the user on why
-    it is this device, None for the expected one.
+    this device was chosen, None for the expected one.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -86,24 +84,18 @@ class ModelSizes:
     unet_channels: int = UNET_CHANNELS
     vae_channels: int = VAE_CHANNELS
 
-    @property
-    def total(self) -> int:
-        """Parameters of all parts."""
-        return self.unet + self.vae + self.image_encoder
-
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
     """How a clip is made within the memory of the device.
 
-    `offload`: the weights stay on the GPU, come one model at a time, or those of the UNet one block
-    at a time ("sequential").
-    `split_guidance`: the two halves of a guided step run one after the other. The result is the
-    same, with less memory, and hardly slower on a large model. `decode_chunk_size`: frames decoded
-    together, which does not change the result either. But without `whole_clip` each chunk becomes a
-    clip of its own, as in stock, which takes less memory and looks a little different.
-    `dtype`: of the UNet, unless `single_unet`, and of the decoder. `index`: CUDA's number of the
-    GPU. It is left out of `repr`, since compiled code does not depend on it.
+    `offload`: "none" keeps all weights on the GPU, "model" one model at a time, and "sequential"
+    one block of the UNet at a time. `split_guidance`: the two halves of a guided step run one after
+    the other, with the same result and less memory. `decode_chunk_size`: frames decoded together,
+    also with the same result. Without `whole_clip` each chunk is a clip of its own, as in stock,
+    which takes less memory and looks slightly different. `dtype`: of the UNet, unless
+    `single_unet`, and of the decoder. `index`: CUDA's number of the GPU. It is not in `repr`, since
+    compiled code does not depend on it.
     """
 
     device: Literal["cpu", "cuda"]
@@ -148,12 +140,11 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that one video takes.
+    """Bytes of one video: weights of all parts, of the UNet and of the VAE, and activations.
 
-    They are weights of all parts, of the UNet and of the VAE, and activations. `step`,
-    `split_step`: of one step, whole and with split guidance. `frame`: of each frame while all are
-    decoded at once. `clip`, `sliced_frame`: while some of `num_frames` are decoded at a time, of
-    the whole clip and of each of these frames on top.
+    `step`, `split_step`: of one step, whole and with split guidance. `frame`: of each frame if all
+    are decoded at once. `clip`, `sliced_frame`: of the whole clip, and of each frame on top, if
+    some of `num_frames` are decoded at a time.
     """
 
     weights: float
@@ -214,7 +205,7 @@ def estimate_memory(
     step = UNET_PER_PIXEL * pixels * checkpoint.num_frames
     float32 = parts.vae_float32 * (4 - bytes_per_number)  # what float32 takes on top
     return MemoryEstimate(
-        weights=parts.total * bytes_per_number + float32,
+        weights=(parts.unet + parts.vae + parts.image_encoder) * bytes_per_number + float32,
         unet_weights=parts.unet * bytes_per_number,
         vae_weights=parts.vae * bytes_per_number + float32,
         step=(UNET_FIXED + step * halves) * unet_scale,
@@ -234,14 +225,34 @@ def plan_memory(
 ) -> MemoryPlan:
     """The fastest plan that fits.
 
-    `auto` keeps all weights on a GPU only if they and the peak fit twice over, to leave room for
-    other programs and larger requests. Another `offload` may use the last byte. If it does not fit
-    even so, the next smaller one is planned. It has no effect without a GPU, nor on ZeroGPU, where
-    weights always stay. `parts`: those of the published SVD by default.
+    `auto` keeps all weights on a GPU only if they and the peak fit twice, which leaves room for
+    other programs and larger requests. Another `offload` may use all free memory; if that is not
+    enough, the next smaller one is planned. `offload` has no effect without a GPU, nor on ZeroGPU,
+    where weights always stay. `parts`: those of the published SVD by default.
     """
-    needs = estimate_memory(checkpoint, parts or ModelSizes(), bytes_per_number(device, checkpoint))
+    number_bytes = bytes_per_number(device, checkpoint)
+    needs = estimate_memory(checkpoint, parts or ModelSizes(), number_bytes)
     if device.kind == "cpu":
-        return _on_cpu(device, checkpoint, needs)
+        return MemoryPlan(
+            device="cpu",
+            dtype="bfloat16" if number_bytes == 2 else "float32",
+            single_unet=checkpoint.single_precision_unet,
+            decode_chunk_size=_even_chunks(checkpoint.num_frames, CPU_DECODE_BYTES / needs.frame),
+        )
+
+    def on_gpu(way: Offload, limit: float, room: float) -> MemoryPlan:
+        """`limit`: bytes for a step and its weights; `room`: those for decoding and its weights."""
+        at_once, whole_clip = needs.frames_within(room - needs.vae_weights_beside(way))
+        return MemoryPlan(
+            device="cuda",
+            index=device.index,
+            dtype="float16" if number_bytes == 2 else "float32",
+            offload=way,
+            split_guidance=needs.unet_weights_beside(way) + needs.step > limit,
+            decode_chunk_size=at_once,
+            whole_clip=whole_clip,
+        )
+
     free = float(ZERO_GPU_BYTES if device.zero_gpu else device.free_bytes)
     usable = free * USABLE_SHARE
     roomy = 2 * (needs.weights + needs.step) <= free
@@ -249,15 +260,14 @@ def plan_memory(
     first = "none" if offload == "auto" else offload
     for way in ("none",) if device.zero_gpu else ways[ways.index(first) :]:
         for limit in (usable, free) if way == offload else (usable,):
-            # Half of a roomy GPU is enough for decoding, if it holds the whole clip.
+            # Half of a large GPU is enough for decoding, if the whole clip fits.
             half = max(free / 2, needs.vae_weights_beside(way) + needs.decode(1))
             room = min(limit, half) if way == "none" and roomy else limit
-            plan = _on_gpu(way, device, checkpoint, needs, limit, room)
+            plan = on_gpu(way, limit, room)
             fits = plan.whole_clip and needs.peak(plan) <= limit
             if fits and (way != "none" or roomy or offload == "none" or device.zero_gpu):
                 return plan
-    way = "none" if device.zero_gpu else "sequential"
-    return _on_gpu(way, device, checkpoint, needs, usable, usable)
+    return on_gpu("none" if device.zero_gpu else "sequential", usable, usable)
 
 
 def opens_in_half(device: Device, checkpoint: Checkpoint) -> bool:
@@ -272,36 +282,6 @@ def bytes_per_number(device: Device, checkpoint: Checkpoint) -> Literal[2, 4]:
     else:
         half = device.bfloat16 and checkpoint.half_precision_on_cpu
     return 2 if half else 4
-
-
-def _on_cpu(device: Device, checkpoint: Checkpoint, needs: MemoryEstimate) -> MemoryPlan:
-    return MemoryPlan(
-        device="cpu",
-        dtype="bfloat16" if bytes_per_number(device, checkpoint) == 2 else "float32",
-        single_unet=checkpoint.single_precision_unet,
-        decode_chunk_size=_even_chunks(checkpoint.num_frames, CPU_DECODE_BYTES / needs.frame),
-    )
-
-
-def _on_gpu(
-    offload: Offload,
-    device: Device,
-    checkpoint: Checkpoint,
-    needs: MemoryEstimate,
-    limit: float,
-    room: float,
-) -> MemoryPlan:
-    """`limit`: bytes for a step and its weights; `room`: those for decoding and its weights."""
-    at_once, whole_clip = needs.frames_within(room - needs.vae_weights_beside(offload))
-    return MemoryPlan(
-        device="cuda",
-        index=device.index,
-        dtype="float16" if bytes_per_number(device, checkpoint) == 2 else "float32",
-        offload=offload,
-        split_guidance=needs.unet_weights_beside(offload) + needs.step > limit,
-        decode_chunk_size=at_once,
-        whole_clip=whole_clip,
-    )
 
 
 def _even_chunks(num_frames: int, most: float) -> int:

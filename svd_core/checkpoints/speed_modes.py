@@ -23,9 +23,8 @@ class AccelerationConfig:
     """Ways to make videos faster, as configured by the operator.
 
     `turbo`: file of the UNet's weights for that speed, see `TurboWeights`. `compile`: whether the
-    UNet is compiled; `auto` compiles where it has been done before, which leaves some seconds of
-    it. `folder`: cache of compiled code and of the kernels that are right on a GPU; without one,
-    nothing is compiled.
+    UNet is compiled; `auto` does so where code is cached, which takes seconds. `folder`: cache of
+    compiled code and of the kernels chosen for a GPU; without one, nothing is compiled.
     """
 
     turbo: Path | None = None
@@ -36,8 +35,8 @@ class AccelerationConfig:
     def from_settings(cls, settings: Settings) -> "AccelerationConfig":
         """The operator's settings, none of which apply on ZeroGPU.
 
-        There each video has a process of its own, in which other weights and compiling would take
-        more time than they save. Raises `InvalidSettings` for `SVD_COMPILE=on` there.
+        Each video has its own process there, so other weights and compiling would not pay. Raises
+        `InvalidSettings` for `SVD_COMPILE=on` there.
         """
         if on_zero_gpu():
             if settings.compile == "on":
@@ -48,7 +47,6 @@ class AccelerationConfig:
 
     @property
     def speeds(self) -> tuple[Speed, ...]:
-        """The available speeds."""
         return tuple(each for each in get_args(Speed) if each != "turbo" or self.turbo)
 
     def check(self, speed: Speed) -> None:
@@ -62,7 +60,7 @@ FAST_SHARE = 0.56
 
 TURBO_STEPS = 4
 MAX_TURBO_STEPS = 40
-"""Levels of noise at which AnimateLCM-SVD was distilled; its steps are at some of them."""
+"""Levels of noise at which AnimateLCM-SVD was distilled; steps use some of them."""
 
 GUIDED_SIGMAS = (0.03, 30.0)
 """Levels of noise (sigma) between which `fast` guides: 11 of SVD's 25 are higher, 3 are lower."""

@@ -20,15 +20,12 @@ DEMO_MODEL = "svd-nano"
 """The embedded checkpoint, which is always available, so that the app falls back to it."""
 
 PIPELINE = "StableVideoDiffusionPipeline"
+
+FLAGS = ("half_precision_on_cpu", "single_precision_unet")
 FOLDER_SETTINGS = (
-    "sizes",
-    "num_frames",
-    "num_inference_steps",
-    "min_guidance_scale",
-    "max_guidance_scale",
-    "half_precision_on_cpu",
-    "single_precision_unet",
-)
+    "sizes", "num_frames", "num_inference_steps", "min_guidance_scale", "max_guidance_scale",
+    *FLAGS,
+)  # fmt: skip
 """Fields of `Checkpoint` that a folder may set in `svd.json`."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -78,21 +75,30 @@ class Checkpoint:
         return None if HUB_ID.fullmatch(self.source) else Path(self.source)
 
 
-def _published(name: str, repo: str, num_frames: int, code: str, **more: Any) -> Checkpoint:
-    """One of Stability AI's three. Steps and guidance are diffusers' defaults; the sizes are those
-    of Stability's own hosted service, the first being the one trained."""
+def _published(
+    name: str,
+    repo: str,
+    num_frames: int,
+    summary_code: str,
+    memory_gb: tuple[float, float],
+    gated: bool = False,
+) -> Checkpoint:
+    """One of Stability AI's three. Steps and guidance are diffusers' defaults. The sizes are those
+    of Stability's hosted service, the trained one first."""
+    source = f"stabilityai/stable-video-diffusion-{repo}"
     return Checkpoint(
         name=name,
-        source=f"stabilityai/{repo}",
+        source=source,
         sizes=((1024, 576), (576, 1024), (768, 768)),
         num_frames=num_frames,
         num_inference_steps=25,
         min_guidance_scale=1.0,
         max_guidance_scale=3.0,
         licence="Stability AI Community License",
-        licence_url=f"https://huggingface.co/stabilityai/{repo}",
-        summary_code=code,
-        **more,
+        licence_url=f"https://huggingface.co/{source}",
+        gated=gated,
+        memory_gb=memory_gb,
+        summary_code=summary_code,
     )
 
 
@@ -113,28 +119,11 @@ CHECKPOINTS: Mapping[str, Checkpoint] = {
             cpu_core_s=9.0,  # 6.3 s of processor time, and cores that wait for each other
             summary_code="summary_svd_nano",
         ),
+        _published("svd-xt", "img2vid-xt", 25, "summary_svd_xt", (7.2, 11.0)),
         _published(
-            "svd-xt",
-            "stable-video-diffusion-img2vid-xt",
-            25,
-            "summary_svd_xt",
-            memory_gb=(7.2, 11.0),
+            "svd-xt-1.1", "img2vid-xt-1-1", 25, "summary_svd_xt_1_1", (7.2, 11.0), gated=True
         ),
-        _published(
-            "svd-xt-1.1",
-            "stable-video-diffusion-img2vid-xt-1-1",
-            25,
-            "summary_svd_xt_1_1",
-            gated=True,
-            memory_gb=(7.2, 11.0),
-        ),
-        _published(
-            "svd",
-            "stable-video-diffusion-img2vid",
-            14,
-            "summary_svd",
-            memory_gb=(6.2, 9.0),
-        ),
+        _published("svd", "img2vid", 14, "summary_svd", (6.2, 9.0)),
     )
 }
 
@@ -169,7 +158,7 @@ def find_checkpoint(name: str, cuda: bool) -> Checkpoint:
 def with_folder_config(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """`checkpoint` with the settings in the files of `folder`.
 
-    The UNet's config has `num_frames` (a 14-frame model must not be asked for 25). An optional
+    The UNet's config has `num_frames`, so that a 14-frame model makes 14 frames. An optional
     `svd.json` may have any of `FOLDER_SETTINGS`, with `sizes` as [[width, height], ...]. Raises
     `ModelBroken`, naming the file.
     """
@@ -232,12 +221,12 @@ def _check_settings(settings: dict[str, Any], path: Path) -> dict[str, Any]:
                 raise ValueError(f"{name!r} is not known, only {', '.join(FOLDER_SETTINGS)}")
             if value is None:
                 raise ValueError(f"{name} must not be null")
+            if name in FLAGS and not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false")
             if name == "sizes":
                 checked[name] = _sizes(value)
-            elif name in ("half_precision_on_cpu", "single_precision_unet"):
-                checked[name] = _flag(name, value)
             else:
-                checked[name] = check_value(name, value)
+                checked[name] = value if name in FLAGS else check_value(name, value)
     except (TypeError, ValueError) as error:
         raise ModelBroken("model_config_invalid", path=str(path), reason=f"{error}.") from error
     except InvalidRequest as error:
@@ -250,9 +239,3 @@ def _sizes(value: Any) -> tuple[Size, ...]:
     if not sizes or any(side < 32 or side % 8 for size in sizes for side in size):
         raise ValueError("sizes must be pairs of multiples of 8, at least 32")
     return sizes
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false")
-    return value

@@ -1,7 +1,7 @@
 """Device selection and state: the GPU with the most free memory, or the CPU.
 
-A GPU that the installed torch has no code for is passed over, with a notice. To torch, ROCm's GPUs
-are CUDA's. Apple's MPS and Intel's XPU are not supported.
+A GPU that the installed torch has no code for is skipped, with a notice. Torch presents ROCm's GPUs
+as CUDA's. Apple's MPS and Intel's XPU are not supported.
 """
 
 import os
@@ -16,20 +16,18 @@ from svd_core.errors import DeviceUnavailable
 from svd_core.messages import Message
 from svd_core.settings import on_zero_gpu
 
+# Texts in the plain RuntimeErrors of torch, cuBLAS and cuDNN when memory ran out. cuDNN says the
+# last one if it has no room for the workspace of any algorithm.
 OUT_OF_MEMORY_MESSAGES = (
-    "out of memory",
-    "can't allocate memory",
-    "ALLOC_FAILED",
-    "unable to find an engine",  # cuDNN, with no room for the workspace of any algorithm
-)
-"""Texts in the plain RuntimeErrors of torch, cuBLAS and cuDNN when memory ran out."""
+    "out of memory", "can't allocate memory", "ALLOC_FAILED", "unable to find an engine",
+)  # fmt: skip
 
 NAN_IN_FLOAT16 = re.compile(r"\bGTX 16\d\d\b")
 """Names of GPUs whose convolutions give NaN in float16."""
 
 ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)([af]?)")
 """An entry of `torch.cuda.get_arch_list()`: machine code (sm) or PTX (compute), the compute
-capability times ten, and whether it is for that one GPU (a) or its family (f) only."""
+capability times ten, and whether it is only for that one GPU (a) or its family (f)."""
 
 Capability = tuple[int, int]
 
@@ -52,8 +50,7 @@ def find_device() -> Device:
     if gpus:
         return max(gpus, key=lambda device: device.free_bytes)
     if failure is not None:
-        reason = str(failure).splitlines()[0]
-        raise DeviceUnavailable("gpu_unavailable", reason=reason) from failure
+        raise DeviceUnavailable("gpu_unavailable", reason=first_line(failure)) from failure
     return _cpu(notice)
 
 
@@ -122,18 +119,18 @@ def available_memory(plan: MemoryPlan) -> int | None:
     try:
         free, _ = torch.cuda.mem_get_info(plan.index)
         return free + torch.cuda.memory_reserved(plan.index)
-    except RuntimeError:  # the device is lost, which the next clip will notice
+    except RuntimeError:  # the device is lost, as the next clip will report
         return None
 
 
 def forget_peak(plan: MemoryPlan) -> None:
-    """Reset the count of `peak_memory`, which is possible on a GPU only."""
+    """Reset the count of `peak_memory`, which only a GPU can do."""
     if _on_cuda(plan):
         torch.cuda.reset_peak_memory_stats(plan.index)
 
 
 def peak_memory(plan: MemoryPlan) -> int | None:
-    """Most bytes held on the GPU since `forget_peak`; without one by the process since its start.
+    """Peak bytes on the GPU since `forget_peak`; without a GPU, of the process since its start.
 
     None on a system that does not count them.
     """
@@ -152,6 +149,11 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         text in str(error) for text in OUT_OF_MEMORY_MESSAGES
     )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its class if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def is_lost(plan: MemoryPlan) -> bool:

@@ -36,12 +36,12 @@ POLL_S = 0.5
 class EngineStatus:
     """State of the engine, for people.
 
-    `checkpoint`: while `loading` the expected one. It stays `ready` if it was unloaded for another
-    that then could not be loaded; the next request loads it again.
+    `checkpoint`: the expected one while `loading`. It stays `ready` when it was unloaded for
+    another that then failed to load; the next request loads it again.
     `device`: in words, e.g. "CPU, 2 cores" or "NVIDIA L4, 24 GB, model offload"; empty until known.
-    `catalog`: what requests may ask for. Checkpoints of the hub are known in full once loaded.
+    `catalog`: the checkpoints that requests may name. Those of the hub are complete once loaded.
     `notice`: a message to show while it holds, e.g. why svd-nano runs instead.
-    `workers`: how many GPU workers a cluster has; None where this process has the engine.
+    `workers`: number of GPU workers of a cluster; None where this process has the engine.
     """
 
     checkpoint: Checkpoint
@@ -53,18 +53,18 @@ class EngineStatus:
 
     @property
     def waits_for_machine(self) -> bool:
-        """Whether a cluster has no GPU worker, and none on its way."""
+        """Whether a cluster has no GPU worker, not even one that is starting."""
         return self.workers == 0
 
 
 @dataclass(frozen=True)
 class ModelHandle:
-    """A model of an engine, which has loaded it.
+    """A model that an engine has loaded.
 
     `generate`: makes a clip from an RGB picture that is framed to one of the checkpoint's sizes. If
     the engine has loaded another model since, it loads this one again. `on_progress` may raise to
     stop; the engine stays ready for the next call. Raises what `Engine.load` raises, and
-    `GenerationFailed`. After `DeviceLost` this process cannot use the device any more.
+    `GenerationFailed`. After `DeviceLost` this process cannot use the device again.
     """
 
     checkpoint: Checkpoint
@@ -140,7 +140,7 @@ class SvdEngine:
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress
     ) -> GenerationResult:
-        """Load the model of `params`, and generate with it."""
+        """Load the model that `params` names, and make a clip with it."""
         return self.load(on_progress, params.model).generate(image, params, on_progress)
 
     def _generate(
@@ -180,11 +180,9 @@ class SvdEngine:
         """The requested model, loaded if it was not."""
         if (loaded := self._find_loaded(model)) is not None:
             return loaded
-        # Huge pages halve the processor time of decoding on a CPU. Torch reads this once, early.
+        # Huge pages halve the processor time of decoding on a CPU. Torch reads this once.
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-        from svd_core.engine.pipeline_loader import (
-            find_device,
-        )  # imports torch, which takes seconds
+        from svd_core.engine.pipeline_loader import find_device  # takes seconds: imports torch
 
         try:
             device = find_device()

@@ -21,6 +21,7 @@ from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import Checkpoint, with_folder_config
 from svd_core.engine.devices import (
     available_memory,
+    first_line,
     forget_peak,
     is_lost,
     is_out_of_memory,
@@ -32,7 +33,7 @@ from svd_core.engine.optimizations.torch_compile import CompileCache, CompileKey
 from svd_core.engine.pipeline_loader import model_sizes, open_folder, place, reset, unload
 from svd_core.engine.sampling import sample_frames
 from svd_core.engine.turbo_weights import TurboWeights
-from svd_core.errors import DeviceLost, GenerationFailed, OutOfMemory
+from svd_core.errors import DeviceLost, GenerationFailed
 from svd_core.events import OnProgress
 from svd_core.media.recipe import fingerprint
 from svd_core.messages import Message, both
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 class LoadedModel:
     """A checkpoint ready to make clips, one at a time.
 
-    `memory`: its plans, by whose current one the pipeline is placed.
+    `memory`: its plans; the pipeline is placed by the current one.
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class LoadedModel:
         self.checkpoint = checkpoint
         self._pipeline = pipeline
         self._memory = memory
-        chosen = memory.current
-        self._placed: tuple[MemoryPlan, bool] | None = (chosen, False)  # None: placing it broke off
+        # The plan of the weights, and whether their layers are compiled; None: placing them failed.
+        self._placed: tuple[MemoryPlan, bool] | None = memory.current, False
         self._turbo = TurboWeights(acceleration)
         self._compiled = CompileCache(acceleration)
         folder = checkpoint.folder
@@ -79,8 +80,8 @@ class LoadedModel:
     ) -> "LoadedModel":
         """Download `requested`, read it, and place it on `device`.
 
-        `unload_current`: called once the files are there, so that no model is unloaded for one that
-        is unavailable. `LoadedModel.checkpoint` has the settings of the files. Raises
+        `unload_current`: called once the files are on disk, so that no model is unloaded for one
+        that is unavailable. `LoadedModel.checkpoint` has the settings of the files. Raises
         `ModelUnavailable`, `OutOfMemory`, `DeviceLost`.
         """
         on_bytes = byte_reports(on_progress)
@@ -111,7 +112,7 @@ class LoadedModel:
         raise memory.model_too_large()
 
     def close(self) -> None:
-        """Free its memory, also where references to it remain. It makes no more clips."""
+        """Free its memory, even if references to it remain. It makes no more clips."""
         self._turbo = TurboWeights(AccelerationConfig())
         unload(self._pipeline)
 
@@ -146,14 +147,19 @@ class LoadedModel:
                 free_bytes = available_memory(chosen)
             smaller = chosen.smaller()
             if smaller is None:
-                raise self._too_small(filled, image, available_memory(chosen))
+                guided = (filled.max_guidance_scale or 1.0) > 1.0
+                free_bytes = available_memory(chosen)
+                num_frames = filled.num_frames or 1
+                raise self._memory.request_too_large(image.size, num_frames, guided, free_bytes)
             chosen = smaller
             chunk = min(chosen.decode_chunk_size, filled.decode_chunk_size or 1)
             filled = replace(filled, decode_chunk_size=chunk)
             note = Message("memory_ran_out", plan=chosen.describe())
         if chosen == first:
             self._memory.record_success(chosen)
-        elif self._fits_plan(params, first):
+        elif (params.num_frames or 0) <= self.checkpoint.num_frames and (
+            params.decode_chunk_size or 0
+        ) <= first.decode_chunk_size:  # else the plan was not made for this request
             self._memory.record_failure(chosen, free_bytes)
         if not chosen.whole_clip and (filled.decode_chunk_size or 1) < len(frames):
             notes += (Message("chunked_decode"),)
@@ -171,14 +177,21 @@ class LoadedModel:
     ) -> Frames | None:
         """The frames, or None if memory ran out.
 
-        (The error must be gone before the next try, since it references every tensor of the call.)
+        The error must be gone before the next try, since it references every tensor of the call.
         """
         assert params.num_inference_steps is not None
         assert params.num_frames is not None
         on_cpu = chosen.device == "cpu"
         pixels = image.width * image.height
         guess = first_guess(self.checkpoint, pixels, params.num_frames) if on_cpu else None
-        kind = CompileKey.from_request(self._model, chosen, image.size, params)
+        kind = CompileKey(
+            model=self._model,
+            plan=chosen,
+            size=image.size,
+            num_frames=params.num_frames,
+            guided=(params.max_guidance_scale or 1.0) > 1.0,
+            speed=params.speed,
+        )
         estimator = ProgressEstimator(
             num_steps=params.num_inference_steps,
             num_frames=params.num_frames,
@@ -192,9 +205,8 @@ class LoadedModel:
             on_progress(replace(estimator.encoding(), note=shown))
             self._place(chosen, params.speed, compiled)
             fps = clamp_fps(params.fps)
-            whole = chosen.whole_clip
             frames = sample_frames(
-                self._pipeline, image, params, fps, estimator, on_progress, whole
+                self._pipeline, image, params, fps, estimator, on_progress, chosen.whole_clip
             )
             if compiled:
                 self._compiled.mark_cached(kind)
@@ -205,16 +217,12 @@ class LoadedModel:
             if is_out_of_memory(error):
                 return None
             _raise_if_lost(error, chosen)
-            raise GenerationFailed("model_failed", reason=_first_line(error)) from error
+            raise GenerationFailed("model_failed", reason=first_line(error)) from error
         finally:
-            self._release()
-
-    def _release(self) -> None:
-        """Make ready for the next clip. An error here would hide the more telling one under way."""
-        try:
-            reset(self._pipeline)
-        except RuntimeError:
-            self._placed = None
+            try:
+                reset(self._pipeline)
+            except RuntimeError:  # it would hide the first error, which says more
+                self._placed = None
 
     def _place(self, chosen: MemoryPlan, speed: Speed, compiled: bool) -> None:
         """Place the weights for `speed` by the plan `chosen`, unless they are in place."""
@@ -227,20 +235,6 @@ class LoadedModel:
             place(self._pipeline, chosen, compiled)
             self._placed = chosen, compiled
 
-    def _fits_plan(self, params: VideoParams, chosen: MemoryPlan) -> bool:
-        """Whether a request needs no more memory than the plan was made for."""
-        return (params.num_frames or 0) <= self.checkpoint.num_frames and (
-            params.decode_chunk_size or 0
-        ) <= chosen.decode_chunk_size
-
-    def _too_small(
-        self, params: VideoParams, image: Image.Image, free_bytes: int | None
-    ) -> OutOfMemory:
-        guided = (params.max_guidance_scale or 1.0) > 1.0
-        return self._memory.request_too_large(
-            image.size, params.num_frames or 1, guided, free_bytes
-        )
-
 
 def _choose_kernels(pipeline: Any, chosen: MemoryPlan, acceleration: AccelerationConfig) -> None:
     """Choose the kernels that are right and fastest on the plan's GPU."""
@@ -250,15 +244,12 @@ def _choose_kernels(pipeline: Any, chosen: MemoryPlan, acceleration: Acceleratio
         kernels = choose_kernels(chosen.target, chosen.dtype, acceleration.folder)
     except RuntimeError as error:
         _raise_if_lost(error, chosen)
-        log.warning("Kernels could not be probed: %s", _first_line(error))
+        reason = first_line(error)
+        log.warning("Kernels could not be probed, so the default ones are used: %s", reason)
     else:
         pipeline.kernels = kernels
 
 
 def _raise_if_lost(error: Exception, chosen: MemoryPlan) -> None:
     if is_lost(chosen):
-        raise DeviceLost("gpu_lost", reason=_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DeviceLost("gpu_lost", reason=first_line(error)) from error

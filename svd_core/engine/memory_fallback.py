@@ -31,7 +31,7 @@ MAX_BACKOFF_CLIPS = 63
 class MemoryFallback:
     """The plan that the next clip begins with, of `checkpoint` on `device`.
 
-    `current`: that plan. Not thread-safe; knows nothing of torch.
+    `current`: that plan. Not thread-safe; does not use torch.
     """
 
     def __init__(
@@ -45,31 +45,27 @@ class MemoryFallback:
         self._checkpoint = checkpoint
         self._parts = parts
         self._setting = setting
-        self._estimate = estimate_memory(checkpoint, parts, bytes_per_number(device, checkpoint))
         self._preferred = self.current = plan_memory(device, checkpoint, parts, setting)
         self._free_at_failure: int | None = None  # bytes that were free when memory last ran out
         self._backoff = self._clips = 0
 
     @property
     def notice(self) -> str | None:
-        """A message on why not everything is as the operator set it; None if it is."""
+        """A message on why the device or the offload is not as configured; None if it is."""
         if self._device.notice is not None:
             return self._device.notice
-        plan = self.current
-        if plan.device == "cpu" or self._device.zero_gpu or self._setting == "auto":
-            return None
-        if plan.offload == self._setting:
+        used, wanted = self.current.offload, self._setting
+        if self._device.kind == "cpu" or self._device.zero_gpu or wanted in ("auto", used):
             return None
         free = _gigabytes(self._free_at_failure or self._device.free_bytes)
-        return Message("offload_changed", wanted=self._setting, free=free, used=plan.offload)
+        return Message("offload_changed", wanted=wanted, free=free, used=used)
 
     def next_plan(self, free_bytes: int | None) -> MemoryPlan:
-        """The plan for the next clip. `free_bytes`: those that it could use; None: unknown."""
+        """The plan for the next clip. `free_bytes`: those it may use; None if unknown."""
         if self.current == self._preferred or free_bytes is None:
             return self.current
-        more = (
-            self._free_at_failure is not None and free_bytes * USABLE_SHARE > self._free_at_failure
-        )
+        least = self._free_at_failure
+        more = least is not None and free_bytes * USABLE_SHARE > least
         self._clips -= 1
         if self._clips >= 0 and not more:
             return self.current
@@ -92,16 +88,12 @@ class MemoryFallback:
 
     def model_too_large(self) -> OutOfMemory:
         """The error for a model whose weights no plan could place."""
-        free = _gigabytes(self._device.free_bytes)
+        model, device = self._checkpoint.name, self._device.name
         if self._device.kind == "cpu":
-            return OutOfMemory("memory_too_small_to_load", model=self._checkpoint.name)
-        needed = _gigabytes(self._estimate.peak(smallest_plan(self.current)) / USABLE_SHARE)
+            return OutOfMemory("memory_too_small_to_load", model=model)
+        needed, free = self._needed(self._checkpoint), _gigabytes(self._device.free_bytes)
         return OutOfMemory(
-            "gpu_too_small_for_model",
-            model=self._checkpoint.name,
-            needed=needed,
-            free=free,
-            device=self._device.name,
+            "gpu_too_small_for_model", model=model, needed=needed, free=free, device=device
         )
 
     def request_too_large(
@@ -117,11 +109,14 @@ class MemoryFallback:
             num_frames=num_frames,
             max_guidance_scale=3.0 if guided else 1.0,
         )
-        needs = estimate_memory(
-            request, self._parts, bytes_per_number(self._device, self._checkpoint)
-        )
-        needed = _gigabytes(needs.peak(smallest_plan(self.current)) / USABLE_SHARE)
-        return OutOfMemory("gpu_too_small", needed=needed, free=_gigabytes(free_bytes), **video)
+        free = _gigabytes(free_bytes)
+        return OutOfMemory("gpu_too_small", needed=self._needed(request), free=free, **video)
+
+    def _needed(self, checkpoint: Checkpoint) -> str:
+        """Gigabytes that a GPU needs to have for a video of `checkpoint` with the smallest plan."""
+        number_bytes = bytes_per_number(self._device, checkpoint)
+        needs = estimate_memory(checkpoint, self._parts, number_bytes)
+        return _gigabytes(needs.peak(smallest_plan(self.current)) / USABLE_SHARE)
 
 
 def smallest_plan(chosen: MemoryPlan) -> MemoryPlan:

@@ -22,10 +22,10 @@ from transformers.utils import logging as transformers_logging
 from svd_core.checkpoints.hub import OnBytes, files_in, needed_files, weight_files
 from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes
 from svd_core.engine.devices import find_device as find_device
+from svd_core.engine.devices import first_line
 from svd_core.engine.devices import is_out_of_memory as is_out_of_memory
 from svd_core.engine.optimizations.guidance import Guidance
-from svd_core.engine.optimizations.kernels import Kernels
-from svd_core.engine.optimizations.layouts import FOLDED
+from svd_core.engine.optimizations.kernels import FOLDED, Kernels
 from svd_core.engine.optimizations.patching import unpatch
 from svd_core.engine.optimizations.registry import (
     apply_optimizations,
@@ -110,7 +110,9 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
             pipeline.unet.to(torch.bfloat16)
         _to_bfloat16(pipeline.vae.decoder)
     if plan.dtype == "float16" and pipeline.vae.config.force_upcast:
-        _upcast_encoder(pipeline.vae)
+        # If the encoder is in float16, stock converts the whole VAE for each clip and back.
+        for part in _encoder_parts(pipeline.vae):
+            part.to(torch.float32)
     if plan.device == "cpu":
         _align_weights(pipeline)
     kernels: Kernels = pipeline.kernels
@@ -129,13 +131,13 @@ def place(pipeline: Any, plan: MemoryPlan, compiled: bool = False) -> None:
     else:
         pipeline.to("cpu")
         pipeline.enable_sequential_cpu_offload(device=plan.target)
-    empty_cache()
+    torch.cuda.empty_cache()
 
 
 def _align_weights(pipeline: Any) -> None:
-    """Copy weights at odd addresses, where they lie when they are mapped from their file.
+    """Copy weights that are not aligned, as when they are mapped from their file.
 
-    There the processor's kernels add up in another order, so that pixels would depend on the length
+    The processor's kernels add those up in another order, so that pixels would depend on the length
     of the file's header.
     """
     for part in CLASSES:
@@ -152,16 +154,6 @@ def _to_bfloat16(module: Any) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
-def _upcast_encoder(vae: Any) -> None:
-    """Keep the encoder in float32.
-
-    Stock converts all of the VAE to float32 for each clip and back, but only if the encoder, its
-    first part, is in float16.
-    """
-    for part in _encoder_parts(vae):
-        part.to(torch.float32)
-
-
 def _encoder_parts(vae: Any) -> tuple[Any, Any]:
     return vae.encoder, vae.quant_conv
 
@@ -169,13 +161,13 @@ def _encoder_parts(vae: Any) -> tuple[Any, Any]:
 def reset(pipeline: Any) -> None:
     """Make `pipeline` ready for the next video, also after one that was stopped."""
     pipeline.maybe_free_model_hooks()
-    empty_cache()
+    torch.cuda.empty_cache()
 
 
 def unload(pipeline: Any) -> None:
     """Remove the weights from `pipeline`.
 
-    So its memory is free even while a traceback, or a cycle of hooks, keeps its layers alive.
+    This frees their memory even while a traceback, or a cycle of hooks, keeps the layers alive.
     """
     pipeline.remove_all_hooks()
     pipeline.unet_stream = None
@@ -185,23 +177,17 @@ def unload(pipeline: Any) -> None:
         model.to("meta")
     forget_blocks()
     gc.collect()
-    empty_cache()
-
-
-def empty_cache() -> None:
-    """Return unused GPU memory to the system."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
 
 
 def silence_library_logging() -> None:
     """Keep the progress bars and warnings of diffusers and transformers off the terminal.
 
-    They mean nothing there: a processor that is never used wants torchvision, and a change of the
-    VAE's precision is a false alarm. Failures are raised.
+    They are false alarms: about torchvision for a processor that is never used, and about the
+    VAE's precision. Failures are raised.
     """
-    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    for library in libraries:
+    library: Any
+    for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
 
@@ -224,12 +210,8 @@ def _open_part(folder: Path, part: str, files: list[str], half: bool) -> Any:
     # Both libraries fill in random numbers for weights that a file lacks, and go on.
     wrong = [*info["missing_keys"], *map(str, info["mismatched_keys"])]
     if wrong:
-        raise ModelBroken(
-            "model_weights_missing",
-            path=str(folder / files[-1]),
-            count=len(wrong),
-            name=wrong[0],
-        )
+        path = str(folder / files[-1])
+        raise ModelBroken("model_weights_missing", path=path, count=len(wrong), name=wrong[0])
     return model.eval()
 
 
@@ -252,5 +234,5 @@ def _open_small(kind: Any, folder: Path) -> Any:
 def _unusable(path: Path, kind: type, error: Exception) -> SvdError:
     if is_out_of_memory(error):
         return OutOfMemory("memory_too_small_to_load", model=str(path))
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ModelBroken("model_part_unusable", path=str(path), kind=kind.__name__, reason=first)
+    reason = first_line(error)
+    return ModelBroken("model_part_unusable", path=str(path), kind=kind.__name__, reason=reason)

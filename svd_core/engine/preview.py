@@ -1,7 +1,7 @@
 """Latent preview: a small animated WebP of a video while it is denoised.
 
-On a GPU nothing waits for a preview: latents are copied beside its work, and another thread makes
-the picture, which goes with a later progress report.
+On a GPU nothing waits for a preview. Latents are copied while it works, another thread makes the
+picture, and a later progress report carries it.
 """
 
 import io
@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -23,7 +22,7 @@ PREVIEWS_PER_VIDEO = 8
 """Most previews of a video, besides those of the first and the last step."""
 
 POLL_S = 0.002
-"""Seconds between two looks at a copy. To wait inside of CUDA might keep other threads from it."""
+"""Seconds between two looks at a copy. Waiting inside of CUDA might block other threads."""
 
 MAX_BYTES = 150_000
 """Most bytes of a preview: 200 kB on their way to a page, which takes them as base64."""
@@ -43,10 +42,9 @@ T = TypeVar("T")
 class LatentPreview:
     """Previews of one video, by a linear map from latents to colours.
 
-    That is close to what the decoder does to a whole cell. The map is fitted to the photo and its
-    latents, which every video begins with. So it suits any checkpoint and these very colours, and
-    costs nothing. `rate`: frames per second. As a context it ends the thread, and drops previews
-    that are not made yet.
+    The decoder is close to such a map for a whole cell. It is fitted to the photo and its latents,
+    so it suits any checkpoint and the colours of this video. `rate`: frames per second. At the end
+    of the context the thread ends, and unfinished previews are dropped.
     """
 
     def __init__(self, photo: Image.Image, num_steps: int, rate: int, scaling: float) -> None:
@@ -65,12 +63,7 @@ class LatentPreview:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._closed.set()
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
@@ -79,8 +72,8 @@ class LatentPreview:
     def record(self, scheduler: Any) -> Iterator[None]:
         """Record `pred_original_sample` of each step of `scheduler`, until the context ends.
 
-        The predicted clean latents show a form many steps before the latents themselves, which are
-        noise until late.
+        The predicted clean latents show shapes many steps before the latents themselves, which
+        are noise until late.
         """
         step = scheduler.step
 
@@ -176,5 +169,4 @@ def encode_webp(pictures: NDArray[np.uint8], rate: int) -> bytes:
 
 def _to_cells(latents: torch.Tensor) -> NDArray[np.float32]:
     """Latents in main memory (frames, channels, height, width) as rows, (cells, channels)."""
-    rows: NDArray[np.float32] = latents.float().permute(0, 2, 3, 1).flatten(0, 2).numpy()
-    return rows
+    return latents.float().permute(0, 2, 3, 1).flatten(0, 2).numpy()

@@ -84,22 +84,16 @@ def sample_frames(
                 ).frames
         finally:
             handle.remove()
-        assert params.decode_chunk_size is not None
+        vae, chunk_size = pipeline.vae, params.decode_chunk_size
+        assert chunk_size is not None
         with pipeline.kernels.convolutions():
-            return decode_latents(
-                pipeline.vae,
-                latents[0],
-                params.decode_chunk_size,
-                estimator,
-                on_decoding,
-                whole_clip,
-            )
+            return decode_latents(vae, latents[0], chunk_size, estimator, on_decoding, whole_clip)
 
 
 def _initial_noise(pipeline: Any, image: Image.Image, params: VideoParams) -> torch.Tensor:
     """Initial latents of the clip: the same draw as the pipeline's, but in float32, then rounded.
 
-    Torch before 2.13 draws other numbers in half precision, so a seed would be another video there.
+    Torch before 2.13 draws other numbers in half precision, so a seed would give another video.
     """
     assert params.num_frames is not None
     generator = torch.Generator("cpu").manual_seed(params.seed)
@@ -121,9 +115,8 @@ def decode_latents(
     """Decode `latents` (num_frames, channels, height / 8, width / 8) to frames, with progress.
 
     The pixels are those of diffusers' `decode_latents` and `postprocess_video` with all frames
-    decoded at once. `chunk_size` only says how many frames are held at a time between the layers
-    that see them all. Without `whole_clip` each chunk is decoded as a clip of its own instead, as
-    stock does to save memory.
+    decoded at once. `chunk_size` only sets how many frames are in memory between the layers that
+    see them all. Without `whole_clip` each chunk is decoded as a clip of its own, as in stock.
     """
     on_progress(estimator.frames_decoded(0))
     latents = 1 / vae.config.scaling_factor * latents
@@ -131,7 +124,12 @@ def decode_latents(
     if dtype == torch.bfloat16:  # as the weights, see `pipeline_loader.place`
         latents = latents.to(dtype, memory_format=torch.channels_last)
     if not whole_clip or chunk_size >= len(latents):
-        return _decode_chunks(vae, latents, chunk_size, estimator, on_progress)
+        chunks: list[Frames] = []
+        for start in range(0, len(latents), chunk_size):
+            chunk = latents[start : start + chunk_size]
+            chunks.append(_to_frames(vae.decode(chunk, num_frames=len(chunk)).sample))
+            on_progress(estimator.frames_decoded(start + len(chunk)))
+        return np.concatenate(chunks)
 
     reported = 0
 
@@ -147,27 +145,10 @@ def decode_latents(
     return np.concatenate([_to_frames(chunk) for chunk in torch.split(pixels, chunk_size)])
 
 
-def _decode_chunks(
-    vae: Any,
-    latents: torch.Tensor,
-    chunk_size: int,
-    estimator: ProgressEstimator,
-    on_progress: OnProgress,
-) -> Frames:
-    chunks: list[Frames] = []
-    done = 0
-    for chunk in torch.split(latents, chunk_size):
-        chunks.append(_to_frames(vae.decode(chunk, num_frames=len(chunk)).sample))
-        done += len(chunk)
-        on_progress(estimator.frames_decoded(done))
-    return np.concatenate(chunks)
-
-
 def _to_frames(pixels: torch.Tensor) -> Frames:
     """Decoded `pixels` (frames, 3, height, width) in -1..1 as frames, rounded on their device."""
     pixels = pixels.float()
     if not torch.isfinite(pixels).all():
         raise GenerationFailed("model_gave_nan")
     pixels = (pixels * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-    frames: Frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return frames
+    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()

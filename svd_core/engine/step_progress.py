@@ -1,7 +1,7 @@
 """Progress within a denoising step, for CPUs, where a step takes seconds to minutes.
 
 Forward hooks count the share of the step's work that is done, and may raise to stop it. A GPU gets
-no hooks: it runs behind the processor, and its steps are short.
+no hooks: its steps are short, and it computes later than the processor calls the layers.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,10 +16,10 @@ from svd_core.engine.optimizations.torch_compile import NAME as COMPILED
 from svd_core.engine.optimizations.zero_branches import is_zero_branch
 
 PER_FRAME = ("time_embedding", "add_embedding", "time_emb_proj", "time_pos_embed", "attn2")
-"""Parts of the names of layers that compute one row for a frame or a clip, not for each place."""
+"""Parts of names of layers that compute one row for each frame or clip, not for each place."""
 
 KEPT = ("conv_shortcut", "to_v", "to_out.0")
-"""Names, within a block, of layers that are computed where the rest of the block is skipped."""
+"""Layers of a block that are computed even if the rest of the block is skipped."""
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def count_step(unet: Any, on_share: Callable[[float], None]) -> Iterator[None]:
         done.clear()
 
     def on_end(layer: nn.Module, *_: Any) -> None:
-        # A rewrite may read the weights of layers without calling them: they are done with it.
+        # A rewrite may read the weights of inner layers without calling them.
         new = [each for each in layer.modules() if each in costs and each not in done]
         if new:
             done.update(new)
@@ -69,17 +69,12 @@ def layer_costs(unet: Any) -> dict[nn.Module, float]:
 
 def _level(name: str, levels: int) -> int:
     """How often the sides of the picture are halved where layer `name` computes."""
-    part, _, rest = name.partition(".")
-    number = int(rest.partition(".")[0]) if part in ("down_blocks", "up_blocks") else 0
-    match part:
-        case "down_blocks":
-            return number + ("downsamplers" in rest)
-        case "mid_block":
-            return levels - 1
-        case "up_blocks":
-            return levels - 1 - number - ("upsamplers" in rest)
-        case _:
-            return 0
+    part, number, rest = f"{name}..".split(".", 2)
+    if part == "down_blocks":
+        return int(number) + ("downsamplers" in rest)
+    if part == "up_blocks":
+        return levels - 1 - int(number) - ("upsamplers" in rest)
+    return levels - 1 if part == "mid_block" else 0
 
 
 def _called_layers(layer: nn.Module) -> Iterator[nn.Module]:

@@ -16,7 +16,7 @@ from svd_core.params import Speed
 
 
 class TurboWeights:
-    """The weights for `turbo`, or while these are in use the checkpoint's, in main memory.
+    """The set of weights that is not in use, in main memory: for `turbo`, or the checkpoint's.
 
     `acceleration.turbo`: a safetensors file of all weights of a UNet by diffusers' names, the form
     in which AnimateLCM-SVD is published.
@@ -53,7 +53,7 @@ class TurboWeights:
         backup = {name: weight.to("cpu", copy=True) for name, weight in current.items()}
         try:
             _fill(current, self._waiting)
-        except BaseException:  # Ctrl-C too: a UNet of mixed weights would go on making pictures
+        except BaseException:  # Ctrl-C too: a UNet of mixed weights would make wrong videos
             _fill(current, backup)
             raise
         self._waiting, self._active = backup, not self._active
@@ -64,7 +64,8 @@ def _read(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelBroken("turbo_unreadable", path=str(path), reason=str(error)) from error
-    wrong = [name for name, weight in like.items() if _shape(weights.get(name)) != weight.shape]
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    wrong = [name for name, weight in like.items() if shapes.get(name) != weight.shape]
     if wrong:
         raise ModelBroken("turbo_mismatch", path=str(path), count=len(wrong), name=wrong[0])
     return weights
@@ -73,7 +74,3 @@ def _read(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
 def _fill(places: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
     for name, place in places.items():
         place.copy_(weights[name])
-
-
-def _shape(weight: Tensor | None) -> torch.Size | None:
-    return None if weight is None else weight.shape

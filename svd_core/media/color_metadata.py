@@ -1,8 +1,8 @@
-"""Colour metadata: what a picture file says about its colours, in each of the ways of its format.
+"""Colour metadata: the colour space that a picture file names, in any way of its format.
 
 ICC profiles in every format; cICP, sRGB, gAMA and cHRM chunks of PNG; nclx boxes of AVIF and HEIC;
-the Adobe RGB mark of EXIF; chromaticities of TIFF. What cannot be used is ignored, as by
-browsers; a photo is not refused for it. Reads bytes; `color_space.py` knows what they mean.
+the Adobe RGB mark of EXIF; chromaticities of TIFF. Unusable ones are ignored, as by browsers, and
+the photo is accepted. Reads bytes; `color_space.py` knows what they mean.
 """
 
 import struct
@@ -36,11 +36,11 @@ UNSPECIFIED = 2
 """Code point "not known" of H.273."""
 
 VIDEO_TRANSFERS = (1, 6, 14, 15)
-"""Code points of the camera curve of BT.709 and BT.2020. In photos they stand for sRGB: cameras
-and converters write them so, and browsers read them so."""
+"""Code points of the camera curve of BT.709 and BT.2020. Cameras, converters and browsers mean
+sRGB by them in photos."""
 
 SRGB_GAMMA_TOLERANCE = 0.05
-"""Relative distance from gamma 2.2 below which a PNG means sRGB, as in browsers."""
+"""Relative distance from gamma 2.2 below which a PNG counts as sRGB, as in browsers."""
 
 WHITE_POINT, PRIMARY_CHROMATICITIES = 318, 319
 """Tags of TIFF 6.0, section 20."""
@@ -50,11 +50,11 @@ NITS_STEPS = 10_000
 
 
 def read_color_metadata(image: Image.Image, data: bytes, exif: Image.Exif) -> ColorMetadata | None:
-    """What the file `data`, opened as `image`, says about its colours; None for sRGB."""
-    found = _of_format(image, data) or _of_exif(exif)
-    if isinstance(found, ColorSpace) and (found.is_srgb or not found.is_valid):
+    """The colours that the file `data`, opened as `image`, names; None for sRGB."""
+    color = _of_format(image, data) or _of_exif(exif)
+    if isinstance(color, ColorSpace) and (color.is_srgb or not color.is_valid):
         return None
-    return found
+    return color
 
 
 def _of_format(image: Image.Image, data: bytes) -> ColorMetadata | None:
@@ -73,7 +73,7 @@ def _of_format(image: Image.Image, data: bytes) -> ColorMetadata | None:
 
 
 def _of_png(data: bytes) -> ColorMetadata | None:
-    """The first of cICP, iCCP, sRGB, gAMA that is there (PNG, third edition, section 13.14)."""
+    """The first of cICP, iCCP, sRGB and gAMA (PNG, third edition, section 13.14)."""
     chunks: dict[bytes, bytes] = {}
     for name, start, end in png_chunks(data):
         if name == b"IDAT":
@@ -81,7 +81,8 @@ def _of_png(data: bytes) -> ColorMetadata | None:
         chunks.setdefault(name, data[start:end])
     match list(chunks.get(b"cICP", b"")):
         case [primaries, transfer, 0, 1] if UNSPECIFIED not in (primaries, transfer):
-            peak = _png_peak(chunks.get(b"cLLI", b""))
+            brightest = int.from_bytes(chunks.get(b"cLLI", b"")[:4], "big")
+            peak = _peak(brightest / NITS_STEPS)
             return ColorSpace(PRIMARIES.get(primaries, SRGB), transfer, peak=peak)
     if b"iCCP" in chunks and (profile := _png_profile(chunks[b"iCCP"])) is not None:
         return _of_profile(profile)
@@ -93,7 +94,7 @@ def _of_png(data: bytes) -> ColorMetadata | None:
 
 
 def _of_gamma(gamma_chunk: bytes, chromaticities: bytes) -> ColorSpace:
-    """Both chunks count in 100 000th; the first holds the inverse of gamma."""
+    """Both chunks count in units of 1/100,000; the first holds the inverse of gamma."""
     inverse = int.from_bytes(gamma_chunk, "big")
     gamma = 100_000 / inverse if inverse else 0.0
     primaries = SRGB
@@ -114,17 +115,13 @@ def _png_profile(chunk: bytes) -> bytes | None:
     return None
 
 
-def _png_peak(chunk: bytes) -> float:
-    """Nits of the brightest pixel; chunks that leave it out say 0."""
-    return _peak(int.from_bytes(chunk[:4], "big") / NITS_STEPS)
-
-
 def _peak(nits: float) -> float:
-    return min(nits, MAX_HDR) if nits else MAX_HDR
+    """Peak of a picture whose brightest pixel has `nits`; 0: unknown."""
+    return min(nits or MAX_HDR, MAX_HDR)
 
 
 def _of_profile(profile: bytes) -> ColorMetadata:
-    """An ICC profile, or the HDR space that it is a stand-in for (ICC.1:2022, section 9.2.17)."""
+    """An ICC profile, or the HDR space that it stands in for (ICC.1:2022, section 9.2.17)."""
     with suppress(struct.error):
         (count,) = struct.unpack_from(">L", profile, 128)
         for place in range(132, 132 + 12 * min(count, 100), 12):
@@ -137,7 +134,7 @@ def _of_profile(profile: bytes) -> ColorMetadata:
 
 
 def _of_nclx(data: bytes) -> ColorSpace | None:
-    """The colour box of the main picture, or else the first one, which is that of its tiles."""
+    """The colour box of the main picture, otherwise the first one, which is that of its tiles."""
     properties = item_properties(data)
     color = next((p for p in properties.get(b"colr", ()) if p[:4] == b"nclx"), None)
     if color is None and (place := data.find(b"colrnclx")) > 0:
@@ -153,7 +150,7 @@ def _of_nclx(data: bytes) -> ColorSpace | None:
 
 
 def _bmp_profile(data: bytes) -> bytes | None:
-    """The ICC profile that a header of version 5 places after the pixels."""
+    """The ICC profile after the pixels, as a header of version 5 names it."""
     with suppress(struct.error):
         (size,) = struct.unpack_from("<L", data, 14)
         kind, start, length = struct.unpack_from("<4s52xLL", data, 14 + 56)

@@ -1,8 +1,8 @@
 """Colour spaces named by code points, gamma or chromaticities, and their conversion to sRGB.
 
-White stays white: other white points are adapted to D65 by the Bradford method. HDR is toned down
-by method A of ITU-R BT.2446-1, and colours outside sRGB are clipped. Knows no files;
-`color_metadata.py` reads them. Arrays of light: (3, pixels), RGB.
+Other white points are adapted to D65 by the Bradford method, so that white stays white. HDR is
+tone mapped by method A of ITU-R BT.2446-1, and colours outside sRGB are clipped. Reads no files;
+`color_metadata.py` does. Arrays of light: (3, pixels), RGB.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ HDR_WHITE = 203.0
 """Nits of white paper in HDR (ITU-R BT.2408)."""
 
 MAX_HDR = 1000.0
-"""Nits of the brightest highlight that is kept, the nominal peak of HLG (ITU-R BT.2100)."""
+"""Nits above which highlights are cut off: the nominal peak of HLG (ITU-R BT.2100)."""
 
 SDR_PEAK = 100.0
 PQ_PEAK = 10_000.0
@@ -36,13 +36,13 @@ HLG_SYSTEM_GAMMA = 1.2
 """Exponent from scene to display light, for a peak of 1000 nits (ITU-R BT.2100)."""
 
 CHUNK_PIXELS = 2**18
-"""Pixels that are converted at a time, so that their numbers fit into the processor's cache."""
+"""Pixels that are converted at a time, to stay in the processor's cache."""
 
 ENCODING_STEPS = 2**16
 
 
 class Primaries(NamedTuple):
-    """Chromaticities of the three lights of a display, and of its white."""
+    """Chromaticities of the three primaries of a display, and of its white."""
 
     red: XY
     green: XY
@@ -119,7 +119,7 @@ class ColorSpace:
         return Image.fromarray(converted.reshape(image.height, image.width, 3))
 
     def _to_linear_srgb(self, codes: npt.NDArray[np.uint8]) -> Floats:
-        """Light of pixels as a share of white; values outside 0..1 cannot be shown."""
+        """Light of pixels as a share of white; values outside 0..1 are beyond sRGB."""
         light = np.take(self._levels(), np.ascontiguousarray(codes.T))
         if self.transfer not in (PQ, HLG):
             return _apply(_conversion(self.primaries, SRGB), light)
@@ -174,8 +174,8 @@ def _power(exponent: float) -> Callable[[Doubles], Doubles]:
     return lambda code: np.asarray(code**exponent)
 
 
-# Video is shown by the exponent of its displays (ITU-R BT.1886), not by the inverse of the camera's
-# curve. Left out, so shown as sRGB: 13 itself, 12, and the logarithmic 9 and 10 that no file uses.
+# Displays show video by their own exponent (ITU-R BT.1886), not the inverse of the camera's curve.
+# Not in the table, and so shown as sRGB: 13 itself, 12, and the unused logarithmic 9 and 10.
 TRANSFERS: Mapping[int, Callable[[Doubles], Doubles]] = {
     **dict.fromkeys((1, 6, 11, 14, 15), _power(VIDEO_GAMMA)),
     4: _power(2.2),
@@ -193,7 +193,7 @@ def tone_map(nits: Floats, peak: float) -> Floats:
     """HDR in BT.2020 primaries as SDR light of 0..1 (ITU-R BT.2446-1, section 4, method A).
 
     Brightness follows a curve over perceived lightness, and colours fade with it. Highlights
-    beyond `peak` become as dark as that, in their own hue.
+    beyond `peak` are darkened to it and keep their hue.
     """
     brightest = np.maximum(nits.max(axis=0), np.float32(peak))
     signal = np.power(nits / brightest, np.float32(1 / VIDEO_GAMMA))

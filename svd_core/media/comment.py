@@ -1,13 +1,12 @@
 """Comment metadata: the recipe inside mp4, GIF, WebP or zip, read without decoding the file.
 
-Invariant: at most `MAX_COMMENT` bytes are decompressed and at most `MAX_ITEMS` parts are read, for
-any file. Sources: ISO/IEC 14496-12 (boxes), APPNOTE.TXT (zip), the WebP container specification.
+Invariant: at most `MAX_COMMENT` bytes are decompressed and at most `MAX_CHUNKS` parts are read, for
+any file. Sources: APPNOTE.TXT (zip), the WebP container specification.
 """
 
 import io
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +16,7 @@ from svd_core.media.containers import (
     LimitExceeded,
     check_directories,
     directory,
+    find_box,
     first_directory,
     gif_comment,
     number,
@@ -26,8 +26,8 @@ RECIPE_NAME = "recipe.json"
 """Name of the recipe in a zip."""
 
 MAX_COMMENT = 2**20
-MAX_ITEMS = 10_000
-"""Most boxes or chunks that are read. A zip of the longest video has 151 files."""
+MAX_CHUNKS = 10_000
+"""Most chunks of a WebP that are read."""
 
 USER_COMMENT = 0x9286
 MAX_TAIL = 2**16 + 22
@@ -44,7 +44,7 @@ def read_comment(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             comment = _comment(file)
-    except (OSError, ValueError, struct.error, zlib.error) as error:
+    except (OSError, ValueError, LookupError, struct.error, zlib.error) as error:
         raise busy_if_passing(error) or not_a_video(path) from error
     return None if comment is None else comment[:MAX_COMMENT].decode("utf-8", "replace")
 
@@ -78,7 +78,7 @@ def _gif(data: bytes) -> bytes | None:
 def _webp(file: BinaryIO, size: int) -> bytes | None:
     """The user comment in the EXIF data."""
     place, seen = 12, 0
-    while place + 8 <= size and seen < MAX_ITEMS:
+    while place + 8 <= size and seen < MAX_CHUNKS:
         file.seek(place)
         kind, length = struct.unpack("<4sL", file.read(8))
         if not kind.strip().isalnum():
@@ -93,9 +93,9 @@ def _user_comment(exif: bytes) -> bytes | None:
     check_directories(exif)
     for tag in directory(exif, first_directory(exif)):
         if tag.number == EXIF_IFD:
-            for own in directory(exif, number(exif, tag)):
-                if own.number == USER_COMMENT:
-                    return exif[own.start : own.start + own.size]
+            for entry in directory(exif, number(exif, tag)):
+                if entry.number == USER_COMMENT:
+                    return exif[entry.start : entry.start + entry.size]
     return None
 
 
@@ -132,40 +132,11 @@ def _decompress(data: bytes, method: int) -> bytes:
 
 
 def _mp4(file: BinaryIO, size: int) -> bytes | None:
-    """moov/udta/meta/ilst/(c)cmt/data, as ffmpeg and iTunes write it."""
-    place = _find(file, b"moov", 0, size)
-    if place is None:
-        raise ValueError("no moov")
-    for kind, skipped in ((b"udta", 0), (b"meta", 0), (b"ilst", 4), (b"\xa9cmt", 0), (b"data", 0)):
-        place = _find(file, kind, place[0] + skipped, place[1])
-        if place is None:
-            return None
-    start, end = place
+    """The content of the box that ffmpeg and iTunes write."""
+    moov = find_box(file, 0, size, b"moov")
+    try:
+        start, end = find_box(file, *moov, b"udta", b"meta", b"ilst", b"\xa9cmt", b"data")
+    except KeyError:
+        return None
     file.seek(start + 8)  # after type and locale
     return file.read(min(max(0, end - start - 8), MAX_COMMENT)) or None
-
-
-def _find(file: BinaryIO, name: bytes, start: int, end: int) -> tuple[int, int] | None:
-    """(start, end) of the content of the first box of that kind between two places."""
-    for kind, inner, after in _boxes(file, start, end):
-        if kind == name:
-            return inner, after
-    return None
-
-
-def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start of the content, end) of the boxes between two places of an mp4."""
-    for _ in range(MAX_ITEMS):
-        if start + 8 > end:
-            return
-        file.seek(start)
-        size, kind = struct.unpack(">L4s", file.read(8))
-        inner = start + 8
-        if size == 1:
-            (size,) = struct.unpack(">Q", file.read(8))
-            inner += 8
-        after = end if size == 0 else start + size
-        if not inner <= after <= end:
-            raise ValueError("a box is cut off")
-        yield kind, inner, after
-        start = after

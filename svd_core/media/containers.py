@@ -1,14 +1,15 @@
 """Container limits against decompression bombs, checked in the bytes before decoding.
 
-It walks headers only, allocates next to nothing and knows no pixels. A file beyond a limit is
-damaged or an attack: cameras, editors and this program stay far below every limit.
+Only headers are read, and hardly any memory is allocated. Cameras, editors and this program stay
+far below every limit, so a file beyond one is damaged or an attack.
 """
 
+import io
 import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 MAX_JPEG_SCANS = 100
 """Progressive files usually have 10. Each scan costs a pass over the whole picture."""
@@ -27,19 +28,22 @@ MAX_TAGS = 4096
 """Entries of one image file directory (IFD), usually 10 to 60."""
 
 MAX_TAG_VALUES = 2**20
-"""Numbers in all tags together. Each becomes a Python object of about 36 bytes."""
+"""Numbers in all tags. Each becomes a Python object of about 36 bytes."""
 
 MAX_SHARED = 2**16
-"""Bytes that several tags may share, since writers let equal resolutions point at one place."""
+"""Bytes that tags may share, since some writers store equal resolutions once."""
 
 MAX_TILE = 2**24
 """Pixels of one TIFF tile, usually 256x256."""
 
 MAX_DIRECTORIES = 16
 
+MAX_BOXES = 10_000
+"""Boxes of an ISO media file that are read side by side."""
+
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_UNUSED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-"""Chunks that may be compressed to any size, and that do not change the pixels."""
+"""Chunks that may expand to any size and do not change the pixels."""
 
 TILE_WIDTH, TILE_HEIGHT, EXIF_IFD = 0x0142, 0x0143, 0x8769
 SUB_DIRECTORIES = (EXIF_IFD, 0x8825, 0xA005, 0x014A)
@@ -52,7 +56,7 @@ TEXT_TYPES = (1, 2, 6, 7)
 
 
 class LimitExceeded(ValueError):
-    """Error for a file that declares more than any photo needs."""
+    """A file declares more than any photo needs."""
 
 
 class Tag(NamedTuple):
@@ -66,7 +70,7 @@ class Tag(NamedTuple):
 
 
 def check_container(data: bytes) -> None:
-    """Raise `LimitExceeded` for a JPEG, GIF or TIFF that decodes to far more than a photo."""
+    """Raise `LimitExceeded` for a JPEG, GIF or TIFF beyond a limit."""
     if data[:2] == b"\xff\xd8":
         check_scans(data)
     elif data[:4] == b"GIF8":
@@ -96,8 +100,7 @@ def check_scans(data: bytes) -> None:
 def check_directories(data: bytes) -> None:
     """Raise `LimitExceeded` for TIFF or EXIF data whose tags are larger than the data itself.
 
-    Tags may point at the same bytes, so a small file can expand to any size. Damage is left to the
-    decoder.
+    Tags may share bytes, so a small file can expand to any size. Damage is left to the decoder.
     """
     size = values = 0
     todo, seen = [first_directory(data)], set[int]()
@@ -123,17 +126,17 @@ def check_directories(data: bytes) -> None:
 
 def first_directory(data: bytes) -> int:
     """Offset of the first IFD of TIFF data; past its end if there is none."""
+    form, place = ("Q", 8) if _is_big(data) else ("L", 4)
     with suppress(struct.error):
-        if _is_big(data):
-            return int(struct.unpack_from(f"{_order(data)}Q", data, 8)[0])
-        return int(struct.unpack_from(f"{_order(data)}L", data, 4)[0])
+        return int(struct.unpack_from(_order(data) + form, data, place)[0])
     return len(data)
 
 
 def directory(data: bytes, offset: int) -> Iterator[Tag]:
     """The entries of the IFD at `offset`, as far as the data goes. Raises `LimitExceeded`."""
     order, big = _order(data), _is_big(data)
-    head, entry, room = ("Q", "HHQ", 8) if big else ("H", "HHL", 4)
+    head, entry, pointer = ("Q", "HHQ", "Q") if big else ("H", "HHL", "L")
+    room = struct.calcsize(f"={pointer}")
     step = struct.calcsize(f"={entry}") + room
     with suppress(struct.error):
         (count,) = struct.unpack_from(order + head, data, offset)
@@ -145,7 +148,7 @@ def directory(data: bytes, offset: int) -> Iterator[Tag]:
             size = values * (TYPE_BYTES[kind] if kind < len(TYPE_BYTES) else 0)
             at = place + step - room
             if size > room:
-                (at,) = struct.unpack_from(order + ("Q" if big else "L"), data, at)
+                (at,) = struct.unpack_from(order + pointer, data, at)
             yield Tag(tag, kind, values, at, size)
 
 
@@ -206,60 +209,71 @@ def without_texts(data: bytes) -> bytes:
     return b"".join((*kept, data[place:])) if kept else data
 
 
-def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Name of each box of an ISO media file, and start and end of its content.
 
-    Covers the boxes side by side from `start` to `end` (ISO/IEC 14496-12, section 4.2).
+    Covers the boxes side by side from `start` to `end` (ISO/IEC 14496-12, section 4.2). Raises
+    `ValueError` for a box that is cut off.
     """
-    while start + 8 <= end:
-        size, name = struct.unpack_from(">L4s", data, start)
-        head = 8
-        if size == 1 and start + 16 <= end:
-            (size,) = struct.unpack_from(">Q", data, start + 8)
-            head = 16
-        stop = end if size == 0 else min(end, start + size)
-        yield name, start + head, stop
-        start += max(size, head) if size else end
+    for _ in range(MAX_BOXES):
+        if start + 8 > end:
+            return
+        file.seek(start)
+        size, name = struct.unpack(">L4s", file.read(8))
+        inner = start + 8
+        if size == 1:
+            (size,) = struct.unpack(">Q", file.read(8))
+            inner += 8
+        start = end if size == 0 else start + size
+        if not inner <= start <= end:
+            raise ValueError("a box is cut off")
+        yield name, inner, start
+
+
+def find_box(file: BinaryIO, start: int, end: int, *path: bytes) -> tuple[int, int]:
+    """Start and end of the content of a box, by the names of the boxes around it and its own.
+
+    Raises `KeyError` if there is none, and what `boxes` raises.
+    """
+    for name in path:
+        for each, inner, stop in boxes(file, start, end):
+            if each == name:
+                start, end = inner + (4 if name == b"meta" else 0), stop  # its version and flags
+                break
+        else:
+            raise KeyError(name)
+    return start, end
 
 
 def item_properties(data: bytes) -> dict[bytes, list[bytes]]:
     """Contents of the boxes that describe the main picture of an AVIF or HEIC, by their name."""
-    found: dict[bytes, list[bytes]] = {}
-    with suppress(struct.error, KeyError, IndexError):
-        # The first four bytes of some boxes are their version and flags.
-        meta = _children(data, 4, _children(data, 0, (0, len(data)))[b"meta"])
-        properties = _children(data, 0, meta[b"iprp"])
-        listed = list(boxes(data, *properties[b"ipco"]))
-        place = meta[b"pitm"][0]
+    file, properties = io.BytesIO(data), dict[bytes, list[bytes]]()
+    with suppress(struct.error, ValueError, LookupError):
+        meta = find_box(file, 0, len(data), b"meta")
+        place, _ = find_box(file, *meta, b"pitm")
         (main,) = struct.unpack_from(">L" if data[place] else ">H", data, place + 4)
-        for index in _associations(data, properties[b"ipma"][0]).get(main, ()):
+        place, _ = find_box(file, *meta, b"iprp", b"ipma")
+        listed = list(boxes(file, *find_box(file, *meta, b"iprp", b"ipco")))
+        for index in _associations(data, place).get(main, ()):
             name, start, end = listed[index - 1]
-            found.setdefault(name, []).append(data[start:end])
-    return found
-
-
-def _children(data: bytes, skipped: int, place: tuple[int, int]) -> dict[bytes, tuple[int, int]]:
-    """Start and end of the first box of each name inside of another box."""
-    found: dict[bytes, tuple[int, int]] = {}
-    for name, start, end in boxes(data, place[0] + skipped, place[1]):
-        found.setdefault(name, (start, end))
-    return found
+            properties.setdefault(name, []).append(data[start:end])
+    return properties
 
 
 def _associations(data: bytes, place: int) -> dict[int, list[int]]:
     """Numbers of the properties of each item, from 1 (ISO/IEC 23008-12, section 9.3.1)."""
-    found: dict[int, list[int]] = {}
+    numbers: dict[int, list[int]] = {}
     item_form = ">LB" if data[place] else ">HB"
-    wide = data[place + 3] & 1
+    form, mask = ("H", 0x7FFF) if data[place + 3] & 1 else ("B", 0x7F)
     (items,) = struct.unpack_from(">L", data, place + 4)
     place += 8
     for _ in range(min(items, MAX_TAGS)):
         item, count = struct.unpack_from(item_form, data, place)
         place += struct.calcsize(item_form)
-        numbers = struct.unpack_from(f">{count}{'H' if wide else 'B'}", data, place)
-        found[item] = [number & (0x7FFF if wide else 0x7F) for number in numbers]
-        place += count * (2 if wide else 1)
-    return found
+        listed = struct.unpack_from(f">{count}{form}", data, place)
+        numbers[item] = [number & mask for number in listed]
+        place += count * struct.calcsize(form)
+    return numbers
 
 
 def _order(data: bytes) -> str:

@@ -1,9 +1,9 @@
 """Decoder process: sandbox with resource limits that decodes untrusted pictures one at a time.
 
 Invariant: all decoding together takes at most `MEMORY_LIMIT_BYTES` bytes, and one picture at most
-`CPU_LIMIT_S` seconds of processor time. The process reads requests from its input, answers on its
-output, writes no file, and ends with its parent. On Windows, which has no such limits, only the
-wall clock limit holds; macOS ignores the memory limit.
+`CPU_LIMIT_S` seconds of processor time. The process reads requests from its input, responds on its
+output, writes no file, and ends with its parent. Windows has only the wall clock limit, and macOS
+ignores the memory limit.
 
 Request: bytes of the file and most pixels (0: no limit), 8 bytes each, then the file. Response: one
 line of JSON, then the rows of the picture as RGB.
@@ -26,10 +26,11 @@ from PIL import Image
 
 from svd_core import messages
 from svd_core.errors import InvalidImage, ServerBusy, busy_if_passing
+from svd_core.media.deep_images import bands
 from svd_core.media.image_decoding import DecodedImage, decode
 
 MEMORY_LIMIT_BYTES = 2**30
-"""Bytes of address space. The largest allowed pictures take 850 MB of it."""
+"""Bytes of address space. The largest allowed pictures take 850 MB."""
 
 CPU_LIMIT_S = 20.0
 """Seconds of processor time for one picture. 40 megapixels of any format take at most 5,
@@ -53,13 +54,10 @@ COMMAND = (sys.executable, "-P", "-m", "svd_core.media.decoder_process")
 
 HEADER = struct.Struct(">QQ")
 BLOCK = 2**26
-"""Bytes that Pillow allocates at a time for a picture. glibc returns blocks beyond 32 MB to the
-system when they are freed, and keeps smaller ones for their thread."""
+"""Bytes that Pillow allocates at a time for a picture. Freed blocks go back to the system only if
+they are larger than 32 MB (glibc)."""
 
 LINE = 2**12
-ROWS = 64
-"""Rows of a picture that are sent at a time."""
-
 SECRET = ("SVD_", "HF_TOKEN", "AWS_", "GRADIO_")
 """Prefixes of environment variables that the process must not see."""
 
@@ -85,7 +83,7 @@ class Decoder:
         """Decode a picture as `image_decoding.decode` does.
 
         Raises `InvalidImage`. Raises `ServerBusy` if the process cannot be started, or if too many
-        pictures wait already; a `patient` caller waits for its turn.
+        pictures are waiting; a `patient` caller waits for its turn.
         """
         if patient:
             with self._turn:
@@ -154,13 +152,11 @@ class Decoder:
         return decoded
 
     def _ensure_started(self) -> "subprocess.Popen[bytes]":
-        process = self._process
-        if process is not None and process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
             self.close()
-            process = None
-        if process is None:
+        if self._process is None:
             try:
-                process = self._process = subprocess.Popen(  # noqa: S603 - our own program
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
                     self._command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -169,7 +165,7 @@ class Decoder:
                 )
             except OSError as error:
                 raise busy_if_passing(error) or error from error
-        return process
+        return self._process
 
 
 def _environment() -> dict[str, str]:
@@ -185,19 +181,16 @@ def _receive(response: dict[str, Any], stream: IO[bytes]) -> DecodedImage:
     width, height = response["shown"]
     Image.core.set_block_size(BLOCK)  # type: ignore[attr-defined]
     image = Image.new("RGB", (width, height))
-    for top in range(0, height, ROWS):
-        rows = min(ROWS, height - top)
-        pixels = stream.read(3 * width * rows)
-        image.paste(Image.frombytes("RGB", (width, rows), pixels), (0, top))
+    for _, top, _, bottom in bands(image.size):
+        pixels = stream.read(3 * width * (bottom - top))
+        image.paste(Image.frombytes("RGB", (width, bottom - top), pixels), (0, top))
     return DecodedImage(image, (response["size"][0], response["size"][1]))
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):  # unwritten data is of no use any more
-                pipe.close()
-    process.wait()
+    """Close the pipes of an ending process, and wait for its end."""
+    with suppress(OSError), process:  # unwritten data is not needed
+        pass
 
 
 DECODER = Decoder()
@@ -233,9 +226,8 @@ def _decode_request(data: bytes, most_pixels: int | None) -> bool:
     is_last = _peak_bytes() > RESTART_BYTES
     out.write(json.dumps(response | {"last": is_last}).encode() + b"\n")
     if image is not None:
-        for top in range(0, image.height, ROWS):
-            band = image.crop((0, top, image.width, min(top + ROWS, image.height)))
-            out.write(band.tobytes())
+        for box in bands(image.size):
+            out.write(image.crop(box).tobytes())
     out.flush()
     return is_last
 
@@ -245,22 +237,19 @@ def _set_limits() -> None:
 
     Also make the out-of-memory killer choose this process before the server.
     """
-    with suppress(ImportError, ValueError, OSError):
+    with suppress(ImportError):
         import resource
 
-        for kind, most in (
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_FSIZE, 0),
-            (resource.RLIMIT_AS, MEMORY_LIMIT_BYTES),
-        ):
+        limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_AS": MEMORY_LIMIT_BYTES}
+        for name, most in limits.items():
             with suppress(ValueError, OSError):
-                resource.setrlimit(kind, (most, most))
+                resource.setrlimit(getattr(resource, name), (most, most))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _set_timer(seconds: float) -> None:
-    """Let the system end this process after so much processor time; 0: never."""
+    """Have the system end this process after `seconds` of processor time; 0: never."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 

@@ -1,8 +1,7 @@
-"""Pictures of more than 8 bits for each channel: what Pillow opens of them, as 8 bits.
+"""Pictures of more than 8 bits for each channel, reduced to 8 bits.
 
-Colour comes from Pillow in 8 bits. Grey keeps its depth, and the file says which number is white:
-16-bit formats by themselves, TIFF in its tags. Works in bands, so that a picture takes no second
-copy.
+Pillow itself reduces colours. It keeps the depth of grey, whose white is set by the format or by
+TIFF's tags. Works in bands, so that a picture takes no second copy.
 """
 
 from collections.abc import Iterator
@@ -36,9 +35,9 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def check_layout(image: Image.Image) -> None:
-    """Raise `ValueError` for a TIFF of which Pillow would make a wrong picture.
+    """Raise `ValueError` for a TIFF that Pillow would read wrongly.
 
-    It reads deep channels, each in a plane of its own and uncompressed, as if they had 8 bits.
+    It reads deep, uncompressed channels in separate planes as if they had 8 bits.
     """
     if (
         _tag(image, PLANAR) == SEPARATE_PLANES
@@ -53,7 +52,7 @@ def check_layout(image: Image.Image) -> None:
 class GreyLevels:
     """The numbers of black and white in a deep grey picture; black may be the larger one.
 
-    `unsigned`: its numbers of 32 bits have no sign, which Pillow does not know.
+    `unsigned`: its 32-bit numbers have no sign, which Pillow ignores.
     """
 
     black: float
@@ -62,7 +61,7 @@ class GreyLevels:
 
     @classmethod
     def of(cls, image: Image.Image) -> "GreyLevels":
-        """Levels by mode and tags. If these leave white open, the brightest pixel decides."""
+        """Levels by mode and tags, or by the brightest pixel if these do not set white."""
         bits, form = _tag(image, BITS), _tag(image, SAMPLE_FORMAT, UNSIGNED)
         unsigned = image.mode == "I" and bits == 32 and form == UNSIGNED
         if image.mode.startswith("I;16"):

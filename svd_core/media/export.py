@@ -15,8 +15,9 @@ from svd_core.media.comment import RECIPE_NAME, USER_COMMENT
 from svd_core.media.comment import read_comment as read_comment
 from svd_core.media.containers import EXIF_IFD
 from svd_core.media.ffmpeg import atomic_write, encode
+from svd_core.media.image import to_png
 from svd_core.media.interpolation import interpolate
-from svd_core.media.video import pixels, raw, write_mp4
+from svd_core.media.video import write_mp4
 from svd_core.params import (
     FACTORS,
     MAX_FPS,
@@ -41,21 +42,18 @@ FORMAT_MAX_FPS: Mapping[Format, float] = {
 }
 """Highest playback rate in frames per second; pictures in a zip have none.
 
-A GIF counts in hundredths and a WebP in thousandths of a second. But browsers slow down frames that
-are shown for less than two hundredths in a GIF, or one in a WebP. Interpolation is reduced to what
-fits, and a GIF whose original frames come faster leaves some out.
+Browsers slow down frames that are shown for less than 20 ms in a GIF, or 10 ms in a WebP.
+Interpolation is reduced to fit, and a GIF whose original frames are faster leaves some out.
 """
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @pydantic_dataclass(frozen=True, kw_only=True)
 class Export:
     """Options of an export. Raises `InvalidRequest` with the field's name.
 
-    `fps`: playback rate without in-between frames; `rate` is that of the file. `order` "ping-pong"
-    plays forward and back without repeating the end frames. `loops`: an mp4 repeats its
-    frames, since players ignore a count. "png" is a zip with a picture for each frame.
+    `format`: "png" is a zip with a picture for each frame. `fps`: playback rate without in-between
+    frames; `rate` is that of the file. `order`: "ping-pong" plays forward and back without
+    repeating the end frames. `loops`: an mp4 repeats its frames, since players ignore a count.
     """
 
     format: Format = "mp4"
@@ -71,7 +69,6 @@ class Export:
 
     @property
     def suffix(self) -> str:
-        """Suffix of the file's name."""
         return SUFFIX[self.format]
 
     @property
@@ -104,7 +101,6 @@ def export(frames: Frames, options: Export, path: Path, comment: str) -> Path:
 
 
 def order_frames(frames: Frames, order: Order) -> Frames:
-    """`frames` in playing order."""
     if order == "forward":
         return frames
     if order == "reverse":
@@ -140,9 +136,8 @@ def _write_gif(frames: Frames, options: Export, path: Path, comment: str) -> Pat
     more = {} if options.loops == 1 else {"loop": max(0, options.loops - 1)}
     rate = options.rate / skip
     return _write_pictures(
-        pictures, path, format="GIF", comment=comment.encode(), duration=_durations(
-            len(pictures), rate, 10
-        ), optimize=False, **more,
+        pictures, path, format="GIF", comment=comment.encode(), optimize=False,
+        duration=_durations(len(pictures), rate, 10), **more,
     )  # fmt: skip
 
 
@@ -169,13 +164,9 @@ def _durations(count: int, rate: float, unit_ms: int) -> list[int]:
 
 
 def _write_zip(frames: Frames, path: Path, comment: str) -> Path:
-    encoding = ("-c:v", "png", "-compression_level", "1", "-pred", "sub", "-f", "image2pipe")
-    stream = encode(*raw(frames, 1), *encoding, "pipe:", data=pixels(frames))
-    # The eight bytes of the signature practically never occur within a picture.
-    pictures = stream.split(PNG_SIGNATURE)[1:]
-    digits = max(3, len(str(len(pictures))))  # so that names sort in playing order
+    digits = max(3, len(str(len(frames))))  # so that names sort in playing order
     with atomic_write(path) as part, zipfile.ZipFile(part, "w") as archive:
-        for number, picture in enumerate(pictures, 1):
-            archive.writestr(f"frame-{number:0{digits}}.png", PNG_SIGNATURE + picture)
+        for number, frame in enumerate(frames, 1):
+            archive.writestr(f"frame-{number:0{digits}}.png", to_png(frame))
         archive.writestr(RECIPE_NAME, comment)
     return path

@@ -26,7 +26,7 @@ TRANSIENT_MESSAGES = (
     "Cannot allocate memory", "Input/output error", "Resource temporarily unavailable",
     "Too many open files",
 )  # fmt: skip
-"""Messages of the system about faults that pass."""
+"""System messages about temporary faults."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _write_error(1, str(error)) from error
     finally:
-        with suppress(OSError):  # it is gone, or its folder is; the first error says more
+        with suppress(OSError):  # it or its folder is missing; the first error says more
             part.unlink()
 
 
@@ -62,8 +62,8 @@ def ffmpeg(
 ) -> "CompletedProcess[bytes]":
     """Run ffmpeg with `data` as its input.
 
-    `memory`: limit in bytes of the address space (on Linux), for untrusted files; with it, the
-    time is limited to `READ_TIMEOUT_S` seconds. Raises `GenerationFailed` if it cannot be started,
+    `memory`: limit in bytes of the address space (on Linux), for untrusted files; then the time is
+    also limited, to `READ_TIMEOUT_S` seconds. Raises `GenerationFailed` if it cannot be started,
     `ServerBusy` if the machine lacks resources for the moment.
     """
     try:
@@ -80,8 +80,7 @@ def ffmpeg(
 def _run_limited(command: list[str], data: bytes, memory: int) -> "CompletedProcess[bytes]":
     """Run `command` with limits on memory and time.
 
-    The memory limit is set from outside: code between fork and exec is not safe in a program with
-    threads.
+    The memory limit is set from outside, since code between fork and exec is unsafe with threads.
     """
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:  # noqa: S603

@@ -1,6 +1,6 @@
-"""File signatures: which kind of file bytes are, for sentences about files that cannot be read.
+"""File signatures: the kind of a file by its first bytes, for messages about unreadable files.
 
-A signature says what a file claims to be, not that it is whole. Decoding does not depend on it.
+A signature does not say that the file is intact. Decoding does not depend on it.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ DECODED = (
     (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"),
     (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
 )  # fmt: skip
-"""Formats that are decoded; WebP, AVIF and HEIC are recognized behind their first bytes."""
+"""Decoded formats, except WebP, AVIF and HEIC, whose first bytes vary."""
 
 OTHER_PICTURES = (
     (b"\0\0\0\x0cJXL ", "JPEG XL"), (b"\xff\x0a", "JPEG XL"),
@@ -40,7 +40,7 @@ PAGES = (b"<!doctype html", b"<html")
 
 
 def is_heif(data: bytes) -> bool:
-    """Whether `data` begins like HEIC: a box `ftyp` that lists one of its brands and not AVIF's."""
+    """Whether `data` begins like HEIC: a box `ftyp` with one of its brands and none of AVIF's."""
     brands = set(_brands(data))
     return bool(brands & HEIF_BRANDS) and not brands & AVIF_BRANDS
 

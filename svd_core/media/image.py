@@ -1,8 +1,7 @@
 """Photos: opening, framing to a size of the model, and the framing preview.
 
-Framing crops or pads an upright RGB photo. The preview keeps a reduced photo in a cache while its
-crop is tried out. Invariant: the previews of all visitors together take at most
-`MAX_PREVIEW_BYTES`.
+Framing crops or pads an upright RGB photo. The preview keeps a reduced photo in a cache while the
+user tries crops. Invariant: the previews of all visitors take at most `MAX_PREVIEW_BYTES`.
 """
 
 import hashlib
@@ -38,8 +37,7 @@ Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the upright photo; edges may fall between pixels."""
 
 MAX_PREVIEW_PIXELS = 2**21
-"""Pixels of a preview: 1773x1182 for a 3:2 photo, enough for a frame of 1024x576 without visible
-loss."""
+"""Pixels of a preview: 1773x1182 for a 3:2 photo, enough for a sharp frame of 1024x576."""
 
 MAX_PREVIEW_BYTES = 2**26
 """Bytes of all previews together, as JPEG; one usually takes 200 to 500 kB."""
@@ -63,9 +61,8 @@ class FramedPhoto:
 def open_photo(data: bytes, *, patient: bool = False) -> Image.Image:
     """The picture in the file `data`: RGB, 8 bit, sRGB, upright, the first frame of an animation.
 
-    Any sides of at least `MIN_SIDE` pixels are allowed; small photos are enlarged later. The
-    decoder process does the work. Raises `InvalidImage` for everything that cannot be used, and
-    `ServerBusy` if too many pictures wait already. An accepted job is `patient` and waits.
+    The decoder process does the work. Raises `InvalidImage` for unusable files, and `ServerBusy` if
+    too many pictures are waiting. An accepted job is `patient` and waits.
     """
     check_bytes(data)
     return DECODER.decode(data, patient=patient).image
@@ -74,8 +71,8 @@ def open_photo(data: bytes, *, patient: bool = False) -> Image.Image:
 def frame_photo(photo: Image.Image, sizes: Sequence[Size], params: VideoParams) -> FramedPhoto:
     """`photo` at the one of `sizes` that `size_for` chooses. Raises what it raises.
 
-    `params.fit` "crop" fills the size and cuts the overhang; `focus_x` and `focus_y` choose what
-    stays. "pad" keeps the whole photo before a blurred copy of itself.
+    `params.fit` "crop" fills the size and cuts off the rest; `focus_x` and `focus_y` choose what
+    stays. "pad" keeps the whole photo, in front of a blurred copy of itself.
     """
     size = size_for(photo.size, sizes, params.orientation)
     box = shown_box(photo.size, size, params)
@@ -109,7 +106,6 @@ def size_for(photo: Size, sizes: Sequence[Size], orientation: Orientation) -> Si
 
 
 def orientation_of(size: Size) -> Orientation:
-    """Orientation of a picture of that size."""
     width, height = size
     return "landscape" if width > height else "portrait" if width < height else "square"
 
@@ -150,7 +146,7 @@ def _padded(photo: Image.Image, size: Size) -> Image.Image:
     if fitted == size:
         return front
     back = photo.resize(size, Resampling.BILINEAR, box=crop_box(photo.size, size))
-    # Strong enough that the copy gives colour and light, but no second object to animate.
+    # Blurred enough to give colour and light, but no second object to animate.
     back = back.filter(ImageFilter.GaussianBlur(min(size) / 12))
     back.paste(front, ((size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2))
     return back
@@ -188,9 +184,9 @@ PREVIEW_CACHE = PreviewCache()
 
 
 class CachedPhoto:
-    """Decoded photo for previews: `frame` shows what `frame_photo` makes of the original.
+    """Decoded photo for previews: `frame` shows the result of `frame_photo` for the original.
 
-    The photo is decoded once and kept reduced in the cache; this object holds only its name there.
+    The photo is decoded once and cached at a reduced size; this object holds only its name there.
     `size`: of the original. Raises `InvalidImage`, `ServerBusy`.
     """
 

@@ -1,10 +1,11 @@
 """Image decoding: from the bytes of a picture file to upright 8-bit sRGB.
 
-Everything is checked before it is decompressed, and converted in bands, so that a picture takes
-the memory of its decoder and one copy. `decoder_process.py` runs it in its own process.
+Limits are checked before decompression. Colours are converted in bands, so that a picture takes the
+memory of its decoder and one copy. `decoder_process.py` runs it in its own process.
 """
 
 import io
+import itertools
 import warnings
 from contextlib import suppress
 from typing import NamedTuple
@@ -25,23 +26,23 @@ from svd_core.media.file_signatures import KNOWN, is_heif, why_unreadable
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
-"""Decoded as RGB this is 120 MB; phones' main cameras save 12 to 24 megapixels by default."""
+"""120 MB as RGB. The main cameras of phones save 12 to 24 megapixels by default."""
 
 MAX_JPEG_PIXELS = 110_000_000
 """Limit of JPEG, which is reduced to at most `MAX_PIXELS` while it is decoded. Cameras save up to
-108 megapixels; a progressive file of that size takes 650 MB for its coefficients."""
+108 megapixels. The coefficients of a progressive file of that size take 650 MB."""
 
 MIN_SIDE = 32
-"""Shorter side in pixels. Below it, enlarging to the model's size leaves nothing to recognize."""
+"""Shorter side in pixels. A smaller photo cannot be recognized at the model's size."""
 
 MAX_RATIO = 8
-"""Longer side by shorter side. Beyond it, a 16:9 crop would keep less than a quarter."""
+"""Longer side by shorter side. Beyond it, a 16:9 crop keeps less than a quarter."""
 
 BACKGROUND = (255, 255, 255)
 """Colour behind transparent pixels."""
 
 THREADS = 2
-"""Threads of the AVIF and HEIC decoders; by default they take one per core, and memory for each."""
+"""Threads of the AVIF and HEIC decoders. The default is one per core, and each takes memory."""
 
 # Allow-listed: Pillow's other readers see little use, and so little testing with hostile files.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -55,7 +56,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""Transposition that turns a photo of that EXIF orientation upright."""
+"""Transposition that turns a photo of that EXIF orientation upright; from 5 on the sides change."""
 
 
 class DecodedImage(NamedTuple):
@@ -68,8 +69,8 @@ class DecodedImage(NamedTuple):
 def decode(data: bytes, most_pixels: int | None = None) -> DecodedImage:
     """Decode the first frame of a picture file, reduced to `most_pixels` if it has more.
 
-    Raises `InvalidImage` for everything that cannot be used, if possible from the header alone. It
-    may take 20 times the bytes of the file and more, so call it in the decoder process.
+    Raises `InvalidImage` for unusable files, from the header alone where that is enough. It may
+    take more than 20 times the bytes of the file, so call it in the decoder process.
     """
     check_bytes(data)
     with warnings.catch_warnings():
@@ -99,7 +100,7 @@ def _decode_file(data: bytes, original: bytes, most_pixels: int | None) -> Decod
 def _undecodable(image: Image.Image, error: Exception) -> InvalidImage:
     """The error for a picture whose header could be read.
 
-    The decoders of these formats know a part of them only, and report the rest like damage.
+    The decoders of these formats support only a part of them, and report the rest like damage.
     """
     names = {"TIFF": "TIFF", "AVIF": "AVIF", "HEIF": "HEIC"}
     if image.format in names:
@@ -165,44 +166,30 @@ def _decode(opened: Image.Image, original: bytes, most_pixels: int | None) -> De
     check_layout(opened)
     opened.load()
     exif = _exif(opened)  # a PNG may have it at its end
-    turn = TURNS.get(_orientation(exif))
+    orientation = exif.get(ExifTags.Base.Orientation, 1)
     image = _to_rgb(opened, read_color_metadata(opened, original, exif))
     del opened
-    size = image.size if turn is None or turn in _KEEPS_SIDES else image.size[::-1]
+    size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
     if most_pixels is not None and image.width * image.height > most_pixels:
         image = image.reduce(_factor(image.size, most_pixels))
+    turn = TURNS.get(orientation)
     return DecodedImage(image if turn is None else image.transpose(turn), size)
-
-
-_KEEPS_SIDES = (
-    Image.Transpose.FLIP_LEFT_RIGHT,
-    Image.Transpose.ROTATE_180,
-    Image.Transpose.FLIP_TOP_BOTTOM,
-)
 
 
 def _factor(size: tuple[int, int], most_pixels: int) -> int:
     """Divisor of both sides that leaves at most `most_pixels`."""
-    factor = 1
-    while -(-size[0] // factor) * -(-size[1] // factor) > most_pixels:
-        factor += 1
-    return factor
+    width, height = size
+    return next(n for n in itertools.count(1) if -(-width // n) * -(-height // n) <= most_pixels)
 
 
 def _exif(image: Image.Image) -> Image.Exif:
-    """The EXIF data. If it is beyond the limits, it counts as damaged and is left out."""
+    """The EXIF data; none if it exceeds the limits, which counts as damage."""
     exif = image.info.get("exif")
     try:
         check_directories(exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b"")
     except LimitExceeded:
         return Image.Exif()
     return image.getexif()
-
-
-def _orientation(exif: Image.Exif) -> int:
-    """The EXIF orientation, 1 to 8."""
-    orientation = exif.get(ExifTags.Base.Orientation)
-    return orientation if isinstance(orientation, int) else 1
 
 
 def _to_rgb(image: Image.Image, color: ColorMetadata | None) -> Image.Image:
@@ -229,7 +216,7 @@ def _flatten(image: Image.Image, color: ColorMetadata | None) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, color: ColorMetadata | None) -> Image.Image:
-    """`image` as RGB, by what its file says about its colours (phones save Display P3)."""
+    """`image` as RGB, converted from the colours of its file (phones save Display P3)."""
     if image.mode not in ("RGB", "CMYK", "L"):
         image = image.convert("L" if image.mode == "1" else "RGB")
     if isinstance(color, ColorSpace):

@@ -1,7 +1,7 @@
 """Motion-compensated frame interpolation by ffmpeg's `minterpolate`.
 
-Invariant: every `factor`-th frame of the result is an original frame, bit for bit. It knows nothing
-of files, formats and recipes.
+Invariant: every `factor`-th frame of the result is an original frame, bit for bit. It does not know
+files, formats or recipes.
 """
 
 import os
@@ -13,36 +13,32 @@ import numpy as np
 from svd_core.errors import GenerationFailed
 from svd_core.media.ffmpeg import encode
 from svd_core.media.video import pixels, raw
-from svd_core.messages import Message
-from svd_core.params import FACTORS, MAX_FPS, Interpolation
 from svd_core.types import Frames
 
 FRAMES_PER_RUN = 6
 """Intervals between original frames for one run of ffmpeg.
 
-The filter uses one core, so several runs share the work, and a long video takes no more memory for
-the pipes than a short one. The number is a constant, because the motion search starts afresh in
-each piece: all machines get the same frames.
+The filter uses one core, so several runs share the work. The number is constant, since the motion
+search begins again in each piece, and all machines must get the same frames.
 """
 
 MAX_RUNS = 4
 """Runs of ffmpeg at a time, as many as x264 has threads. Each takes 0.3 GB at 1024x576."""
 
 MARGIN = 16
-"""Pixels by which the edges are repeated outwards, for blocks that move across the border.
+"""Pixels by which the edges are repeated outwards, for blocks that cross the border.
 
-This gains 0.6 dB in `svd_core.benchmarks interpolation`. It also makes tiny frames large enough.
+They gain 0.6 dB in `svd_core.benchmarks interpolation`, and make tiny frames large enough.
 """
 
 BLOCK_SIDE = 16
 """Side in pixels of the search blocks; the frame's sides become multiples of it."""
 
 # Chosen by `svd_core.benchmarks interpolation` on the eight example clips. Bidirectional search:
-# 9.9 dB above blending on average, 8.5 at least, and 0.1 % of the blocks are much worse than
-# blended ones. The filter's default, bilateral search, has 10.0 dB, 7.7 dB and 0.5 %. Other
-# searches and smaller blocks are slower or worse, and block sizes that vary make no difference.
-# Scene detection is off, since a clip is one scene. Colours keep their full resolution, as
-# in-between frames would otherwise look softer than their neighbours.
+# 9.9 dB above blending on average, 8.5 at least, and 0.1 % of the blocks much worse than blended
+# ones. The filter's default, bilateral search: 10.0 dB, 7.7 dB and 0.5 %. Other searches and
+# smaller blocks are slower or worse. Scene detection is off, since a clip is one scene. Colours
+# keep their full resolution, or in-between frames would look softer than their neighbours.
 SEARCH = "mi_mode=mci:mc_mode=obmc:me_mode=bidir:me=epzs:mb_size=16:scd=none"
 EXACT = "flags=accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 FILTERS = (
@@ -50,19 +46,6 @@ FILTERS = (
     f"minterpolate=fps={{factor}}:{SEARCH},"
     f"scale=in_color_matrix=bt709:in_range=tv:{EXACT},format=rgb24"
 )
-
-
-def interpolation_notes(
-    requested: Interpolation, used: Interpolation, fps: int
-) -> tuple[Message, ...]:
-    """Message for the user if there are fewer in-between frames than requested.
-
-    `fps`: playback rate without in-between frames.
-    """
-    if used == requested:
-        return ()
-    rate, most = fps * FACTORS[used], MAX_FPS
-    return (Message("interpolation_reduced", rate=rate, most=most),)
 
 
 def interpolate(
@@ -95,8 +78,8 @@ def interpolate(
 def _fill(result: Frames, frames: Frames, factor: int, start: int) -> None:
     """Fill the piece of `result` that begins at the original frame number `start`.
 
-    To fill an interval the filter needs a frame before it and one after it. It makes up the frame
-    before the first one; the last one is passed twice.
+    For an interval the filter needs a frame before it and one after it. It makes up the
+    frame before the first one; the last one is passed twice.
     """
     end = min(start + FRAMES_PER_RUN, len(frames) - 1)
     first = max(start - 1, 0)

@@ -18,13 +18,13 @@ Flow = NDArray[np.float32]
 """Displacement of each pixel down and to the right, in pixels: (2, number, height, width)."""
 
 WIDTH = 96
-"""Longer side in pixels after reduction, which averages out grain and compression."""
+"""Longer side in pixels after reduction, which removes grain and compression noise."""
 
 SCALES, ROUNDS = 3, 2
-"""Number of sizes, each half of the one before, and of refinements of the flow at each."""
+"""Number of sizes, each half of the previous one, and of flow refinements at each."""
 
 WINDOW_SIDE = 7
-"""Side in pixels of the window within which all pixels are assumed to move alike."""
+"""Side in pixels of the window in which all pixels are assumed to move alike."""
 
 GRAIN_PERCENT = 1.0
 """Squared steps in brightness from pixel to pixel that count as noise."""
@@ -34,8 +34,8 @@ STILL, LIVELY = 0.1, 0.7
 0.1; svd-nano at 7 fps has 0.16 at bucket 32, 0.5 at 127 and 0.9 at 223."""
 
 UNSTABLE = 0.2
-"""Threshold of the change that no motion explains, as a share of the contrast. A pan by 7 % a frame
-leaves 0.03 to 0.09, svd-nano 0.02 to 0.04, blobs that come and go 0.5, noise 0.7."""
+"""Threshold of the change that no motion explains, as a share of the contrast: 0.03 to 0.09 in a
+pan by 7 % a frame, 0.02 to 0.04 for svd-nano, 0.5 for blobs that come and go, 0.7 for noise."""
 
 FLICKER = 2.0
 """Threshold of visible flicker: the swing in brightness of the whole picture."""
@@ -63,7 +63,7 @@ def measure_motion(frames: Frames) -> Motion:
     lengths = np.sort(np.hypot(*flow).reshape(len(before), -1))
     quarter = lengths.shape[1] // 4
     moved = 100 * float(lengths[:, -quarter:].mean()) / max(pictures.shape)
-    # A light that fades has no second difference; one that goes up and down has four times its own.
+    # The second difference is zero for a light that fades, and four times the swing for a flicker.
     flicker = float(np.abs(np.diff(brightness, 2)).mean()) / 4 if len(brightness) > 2 else 0.0
     if flicker > FLICKER or _unexplained(before, after, flow) > UNSTABLE:
         return Motion("unstable", moved)
@@ -75,10 +75,8 @@ def flow_between(before: Pictures, after: Pictures) -> Flow:
     scales = [(before, after)]
     for _ in range(SCALES - 1):
         scales.append((_halve(scales[-1][0]), _halve(scales[-1][1])))
-    smallest = scales[-1]
-    flow = (
-        np.zeros((2, *smallest[0].shape), np.float32) + _estimate_shift(*smallest)[..., None, None]
-    )
+    shift = _estimate_shift(*scales[-1])
+    flow = np.broadcast_to(shift[..., None, None], (2, *scales[-1][0].shape))
     for one, other in reversed(scales):
         if flow.shape[1:] != one.shape:
             flow = 2 * flow.repeat(2, axis=-1).repeat(2, axis=-2)

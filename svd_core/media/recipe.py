@@ -1,35 +1,38 @@
 """Recipe: generation metadata kept inside a video, enough to make it again from its photo.
 
-What is written and what is accepted again are one contract. A checkpoint is kept as its source and
+The same fields are written and checked when they are read. A checkpoint is kept as its source and
 state; the state of a local folder is a fingerprint of its weights.
 """
 
 import hashlib
 import json
-import math
-import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from types import NoneType
-from typing import Any, Protocol, get_args
+from typing import Annotated, Any, Protocol
+
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from svd_core import __version__
 from svd_core.errors import InvalidRecipe, InvalidRequest
 from svd_core.media.comment import read_comment
-from svd_core.media.image import Box, FramedPhoto, Size
-from svd_core.params import Fit, Interpolation, VideoParams
+from svd_core.media.image import FramedPhoto
+from svd_core.params import PARAMETERS, Fit, Interpolation, VideoParams
 from svd_core.types import GenerationResult
 
 FORMAT = 4
 """Version of the format, raised when a reader of the old one would misunderstand the new one.
+Format 1 had no videos that continue others."""
 
-Format 1 had no `orientation`, which was "auto", and no videos that continue others. Up to 2 `speed`
-was "exact", and up to 3 `interpolation` was "off".
-"""
+ADDED_SETTINGS: Mapping[int, Mapping[str, str]] = {
+    2: {"orientation": "auto"},
+    3: {"speed": "exact"},
+    4: {"interpolation": "off"},
+}
+"""Settings by the format that added them, with the value that every older recipe means."""
 
 MAX_CLIPS = 6
 """Most clips that one video may be joined from."""
@@ -40,27 +43,22 @@ MAX_JSON = 2**16
 LIBRARIES = ("diffusers", "torch", "pillow", "imageio-ffmpeg")
 """Packages whose versions can change the frames."""
 
-KINDS: Mapping[str, Any] = {
-    "params": dict, "size": list, "box": list, "notes": list, "versions": dict,
-    "continues": (dict, NoneType),
-}  # fmt: skip
-"""JSON types of fields; the others are text."""
+MAX_NOTES = 50
+MAX_SIDE = 2**16
+"""Longest side of photos and videos in pixels."""
 
 # These texts are shown on pages and compared with names of files and checkpoints. So anything that
 # could pass for a path, for markup or for more than a name is refused.
 NAME = r"(?!\.)[^<>&/\\\x00-\x1f]{1,200}"
-TEXTS = {
-    "model": NAME,
-    "source": rf"{NAME}(/{NAME})?",
-    "revision": r"(?!.*\.\.)[\w./-]{0,200}",
-    "fingerprint": r"([0-9a-f]{16})?",
-    "image_sha256": r"[0-9a-f]{64}",
-    "created": r"[\dT:+Z.-]{0,40}",
-}
-NOTE = r"[^<>\x00-\x1f]{0,500}"
-MAX_NOTES = 50
-MAX_SIDE = 2**16
-"""Longest side of photos and videos in pixels."""
+Name = Annotated[str, Field(pattern=rf"\A{NAME}\Z")]
+Source = Annotated[str, Field(pattern=rf"\A{NAME}(/{NAME})?\Z")]
+Revision = Annotated[str, Field(pattern=r"\A(?!.*\.\.)[\w./-]{0,200}\Z")]
+Fingerprint = Annotated[str, Field(pattern=r"\A([0-9a-f]{16})?\Z")]
+Sha256 = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
+Time = Annotated[str, Field(pattern=r"\A[\dT:+Z.-]{0,40}\Z")]
+Note = Annotated[str, Field(pattern=r"\A[^<>\x00-\x1f]{0,500}\Z")]
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
+Edge = Annotated[float, Field(ge=-1, le=MAX_SIDE, allow_inf_nan=False)]
 
 EDGE_BYTES = 2**16
 """Bytes at each end of a file of weights that the fingerprint reads."""
@@ -106,6 +104,16 @@ def fingerprint(place: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def _read_params(values: Any) -> VideoParams:
+    """The settings of a clip. All must be there, since a default would give another video."""
+    if not isinstance(values, dict):
+        raise _invalid("params")
+    for name in PARAMETERS.keys() - {"model"}:
+        if name not in values:
+            raise _invalid(name)
+    return VideoParams.from_mapping(values)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Metadata of one clip and of the clips before it.
@@ -117,19 +125,21 @@ class Recipe:
     ISO 8601.
     """
 
-    model: str
-    source: str
-    revision: str
-    fingerprint: str
-    params: VideoParams
-    size: Size
+    __pydantic_config__ = ConfigDict(regex_engine="python-re")
+
+    model: Name
+    source: Source
+    revision: Revision
+    fingerprint: Fingerprint
+    params: Annotated[VideoParams, PlainValidator(_read_params)]
+    size: tuple[Side, Side]
     fit: Fit
-    box: Box
-    image_sha256: str
-    notes: tuple[str, ...] = ()
-    continues: "Recipe | None" = None
-    versions: Mapping[str, str] = field(default_factory=dict)
-    created: str = ""
+    box: tuple[Edge, Edge, Edge, Edge]
+    image_sha256: Sha256
+    notes: Annotated[tuple[Note, ...], Field(max_length=MAX_NOTES)]
+    continues: "Recipe | None"
+    versions: Annotated[dict[Note, Note], Field(max_length=MAX_NOTES)]
+    created: Time
 
     @classmethod
     def from_clip(
@@ -171,15 +181,20 @@ class Recipe:
         except InvalidRequest as error:
             raise InvalidRecipe(error.message) from error
         if comment is None:
-            raise _no_recipe()
+            raise InvalidRecipe("recipe_missing")
         return cls.from_json(comment)
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
         """Read what `to_json` wrote; nothing in `text` is trusted. Raises `InvalidRecipe`."""
         values, version = _parse(text)
+        _upgrade(values, version)
         try:
-            return _check(values, version)
+            return _ADAPTER.validate_python(values)
+        except ValidationError as error:
+            place = error.errors(include_url=False, include_context=False)[0]["loc"]
+            part = next((str(each) for each in place if each != "continues"), "continues")
+            raise _invalid(part) from error
         except InvalidRecipe:
             raise
         except InvalidRequest as error:
@@ -187,7 +202,12 @@ class Recipe:
 
     def to_json(self) -> str:
         """One line of JSON, small enough for a tag: about 1 kB."""
-        return json.dumps({"format": FORMAT} | _describe(self), ensure_ascii=False)
+        values = asdict(self)
+        clip: dict[str, Any] | None = values
+        while clip is not None:  # the model of a clip is only beside its settings
+            del clip["params"]["model"]
+            clip = clip["continues"]
+        return json.dumps({"format": FORMAT} | values, ensure_ascii=False)
 
     def with_interpolation(self, interpolation: Interpolation) -> "Recipe":
         """The recipe of the same frames with other in-between frames."""
@@ -202,33 +222,20 @@ class Recipe:
         return (self.source, self.revision, self.fingerprint) == checkpoint_identity(checkpoint)
 
 
+_ADAPTER = TypeAdapter(Recipe)
+
+
 def _versions() -> dict[str, str]:
     """Versions from the records of installed packages; none is imported."""
     versions = {"svd_core": __version__}
     for name in LIBRARIES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
-
-
-def _no_recipe() -> InvalidRecipe:
-    return InvalidRecipe("recipe_missing")
 
 
 def _invalid(part: str) -> InvalidRecipe:
     return InvalidRecipe("recipe_invalid", part=part)
-
-
-def _describe(recipe: Recipe) -> dict[str, Any]:
-    """The fields as JSON has them. The model of a clip is only beside its settings."""
-    values = asdict(recipe)
-    clip: dict[str, Any] | None = values
-    while clip is not None:
-        del clip["params"]["model"]
-        clip = clip["continues"]
-    return values
 
 
 def _parse(text: str) -> tuple[dict[str, Any], int]:
@@ -236,85 +243,37 @@ def _parse(text: str) -> tuple[dict[str, Any], int]:
     if len(text) > MAX_JSON:
         raise InvalidRecipe("recipe_too_long")
     if not text.lstrip().startswith("{"):
-        raise _no_recipe()  # the comment of another program
+        raise InvalidRecipe("recipe_missing")  # the comment of another program
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRecipe("recipe_unreadable") from error
     version = values.pop("format", None)
     if not isinstance(version, int) or version < 1:
-        raise _no_recipe()  # other programs keep JSON there too
+        raise InvalidRecipe("recipe_missing")  # other programs keep JSON there too
     if version > FORMAT:
         raise InvalidRecipe("recipe_too_new", format=version, known=FORMAT)
     return values, version
 
 
-def _check(values: dict[str, Any], version: int, clips: int = 1) -> Recipe:
-    """The recipe in `values`, of that format version.
-
-    Raises `InvalidRequest` with the field that does not fit.
-    """
-    if version < 2:
-        values["continues"] = None
-    _check_complete(Recipe, values)
-    _check_kinds(values)
-    if version < 2:
-        values["params"]["orientation"] = "auto"
-    if version < 3:
-        values["params"]["speed"] = "exact"
-    if version < 4:
-        values["params"]["interpolation"] = "off"
-    if values["params"].setdefault("model", None) is not None:
-        raise _invalid("model")
-    _check_complete(VideoParams, values["params"])
-    if clips > MAX_CLIPS:
+def _upgrade(values: dict[str, Any], version: int) -> None:
+    """Give the clips of an older format what it lacked. Raises `InvalidRecipe` for a part that no
+    format lacked, for a model among the settings, and for too many clips."""
+    clip: Any = values
+    for _ in range(MAX_CLIPS):
+        if not isinstance(clip, dict):
+            return
+        if version < 2:
+            clip["continues"] = None
+        for part in fields(Recipe):
+            if part.name not in clip:
+                raise _invalid(part.name)
+        params = clip["params"]
+        if isinstance(params, dict):
+            for number, settings in ADDED_SETTINGS.items():
+                params |= settings if version < number else {}
+            if params.get("model") is not None:
+                raise _invalid("model")
+        clip = clip["continues"]
+    if clip is not None:
         raise _invalid("continues")
-    previous = values["continues"]
-    return Recipe(
-        **{f.name: values[f.name] for f in fields(Recipe)}
-        | {
-            "params": VideoParams.from_mapping(values["params"]),
-            "size": _size(values["size"]),
-            "box": _box(values["box"]),
-            "notes": tuple(values["notes"]),
-            "continues": None if previous is None else _check(previous, version, clips + 1),
-        }
-    )
-
-
-def _check_kinds(values: dict[str, Any]) -> None:
-    for f in fields(Recipe):
-        if not isinstance(values[f.name], KINDS.get(f.name, str)):
-            raise _invalid(f.name)
-    for name, form in TEXTS.items():
-        if not re.fullmatch(form, values[name]):
-            raise _invalid(name)
-    if values["fit"] not in get_args(Fit):
-        raise _invalid("fit")
-    texts = (*values["notes"], *values["versions"], *values["versions"].values())
-    if len(texts) > MAX_NOTES or not all(
-        isinstance(text, str) and re.fullmatch(NOTE, text) for text in texts
-    ):
-        raise _invalid("notes")
-
-
-def _size(values: list[Any]) -> Size:
-    with suppress(TypeError, ValueError, OverflowError):
-        width, height = (int(side) for side in values)
-        if 0 < min(width, height) <= max(width, height) <= MAX_SIDE:
-            return width, height
-    raise _invalid("size")
-
-
-def _box(values: list[Any]) -> Box:
-    with suppress(TypeError, ValueError, OverflowError):
-        left, top, right, bottom = edges = tuple(float(edge) for edge in values)
-        if all(math.isfinite(edge) and -1 <= edge <= MAX_SIDE for edge in edges):
-            return left, top, right, bottom
-    raise _invalid("box")
-
-
-def _check_complete(kind: type[Recipe] | type[VideoParams], values: dict[str, Any]) -> None:
-    """Nothing may be missing: a default in place of what was lost would make another video."""
-    if missing := [f.name for f in fields(kind) if f.name not in values]:
-        raise _invalid(missing[0])

@@ -11,9 +11,9 @@ from svd_core.media.comment import read_comment as read_comment
 from svd_core.media.ffmpeg import atomic_write, encode, ffmpeg
 from svd_core.types import Frames
 
-# Every browser decodes H.264 with 4:2:0 colours. Colours are converted to BT.709 and tagged so, or
-# players would guess. Threads are fixed and scaling is exact, so that the same frames give the
-# same video on every machine: x264's choices depend on the number of its threads.
+# Every browser decodes H.264 with 4:2:0 colours. They are converted to BT.709 and tagged so, since
+# players would guess otherwise. Scaling is exact and the number of threads is fixed, on which
+# x264's choices depend, so that the same frames give the same video on every machine.
 COLOURS = (
     "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+bitexact,format=yuv420p,"
     "setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709"
@@ -25,8 +25,8 @@ ENCODING = (
 )
 
 # FFV1 took 0.5 to 0.8 s for 25 frames of 1024x576 on two cores, and 27 to 44 % of their bytes. Ut
-# Video and x264's ultrafast are faster by half a second, but their files are larger by 20 to 100 %,
-# and disk space runs out first. A checksum in every slice reveals a damaged frame.
+# Video and x264's ultrafast save half a second, but their files are 20 to 100 % larger. A checksum
+# in every slice reveals a damaged frame.
 LOSSLESS = ("-c:v", "ffv1", "-level", "3", "-slices", "4", "-slicecrc", "1", "-pix_fmt", "gbrp")
 
 # One demuxer, and files only: other containers can name addresses and files for ffmpeg to open.

@@ -20,8 +20,7 @@ from svd_core.engine.optimizations.group_norm import (
     norm_choice,
     triton_norm,
 )
-from svd_core.engine.optimizations.kernels import Kernels
-from svd_core.engine.optimizations.layouts import Size, part_case
+from svd_core.engine.optimizations.kernels import Kernels, Size, part_case
 from svd_core.engine.optimizations.probe import MAX_ERROR_RATIO, ROUNDING, Probe
 from svd_core.engine.optimizations.registry import OPTIMIZATIONS, apply_optimizations
 from svd_core.engine.pipeline_loader import open_folder, place

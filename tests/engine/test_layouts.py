@@ -13,26 +13,18 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from torch.nn.attention import SDPBackend
 
 from svd_core.engine.engine import SvdEngine
-from svd_core.engine.optimizations import (
-    attention_probe,
-    group_norm,
-    kernels,
-    layouts,
-    probe,
-)
+from svd_core.engine.optimizations import attention_probe, group_norm, kernels, probe
 from svd_core.engine.optimizations.group_norm import NORMS
 from svd_core.engine.optimizations.kernels import (
     BENCHMARK,
-    HEURISTIC,
-    Kernels,
-    benchmark_choice,
-    choose_kernels,
-)
-from svd_core.engine.optimizations.layouts import (
     FOLDED,
+    HEURISTIC,
     LAYOUTS,
+    Kernels,
     Layout,
     Size,
+    benchmark_choice,
+    choose_kernels,
     layout_choice,
     part_case,
 )
@@ -161,7 +153,7 @@ def test_a_layout_is_used_where_it_is_right_and_faster(
 
         return replace(made, compute=compute)
 
-    monkeypatch.setattr(layouts, "part_case", case)
+    monkeypatch.setattr(kernels, "part_case", case)
     choice = layout_choice("UNet", SMALL, kept_norm)
     found = Probe(choice, "cpu", torch.float32, lambda: clock[0]).run()
     assert found is not None
@@ -173,9 +165,9 @@ def benchmark_probe(
     monkeypatch: pytest.MonkeyPatch, seconds: float, changes: float = 0.0, fails: bool = False
 ) -> tuple[str, ...] | None:
     clock = [0.0]
-    real = layouts.Part.forward
+    real = kernels.Part.forward
 
-    def forward(part: layouts.Part, x: Tensor, temb: Tensor | None) -> Tensor:
+    def forward(part: kernels.Part, x: Tensor, temb: Tensor | None) -> Tensor:
         benchmark = torch.backends.cudnn.benchmark
         if benchmark and fails:
             raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
@@ -183,7 +175,7 @@ def benchmark_probe(
         out = real(part, x, temb)
         return out * (1 + changes) if benchmark else out
 
-    monkeypatch.setattr(layouts.Part, "forward", forward)
+    monkeypatch.setattr(kernels.Part, "forward", forward)
     choice = benchmark_choice(SMALL, Layout(), kept_norm)
     return Probe(choice, "cpu", torch.float16, lambda: clock[0]).run()
 

@@ -16,7 +16,7 @@ from svd_core.engine.engine import SvdEngine
 from svd_core.engine.optimizations import torch_compile
 from svd_core.engine.optimizations.group_norm import torch_norm, triton_norm
 from svd_core.engine.optimizations.guidance import Guidance
-from svd_core.engine.optimizations.layouts import Layout
+from svd_core.engine.optimizations.kernels import Layout
 from svd_core.engine.optimizations.patching import patch, patch_name, unpatch
 from svd_core.engine.optimizations.registry import OPTIMIZATIONS, rewrites
 from svd_core.engine.optimizations.torch_compile import CompileCache, CompileKey, compile_blocks

@@ -18,10 +18,9 @@ from svd_core.benchmarks.gpu.timing import profile_kernels, relative_error
 from svd_core.benchmarks.vs_diffusers.parity import MAX_ERROR_RATIO
 from svd_core.engine.optimizations.group_norm import NORMS
 from svd_core.engine.optimizations.group_norm import STOCK as STOCK_NORM
-from svd_core.engine.optimizations.kernels import cudnn_benchmark
-from svd_core.engine.optimizations.layouts import Layout
+from svd_core.engine.optimizations.kernels import Layout
 from svd_core.engine.optimizations.patching import patch, unpatch
-from svd_core.engine.optimizations.probe import WIDER, exact_float32
+from svd_core.engine.optimizations.probe import WIDER, cudnn_flag
 from svd_core.engine.optimizations.registry import OPTIMIZATIONS, rewrites
 
 Compute = Callable[[], Tensor]
@@ -46,7 +45,7 @@ class Comparison:
 
     def compute_truth(self, compute: Callable[[torch.dtype], Tensor]) -> Figures:
         """Compute the truth. `compute`: returns the output in a given precision."""
-        with exact_float32():
+        with cudnn_flag("allow_tf32", False):
             truth = compute(WIDER[self.context.dtype])
         self.truth = truth.to(torch.float32)
         return {"finite": is_finite(truth), "largest": float(truth.abs().max())}
@@ -125,7 +124,7 @@ def apply_settings(model: Any, *chosen: Setting) -> Iterator[None]:
 
 def cudnn_algorithms(_: Any = None) -> AbstractContextManager[None]:
     """Let cuDNN time its algorithms for each new shape and keep the fastest."""
-    return cudnn_benchmark()
+    return cudnn_flag("benchmark", True)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from svd_core.engine.optimizations.attention_probe import STOCK as STOCK_ATTENTI
 from svd_core.engine.optimizations.attention_probe import attend, flash_implementations
 from svd_core.engine.optimizations.group_norm import NORMS
 from svd_core.engine.optimizations.group_norm import STOCK as STOCK_NORM
-from svd_core.engine.optimizations.kernels import choose_kernels, cudnn_benchmark
+from svd_core.engine.optimizations.kernels import choose_kernels
+from svd_core.engine.optimizations.probe import cudnn_flag
 
 BACKENDS = ("CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH")
 
@@ -161,7 +162,7 @@ def convolution(context: Context, count: int, channels: int, height: int, width:
         layer = layer.to(context.device, context.dtype).to(memory_format=order)
         x = context.randn(count, channels, height, width).contiguous(memory_format=order)
         row[name] = _rate(context, partial(layer, x), operations)
-        with cudnn_benchmark():
+        with cudnn_flag("benchmark", True):
             row[f"{name}, cudnn.benchmark"] = _rate(context, partial(layer, x), operations)
     return row
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
+import torch
 from PIL import Image
 
 from svd_core.benchmarks.random_models import contest_checkpoint, open_stock
@@ -33,7 +34,7 @@ from svd_core.benchmarks.vs_diffusers.variants import STOCK, Variant, make_varia
 from svd_core.checkpoints.defaults import with_defaults
 from svd_core.checkpoints.memory_plan import plan_memory
 from svd_core.checkpoints.table import ASSETS
-from svd_core.engine.pipeline_loader import empty_cache, find_device, model_sizes
+from svd_core.engine.pipeline_loader import find_device, model_sizes
 from svd_core.errors import SvdError
 from svd_core.media.image import frame_photo
 from svd_core.params import Speed, VideoParams
@@ -101,7 +102,7 @@ class Rounds:
             self.on_shot(one.name, timing)
         if one.name in self.failed:  # after the error, which references its tensors
             gc.collect()
-            empty_cache()
+            torch.cuda.empty_cache()
 
 
 def last_line(error: BaseException) -> str:

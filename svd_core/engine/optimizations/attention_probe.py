@@ -1,7 +1,7 @@
 """Attention kernels: torch's backends, and FlashAttention 3 and 4 where they are installed.
 
-Each candidate runs at SVD-XT's two shapes. cuDNN is wrong on some GPUs and the fastest on others,
-so the order is decided by a probe on the GPU.
+cuDNN is wrong on some GPUs and the fastest on others, so a probe on the GPU decides their order. It
+runs each candidate at SVD-XT's two shapes.
 """
 
 import warnings
@@ -29,20 +29,20 @@ UNPROBED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacke
 """The order without a probe. cuDNN is left out, since it is wrong on some GPUs."""
 
 STOCK = "torch's choice"
-"""The backend that torch takes by default, as in stock diffusers."""
+"""The backend that torch chooses, as in stock diffusers."""
 
 QUERIES = 8
-"""Queries of each batch and head that are compared. Their float32 reference takes 0.1 GB."""
+"""Queries of each batch and head to compare. Their float32 reference takes 0.1 GB."""
 
 SHARPNESS = 3.0
-"""Standard deviation of the logits: each answer then depends on few keys, so a wrong one shows."""
+"""Standard deviation of the logits. Each output then depends on few keys, which reveals errors."""
 
 
 @dataclass(frozen=True)
 class Attention:
     """Kernels for attention in order of preference.
 
-    `flash`: the implementation that stands for torch's own flash kernel, such as "FA3".
+    `flash`: the implementation to use as torch's flash kernel, such as "FA3"; None: torch's own.
     """
 
     backends: Sequence[SDPBackend] = UNPROBED
@@ -52,8 +52,8 @@ class Attention:
     def from_names(cls, names: Sequence[str]) -> "Attention":
         """From names of candidates, the fastest first.
 
-        The last one is always torch's own composition of operators, which works everywhere but
-        needs much memory. Only one implementation of flash can be in use, the fastest.
+        The last one is always torch's composition of operators, which works everywhere but needs
+        much memory. Of several implementations of flash, only the fastest is used.
         """
         known = SDPBackend.__members__
         backends = [known.get(name, SDPBackend.FLASH_ATTENTION) for name in names]
@@ -72,9 +72,9 @@ class Attention:
 
 
 def set_flash(implementation: str | None) -> None:
-    """Let `implementation` stand for torch's flash kernel, in all of this process; None: its own.
+    """Use `implementation` as torch's flash kernel in this process; None: torch's own.
 
-    Raises for a package that is not installed or does not fit.
+    Raises if the package is missing or does not fit.
     """
     attention: Any = nn.attention
     if not flash_implementations() or attention.current_flash_attention_impl() == implementation:
@@ -86,7 +86,7 @@ def set_flash(implementation: str | None) -> None:
 
 
 def flash_implementations() -> list[str]:
-    """Names of FlashAttention packages that this torch can use; not all need be installed."""
+    """Names of FlashAttention packages that this torch can use, installed or not."""
     attention: Any = nn.attention
     listed = getattr(attention, "list_flash_attention_impls", None)
     return [] if listed is None else list(listed())
@@ -107,14 +107,13 @@ SHAPES = (Shape(batch=25, tokens=72 * 128, heads=5), Shape(batch=72 * 128, token
 
 
 def cases(device: str, dtype: torch.dtype) -> list[Case]:
-    """Attention at each of `SHAPES`."""
     return [from_inputs(tokens(shape, device, dtype)) for shape in SHAPES]
 
 
 def from_inputs(inputs: Tensor) -> Case:
     """A case of queries, keys and values (3, batch, heads, tokens, channels).
 
-    `QUERIES` queries, spread over the tokens, are compared.
+    It compares `QUERIES` queries, spread over the tokens.
     """
     q, k, v = inputs
     last = inputs.shape[-2] - 1
@@ -129,7 +128,7 @@ def from_inputs(inputs: Tensor) -> Case:
 def tokens(shape: Shape, device: str, dtype: torch.dtype) -> Tensor:
     """Random queries, keys and values (3, batch, heads, tokens, channels).
 
-    Their memory layout is as the projection of `fused_qkv_attention` writes them.
+    Their memory layout is that of `fused_qkv_attention`.
     """
     size = shape.batch, shape.tokens, 3, shape.heads, shape.channels
     generator = torch.Generator(device).manual_seed(0)
@@ -139,7 +138,7 @@ def tokens(shape: Shape, device: str, dtype: torch.dtype) -> Tensor:
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention in wider precision by its definition, some of the batch at a time."""
+    """Attention by its definition, in wider precision and parts of the batch."""
     out, dtype = [], WIDER[q.dtype]
     for parts in zip(*(torch.split(x, 1024) for x in (q, k, v)), strict=True):
         queries, keys, values = (x.to(dtype) for x in parts)

@@ -1,14 +1,14 @@
 """Axial attention: exact attention that skips keys whose softmax weight is zero.
 
-The weight of a key is exp(logit - largest logit), which single precision rounds to zero where they
+The weight of a key is exp(logit - largest logit), which single precision rounds to zero if they
 differ by more than 104. In svd-nano, attention fetches cells by their place, with logits of 1e9. So
-one to four keys of 9216 share all the weight, and the rest can be skipped once these are known.
+one to four keys of 9216 share all the weight.
 
-Keys that encode a place are a sum of one vector for the column, one for the row, and a small
-residual. Logits are sums too, so the largest is found among the columns plus among the rows: 200
-products for each query instead of 9216. The residual is measured at every call. It bounds the error
-of such a sum, and with it the keys that may have weight. Where these are in more than two columns
-or rows, or where keys are not such a sum, a query gets attention to all keys.
+A key that encodes a place is a sum of one vector for the column, one for the row, and a small
+residual. So is its logit, and the largest is found among columns and among rows: 200 products for
+each query instead of 9216. The residual, measured at every call, bounds the error of the sum, and
+so the keys that may have weight. If they are in more than two columns or rows, or if keys are not
+such a sum, a query gets attention to all keys.
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ from svd_core.engine.optimizations.patching import Forward
 from svd_core.engine.optimizations.transformer import fused_qkv_attention, joined_projection
 
 SHARP = 1e3
-"""Deviation of the logits, for tokens of variance 1, above which the search is tried. In ordinary
-layers it is about one."""
+"""Deviation of the logits, for tokens of variance 1, above which the search is tried. Ordinary
+layers have about 1."""
 
 UNDERFLOW = 104.0
 """exp(-104) rounds to zero in single precision."""
@@ -35,28 +35,24 @@ SCORES = 2**20
 
 
 def axial_attention(layer: Any) -> Forward | None:
-    """A forward of self-attention with huge logits; None for layers whose logits are ordinary."""
+    """A forward of self-attention with huge logits; None for layers of ordinary logits."""
     dense = fused_qkv_attention(layer)
     if dense is None or layer.to_q.weight.is_meta or not _is_sharp(layer):
         return None
 
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
-        out: Tensor
         if torch.compiler.is_compiling() or x.dtype != torch.float32:
-            out = dense(x)
-            return out
+            return dense(x)
         width = 0
         fetched = torch.empty_like(x)
         for tokens, target in zip(x, fetched, strict=True):
             q, k, v = joined_projection(layer, tokens[None])[:, 0].contiguous()
             width = width or grid_width(k[0])
             if not width:
-                out = dense(x)
-                return out
+                return dense(x)
             attended = attend_by_axis(q * layer.scale, k, v, width)
             target.copy_(attended.transpose(0, 1).flatten(1))
-        out = layer.to_out[0](fetched)
-        return out
+        return layer.to_out[0](fetched)
 
     return forward
 
@@ -71,7 +67,7 @@ def _is_sharp(layer: Any) -> bool:
 
 
 def grid_width(keys: Tensor) -> int:
-    """Number of columns for which `keys` (places, channels) are most nearly a sum, row after row.
+    """Number of columns for which `keys` (places, channels), row after row, are nearest to a sum.
 
     0 if every possible picture is too small.
     """
@@ -81,10 +77,7 @@ def grid_width(keys: Tensor) -> int:
 
 
 def _mixed(grid: Tensor) -> float:
-    """Largest second difference, along both sides, of `grid` (rows, columns, channels).
-
-    Zero for a sum of columns and rows.
-    """
+    """Largest mixed second difference of `grid` (rows, columns, channels); zero for a sum."""
     return float(grid.diff(dim=0).diff(dim=1).abs().max())
 
 
@@ -142,10 +135,8 @@ class _Side:
         self.alone = (scores.amax(dim=-1, keepdim=True) < self._least)[..., 0]
 
     def two_largest(self, which: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Indices of the two largest scores, of queries in the mask `which`.
-
-        Also whether all other scores are less by more than the margin.
-        """
+        """Indices of the two largest scores, of queries in the mask `which`, and whether all other
+        scores are less by more than the margin."""
         scores = self._scores[which]
         second = scores.argmax(dim=-1, keepdim=True)
         scores.scatter_(-1, second, -torch.inf)

@@ -1,15 +1,13 @@
-"""Streamed block offload: the blocks of a UNet come to the GPU one by one, each in time.
+"""Streamed block offload: the blocks of a UNet are copied to the GPU one by one, ahead of time.
 
-The weights of a block are one piece of pinned main memory, and there is room on the GPU for two
-blocks. The CPU is ahead of the GPU, and copies have a stream of their own. So a block is copied as
-soon as the last but one has done its work, while the last one still works. Nothing is copied back.
-
-diffusers' group offloading lets the CPU wait for each copy, and has whole levels of the UNet as
-blocks, which take three times the memory.
+The weights of a block are one piece of pinned main memory, and the GPU has room for two blocks.
+Copies have a stream of their own, so a block is copied while the one before it works. Nothing is
+copied back. diffusers' group offloading waits for each copy on the CPU, and its blocks are whole
+levels of the UNet, which take three times the memory.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +42,10 @@ class Place:
 class Block:
     """The weights of `modules` in one piece of main memory, and their copy on the GPU, if any."""
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.places: list[Place] = []
         end = 0
-        for owner, name, weight in _weights(modules):
+        for owner, name, weight in weights_of(modules):
             self.places.append(Place(owner, name, weight, end))
             end += -(-weight.nbytes // ALIGNMENT) * ALIGNMENT
         self.memory = _pinned(end)
@@ -71,19 +69,17 @@ class Block:
 
 
 class BlockStream:
-    """The blocks of `model`, which come to `device` one by one while it works.
+    """The blocks of `model`, which are copied to `device` one by one between `start` and `stop`.
 
-    `start` and `stop` bound that time. The blocks may be used in any order, one at a time.
-    `modules`: those that are blocks, each of which needs a `BlockHook`.
+    They may be used in any order, one at a time. `modules`: the blocks, which need a `BlockHook`.
     """
 
     def __init__(self, model: nn.Module, device: torch.device | str) -> None:
         self.model, self.device = model, torch.device(device)
-        owners = [module for module in model.modules() if isinstance(module, BLOCKS)]
-        self.modules = owners
-        self._blocks = [Block([*owner.modules()]) for owner in owners]
-        inside = {id(part) for owner in owners for part in owner.modules()}
-        self._rest = Block([part for part in model.modules() if id(part) not in inside])
+        self.modules = [module for module in model.modules() if isinstance(module, BLOCKS)]
+        self._blocks = [Block(module.modules()) for module in self.modules]
+        inside = {part for module in self.modules for part in module.modules()}
+        self._rest = Block(part for part in model.modules() if part not in inside)
         self._slots: list[Tensor] = []
         self._in_slot: list[int | None] = []
 
@@ -92,7 +88,7 @@ class BlockStream:
         return bool(self._slots)
 
     def start(self) -> None:
-        """Make room on the GPU, and bring what belongs to no block."""
+        """Make room on the GPU, and copy the weights that belong to no block."""
         if self.is_active:
             return
         cuda: Any = torch.cuda
@@ -112,26 +108,24 @@ class BlockStream:
         for block in (*self._blocks, self._rest):
             block.restore()
         slots, self._slots, self._in_slot = self._slots, [], []
-        if slots:  # else their memory could be used again while it is written
+        if slots:  # otherwise their memory could be reused while it is written
             torch.cuda.current_stream(self.device).wait_stream(self._stream)
 
     def enter(self, number: int) -> None:
-        """Bring block `number` before it works, unless it is there."""
-        slot = self._slot_of(number)
-        if slot is None:
-            slot = (self._last + 1) % SLOTS
-            self._copy(number, slot)
-        self._last = slot
+        """Copy block `number` to the GPU before it works, unless it is there."""
+        if number in self._in_slot:
+            self._last = self._in_slot.index(number)
+        else:
+            self._last = (self._last + 1) % SLOTS
+            self._copy(number, self._last)
+        slot = self._last
         torch.cuda.current_stream(self.device).wait_event(self._copied[slot])
         self._blocks[number].put(self._slots[slot])
 
     def leave(self, number: int) -> None:
-        """Have the memory of block `number` used again once the GPU has done its work."""
+        """Free the slot of block `number` for others once the GPU has done its work."""
         self._used[self._last].record(torch.cuda.current_stream(self.device))
         self._blocks[number].restore()
-
-    def _slot_of(self, number: int) -> int | None:
-        return self._in_slot.index(number) if number in self._in_slot else None
 
     def _copy(self, number: int, slot: int) -> None:
         self._in_slot[slot] = number
@@ -144,17 +138,16 @@ class BlockStream:
 
 def resident_bytes(model: nn.Module) -> int:
     """Most bytes of the weights of `model` that a `BlockStream` has on the GPU at a time."""
-    blocks = [
-        sum(weight.nbytes for *_, weight in _weights([*module.modules()]))
-        for module in model.modules()
-        if isinstance(module, BLOCKS)
-    ]
-    rest = sum(weight.nbytes for *_, weight in _weights([*model.modules()])) - sum(blocks)
-    return SLOTS * max(blocks) + rest
+
+    def size(module: nn.Module) -> int:
+        return sum(weight.nbytes for *_, weight in weights_of(module.modules()))
+
+    blocks = [size(module) for module in model.modules() if isinstance(module, BLOCKS)]
+    return SLOTS * max(blocks) + size(model) - sum(blocks)
 
 
 class BlockHook(ModelHook):  # type: ignore[misc]
-    """Brings block `number` of `stream` for each of its calls."""
+    """Copies block `number` of `stream` to the GPU for each of its calls."""
 
     def __init__(self, stream: BlockStream, number: int) -> None:
         self._stream, self._number = stream, number
@@ -168,7 +161,8 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         return output
 
 
-def _weights(modules: Sequence[nn.Module]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+def weights_of(modules: Iterable[nn.Module]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """Each weight of `modules` themselves, after the dictionary and the name that hold it."""
     for module in modules:
         for owner in (module._parameters, module._buffers):
             for name, weight in owner.items():
@@ -177,7 +171,7 @@ def _weights(modules: Sequence[nn.Module]) -> Iterator[tuple[dict[str, Any], str
 
 
 def _pinned(size: int) -> Tensor:
-    """Main memory that a GPU reads beside its work, or any if there is no more of it."""
+    """Main memory that a GPU can read while it works; ordinary memory if none can be pinned."""
     try:
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
     except RuntimeError as error:

@@ -1,9 +1,9 @@
 """Device transfers of the SVD pipeline: one-way CPU offload, and no needless synchronization.
 
-`SvdPipeline` gives stock's answers and leaves out three things. For the image encoder, stock blurs
-and shrinks the photo on the CPU, which takes a tenth of a second. Twice a step it waits for a
-tensor on the GPU to know whether there is guidance. With model offload it copies weights back that
-never changed. (One look at the latents a step stays, for progress and for a stop.)
+`SvdPipeline` gives the same results as stock and avoids three costs. Stock blurs and shrinks the
+photo for the image encoder on the CPU, which takes a tenth of a second. Twice a step it waits for a
+tensor on the GPU to know whether there is guidance. With model offload it copies unchanged weights
+back. (The latents are still read once a step, for progress and for a stop.)
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from accelerate.utils.operations import send_to_device
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs
 from torch import Tensor
 
-from svd_core.engine.optimizations.block_offload import BlockHook, BlockStream
+from svd_core.engine.optimizations.block_offload import BlockHook, BlockStream, weights_of
 from svd_core.engine.optimizations.kernels import Kernels
 
 _THEIRS: Any = theirs
@@ -27,10 +27,10 @@ CLIP_SIZE = (224, 224)
 
 
 class SvdPipeline(_STOCK):  # type: ignore[misc]
-    """`StableVideoDiffusionPipeline`, of the same parts and with the same answers.
+    """`StableVideoDiffusionPipeline`, of the same parts and with the same results.
 
-    `kernels`: those to use when it is placed. `unet_stream`: the UNet's blocks while they come to
-    the GPU one by one.
+    `kernels`: those to use when it is placed. `unet_stream`: the UNet's blocks with sequential
+    offload.
     """
 
     kernels = Kernels()
@@ -40,16 +40,16 @@ class SvdPipeline(_STOCK):  # type: ignore[misc]
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the largest guidance is above 1, remembered from when it was a plain number.
+        """Whether the largest guidance is above 1, kept from when it was a plain number.
 
-        Stock puts each frame's guidance in its place before the first step, as a tensor.
+        Before the first step, stock replaces it by a tensor of each frame's guidance.
         """
         if not isinstance(self.guidance_scale, Tensor):
             self._guided = self.guidance_scale > 1
         return self._guided
 
     def enable_sequential_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
-        """Model offload, but the UNet comes block by block. `device`: a keyword that is needed."""
+        """Model offload, but block by block for the UNet. `device` must be given by keyword."""
         self.remove_all_hooks()
         self.unet_stream = BlockStream(self.unet, kwargs["device"])
         self.enable_model_cpu_offload(*args, **kwargs)
@@ -62,15 +62,14 @@ class SvdPipeline(_STOCK):  # type: ignore[misc]
     def _encode_image(self, image: Any, device: torch.device | str, *args: Any) -> Tensor:
         if torch.device(device).type == "cuda":
             image = resize_for_clip(self.video_processor, image, device)
-        embeddings: Tensor = super()._encode_image(image, device, *args)
-        return embeddings
+        return super()._encode_image(image, device, *args)
 
 
 def resize_for_clip(processor: Any, image: Any, device: torch.device | str) -> Tensor:
     """A PIL image resized on `device`, as stock does before CLIP's own preprocessing.
 
-    The result, (1, 3, *CLIP_SIZE) in 0..1, is on the CPU. It is computed in double precision, since
-    convolutions of floats on CUDA may round as TF32.
+    The result, (1, 3, *CLIP_SIZE) in 0..1, is on the CPU. Double precision, since convolutions of
+    floats on CUDA may round as TF32.
     """
     pixels = processor.numpy_to_pt(processor.pil_to_numpy(image)).to(device, torch.float64)
     small: Tensor = _THEIRS._resize_with_antialiasing(pixels * 2 - 1, CLIP_SIZE)
@@ -80,8 +79,8 @@ def resize_for_clip(processor: Any, image: Any, device: torch.device | str) -> T
 class HostCopy:
     """A copy of a tensor in main memory, for which neither the GPU nor this thread waits.
 
-    It is made on a stream of its own, into pinned memory. `tensor`: the copy, which is complete
-    when it `is_ready`. Without a GPU it is the tensor itself.
+    A stream of its own copies into pinned memory. `tensor`: the copy, complete when it `is_ready`.
+    Without a GPU it is the tensor itself.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -96,7 +95,7 @@ class HostCopy:
             self.tensor.copy_(tensor, non_blocking=True)
             self._event: Any = cuda.Event()
             self._event.record(stream)
-        tensor.record_stream(stream)  # so that its memory is not used again before
+        tensor.record_stream(stream)  # so that its memory is not reused before the copy is done
 
     @property
     def is_ready(self) -> bool:
@@ -104,21 +103,19 @@ class HostCopy:
 
 
 class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]
-    """Accelerate's hook for model offload, which drops a model's copy on the GPU after its work.
+    """Accelerate's hook for model offload, without the copy back to main memory.
 
-    Stock has each model come to the GPU when it is called, and go back to make room for the next.
-    The weights that go back are those that came. So here they stay in main memory, a copy works on
-    the GPU, and going back is to drop it. That saves a copy of SVD-XT's 4.7 GB (in half precision)
-    for every video, and the memory for it. Nothing may change the weights while a copy works.
-
-    Only one model is on the GPU at a time. (Stock would leave the VAE there beside the UNet, since
-    it looks no further back than one model.) `others`: hooks of the other models.
+    The weights stay in main memory, and their copy on the GPU is dropped to make room for the next
+    model. For every video that saves a copy of SVD-XT's 4.7 GB (in half precision), and the memory
+    for it. Invariants: nothing changes the weights while the copy exists, and only one model is on
+    the GPU at a time. (Stock leaves the VAE there beside the UNet.) `others`: hooks of the other
+    models.
     """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self.others: list[UserCpuOffloadHook] = []
-        self._waiting: list[tuple[dict[str, Any], str, torch.Tensor, torch.Tensor]] = []
+        self._waiting: list[tuple[dict[str, Any], str, Tensor, Tensor]] = []
 
     @property
     def on_gpu(self) -> bool:
@@ -126,7 +123,7 @@ class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]
         return bool(self._waiting)
 
     def init_hook(self, module: Any) -> Any:
-        """Put the waiting weights in their place again, which drops the copy."""
+        """Restore the weights in main memory, which drops the copy."""
         for owner, name, tensor, numbers in self._waiting:
             owner[name] = tensor
             tensor.data = numbers
@@ -141,13 +138,7 @@ class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]
         """Copy the weights of `module` to the GPU, after dropping those of all others."""
         self.drop_others()
         if not self._waiting:
-            self._waiting = [
-                (owner, name, tensor, tensor.data)
-                for part in module.modules()
-                for owner in (part._parameters, part._buffers)
-                for name, tensor in owner.items()
-                if tensor is not None
-            ]
+            self._waiting = [(*each, each[-1].data) for each in weights_of(module.modules())]
         return super().pre_forward(module, *args, **kwargs)
 
     def drop_others(self) -> None:
@@ -160,7 +151,7 @@ class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]
 
 
 class StreamedOffload(OneWayCpuOffload):
-    """Offload of a model whose blocks come to the GPU one by one."""
+    """Offload of a model whose blocks are copied to the GPU one by one."""
 
     def __init__(self, stream: BlockStream) -> None:
         super().__init__(stream.device)
@@ -189,7 +180,7 @@ def use_one_way_offload(
 ) -> list[UserCpuOffloadHook]:
     """Replace Accelerate's hooks by `OneWayCpuOffload`s that know of each other.
 
-    `unet`: for a UNet whose blocks come one by one.
+    `unet`: for a UNet that is offloaded block by block.
     """
     one_way: list[UserCpuOffloadHook] = []
     for hook in hooks:

@@ -1,11 +1,12 @@
 """GroupNorm, mostly with SiLU, over a clip: torch's layer, sums by frames, or Triton kernels.
 
-torch's GroupNorm gives one block of threads to each group of each sample. A clip is one sample in
-the temporal layers, so 32 blocks do all the work of a GPU with 132 multiprocessors. Sums by frames
-and Triton's kernels compute the moments in many blocks first, in single precision.
+torch's GroupNorm gives one block of threads to each group of each sample. In temporal layers a clip
+is one sample, so only 32 of the 132 multiprocessors of a GPU work. Sums by frames and Triton's
+kernels first compute the moments in many blocks, in single precision.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from svd_core.engine.optimizations.probe import WIDER, Case, Choice
 class ClipNorm(Protocol):
     """A way to compute GroupNorm `norm` of `x` (samples, channels, rows, columns), then SiLU.
 
-    `x` may have channels or rows outermost in memory. It is not written over.
+    `x` may have channels or rows outermost in memory, and is not overwritten.
     """
 
     def __call__(self, norm: Any, x: Tensor, silu: bool = True) -> Tensor: ...
@@ -33,7 +34,7 @@ def torch_norm(norm: Any, x: Tensor, silu: bool = True) -> Tensor:
 
 
 def framewise_norm(norm: Any, x: Tensor, silu: bool = True) -> Tensor:
-    """Plain torch, with the moments of each frame first; for a clip with rows outermost."""
+    """Plain torch, from the moments of each frame, for a clip with rows outermost in memory."""
     clips, channels, count, places = x.shape
     frames = x.transpose(1, 2)
     if not frames.is_contiguous():
@@ -58,7 +59,7 @@ def framewise_norm(norm: Any, x: Tensor, silu: bool = True) -> Tensor:
 def triton_norm(norm: Any, x: Tensor, silu: bool = True) -> Tensor:
     """Triton's kernels, for each memory layout of `x`. Raises `ImportError` without Triton.
 
-    In compiled code it is torch's own, which the compiler fuses with its neighbours.
+    Compiled code uses torch's own, which the compiler fuses with its neighbours.
     """
     if torch.compiler.is_compiling():
         return torch_norm(norm, x, silu)
@@ -79,9 +80,9 @@ def triton_norm(norm: Any, x: Tensor, silu: bool = True) -> Tensor:
 
 
 def group_norm_channels_last(layer: Any, norm: ClipNorm = torch_norm) -> Forward | None:
-    """A forward of `GroupNorm` by `norm` for pictures with channels innermost, which stay so.
+    """A forward of `GroupNorm` by `norm` that keeps channels innermost in memory.
 
-    torch's own is slower for them, and puts channels outermost.
+    torch's own is slower there, and puts channels outermost.
     """
     if not isinstance(layer, nn.GroupNorm) or norm in (torch_norm, framewise_norm):
         return None
@@ -96,7 +97,7 @@ def group_norm_channels_last(layer: Any, norm: ClipNorm = torch_norm) -> Forward
 
 
 def order_of(x: Tensor) -> torch.memory_format:
-    """Where the pictures `x` have their channels in memory: outermost if both would fit."""
+    """Where the pictures `x` have their channels in memory: outermost if both fit."""
     inside = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if inside else torch.contiguous_format
 
@@ -113,33 +114,27 @@ NORMS: Mapping[str, ClipNorm] = {
 FRAMES, GROUPS = 25, 32
 
 SHAPES = ((320, 72, 128), (128, 144, 256))
-"""Channels, height and width: SVD-XT's UNet, and its decoder with a sixteenth of the pixels, since
-the whole would take 13 GB of a small card."""
+"""Channels, height and width: SVD-XT's UNet, and its decoder with a sixteenth of the pixels. The
+whole would take 13 GB."""
 
 
 def cases(device: str, dtype: torch.dtype) -> list[Case]:
     """The norms of a clip at each of `SHAPES`, as a spatial and as a temporal layer sees it."""
     generator = torch.Generator(device).manual_seed(0)
-    found = []
+    listed = []
     for channels, height, width in SHAPES:
         size = FRAMES, channels, height * width
         frames = torch.randn(size, generator=generator, device=device, dtype=dtype) * 2 + 1
         layer = nn.GroupNorm(GROUPS, channels, device=device, dtype=dtype)
         nn.init.normal_(layer.weight, generator=generator)
         for x in (frames[..., None], frames.transpose(0, 1)[None]):
-            compute = partial(_by_name, layer, x)
-            found.append(Case(compute, _expected(layer, x)))
-    return found
+            wider = deepcopy(layer).to(WIDER[dtype])
+            listed.append(Case(partial(_by_name, layer, x), F.silu(wider(x.to(WIDER[dtype])))))
+    return listed
 
 
 def _by_name(layer: Any, x: Tensor, name: str) -> Tensor:
     return NORMS[name](layer, x)
-
-
-def _expected(layer: Any, x: Tensor) -> Tensor:
-    dtype = WIDER[x.dtype]
-    weight, bias = layer.weight.to(dtype), layer.bias.to(dtype)
-    return F.silu(F.group_norm(x.to(dtype), GROUPS, weight, bias, layer.eps))
 
 
 def norm_choice() -> Choice:

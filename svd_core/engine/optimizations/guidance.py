@@ -1,13 +1,12 @@
 """Classifier-free guidance: both halves of a step in one batch, or one after the other.
 
-The halves, without and with the photo, do not look at each other, so the result is the same but
-for rounding. One after the other, they take less memory: the activations of one half, 4 GiB for
-SVD-XT.
+The halves, without and with the photo, are independent, so the result is the same up to rounding.
+One after the other they save the activations of one half, 4 GiB for SVD-XT.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,10 +17,10 @@ from svd_core.engine.optimizations.kernels import Kernels
 class Guidance:
     """The UNet's forward, called once for both halves of a guided step or once for each.
 
-    `split`: once for each. `dtype`: that of the UNet if the pipeline around it keeps another.
-    `guided`: levels of noise (sigma) between which the half without the photo is computed. Outside
-    of them the other half stands for both, which is guidance of 1. None: everywhere.
-    `kernels`: what computes attention and convolutions on a GPU.
+    `split`: once for each. `dtype`: that of the UNet if the pipeline around it has another.
+    `guided`: levels of noise (sigma) between which the half without the photo is computed, None for
+    all. Elsewhere the other half stands for both, which is guidance of 1.
+    `kernels`: those for attention and convolutions on a GPU.
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
@@ -49,16 +48,14 @@ class Guidance:
             calls = [(x[None], h[None], a[None]) for x, h, a in halves]
         if unguided:
             calls = calls[-1:]
-        with self._chosen_kernels() if sample.is_cuda else nullcontext():
+        with ExitStack() as stack:
+            if sample.is_cuda:
+                stack.enter_context(self.kernels.attention.active())
+                stack.enter_context(self.kernels.convolutions())
             outputs = [self.forward(x, timestep, h, a, return_dict)[0] for x, h, a in calls]
         if unguided:
             outputs *= num_halves
         return (torch.cat(outputs).to(outer),)
-
-    @contextmanager
-    def _chosen_kernels(self) -> Iterator[None]:
-        with self.kernels.attention.active(), self.kernels.convolutions():
-            yield
 
     def _within(self, timestep: Any) -> bool:
         """Whether guidance is on at `timestep`, a quarter of the logarithm of sigma in SVD."""

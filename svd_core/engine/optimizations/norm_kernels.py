@@ -1,7 +1,8 @@
 """Triton kernels of GroupNorm, with or without SiLU: moments in many blocks, then one pass.
 
 Moments are accumulated in single precision. `group_norm` chooses the kernel for a memory layout.
-Triton comes with torch for CUDA on Linux only, so this module is imported on demand.
+Only torch for CUDA on Linux brings Triton, so this module is imported on demand. (Kernels have no
+types that mypy knows; see pyproject.toml.)
 """
 
 from typing import Any
@@ -86,24 +87,11 @@ def _affine(
     return scale, shift
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _affine_of_group(  # type: ignore[no-untyped-def]
-    sums,
-    weight,
-    bias,
-    scale,
-    shift,
-    channels,
-    groups,
-    inner,
-    parts,
-    share,
-    eps,
-    each,
-    steps: tl.constexpr,
-    block: tl.constexpr,
-    columns: tl.constexpr,
-):
+@triton.jit
+def _affine_of_group(
+    sums, weight, bias, scale, shift, channels, groups, inner, parts, share, eps, each,
+    steps: tl.constexpr, block: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
     sample, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     total = tl.zeros((block,), tl.float32)
     square = tl.zeros((block,), tl.float32)
@@ -124,16 +112,8 @@ def _affine_of_group(  # type: ignore[no-untyped-def]
     tl.store(shift + sample * channels + channel, summand, mask=column < each)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _moments(  # type: ignore[no-untyped-def]
-    x,
-    sums,
-    length,
-    run,
-    splits,
-    steps: tl.constexpr,
-    block: tl.constexpr,
-):
+@triton.jit
+def _moments(x, sums, length, run, splits, steps: tl.constexpr, block: tl.constexpr):
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     total = tl.zeros((block,), tl.float32)
     square = tl.zeros((block,), tl.float32)
@@ -149,17 +129,9 @@ def _moments(  # type: ignore[no-untyped-def]
     tl.store(place + 1, tl.sum(square, 0))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _apply_outside(  # type: ignore[no-untyped-def]
-    x,
-    out,
-    scale,
-    shift,
-    channels,
-    frames,
-    places,
-    block: tl.constexpr,
-    silu: tl.constexpr,
+@triton.jit
+def _apply_outside(
+    x, out, scale, shift, channels, frames, places, block: tl.constexpr, silu: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)  # clip, frame and channel
     clip, rest = row // (frames * channels), row % (frames * channels)
@@ -174,18 +146,11 @@ def _apply_outside(  # type: ignore[no-untyped-def]
     tl.store(target, value.to(out.dtype.element_ty), mask=here < places)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _channel_moments(  # type: ignore[no-untyped-def]
-    x,
-    sums,
-    places,
-    channels,
-    run,
-    splits,
-    steps: tl.constexpr,
-    rows: tl.constexpr,
-    columns: tl.constexpr,
-):
+@triton.jit
+def _channel_moments(
+    x, sums, places, channels, run, splits,
+    steps: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
     sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     channel = tl.program_id(2) * columns + tl.arange(0, columns)
     total = tl.zeros((columns,), tl.float32)
@@ -204,17 +169,8 @@ def _channel_moments(  # type: ignore[no-untyped-def]
     tl.store(place + 1, square, mask=channel < channels)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _apply_inside(  # type: ignore[no-untyped-def]
-    x,
-    out,
-    scale,
-    shift,
-    channels,
-    length,
-    block: tl.constexpr,
-    silu: tl.constexpr,
-):
+@triton.jit
+def _apply_inside(x, out, scale, shift, channels, length, block: tl.constexpr, silu: tl.constexpr):
     sample = tl.program_id(1).to(tl.int64)
     here = tl.program_id(0) * block + tl.arange(0, block)
     inside = here < length

@@ -1,7 +1,7 @@
 """Patching of layers: another forward for a layer, which keeps its parameters.
 
 A rewrite takes one layer and returns a forward that computes the same from the same weights, or
-None. It looks at the weights once, when it is applied. The state dict stays as it is.
+None. It looks at the weights once, when it is applied. The state dict stays unchanged.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -30,13 +30,13 @@ class PatchedForward:
 def patch(model: nn.Module, rewrites: Iterable[tuple[str, Rewrite]]) -> dict[str, int]:
     """Give every layer of `model` the first forward that one of `rewrites` has for it.
 
-    Returns how many layers each rewrite changed. A layer that is patched already is left alone.
+    Returns how many layers each rewrite changed. A layer that is already patched stays so.
     """
     counts = {}
     for name, rewrite in rewrites:
         counts[name] = 0
         for layer in model.modules():
-            forward = None if _is_patched(layer) else rewrite(layer)
+            forward = rewrite(layer) if patch_name(layer) is None else None
             if forward is not None:
                 layer.forward = PatchedForward(name, forward)
                 counts[name] += 1
@@ -44,21 +44,17 @@ def patch(model: nn.Module, rewrites: Iterable[tuple[str, Rewrite]]) -> dict[str
 
 
 def unpatch(model: nn.Module) -> None:
-    """Restore the stock forward of every layer of `model`, on which no hooks may be."""
+    """Restore the stock forward of every layer of `model`, which must have no hooks."""
     for layer in patched_layers(model):
         del layer.forward
 
 
 def patched_layers(model: nn.Module) -> Iterator[nn.Module]:
     """Layers of `model` with a patched forward."""
-    return (layer for layer in model.modules() if _is_patched(layer))
+    return (layer for layer in model.modules() if patch_name(layer) is not None)
 
 
 def patch_name(layer: nn.Module) -> str | None:
     """Name of the rewrite of `layer`, None for a stock layer."""
     forward = vars(layer).get("forward")
     return forward.name if isinstance(forward, PatchedForward) else None
-
-
-def _is_patched(layer: nn.Module) -> bool:
-    return patch_name(layer) is not None

@@ -1,7 +1,7 @@
 """Kernel probe: candidates for one computation, checked against wider precision, then timed.
 
-Which kernel or memory layout is fastest, or works at all, depends on the GPU and on the versions of
-its libraries. One that raises, or is further off than stock by more than rounding, is not used. The
+Which kernel or memory layout works, and which is fastest, depends on the GPU and its libraries. A
+candidate that raises, or that is less exact than stock by more than rounding, is not used. The
 others are ordered by time. The result is cached in a JSON file, by card, versions and precision.
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,13 +47,9 @@ WIDER = {
 NAME = "probes.json"
 
 UNFINISHED = "probes-unfinished.json"
-"""Name of the file of candidates whose probe did not end: the last one may have crashed the GPU."""
+"""File of candidates during whose probe an earlier process ended. They may crash the GPU."""
 
 log = logging.getLogger(__name__)
-
-
-def _whole(result: Tensor) -> Tensor:
-    return result
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class Case:
 
     compute: Callable[[str], Tensor]
     expected: Tensor
-    select: Callable[[Tensor], Tensor] = _whole
+    select: Callable[[Tensor], Tensor] = lambda result: result
 
     def errors(self, result: Tensor) -> tuple[float, float]:
         """Errors of `result`: the largest, as a share of the largest number, and the Euclidean one,
@@ -84,9 +79,9 @@ class Case:
 class Choice:
     """A choice between `candidates`, which are tried in this order.
 
-    The first is what is used without a probe; it stays unless another is clearly faster. `stock`:
-    the name of what stock diffusers does, whose error is the measure; it may be one of them.
-    `cases`: computations to compare on a device in a precision.
+    The first is used without a probe, and stays unless another is clearly faster. `stock`: the name
+    of what stock diffusers does, whose error sets the limit; it may be one of them. `cases`:
+    computations to compare on a device in a precision.
     """
 
     name: str
@@ -100,7 +95,7 @@ class Probe:
     """A comparison of the candidates of `choice` on one device.
 
     `device`: such as "cuda:0". `clock`: seconds, read after the device has finished its work.
-    `skip`: candidates that are not tried. `on_try`: called with a candidate before it is tried.
+    `skip`: candidates to leave out. `on_try`: called with each candidate before it is tried.
     """
 
     choice: Choice
@@ -115,7 +110,7 @@ class Probe:
         started = self.clock()
         seconds: dict[str, float] = {}
         try:
-            with exact_float32(), torch.no_grad():
+            with cudnn_flag("allow_tf32", False), torch.no_grad():
                 cases = self.choice.cases(self.device, self.dtype)
             limits = [self._limit(case) for case in cases]
             for name in self.choice.candidates:
@@ -131,10 +126,10 @@ class Probe:
             if not is_out_of_memory(error):
                 raise
             return None
-        return tuple(sorted(seconds, key=lambda name: seconds[name]))
+        return tuple(sorted(seconds, key=seconds.__getitem__))
 
     def _limit(self, case: Case) -> float:
-        """Largest Euclidean error that is accepted in `case`, by that of stock if it is right."""
+        """Largest Euclidean error that is accepted in `case`: a little above that of stock."""
         if self.choice.stock in self.skip:
             return TOLERANCE
         self.on_try(self.choice.stock)
@@ -156,7 +151,9 @@ class Probe:
                     near = length <= limit or (self.dtype == torch.float32 and largest <= ROUNDING)
                     if not (largest <= TOLERANCE and near):  # so that NaN is noticed
                         what = f"{self.choice.name}: {name}"
-                        log.warning("%s is wrong here (%.2g off).", what, largest)
+                        log.warning(
+                            "%s is wrong here (%.2g off), so it is not used.", what, largest
+                        )
                         return None
                     started = self.clock()
                     for _ in range(REPEATS):
@@ -176,15 +173,18 @@ class Probe:
 
 
 @contextmanager
-def exact_float32() -> Iterator[None]:
-    """Compute float32 convolutions without TF32, as matrix products are by default."""
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.allow_tf32
-    cudnn.allow_tf32 = False
+def cudnn_flag(name: str, value: bool) -> Iterator[None]:
+    """Set a flag of `torch.backends.cudnn` until the context ends.
+
+    `allow_tf32`: round float32 convolutions, as torch does by default, unlike matrix products.
+    `benchmark`: time cuDNN's algorithms for each new shape and keep the fastest.
+    """
+    before = getattr(torch.backends.cudnn, name)
+    setattr(torch.backends.cudnn, name, value)
     try:
         yield
     finally:
-        cudnn.allow_tf32 = before
+        setattr(torch.backends.cudnn, name, before)
 
 
 def choose(choice: Choice, device: str, dtype: str, folder: Path | None) -> tuple[str, ...] | None:
@@ -192,43 +192,30 @@ def choose(choice: Choice, device: str, dtype: str, folder: Path | None) -> tupl
 
     They come from the cache in `folder`, or from a probe. None if torch finds no GPU, or if memory
     ran out during the probe. Nothing is cached then, nor if no candidate is right, nor without a
-    folder.
+    folder. Candidates that ended an earlier process are left out. Otherwise a supervisor would
+    start one process after another that ends the same way.
     """
     if not torch.cuda.is_available():
         return None
     key = cache_key(choice, device, dtype)
-    cached = read_cached(folder)
+    cached, unfinished = read_cached(folder, NAME), read_cached(folder, UNFINISHED)
     names = cached.get(key)
     if names is not None and len(set(names)) == len(names) and set(names) <= {*choice.candidates}:
         return tuple(names)
-    found = _run_probe(choice, device, dtype, key, folder)
-    torch.cuda.empty_cache()
-    if found:  # else something was wrong with the card itself
-        write_cache(folder, cached | {key: list(found)})
-    return found
-
-
-def _run_probe(
-    choice: Choice, device: str, dtype: str, key: str, folder: Path | None
-) -> tuple[str, ...] | None:
-    """The result of `Probe.run` without candidates that ended an earlier process.
-
-    Otherwise a supervisor would start one process after another that ends the same way.
-    """
-    unfinished = read_cached(folder, UNFINISHED)
     tried = unfinished.get(key, [])
 
     def on_try(name: str) -> None:
-        write_cache(folder, unfinished | {key: [*tried, name]}, UNFINISHED)
+        write_cache(folder, UNFINISHED, unfinished | {key: [*tried, name]})
 
     precision: torch.dtype = getattr(torch, dtype)
-    found = Probe(
-        choice, device, precision, lambda: synchronized(device), skip=tried, on_try=on_try
-    ).run()
+    result = Probe(choice, device, precision, lambda: synchronized(device), tried, on_try).run()
     if folder is not None:
         with suppress(OSError):
             (folder / UNFINISHED).unlink(missing_ok=True)
-    return found
+    torch.cuda.empty_cache()
+    if result:  # else something was wrong with the card itself
+        write_cache(folder, NAME, cached | {key: list(result)})
+    return result
 
 
 def cache_key(choice: Choice, device: str, dtype: str) -> str:
@@ -236,35 +223,35 @@ def cache_key(choice: Choice, device: str, dtype: str) -> str:
     name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     versions = f"{__version__}, torch {torch.__version__}, cuDNN {cudnn}"
-    asked = f"{choice.name} by {', '.join(choice.candidates)}"
-    return f"{name} {capability}, {versions}, {dtype}: {asked}"
+    question = f"{choice.name} by {', '.join(choice.candidates)}"
+    return f"{name} {capability}, {versions}, {dtype}: {question}"
 
 
-def read_cached(folder: Path | None, name: str = NAME) -> dict[str, list[str]]:
+def read_cached(folder: Path | None, file: str) -> dict[str, list[str]]:
     """Cached names by key, without entries that are not lists of names."""
     if folder is None:
         return {}
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = json.loads((folder / file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     entries = content.items() if isinstance(content, dict) else ()
-    return {key: names for key, names in entries if _is_names(names)}
+    return {
+        key: names
+        for key, names in entries
+        if isinstance(names, list) and all(isinstance(name, str) for name in names)
+    }
 
 
-def write_cache(folder: Path | None, entries: dict[str, list[str]], name: str = NAME) -> None:
+def write_cache(folder: Path | None, file: str, entries: dict[str, list[str]]) -> None:
     """Write names by key. Without a folder, or where it cannot be written, nothing is kept."""
     if folder is None:
         return
     with suppress(OSError):  # then the next start probes again
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{name}.{time.time_ns()}.part"
+        part = folder / f"{file}.{time.time_ns()}.part"
         part.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-        part.replace(folder / name)
-
-
-def _is_names(names: Any) -> bool:
-    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+        part.replace(folder / file)
 
 
 def synchronized(device: str) -> float:

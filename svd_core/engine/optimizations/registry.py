@@ -1,15 +1,14 @@
-"""Registry of the exact optimizations, and of those that save time on a device.
+"""Registry of the exact optimizations, with the devices on which they save time.
 
-Each computes the function of the stock layers from the same weights and differs by rounding only.
-Each can be applied alone (`apply_optimizations(..., only=...)`), which is how they are tested and
-measured.
+Each computes the function of the stock layers from the same weights and differs only by rounding.
+Each can be applied alone (`apply_optimizations(..., only=...)`), as tests and benchmarks do.
 
-Embeddings of the time and of the frame positions are computed at every step, though they are the
-same for a whole clip or for every clip. That is a ten-thousandth of SVD-XT's operations, which is
-not worth numbers kept beside the weights they come from.
+Embeddings of the time and of the frame positions are computed at every step, though they could be
+kept. They are a ten-thousandth of SVD-XT's operations.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -52,26 +51,24 @@ class Optimization:
     """
 
     rewrite: Callable[..., Forward | None]
-    on_cpu: bool
-    on_cuda: bool
+    on_cpu: bool = True
+    on_cuda: bool = True
     takes_norm: bool = False
 
 
 OPTIMIZATIONS: Mapping[str, Optimization] = {
-    "silent": Optimization(skip_zero_branches, on_cpu=True, on_cuda=True),
-    "blend": Optimization(blend_in_one_pass, on_cpu=True, on_cuda=True),
-    "one token": Optimization(single_token_cross_attention, on_cpu=True, on_cuda=True),
-    "axial attention": Optimization(axial_attention, on_cpu=True, on_cuda=False),
-    "joined attention": Optimization(fused_qkv_attention, on_cpu=True, on_cuda=True),
-    "flat temporal": Optimization(
-        fused_temporal_resblock, on_cpu=True, on_cuda=True, takes_norm=True
-    ),
-    "undivided": Optimization(resnet_without_division, on_cpu=True, on_cuda=True, takes_norm=True),
-    "upsample": Optimization(folded_upsample, on_cpu=True, on_cuda=False),
-    "still tokens": Optimization(transformer_in_token_layout, on_cpu=True, on_cuda=True),
-    "units": Optimization(pruned_feed_forward, on_cpu=True, on_cuda=False),
-    "slices": Optimization(chunked_feed_forward, on_cpu=True, on_cuda=True),
-    "norms": Optimization(group_norm_channels_last, on_cpu=False, on_cuda=True, takes_norm=True),
+    "silent": Optimization(skip_zero_branches),
+    "blend": Optimization(blend_in_one_pass),
+    "one token": Optimization(single_token_cross_attention),
+    "axial attention": Optimization(axial_attention, on_cuda=False),
+    "joined attention": Optimization(fused_qkv_attention),
+    "flat temporal": Optimization(fused_temporal_resblock, takes_norm=True),
+    "undivided": Optimization(resnet_without_division, takes_norm=True),
+    "upsample": Optimization(folded_upsample, on_cuda=False),
+    "still tokens": Optimization(transformer_in_token_layout),
+    "units": Optimization(pruned_feed_forward, on_cuda=False),
+    "slices": Optimization(chunked_feed_forward),
+    "norms": Optimization(group_norm_channels_last, on_cpu=False, takes_norm=True),
 }
 """By name, in order of precedence: a layer takes the first that fits."""
 
@@ -92,11 +89,8 @@ def check_diffusers() -> bool:
 
 def optimizations_for(plan: MemoryPlan) -> list[str]:
     """Names of the optimizations that save time under `plan`."""
-    return [
-        name
-        for name, optimization in OPTIMIZATIONS.items()
-        if (optimization.on_cpu if plan.device == "cpu" else optimization.on_cuda)
-    ]
+    on_cpu = plan.device == "cpu"
+    return [n for n, each in OPTIMIZATIONS.items() if (each.on_cpu if on_cpu else each.on_cuda)]
 
 
 def rewrites(names: Collection[str], norm: ClipNorm = torch_norm) -> list[tuple[str, Rewrite]]:
@@ -119,11 +113,10 @@ def apply_optimizations(
     `also`: further ones, by part. Returns how many layers each changed. Weights must be in memory
     and no hooks on the pipeline.
     """
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for part in PARTS:
         model = getattr(pipeline, part)
         unpatch(model)
         names = {*only, *(also or {}).get(part, ())}
-        for name, count in patch(model, rewrites(names, norm)).items():
-            counts[name] = counts.get(name, 0) + count
+        counts.update(patch(model, rewrites(names, norm)))
     return counts

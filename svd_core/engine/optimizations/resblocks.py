@@ -1,7 +1,6 @@
 """Spatio-temporal ResNet blocks of UNet and VAE: convolutions over frames, blending, upsampling.
 
-Functions that return `Forward | None` take a layer of diffusers. They give a forward that computes
-the same from the same weights, or None for a layer that they do not fit.
+Functions that return `Forward | None` are rewrites, see `patching`.
 """
 
 from typing import Any
@@ -19,11 +18,11 @@ from svd_core.engine.optimizations.patching import Forward
 def fused_temporal_resblock(layer: Any, norm: ClipNorm = torch_norm) -> Forward | None:
     """A forward of `SpatioTemporalResBlock` with flat convolutions over the frames of a whole clip.
 
-    A Conv3d with a kernel of 3x1x1 mixes frames and leaves places alone. So over a clip seen as a
-    picture of `frames` rows and `height * width` columns it is a Conv2d with a kernel of 3x1, which
-    a CPU computes nearly four times as fast. With channels innermost that picture is a view, and no
-    permuted copy is made. The temporal half is `x + h`, so blending it with `x` is `x + share * h`.
-    It must keep its number of channels.
+    A Conv3d with a kernel of 3x1x1 mixes frames but no places. So on a clip as a picture of
+    `frames` rows and `height * width` columns it is a Conv2d with a kernel of 3x1, which a CPU
+    computes nearly four times as fast. With channels innermost that picture is a view, without a
+    copy. The temporal half is `x + h`, so blending it with `x` is `x + share * h`. It must keep its
+    number of channels.
     """
     if not isinstance(layer, SpatioTemporalResBlock):
         return None
@@ -50,8 +49,8 @@ def fused_temporal_resblock(layer: Any, norm: ClipNorm = torch_norm) -> Forward 
 def as_rows(x: Tensor, clips: int, frames: int) -> Tensor:
     """Pictures (clips * frames, channels, height, width) as (clips, channels, frames, places).
 
-    Channels stay innermost where they are, and outermost where they are: torch's GroupNorm on a
-    CPU is fifty times less exact with them innermost, so single precision does not want that.
+    The order of memory is kept. With channels innermost, torch's GroupNorm on a CPU has fifty times
+    the error, which is too much in single precision.
     """
     if x.is_contiguous():
         return x.view(clips, frames, x.shape[1], -1).transpose(1, 2)
@@ -84,8 +83,8 @@ def blend_in_one_pass(layer: Any) -> Forward | None:
     """A forward of `AlphaBlender` as one linear interpolation of spatial and temporal output.
 
     Stock builds the factor from tensors at every call and blends in three passes over the picture.
-    The factor is a weight, so it is the same at every call. (Frames marked as still images would
-    change it, but this pipeline marks none.) At 0 or 1 one of the halves is the answer.
+    The factor is a weight, so it is constant. (Only frames marked as still images would change it,
+    and this pipeline marks none.) At 0 or 1 one of the halves is the result.
     """
     if not isinstance(layer, AlphaBlender):
         return None
@@ -111,8 +110,8 @@ def temporal_share(blender: Any) -> float:
 def resnet_without_division(layer: Any, norm: ClipNorm = torch_norm) -> Forward | None:
     """A forward of `ResnetBlock2D` without its division by one, if it neither scales nor resizes.
 
-    Stock divides by `output_scale_factor`, which is 1, in a pass of its own. Activations here are
-    in place, which saves the processor from touching fresh memory.
+    Stock divides by `output_scale_factor`, which is 1, in a pass of its own. Here activations are
+    in place, so that no new memory is touched.
     """
     if not isinstance(layer, ResnetBlock2D) or layer.time_embedding_norm != "default":
         return None
@@ -128,8 +127,7 @@ def resnet_without_division(layer: Any, norm: ClipNorm = torch_norm) -> Forward 
             h += layer.time_emb_proj(F.silu(temb))[:, :, None, None]
         h = layer.conv2(norm(layer.norm2, h))
         h += x if layer.conv_shortcut is None else layer.conv_shortcut(x)
-        added: Tensor = h
-        return added
+        return h
 
     return forward
 
@@ -137,9 +135,9 @@ def resnet_without_division(layer: Any, norm: ClipNorm = torch_norm) -> Forward 
 def folded_upsample(layer: Any) -> Forward | None:
     """A forward of `Upsample2D`, doubling and a 3x3 convolution, as four small convolutions.
 
-    In a picture doubled by repeating pixels, a window of 3x3 shows only 2x2 different ones. So the
-    kernel comes to 2x2 sums of weights, one for each of the four places in a doubled pixel. That
-    is 16 products where stock has 36, and the doubled input is never written.
+    In a picture doubled by repeating pixels, a window of 3x3 has only 2x2 different ones. So the
+    kernel reduces to 2x2 sums of weights for each of the four places in a doubled pixel. That is 16
+    products instead of 36, and the doubled input is never written.
     """
     if not isinstance(layer, Upsample2D) or layer.norm is not None or not layer.interpolate:
         return None
@@ -154,8 +152,7 @@ def folded_upsample(layer: Any) -> Forward | None:
     def forward(x: Tensor, output_size: Any = None, *_: Any, **__: Any) -> Tensor:
         count, _channels, height, width = x.shape
         if output_size is not None and tuple(output_size) != (2 * height, 2 * width):
-            out: Tensor = stock(x, output_size)
-            return out
+            return stock(x, output_size)
         edged = F.pad(x, (1, 1, 1, 1))
         doubled = empty_as(x, (count, conv.out_channels, 2 * height, 2 * width))
         for row, kernels in enumerate(_halves(conv.weight, 2)):
@@ -174,5 +171,5 @@ def _halves(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def empty_as(x: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
-    """Memory for pictures of `shape`, with channels where those of `x` have them."""
+    """Memory for pictures of `shape`, in the order of `x`."""
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order_of(x))

@@ -1,7 +1,7 @@
 """Schedulers of the speed modes `fast` and `turbo`: DPM-Solver++ and consistency sampling.
 
-SVD is trained with the preconditioning of EDM (arXiv 2206.00364) for data of deviation 1, so that
-any sampler written for that fits it. See `speed_modes` for what the modes promise.
+SVD is trained with the preconditioning of EDM (arXiv 2206.00364) for data of deviation 1, so any
+sampler for that fits. `speed_modes` describes the modes.
 """
 
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ _EULER: Any = EulerDiscreteScheduler
 _EDM: Any = EDMDPMSolverMultistepScheduler
 
 NOISE_SEED_BITS = 0x9E3779B9
-"""Bits of a seed to flip for noise other than that which the clip starts from. Torch's generator
-on a CPU uses 32 of them only."""
+"""Bits of a seed to flip for noise that differs from the initial noise of the clip. Torch's
+generator on a CPU uses only 32 bits."""
 
 LOWEST, HIGHEST = 0.002, 700.0
 """SVD's range of sigma, for a checkpoint whose scheduler names none."""
@@ -32,7 +32,7 @@ LOWEST, HIGHEST = 0.002, 700.0
 def use_scheduler(pipeline: Any, params: VideoParams) -> Iterator[None]:
     """Have `pipeline` sample at the speed of `params`, until the context ends.
 
-    The forward of its UNet is a `Guidance`, perhaps behind the hooks of offload.
+    The forward of its UNet is a `Guidance`, perhaps wrapped by the hooks of offload.
     """
     stock, guidance = pipeline.scheduler, unwrap(pipeline.unet.forward)
     if params.speed == "fast":

@@ -1,9 +1,8 @@
 """Regional `torch.compile` of blocks: slow for the first clip, faster for every later one.
 
-Not a model as a whole is compiled, but its patched blocks one by one, since many of them are of one
-kind and share the work. Shapes are static, so each size of video is compiled on its own. The halves
-of a guided step run one after the other, so that steps with and without guidance share their code.
-Torch keeps compiled code on disk, for the next start too.
+The patched blocks are compiled one by one, and those of the same kind share their code. Shapes are
+static, so each size of video is compiled on its own. The halves of a guided step run one after the
+other, so that steps with and without guidance share their code. Torch keeps it on disk.
 """
 
 import hashlib
@@ -26,25 +25,25 @@ from svd_core.checkpoints.memory_plan import MemoryPlan
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.checkpoints.table import Size
 from svd_core.engine.optimizations.patching import PatchedForward, patch_name
-from svd_core.params import Speed, VideoParams
+from svd_core.params import Speed
 
 BLOCKS = (SpatioTemporalResBlock, TransformerSpatioTemporalModel)
 
 MAX_VARIANTS = 64
 """Compiled variants of one block's code that torch may keep. SVD has blocks of four widths, at four
-sizes. Beyond its default of 8, torch would stop compiling without a word."""
+sizes. Beyond the limit, 8 by default, torch silently stops compiling."""
 
 NAME = "compiled"
-"""The name of a compiled forward, as of a rewrite."""
+"""Name of the rewrite of compiled blocks."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileKey:
-    """Everything about a clip that its pace depends on.
+    """Everything that the speed of a clip depends on.
 
-    `model`: name and weights, since the weights decide which branches are left out.
+    `model`: name and weights, since the weights decide which branches are skipped.
     """
 
     model: str
@@ -53,23 +52,6 @@ class CompileKey:
     num_frames: int
     guided: bool
     speed: Speed
-
-    @classmethod
-    def from_request(
-        cls, model: str, plan: MemoryPlan, size: Size, params: VideoParams
-    ) -> "CompileKey":
-        """The key of a clip of `params`, whose fields used here must not be None."""
-        assert params.num_frames is not None
-        assert params.max_guidance_scale is not None
-        guided = params.max_guidance_scale > 1.0
-        return cls(
-            model=model,
-            plan=plan,
-            size=size,
-            num_frames=params.num_frames,
-            guided=guided,
-            speed=params.speed,
-        )
 
     def cache_key(self) -> str:
         """Short hash of what the code depends on, the machine and the library versions.
@@ -86,9 +68,9 @@ class CompileKey:
 
 
 def compile_pipeline(pipeline: Any, plan: MemoryPlan) -> int:
-    """Compile the blocks of the UNet, and on a GPU of the decoder. Returns how many.
+    """Compile the blocks of the UNet, and on a GPU those of the decoder. Returns how many.
 
-    The decoder's are used where all frames are decoded at once. On a CPU they pay even less.
+    The decoder's are used only if all frames are decoded at once. On a CPU they do not pay.
     """
     pipeline.unet.forward.split = True
     decoder = (pipeline.vae.decoder,) if plan.device == "cuda" else ()
@@ -96,11 +78,10 @@ def compile_pipeline(pipeline: Any, plan: MemoryPlan) -> int:
 
 
 def compile_blocks(*models: Any, backend: Any = "inductor", strict: bool = False) -> int:
-    """Compile every block of `models` that does anything, when it is first used. Returns how many.
+    """Compile the blocks of `models`, except skipped ones, on first use. Returns how many.
 
-    What cannot be compiled runs as it is, with torch's warning, unless `strict`. Code compiled
-    before, for this or any other model, is forgotten, but for what torch keeps on disk. `unpatch`
-    undoes it, with every rewrite.
+    Blocks that cannot be compiled run unchanged, with torch's warning, unless `strict`. Code
+    compiled before, for any model, is dropped from memory. `unpatch` undoes it, with every rewrite.
     """
     torch._dynamo.reset()
     dynamo: Any = torch._dynamo.config
@@ -119,7 +100,7 @@ def compile_blocks(*models: Any, backend: Any = "inductor", strict: bool = False
 
 
 def forget_blocks() -> None:
-    """Drop compiled code, which may hold references to weights; what torch keeps on disk stays."""
+    """Drop compiled code from memory, since it may hold references to weights."""
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
 
@@ -138,13 +119,15 @@ class CompileCache:
         if not can_compile():
             self._setting = "off"
             if acceleration.compile == "on":
-                log.warning("SVD_COMPILE=on has no effect: there is no C++ compiler (g++) here.")
+                log.warning(
+                    "SVD_COMPILE=on has no effect, because no C++ compiler was found. Install g++, "
+                    "or set CXX to another one."
+                )
             return
         # Torch reads it before it compiles for the first time.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(self._folder / "torch"))
 
     def is_wanted(self, kind: CompileKey) -> bool:
-        """Whether blocks are compiled for clips of that kind."""
         if self._folder is None or self._setting == "off" or kind.plan.offload == "sequential":
             return False
         return self._setting == "on" or self.is_cached(kind)
@@ -154,7 +137,7 @@ class CompileCache:
         return self._folder is not None and (self._folder / kind.cache_key()).exists()
 
     def mark_cached(self, kind: CompileKey) -> None:
-        """Record that such a clip was made, so that the next one has its code compiled."""
+        """Record that such a clip was made, so that the next one is compiled too."""
         assert self._folder is not None
         with suppress(OSError):  # then it is compiled once more
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -34,10 +34,10 @@ def transformer_in_token_layout(layer: Any) -> Forward | None:
     """A forward that keeps the tokens of a transformer, or of a spatial block, in one layout.
 
     Stock turns all tokens from (frame, place) to (place, frame) for each temporal block and back.
-    Only its attention over frames needs that order; norms and feed-forwards look at one token at a
-    time. Stock also repeats the photo's token for every place, though each place sees the same;
-    here one place asks for all of them. Frame positions are embedded once for a clip, not once for
-    each half of a guided step. The temporal blocks must be as wide as the spatial ones.
+    Only attention over frames needs that order; norms and feed-forwards see one token at a time.
+    Stock also repeats the photo's token for every place, although the result is the same for all.
+    Frame positions are embedded once for a clip, not once for each half of a guided step. The
+    temporal blocks must be as wide as the spatial ones.
     """
     if isinstance(layer, BasicTransformerBlock):
         plain = layer.norm_type == "layer_norm" and layer.pos_embed is None
@@ -52,7 +52,8 @@ def transformer_in_token_layout(layer: Any) -> Forward | None:
     ) -> tuple[Tensor]:
         clips, frames = image_only_indicator.shape
         context = encoder_hidden_states.view(clips, frames, *encoder_hidden_states.shape[1:])[:, 0]
-        positions = _positions(layer, frames, x)
+        numbers = layer.time_proj(torch.arange(frames, device=x.device)).to(x.dtype)
+        positions = layer.time_pos_embed(numbers)[:, None]  # (frames, 1, channels)
         tokens = layer.proj_in(layer.norm(x).permute(0, 2, 3, 1).flatten(1, 2))
         blocks = zip(layer.transformer_blocks, layer.temporal_transformer_blocks, strict=True)
         for spatial, temporal in blocks:
@@ -61,23 +62,20 @@ def transformer_in_token_layout(layer: Any) -> Forward | None:
             mixed = _temporal_block(temporal, clip, context)
             tokens = layer.time_mixer(tokens, mixed.flatten(0, 1), image_only_indicator)
         pictures = layer.proj_out(tokens).view(len(x), *x.shape[2:], -1)
-        # As stock leaves it: on a CPU norms round 1.7 times as far where channels come last.
+        # In stock's order: norms on a CPU have 1.7 times the error where channels come last.
         return ((pictures.permute(0, 3, 1, 2) + x).contiguous(memory_format=order_of(x)),)
 
     return forward
 
 
-def _positions(layer: Any, frames: int, like: Tensor) -> Tensor:
-    """Embeddings of the frame numbers, of shape (frames, 1, channels)."""
-    numbers = torch.arange(frames, device=like.device)
-    embedded: Tensor = layer.time_pos_embed(layer.time_proj(numbers).to(like.dtype))
-    return embedded[:, None]
-
-
 def _spatial_block(block: Any) -> Forward:
     def forward(x: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
-        x = _self_attention(block, x)
-        x = _cross_attention(block, x, encoder_hidden_states)
+        if not is_zero_branch(block.attn1):
+            x = x + block.attn1(block.norm1(x))
+        if not is_zero_branch(block.attn2):
+            # Attention to a single token is the same for all queries, so one of them is enough.
+            queries = x[:, :1] if encoder_hidden_states.shape[1] == 1 else x
+            x = x + block.attn2(block.norm2(queries), encoder_hidden_states=encoder_hidden_states)
         return _add(block.ff, block.norm3, x)
 
     return forward
@@ -92,46 +90,23 @@ def _temporal_block(block: Any, x: Tensor, context: Tensor) -> Tensor:
         attended = block.attn1(turned.flatten(0, 1))
         x += attended.view(*turned.shape[:2], *attended.shape[1:]).transpose(1, 2)
     if not is_zero_branch(block.attn2):
-        clips, frames, places, _ = x.shape
-        # Attention to a single token is the same for all queries, so one of them is enough.
-        queries = block.norm2(x[:, :1, :1]) if context.shape[1] == 1 else block.norm2(x)
-        x += block.attn2(queries.flatten(1, 2), encoder_hidden_states=context).view(
-            clips, *queries.shape[1:]
-        )
+        queries = block.norm2(x[:, :1, :1] if context.shape[1] == 1 else x)
+        attended = block.attn2(queries.flatten(1, 2), encoder_hidden_states=context)
+        x += attended.view(queries.shape)
     return _add(block.ff, block.norm3, x)
 
 
-def _self_attention(block: Any, x: Tensor) -> Tensor:
-    if is_zero_branch(block.attn1):
-        return x
-    out: Tensor = x + block.attn1(block.norm1(x))
-    return out
-
-
-def _cross_attention(block: Any, x: Tensor, context: Tensor) -> Tensor:
-    if is_zero_branch(block.attn2):
-        return x
-    queries = x[:, :1] if context.shape[1] == 1 else x
-    out: Tensor = x + block.attn2(block.norm2(queries), encoder_hidden_states=context)
-    return out
-
-
 def _add(feed_forward: Any, norm: Any, x: Tensor) -> Tensor:
-    if is_zero_branch(feed_forward):
-        return x
-    out: Tensor = feed_forward(norm(x))
-    out += x
-    return out
+    return x if is_zero_branch(feed_forward) else feed_forward(norm(x)).add_(x)
 
 
 def single_token_cross_attention(layer: Any) -> Forward | None:
     """A forward of cross-attention without queries, for a context of a single token.
 
-    Cross-attention over a single token is constant, since softmax of one logit is 1. The photo is
-    the only token that SVD's UNet looks at, in 32 layers for SVD-XT. For any query, the answer
-    is `to_out(to_v(token))`, one vector for each row of the batch, which is added to all places
-    alike (Qualcomm's MobileVD leaves out the same layers). It is computed at every step, not once
-    per clip: that takes no time that could be measured, and leaves no state to go stale.
+    Cross-attention to a single token is constant, since softmax of one logit is 1. The photo is
+    the only token that SVD's UNet attends to, in 32 layers for SVD-XT. For any query, the result is
+    `to_out(to_v(token))`, one vector for each row of the batch (Qualcomm's MobileVD leaves out the
+    same layers). Computing it at every step takes no measurable time and needs no state.
     """
     if not isinstance(layer, Attention) or not layer.is_cross_attention:
         return None
@@ -141,10 +116,8 @@ def single_token_cross_attention(layer: Any) -> Forward | None:
 
     def forward(x: Tensor, encoder_hidden_states: Tensor, *_: Any, **more: Any) -> Tensor:
         if encoder_hidden_states.shape[1] != 1:
-            out: Tensor = stock(x, encoder_hidden_states, **more)
-            return out
-        answer: Tensor = layer.to_out[0](layer.to_v(encoder_hidden_states))
-        return answer
+            return stock(x, encoder_hidden_states, **more)
+        return layer.to_out[0](layer.to_v(encoder_hidden_states))
 
     return forward
 
@@ -152,9 +125,9 @@ def single_token_cross_attention(layer: Any) -> Forward | None:
 def fused_qkv_attention(layer: Any) -> Forward | None:
     """A forward of plain self-attention on tokens (batch, places, channels): one matrix product.
 
-    Stock (`AttnProcessor2_0`) multiplies by three matrices that read the same input. It divides the
-    result by `rescale_output_factor`, which is 1, in a pass over the whole picture. Which kernel
-    computes the attention is up to `Guidance`, which sets it for the whole UNet.
+    Stock (`AttnProcessor2_0`) multiplies the same input by three matrices. It also divides the
+    result by `rescale_output_factor`, which is 1, in a pass over the whole picture. `Guidance` sets
+    the attention kernel for the whole UNet.
     """
     if not isinstance(layer, Attention) or layer.is_cross_attention:
         return None
@@ -166,8 +139,7 @@ def fused_qkv_attention(layer: Any) -> Forward | None:
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
         q, k, v = joined_projection(layer, x)
         heads_out = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = layer.to_out[0](heads_out.transpose(1, 2).flatten(2))
-        return out
+        return layer.to_out[0](heads_out.transpose(1, 2).flatten(2))
 
     return forward
 
@@ -185,10 +157,9 @@ def joined_projection(layer: Any, x: Tensor) -> Tensor:
 def chunked_feed_forward(layer: Any) -> Forward | None:
     """A forward of feed-forward `layer` in slices of tokens; a small input is one slice.
 
-    Stock writes the hidden numbers of all tokens at once, eight times the input, which is the peak
-    of memory of a step. A feed-forward looks at one token at a time, so slices give the same.
-    (Stock's own `enable_forward_chunking` cuts along a dimension that its temporal blocks have
-    turned, and wants sizes that divide. Here tokens are a list whose last slice may be short.)
+    Stock writes the hidden numbers of all tokens at once, eight times the input: the peak of memory
+    of a step. A feed-forward sees one token at a time, so slices give the same result. (Stock's
+    `enable_forward_chunking` does not fit its temporal blocks, and needs sizes that divide.)
     """
     if not isinstance(layer, FeedForward) or not isinstance(layer.net[0], GEGLU):
         return None
@@ -199,8 +170,7 @@ def chunked_feed_forward(layer: Any) -> Forward | None:
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])
         if len(tokens) <= step:
-            whole: Tensor = stock(x)
-            return whole
+            return stock(x)
         out = x.new_empty(len(tokens), last.out_features)
         slices = zip(torch.split(tokens, step), torch.split(out, step), strict=True)
         for source, target in slices:
@@ -213,16 +183,16 @@ def chunked_feed_forward(layer: Any) -> Forward | None:
 def pruned_feed_forward(layer: Any) -> Forward | None:
     """A forward of feed-forward `layer` without hidden units of zero weights, if there are many.
 
-    A GEGLU unit adds `out * value * gelu(gate)`. It adds zero to every token where its column of
-    the last layer is zero, or its row and bias of value or of gate, gelu(0) being 0. Inputs that no
-    remaining unit reads, and outputs that none writes, are not touched either. Tokens go through in
-    slices, so that the hidden numbers, eight times the input, stay in the processor's cache.
+    A GEGLU unit adds `out * value * gelu(gate)`. That is zero if its column of the last layer is
+    zero, or its row and bias of value or of gate, gelu(0) being 0. Inputs that no remaining unit
+    reads, and outputs that none writes, are left out as well. Tokens are processed in slices, so
+    that the hidden numbers, eight times the input, stay in the processor's cache.
     """
     if not isinstance(layer, FeedForward) or not isinstance(layer.net[0], GEGLU):
         return None
     into: Any = layer.net[0].proj
     out_of: Any = layer.net[-1]
-    value, gate = (_used_rows(half) for half in _halves(into))
+    value, gate = _used_rows(into).chunk(2)
     units = (value & gate & (out_of.weight != 0).any(dim=0)).nonzero().flatten()
     hidden = out_of.in_features
     if len(units) > MAX_USED_SHARE * hidden or not len(units):
@@ -239,7 +209,7 @@ def pruned_feed_forward(layer: Any) -> Forward | None:
         out_bias = _rows_of(out_of.bias, outputs)
         tokens = x.reshape(-1, x.shape[-1])
         out = x.new_zeros(len(tokens), out_of.out_features)
-        # Compiled, each slice would be code of its own: thousands, which takes hours.
+        # Each of thousands of slices would be compiled on its own, which takes hours.
         at_once = len(tokens) if torch.compiler.is_compiling() else step
         slices = zip(torch.split(tokens, at_once), torch.split(out, at_once), strict=True)
         for source, target in slices:
@@ -250,17 +220,10 @@ def pruned_feed_forward(layer: Any) -> Forward | None:
     return forward
 
 
-def _halves(into: Any) -> list[tuple[Tensor, Tensor | None]]:
-    weights = into.weight.chunk(2)
-    biases = (None, None) if into.bias is None else into.bias.chunk(2)
-    return list(zip(weights, biases, strict=True))
-
-
-def _used_rows(half: tuple[Tensor, Tensor | None]) -> Tensor:
-    """Mask of the rows that give anything but zero."""
-    weight, bias = half
-    used = (weight != 0).any(dim=1)
-    return used if bias is None else used | (bias != 0)
+def _used_rows(layer: Any) -> Tensor:
+    """Mask of the rows of a linear layer that give anything but zero."""
+    used: Tensor = (layer.weight != 0).any(dim=1)
+    return used if layer.bias is None else used | (layer.bias != 0)
 
 
 def _rows_of(bias: Tensor | None, rows: Tensor) -> Tensor | None:

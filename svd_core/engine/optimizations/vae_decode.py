@@ -1,11 +1,10 @@
 """Chunked VAE decode with the pixels of decoding all frames at once.
 
-Stock saves memory by decoding some frames at a time, which changes every pixel: the norms of the
-temporal layers look at all frames they are given. Here only layers that see one frame take some
-frames at a time, as far as the next temporal layer. That one sees the whole clip, but a few rows
-of pixels at a time, since it mixes no pixels; its norms add up their statistics over the rows
-first. One tensor of the largest size is held instead of several, and a quarter of the temporal
-work is done twice.
+Stock saves memory by decoding some frames at a time, which changes every pixel, since the norms of
+temporal layers see all frames of a chunk. Here only the layers between temporal ones take some
+frames at a time. A temporal layer takes the whole clip, but a few rows of pixels at a time, since
+it mixes no pixels; its norms first sum their statistics over the rows. One tensor of the largest
+size is in memory instead of several, and a quarter of the temporal work is done twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,24 +18,37 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
-from svd_core.engine.optimizations.patching import Forward, patch_name
+from svd_core.engine.optimizations.patching import patch_name
 from svd_core.engine.optimizations.resblocks import empty_as, over_frames
 
 FrameLayer = Callable[[Tensor], Tensor]
 OnShare = Callable[[float], None]
 
 ROWS_BYTES = 2**28
-"""Bytes of one slice of rows in single precision. A few of them are alive at a time."""
+"""Bytes of one slice of rows in single precision; a few of them are in memory at a time."""
 
 
 @contextmanager
 def chunked_decode(decoder: Any, count: int, on_share: OnShare) -> Iterator[None]:
     """Have `decoder`, a `TemporalDecoder`, take `count` frames at a time until the context ends.
 
-    `on_share` is called with the share of the work that is about done, and may raise.
+    `on_share` is called with the approximate share of the work that is done, and may raise.
     """
+
+    def forward(sample: Tensor, *_: Any, **__: Any) -> Tensor:
+        sample = sample.clone()  # it may be overwritten
+        stages = list(_stages(decoder))
+        sizes = list(_sizes(stages))
+        for number, (layers, temporal) in enumerate(stages):
+            done, share = sum(sizes[:number]) / sum(sizes), sizes[number] / sum(sizes)
+            sample = _frame_by_frame(layers, sample, count, _after(done, share, on_share))
+            if temporal is not None:
+                _over_the_clip(temporal, sample)
+        clip = sample.transpose(0, 1)[None]
+        return decoder.time_conv_out(clip)[0].transpose(0, 1)
+
     before = vars(decoder).get("forward")
-    decoder.forward = _forward(decoder, count, on_share)
+    decoder.forward = forward
     try:
         yield
     finally:
@@ -46,32 +58,15 @@ def chunked_decode(decoder: Any, count: int, on_share: OnShare) -> Iterator[None
             decoder.forward = before
 
 
-def _forward(decoder: Any, count: int, on_share: OnShare) -> Forward:
-    def forward(sample: Tensor, *_: Any, **__: Any) -> Tensor:
-        sample = sample.clone()  # it may be written over
-        stages = list(_stages(decoder))
-        sizes = list(_sizes(stages))
-        for number, (layers, temporal) in enumerate(stages):
-            done, share = sum(sizes[:number]) / sum(sizes), sizes[number] / sum(sizes)
-            sample = _frame_by_frame(layers, sample, count, _after(done, share, on_share))
-            if temporal is not None:
-                _over_the_clip(temporal, sample)
-        clip = sample.transpose(0, 1)[None]
-        out: Tensor = decoder.time_conv_out(clip)[0].transpose(0, 1)
-        return out
-
-    return forward
-
-
 def _after(done: float, share: float, on_share: OnShare) -> OnShare:
-    """`on_share` for the part of a stage, which is `share` of the work and follows `done` of it."""
+    """`on_share` for a stage that is `share` of the work and begins when `done` of it is done."""
     return lambda part: on_share(done + share * part)
 
 
 def _stages(decoder: Any) -> Iterator[tuple[list[FrameLayer], Any]]:
     """Layers that see one frame, with the block whose temporal half follows them.
 
-    A temporal half that adds zero is left out, so that no clip is written for it.
+    Temporal halves that add zero are left out.
     """
     layers: list[FrameLayer] = [decoder.conv_in]
     for layer in _layers(decoder):
@@ -105,7 +100,7 @@ def _layers(decoder: Any) -> Iterator[Any]:
 
 
 def _frame_by_frame(layers: list[FrameLayer], x: Tensor, count: int, on_part: OnShare) -> Tensor:
-    """`x` (frames, channels, height, width) through `layers`, into itself where it fits."""
+    """`x` (frames, channels, height, width) through `layers`, in place if the shape stays."""
     out: Tensor | None = None
     for start in range(0, len(x), count):
         part = x[start : start + count]
@@ -165,5 +160,4 @@ class _Norm:
         """`rows` normalized, as (1, channels, frames, places)."""
         normed = (rows.float() - self._mean) * self._scale + self._shift
         frames, channels = rows.shape[:2]
-        clip: Tensor = normed.to(rows.dtype).transpose(0, 1).reshape(1, channels, frames, -1)
-        return clip
+        return normed.to(rows.dtype).transpose(0, 1).reshape(1, channels, frames, -1)

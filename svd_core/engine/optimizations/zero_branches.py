@@ -1,9 +1,8 @@
 """Skip branches whose output weights are zero.
 
 A residual branch whose last layer is zero adds zero. Attention whose queries or keys are zero gives
-all tokens the same weight, which is a mean. Small checkpoints such as svd-nano have many of both:
-the architecture demands the layers, and the model does not need them. To skip them changes the
-result by rounding at most.
+all tokens the same weight, which is a mean. Small checkpoints such as svd-nano have many of both,
+since the architecture demands layers that they do not need. Skipping them differs only by rounding.
 """
 
 from typing import Any
@@ -61,8 +60,7 @@ def _attention(layer: Any) -> Forward | None:
 
     def mean(x: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
         context = x if encoder_hidden_states is None else encoder_hidden_states
-        out: Tensor = layer.to_out[0](layer.to_v(context).mean(dim=1, keepdim=True))
-        return out
+        return layer.to_out[0](layer.to_v(context).mean(dim=1, keepdim=True))
 
     return mean
 
