@@ -16,8 +16,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from svd_core.engine.optimizations.device_transfers import HostCopy
-
 PREVIEWS_PER_VIDEO = 8
 """Most previews of a video, besides those of the first and the last step."""
 
@@ -133,7 +131,7 @@ class LatentPreview:
         pictures = colours.reshape(number, height, width, 3).clip(0, 255).round().astype(np.uint8)
         return encode_webp(pictures, self._rate)
 
-    def _run(self, copy: HostCopy, work: Callable[[torch.Tensor], T]) -> Future[T]:
+    def _run(self, copy: "HostCopy", work: Callable[[torch.Tensor], T]) -> Future[T]:
         """Have `work` done with `copy`: at once without a GPU, else by the thread, in order."""
         if not copy.from_gpu:
             done: Future[T] = Future()
@@ -143,7 +141,7 @@ class LatentPreview:
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview")
         return self._thread.submit(self._wait, copy, work)
 
-    def _wait(self, copy: HostCopy, work: Callable[[torch.Tensor], T]) -> T:
+    def _wait(self, copy: "HostCopy", work: Callable[[torch.Tensor], T]) -> T:
         while not copy.is_ready:
             if self._closed.wait(POLL_S):
                 raise CancelledError
@@ -170,3 +168,29 @@ def encode_webp(pictures: NDArray[np.uint8], rate: int) -> bytes:
 def _to_cells(latents: torch.Tensor) -> NDArray[np.float32]:
     """Latents in main memory (frames, channels, height, width) as rows, (cells, channels)."""
     return latents.float().permute(0, 2, 3, 1).flatten(0, 2).numpy()
+
+
+class HostCopy:
+    """A copy of a tensor in main memory, for which neither the GPU nor this thread waits.
+
+    A stream of its own copies into pinned memory. `tensor`: the copy, complete when it `is_ready`.
+    Without a GPU it is the tensor itself.
+    """
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor, self.from_gpu = tensor, tensor.is_cuda
+        if not self.from_gpu:
+            return
+        cuda: Any = torch.cuda
+        stream = cuda.Stream(tensor.device)
+        stream.wait_stream(cuda.current_stream(tensor.device))
+        self.tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        with cuda.stream(stream):
+            self.tensor.copy_(tensor, non_blocking=True)
+            self._event: Any = cuda.Event()
+            self._event.record(stream)
+        tensor.record_stream(stream)  # so that its memory is not reused before the copy is done
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.from_gpu or bool(self._event.query())

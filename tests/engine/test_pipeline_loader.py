@@ -1,6 +1,8 @@
 """From a folder to a pipeline: damaged files are named, published ones open without torchvision."""
 
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from svd_core.errors import ModelBroken
 from tests.fakes.errors import has_code
 from tests.fakes.tiny_checkpoint import write
 
+ROOT = Path(__file__).parents[2]
 UNET = "unet/diffusion_pytorch_model.safetensors"
 WEIGHTS = [UNET, "vae/diffusion_pytorch_model.safetensors", "image_encoder/model.safetensors"]
 ON_CPU = MemoryPlan(device="cpu", dtype="float32", decode_chunk_size=2)
@@ -45,6 +48,14 @@ def test_a_published_folder_opens_quietly(
     assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.image_encoder.dtype} == {dtype}
     assert not pipeline.unet.training
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_that_loads_a_model_prints_nothing(tiny_checkpoint: Path) -> None:
+    """Libraries print warnings when they are imported, which here the other tests have done."""
+    code = "import svd_core, sys; svd_core.SvdEngine(sys.argv[1]).load(lambda _: None)"
+    command = [sys.executable, "-c", code, str(tiny_checkpoint)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_half_precision_reads_the_half_precision_files(tiny_checkpoint: Path) -> None:

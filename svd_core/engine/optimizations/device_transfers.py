@@ -76,32 +76,6 @@ def resize_for_clip(processor: Any, image: Any, device: torch.device | str) -> T
     return ((small + 1) / 2).float().cpu()
 
 
-class HostCopy:
-    """A copy of a tensor in main memory, for which neither the GPU nor this thread waits.
-
-    A stream of its own copies into pinned memory. `tensor`: the copy, complete when it `is_ready`.
-    Without a GPU it is the tensor itself.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor, self.from_gpu = tensor, tensor.is_cuda
-        if not self.from_gpu:
-            return
-        cuda: Any = torch.cuda
-        stream = cuda.Stream(tensor.device)
-        stream.wait_stream(cuda.current_stream(tensor.device))
-        self.tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        with cuda.stream(stream):
-            self.tensor.copy_(tensor, non_blocking=True)
-            self._event: Any = cuda.Event()
-            self._event.record(stream)
-        tensor.record_stream(stream)  # so that its memory is not reused before the copy is done
-
-    @property
-    def is_ready(self) -> bool:
-        return not self.from_gpu or bool(self._event.query())
-
-
 class OneWayCpuOffload(CpuOffload):  # type: ignore[misc]
     """Accelerate's hook for model offload, without the copy back to main memory.
 
