@@ -79,7 +79,13 @@ def test_a_photo_becomes_the_photo(page: Page, served: Served, tmp_path: Path) -
     assert served.work.requests[-1].image == path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["still.webp", "lossless.webp", "photo.jpg"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "still.webp",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("lossless.webp", "photo.jpg")),
+    ],
+)
 def test_what_stands_still_is_a_photo(page: Page, tmp_path: Path, name: str) -> None:
     drop(page, SOMEWHERE, still(tmp_path / name))
     expect(page.locator("#framing figcaption")).to_contain_text("384 × 384")
@@ -130,7 +136,7 @@ def test_two_gigabytes_are_told_beside_the_field_they_were_meant_for(
         expect(page.locator(place).get_by_role("alert")).to_contain_text("over the 20 MB limit")
 
 
-@pytest.mark.parametrize("look", ["light", "dark"])
+@pytest.mark.parametrize("look", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_a_hint_shows_while_a_file_is_over_the_page(
     browser: Browser, served: Served, tmp_path: Path, look: str
 ) -> None:

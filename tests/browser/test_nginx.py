@@ -62,7 +62,17 @@ PLACES: Mapping[str, tuple[str, Mapping[str, str]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=PLACES)
+BELOW_A_PATH = "path that is removed"
+"""The place that is tried with each change; the others are tried with the slow tests."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(place, marks=() if place == BELOW_A_PATH else pytest.mark.slow)
+        for place in PLACES
+    ],
+)
 def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:

@@ -26,8 +26,8 @@ BLOCKED_NOTE = "Your browser blocks site data"
     ("script", "camera", "clipboard"),
     [
         (CAMERA, True, True),
-        (MICROPHONE, False, True),
-        (REFUSED, False, True),
+        pytest.param(MICROPHONE, False, True, marks=pytest.mark.slow),
+        pytest.param(REFUSED, False, True, marks=pytest.mark.slow),
         (f"{NO_DEVICES} {NO_CLIPBOARD}", False, False),  # plain HTTP
     ],
 )
@@ -44,7 +44,7 @@ def test_only_sources_of_photos_that_work_are_shown(
             expect(photo.get_by_label(name)).to_be_visible(visible=shown)
 
 
-@pytest.mark.parametrize("script", [BLOCKED, FULL])
+@pytest.mark.parametrize("script", [BLOCKED, pytest.param(FULL, marks=pytest.mark.slow)])
 def test_blocked_storage_is_told(browser: Browser, served: Served, script: str) -> None:
     with visitor(browser, served.url, script=script, known=GRADIOS_OWN) as page:
         expect(page.locator("#no-storage")).to_contain_text(BLOCKED_NOTE)
@@ -52,6 +52,7 @@ def test_blocked_storage_is_told(browser: Browser, served: Served, script: str) 
         done(page)
 
 
+@pytest.mark.slow
 def test_blocked_storage_is_told_in_german(browser: Browser, served: Served) -> None:
     with visitor(browser, served.url, script=BLOCKED, known=GRADIOS_OWN, locale="de") as page:
         expect(page.locator("#no-storage")).to_contain_text("Ihr Browser blockiert")
@@ -62,7 +63,7 @@ def test_storage_that_works_is_not_mentioned(page: Page) -> None:
     assert page.evaluate("Object.keys(localStorage).filter((key) => key === 'svd-check')") == []
 
 
-@pytest.mark.parametrize("locale", ["en-US", "de-DE"])
+@pytest.mark.parametrize("locale", [pytest.param("en-US", marks=pytest.mark.slow), "de-DE"])
 def test_a_decimal_comma_is_understood(browser: Browser, served: Served, locale: str) -> None:
     with visitor(browser, served.url, locale=locale, permissions=["clipboard-write"]) as page:
         noise = page.locator("#noise_aug_strength input[type=number]")
@@ -94,7 +95,10 @@ PASTED = TYPED | {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("locale", ["en-US", "de-DE", "ja-JP"])
+@pytest.mark.parametrize(
+    "locale",
+    [*(pytest.param(each, marks=pytest.mark.slow) for each in ("de-DE", "ja-JP")), "en-US"],
+)
 def test_numbers_of_other_keyboards_and_with_units(
     browser: Browser, served: Served, locale: str
 ) -> None:
