@@ -66,7 +66,7 @@ from tests.fakes.cluster_work import open_work
 
 ended = []
 with closing(
-    WorkerPool(config, WorkerSettings("svd-nano", cpus=1), open_work, on_end=ended.append)
+    WorkerPool(config, WorkerSettings("svd-nano", cpus=1), open_work, on_end=ended.append).start()
 ) as pool:
     assert signal.getsignal(signal.SIGTERM) is on_signal, "Ray has its own"
     executor = RayExecutor(pool, ResultStore(Path(sys.argv[1])))

@@ -133,7 +133,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
             detail = f"Path {path} not found" if status == 404 else str(error.detail)
             response = ApiResponse(status, {"detail": detail}, error.headers or {})
         case _:
-            log.error("A request to the API ended by an unforeseen error.", exc_info=error)
+            log.error("An API request failed unexpectedly. Please report this.", exc_info=error)
             response = ApiResponse(500, {"detail": "Internal Server Error"})
-    # Clients take an error of the server that has no id for one of a gateway.
+    # Without an id, clients mistake a server error for one of a gateway.
     return response.to_response(uuid4().hex if response.status >= 500 else None)

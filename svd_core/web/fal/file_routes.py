@@ -15,7 +15,6 @@ from fastapi import Header, Security
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from svd_core.errors import UnknownJob
 from svd_core.web.fal import models, openapi
 from svd_core.web.fal.dependencies import ApiContext
 from svd_core.web.fal.models import InvalidInput
@@ -42,8 +41,8 @@ BUFFER_BYTES = 2**20
 
 DIGITS = re.compile(r"[0-9]{1,18}")
 
-FILE_MISSING = request_error(404, "There is no such file, or its time is over.", "not_found")
-NO_UPLOAD = request_error(403, "This upload was not permitted, or too long ago.", "forbidden")
+FILE_MISSING = request_error(404, "There is no such file, or it has expired.", "not_found")
+NO_UPLOAD = request_error(403, "This upload is not permitted, or no longer.", "forbidden")
 
 # A file shown from this server must not act as one of its pages.
 SANDBOX_HEADERS = {
@@ -211,10 +210,7 @@ def add_file_routes(api: FalApi, context: ApiContext) -> None:
         job_id = file.removesuffix(".mp4")
         if not urls.is_video(signature, job_id):
             raise ApiError(FILE_MISSING)
-        try:
-            path = context.results.path(job_id)
-        except UnknownJob:
-            raise ApiError(FILE_MISSING) from None
+        path = context.results.path(job_id)
         if not path.is_file():
             raise ApiError(FILE_MISSING)
         return _file_response(path)

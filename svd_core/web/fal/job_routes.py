@@ -111,7 +111,7 @@ def add_queue_routes(api: FalApi, service: ApiService, endpoint: str) -> None:
             return job_status(_find(service, owner, request_id), base, with_logs)
 
         if (job := service.queue.get_cached(request_id)) is not None:
-            # Most polled jobs are; a call to another thread costs more than the response.
+            # Most polled jobs are cached. Another thread would cost more than the response.
             payload = job_status(_check_owner(job, owner), base, with_logs)
         else:
             payload = await to_thread.run_sync(look)
@@ -190,7 +190,7 @@ def _check_owner(job: Job, owner: str) -> Job:
 
 
 def add_run_routes(api: FalApi, service: ApiService, endpoint: str) -> None:
-    """Add the routes below `/run`. Only the caller knows such a job: it ends when they leave."""
+    """Add the routes below `/run`. Only the caller knows the job, so it ends when they leave."""
     urls, path = service.context.urls, f"/run/{endpoint}"
     serve = partial(api.serve, tag="Run", body=VideoInput)
     refused = openapi.BAD_REQUEST | openapi.CLOSED | openapi.BAD_BODY | openapi.BUSY

@@ -5,7 +5,6 @@ The photo is a data URI, an upload, or a remote URL, which is fetched while the 
 
 import base64
 import binascii
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from json import JSONDecodeError
@@ -31,8 +30,7 @@ from svd_core.web.fal.responses import (
     input_error,
     request_error,
 )
-from svd_core.web.fal.uploads import UploadStore
-from svd_core.web.fal.urls import upload_name
+from svd_core.web.fal.uploads import UploadStore, upload_name
 from svd_core.web.job_metadata import to_memo
 from svd_core.web.request_body import BodyError, parse_json
 from svd_core.web.safe_http import MAX_URL
@@ -69,7 +67,7 @@ async def submit_job(
     except InvalidInput as error:
         if not reject:
             raise
-        return await to_thread.run_sync(_submit_rejected, service, error.details, options, base)
+        return await to_thread.run_sync(_submit_rejected, service, error, options, base)
     service.on_submit(job)
     return job
 
@@ -82,7 +80,7 @@ def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str
         checkpoint = service.status().catalog.get(params.model)
         params = service.context.costs.limit(params, checkpoint)
     except InvalidRequest as error:
-        raise InvalidInput.from_validation_error(error) from None
+        raise InvalidInput.from_error(error) from None
     photo = resolve_image(image_url, service.context.uploads, base)
     video = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
     memo = to_memo(base=base, image_url=image_url[:200], details=[])
@@ -90,12 +88,10 @@ def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str
 
 
 def _submit_rejected(
-    service: ApiService, details: Sequence[Detail], options: JobOptions, base: str
+    service: ApiService, refusal: InvalidInput, options: JobOptions, base: str
 ) -> Job:
-    loc, reason = details[0]["loc"], details[0]["msg"]
-    problem = InvalidRequest("input_invalid", field=str(loc[-1]), reason=str(reason))
-    memo = to_memo(base=base, image_url="", details=details)
-    return service.queue.reject(problem, replace(options, memo=memo))
+    memo = to_memo(base=base, image_url="", details=refusal.details)
+    return service.queue.reject(refusal.error, replace(options, memo=memo))
 
 
 def resolve_image(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
@@ -108,29 +104,21 @@ def resolve_image(image_url: str, uploads: UploadStore, base: str) -> bytes | No
         return _decode_data_uri(image_url)
     if image_url[:8].lower().startswith(("http://", "https://")):
         if len(image_url) > MAX_URL:
-            message = f"The address is longer than {MAX_URL} characters; upload the photo instead."
+            message = f"The address is longer than {MAX_URL} characters. Upload the photo instead."
             ctx = {"max_length": MAX_URL}
             raise InvalidInput([detail("image_url", message, "url_too_long", ctx=ctx)])
         name = upload_name(image_url)
         path = uploads.find(name) if name else None
         if path is not None:
             with path.open("rb") as file:
-                return file.read(MAX_BYTES + 1)  # one byte too many, which the core refuses
+                return file.read(MAX_BYTES + 1)  # the core refuses one byte too many
         if image_url.startswith(f"{base}/cdn/"):
-            message = "There is no such upload here, or its time is over; upload the photo again."
+            message = "There is no such upload, or it has expired. Upload the photo again."
             raise InvalidInput([detail("image_url", message, "file_download_error")])
         return None
-    raise InvalidInput(
-        [
-            detail(
-                "image_url",
-                "URL scheme should be 'http', 'https' or 'data'",
-                "url_scheme",
-                ctx={"expected_schemes": "'http', 'https' or 'data'"},
-                input=image_url,
-            )
-        ]
-    )
+    schemes = "'http', 'https' or 'data'"
+    message, expected = f"URL scheme should be {schemes}", {"expected_schemes": schemes}
+    raise InvalidInput([detail("image_url", message, "url_scheme", ctx=expected, input=image_url)])
 
 
 def _decode_data_uri(url: str) -> bytes:
@@ -144,12 +132,12 @@ def _decode_data_uri(url: str) -> bytes:
             data = data.replace(space, "")
         return base64.b64decode(data.encode("ascii"), validate=True)
     except (ValueError, binascii.Error):
-        message = "The data URI cannot be decoded; after 'data:image/png;base64,' comes base64."
+        message = "The data URI cannot be decoded. Write base64 after 'data:image/png;base64,'."
         raise InvalidInput([detail("image_url", message, "image_load_error", input=url)]) from None
 
 
 def _unquoted(data: str) -> bytes:
-    """Percent-decode at most one byte more than a photo may have, with little memory."""
+    """Percent-decode at most one byte more than a photo may have, in little memory."""
     photo, at = bytearray(), 0
     while at < len(data) and len(photo) <= MAX_BYTES:
         end = at + DECODE_CHARS
@@ -212,10 +200,10 @@ async def _check_webhook(service: ApiService, url: str) -> None:
 
 
 def lifetime(preference: str | None) -> float | None:
-    """Seconds that a file shall stay, from a lifecycle header; None if it does not say.
+    """Seconds to keep a file, from a lifecycle header; None if it does not say.
 
-    Raises `ApiError`, also for access lists: here every file is open to those who have its URL, and
-    callers must not believe otherwise.
+    Raises `ApiError`, also for access lists: files here are open to everyone with the URL, and a
+    caller must not believe otherwise.
     """
     if not preference:
         return None
@@ -226,7 +214,7 @@ def lifetime(preference: str | None) -> float | None:
     except (ValueError, AttributeError):
         raise bad_request("The lifecycle preference is not a JSON object.") from None
     if "forbid" in acl or "hide" in acl:
-        raise bad_request("This server has no access lists; files open to whoever has their URL.")
+        raise bad_request("This server has no access lists. Everyone with its URL can open a file.")
     if not seconds:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
@@ -240,7 +228,7 @@ def bad_request(message: str) -> ApiError:
 
 
 MAX_COUNT = 999_999_999
-"""Most seconds, or requests, of a header or the query."""
+"""Largest number of seconds or requests in a header or the query."""
 
 
 async def job_options(
