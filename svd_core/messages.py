@@ -128,15 +128,11 @@ def values_to_json(text: str) -> dict[str, Any]:
 def _fill(
     template: str, values: Mapping[str, Value], language: str, label: Callable[[str], str]
 ) -> str:
-    shown: dict[str, Any] = {}
-    for name, value in values.items():
+    def show(name: str, value: Value) -> Any:
         if isinstance(value, Message):
-            shown[name] = value.render(language, label)
-        elif isinstance(value, str):
-            shown[name] = label(value) if name.endswith("field") else value
-        elif isinstance(value, Sequence):
-            texts = (each.render(language) if isinstance(each, Message) else each for each in value)
-            shown[name] = ", ".join(texts)
-        else:
-            shown[name] = value
-    return template.format(**shown)
+            return value.render(language, label)
+        if isinstance(value, str):
+            return label(value) if name.endswith("field") else value
+        return ", ".join(show("", each) for each in value) if isinstance(value, Sequence) else value
+
+    return template.format(**{name: show(name, value) for name, value in values.items()})

@@ -79,22 +79,17 @@ def status_payload(
     `urls`: see `job_urls`. `log`: lines; None if the caller wants none. `end`: the outcome of a job
     that is done.
     """
-    payload: Payload = {"status": status_word(last), "request_id": job.id, **urls}
-    if isinstance(last, Progress) and last.stage is Stage.QUEUED:
-        payload["queue_position"] = last.step
+    payload: Payload = {"status": "IN_PROGRESS", "request_id": job.id, **urls}
+    if not isinstance(last, Progress):
+        payload["status"] = "COMPLETED"
+    elif last.stage is Stage.QUEUED:
+        payload |= {"status": "IN_QUEUE", "queue_position": last.step}
     payload["logs"] = log
     if end is not None:
         payload["metrics"] = job_metrics(job)
         if end.status >= 400:
             payload |= _error_fields(end.body)
     return payload
-
-
-def status_word(event: Event) -> str:
-    """fal's word for the status."""
-    if not isinstance(event, Progress):
-        return "COMPLETED"
-    return "IN_QUEUE" if event.stage is Stage.QUEUED else "IN_PROGRESS"
 
 
 def job_urls(base: str, endpoint: str, job_id: str) -> dict[str, str]:

@@ -46,7 +46,8 @@ class UploadLimits:
 class UploadWriter:
     """Writer of one file, piece by piece, within the limits of file and key.
 
-    `path`: final path; `owned`: folder with all files of the same key.
+    `path`: final path; `owned`: folder with all files of the same key. Raises `ApiError` if the key
+    has too many files.
     """
 
     def __init__(self, limits: UploadLimits, path: Path, owned: Path) -> None:
@@ -56,18 +57,15 @@ class UploadWriter:
         self._owned = owned
         self._next_check = 0
         self._hash = hashlib.sha256()
-        self._file: int | None = None
+        if sum(1 for _ in files_in(owned)) >= MAX_FILES:
+            raise too_many_files_error(429, "too_many_files", MAX_FILES)
+        self.draft.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        self._file = os.fdopen(os.open(self.draft, flags, 0o600), "wb", buffering=0)
 
     @property
     def etag(self) -> str:
         return self._hash.hexdigest()[:32]
-
-    def open(self) -> None:
-        """Open the file. Raises `ApiError` if the key has too many files."""
-        if sum(1 for _ in files_in(self._owned)) >= MAX_FILES:
-            raise too_many_files_error(429, "too_many_files", MAX_FILES)
-        self.draft.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def expect(self, size: int) -> None:
         """Check the announced size. Raises `ApiError` if it is too large."""
@@ -77,13 +75,12 @@ class UploadWriter:
 
     def write(self, piece: bytes) -> None:
         """Append a piece. Raises `ApiError` beyond a limit, `StorageFull` for a full disk."""
-        assert self._file is not None
         limits, self.size = self._limits, self.size + len(piece)
         if self.size > limits.file:
             raise too_large_error(limits)
         rest = memoryview(piece)
         while rest:
-            rest = rest[os.write(self._file, rest) :]
+            rest = rest[os.write(self._file.fileno(), rest) :]
         self._hash.update(piece)
         if self.size >= self._next_check:
             self._next_check += CHECK_INTERVAL_BYTES
@@ -98,9 +95,7 @@ class UploadWriter:
         return sum(sizes)
 
     def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file.close()
 
 
 def too_large_error(limits: UploadLimits) -> ApiError:
@@ -268,14 +263,13 @@ class UploadStore:
     @contextmanager
     def _draft(self, path: Path, owned: Path) -> Iterator[UploadWriter]:
         """Write a draft, which the block has to rename; it is removed otherwise."""
-        writer = UploadWriter(self.limits, path, owned)
-        try:
-            with storage_errors():
-                writer.open()
+        with storage_errors():
+            writer = UploadWriter(self.limits, path, owned)
+            try:
                 yield writer
-        finally:
-            writer.close()
-            writer.draft.unlink(missing_ok=True)
+            finally:
+                writer.close()
+                writer.draft.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         if not NAME.fullmatch(name):
