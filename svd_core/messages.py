@@ -27,7 +27,7 @@ REASONS = {
     "url_too_long": "too_long", "url_scheme": "image_url", "image_load_error": "data_uri",
     "file_download_error": "upload_expired",
 }  # fmt: skip
-"""Reasons of the catalogues by the types of pydantic's errors, and of the API's own."""
+"""Reasons in the catalogues by the types of errors of pydantic and of the API."""
 
 Value = str | int | float | Sequence[str]
 """A number or text, which may be another `Message`; a sequence is a list of texts."""
@@ -75,9 +75,9 @@ def validation_reason(kind: str, context: Mapping[str, Any]) -> Message:
 
     A `ValueError` of a validator may carry a `Message`, which is the reason then.
     """
-    own = getattr(context.get("error"), "args", ())
-    if own and isinstance(own[0], Message):
-        return own[0]
+    args = getattr(context.get("error"), "args", ())
+    if args and isinstance(args[0], Message):
+        return args[0]
     values = {name: each for name, each in context.items() if isinstance(each, str | int | float)}
     if "expected" in values:
         # pydantic's English list, such as "'a', 'b' or 'c'"

@@ -192,8 +192,8 @@ def _interpolation(comment: str | None) -> Interpolation:
 def _aged_files(folder: Path, suffix: str, older_than_s: float) -> Iterator[Path]:
     """The files in `folder` of that `suffix` that have not changed for so long.
 
-    Only they become a `Path`: Python keeps the names of all paths for good, and the folder may
-    have a hundred thousand files.
+    Only they become a `Path`: Python never frees the names of paths, and the folder may have a
+    hundred thousand files.
     """
     now = time.time()
     with os.scandir(folder) as entries:

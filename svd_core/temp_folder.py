@@ -57,7 +57,7 @@ class TempFolder:
                     yield now - max(stat.st_mtime, stat.st_ctime), stat.st_size, path
 
     def _remove_empty(self) -> None:
-        """Remove folders that have been empty for a while. A new one is about to be used."""
+        """Remove folders that have been empty for a while. A new one is still to be filled."""
         folders = [path for path in self.folder.rglob("*") if path.is_dir()]
         for path in sorted(folders, reverse=True):
             with suppress(OSError):  # not empty, or gone

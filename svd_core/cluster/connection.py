@@ -1,4 +1,4 @@
-"""Connection of this process to the cluster, which survives the loss of the head and the own node.
+"""Connection of this process to the cluster; it survives the loss of the head and of its node.
 
 `ray.nodes()` ends the process after a restart of the head. So a thread reads the nodes with a new
 client each time, and looks for this process's node among them.

@@ -37,8 +37,8 @@ PLACED = (State.LOADING, *LIVE)
 class WorkerHandle:
     """One worker. Its actor is never restarted, and ends with this process.
 
-    `answer`: the pending call. `avoided`: nodes that it must not run on. `used`, `asked`: times of
-    its last job and of the pending call, by the monotonic clock.
+    `answer`: the pending call. `avoided`: nodes that it must not run on. `used_at`, `called_at`:
+    times of its last job and of the pending call, by the monotonic clock.
     """
 
     actor: Any
@@ -48,8 +48,8 @@ class WorkerHandle:
     node: str = ""
     host: str = "a machine"
     status: EngineStatus | None = None
-    used: float = field(default_factory=time.monotonic)
-    asked: float = field(default_factory=time.monotonic)
+    used_at: float = field(default_factory=time.monotonic)
+    called_at: float = field(default_factory=time.monotonic)
 
     @classmethod
     def start(cls, avoided: frozenset[str]) -> "WorkerHandle":
@@ -66,7 +66,7 @@ class WorkerHandle:
 
     def ping(self) -> None:
         """Make a call that only a living worker answers."""
-        self.answer, self.asked = self.actor.describe.remote(), time.monotonic()
+        self.answer, self.called_at = self.actor.describe.remote(), time.monotonic()
 
     def end(self) -> None:
         """Free the GPU in a thread: Ray's call blocks while the head is away."""

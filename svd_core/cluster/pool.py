@@ -265,7 +265,7 @@ class WorkerPool:
             for worker in surplus(self._config, roster.workers, roster.demand):
                 roster.remove(worker)
             for worker in roster.in_state(UNUSED):
-                if worker.answer is None and now - worker.asked > PING_S:
+                if worker.answer is None and now - worker.called_at > PING_S:
                     worker.ping()
 
     def _start_workers(self) -> None:

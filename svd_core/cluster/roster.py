@@ -157,9 +157,9 @@ class Roster:
             worker
             for worker in self.in_state((State.IDLE,))
             if not self.is_leaving(worker)
-            and (worker.answer is None or now - worker.asked < SILENT_S)
+            and (worker.answer is None or now - worker.called_at < SILENT_S)
         ]
-        return max(idle, key=lambda worker: worker.used, default=None)
+        return max(idle, key=lambda worker: worker.used_at, default=None)
 
     def is_leaving(self, worker: WorkerHandle) -> bool:
         """Whether the machine of a worker is drained."""
@@ -167,7 +167,7 @@ class Roster:
         return node is not None and node.draining
 
     def set_idle(self, worker: WorkerHandle) -> None:
-        worker.state, worker.used = State.IDLE, time.monotonic()
+        worker.state, worker.used_at = State.IDLE, time.monotonic()
         self.changed.notify_all()
 
     def remove(self, worker: WorkerHandle) -> None:

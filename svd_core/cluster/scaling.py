@@ -68,13 +68,14 @@ def surplus(
     placed = sum(worker.state in PLACED for worker in workers)
     spare = len(workers) - config.least
     surplus_workers: list[WorkerHandle] = []
-    for worker in sorted(workers, key=lambda worker: worker.used):
-        if worker.state is State.STOPPING and now - worker.asked > STOP_TIMEOUT_S:
+    for worker in sorted(workers, key=lambda worker: worker.used_at):
+        idle = worker.state in UNUSED and now - worker.used_at > config.idle_s
+        if worker.state is State.STOPPING and now - worker.called_at > STOP_TIMEOUT_S:
             surplus_workers.append(worker)
         elif worker.state is State.PENDING and demand.has_ended and spare > 0:
             surplus_workers.append(worker)
             spare -= 1
-        elif worker.state in UNUSED and now - worker.used > config.idle_s and placed > config.least:
+        elif idle and placed > config.least:
             surplus_workers.append(worker)
             placed -= 1
             spare -= 1

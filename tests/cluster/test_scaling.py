@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def worker(state: State, used: float = NOW, asked: float = NOW) -> WorkerHandle:
-    return WorkerHandle(None, None, frozenset(), state, used=used, asked=asked)
+    return WorkerHandle(None, None, frozenset(), state, used_at=used, called_at=asked)
 
 
 def config(least: int = 0, most: int = 64, idle_s: float = 300.0) -> ClusterConfig:

@@ -82,8 +82,8 @@ def add_storage_routes(api: FalApi, context: ApiContext) -> None:
     ) -> models.UploadResponse:
         """Get an address to upload a file to."""
         keep_s = lifetime(lifecycle)
-        asked = await read_model(context, request, models.UploadRequest, MAX_REST_BODY)
-        name = context.uploads.new_name(owner, asked.content_type or "", asked.file_name or "")
+        body = await read_model(context, request, models.UploadRequest, MAX_REST_BODY)
+        name = context.uploads.new_name(owner, body.content_type or "", body.file_name or "")
         claims = {"name": name, "keep_s": keep_s}
         token, base = context.tokens.issue("upload", UPLOAD_TIMEOUT_S, claims), urls.base(request)
         return models.UploadResponse(
@@ -114,8 +114,8 @@ def add_storage_routes(api: FalApi, context: ApiContext) -> None:
     @access("POST", "/rest/tokens", closed, openapi.BAD_BODY, body=body, status_code=201)
     async def stream_token(request: Request, owner: Owner) -> str:
         """Get a token that a browser can stream with for a while, in place of a key."""
-        asked = await read_model(context, request, models.StreamTokenRequest, MAX_REST_BODY)
-        lifetime_s = min(asked.token_expiration, MAX_TOKEN_S)
+        wanted = await read_model(context, request, models.StreamTokenRequest, MAX_REST_BODY)
+        lifetime_s = min(wanted.token_expiration, MAX_TOKEN_S)
         return context.tokens.issue("stream", lifetime_s, {"owner": owner})
 
     @access("GET", "/rest/.well-known/jwks.json")

@@ -44,7 +44,7 @@ class QueueStatus(BaseModel):
     status_url: str
     cancel_url: str
     queue_position: int | None = Field(None, description="Requests ahead, while IN_QUEUE.")
-    logs: list[LogLine] | None = Field(description="All lines so far; null if not asked for.")
+    logs: list[LogLine] | None = Field(description="All lines so far; null if not requested.")
     metrics: Metrics | None = Field(None, description="Once COMPLETED.")
     error: str | None = Field(None, description="Why there is no result, once COMPLETED.")
     error_type: str | None = None
@@ -97,8 +97,8 @@ class UploadRequest(BaseModel):
 
 
 class UploadResponse(BaseModel):
-    upload_url: str = Field(description="PUT the file here; this address is its own permission.")
-    file_url: str = Field(description="Where the file is then, for `image_url`.")
+    upload_url: str = Field(description="PUT the file here; no key is needed.")
+    file_url: str = Field(description="Address of the uploaded file, for `image_url`.")
 
 
 class CdnToken(BaseModel):
@@ -214,8 +214,8 @@ def parse(model: type[Model], body: Any) -> Model:
         message = "Input should be an object"
         raise InvalidInput([detail("", message, "model_attributes_type", input=body)])
     try:
-        given = {name: value for name, value in body.items() if name.isascii()}
-        return TypeAdapter(model).validate_python(given)
+        fields = {name: value for name, value in body.items() if name.isascii()}
+        return TypeAdapter(model).validate_python(fields)
     except ValidationError as error:
         raise InvalidInput([_detail(entry) for entry in error.errors()]) from None
 

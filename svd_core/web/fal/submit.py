@@ -36,7 +36,7 @@ from svd_core.web.request_body import BodyError, parse_json
 from svd_core.web.safe_http import MAX_URL
 
 DECODE_CHARS = 2**16
-"""Characters of percent-encoded text to decode at once. Each takes some 80 bytes meanwhile."""
+"""Characters of percent-encoded text to decode at once; each takes about 80 bytes."""
 
 MAX_INPUT = 32 * 2**20
 """Bytes of a submit: a photo of 20 MB, a third longer as base64, and the rest."""
@@ -95,7 +95,7 @@ def _submit_rejected(
 
 
 def resolve_image(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
-    """The photo of a data URI or an upload; None if `image_url` has to be fetched.
+    """The photo of a data URI or an upload; None if `image_url` must be fetched.
 
     `base`: beginning of this server's URLs. Raises `InvalidInput` for an expired upload, for text
     that is not a URL, and for a damaged data URI.
