@@ -23,10 +23,9 @@ from svd_core.cluster.worker import (
     WorkerSettings,
     code_release,
     open_engine,
-    start_error,
 )
 from svd_core.engine.engine import EngineStatus
-from svd_core.errors import SvdError
+from svd_core.errors import DeviceUnavailable, SvdError
 from svd_core.jobs.interface import ExecutorLost
 
 TICK_S = 0.1
@@ -229,7 +228,8 @@ class WorkerPool:
         raised = not isinstance(error, RayActorError) or error.actor_init_failed
         loading = worker.state is State.LOADING and not _is_drained(error)
         if loading or (worker.state is State.PENDING and raised):
-            self._fail(worker, start_error(worker.host, _first_line(error)))
+            values = {"host": worker.host, "reason": _first_line(error)}
+            self._fail(worker, DeviceUnavailable("worker_failed_to_start", **values))
         elif worker.state is not State.RUNNING:
             log.warning("Lost a GPU worker on %s: %s", worker.host, _first_line(error))
             self.roster.drop(worker)

@@ -159,7 +159,8 @@ class GpuWorker:
         except SvdError as error:
             return error
         except Exception as error:  # noqa: BLE001 - another machine may do better
-            return start_error(socket.gethostname(), repr(error))
+            host, reason = socket.gethostname(), repr(error)
+            return DeviceUnavailable("worker_failed_to_start", host=host, reason=reason)
         return self._engine.status
 
     def run(
@@ -193,11 +194,6 @@ class GpuWorker:
         with write_chunks(self._store, job_id) as write:
             for chunk in chunks:
                 write(ray.get(chunk))
-
-
-def start_error(host: str, reason: str) -> DeviceUnavailable:
-    """The error of a job if no worker can start."""
-    return DeviceUnavailable("worker_failed_to_start", host=host, reason=reason)
 
 
 def remove_abandoned(folder: Path | None = None) -> None:
