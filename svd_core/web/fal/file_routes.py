@@ -31,9 +31,8 @@ from svd_core.web.fal.openapi import (
     UploadId,
 )
 from svd_core.web.fal.responses import ApiError, request_error
-from svd_core.web.fal.submit import bad_request, lifetime, read_model, refused_body
+from svd_core.web.fal.submit import bad_request, lifetime, read_model
 from svd_core.web.fal.uploads import TYPES, UPLOAD_TIMEOUT_S, UploadWriter
-from svd_core.web.request_body import BodyError
 
 PART_NUMBER = re.compile(r"[0-9]{1,5}")
 BUFFER_BYTES = 2**20
@@ -259,22 +258,19 @@ async def _save(
 ) -> str:
     """Write the body of `request` to `target`. Returns its ETag, a header of `response` too.
 
-    Raises `ApiError`.
+    Raises `ApiError` and `BodyError`.
     """
     length = request.headers.get("content-length", "")
-    try:
-        with target as writer:
-            if DIGITS.fullmatch(length):
-                await to_thread.run_sync(writer.expect, int(length))
-            buffer = bytearray()
-            async for piece in context.bodies.pieces(request.receive):
-                buffer += piece
-                if len(buffer) >= BUFFER_BYTES:
-                    await to_thread.run_sync(writer.write, bytes(buffer))
-                    buffer.clear()
-            await to_thread.run_sync(writer.write, bytes(buffer))
-    except BodyError as error:
-        raise refused_body(error) from None
+    with target as writer:
+        if DIGITS.fullmatch(length):
+            await to_thread.run_sync(writer.expect, int(length))
+        buffer = bytearray()
+        async for piece in context.bodies.pieces(request.receive):
+            buffer += piece
+            if len(buffer) >= BUFFER_BYTES:
+                await to_thread.run_sync(writer.write, bytes(buffer))
+                buffer.clear()
+        await to_thread.run_sync(writer.write, bytes(buffer))
     response.headers["ETag"] = writer.etag
     return writer.etag
 

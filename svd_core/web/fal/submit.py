@@ -23,7 +23,6 @@ from svd_core.web.fal.dependencies import MAX_KEEP_S, ApiContext, ApiService
 from svd_core.web.fal.models import InvalidInput, Model, parse, read_input
 from svd_core.web.fal.openapi import Owner
 from svd_core.web.fal.responses import (
-    CLIENT_DISCONNECTED,
     ApiError,
     Detail,
     detail,
@@ -32,7 +31,7 @@ from svd_core.web.fal.responses import (
 )
 from svd_core.web.fal.uploads import UploadStore, upload_name
 from svd_core.web.job_metadata import to_memo
-from svd_core.web.request_body import BodyError, parse_json
+from svd_core.web.request_body import parse_json
 from svd_core.web.safe_http import MAX_URL
 
 DECODE_CHARS = 2**16
@@ -62,18 +61,27 @@ async def submit_job(
         await _check_webhook(service, options.webhook)
     body = await read_json(service.context, request, MAX_INPUT)
     base = service.context.urls.base(request)
+    return await to_thread.run_sync(_submit, service, body, options, base, reject)
+
+
+def _submit(service: ApiService, body: Any, options: JobOptions, base: str, reject: bool) -> Job:
     try:
-        job = await to_thread.run_sync(_submit_input, service, body, options, base)
+        image_url, video = _read_request(service, body, options, base)
     except InvalidInput as error:
         if not reject:
             raise
-        return await to_thread.run_sync(_submit_rejected, service, error, options, base)
+        memo = to_memo(base=base, image_url="", details=error.details)
+        return service.queue.reject(error.error, replace(options, memo=memo))
+    memo = to_memo(base=base, image_url=image_url[:200], details=[])
+    job = service.queue.submit(video, replace(options, memo=memo))
     service.on_submit(job)
     return job
 
 
-def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str) -> Job:
-    """Raises `InvalidInput`, and what the queue raises."""
+def _read_request(
+    service: ApiService, body: Any, options: JobOptions, base: str
+) -> tuple[str, VideoRequest | RemoteRequest]:
+    """The image URL and the request of a body. Raises `InvalidInput`, and what the queue raises."""
     image_url, params = read_input(body)
     service.queue.ensure_room(options)
     try:
@@ -82,16 +90,9 @@ def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str
     except InvalidRequest as error:
         raise InvalidInput.from_error(error) from None
     photo = resolve_image(image_url, service.context.uploads, base)
-    video = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
-    memo = to_memo(base=base, image_url=image_url[:200], details=[])
-    return service.queue.submit(video, replace(options, memo=memo))
-
-
-def _submit_rejected(
-    service: ApiService, refusal: InvalidInput, options: JobOptions, base: str
-) -> Job:
-    memo = to_memo(base=base, image_url="", details=refusal.details)
-    return service.queue.reject(refusal.error, replace(options, memo=memo))
+    if photo is None:
+        return image_url, RemoteRequest(image_url, params)
+    return image_url, VideoRequest(photo, params)
 
 
 def resolve_image(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
@@ -151,7 +152,7 @@ def _unquoted(data: str) -> bytes:
 async def read_json(context: ApiContext, request: Request, limit: int = MAX_JSON) -> Any:
     """Read the JSON body of `request`, at most `limit` bytes. An empty body is an empty object.
 
-    Large bodies are parsed in a thread, few at a time. Raises `ApiError`.
+    Large bodies are parsed in a thread, few at a time. Raises `ApiError` and `BodyError`.
     """
     try:
         async with context.bodies.read(request.receive, limit) as body:
@@ -160,8 +161,6 @@ async def read_json(context: ApiContext, request: Request, limit: int = MAX_JSON
             if len(body) <= MAX_INLINE_PARSE:
                 return parse_json(body)
             return await to_thread.run_sync(parse_json, body, limiter=context.parsing)
-    except BodyError as error:
-        raise refused_body(error) from None
     except ValueError as error:
         raise ApiError(input_error([_malformed(error)])) from None
 
@@ -171,14 +170,6 @@ async def read_model(
 ) -> Model:
     """Read the JSON body of `request` as `model`. Raises `ApiError` and `InvalidInput`."""
     return parse(model, await read_json(context, request, limit))
-
-
-def refused_body(error: BodyError) -> ApiError:
-    """The error for a body that was not read to its end. The connection is closed after it."""
-    if error.status == CLIENT_DISCONNECTED.status:
-        return ApiError(CLIENT_DISCONNECTED)
-    headers = {"Connection": "close"}
-    return ApiError(request_error(error.status, error.message, "bad_request", headers))
 
 
 def _malformed(error: ValueError) -> Detail:
