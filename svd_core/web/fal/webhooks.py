@@ -24,10 +24,6 @@ ANONYMOUS = "local-user"
 """User of jobs that were submitted without a key."""
 
 
-class DeliveryFailed(Exception):  # noqa: N818 - named after what happened
-    """The receiver did not accept the webhook this time."""
-
-
 class Signer:
     """Ed25519 signatures. `seed`: the private key, 32 bytes. `clock`: seconds since 1970."""
 
@@ -66,14 +62,14 @@ def send_webhook(job: Job, url: str, urls: UrlBuilder, signer: Signer, fetcher: 
     headers |= signer.headers(job.id, job.options.owner or ANONYMOUS, body)
     try:
         status = fetcher.post(url, body, headers)
-    except Unreachable as error:
-        raise DeliveryFailed(error.message) from None
+    except Unreachable:
+        raise
     except InvalidUrl as error:
         raise Undeliverable(error.message) from None
     if 300 <= status < 400:
         raise Undeliverable(f"The receiver responded with {status}, a redirect.")
     if not 200 <= status < 300:
-        raise DeliveryFailed(f"The receiver responded with {status}.")
+        raise ConnectionError(f"The receiver responded with {status}.")
 
 
 def payload(job_id: str, response: ApiResponse) -> dict[str, Any]:
