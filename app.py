@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: sys.exit(0))
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["GRADIO_DEBUG"] = "0"  # 1 would never leave the launch, so that no signal ended it
+os.environ["GRADIO_DEBUG"] = "0"  # with 1 the launch never returns, and no signal ends it
 
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.speed_modes import AccelerationConfig
@@ -30,16 +30,16 @@ from svd_core.web.listener import ListenAddress, Listener
 
 
 def temp_path(settings: Settings) -> Path:
-    """The folder of temporary files, for Gradio too, which reads it when it is imported.
+    """The folder of temporary files. Gradio reads it when it is imported.
 
-    It is also that of the libraries where the system has none, as in a read-only container.
+    Libraries get it too if the system has none, as in a read-only container.
     """
     path = settings.data_dir / "tmp"
     os.environ["GRADIO_TEMP_DIR"] = str(path)
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
-        private_folder(path)  # which has to be there when a library asks
+        private_folder(path)  # libraries expect it to exist
         os.environ["TMPDIR"] = str(path.absolute())
     return path
 
@@ -55,9 +55,9 @@ if __name__ == "__main__":  # wrong settings are reported before the slow import
         temp_path(early)
     except SvdError as error:
         sys.exit(str(error))
-    os.environ.setdefault("PATH", os.defpath)  # a library of Gradio's fails without it
+    os.environ.setdefault("PATH", os.defpath)  # a library of Gradio fails without it
     try:
-        import gradio  # noqa: F401 - what an environment or an installation breaks shows here
+        import gradio  # noqa: F401 - a broken environment or installation shows here
     except Exception as error:  # noqa: BLE001
         sys.exit(f"Gradio cannot be loaded ({error!r}); install requirements.txt again.")
 
@@ -106,15 +106,15 @@ if TYPE_CHECKING:
     from svd_core.cluster.pool import WorkerPool
 
 TURN_S = 0.0005
-"""Seconds after which the working thread yields the interpreter. With Python's default of 5 ms,
-each step of a response may wait that long."""
+"""Seconds after which the working thread yields the interpreter. Each step of a response waits for
+that, and Python's default is 5 ms."""
 
 SWEEP_S = 600.0
 """Seconds between two sweeps of expired jobs and uploads."""
 
 TEMP_SWEEP_S = 5.0
-"""The same for temporary files, which any visitor may send without requesting a video, and for the
-total of photos."""
+"""Seconds between two sweeps of temporary files, which any visitor can send without requesting a
+video, and of photos."""
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -137,30 +137,31 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     database = Database(settings.job_table)
     owner = OwnerLock.of(database, data, end_process)
     table = JobTable(database)
-    context = queue_context(parts, table)
-    zero_gpu, cluster, engine = on_zero_gpu(), None, None
+    limits = QueueLimits(settings.max_queue, settings.max_queue_per_key)
+    context = QueueContext(table, limits, parts.fetcher.photo)
+    zero_gpu, pool, engine = on_zero_gpu(), None, None
     status: Callable[[], EngineStatus]
     queue: JobQueue
     if settings.cluster:
-        cluster = ClusterWorkers(settings, results)
-        status = partial(getattr, cluster, "status")
-        queue = WorkerQueue(cluster.executors, context)
+        pool, executors = build_pool(settings, results)
+        status = partial(getattr, pool, "status")
+        queue = WorkerQueue(executors, context)
     else:
         engine = make_engine(settings)
         status = partial(getattr, engine, "status")
         if zero_gpu:
-            warm_up(engine, stop)  # here and now: what comes after the launch, each call does again
+            warm_up(engine, stop)  # each call would repeat what is loaded after the launch
         queue = build_queue(context, engine, results, inline=zero_gpu)
 
     def take_over() -> Listener:
-        """Wait until this process owns the table. All is ready by then, so a standby is quick."""
+        """Wait until this process owns the table. All else is ready, so a standby is quick."""
         if not owner.acquire(stop, lambda sentence: print(sentence, flush=True)):
             sys.exit(0)
         create_tables(database)
         table.import_photos(data / "photos")
         listener = ListenAddress.from_env().bind()
-        if cluster is not None:
-            cluster.join(queue.length)
+        if pool is not None:
+            pool.start(queue.length)
         queue.start()
         return listener
 
@@ -187,7 +188,7 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     limit = connection_limit(settings.max_connections, descriptors)
     limit_connections(page.server.config, limit)
     print(f"Serving {page.local_url}", flush=True)
-    has_jobs = bool(table.open_jobs())  # the first has what it asks for loaded
+    has_jobs = bool(table.open_jobs())  # then the first one loads its checkpoint
     if engine and not zero_gpu and not has_jobs:
         args = (engine, stop)
         threading.Thread(target=warm_up, args=args, name="svd-warm-up", daemon=True).start()
@@ -195,30 +196,24 @@ def main(make_engine: Callable[[Settings], Engine] = open_engine) -> None:
     threading.Thread(target=keep_house, args=sweeping, name="svd-temp", daemon=True).start()
     keep_house(stop, SWEEP_S, retention.sweep, parts.uploads.sweep)
     queue.close()
-    if cluster is not None:
-        cluster.pool.close()
+    if pool is not None:
+        pool.close()
     outbox.close()
     page.close(verbose=False)
     database.close()
     owner.close()
 
 
-def queue_context(parts: ApiContext, table: JobTable) -> QueueContext:
-    own = parts.settings
-    limits = QueueLimits(own.max_queue, own.max_queue_per_key)
-    return QueueContext(table, limits, parts.fetcher.photo)
-
-
 def build_queue(
     context: QueueContext, engine: Engine, results: ResultStore, *, inline: bool
 ) -> JobQueue:
-    """The one queue of page and API. `inline`: a watcher has to lend the work its GPU."""
+    """The one queue of page and API. `inline`: watchers do the work with their own GPU."""
 
     def work(job_id: str, request: VideoRequest, on_progress: OnProgress) -> Video:
         try:
             return generate(request, engine, results, job_id, on_progress)
         except DeviceLost as error:
-            if not inline:  # there each video has a process of its own
+            if not inline:  # on ZeroGPU each video has its own process
                 end_process(error.message)
             raise
 
@@ -233,48 +228,29 @@ def build_queue(
     )
 
 
-class ClusterWorkers:
-    """The GPU workers of a cluster, which this process joins once it owns the job table.
+def build_pool(settings: Settings, results: ResultStore) -> "tuple[WorkerPool, list[Executor]]":
+    """The GPU workers of a cluster, which they join when the pool starts, and their executors."""
+    prepare_environment(config := ClusterConfig.from_settings(settings))
+    from svd_core.cluster.executor import RayExecutor  # imports Ray, which reads the environment
+    from svd_core.cluster.pool import WorkerPool
+    from svd_core.cluster.worker import WorkerSettings
 
-    `executors`: empty until then.
-    """
-
-    pool: "WorkerPool"
-
-    def __init__(self, settings: Settings, results: ResultStore) -> None:
-        prepare_environment(config := ClusterConfig.from_settings(settings))
-        from svd_core.cluster.executor import RayExecutor  # imports Ray, which reads it
-        from svd_core.cluster.pool import WorkerPool
-        from svd_core.cluster.worker import WorkerSettings
-
-        workers = WorkerSettings.from_settings(settings)
-        self.executors: list[Executor] = []
-        self._most = config.most
-        self._open_pool = partial(WorkerPool, config, workers, on_end=end_process)
-        self._open_executor = partial(RayExecutor, store=results)
-
-    @property
-    def status(self) -> EngineStatus:
-        return self.pool.status
-
-    def join(self, backlog: Callable[[], int]) -> None:
-        self.pool = self._open_pool()
-        self.pool.follow(backlog)
-        self.executors += [self._open_executor(self.pool) for _ in range(self._most)]
+    pool = WorkerPool(config, WorkerSettings.from_settings(settings), on_end=end_process)
+    return pool, [RayExecutor(pool, results) for _ in range(config.most)]
 
 
 def end_process(reason: str) -> None:
-    """End this process at once, with the sentence `reason`, so that a supervisor starts another.
+    """End this process at once with the sentence `reason`, so that a supervisor restarts it.
 
-    The job under way is left as it is in the job table, as after a crash: the next process gives
-    it its place in line again, and counts the attempt.
+    As after a crash, the next process returns the running job to its place in line and counts the
+    attempt.
     """
     print(reason, file=sys.stderr, flush=True)
     os._exit(1)
 
 
 def watch(job: Job) -> None:
-    """Watch a job to its end in a thread. Without a watcher, it would never start."""
+    """Watch a job to its end in a thread; without a watcher it would never start."""
 
     def run() -> None:
         with suppress(SvdError):  # the server stops
@@ -284,10 +260,10 @@ def watch(job: Job) -> None:
 
 
 def keep_house(stop: threading.Event, every_s: float, *sweeps: Callable[[], object]) -> None:
-    """Run the sweeps every `every_s` seconds until `stop` is set."""
+    """Run `sweeps` every `every_s` seconds until `stop` is set."""
     while True:
         for sweep in sweeps:
-            with suppress(SvdError, OSError):  # what fails now may succeed the next time
+            with suppress(SvdError, OSError):  # the next try may succeed
                 sweep()
         if stop.wait(every_s):
             return

@@ -19,30 +19,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled",
-    "Progress",
-    "ResultStore",
-    "Stage",
-    "SvdEngine",
-    "SvdError",
-    "Video",
-    "VideoParams",
-    "VideoRequest",
-    "__version__",
-    "generate",
-]
+    "Cancelled", "Progress", "ResultStore", "Stage", "SvdEngine", "SvdError", "Video",
+    "VideoParams", "VideoRequest", "__version__", "generate",
+]  # fmt: skip
 
 _MODULES = {
-    "Cancelled": "svd_core.errors",
-    "Progress": "svd_core.events",
-    "ResultStore": "svd_core.storage",
-    "Stage": "svd_core.events",
-    "SvdEngine": "svd_core.engine.engine",
-    "SvdError": "svd_core.errors",
-    "Video": "svd_core.events",
-    "VideoParams": "svd_core.params",
-    "VideoRequest": "svd_core.params",
-    "generate": "svd_core.generate",
+    "svd_core.engine.engine": ("SvdEngine",),
+    "svd_core.errors": ("Cancelled", "SvdError"),
+    "svd_core.events": ("Progress", "Stage", "Video"),
+    "svd_core.generate": ("generate",),
+    "svd_core.params": ("VideoParams", "VideoRequest"),
+    "svd_core.storage": ("ResultStore",),
 }
 
 
@@ -50,11 +37,12 @@ class _PublicApi(ModuleType):
     """Type of this package, which imports the public names on first use (as in PEP 562)."""
 
     def __getattr__(self, name: str) -> object:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-        value = getattr(import_module(_MODULES[name]), name)
-        setattr(self, name, value)
-        return value
+        for module, names in _MODULES.items():
+            if name in names:
+                value: object = getattr(import_module(module), name)
+                setattr(self, name, value)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
 
     def __setattr__(self, name: str, value: object) -> None:
         # Python binds a submodule to its package after loading it. The function `generate` and

@@ -26,28 +26,27 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from svd_core.errors import InvalidSettings, QueueUnavailable, StorageFull, SvdError
 
 BUSY_S = 30.0
-"""Seconds that a writer waits for another one: of this process, or one that locks SQLite's file."""
+"""Seconds that a writer waits for another one, in this process or of SQLite's file."""
 
 CACHE_KIB = 256
-"""Page cache of each SQLite connection, in KiB. The system caches the file anyway. With SQLite's
-default of 2 MB, the connections of the pool would grow for an hour."""
+"""Page cache of each SQLite connection, in KiB. The system caches the file anyway, and SQLite's
+default of 2 MB would let the pool grow for an hour."""
 
 PAGE_BYTES = 16384
-"""Page size of new SQLite files. With SQLite's default of 4096, a photo of 5 MB takes twice as long
-to write."""
+"""Page size of new SQLite files. SQLite's default of 4096 doubles the time to write 5 MB."""
 
 MAX_WAL_BYTES = 64 * 2**20
-"""Size of SQLite's write-ahead log at which a commit waits for a checkpoint. Before that, those of
-`Database.checkpoint` delay no commit."""
+"""Size of SQLite's write-ahead log at which a commit waits for a checkpoint. Earlier ones, by
+`Database.checkpoint`, delay no commit."""
 
 SHRINK_PAGES = 256
-"""Pages of SQLite's file that are freed at a time, so that other writers get their turn."""
+"""Pages of SQLite's file to free at a time, so that other writers get their turn."""
 
 ADOPT_MS = 1000
 """Milliseconds to wait for other programs that have an old SQLite file open."""
 
 RETRY_S = 1.0
-"""Seconds between two tries of a change that must be made."""
+"""Seconds between two tries of a change that must not be lost."""
 
 T = TypeVar("T")
 
@@ -82,7 +81,7 @@ class Database:
                 connect_args={"timeout": BUSY_S} if self.is_sqlite else {},
             )
         except (ArgumentError, NoSuchModuleError, ImportError, OSError, ValueError) as error:
-            raise _invalid_url(url, error) from None  # its own text may show a password
+            raise _invalid_url(url, error) from None  # the cause may show a password
         self._write_lock = threading.RLock()
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
@@ -106,9 +105,9 @@ class Database:
 
     @contextmanager
     def serialized(self) -> Iterator[None]:
-        """Keep other threads from writing meanwhile. Raises `QueueUnavailable`.
+        """Keep other threads from writing. SQLite alone would let them poll.
 
-        Without it SQLite would have the writers poll.
+        Raises `QueueUnavailable`.
         """
         if not self._write_lock.acquire(timeout=BUSY_S):
             raise QueueUnavailable("queue_unavailable")
@@ -128,7 +127,7 @@ class Database:
     def adopt_layout(self) -> None:
         """Rewrite an SQLite file of an older version, so that it takes photos fast and can shrink.
 
-        It stays as it is if the disk has no room, or if another program has it open.
+        Nothing changes if the disk is full or another program has the file open.
         """
         if not self.is_sqlite:
             return
@@ -136,18 +135,21 @@ class Database:
             cursor = raw.cursor()
             if cursor.execute("PRAGMA auto_vacuum").fetchone()[0]:
                 return
-            raw.detach()  # its settings are not for the pool
+            raw.detach()  # the pool must not get its settings
             try:
                 cursor.execute(f"PRAGMA busy_timeout = {ADOPT_MS}")
                 cursor.execute("PRAGMA journal_mode = DELETE")
                 _set_layout(cursor)
                 cursor.execute("VACUUM")
             except sqlite3.Error as error:
-                log.warning("The file of the job table does not shrink: %s", error)
+                log.warning(
+                    "Cannot compact the job table, so its file will not shrink: %s. "
+                    "Free some disk space and restart.", error,
+                )  # fmt: skip
             cursor.execute("PRAGMA journal_mode = WAL")
 
     def shrink(self) -> None:
-        """Give the room of deleted rows back to the disk. Other databases do so by themselves."""
+        """Return the space of deleted rows to the disk. Other databases do so by themselves."""
         if not self.is_sqlite:
             return
         with translate_errors(), closing(self._engine.raw_connection()) as raw:
@@ -160,15 +162,14 @@ class Database:
         self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Copy SQLite's write-ahead log into its file, beside readers and writers. To be called
-        about every second."""
+        """Copy SQLite's write-ahead log into its file without blocking. Call it every second."""
         if self.is_sqlite:
             with translate_errors(), closing(self._engine.raw_connection()) as raw:
                 raw.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     @contextmanager
     def first_contact(self) -> Iterator[None]:
-        """Where a process uses the database first: raises `InvalidSettings` if there is none."""
+        """Wraps the first use of the database. Raises `InvalidSettings` if it cannot be opened."""
         try:
             yield
         except QueueUnavailable as error:
@@ -179,14 +180,14 @@ class Database:
 
 
 def redacted_url(url: URL) -> str:
-    """`url` without user, password and options, which may be secrets."""
+    """`url` without user, password and options, which may be secret."""
     public = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
     return public.render_as_string()
 
 
 def _invalid_url(url: str, error: BaseException) -> InvalidSettings:
-    """The error for a URL that cannot be opened; its text shows no secret of `url`."""
-    where, why = "that address", ""
+    """The error for a URL that cannot be opened, without its secrets."""
+    where, why = "SVD_DATABASE_URL", ""
     with suppress(ArgumentError, ValueError):
         parsed = make_url(url)
         where = redacted_url(parsed)
@@ -203,21 +204,21 @@ def _secrets(url: str, parsed: URL) -> list[str]:
 
 
 def retry_until_written(change: Callable[[], T], closing: threading.Event) -> T | None:
-    """Retry `change` until the database takes it. Returns its result; None once `closing` is set.
+    """Retry `change` until it is written. Returns its result; None once `closing` is set.
 
-    For results that cost minutes of work, or a request to a remote host.
+    For results that cost minutes of work or a download.
     """
     while True:
         try:
             return change()
         except (QueueUnavailable, StorageFull) as error:
-            log.warning("Could not save a job's state, retrying: %s", error)
+            log.warning("Cannot save the state of a job, retrying: %s", error)
             if closing.wait(RETRY_S):
                 return None
 
 
 def _make_file(url: URL) -> None:
-    """Create an empty database that only its owner may read: it holds URLs with their tokens.
+    """Create an empty database that only its owner can read, since URLs in it have tokens.
 
     SQLite gives the files beside it the same mode.
     """
@@ -227,12 +228,12 @@ def _make_file(url: URL) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
     for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-        with suppress(OSError):  # it may be missing, another user's, or on a disk without modes
+        with suppress(OSError):  # missing, another user's, or on a disk without modes
             file.chmod(0o600)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """Turn off the transactions of the driver, which begin late and then deadlock."""
+    """Turn off the driver's own transactions, which begin late and deadlock."""
     connection.isolation_level = None
     cursor = connection.cursor()
     if not cursor.execute("PRAGMA page_count").fetchone()[0]:
@@ -246,7 +247,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
 
 
 def _set_layout(cursor: DBAPICursor) -> None:
-    """Takes effect with the first table of a file, or when it is rewritten."""
+    """Takes effect with the first table of a file, or when the file is rewritten."""
     cursor.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
 

@@ -1,28 +1,28 @@
 """Error tree: every error a user can see, with its code, its values and its HTTP status.
 
-Libraries' exceptions are translated into these in the module that imports the library. The codes
-and their sentences are in `locales`, in one table for each class.
+The module that imports a library translates its exceptions into these. `locales` has the codes and
+their sentences, in one table for each class.
 
     SvdError                     500  anything below; never raised itself
     ├── InvalidRequest           422  a field of the request is wrong
     │   ├── InvalidImage         422  the picture cannot be used
-    │   ├── InvalidUrl           422  an address that this server does not ask
-    │   │   └── Unreachable      422  an address that gives nothing that can be used
-    │   └── InvalidRecipe        422  a video carries no recipe, or one that does not fit
+    │   ├── InvalidUrl           422  an address that this server does not call
+    │   │   └── Unreachable      422  an address without a usable response
+    │   └── InvalidRecipe        422  a video has no recipe, or an unusable one
     ├── InvalidSettings          500  an SVD_ variable is wrong; stops the start
     ├── ModelUnavailable         503  the checkpoint is not available now
     │   ├── ModelGated           503  the licence is not accepted, or the token is refused
-    │   ├── ModelUnreachable     503  the hub, the way to it or the cache does not work
+    │   ├── ModelUnreachable     503  the hub, the network or the cache does not work
     │   └── ModelBroken          503  a file is missing or damaged
-    ├── OutOfMemory              503  the device is too small, also with the smallest memory plan
-    ├── DeviceUnavailable        503  the GPU or its driver does not answer
+    ├── OutOfMemory              503  the device is too small even for the smallest memory plan
+    ├── DeviceUnavailable        503  the GPU or its driver does not respond
     │   └── DeviceLost           503  the GPU failed while it worked; only a new process can use it
-    ├── GenerationFailed         500  the model gave nothing usable (NaN, encoder failure)
+    ├── GenerationFailed         500  no usable video (NaN, encoder failure)
     ├── StorageFull              507  no room left for the result
     ├── QueueFull                429  too many jobs are waiting
-    ├── TooManyWatchers          429  the job is watched in newer places
-    ├── StartTimeout             504  the job waited for longer than its submitter allowed
-    ├── ServerStopping           503  the server is on its way down
+    ├── TooManyWatchers          429  newer watchers took this one's place
+    ├── StartTimeout             504  the job waited longer than its submitter allowed
+    ├── ServerStopping           503  the server is shutting down
     ├── ServerBusy               503  no memory, descriptor or disk space for the moment
     ├── QueueUnavailable         503  the job table cannot be reached
     ├── UnknownJob               404  no job or result of that id
@@ -43,14 +43,14 @@ PASSING = frozenset(
         errno.ENOMEM, errno.ENOSPC,
     }
 )  # fmt: skip
-"""Error numbers of a machine that is short of something for the moment."""
+"""Error numbers of a machine that is short of a resource for the moment."""
 
 
 class SvdError(Exception):
-    """Base of the tree. `str(error)` is one sentence in English for the user, with what to do next.
+    """Base of the tree. `str(error)` says in English what happened and what to do.
 
-    `code`: stable name of what went wrong, for programs. `message`: a `Message`, but plain text if
-    another version of the program stored it. Then `code` may be unknown here, or that of the class.
+    `code`: stable name for programs. `message`: a `Message`; plain text if another version stored
+    it. Then `code` may be unknown here, or that of the class.
     """
 
     status = 500
@@ -69,12 +69,12 @@ class SvdError(Exception):
         super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles without calling the constructor again, which takes more than `args` holds."""
+        """Unpickle without the constructor, which needs more than `args`."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class InvalidRequest(SvdError):
-    """`field` names the parameter at fault in the core's own words, e.g. `motion_bucket_id`."""
+    """`field`: name of the wrong parameter, e.g. `motion_bucket_id`."""
 
     status = 422
     field = ""
@@ -158,7 +158,7 @@ class ServerStopping(SvdError):
 
 
 class ServerBusy(SvdError):
-    """A fault that passes by itself. A job that meets it waits and is tried again."""
+    """A fault that passes by itself. A job that meets it is retried."""
 
     status = 503
     passing = True
@@ -181,14 +181,18 @@ class Cancelled(SvdError):
 
 
 class ToolFailed(SvdError):
-    """Developers read it, so its sentence is plain English without a code of its own."""
+    """For developers: a plain English sentence without a code of its own."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__("tool_failed", reason=sentence)
 
 
+def subclasses_of(kind: type[SvdError]) -> list[type[SvdError]]:
+    return [kind] + [deeper for child in kind.__subclasses__() for deeper in subclasses_of(child)]
+
+
 def busy_if_passing(error: BaseException) -> ServerBusy | None:
-    """`ServerBusy` if `error`, or what caused it, is a fault of the machine that passes."""
+    """`ServerBusy` if `error` or one of its causes is a passing fault of the machine."""
     cause: BaseException | None = error
     for _ in range(20):  # a chain may be a circle
         if cause is None:

@@ -1,4 +1,4 @@
-"""Work as a stream of events: `Progress*`, then exactly one outcome, also for every error."""
+"""Work as a stream of events: `Progress*`, then exactly one outcome, errors included."""
 
 import logging
 import threading
@@ -10,22 +10,22 @@ from svd_core.events import Event, Failed, OnProgress, Progress, Stopped, Succee
 from svd_core.params import VideoRequest
 
 Work = Callable[[str, VideoRequest, OnProgress], Video]
-"""Makes the video of (job id, request). It stops when the progress callback raises `Cancelled`. It
-may run again for the same job, after its process died."""
+"""Makes the video of (job id, request). It stops when the progress callback raises `Cancelled`, and
+may run again for the same job after its process died."""
 
 EventStream = Callable[[str, VideoRequest], Generator[Event | None]]
-"""Yields the events of (job id, request), and perhaps None while there is no news, so that its
-reader can stop it then. Closing the generator stops the work and frees the device."""
+"""Yields the events of (job id, request), or None to let its reader stop it. Closing the generator
+stops the work and frees the device."""
 
 log = logging.getLogger(__name__)
 
 
 def run_as_stream(work: Work, job_id: str, request: VideoRequest) -> Generator[Event]:
-    """Stream the progress of `work`, then its outcome. Errors are events here, never raised:
-    exceptions lose their text on the way to another process, and events do not.
+    """Stream the progress of `work`, then its outcome. Errors are events, since raised ones lose
+    their text on the way to another process.
 
     `work` runs in its own thread. After each progress it waits until the reader asks for more, so
-    that closing the stream stops it at that progress. Closing returns when it has stopped.
+    closing the stream stops it there. Closing returns when it has stopped.
     """
     events: SimpleQueue[Event] = SimpleQueue()
     turns = threading.Semaphore(0)
@@ -35,7 +35,7 @@ def run_as_stream(work: Work, job_id: str, request: VideoRequest) -> Generator[E
         events.put(progress)
         turns.acquire()
         if stopping.is_set():
-            turns.release()  # for other threads that report, and for later calls
+            turns.release()  # for other threads and later calls
             raise Cancelled
 
     def run() -> None:
@@ -60,17 +60,17 @@ def run_as_stream(work: Work, job_id: str, request: VideoRequest) -> Generator[E
 def error_to_outcome(job_id: str, error: Exception) -> Failed | Stopped:
     """The outcome of a job whose work raised `error`. Unexpected errors are logged in full.
 
-    With a `passing` error the job is not over where it is tried again.
+    The queue may retry a job with a `passing` error.
     """
     if isinstance(error, Cancelled):
         return Stopped()
     known = isinstance(error, OutOfMemory) or getattr(error, "passing", False)
     if not known and (busy := busy_if_passing(error)) is not None:
-        log.warning("Job %s met a fault that passes: %s", job_id, error)
+        log.warning("Job %s failed for lack of resources and may be retried: %s", job_id, error)
         return Failed(busy)
     if isinstance(error, SvdError):
-        # As it can be kept for hours: its trace would keep all that was in memory.
+        # The error is kept for hours, and its traceback would keep all objects in memory.
         error.__cause__ = error.__context__ = None
         return Failed(error.with_traceback(None))
-    log.error("Job %s ended by an unforeseen error.", job_id, exc_info=error)
+    log.error("Job %s failed unexpectedly. Please report this.", job_id, exc_info=error)
     return Failed(GenerationFailed("unexpected", number=job_id[:8]))

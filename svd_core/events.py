@@ -1,16 +1,22 @@
-"""Job events: any number of `Progress`, then exactly one of Succeeded, Failed, Stopped."""
+"""Job events: any number of `Progress`, then exactly one of Succeeded, Failed, Stopped.
 
+The table of jobs stores them as JSON. Rows of older versions must stay readable.
+"""
+
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from svd_core.errors import SvdError
+from svd_core import messages
+from svd_core.errors import SvdError, subclasses_of
 
 
 class Stage(StrEnum):
-    """In the order a job passes through them."""
+    """Stages of a job, in their order."""
 
     QUEUED = "queued"
     FETCHING = "fetching"
@@ -25,11 +31,11 @@ class Stage(StrEnum):
 class Progress:
     """Progress report of a job.
 
-    `step` of `total`: denoising steps done, bytes loaded, or 0 of 0 where nothing is counted; for
-    QUEUED `step` is the number of jobs ahead. `elapsed_s`: seconds since work on the job began.
-    `remaining_s`: expected seconds to the end, None while unknown. `note`: a `Message` that the
-    user should see, e.g. that memory ran out and a smaller plan is tried. `preview`: now and then,
-    how all frames look so far: a small moving WebP of at most 150 kB; it is in memory only.
+    `step` of `total`: denoising steps done, bytes loaded, or 0 of 0 if nothing is counted. For
+    QUEUED, `step` is the number of jobs ahead. `elapsed_s`: seconds since the start of the work.
+    `remaining_s`: expected seconds to the end, None if unknown. `note`: a `Message` for the user,
+    e.g. that a smaller memory plan is tried. `preview`: now and then an animated WebP of all frames
+    so far, at most 150 kB, in memory only.
     """
 
     stage: Stage
@@ -42,7 +48,7 @@ class Progress:
 
     @property
     def share(self) -> float | None:
-        """How much is done, 0..1: by time where it is known, else by count; None if by neither."""
+        """Share that is done, 0..1: by time if that is known, else by count, else None."""
         if self.stage is Stage.QUEUED:
             return None
         if self.remaining_s is not None and self.elapsed_s + self.remaining_s > 0:
@@ -52,13 +58,13 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """A finished video on disk. `width`, `height` in pixels; `fps` is the playback rate, and
-    `num_frames` counts what plays: in-between frames too.
+    """A finished video on disk.
 
-    `notes`: what was changed (clamped fps, smaller memory plan), as `Message`s. `motion`:
-    see `motion_meter.Level`; empty where it was not measured. `peak_memory`: most bytes held while
-    it was made, of the GPU if there is one, else of the process since its start; None where not
-    known."""
+    `width`, `height`: pixels. `fps`: playback rate. `num_frames`: includes in-between frames.
+    `notes`: `Message`s about changes, such as a clamped fps. `motion`: see `motion_meter.Level`;
+    empty if not measured. `peak_memory`: most bytes in use, of the GPU or else of the process since
+    its start; None if unknown.
+    """
 
     path: Path
     width: int
@@ -113,4 +119,69 @@ class JobEvent:
 
 
 OnProgress = Callable[[Progress], None]
-"""Called from the thread that works; raising `Cancelled` in it stops the work at that point."""
+"""Called from the working thread. It stops the work by raising `Cancelled`."""
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    match event:
+        case Progress():
+            values = {name: value for name, value in vars(event).items() if name != "preview"}
+            return {"is": "progress"} | values | {"note": messages.to_json(event.note)}
+        case Succeeded(video):
+            notes = [messages.to_json(note) for note in video.notes]
+            changed = {"path": str(video.path.absolute()), "notes": notes}
+            return {"is": "succeeded"} | vars(video) | changed
+        case Failed(error):
+            return {"is": "failed"} | error_to_json(error)
+        case Stopped():
+            return {"is": "stopped"}
+
+
+def event_from_json(values: dict[str, Any]) -> Event:
+    match values.pop("is"):
+        case "progress":
+            note = messages.from_json(values.get("note"))
+            return Progress(**values | {"stage": Stage(values["stage"]), "note": note})
+        case "succeeded":
+            notes = tuple(map(messages.from_json, values["notes"]))
+            parsed = {"path": Path(values["path"]), "notes": notes}
+            return Succeeded(Video(**values | parsed))
+        case "failed":
+            return Failed(error_from_json(values))
+        case _:
+            return Stopped()
+
+
+def error_to_json(error: SvdError) -> dict[str, Any]:
+    """Class and status, the attributes that JSON can hold, and the values of the message."""
+    carried = {name: value for name, value in vars(error).items() if _is_json(value)}
+    return {
+        "class": type(error).__name__,
+        "status": error.status,
+        "carried": carried,
+        "values": messages.values_to_json(error.message),
+    }
+
+
+def error_from_json(values: dict[str, Any]) -> SvdError:
+    """Restore an error. If its class or code is unknown here, message and status remain.
+
+    Rows of older versions have no code and no values.
+    """
+    kind = next((k for k in subclasses_of(SvdError) if k.__name__ == values["class"]), SvdError)
+    carried = values["carried"]
+    code, text = carried.get("code", ""), carried["message"]
+    message = messages.restore(code, values.get("values", {}), text)
+    error = kind.__new__(kind, message)
+    vars(error).update(carried | {"message": message})
+    if error.status != values["status"]:
+        error.status = values["status"]
+    return error
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True

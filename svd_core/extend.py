@@ -1,4 +1,4 @@
-"""Continuation of a video: made from its last frame, colour-matched, and joined to it."""
+"""Continuation of a video: made from its last frame, colour-matched and joined to it."""
 
 import io
 from dataclasses import dataclass, replace
@@ -16,21 +16,21 @@ from svd_core.storage import ResultStore
 from svd_core.types import Frames, GenerationResult
 
 DRIFT_CORRECTION = 0.5
-"""How much of the drift of colours since the last frame is taken back at the end of the clip. Not
-all of it: what has come into view has colours too."""
+"""Share of the colour drift that is corrected at the end of the clip. The rest may come from things
+that have come into view."""
 
 GAIN_LIMITS = (0.5, 2.0)
-"""Limits of how much contrast is changed, for pictures that have next to none."""
+"""Limits of the change of contrast, for pictures that have almost none."""
 
 SOFTER, SHIFTED = 0.6, 10.0
-"""When drift is worth a warning: gradient energy left of the first clip's, and levels of 255 by
-which a channel's mean is off."""
+"""Thresholds of the warnings about drift: share of the first clip's gradient energy, and shift of a
+channel's mean in levels of 255."""
 
 LEVELS = np.arange(256.0)
 
 Picture = NDArray[np.uint8]
 Colours = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Of each channel the mean and the deviation, in levels."""
+"""Mean and standard deviation of each channel, in levels."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,10 @@ class PreviousVideo:
 
     @classmethod
     def from_request(cls, request: VideoRequest, store: ResultStore) -> "PreviousVideo | None":
-        """What `request` continues, None if it is a beginning. Raises `UnknownJob`, and
-        `InvalidRequest` for a video that is too long already."""
+        """The video that `request` continues; None if it continues none.
+
+        Raises `UnknownJob`, and `InvalidRequest` for a video that is already too long.
+        """
         if request.continues is None:
             return None
         job_id = request.continues
@@ -52,7 +54,7 @@ class PreviousVideo:
         return previous
 
     def check_length(self, more: int) -> None:
-        """Raises `InvalidRequest` where `more` frames, the first one doubled, are too many."""
+        """Raises `InvalidRequest` if `more` frames, the first of them shared, are too many."""
         clips = len(self.recipe.clips)
         if clips >= MAX_CLIPS:
             raise InvalidRequest("clips_exceeded", field="continues", clips=clips)
@@ -60,7 +62,7 @@ class PreviousVideo:
             raise InvalidRequest("frames_exceeded", field="continues", total=total, most=MAX_FRAMES)
 
     def check(self, size: Size, more: int) -> None:
-        """Raises `InvalidRequest` where a clip of that size and length cannot be joined."""
+        """Raises `InvalidRequest` if a clip of that size and length cannot be joined."""
         self.check_length(more)
         height, width = self.frames.shape[1:3]
         if size != (width, height):
@@ -74,16 +76,16 @@ class PreviousVideo:
             )
 
     def join(self, clip: GenerationResult) -> GenerationResult:
-        """The video and `clip`, which begins with its last frame, as one. See `Video.notes`."""
+        """Join `clip`, which begins with the last frame, to the video. Adds notes about drift."""
         frames = np.concatenate([self.frames, match_colours(clip.frames, self.frames[-1])[1:]])
         first = self.frames[: self.recipe.clips[0].params.num_frames]
         return replace(clip, frames=frames, notes=clip.notes + drift(first, frames[-1]))
 
 
 def continuation_request(store: ResultStore, job_id: str, params: VideoParams) -> VideoRequest:
-    """The request that makes the video of `job_id` longer by a clip with `params`.
+    """The request that extends the video of `job_id` by a clip with `params`.
 
-    The caller has to check that the user may see that video. Raises `UnknownJob`, `InvalidRecipe`,
+    The caller checks that the user may see that video. Raises `UnknownJob`, `InvalidRecipe`,
     `InvalidRequest`.
     """
     plain = replace(params, orientation="auto", fit="crop")  # the frame has the size it needs
@@ -96,10 +98,10 @@ def continuation_request(store: ResultStore, job_id: str, params: VideoParams) -
 
 
 def match_colours(frames: Frames, to: Picture) -> Frames:
-    """`frames` in the colours of the picture `to`, of which the first one is a copy.
+    """`frames` in the colours of the picture `to`, which the first frame copies.
 
-    What the first frame is off by, all are: the model's coder does that. What the later ones are
-    off by beyond that is drift, or has come into view, and is taken back by a growing part.
+    The model's VAE shifts all frames like the first one. A further change is drift, or something
+    that has come into view, so a growing part of it is corrected.
     """
     first, last = _colours(frames[0]), _colours(to)
     times = np.linspace(0, 1, len(frames))
@@ -108,8 +110,10 @@ def match_colours(frames: Frames, to: Picture) -> Frames:
 
 
 def _recolour(frame: Picture, kept: float, first: Colours, to: Colours) -> Picture:
-    """`frame` with the change from `first` to `to`, and of its own change since `first` the part
-    that is `kept`. By a table of levels: 25 frames take a tenth of a second."""
+    """`frame` with the change from `first` to `to`, and the share `kept` of its own change.
+
+    It uses a table of levels: 25 frames take a tenth of a second.
+    """
     middle, spread = _colours(frame)
     gain = to[1] / spread * (spread / first[1]) ** kept
     new_middle = to[0] + (middle - first[0]) * to[1] / first[1] * kept
@@ -119,7 +123,7 @@ def _recolour(frame: Picture, kept: float, first: Colours, to: Colours) -> Pictu
 
 
 def drift(first: Frames, last: Picture) -> tuple[Message, ...]:
-    """Messages about what the last frame has lost since the first clip."""
+    """Notes about what the last frame has lost since the first clip."""
     notes = []
     left = _sharpness(last[None]) / max(_sharpness(first), 1e-6)
     if left < SOFTER:
@@ -139,7 +143,7 @@ def _colours(picture: Picture) -> Colours:
 
 
 def _sharpness(frames: Frames) -> float:
-    """Mean square of the steps in brightness to the right and lower neighbours."""
+    """Gradient energy: mean square of the steps to the right and lower neighbours."""
     grey = frames.mean(axis=-1, dtype=np.float32)
     across, down = np.diff(grey, axis=2), np.diff(grey, axis=1)
     return float((across**2).mean() + (down**2).mean())

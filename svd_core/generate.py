@@ -23,9 +23,9 @@ def generate(
 ) -> Video:
     """Make the video of `request` and keep it in `store` under `job_id`.
 
-    The mp4 has the in-between frames that were asked for. The frames that are kept without loss,
-    from which a video is continued, are the model's own. Raises `SvdError`s, and `Cancelled` if
-    `on_progress` raised it; nothing is left on disk then.
+    The mp4 has the requested in-between frames. The lossless frames, from which a video is
+    extended, are the model's own. Raises `SvdError`s, and `Cancelled` if `on_progress` raises it;
+    then nothing stays on disk.
     """
     started = time.monotonic()
     photo = open_photo(request.image, patient=True)
@@ -65,7 +65,7 @@ def generate(
 
 
 def _within_limits(clip: GenerationResult) -> GenerationResult:
-    """`clip` with no more interpolation than its playback rate allows, and a note about that."""
+    """`clip` with the interpolation that its playback rate allows, and a note about a change."""
     params = clip.params
     used = limit_interpolation(params.interpolation, params.rate)
     if used == params.interpolation:
@@ -75,7 +75,7 @@ def _within_limits(clip: GenerationResult) -> GenerationResult:
 
 
 def _writing_reports(on_progress: OnProgress, started: float) -> Callable[[int, int], None]:
-    """A function that reports progress of writing, `done` of `total` being interpolated."""
+    """A function that reports the progress of writing: `done` of `total` are interpolated."""
     begun = time.monotonic()
 
     def report(done: int, total: int) -> None:

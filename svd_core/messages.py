@@ -1,7 +1,7 @@
 """Messages: sentences with a stable code and values, from one catalogue for each language.
 
-Invariant: a `Message` reads as its English sentence everywhere. Its code and values make the same
-sentence in any other language, which only the edge that shows it chooses.
+Invariant: a `Message` is its English sentence everywhere. Its code and values make the same
+sentence in other languages; only the page chooses one.
 """
 
 import tomllib
@@ -12,6 +12,22 @@ from typing import Any
 
 LOCALES = Path(__file__).with_name("locales")
 DEFAULT_LANGUAGE = "en"
+
+REASONS = {
+    "missing": "missing", "missing_argument": "missing", "string_type": "text",
+    "string_unicode": "text",
+    "int_type": "whole_number", "int_parsing": "whole_number", "int_from_float": "whole_number",
+    "int_parsing_size": "whole_number", "float_type": "number", "float_parsing": "number",
+    "finite_number": "number", "bool_type": "boolean", "bool_parsing": "boolean",
+    "model_attributes_type": "object", "list_type": "list", "greater_than": "above",
+    "greater_than_equal": "at_least", "less_than": "below", "less_than_equal": "at_most",
+    "literal_error": "choice", "string_pattern_mismatch": "form", "path_not_file": "file_missing",
+    "string_too_short": "too_short", "string_too_long": "too_long", "too_short": "too_short",
+    "too_long": "too_long", "extra_forbidden": "unknown", "unexpected_keyword_argument": "unknown",
+    "url_too_long": "too_long", "url_scheme": "image_url", "image_load_error": "data_uri",
+    "file_download_error": "upload_expired",
+}  # fmt: skip
+"""Reasons in the catalogues by the types of errors of pydantic and of the API."""
 
 Value = str | int | float | Sequence[str]
 """A number or text, which may be another `Message`; a sequence is a list of texts."""
@@ -49,16 +65,31 @@ class Message(str):
         return (self.code,), dict(self.values)
 
     def render(self, language: str, label: Callable[[str], str] = str) -> str:
-        """The sentence in `language`, or in English if that has none.
-
-        `label`: what the reader calls a parameter.
-        """
+        """The sentence in `language`; in English if there is none. `label` names a parameter."""
         template = catalogue(language).get(self.code)
         return self if template is None else _fill(template, self.values, language, label)
 
 
+def validation_reason(kind: str, context: Mapping[str, Any]) -> Message:
+    """Why a value is refused. `kind`, `context`: type and context of pydantic's error.
+
+    A `ValueError` of a validator may carry a `Message`, which is the reason then.
+    """
+    args = getattr(context.get("error"), "args", ())
+    if args and isinstance(args[0], Message):
+        return args[0]
+    values = {name: each for name, each in context.items() if isinstance(each, str | int | float)}
+    if "expected" in values:
+        # pydantic's English list, such as "'a', 'b' or 'c'"
+        values["expected"] = str(values["expected"]).replace(" or ", ", ").replace("'", "")
+    try:
+        return Message(f"reason_{REASONS[kind]}", **values)
+    except KeyError:
+        return Message("reason_other")
+
+
 def both(first: str | None, second: str | None) -> str | None:
-    """Two messages as one, as far as they are there."""
+    """Two messages as one; either may be missing."""
     if first is None or second is None:
         return first or second
     return Message("both", first=first, second=second)
@@ -72,7 +103,7 @@ def to_json(value: Value | None) -> Any:
 
 
 def from_json(stored: Any) -> Any:
-    """What `to_json` got. A `Message` of another version keeps its text if it is unknown here."""
+    """Undo `to_json`. A message that this version does not know stays as its text."""
     if isinstance(stored, list):
         return [from_json(each) for each in stored]
     if not isinstance(stored, dict):
@@ -81,7 +112,7 @@ def from_json(stored: Any) -> Any:
 
 
 def restore(code: str, values: Mapping[str, Any], text: str) -> str:
-    """The message of that code and those values of JSON; `text` if it is unknown here."""
+    """The message of that code and those JSON values; `text` if this version does not know it."""
     try:
         return Message(code, **{name: from_json(value) for name, value in values.items()})
     except (KeyError, IndexError, TypeError, ValueError):
@@ -89,7 +120,7 @@ def restore(code: str, values: Mapping[str, Any], text: str) -> str:
 
 
 def values_to_json(text: str) -> dict[str, Any]:
-    """The values of a `Message` as JSON; none for other text."""
+    """The values of a `Message` as JSON; empty for other text."""
     values = text.values if isinstance(text, Message) else {}
     return {name: to_json(value) for name, value in values.items()}
 
@@ -97,15 +128,11 @@ def values_to_json(text: str) -> dict[str, Any]:
 def _fill(
     template: str, values: Mapping[str, Value], language: str, label: Callable[[str], str]
 ) -> str:
-    shown: dict[str, Any] = {}
-    for name, value in values.items():
+    def show(name: str, value: Value) -> Any:
         if isinstance(value, Message):
-            shown[name] = value.render(language, label)
-        elif isinstance(value, str):
-            shown[name] = label(value) if name.endswith("field") else value
-        elif isinstance(value, Sequence):
-            texts = (each.render(language) if isinstance(each, Message) else each for each in value)
-            shown[name] = ", ".join(texts)
-        else:
-            shown[name] = value
-    return template.format(**shown)
+            return value.render(language, label)
+        if isinstance(value, str):
+            return label(value) if name.endswith("field") else value
+        return ", ".join(show("", each) for each in value) if isinstance(value, Sequence) else value
+
+    return template.format(**{name: show(name, value) for name, value in values.items()})

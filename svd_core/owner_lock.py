@@ -1,6 +1,6 @@
 """Owner lock: one server process owns the job table, and a second one waits as a warm standby.
 
-The system frees the lock when its process ends in any way, so that the standby takes over.
+The system frees the lock when its process ends in any way, and the standby takes over.
 """
 
 import threading
@@ -20,14 +20,14 @@ POLL_S = 0.1
 """Seconds between two tries of a standby, and between two checks that the lock still holds."""
 
 ADVISORY_KEY = int.from_bytes(b"svd_jobs")
-"""Key of the advisory lock: 64 bits that no other program is likely to use."""
+"""Key of the advisory lock: 64 bits that other programs are unlikely to use."""
 
 KEEPALIVE = {"idle": 5, "interval": 5, "count": 3}
-"""TCP settings, so that the database notices within 20 s when the machine of an owner is gone."""
+"""TCP settings by which the database notices the loss of an owner's machine within 20 s."""
 
 LOST = (
-    "The connection that locks the job table was lost, so this server ends before another one "
-    "takes over; start it again."
+    "The database connection that locks the job table was lost, so this server ends before "
+    "another one takes over. Start it again."
 )
 
 
@@ -35,17 +35,17 @@ class OwnerLock(ABC):
     """Exclusive lock on the job table of `database`."""
 
     grace_s = 0.0
-    """Seconds until a standby begins, after it got the lock."""
+    """Seconds that a standby waits after it got the lock."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @classmethod
     def of(cls, database: Database, folder: Path, on_lost: Callable[[str], None]) -> "OwnerLock":
-        """An advisory lock of PostgreSQL; with SQLite, a locked file beside that of the table.
+        """An advisory lock of PostgreSQL, or a locked file beside SQLite's.
 
         With other databases it is a file in `folder`, which two machines must share to exclude each
-        other. `on_lost` is called with a sentence if the lock is lost: this process must end then.
+        other. `on_lost` is called with a sentence if the lock is lost; this process must end then.
         """
         if database.url.get_backend_name() == "postgresql":
             return AdvisoryLock(database, on_lost)
@@ -64,10 +64,10 @@ class OwnerLock(ABC):
                 return True
         on_wait(
             f"Another server owns the job table at {redacted_url(self._database.url)}. This one "
-            "waits, and takes over when the other one ends."
+            "waits and takes over when the other one ends."
         )
         while not stop.wait(POLL_S):
-            with suppress(QueueUnavailable):  # the database is down just now
+            with suppress(QueueUnavailable):  # the database is down for the moment
                 if self.try_acquire():
                     return not stop.wait(self.grace_s)
         return False
@@ -81,7 +81,7 @@ class OwnerLock(ABC):
 
 
 class LockFile(OwnerLock):
-    """Lock on a file (flock). The file stays, since deleting it could let two processes in."""
+    """Lock on a file (flock). The file stays: after a deletion two processes could lock it."""
 
     def __init__(self, database: Database, path: Path) -> None:
         super().__init__(database)
@@ -104,9 +104,9 @@ class LockFile(OwnerLock):
 
 
 class AdvisoryLock(OwnerLock):
-    """Advisory lock of PostgreSQL on a connection of its own, with a thread that watches it."""
+    """Advisory lock of PostgreSQL on its own connection, with a thread that watches it."""
 
-    grace_s = 3 * POLL_S  # by then an owner whose connection was cut has noticed
+    grace_s = 3 * POLL_S  # by then an owner without a connection has noticed
 
     def __init__(self, database: Database, on_lost: Callable[[str], None]) -> None:
         super().__init__(database)

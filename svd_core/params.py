@@ -22,8 +22,7 @@ Speed = Literal["exact", "fast", "turbo"]
 Interpolation = Literal["off", "2x", "4x"]
 
 FACTORS: Mapping[Interpolation, int] = {"off": 1, "2x": 2, "4x": 4}
-"""By how much interpolation multiplies the playback rate."""
-
+"""Factors by which interpolation multiplies the playback rate."""
 
 MAX_FPS = 100
 """Highest frame rate, also after interpolation."""
@@ -35,13 +34,13 @@ MAX_STEPS = 100
 """Most denoising steps."""
 
 MAX_FRAMES = 150
-"""Frames of a video that was continued: six clips of SVD-XT, some 270 MB at 1024x576."""
+"""Most frames of an extended video: six clips of SVD-XT, about 270 MB at 1024x576."""
 
 MAX_NAME = 200
-"""Characters of a checkpoint's name."""
+"""Most characters of a checkpoint's name."""
 
 MAX_QUERY = 4096
-"""Characters of a link's settings; all of them take some 400."""
+"""Most characters of a link's settings; all of them together take about 400."""
 
 
 def draw_seed() -> int:
@@ -69,14 +68,13 @@ def _field(
 class VideoParams:
     """Every setting of one video, in diffusers' names, with its range and a line of help.
 
-    None means: take the model's own value. Numbers may come as text ("127") or as whole floats
-    (127.0), since forms and JSON send them so. `model`: the checkpoint by the name that the server
-    offers it by, which only the server can check; None: its default. Raises `InvalidRequest` with
-    the field's name.
+    None means the model's own value. Numbers may be text ("127") or whole floats (127.0), as forms
+    and JSON send them. `model`: name of a checkpoint, which only the server can check; None: its
+    default. Raises `InvalidRequest` with the field's name.
     """
 
-    # Ranges follow the field: buckets 1..255 and augmentation 0..10 as hosted SVD services take
-    # them, seeds within 32 bits so that a JavaScript number carries them exactly.
+    # Motion buckets 1..255 and augmentation 0..10 as in hosted SVD services. Seeds have 32 bits,
+    # which a JavaScript number holds exactly.
     seed: int = _field(
         "random seed; the same seed and settings give the same video",
         (0, 2**32 - 1),
@@ -145,22 +143,22 @@ class VideoParams:
 
     @classmethod
     def from_query(cls, text: str) -> "VideoParams":
-        """What `to_query` gave, out of the query of a link, whose other names are left to others.
+        """Undo `to_query`. Other names in the query are ignored.
 
-        Raises `InvalidRequest` with the field's name, for settings given twice too.
+        Raises `InvalidRequest` with the field's name, also for a repeated setting.
         """
         if len(text) > MAX_QUERY:
             raise InvalidRequest("link_too_long", field="link")
         pairs = parse_qsl(text.removeprefix("?"), keep_blank_values=True)
-        found = [(name, value) for name, value in pairs if name in PARAMETERS]
-        names = [name for name, _ in found]
+        settings = [(name, value) for name, value in pairs if name in PARAMETERS]
+        names = [name for name, _ in settings]
         for name in names:
             if names.count(name) > 1:
                 raise InvalidRequest("link_repeats_setting", field=name)
-        return cls.from_mapping(dict(found))
+        return cls.from_mapping(dict(settings))
 
     def to_query(self) -> str:
-        """The settings as the query of a link, without the defaults. The seed is always in it."""
+        """The settings as the query of a link: the seed, and what is not a default."""
         values = self.to_mapping()
         return urlencode({name: v for name, v in values.items() if v != self.default(name)})
 
@@ -171,7 +169,7 @@ class VideoParams:
 
     @staticmethod
     def default(name: str) -> Any:
-        """Default of a field, for sliders and help texts. `seed` has none: it is drawn."""
+        """Default of a field, for sliders and help texts. `seed` has none."""
         return PARAMETERS[name].default
 
 
@@ -184,7 +182,7 @@ def _fields(kind: type) -> Mapping[str, FieldInfo]:
 class Parameter:
     """A field of `VideoParams`: a number in a closed range, one of some words, or a name.
 
-    `default`: None where the model, the server or chance decides. `span`: the range, if it has one.
+    `default`: None if the model, the server or chance decides. `span`: the range, or empty.
     """
 
     help: str
@@ -196,7 +194,7 @@ class Parameter:
 
     @classmethod
     def from_field(cls, field: FieldInfo) -> "Parameter":
-        """`field`: pydantic's, which has the ranges among its metadata."""
+        """`field`: pydantic's, with the range in its metadata."""
         least = [each.ge for each in field.metadata if hasattr(each, "ge")]
         most = [each.le for each in field.metadata if hasattr(each, "le")]
         kinds = get_args(field.annotation) or (field.annotation,)
@@ -223,8 +221,8 @@ PARAMETERS: Mapping[str, Parameter] = {
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """`image`: the bytes of a picture file, as uploaded. `continues`: the job whose video the new
-    clip is joined to, `image` being its last frame; see `extend.continuing`."""
+    """`image`: bytes of an uploaded picture file. `continues`: id of the job whose video is
+    extended, with `image` as its last frame; see `extend.continuation_request`."""
 
     image: bytes
     params: VideoParams
@@ -234,9 +232,9 @@ class VideoRequest:
 def limit_interpolation(
     interpolation: Interpolation, fps: int, max_fps: float = MAX_FPS
 ) -> Interpolation:
-    """The highest value up to `interpolation` that does not raise `fps` above `max_fps`.
+    """The highest value up to `interpolation` that keeps the rate within `max_fps`; else "off".
 
-    So no frame is computed only to be dropped. "off" if `fps` is too high for any in-between frame.
+    So no frame is computed only to be dropped.
     """
     fitting = (
         value
@@ -247,14 +245,14 @@ def limit_interpolation(
 
 
 def check_value(name: str, value: object) -> Any:
-    """`value` as that field of `VideoParams` has it. Raises `InvalidRequest`."""
+    """Validate `value` for that field of `VideoParams`. Raises `InvalidRequest`."""
     return getattr(VideoParams.from_mapping({name: value}), name)
 
 
 def translate_errors(kind: type, values: Any, validate: Callable[[Any], Any]) -> Any:
-    """Validator of a pydantic dataclass that raises `InvalidRequest` in place of pydantic's error.
+    """Validator of a pydantic dataclass that raises `InvalidRequest` instead of pydantic's error.
 
-    None of the fields is a truth value, which pydantic would take for a number.
+    It also refuses booleans, which pydantic would take for numbers.
     """
     fields = _fields(kind)
     for name, value in (values.kwargs or {}).items():
@@ -268,7 +266,7 @@ def translate_errors(kind: type, values: Any, validate: Callable[[Any], Any]) ->
 
 
 def _refusal(fields: Mapping[str, FieldInfo], name: str, value: object) -> InvalidRequest:
-    """The error for a wrong value of the field `name`, or for a field that does not exist."""
+    """The error for a wrong value of the field `name`, or for an unknown field."""
     if name not in fields:
         return InvalidRequest(
             "setting_unknown", field=name[:40], value=_shown(name), known=list(fields)

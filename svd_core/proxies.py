@@ -1,8 +1,7 @@
 """Proxy variables of the environment: prepared so that libraries can read them.
 
-Downloads of checkpoints go through proxies. Calls to this machine never do, which some forms of the
-variables would prevent. Other forms make every HTTP client fail. Photos and webhooks at users'
-addresses use no proxy.
+Downloads of checkpoints use proxies; photos and webhooks do not. Calls to this machine must not
+either, but some forms of the variables send them there, and others break every HTTP client.
 """
 
 import ipaddress
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from svd_core.errors import InvalidSettings
+from svd_core.messages import Message
 
 SCHEMES = ("http", "https", "all")
 """Kinds of proxies that HTTP clients read: `HTTP_PROXY` and so on."""
@@ -27,40 +27,40 @@ NAME = re.compile(r"[A-Za-z0-9_*.-]+(:\d{1,5})?")
 def prepare_proxies(environ: MutableMapping[str, str], host: str = "") -> None:
     """Write the proxies of the environment, or of the system, into `environ` in one form.
 
-    `host`: another name or address of this machine. Raises `InvalidSettings` for a proxy that
-    cannot be used, without its address: that may hold a password. Without proxies nothing changes.
+    `host`: another name or address of this machine. Without proxies nothing changes. Raises
+    `InvalidSettings` for an unusable proxy, without its address, which may have a password.
     """
-    found = _proxies(environ)
-    if not any(found.get(scheme) for scheme in SCHEMES):
+    proxies = _proxies(environ)
+    if not any(proxies.get(scheme) for scheme in SCHEMES):
         return
     for scheme in SCHEMES:
         variable = f"{scheme}_proxy"
-        url = _usable(variable.upper(), found.get(scheme, ""))
+        url = _usable(variable.upper(), proxies.get(scheme, ""))
         for name in [name for name in environ if name.lower() == variable]:
             del environ[name]
         if url:
             environ[variable] = environ[variable.upper()] = url
-    exempt = ",".join(dict.fromkeys([*_exempt(found.get("no", "")), *LOOPBACK, *_exempt(host)]))
+    exempt = ",".join(dict.fromkeys([*_exempt(proxies.get("no", "")), *LOOPBACK, *_exempt(host)]))
     environ["no_proxy"] = environ["NO_PROXY"] = exempt
 
 
 def _proxies(environ: MutableMapping[str, str]) -> dict[str, str]:
-    """Proxies by scheme; those of the system if there are none.
+    """Proxies by scheme; those of the system if the environment has none.
 
-    Lower case counts before every other spelling, of which libraries read any. Files of variables
+    Lower case has priority over other spellings, of which libraries read some. Files of variables
     may leave quotes around values.
     """
-    found = {}
+    proxies = {}
     for name in sorted(environ, key=str.islower):
         scheme, _, end = name.lower().rpartition("_")
         if end == "proxy" and scheme in (*SCHEMES, "no"):
             if value := environ[name].strip().strip("\"'").strip():
-                found[scheme] = value
+                proxies[scheme] = value
             elif name.islower():
-                found.pop(scheme, None)  # an empty one in lower case switches it off
-    if not any(scheme in found for scheme in SCHEMES):
-        found = {**getproxies(), **found}
-    return found
+                proxies.pop(scheme, None)  # an empty one in lower case switches it off
+    if not any(scheme in proxies for scheme in SCHEMES):
+        proxies = {**getproxies(), **proxies}
+    return proxies
 
 
 def _usable(variable: str, proxy: str) -> str:
@@ -70,19 +70,19 @@ def _usable(variable: str, proxy: str) -> str:
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     scheme, _, rest = proxy.partition("://")
     scheme = "socks5" if scheme.lower() == "socks" else scheme.lower()  # as GNOME writes it
-    reason = ""
+    reason: Message | None = None
     try:
         split = urlsplit(f"{scheme}://{rest}")
         if not split.hostname or split.port == 0 or UNPRINTABLE.search(rest):
-            reason = "its host or port is wrong"
+            reason = Message("reason_host_or_port")
         elif ":" not in split.hostname:
             split.hostname.encode("idna")
     except ValueError:
-        reason = "its host or port is wrong"
+        reason = Message("reason_host_or_port")
     if scheme and scheme not in ("http", "https", *SOCKS):
-        reason = f"proxies of the kind {scheme} are not supported, only http, https and socks5"
+        reason = Message("reason_proxy_kind", scheme=scheme)
     elif scheme in SOCKS and find_spec("socksio") is None:
-        reason = "a SOCKS proxy needs the package socksio (pip install 'httpx[socks]')"
+        reason = Message("reason_proxy_socks")
     if reason:
         raise InvalidSettings("proxy_invalid", variable=variable, reason=reason)
     return f"{scheme}://{rest}"
@@ -90,14 +90,14 @@ def _usable(variable: str, proxy: str) -> str:
 
 def _exempt(listed: str) -> list[str]:
     """Entries of a NO_PROXY list, without those that break HTTP clients."""
-    found = []
+    exempt = []
     for entry in re.split(r"[,;\s]+", listed):
         bare = entry.removeprefix("[").removesuffix("]")
         with suppress(ValueError):
             network = ipaddress.ip_network(bare, strict=False)
             if network.version == 4 or "/" not in bare:
-                found.append(bare)
+                exempt.append(bare)
             continue
         if NAME.fullmatch(entry):
-            found.append(entry)
-    return found
+            exempt.append(entry)
+    return exempt

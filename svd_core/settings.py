@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from svd_core.errors import InvalidSettings
+from svd_core.messages import Message, validation_reason
 from svd_core.params import MAX_NUM_FRAMES, MAX_STEPS
 
 PREFIX = "SVD_"
@@ -39,14 +40,14 @@ GRADIO_NAMES = {
     "SVD_SERVER_NAME": "GRADIO_SERVER_NAME",
     "SVD_SERVER_PORT": "GRADIO_SERVER_PORT",
 }
-"""Names that one may expect here, and what they are called."""
+"""Names that people try, and the variables that they mean."""
 
 RESERVED_PATHS = re.compile(r"/(fal|gradio_api|config|assets|static|svelte|login|logout)(/.*)?")
-"""Paths of this server, so that the path of its public URL cannot begin with them."""
+"""Paths of this server, which the path of its public URL cannot begin with."""
 
 
 def _user_data_path() -> Path:
-    """The user's data folder. Users of containers may have no home, and get the current folder."""
+    """The user's data folder; the current folder for users without a home, as in containers."""
     try:
         return platformdirs.user_data_path("svd-studio", appauthor=False)
     except RuntimeError:
@@ -57,11 +58,11 @@ def _expand_user(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError("there is no home folder that ~ could mean") from None
+        raise ValueError(Message("reason_home_unknown")) from None
 
 
 def _list_of(one: str) -> str:
-    """Regular expression of none or several of `one`, comma separated."""
+    """Regular expression for any number of `one`, separated by commas."""
     return rf"^({one}(\s*,\s*{one})*)?$"
 
 
@@ -69,14 +70,14 @@ def _worker_range(text: str) -> str:
     """`text` if it is a range of workers, such as 1-64, or a number. Raises `ValueError`."""
     least, _, most = text.partition("-")
     if int(most or least) < max(int(least), 1):
-        raise ValueError("The most must be at least 1, and no less than the least")
+        raise ValueError(Message("reason_worker_range"))
     return text
 
 
 def canonical_url(text: str) -> str:
-    """The one way to write an address: lower case, ASCII, no default port and no slash at the end.
+    """Canonical form of a URL: lower case, ASCII, without default port and trailing slash.
 
-    Raises `ValueError`. `text`: an http or https URL, which may have a path; or empty.
+    `text`: an http or https URL, which may have a path; or empty. Raises `ValueError`.
     """
     if not (text := text.strip()):
         return ""
@@ -84,29 +85,31 @@ def canonical_url(text: str) -> str:
         url = urlsplit(text)
         port = url.port
     except ValueError:
-        raise ValueError("its host or port is wrong") from None
+        raise ValueError(Message("reason_host_or_port")) from None
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("it has to begin with http:// or https:// and a host name")
+        raise ValueError(Message("reason_url_start"))
     if url.query or url.fragment or url.username is not None or re.search(r"\s", url.netloc):
-        raise ValueError("it may have a host name, a port and a path, and nothing else")
+        raise ValueError(Message("reason_url_parts"))
     try:
         host = url.hostname if ":" in url.hostname else url.hostname.encode("idna").decode()
     except UnicodeError:
-        raise ValueError("no computer can have that host name") from None
+        raise ValueError(Message("reason_host_name")) from None
     host = f"[{host}]" if ":" in host else host
     if port == 0:
-        raise ValueError("its host or port is wrong")
+        raise ValueError(Message("reason_host_or_port"))
     number = "" if port in (None, {"http": 80, "https": 443}[url.scheme]) else f":{port}"
     path = normpath(f"/{url.path.strip('/')}")  # as browsers do with .. in it
     path = quote(path, safe="/%:@!$&'()*+,;=~").rstrip("/")
     if RESERVED_PATHS.fullmatch(path):
-        raise ValueError(f"it is the address of the page, and {path} is a path of this server")
+        raise ValueError(Message("reason_path_reserved", path=path))
     return f"{url.scheme}://{host}{number}{path}"
 
 
 class Settings(BaseModel):
-    """Each field is an environment variable `SVD_<NAME>`; its description is in the table of
-    svd_core/README.md."""
+    """Settings; each field is the environment variable `SVD_<NAME>`.
+
+    `examples`: shown to users whose value does not match the pattern.
+    """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -144,12 +147,14 @@ class Settings(BaseModel):
     cluster: str = Field(
         "",
         pattern=r"^(local|[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5})?$",
+        examples=["10.0.0.1:6379"],
         description="GPU machines that make the videos: host:port of a Ray head node, or local "
         "for all GPUs of this machine; empty: this process makes them itself",
     )
     cluster_workers: Annotated[str, AfterValidator(_worker_range)] = Field(
         "1-64",
         pattern=r"^\d{1,4}(-\d{1,4})?$",
+        examples=["1-64"],
         description="GPU workers in the cluster, min-max: min of them are always loaded, and up "
         "to max run while videos are waiting",
     )
@@ -164,12 +169,14 @@ class Settings(BaseModel):
     page_auth: str = Field(
         "",
         pattern="^([^:]+:.+)?$",
+        examples=["name:password"],
         repr=False,
         description="name:password required to open the page; empty: no login",
     )
     api_keys: str = Field(
         "",
         pattern=_list_of(r"[A-Za-z0-9_.-]{1,64}:[^,\s]+"),
+        examples=["id:secret,id2:secret2"],
         repr=False,
         description="keys of the HTTP API, each id:secret, separated by commas; empty: the API is "
         "open to this machine, and closed if other machines can reach the server",
@@ -177,6 +184,7 @@ class Settings(BaseModel):
     proxy_origins: str = Field(
         "",
         pattern=_list_of(r"https?://[^,\s/]+"),
+        examples=["https://example.org"],
         description="origins (https://example.org, separated by commas) whose web pages may call "
         "/fal/proxy without a key",
     )
@@ -189,6 +197,7 @@ class Settings(BaseModel):
     allowed_origins: str = Field(
         "",
         pattern=r"^\*$|" + _list_of(r"https?://[^,\s/]+"),
+        examples=["https://example.org"],
         description="other origins (https://example.org, separated by commas) whose web pages may "
         "use the page, its uploads and MCP; * allows all; empty: none, but all on a Space "
         "without login",
@@ -268,40 +277,40 @@ class Settings(BaseModel):
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """The least and the most workers of the cluster."""
+        """Minimum and maximum of the workers of the cluster."""
         least, _, most = self.cluster_workers.partition("-")
         return int(least), int(most or least)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Read `environ` (default: the process's). Empty ones count as not set.
+        """Read `environ` (default: the process's). Empty variables count as not set.
 
-        Raises `InvalidSettings` for an unknown variable and for a wrong value, which is not shown:
-        it may be a password.
+        Raises `InvalidSettings` for an unknown variable or a wrong value, without the value: it may
+        be a password.
         """
         known = {PREFIX + name.upper(): name for name in cls.model_fields}
-        found = {}
+        values = {}
         for variable, value in (os.environ if environ is None else environ).items():
             if variable.startswith(PREFIX) and variable not in known:
                 if _by_orchestrator(variable, value):
                     continue
                 raise _unknown(variable, known)
             if variable in known and value:
-                found[known[variable]] = value
+                values[known[variable]] = value
         try:
-            return cls.model_validate(found)
+            return cls.model_validate(values)
         except ValidationError as error:
             raise _invalid(error) from None
 
 
 def space_url() -> str:
-    """Address of the Hugging Face Space that this is; empty elsewhere."""
+    """Address of this Hugging Face Space; empty elsewhere."""
     host = os.environ.get("SPACE_HOST", "")
     return f"https://{host}" if host else ""
 
 
 def on_zero_gpu() -> bool:
-    """Whether this is a Hugging Face Space whose GPU is lent for each call."""
+    """Whether this is a Hugging Face Space on ZeroGPU, which lends its GPU for each call."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
@@ -314,9 +323,8 @@ def _by_orchestrator(variable: str, value: str) -> bool:
 
 def _unknown(variable: str, known: Mapping[str, str]) -> InvalidSettings:
     forms = {form: name for name in (*known, *GRADIO_NAMES) for form in _forms(name)}
-    asked = variable.upper()
-    close = [get_close_matches(form, forms, n=1, cutoff=0.6) for form in _forms(asked)]
-    names = [forms[found[0]] for found in close if found]
+    close = [get_close_matches(form, forms, n=1, cutoff=0.6) for form in _forms(variable.upper())]
+    names = [forms[matches[0]] for matches in close if matches]
     if not names:
         return InvalidSettings("variable_unknown", variable=variable, known=sorted(known))
     meant = GRADIO_NAMES.get(names[0], names[0])
@@ -332,12 +340,6 @@ def _forms(name: str) -> tuple[str, str]:
 def _invalid(error: ValidationError) -> InvalidSettings:
     first = error.errors()[0]
     name = str(first["loc"][0])
-    meaning = Settings.model_fields[name].description
-    wrong = first["msg"].lower().removeprefix("value error, ")
-    if first["type"] == "string_pattern_mismatch":
-        wrong = "it has another form"  # than a regular expression, which would explain nothing
-    elif first["type"] == "value_error":
-        wrong = str(first["ctx"]["error"])
-    return InvalidSettings(
-        "variable_invalid", variable=PREFIX + name.upper(), reason=wrong, meaning=meaning or ""
-    )
+    examples = Settings.model_fields[name].examples or [""]
+    reason = validation_reason(first["type"], {"example": examples[0], **first.get("ctx", {})})
+    return InvalidSettings("variable_invalid", variable=PREFIX + name.upper(), reason=reason)

@@ -1,14 +1,13 @@
-"""Storage on disk: finished videos by job id, with their frames."""
+"""Result store: finished videos on disk by job id, with their frames."""
 
 import errno
-import math
 import os
 import re
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from svd_core.params import FACTORS, Interpolation
 from svd_core.types import Frames
 
 VIDEO, FRAMES = ".mp4", ".mkv"
-"""How the names of a video, and of its frames without loss, end."""
+"""Suffixes of a video and of its lossless frames."""
 
 JOB_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -52,44 +51,49 @@ class ResultStore:
     _playback: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
     )
-    """One playback file is made at a time, since each takes all processors."""
+    """Held while a playback file is made: each uses all processors."""
 
     def __post_init__(self) -> None:
-        _make_folder(self.folder)
+        with _folder_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder) as probe:
+                probe.write(b"0")
 
     def path(self, job_id: str) -> Path:
-        """Where the video of `job_id` is or will be. Raises `UnknownJob` for what can be no id."""
+        """Path of the video of `job_id`, which may not exist. Raises `UnknownJob` for no id."""
         if not JOB_ID.fullmatch(job_id):
             raise UnknownJob("job_id_invalid")
         return self.folder / f"{job_id}{VIDEO}"
 
     def frames_path(self, job_id: str) -> Path:
-        """Where the frames of `job_id` are or will be. Raises `UnknownJob` as `path` does."""
-        return frames_beside(self.path(job_id))
+        """Path of the lossless frames of `job_id`. Raises `UnknownJob` as `path` does."""
+        return self.path(job_id).with_suffix(FRAMES)
 
     def put_frames(self, job_id: str, frames: Frames) -> None:
-        """Keep `frames`, if frames are kept and there is room: a video is one without them too."""
+        """Keep `frames` if frames are kept and there is room. A video is complete without them."""
         if self.keep_frames:
             with suppress(SvdError):
                 write_lossless(frames, self.frames_path(job_id))
 
     def frames(self, job_id: str) -> Frames:
-        """The frames of `job_id` as they were made, without in-between frames. If those are gone,
-        as its video shows them. Raises `UnknownJob` if that is gone too."""
-        with suppress(InvalidRequest):  # it is not there, or damaged
+        """The model's own frames of `job_id`, without in-between frames.
+
+        They come from its video if the lossless ones are gone. Raises `UnknownJob` without either.
+        """
+        with suppress(InvalidRequest):  # missing or damaged
             return read_lossless(self.frames_path(job_id))
         video = self.path(job_id)
         with suppress(InvalidRequest):
-            return read_frames(video)[:: FACTORS[_interpolation(_comment(video))]]
-        raise _missing_error()
+            return read_frames(video)[:: FACTORS[_interpolation(read_comment(video))]]
+        raise UnknownJob("video_expired")
 
     def export(self, job_id: str, wanted: Export, path: Path) -> Path:
-        """Write the video of `job_id` to `path` as `wanted`, with its recipe inside, which says
-        what interpolation the file has. Raises `UnknownJob`, and what `export.export` raises."""
+        """Write the video of `job_id` to `path` as `wanted`. Its recipe says what interpolation
+        the file has. Raises `UnknownJob`, and what `export.export` raises."""
         frames, video = self.frames(job_id), self.path(job_id)
         comment = ""
-        with suppress(InvalidRequest):  # the frames are there without their video
-            comment = _comment(video)
+        with suppress(InvalidRequest):  # only the frames are left
+            comment = read_comment(video) or ""
         with suppress(InvalidRecipe):
             recipe = Recipe.from_json(comment)
             if recipe.params.interpolation != wanted.effective_interpolation:
@@ -97,17 +101,17 @@ class ResultStore:
         return export(frames, wanted, path, comment)
 
     def playback(self, job_id: str, interpolation: Interpolation) -> Path:
-        """The video of `job_id` as an mp4 with that interpolation, made when first asked for.
+        """The video of `job_id` as an mp4 with that interpolation, made on first use.
 
-        It is the video itself if that has as many in-between frames as asked for, or as its rate
-        allows. A playback file stays until the video is removed. Raises `UnknownJob`,
-        `InvalidRequest`, `GenerationFailed`, `StorageFull`.
+        It is the video itself if that has as many in-between frames as requested or possible. A
+        playback file stays until the video is removed. Raises `UnknownJob`, `InvalidRequest`,
+        `GenerationFailed`, `StorageFull`.
         """
         video = self.path(job_id)
         try:
-            made, rate = _interpolation(_comment(video)), read_rate(video)
-        except InvalidRequest as error:  # it is not there, or damaged
-            raise _missing_error() from error
+            made, rate = _interpolation(read_comment(video)), read_rate(video)
+        except InvalidRequest as error:  # missing or damaged
+            raise UnknownJob("video_expired") from error
         wanted = Export(fps=rate // FACTORS[made], interpolation=interpolation)
         if wanted.effective_interpolation == made:
             return video
@@ -117,11 +121,11 @@ class ResultStore:
                 self.export(job_id, wanted, path)
                 if not video.is_file():  # removed meanwhile
                     path.unlink(missing_ok=True)
-                    raise _missing_error()
+                    raise UnknownJob("video_expired")
         return path
 
     def remove(self, ids: Collection[str]) -> None:
-        """Remove the videos of these jobs, as far as there are any."""
+        """Remove the videos of these jobs, if there are any."""
         for job_id in ids:
             for path in _files_of(self.path(job_id)):
                 path.unlink(missing_ok=True)
@@ -139,22 +143,22 @@ class ResultStore:
     def sweep(
         self, known: Callable[[Collection[str]], Collection[str]], keep_hours: float
     ) -> list[Path]:
-        """Remove what dead processes left, and videos older than `keep_hours` that no job knows;
-        returns those files. `known`: which of some ids are those of jobs."""
-        gone = [path for path, _ in _aged_files(self.folder, PART_SUFFIX, STALE_S)]
+        """Remove what dead processes left, and videos older than `keep_hours` without a job.
+
+        Returns those files. `known`: returns those ids of a batch that jobs have.
+        """
+        gone = list(_aged_files(self.folder, PART_SUFFIX, STALE_S))
         keep_s = keep_hours * 3600
-        old = [path for end in (VIDEO, FRAMES) for path, _ in _aged_files(self.folder, end, keep_s)]
+        old = [path for end in (VIDEO, FRAMES) for path in _aged_files(self.folder, end, keep_s)]
         ids = list({_job_id_of(path) for path in old})
         strays: set[str] = set()
         for start in range(0, len(ids), 500):
             batch = ids[start : start + 500]
             strays |= set(batch) - set(known(batch))
-        return _remove_files(gone + [path for path in old if _job_id_of(path) in strays])
-
-
-def frames_beside(video: Path) -> Path:
-    """Where the frames of a stored video lie."""
-    return video.with_suffix(FRAMES)
+        gone += [path for path in old if _job_id_of(path) in strays]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return gone
 
 
 def bytes_of(video: Path) -> int:
@@ -164,7 +168,7 @@ def bytes_of(video: Path) -> int:
 
 def _files_of(video: Path) -> list[Path]:
     """Every file that may belong to a stored video."""
-    return [video, frames_beside(video), *(_playback_file(video, each) for each in FACTORS)]
+    return [video, video.with_suffix(FRAMES), *(_playback_file(video, each) for each in FACTORS)]
 
 
 def _playback_file(video: Path, interpolation: Interpolation) -> Path:
@@ -177,77 +181,54 @@ def _job_id_of(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
-def _comment(video: Path) -> str:
-    """The comment of a stored video, which is its recipe; empty if there is none."""
-    return read_comment(video) or ""
-
-
-def _interpolation(comment: str) -> Interpolation:
+def _interpolation(comment: str | None) -> Interpolation:
     """The interpolation of a video with that comment; "off" if it is not a recipe."""
     try:
-        return Recipe.from_json(comment).params.interpolation
+        return Recipe.from_json(comment or "").params.interpolation
     except InvalidRecipe:
         return "off"
 
 
-def _missing_error() -> UnknownJob:
-    return UnknownJob("video_expired")
+def _aged_files(folder: Path, suffix: str, older_than_s: float) -> Iterator[Path]:
+    """The files in `folder` of that `suffix` that have not changed for so long.
 
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"0")
-    except OSError as error:
-        raise _folder_error(folder, error) from error
-
-
-def _aged_files(
-    folder: Path, suffix: str, older_than_s: float = -math.inf
-) -> Iterator[tuple[Path, float]]:
-    """(path, seconds since its last change) of the files in `folder` of that `suffix` and age.
-
-    A `Path` keeps its name in a table of Python that never shrinks, so only files that are
-    returned get one: the folder may have a hundred thousand.
+    Only they become a `Path`: Python never frees the names of paths, and the folder may have a
+    hundred thousand files.
     """
     now = time.time()
     with os.scandir(folder) as entries:
         for entry in entries:
             if os.path.splitext(entry.name)[1] == suffix:
-                with suppress(FileNotFoundError):  # renamed or removed since it was listed
-                    age_s = now - entry.stat().st_mtime
-                    if age_s > older_than_s:
-                        yield Path(entry), age_s
+                with suppress(FileNotFoundError):  # renamed or removed meanwhile
+                    if now - entry.stat().st_mtime > older_than_s:
+                        yield Path(entry)
 
 
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # removed since it was listed
+    except FileNotFoundError:  # removed meanwhile
         return 0
 
 
-def _remove_files(paths: list[Path]) -> list[Path]:
-    for path in paths:
-        path.unlink(missing_ok=True)
-    return paths
-
-
 def private_folder(path: Path) -> Path:
-    """Make `path`, if it is missing, and close it to other users of the machine (mode 700).
-    Raises what `ResultStore` raises."""
-    try:
+    """Make `path` if it is missing, and close it to other users of the machine (mode 700).
+
+    Raises what `ResultStore` raises.
+    """
+    with _folder_errors(path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with suppress(OSError):  # another user's folder, or a disk without modes
             path.chmod(0o700)
-    except OSError as error:
-        raise _folder_error(path, error) from error
     return path
 
 
-def _folder_error(folder: Path, error: OSError) -> InvalidSettings | StorageFull:
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull("folder_disk_full", folder=str(folder))
-    return InvalidSettings("folder_unwritable", folder=str(folder), reason=reason)
+@contextmanager
+def _folder_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("folder_disk_full", folder=str(folder)) from error
+        reason = error.strerror or str(error)
+        raise InvalidSettings("folder_unwritable", folder=str(folder), reason=reason) from error

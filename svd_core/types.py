@@ -13,8 +13,10 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """`params`: as asked for, every None replaced by the value used. `notes`, `peak_memory`: as in
-    `Video`."""
+    """Result of the engine. `params`: as requested, with each None replaced by the value used.
+
+    `notes`, `peak_memory`: as in `Video`.
+    """
 
     frames: Frames
     params: VideoParams

@@ -11,8 +11,7 @@ from svd_core.benchmarks.cluster_nodes import head_command, node_command
 from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.cli.args import option
 from svd_core.cluster.config import HEALTH_CHECKS
-from svd_core.errors import InvalidSettings, SvdError, ToolFailed, UnknownJob
-from svd_core.event_json import subclasses_of
+from svd_core.errors import InvalidSettings, SvdError, ToolFailed, UnknownJob, subclasses_of
 from svd_core.messages import DEFAULT_LANGUAGE, sections
 from svd_core.params import PARAMETERS
 from svd_core.settings import PREFIX, Settings

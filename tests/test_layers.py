@@ -16,11 +16,11 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     (
-        *("clock", "errors", "events", "event_json", "event_stream", "messages", "params"),
-        *("proxies", "settings", "types"),
+        *("errors", "events", "event_stream", "messages", "params", "proxies", "settings"),
+        "types",
     ),
     ("media",),
-    ("storage", "eviction", "temp_folder", "extend", "database", "owner_lock"),
+    ("storage", "temp_folder", "extend", "database", "owner_lock"),
     ("checkpoints",),
     ("engine",),
     ("generate",),

@@ -61,7 +61,8 @@ class Bench:
         from svd_core.cluster.worker import WorkerSettings
 
         config = ClusterConfig(self.cluster.address, workers, workers, node_ip=HEAD)
-        with closing(WorkerPool(config, WorkerSettings("svd-nano", cpus=1), open_work)) as pool:
+        settings = WorkerSettings("svd-nano", cpus=1)
+        with closing(WorkerPool(config, settings, open_work).start()) as pool:
             wait_for(lambda: pool.status.state == "ready" and pool.status.workers == workers)
             yield pool
 

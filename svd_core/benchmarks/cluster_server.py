@@ -37,7 +37,7 @@ def main(folder: Path, address: str, node_ip: str, workers: int, work: str) -> N
     with closing(WorkerPool(config, WorkerSettings("svd-nano", cpus=1), open_work)) as pool:
         executors = [RayExecutor(pool, store) for _ in range(workers)]
         with closing(WorkerQueue(executors, QueueContext(table)).start()) as queue:
-            pool.follow(queue.length)
+            pool.start(queue.length)
             while table.open_jobs():
                 stop.wait(POLL_S)
 

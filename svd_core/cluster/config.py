@@ -1,6 +1,6 @@
 """Configuration of the cluster, and the environment that Ray reads when it is imported.
 
-Nothing here imports Ray, so that a wrong setting is reported at once.
+Nothing here imports Ray, so a wrong setting is reported at once.
 """
 
 import ipaddress
@@ -20,10 +20,10 @@ LOCAL = "local"
 """`SVD_CLUSTER` for all GPUs of this machine."""
 
 GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")
-"""Devices in /dev: NVIDIA's, the one inside WSL, and AMD's. Without one of them there is no GPU."""
+"""GPU devices in /dev: NVIDIA's, that of WSL, and AMD's."""
 
 PRETENDED_GPUS = "RAY_OVERRIDE_RESOURCES"
-"""Variable of Ray, by which tests pretend that there are GPUs."""
+"""Ray's variable with which tests pretend to have GPUs."""
 
 HEALTH_CHECKS = {
     "RAY_health_check_period_ms": "1000",
@@ -31,24 +31,24 @@ HEALTH_CHECKS = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_failure_threshold": "5",
 }
-"""Settings of the head by which a silent machine is given up after some 14 s, instead of 62 s."""
+"""Settings of the head that give up a silent machine after about 14 s instead of 62 s."""
 
-LOCAL_ENDED = "Ray on this machine has ended, and the GPU workers with it; start the server again."
+LOCAL_ENDED = "Ray and its GPU workers on this machine have ended. Start the server again."
 
 RECONNECT_TIMEOUT, FOREVER_S = "RAY_gcs_rpc_server_reconnect_timeout_s", "1000000"
-"""Ray ends a process whose head is away for longer than this. The page must go on."""
+"""Ray ends a process whose head is away longer than this, but the page must go on."""
 
 TOKEN_FILE = Path("~/.ray/auth_token")
-"""Where Ray looks for a token that no variable holds."""
+"""File from which Ray reads the token if no variable has it."""
 
 
 @dataclass(frozen=True)
 class ClusterConfig:
     """Where the workers are, and how many.
 
-    `address`: `host:port` of the head, or "local". `least` workers are kept loaded, and `most` are
-    asked for while jobs wait. `idle_s`: seconds after which an idle worker above the least gives
-    its GPU back. `node_ip`: which Ray node of this machine to join, if it runs several.
+    `address`: `host:port` of the head, or "local". `least` workers stay loaded, and up to `most`
+    run while jobs wait. `idle_s`: seconds after which an idle worker above the least gives its GPU
+    back. `node_ip`: address of the Ray node to join, if this machine runs several.
     """
 
     address: str
@@ -75,10 +75,10 @@ class ClusterConfig:
 def prepare_environment(
     config: ClusterConfig, environ: MutableMapping[str, str] = os.environ
 ) -> None:
-    """Set what Ray reads from the environment when it is imported. Call it before that.
+    """Set the variables that Ray reads when it is imported. Call it before that.
 
-    Raises `InvalidSettings` where Ray is not installed, cannot be used here, has no GPU, or has no
-    token though other machines can reach the head.
+    Raises `InvalidSettings` if Ray is not installed, not usable here, without a GPU, or without a
+    token although other machines can reach the head.
     """
     if on_zero_gpu():
         raise InvalidSettings("cluster_on_zero_gpu")
@@ -88,7 +88,7 @@ def prepare_environment(
         raise InvalidSettings("cluster_needs_ray")
     environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if environ is os.environ and environ.get(RECONNECT_TIMEOUT) != FOREVER_S:
-        assert "ray" not in sys.modules, "it would not read this any more"
+        assert "ray" not in sys.modules, "Ray has read its environment already"
     environ[RECONNECT_TIMEOUT] = FOREVER_S
     if config.is_local:
         if not environ.get(PRETENDED_GPUS) and not has_gpu():
@@ -102,21 +102,21 @@ def prepare_environment(
 
 
 def has_gpu(devices: Path = Path("/dev")) -> bool:
-    """Whether this machine may have a GPU. Ray knows more, once it runs."""
+    """Whether this machine may have a GPU. Ray knows more once it runs."""
     return any(any(devices.glob(name)) for name in GPU_FILES)
 
 
 def has_token(environ: MutableMapping[str, str]) -> bool:
-    """Whether Ray will ask for a token, and has one."""
+    """Whether Ray checks a token, and has one."""
     path = Path(environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN_FILE)
-    given = environ.get("RAY_AUTH_TOKEN", "").strip() or path.expanduser().is_file()
-    return environ.get("RAY_AUTH_MODE", "").lower() == "token" and bool(given)
+    token = environ.get("RAY_AUTH_TOKEN", "").strip() or path.expanduser().is_file()
+    return environ.get("RAY_AUTH_MODE", "").lower() == "token" and bool(token)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether every address of `host` is of this machine alone; False for an unknown host."""
+    """Whether all addresses of `host` are loopback ones; False for an unknown host."""
     try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
+        addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
     except OSError:
         return False
-    return all(ipaddress.ip_address(address).is_loopback for address in found)
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses)

@@ -1,7 +1,7 @@
-"""Connection of this process to the cluster, which must survive the loss of head and own node.
+"""Connection of this process to the cluster; it survives the loss of the head and of its node.
 
-Ray's own view of the nodes (`ray.nodes()`) ends the process when the head has restarted. So a
-thread reads the nodes with a new client each time, and compares them with this process's node.
+`ray.nodes()` ends the process after a restart of the head. So a thread reads the nodes with a new
+client each time, and looks for this process's node among them.
 """
 
 import logging
@@ -22,13 +22,13 @@ from svd_core.cluster.placement import Node, Nodes
 from svd_core.errors import InvalidSettings
 
 PROBE_S = 1.0
-"""Seconds between two reads of the nodes; 2 ms of work each."""
+"""Seconds between two reads of the nodes, which take 2 ms."""
 
 STALE_S = 5.0
-"""Age in seconds from which the last read says nothing any more."""
+"""Seconds after which the last read of the nodes is outdated."""
 
 LOCAL_STALE_S = 60.0
-"""The same until a cluster of this machine is given up: nothing starts its head again."""
+"""Seconds until a local cluster is given up, since nothing restarts its head."""
 
 CONNECT_S = 2.0
 
@@ -37,7 +37,7 @@ ORDERLY = (
     NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED,
     NodeDeathInfo.AUTOSCALER_DRAIN_IDLE,
 )
-"""How a node ends that was stopped, in contrast to one that crashed."""
+"""Reasons for the end of a node that was stopped and did not crash."""
 
 OBJECT_STORE_BYTES = 1_000_000_000
 
@@ -45,13 +45,13 @@ log = logging.getLogger(__name__)
 
 
 class ClusterUnreachable(Exception):
-    """This process is not in the cluster. The text says why, in one sentence for the log."""
+    """This process is not in the cluster. The text says why and what to do, for the log."""
 
 
 class Connection:
-    """Not thread-safe, but for `nodes` and `is_lost`.
+    """Connection to the cluster. Not thread-safe, except `nodes` and `is_lost`.
 
-    `on_change` is called, by another thread, when the nodes have been read again.
+    `on_change` is called from another thread after each read of the nodes.
     """
 
     def __init__(self, config: ClusterConfig, on_change: Callable[[], None]) -> None:
@@ -71,38 +71,40 @@ class Connection:
 
     @property
     def nodes(self) -> Nodes | None:
-        """The living nodes; None before they have been read, and while the head is silent."""
+        """The living nodes; None before the first read and while the head is silent."""
         return None if self.is_silent else self._nodes
 
     @property
     def is_silent(self) -> bool:
-        """Whether the head does not answer any more."""
+        """Whether the head no longer responds."""
         return self.is_open and time.monotonic() - self._read_at > STALE_S
 
     @property
     def is_lost(self) -> bool:
-        """Whether the head knows this process's node no more: it or the node has died."""
+        """Whether the head no longer knows this process's node: one of them has died."""
         nodes = self.nodes
         if self._config.is_local and self.is_open and nodes is None:
             return time.monotonic() - self._read_at > LOCAL_STALE_S
         return self.is_open and nodes is not None and self._own_node not in nodes
 
     def is_taken_away(self, node: str) -> bool:
-        """Ask the head whether a node leaves or has left in order: it was drained or stopped."""
+        """Ask the head whether a node was drained or stopped."""
         try:
             client = _connect(self._address)
             if node in client.get_draining_nodes():
                 return True
             nodes = client.get_all_node_info(timeout=CONNECT_S)
         except Exception as error:  # noqa: BLE001 - without a head, nothing is known
-            log.debug("The head did not say what became of a node: %s", error)
+            log.debug("The head did not say why a node ended: %s", error)
             return False
         info = next((info for node_id, info in nodes.items() if node_id.hex() == node), None)
         return info is not None and info.death_info.reason in ORDERLY
 
     def open(self) -> None:
-        """Join the cluster; may take a minute. Raises `ClusterUnreachable`, and `InvalidSettings`
-        for a local one without GPUs."""
+        """Join the cluster, which may take a minute.
+
+        Raises `ClusterUnreachable`, and `InvalidSettings` for a local cluster without GPUs.
+        """
         if self._config.is_local:
             self._start_local()
         else:
@@ -120,18 +122,20 @@ class Connection:
         self._due.set()
 
     def close(self) -> None:
-        """Leave the cluster, which ends all actors of this process. No other thread may be in a
-        call of Ray: it would be ended with `SystemExit`."""
+        """Leave the cluster, which ends all actors of this process.
+
+        No other thread may be in a call of Ray, which would end it with `SystemExit`.
+        """
         self._own_node = ""
         ray.shutdown()
 
     def stop(self) -> None:
-        """Read the nodes no more."""
+        """Stop reading the nodes."""
         self._closed = True
         self._due.set()
 
     def _start_local(self) -> None:
-        """Start Ray on this machine for the life of this process. Call it in the main thread."""
+        """Start Ray on this machine for the life of this process, from the main thread."""
         handler = signal.getsignal(signal.SIGTERM)
         try:
             self._init(
@@ -143,29 +147,29 @@ class Connection:
         except ClusterUnreachable as error:
             raise InvalidSettings("cluster_local_failed", reason=str(error)) from error
         finally:
-            signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place
+            signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
         resources: Callable[[], Mapping[str, float]] = ray.cluster_resources
         if not resources().get("GPU"):
             ray.shutdown()
             raise InvalidSettings("cluster_without_gpu")
 
     def _check_head(self) -> None:
-        """Fail at once where the head is away: `ray.init` would try for a minute."""
+        """Fail at once if the head is away; `ray.init` would try for a minute."""
         host, port = self._config.head
         try:
             socket.create_connection((host, port), CONNECT_S).close()
         except OSError as error:
             raise ClusterUnreachable(
-                f"The head of the cluster at {self._config.address} does not answer "
-                f"({error.strerror or error}); check that it runs and that SVD_CLUSTER is right, "
-                "while this server keeps trying to join it."
+                f"The head of the cluster at {self._config.address} does not respond "
+                f"({error.strerror or error}). Check that it runs and that SVD_CLUSTER is right. "
+                "This server keeps trying to join it."
             ) from error
 
     def _init(self, **options: Any) -> None:
         try:
             ray.init(namespace="svd", log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
-            ray.shutdown()  # what it had begun would be in the way of the next try
+            ray.shutdown()  # or the next try would fail
             raise ClusterUnreachable(_reason(self._config.address, error)) from error
 
     def _read_nodes(self) -> None:
@@ -179,16 +183,16 @@ class Connection:
                 continue
             try:
                 nodes = read_nodes(self._address)
-            except Exception as error:  # noqa: BLE001 - in any case, the head has not answered
-                log.debug("The nodes of the cluster could not be read: %s", error)
+            except Exception as error:  # noqa: BLE001 - in any case the head has not responded
+                log.debug("Cannot read the nodes of the cluster: %s", error)
                 continue
-            if own_node == self._own_node:  # else it was another cluster's answer
+            if own_node == self._own_node:  # still in the same cluster
                 self._nodes, self._read_at = nodes, time.monotonic()
                 self._on_change()
 
 
 def _connect(address: str) -> Any:
-    """A new client of the head. May block for half a minute where that is frozen."""
+    """A new client of the head. May block for half a minute if that is frozen."""
     host, port = address.rsplit(":", 1)
     socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     raylet: Any = ray._raylet  # Ray has no public call for this, and its version is pinned
@@ -211,26 +215,24 @@ def read_nodes(address: str) -> Nodes:
 
 
 def _reason(address: str, error: BaseException) -> str:
-    """Why Ray could not join, in one sentence."""
-    texts: list[str] = []
-    cause: BaseException | None = error
+    """Why Ray could not join, and what to do."""
+    text, cause = str(error), error.__cause__
+    first_line = text.partition("\n")[0]
     while cause is not None:
-        texts.append(str(cause))
-        cause = cause.__cause__
-    said = "\n".join(texts)
-    if "token" in said.lower():
+        text, cause = f"{text}\n{cause}", cause.__cause__
+    if "token" in text.lower():
         return (
-            f"The cluster at {address} refuses this server's token; set RAY_AUTH_TOKEN to the one "
-            "that its head was started with."
+            f"The cluster at {address} refuses this server's token. Set RAY_AUTH_TOKEN to that of "
+            "its head."
         )
-    if "No node info found" in said or "possible node ids" in said:
+    if "No node info found" in text or "possible node ids" in text:
         return (
-            "This machine is no node of the cluster yet; run 'ray start "
+            "This machine is not a node of the cluster yet. Run 'ray start "
             f"--address={address} --num-cpus=0 --num-gpus=0' here."
         )
-    if "Version mismatch" in said:
+    if "Version mismatch" in text:
         return (
-            f"The cluster at {address} runs another version of Ray or Python; install the same "
+            f"The cluster at {address} runs another version of Ray or Python. Install the same "
             "requirements-cluster.txt on every machine."
         )
-    return f"The cluster at {address} cannot be joined ({texts[0].splitlines()[0]})."
+    return f"The cluster at {address} cannot be joined ({first_line})."

@@ -1,6 +1,6 @@
 """Executor that runs jobs on the workers of a pool, one at a time.
 
-A job is given up, never retried: the queue has it run again.
+It never retries a job; the queue does.
 """
 
 import logging
@@ -15,13 +15,12 @@ from ray.exceptions import RayError, RayTaskError
 from svd_core.cluster.handle import WorkerHandle
 from svd_core.cluster.pool import WorkerPool
 from svd_core.cluster.roster import POLL_S
-from svd_core.cluster.transfer import Chunk, read_chunks, write_chunks
-from svd_core.cluster.worker import Previous
+from svd_core.cluster.worker import Chunk, Previous, read_chunks, write_chunks
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import DeviceLost
 from svd_core.event_stream import error_to_outcome
 from svd_core.events import Event, Failed, Progress, Stopped, Succeeded
-from svd_core.jobs.executor import ExecutorLost
+from svd_core.jobs.interface import ExecutorLost
 from svd_core.params import VideoRequest
 from svd_core.storage import ResultStore
 
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class RayExecutor:
-    """Implements `Executor`. Results are written to `store`, and what a job continues is there."""
+    """Implements `Executor`. `store` gets the results, and has the videos to extend."""
 
     def __init__(self, pool: WorkerPool, store: ResultStore) -> None:
         self._pool = pool
@@ -65,7 +64,7 @@ class RayExecutor:
                 outcome = yield from self._progress(worker, job_id, request, write)
         except ExecutorLost:
             raise
-        except Exception as error:  # noqa: BLE001 - the job ends, and not its executor
+        except Exception as error:  # noqa: BLE001 - the job ends, but not its executor
             outcome = error_to_outcome(job_id, error)
         if isinstance(outcome, Succeeded):
             path = self._store.path(job_id)
@@ -105,7 +104,7 @@ class RayExecutor:
                 self._stop(worker, stream)
 
     def _start(self, worker: WorkerHandle, job_id: str, request: VideoRequest) -> Any:
-        """Call the worker. Returns the stream of its answers. Raises `ExecutorLost`, `OSError`."""
+        """Call the worker. Returns the stream of results. Raises `ExecutorLost`, `OSError`."""
         run = worker.actor.run.options(num_returns="streaming")
         previous: Previous | None = None
         try:
@@ -117,7 +116,7 @@ class RayExecutor:
             raise self._pool.lose(worker, error) from error
 
     def _items(self, worker: WorkerHandle, stream: Any) -> Iterator[Any]:
-        """The items of a stream, to its end, and None while there are none.
+        """Yield the items of a stream, and None while there are none.
 
         Raises `ExecutorLost`, `RayTaskError`.
         """
@@ -126,7 +125,7 @@ class RayExecutor:
             try:
                 if self._roster.is_gone(worker):
                     raise ConnectionError("the connection to the cluster was lost")
-                # Never a bare `next`, which blocks for as long as the machine is silent.
+                # A bare `next` would block while the machine is silent.
                 if ray.wait([stream], timeout=POLL_S)[0]:
                     item = ray.get(next(stream))
             except StopIteration:
@@ -138,11 +137,11 @@ class RayExecutor:
             yield item
 
     def _stop(self, worker: WorkerHandle, stream: Any) -> None:
-        """Cancel a job. Its worker is free when the step under way has ended."""
+        """Cancel a job. Its worker is free after the current step."""
         if self._roster.is_gone(worker):
             return
         try:
             ray.cancel(stream)
             self._roster.stop(worker)
         except (RayError, ConnectionError) as error:
-            log.warning("Job stopped together with its worker: %s", self._pool.lose(worker, error))
+            log.warning("Lost the worker of a cancelled job: %s", self._pool.lose(worker, error))

@@ -1,4 +1,4 @@
-"""Handles: what the server knows of each GPU worker, and the calls that start and end it."""
+"""Worker handles: the server's view of each GPU worker, with the calls that start and end it."""
 
 import threading
 import time
@@ -17,14 +17,14 @@ from svd_core.engine.engine import EngineStatus
 
 class State(Enum):
     PENDING = "pending"
-    """No machine has a GPU for it yet, or its process starts."""
+    """It waits for a GPU, or its process starts."""
     LOADING = "loading"
     IDLE = "idle"
     HELD = "held"
-    """An executor has it, and no job yet."""
+    """An executor has it, but no job yet."""
     RUNNING = "running"
     STOPPING = "stopping"
-    """Its job was cancelled, and the step under way has not ended yet."""
+    """Its job was cancelled, but the current step has not ended."""
     GONE = "gone"
 
 
@@ -37,8 +37,8 @@ PLACED = (State.LOADING, *LIVE)
 class WorkerHandle:
     """One worker. Its actor is never restarted, and ends with this process.
 
-    `answer`: the call that is waited for. `avoided`: nodes that it is not placed on. `used`,
-    `asked`: when it last had a job, and when the call was made, by the monotonic clock.
+    `answer`: the pending call. `avoided`: nodes that it must not run on. `used_at`, `called_at`:
+    times of its last job and of the pending call, by the monotonic clock.
     """
 
     actor: Any
@@ -48,12 +48,12 @@ class WorkerHandle:
     node: str = ""
     host: str = "a machine"
     status: EngineStatus | None = None
-    used: float = field(default_factory=time.monotonic)
-    asked: float = field(default_factory=time.monotonic)
+    used_at: float = field(default_factory=time.monotonic)
+    called_at: float = field(default_factory=time.monotonic)
 
     @classmethod
     def start(cls, avoided: frozenset[str]) -> "WorkerHandle":
-        """Ask for a GPU on a node that is not `avoided`. Waits for the head if that is away."""
+        """Request a GPU on a node that is not `avoided`. Blocks while the head is away."""
         actor_class: Any = ray.remote(GpuWorker)
         actor = actor_class.options(
             num_gpus=1,
@@ -65,11 +65,11 @@ class WorkerHandle:
         return cls(actor, actor.describe.remote(), avoided)
 
     def ping(self) -> None:
-        """Make a call whose answer shows that it lives."""
-        self.answer, self.asked = self.actor.describe.remote(), time.monotonic()
+        """Make a call that only a living worker answers."""
+        self.answer, self.called_at = self.actor.describe.remote(), time.monotonic()
 
     def end(self) -> None:
-        """Free the GPU, without waiting: Ray's call waits for the head if that is away."""
+        """Free the GPU in a thread: Ray's call blocks while the head is away."""
         self.state = State.GONE
         threading.Thread(target=self._kill, name="svd-kill", daemon=True).start()
 

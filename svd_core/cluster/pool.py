@@ -1,4 +1,4 @@
-"""Worker pool: as many GPU workers as the jobs need and the machines give.
+"""Worker pool: as many GPU workers as jobs need and machines have.
 
 Only the thread of the pool starts workers, and joins and leaves the cluster.
 """
@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import ray
 from ray.exceptions import RayActorError
@@ -16,17 +16,20 @@ from svd_core.cluster.config import LOCAL_ENDED, ClusterConfig
 from svd_core.cluster.connection import ClusterUnreachable, Connection
 from svd_core.cluster.handle import LIVE, PLACED, UNUSED, State, WorkerHandle
 from svd_core.cluster.placement import AvoidedNodes
-from svd_core.cluster.release import code_release
-from svd_core.cluster.roster import Roster
+from svd_core.cluster.roster import Roster, cluster_status
 from svd_core.cluster.scaling import count_to_start, surplus
-from svd_core.cluster.status import cluster_status
-from svd_core.cluster.worker import OpenWork, WorkerSettings, open_engine, start_error
+from svd_core.cluster.worker import (
+    OpenWork,
+    WorkerSettings,
+    code_release,
+    open_engine,
+)
 from svd_core.engine.engine import EngineStatus
-from svd_core.errors import SvdError
-from svd_core.jobs.executor import ExecutorLost
+from svd_core.errors import DeviceUnavailable, SvdError
+from svd_core.jobs.interface import ExecutorLost
 
 TICK_S = 0.1
-"""Seconds between two looks of the pool at what is due."""
+"""Interval of the pool's thread in seconds."""
 
 PING_S = 2.0
 """Seconds between two pings of an idle worker."""
@@ -35,12 +38,12 @@ RETRY_S = 1.0
 """Seconds until the next try to join the cluster."""
 
 STRANDED_S = 15.0
-"""Seconds without a worker after one was lost: then this process joins the cluster again. Ray gives
-no new worker to a process whose own node has died."""
+"""Seconds after the loss of the last worker until this process rejoins the cluster. Ray gives no
+worker to a process whose own node has died."""
 
 LINGER_S = 60.0
-"""Seconds for which running jobs are waited for after the connection was lost. Ray's nodes live on
-without their head for as long."""
+"""Seconds to wait for running jobs after the loss of the connection. Ray's nodes live that long
+without their head."""
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -48,11 +51,11 @@ log = logging.getLogger(__name__)
 
 
 class WorkerPool:
-    """Workers of this process. Thread-safe.
+    """Workers of this process. Thread-safe. It does nothing before `start`.
 
-    `open_work` is called on each worker. `release` is the only code that workers may run. `on_end`
-    is called with a sentence when the cluster of this machine, a part of this process, has died.
-    Executors take their workers from `roster`.
+    `open_work` is called on each worker. `release`: hash of the code that workers must run.
+    `on_end` is called with a sentence when a local cluster has died. Executors take their workers
+    from `roster`.
     """
 
     def __init__(
@@ -73,30 +76,32 @@ class WorkerPool:
         self._connection = Connection(config, self._due.set)
         self._unreachable = ""
         self.roster = Roster(self._connection, self._due.set)
-        self._backlog: Callable[[], int] = lambda: 0
         self._avoid = AvoidedNodes()
         self._cut_at: float | None = None
         self._closing = self.roster.closing
         self._thread = threading.Thread(target=self._run, name="svd-cluster", daemon=True)
-        if config.is_local:
-            self._connection.open()  # Ray starts processes, which it does in the main thread only
-        self._thread.start()
 
-    def follow(self, backlog: Callable[[], int]) -> None:
-        """Let the pool know how many jobs wait, so that it starts as many workers at once where
-        machines have free GPUs."""
+    def start(self, backlog: Callable[[], int] = lambda: 0) -> Self:
+        """Join the cluster. `backlog` counts waiting jobs: as many workers start if GPUs are free.
+
+        Returns the pool. Raises `InvalidSettings` for a local cluster without GPUs.
+        """
         self._backlog = backlog
+        if self._config.is_local:
+            self._connection.open()  # Ray starts processes only from the main thread
+        self._thread.start()
+        return self
 
     def lose(self, worker: WorkerHandle, error: BaseException) -> ExecutorLost:
-        """Give up a worker of which a call failed. Returns what its executor has to raise."""
+        """Give up a worker after a failed call. Returns the exception for its executor."""
         cut = worker.state is State.GONE  # together with the connection
         self.roster.drop(worker)
-        blameless = cut or _is_drained(error) or self._connection.is_taken_away(worker.node)
-        return ExecutorLost(f"{worker.host}: {_first_line(error)}", counted=not blameless)
+        drained = cut or _is_drained(error) or self._connection.is_taken_away(worker.node)
+        return ExecutorLost(f"{worker.host}: {_first_line(error)}", counted=not drained)
 
     @property
     def status(self) -> EngineStatus:
-        """What the page shows."""
+        """Status for the page."""
         with self.roster.changed:
             live = [worker.status for worker in self.roster.in_state(LIVE)]
             loading = len(self.roster.in_state((State.LOADING,)))
@@ -112,11 +117,12 @@ class WorkerPool:
         )
 
     def close(self) -> None:
-        """Give all GPUs back and leave the cluster. The executors have let go by now."""
+        """Give all GPUs back and leave the cluster. Call it after closing the executors."""
         self._closing.set()
         self._connection.stop()
         self._due.set()
-        self._thread.join(CLOSE_TIMEOUT_S)
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_TIMEOUT_S)
         self.roster.wait_until_unused(CLOSE_TIMEOUT_S)
         if self._connection.is_open:
             self._connection.close()
@@ -132,8 +138,8 @@ class WorkerPool:
                     log.warning("%s", error)
                 self._unreachable = str(error)
                 self._closing.wait(RETRY_S)
-            except Exception as error:  # noqa: BLE001 - without this thread no worker is started
-                log.error("The worker pool goes on after an error.", exc_info=error)
+            except Exception as error:  # noqa: BLE001 - only this thread starts workers
+                log.error("The worker pool failed and retries. Please report this.", exc_info=error)
                 self._closing.wait(RETRY_S)
 
     def _tick(self) -> None:
@@ -158,16 +164,16 @@ class WorkerPool:
             return time.monotonic() - roster.lost_at > STRANDED_S
 
     def _is_lingering(self) -> bool:
-        """Whether running jobs are waited for, whose workers may live on for a while."""
+        """Whether to wait for running jobs, whose workers may still live."""
         now = time.monotonic()
         if self._cut_at is None:
-            log.warning("The connection to the cluster is lost; joining it again.")
+            log.warning("Lost the connection to the cluster, joining it again.")
             self._unreachable, self._cut_at = "lost", now
         is_unused = self.roster.wait_until_unused(TICK_S)
         return not is_unused and now - self._cut_at < LINGER_S
 
     def _leave(self) -> None:
-        """Leave the cluster once all executors have let go, to join it again."""
+        """Leave the cluster once all executors have let go."""
         self._cut_at = None
         self.roster.abandon()
         if self._config.is_local:
@@ -185,15 +191,15 @@ class WorkerPool:
             worker = awaited[answer]
             with self.roster.changed:
                 if worker.answer != answer:
-                    continue  # it was stopped meanwhile, and answers another ping when it is free
+                    continue  # it was stopped, and a newer ping tells when it is free
                 worker.answer, state = None, worker.state
             try:
                 self._take(worker, state, ray.get(answer))
-            except Exception as error:  # noqa: BLE001 - it has died, or could not start
+            except Exception as error:  # noqa: BLE001 - it has died or could not start
                 self._take_error(worker, error)
 
     def _take(self, worker: WorkerHandle, state: State, answer: Any) -> None:
-        """Go on with a worker that has answered in this state."""
+        """Process the answer of a worker to the call made in `state`."""
         roster = self.roster
         if state is State.PENDING:
             worker.node, worker.host = str(answer["node"]), str(answer["host"])
@@ -218,28 +224,29 @@ class WorkerPool:
                 roster.set_idle(worker)
 
     def _take_error(self, worker: WorkerHandle, error: Exception) -> None:
-        """Go on without a worker that has died. While it runs a job, its executor hears of it."""
+        """Remove a worker that has died. If it runs a job, its executor does so."""
         raised = not isinstance(error, RayActorError) or error.actor_init_failed
         loading = worker.state is State.LOADING and not _is_drained(error)
         if loading or (worker.state is State.PENDING and raised):
-            self._fail(worker, start_error(worker.host, _first_line(error)))
+            values = {"host": worker.host, "reason": _first_line(error)}
+            self._fail(worker, DeviceUnavailable("worker_failed_to_start", **values))
         elif worker.state is not State.RUNNING:
-            log.warning("A GPU worker on %s is gone: %s", worker.host, _first_line(error))
+            log.warning("Lost a GPU worker on %s: %s", worker.host, _first_line(error))
             self.roster.drop(worker)
 
     def _refuse(self, worker: WorkerHandle) -> None:
         """Give back a GPU whose machine runs other code."""
         log.warning(
-            "The machine %s runs another release of this program, so it gets no jobs; install the "
-            "release of the server there, and start it again.", worker.host,
+            "The machine %s runs another release of this program, so it gets no jobs. Install the "
+            "server's release there and restart it.", worker.host,
         )  # fmt: skip
         with self.roster.changed:
             self._avoid.refuse(worker.node, worker.host)
             self.roster.remove(worker)
 
     def _fail(self, worker: WorkerHandle, error: SvdError) -> None:
-        """Try the checkpoint elsewhere, and give up a job after some failures in a row."""
-        log.warning("A GPU worker on %s cannot run: %s", worker.host, error.message)
+        """Avoid a node that cannot load the checkpoint, and count the failure."""
+        log.warning("A GPU worker on %s cannot start: %s", worker.host, error.message)
         with self.roster.changed:
             self.roster.remove(worker)
             if worker.node:
@@ -247,8 +254,7 @@ class WorkerPool:
             self.roster.failures.add(error)
 
     def _give_back(self) -> None:
-        """Give back what is not needed, and what is on a machine to avoid or that leaves. Ping
-        the idle ones that stay."""
+        """Give back surplus workers and those on nodes that leave or are avoided; ping the rest."""
         roster, now = self.roster, time.monotonic()
         with roster.changed:
             avoided = self._avoid.avoided(self._connection.nodes or {})
@@ -259,13 +265,13 @@ class WorkerPool:
             for worker in surplus(self._config, roster.workers, roster.demand):
                 roster.remove(worker)
             for worker in roster.in_state(UNUSED):
-                if worker.answer is None and now - worker.asked > PING_S:
+                if worker.answer is None and now - worker.called_at > PING_S:
                     worker.ping()
 
     def _start_workers(self) -> None:
         roster, nodes, backlog = self.roster, self._connection.nodes, self._backlog()
         if nodes is None:
-            return  # without a head, starting one would block
+            return  # starting a worker would block without a head
         with roster.changed:
             if not roster.failures.may_retry:
                 return
@@ -289,7 +295,7 @@ class WorkerPool:
 
 
 def _is_drained(error: BaseException) -> bool:
-    """Whether a worker was lost since its machine was taken away."""
+    """Whether a worker was lost because its machine was drained."""
     return isinstance(error, RayActorError) and error.preempted
 
 

@@ -1,7 +1,7 @@
 """Scaling: how many workers to start, and which ones to give back.
 
-While jobs wait, one worker more is pending than is placed. So a new machine is used the moment it
-joins, and the pending worker is the demand that Ray's autoscaler sees.
+While jobs wait, one more worker is always pending. So a new machine is used the moment it joins,
+and Ray's autoscaler sees a demand.
 """
 
 import time
@@ -16,12 +16,12 @@ WITHDRAW_S = 5.0
 """Seconds without a waiting job after which a pending worker is withdrawn."""
 
 STOP_TIMEOUT_S = 120.0
-"""Seconds until a worker whose job was cancelled has to be free. Some steps take a minute."""
+"""Seconds until a worker with a cancelled job must be free. Some steps take a minute."""
 
 
 @dataclass
 class Demand:
-    """Executors that wait for a worker. `waited`: when one last did, by the monotonic clock."""
+    """Number of executors that wait for a worker. `waited`: monotonic time of the last end."""
 
     waiting: int = 0
     waited: float = 0.0
@@ -45,10 +45,10 @@ def count_to_start(
     avoided: Collection[str],
     backlog: int | None,
 ) -> int:
-    """The number of workers to start now: up to the least, and more while jobs wait.
+    """The number of workers to start now: up to the minimum, and more while jobs wait.
 
-    `backlog`: waiting jobs; None if no more workers are needed for them. There are as many workers
-    as waiting jobs where GPUs are free, and one pending in any case.
+    `backlog`: waiting jobs; None if they need no more workers. As many workers start as jobs wait
+    and GPUs are free, and at least one.
     """
     states = [worker.state for worker in workers]
     placed, pending = sum(state in PLACED for state in states), states.count(State.PENDING)
@@ -62,20 +62,21 @@ def count_to_start(
 def surplus(
     config: ClusterConfig, workers: Sequence[WorkerHandle], demand: Demand
 ) -> list[WorkerHandle]:
-    """The workers to give back: idle ones above the least, pending ones that no job needs, and
-    those that a cancelled job keeps."""
+    """The workers to give back: idle ones above the minimum, pending ones that no job needs, and
+    those that a cancelled job blocks."""
     now = time.monotonic()
     placed = sum(worker.state in PLACED for worker in workers)
     spare = len(workers) - config.least
-    found = []
-    for worker in sorted(workers, key=lambda worker: worker.used):
-        if worker.state is State.STOPPING and now - worker.asked > STOP_TIMEOUT_S:
-            found.append(worker)
+    surplus_workers: list[WorkerHandle] = []
+    for worker in sorted(workers, key=lambda worker: worker.used_at):
+        idle = worker.state in UNUSED and now - worker.used_at > config.idle_s
+        if worker.state is State.STOPPING and now - worker.called_at > STOP_TIMEOUT_S:
+            surplus_workers.append(worker)
         elif worker.state is State.PENDING and demand.has_ended and spare > 0:
-            found.append(worker)
+            surplus_workers.append(worker)
             spare -= 1
-        elif worker.state in UNUSED and now - worker.used > config.idle_s and placed > config.least:
-            found.append(worker)
+        elif idle and placed > config.least:
+            surplus_workers.append(worker)
             placed -= 1
             spare -= 1
-    return found
+    return surplus_workers

@@ -1,42 +1,92 @@
 """GPU worker: a Ray actor with one GPU, one loaded engine and a scratch store.
 
-It runs one job at a time and keeps nothing of it: events and files are streamed to the server,
-which alone writes results. It is never restarted and no call is retried; the job table retries.
+It runs one job at a time and keeps nothing of it. It streams events and files to the server, which
+alone stores results. It is never restarted and no call is retried; the job table retries.
 """
 
+import hashlib
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import IO
 
 import ray
 from ray import ObjectRef
 
 from svd_core.checkpoints.memory_plan import OffloadSetting
 from svd_core.checkpoints.speed_modes import AccelerationConfig, Compile
-from svd_core.cluster.release import code_release
-from svd_core.cluster.transfer import Chunk, read_chunks, write_chunks
 from svd_core.engine.engine import Engine, EngineStatus, SvdEngine
 from svd_core.errors import DeviceUnavailable, SvdError
 from svd_core.event_stream import Work, run_as_stream
 from svd_core.events import Event, OnProgress, Succeeded, Video
 from svd_core.generate import generate
+from svd_core.media.ffmpeg import atomic_write
 from svd_core.params import VideoRequest
 from svd_core.settings import Settings
-from svd_core.storage import ResultStore
+from svd_core.storage import FRAMES, VIDEO, ResultStore
 
 SCRATCH = "svd-worker-"
 
+PACKAGE = Path(__file__).parent.parent
+
+CHUNK_BYTES = 8 << 20
+"""Ray copies smaller values once more, and keeps larger ones in memory as a whole."""
+
+SUFFIXES = (VIDEO, FRAMES)
+"""Files to send. The video is renamed last, since it is the result."""
+
 Description = dict[str, str | int]
-"""`release`, `node` (its id), `host` and `pid` of a worker. Plain types, since a worker
-with other code must be able to send them too."""
+"""`release`, `node` (id), `host` and `pid` of a worker. Plain types, which a worker with other code
+can send too."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The next bytes of the file with that `suffix`; chunks of one file come in order."""
+
+    suffix: str
+    data: bytes = field(repr=False)
+
+
+def read_chunks(store: ResultStore, job_id: str) -> Iterator[Chunk]:
+    """The existing files of `job_id` in `store`. Raises `OSError`."""
+    for suffix in SUFFIXES:
+        path = store.path(job_id).with_suffix(suffix)
+        if path.is_file():
+            with path.open("rb") as file:
+                while data := file.read(CHUNK_BYTES):
+                    yield Chunk(suffix, data)
+
+
+@contextmanager
+def write_chunks(store: ResultStore, job_id: str) -> Iterator[Callable[[Chunk], None]]:
+    """A function that writes chunks to the files of `job_id` in `store`.
+
+    The files appear when the block ends without error, and otherwise leave nothing. Raises
+    `StorageFull`, `ServerBusy`, `GenerationFailed`.
+    """
+    with ExitStack() as stack:
+        files: dict[str, IO[bytes]] = {}
+
+        def write(chunk: Chunk) -> None:
+            if chunk.suffix not in files:
+                assert chunk.suffix in SUFFIXES
+                path = store.path(job_id).with_suffix(chunk.suffix)
+                part = stack.enter_context(atomic_write(path))
+                files[chunk.suffix] = stack.enter_context(part.open("wb"))
+            files[chunk.suffix].write(chunk.data)
+
+        yield write
+
 
 Previous = tuple[str, Sequence["ObjectRef[Chunk]"]]
-"""The id of the video that is continued, and its files."""
+"""Id and files of the video to extend."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +108,18 @@ class WorkerSettings:
 
 
 OpenWork = Callable[[WorkerSettings, ResultStore], tuple[Engine, Work]]
-"""Opens the engine of a worker, and the work that it does with it. Called on the worker."""
+"""Opens the engine of a worker and its work. Called on the worker."""
 
 
 def open_engine(settings: WorkerSettings, store: ResultStore) -> tuple[Engine, Work]:
-    """The engine of `settings`. Nothing stands in for its checkpoint: another machine has it."""
-    own = Settings.from_env().data_dir  # this machine's
+    """The engine of `settings`, without fallback: another machine may have the checkpoint."""
+    data_dir = Settings.from_env().data_dir  # of this machine
     engine = SvdEngine(
         settings.model,
         settings.offload,
         fallback=False,
         acceleration=AccelerationConfig(
-            turbo=settings.turbo, compile=settings.compile, folder=own / "compiled"
+            turbo=settings.turbo, compile=settings.compile, folder=data_dir / "compiled"
         ),
     )
 
@@ -90,7 +140,7 @@ class GpuWorker:
         self._work: Work | None = None
 
     def describe(self) -> Description:
-        """Where this worker is and which code it runs. Answers once no other call runs."""
+        """Where this worker is and which code it runs. Waits for other calls to end."""
         context = ray.get_runtime_context()
         return {
             "release": code_release(),
@@ -100,8 +150,8 @@ class GpuWorker:
         }
 
     def load(self, settings: WorkerSettings, open_work: OpenWork) -> EngineStatus | SvdError:
-        """Load the default checkpoint. An error is returned, since a raised one loses its type."""
-        # Ray sets it to the actor's num_cpus. Torch reads it once, when it is imported.
+        """Load the default checkpoint. Returns an error, since a raised one loses its type."""
+        # Ray sets it to the actor's num_cpus. Torch reads it when it is imported.
         os.environ["OMP_NUM_THREADS"] = str(settings.cpus)
         try:
             self._engine, self._work = open_work(settings, self._store)
@@ -109,7 +159,8 @@ class GpuWorker:
         except SvdError as error:
             return error
         except Exception as error:  # noqa: BLE001 - another machine may do better
-            return start_error(socket.gethostname(), repr(error))
+            host, reason = socket.gethostname(), repr(error)
+            return DeviceUnavailable("worker_failed_to_start", host=host, reason=reason)
         return self._engine.status
 
     def run(
@@ -117,8 +168,8 @@ class GpuWorker:
     ) -> Generator[Chunk | EngineStatus | Event]:
         """Run a job: `Progress*`, the engine's status, the files of a video, then the outcome.
 
-        A cancelled call ends at its next event, without an outcome. Raises `OSError` where the
-        scratch store fails.
+        A cancelled call ends at its next event, without an outcome. Raises `OSError` if the scratch
+        store fails.
         """
         assert self._engine is not None
         assert self._work is not None
@@ -145,11 +196,6 @@ class GpuWorker:
                 write(ray.get(chunk))
 
 
-def start_error(host: str, reason: str) -> DeviceUnavailable:
-    """What a job fails with where no worker can start."""
-    return DeviceUnavailable("worker_failed_to_start", host=host, reason=reason)
-
-
 def remove_abandoned(folder: Path | None = None) -> None:
     """Remove the scratch stores of killed workers of this machine."""
     for path in (folder or Path(tempfile.gettempdir())).glob(f"{SCRATCH}*"):
@@ -158,5 +204,16 @@ def remove_abandoned(folder: Path | None = None) -> None:
             os.kill(int(pid), 0)
         except ProcessLookupError:
             shutil.rmtree(path, ignore_errors=True)
-        except (PermissionError, ValueError):  # it lives, or is not ours
+        except (PermissionError, ValueError):  # alive, or not ours
             continue
+
+
+@cache
+def code_release(package: Path = PACKAGE) -> str:
+    """SHA-256 over the names and bytes of all modules in `package`, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).parts):
+        code = path.read_bytes().replace(b"\r\n", b"\n")  # as Git on Windows may write it
+        name = path.relative_to(package).as_posix()
+        digest.update(f"{name}\0{len(code)}\0".encode() + code)
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Inline queue: the first watcher of a job runs it within its own request.
 
-On ZeroGPU the GPU is lent to a live request, so the work has to happen inside it. Unlike in
-`WorkerQueue`, a job ends when its watcher goes away.
+ZeroGPU lends its GPU to live requests only. Unlike in `WorkerQueue`, a job ends when its watcher
+leaves.
 """
 
 import time
@@ -17,14 +17,14 @@ from svd_core.messages import Message
 from svd_core.params import VideoRequest
 
 UNWATCHED_TIMEOUT_S = 600.0
-"""Seconds a job may wait for its first watcher; until then it counts against the limit."""
+"""Seconds that a job waits for its first watcher. It counts against the limit meanwhile."""
 
 POLL_S = 0.2
-"""Seconds between two checks of a waiting job whether it must stop."""
+"""Seconds between two checks whether a waiting job must stop."""
 
 
 class InlineQueue(JobQueue):
-    """Job queue that works in watchers. `max_queue` limits the open jobs, running ones included."""
+    """Job queue whose watchers do the work. `max_queue` limits all open jobs."""
 
     in_turn = False
 

@@ -1,20 +1,25 @@
-"""What submitters of jobs give and get: requests, options and times."""
+"""Interfaces of the queue: requests and options of submitters, and the protocol of executors.
 
-from collections.abc import Callable
+The queue alone retries. An executor that cannot go on raises `ExecutorLost`, and the job goes back
+in line.
+"""
+
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol
 
-from svd_core.params import VideoParams
+from svd_core.events import Event
+from svd_core.params import VideoParams, VideoRequest
 
 Fetch = Callable[[str], bytes]
-"""Downloads the photo of a URL. Raises `SvdError`, which ends the job."""
+"""Downloads the photo at a URL. Raises `SvdError`, which ends the job."""
 
 
 @dataclass(frozen=True)
 class RemoteRequest:
-    """A request with the URL of its photo, which is fetched while the job waits, not by submit."""
+    """A request with the URL of its photo, which is fetched while the job waits."""
 
     image_url: str
     params: VideoParams
@@ -24,13 +29,12 @@ class RemoteRequest:
 class JobOptions:
     """Options of a submitted job.
 
-    `priority`: low ones run when no normal one waits. Within a priority the order is that of
-    submission. `start_timeout_s`: seconds the job may wait; then it fails with `StartTimeout`.
+    `priority`: low ones run when no normal one waits; within a priority, in the order of
+    submission. `start_timeout_s`: seconds until a waiting job fails with `StartTimeout`.
     `max_waiting`: refuse the job if more than that many wait. `owner`: id of a key or visitor,
     whose waiting jobs are limited; empty: none. `webhook`: URL to post the outcome to. `keep_s`:
-    seconds the job stays after its end, if that is less than the server's limit. `keep_photo`: keep
-    the photo as long as the job, not only until its end. `memo`: metadata of the submitter, which
-    no queue reads.
+    seconds to keep the finished job, within the server's limit. `keep_photo`: keep the photo with
+    the finished job. `memo`: metadata of the submitter, which no queue reads.
     """
 
     priority: Literal["normal", "low"] = "normal"
@@ -50,20 +54,50 @@ class Cancellation(StrEnum):
     """Result of cancelling a job."""
 
     REMOVED = "removed"
-    """The job waited, and will never run."""
+    """The job waited and will never run."""
     REQUESTED = "requested"
-    """The job runs, and stops at its next progress; it may still succeed."""
+    """The job stops at its next progress; it may still succeed."""
     TOO_LATE = "too late"
     """The job had already ended."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """Times of a job in UTC, always in this order, also if the clock was set back.
-
-    `started` is the start of the newest attempt; a job that ended before it ran has none.
-    """
+    """Times of a job in UTC, always in this order. `started`: of the newest attempt, if any."""
 
     submitted: datetime
     started: datetime | None = None
     ended: datetime | None = None
+
+
+class ExecutorLost(Exception):
+    """The worker of an executor is gone.
+
+    `counted`: whether the attempt counts. A crash does; a drained or refused worker does not.
+    """
+
+    def __init__(self, reason: str, *, counted: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.counted = counted
+
+
+class Executor(Protocol):
+    """Runs one job at a time."""
+
+    def prepare(self, is_needed: Callable[[], bool]) -> bool:
+        """Get ready for a job. May block, for example while a machine starts.
+
+        Returns False once `is_needed()` is false: no job waits, or the queue closes. Raises
+        `SvdError` if no worker can run jobs; the first job in line fails with it.
+        """
+
+    def run(self, job_id: str, request: VideoRequest) -> Generator[Event | None]:
+        """Yield `Progress*`, then exactly one of Succeeded, Failed, Stopped.
+
+        It may yield None to let the caller stop it. Closing the generator stops the work; no result
+        is written after that. Raises `ExecutorLost`.
+        """
+
+    def close(self) -> None:
+        """Release the worker. The queue makes no further calls."""

@@ -1,6 +1,6 @@
 """Jobs in memory: the events of one job with its watchers, and the cache of all open jobs.
 
-The table is the truth. Progress is in memory only, until the next transition writes it.
+The table is the source of truth. Progress is in memory until the next transition writes it.
 """
 
 import threading
@@ -17,21 +17,21 @@ from svd_core.jobs.store import utc
 from svd_core.messages import Message
 
 MAX_WATCHERS = 3
-"""Watchers of one job. Each blocks a thread of the page for as long as the job is open."""
+"""Most watchers of one job. Each blocks a thread of the page while the job is open."""
 
 FIRST_RETRY_S, MAX_RETRY_S = 1.0, 60.0
-"""Exponential backoff after faults that pass: the machine is short of memory, files or disk."""
+"""Exponential backoff after passing faults: the machine is short of memory, files or disk."""
 
 MAX_FAULTS = 10
-"""Tries of one job. Their delays add up to five minutes, and each may cost minutes of work."""
+"""Most tries of one job. The delays add up to five minutes; each try may cost minutes."""
 
 
 class Job:
     """One request on its way to a video, without its photo.
 
-    `id`: 32 hexadecimal digits, unguessable. `params`: None for a rejected job, which had no valid
-    ones. `row`: as the table has it. `now`: clock for reported events. `on_watch` may return the
-    events of the work itself, if the watcher is to do it.
+    `id`: 32 hexadecimal digits, unguessable. `params`: None for a rejected job. `row`: as in the
+    table. `now`: clock for reported events. `on_watch` may return the events of the work itself,
+    which the watcher then does.
     """
 
     def __init__(
@@ -67,27 +67,25 @@ class Job:
 
     @property
     def last(self) -> Event:
-        """The newest event. A waiting job has `Progress(stage=QUEUED)`, `step` jobs ahead of it."""
+        """The newest event. A waiting job has `Progress(stage=QUEUED)` with `step` jobs ahead."""
         return self._record[-1].event
 
     @property
     def done(self) -> bool:
-        """Whether `last` is Succeeded, Failed or Stopped. Once true it stays so."""
+        """Whether `last` is Succeeded, Failed or Stopped. Then nothing changes any more."""
         return is_finished(self._record)
 
     def events_since(self, seen: int = 0) -> Sequence[JobEvent]:
-        """The events after the one numbered `seen`, without progress that newer progress of its
-        stage replaced. Never blocks."""
+        """The events after the one numbered `seen`, without replaced progress. Never blocks."""
         return [entry for entry in self._record if entry.number > seen]
 
     def events(self) -> Iterator[Event]:
         """`Progress*`, then exactly one of Succeeded, Failed, Stopped; blocks between them.
 
-        May be called any number of times, from any thread, before and after the end. Each call
-        replays from the beginning, without progress that newer progress of its stage replaced.
-        Dropping the iterator does not change the job, unless the queue says otherwise.
-        Raises `ServerStopping` if the queue closes before the job ends, and `TooManyWatchers` if
-        newer calls took the place of this one.
+        May be called at any time, from any thread. Each call replays from the beginning, without
+        progress that newer progress of its stage replaced. Dropping the iterator does not change
+        the job, unless the queue is inline. Raises `ServerStopping` if the queue closes first, and
+        `TooManyWatchers` if newer calls took the place of this one.
         """
         if (working := self._on_watch(self)) is not None:
             yield from working
@@ -117,7 +115,7 @@ class Job:
             self._append(event, utc(self._now()))
 
     def stop(self) -> None:
-        """Have the work stop at its next progress, and report that once."""
+        """Make the work stop at its next progress, and report that once."""
         if not self.cancel_event.is_set() and isinstance(last := self.last, Progress):
             self.cancel_event.set()
             self.report(replace(last, note=Message("cancelling")))
@@ -137,7 +135,7 @@ class Job:
             return self._record
 
     def update(self, row: Row) -> None:
-        """Take over what has changed in the table."""
+        """Apply a change of the table."""
         with self._changed:
             self.row = row
             for entry in row.record:
@@ -146,7 +144,7 @@ class Job:
             self._written = max(self._written, row.record[-1].number)
 
     def close(self) -> None:
-        """Release all watchers: no more events will come."""
+        """Release all watchers, since no more events will come."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -203,16 +201,8 @@ class OpenJobs:
         with self._lock:
             return self._jobs.get(job_id)
 
-    def position(self, job_id: str) -> int:
-        """The number of jobs ahead of it; 0 if it does not wait."""
-        with self._lock:
-            job = self._jobs.get(job_id)
-            if job is None or job.row.state is not State.WAITING or not self._in_turn:
-                return 0
-            return self._running() + bisect_left(self._line, _sort_key(job), key=_sort_key)
-
     def line(self) -> list[Job]:
-        """The waiting jobs, first one first."""
+        """The waiting jobs in their order."""
         with self._lock:
             return self._line.copy()
 
@@ -221,20 +211,20 @@ class OpenJobs:
             return [job for job in self._jobs.values() if job.row.state is State.RUNNING]
 
     def count(self, owner: str | None = None) -> int:
-        """Count the jobs that the limit is for, of `owner` if given: the waiting ones, or all open
-        ones if no job waits for another."""
+        """Count the limited jobs, of `owner` if given: the waiting ones, or all open ones of an
+        inline queue."""
         with self._lock:
             jobs = self._line if self._in_turn else self._jobs.values()
             return sum(owner in (None, job.options.owner) for job in jobs)
 
     def close(self) -> None:
-        """Release all watchers: no job makes progress here any more."""
+        """Release the watchers of all jobs."""
         with self._lock:
             for job in self._jobs.values():
                 job.close()
 
     def _move(self, job: Job, before: State | None) -> None:
-        """Put a job where its new state belongs, and report the positions that have changed."""
+        """Move a job to where its state belongs, and report changed positions."""
         state = job.row.state
         self._jobs[job.id] = job
         if state is State.ENDED:

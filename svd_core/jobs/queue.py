@@ -19,8 +19,14 @@ from svd_core.errors import (
 )
 from svd_core.event_stream import EventStream, error_to_outcome
 from svd_core.events import Event, Failed, Outcome, Progress, Stage, Stopped, Succeeded
-from svd_core.jobs.executor import ExecutorLost
-from svd_core.jobs.interface import DEFAULT_OPTIONS, Cancellation, Fetch, JobOptions, RemoteRequest
+from svd_core.jobs.interface import (
+    DEFAULT_OPTIONS,
+    Cancellation,
+    ExecutorLost,
+    Fetch,
+    JobOptions,
+    RemoteRequest,
+)
 from svd_core.jobs.job import Job, OpenJobs
 from svd_core.jobs.schema import Row, State, create_tables
 from svd_core.jobs.store import (
@@ -37,7 +43,7 @@ from svd_core.params import VideoRequest
 from svd_core.storage import bytes_of
 
 TIMER_S = 0.5
-"""Seconds between two looks at the waiting jobs."""
+"""Interval of the timer thread in seconds."""
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +52,9 @@ log = logging.getLogger(__name__)
 class QueueLimits:
     """Limits and timeouts of a queue.
 
-    `max_queue`: jobs that may wait. `max_per_owner`: waiting jobs of one owner; None: no limit of
-    their own. Jobs without an owner share one such limit. `shutdown_timeout_s`: seconds that
-    `close` waits for running work to stop.
+    `max_queue`: jobs that may wait. `max_per_owner`: jobs of one owner that may wait, where all
+    jobs without an owner count as one owner's; None: no such limit. `shutdown_timeout_s`: seconds
+    that `close` waits for running work to stop.
     """
 
     max_queue: int = 32
@@ -74,16 +80,16 @@ class QueueContext:
 
 
 class JobQueue:
-    """Durable job queue, shared by page and API. The work is left to subclasses.
+    """Durable job queue, shared by page and API. Subclasses do the work.
 
-    It does nothing before `start`, so that a warm standby may have one.
+    It does nothing before `start`, so a warm standby may have one.
     """
 
     in_turn = True
     """Whether one job waits for another. If not, running jobs count against the limit too."""
 
     def __init__(self, context: QueueContext) -> None:
-        self._table = context.table
+        self.table = context.table
         self._limits = context.limits
         self._fetch = context.fetch
         self._now = context.table.clock.now
@@ -91,21 +97,16 @@ class JobQueue:
         self._open_jobs = OpenJobs(self._make_job, self.in_turn)
         self._timer = threading.Thread(target=self._run_timer, name="svd-keeper", daemon=True)
 
-    @property
-    def table(self) -> JobTable:
-        """The job table, which retention and webhooks use too."""
-        return self._table
-
     def start(self) -> Self:
-        """Take up the jobs of the table; those that ran go back in line. Returns the queue.
+        """Load the open jobs of the table; those that ran go back in line. Returns the queue.
 
         This process must own the table, see `OwnerLock`.
         """
-        create_tables(self._table.database)
-        for row in self._table.open_jobs():
+        create_tables(self.table.database)
+        for row in self.table.open_jobs():
             self._open_jobs.apply(row)
-        self._table.on_change = self._on_change
-        self._table.recover()
+        self.table.on_change = self._on_change
+        self.table.recover()
         self._timer.start()
         return self
 
@@ -119,16 +120,13 @@ class JobQueue:
         else:
             photo = request.image
             row = replace(row, image=photo_name(photo), continues=request.continues)
-        with self._table.database.serialized():  # one thread at a time takes the last place
+        with self.table.database.serialized():  # only one thread gets the last place
             self.ensure_room(options)
-            self._table.insert(row, photo)
+            self.table.insert(row, photo)
             return self.get(row.id)
 
     def ensure_room(self, options: JobOptions = DEFAULT_OPTIONS) -> None:
-        """Check the limits before the photo is read.
-
-        Raises what `submit` would raise: `QueueFull`, `ServerStopping`.
-        """
+        """Check the limits, before the photo is read. Raises `QueueFull`, `ServerStopping`."""
         self._refuse_if_closed()
         count, owned = self._open_jobs.count(), self._open_jobs.count(options.owner)
         limit = self._limits.max_per_owner
@@ -148,17 +146,17 @@ class JobQueue:
         return max(room, 0)
 
     def reject(self, error: SvdError, options: JobOptions = DEFAULT_OPTIONS) -> Job:
-        """Enter a job that has failed with `error`, so that it has an id, an outcome and a webhook.
+        """Add a job that has failed with `error`, with an id, an outcome and a webhook.
 
         Raises `ServerStopping`.
         """
         self._refuse_if_closed()
         now = self._now()
         row = finish(new_row(None, options, now), now, Failed(error))
-        return self._make_job(self._table.insert(row))
+        return self._make_job(self.table.insert(row))
 
     def get(self, job_id: str) -> Job:
-        """The job of that id. Raises `UnknownJob`, also for jobs that were deleted."""
+        """The job of that id. Raises `UnknownJob`, also for deleted jobs."""
         return self._open_jobs.find(job_id) or self._to_job(self._row(job_id))
 
     def get_cached(self, job_id: str) -> Job | None:
@@ -167,17 +165,12 @@ class JobQueue:
 
     def of_owner(self, owner: str, limit: int = 100) -> list[Job]:
         """The newest jobs of `owner`, at most `limit`, newest first."""
-        return [self._to_job(row) for row in self._table.list_by_owner(owner, limit)]
+        return [self._to_job(row) for row in self.table.list_by_owner(owner, limit)]
 
     def photo(self, job_id: str) -> bytes | None:
         """The photo of a job; None if it is not kept. Raises `UnknownJob`."""
         name = self._row(job_id).image
-        return None if name is None else self._table.photo(name)
-
-    def position(self, job_id: str) -> int:
-        """The number of jobs ahead of it; 0 if it runs or is done. Raises `UnknownJob`."""
-        self.get(job_id)
-        return self._open_jobs.position(job_id)
+        return None if name is None else self.table.photo(name)
 
     def length(self) -> int:
         """The number of waiting jobs."""
@@ -188,31 +181,31 @@ class JobQueue:
         self._closing.set()
         self._stop_work(self._limits.shutdown_timeout_s)
         for job in self._open_jobs.running():
-            log.warning("Job %s did not stop in time; it goes back in line.", job.id)
+            log.warning("Job %s did not stop in time. It runs again after a restart.", job.id)
             self._release(job, Message("server_stopped"))
         self._timer.join(self._limits.shutdown_timeout_s)
         self._open_jobs.close()
 
     def _on_waiting(self) -> None:
-        """Called when a job may wait that could start."""
+        """Called when a waiting job might start."""
 
     def _stop_work(self, timeout_s: float) -> None:
         """Stop the work. Returns when it has stopped, or after `timeout_s`."""
 
     def _on_watch(self, _: Job) -> Iterator[Event] | None:
-        """Called when a job gets a watcher; see `Job`."""
+        """Called with a job that gets a watcher; see `Job`."""
         return None
 
     def _claim(self, job: Job) -> bool:
-        """Begin an attempt of a job. Returns False if it does not wait any more."""
-        with self._table.database.serialized():
+        """Begin an attempt of a job. Returns False if it no longer waits."""
+        with self.table.database.serialized():
             if self._closing.is_set() or job.row.state is not State.WAITING or self._is_late(job):
                 return False
             row = self._update(job, State.WAITING, begin)
             return row is not None and row.state is State.RUNNING
 
     def _attempt(self, run: EventStream, job: Job) -> Iterator[Event]:
-        """Run a claimed job once: `Progress*`, which is reported, then its outcome.
+        """Run a claimed job once. Yields `Progress*`, already reported, then the outcome.
 
         Raises `ExecutorLost`.
         """
@@ -231,7 +224,7 @@ class JobQueue:
                         yield event
         except ExecutorLost:
             raise
-        except Exception as error:  # noqa: BLE001 - after any failure the next job must still run
+        except Exception as error:  # noqa: BLE001 - the next job must run after any failure
             outcome = error_to_outcome(job.id, error)
         yield outcome
 
@@ -241,7 +234,7 @@ class JobQueue:
         if row.params is None:
             raise GenerationFailed("server_changed")
         if row.image is not None:
-            if (image := self._table.photo(row.image)) is None:
+            if (image := self.table.photo(row.image)) is None:
                 raise GenerationFailed("image_gone")
             return VideoRequest(image, row.params, row.continues)
         assert row.image_url is not None
@@ -249,7 +242,7 @@ class JobQueue:
         return VideoRequest(self._fetch(row.image_url), row.params)
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
-        """End a running job. If it stopped because the server stops, it goes back in line."""
+        """End a running job. If the shutdown stopped it, it goes back in line."""
         closing = self._closing.is_set() and not job.cancel_event.is_set()
         if isinstance(outcome, Stopped) and closing:
             self._release(job, Message("server_stopped"))
@@ -262,8 +255,11 @@ class JobQueue:
         self._end_attempt(job, lambda row, now: release(row, now, note))
 
     def _end_attempt(self, job: Job, change: Transition) -> None:
-        """Retry until the table takes the end of work that cost minutes. If the server stops first,
-        the work is repeated. Does nothing if `close` has put the job back already."""
+        """Write the end of an attempt, which cost minutes, with retries.
+
+        If the server stops first, the work is repeated. Nothing is written if `close` has already
+        put the job back.
+        """
         if job.row.state is State.RUNNING:
             retry_until_written(lambda: self._update(job, State.RUNNING, change), self._closing)
 
@@ -272,11 +268,11 @@ class JobQueue:
 
     def _update(self, job: Job, state: State, change: Transition, photo: bytes = b"") -> Row | None:
         """Change a job that is in `state`; see `JobTable.update`."""
-        with self._table.database.serialized():  # so that no event comes after the snapshot
-            return self._table.update(job.id, state, change, job.snapshot(), photo)
+        with self.table.database.serialized():  # no event may follow the snapshot
+            return self.table.update(job.id, state, change, job.snapshot(), photo)
 
     def _cancel(self, job: Job) -> Cancellation:
-        with self._table.database.serialized():
+        with self.table.database.serialized():
             match job.row.state:
                 case State.WAITING:
                     self._end_waiting(job, Stopped())
@@ -289,30 +285,30 @@ class JobQueue:
                     return Cancellation.TOO_LATE
 
     def _on_change(self, row: Row) -> None:
-        """Called with each row that was written, in the order of the commits."""
+        """Called with each written row, in the order of the commits."""
         self._open_jobs.apply(row)
         if row.state is State.WAITING:
             self._on_waiting()
 
     def _run_timer(self) -> None:
-        """End jobs that have waited too long, try again to start others, and write checkpoints."""
+        """Timer thread: end late jobs, try to start others, and write checkpoints."""
         error = StartTimeout("start_timeout")
         while not self._closing.wait(TIMER_S):
             try:
                 for job in filter(self._is_late, self._open_jobs.line()):
                     self._end_waiting(job, Failed(error))
                 if self._open_jobs.line():
-                    self._on_waiting()  # a retry may be due, or no thread could be started before
-                self._table.database.checkpoint()
+                    self._on_waiting()  # a retry may be due
+                self.table.database.checkpoint()
             except Exception as fault:  # noqa: BLE001 - the next time may succeed
                 expected = isinstance(fault, SvdError)
-                log.warning("Waiting jobs go on waiting: %s", fault, exc_info=not expected)
+                log.warning("Cannot start waiting jobs, retrying: %s", fault, exc_info=not expected)
 
     def _is_late(self, job: Job) -> bool:
         return job.start_by is not None and job.start_by <= self._now()
 
     def _row(self, job_id: str) -> Row:
-        row = self._table.get(job_id)
+        row = self.table.get(job_id)
         if row is None:
             raise UnknownJob("job_expired")
         return row
@@ -320,7 +316,7 @@ class JobQueue:
     def _to_job(self, row: Row) -> Job:
         if row.state is State.ENDED:
             return self._make_job(row)
-        with self._table.database.serialized():  # or an old row could take the place of a new one
+        with self.table.database.serialized():  # or an old row could replace a new one
             job = self._open_jobs.find(row.id)
             return job or self._open_jobs.apply(self._row(row.id))
 

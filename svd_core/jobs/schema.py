@@ -1,6 +1,6 @@
 """SQL schema of the job table, with the row of a job and its event log.
 
-The event log is stored as JSON in the row. It is kept short: newer progress replaces older.
+The row stores the event log as JSON, kept short: newer progress replaces older.
 """
 
 import json
@@ -13,22 +13,29 @@ import sqlalchemy as sa
 
 from svd_core.database import Database, redacted_url
 from svd_core.errors import InvalidRequest, InvalidSettings
-from svd_core.event_json import event_from_json, event_to_json
-from svd_core.events import Event, JobEvent, Progress, Stage, Succeeded
+from svd_core.events import (
+    Event,
+    JobEvent,
+    Progress,
+    Stage,
+    Succeeded,
+    event_from_json,
+    event_to_json,
+)
 from svd_core.jobs.interface import JobOptions
 from svd_core.params import VideoParams
 
 Record = tuple[JobEvent, ...]
-"""Event log of a job: never empty, numbers and times increase, only the last event can be final."""
+"""Event log of a job: not empty, with increasing numbers and times; only the last can be final."""
 
 VERSION = 3
 """Version of the tables. Older ones are migrated, newer ones refused."""
 
 DROPPED = {"version", "worker"}
-"""Columns of version 1 in the table of jobs, from when several servers shared it."""
+"""Columns of version 1, in which several servers shared the table."""
 
 NUMBER_BLOCK = 2**20
-"""Events of one job that one process numbers, at most."""
+"""Most events of one job that one process numbers."""
 
 
 class State(StrEnum):
@@ -41,7 +48,7 @@ class State(StrEnum):
 
 METADATA = sa.MetaData()
 
-# One row. `number` is the last one given to a job, in the order in which jobs were accepted.
+# One row. `number` is that of the job accepted last.
 SEQUENCE = sa.Table(
     "svd_line",
     METADATA,
@@ -77,7 +84,7 @@ JOBS = sa.Table(
     sa.Index("svd_jobs_image", "image"),
 )
 
-# Photos that jobs refer to, each under the SHA-256 of its bytes, so that none is stored twice.
+# Photos of jobs, each under the SHA-256 of its bytes, so that none is stored twice.
 PHOTOS = sa.Table(
     "svd_photos",
     METADATA,
@@ -131,12 +138,13 @@ class Row:
 
     def to_columns(self) -> dict[str, Any]:
         timeout = self.options.start_timeout_s
-        values = {name: value for name, value in vars(self).items() if name != CONTINUES}
+        values = dict(vars(self))
+        more = {} if (continues := values.pop(CONTINUES)) is None else {CONTINUES: continues}
         return values | {
             "rank": self.rank,
             "owner": self.options.owner,
             "options": json.dumps(vars(self.options)),
-            "params": None if self.params is None else self._params_json(self.params),
+            "params": self.params and json.dumps(self.params.to_mapping() | more),
             "start_by": None if timeout is None else self.submitted + timeout,
             "record": to_json(self.record),
         }
@@ -154,13 +162,9 @@ class Row:
         }
         return cls(**values | parsed)
 
-    def _params_json(self, params: VideoParams) -> str:
-        continues = {} if self.continues is None else {CONTINUES: self.continues}
-        return json.dumps(params.to_mapping() | continues)
-
 
 def _params(values: dict[str, Any]) -> VideoParams | None:
-    """None for parameters that an older version accepted and this one does not."""
+    """None for parameters that only an older version accepted."""
     try:
         return VideoParams(**values)
     except (InvalidRequest, TypeError):
@@ -200,10 +204,10 @@ def is_finished(record: Record) -> bool:
 
 
 def append(record: Record, event: Event, at: datetime, number: int = 0) -> Record:
-    """Append `event` to `record`, in place of progress that it outdates.
+    """Append `event` to `record`, replacing progress that it outdates.
 
-    Nothing is appended after a final event. Times never decrease. Only the newest preview is kept,
-    and none once there is a video. `number`: least number of the event.
+    Nothing follows a final event. Times never decrease. Only the newest preview is kept, and none
+    after a success. `number`: minimum for the number of the event.
     """
     if not record:
         return (JobEvent(1, at, event),)
@@ -217,13 +221,13 @@ def append(record: Record, event: Event, at: datetime, number: int = 0) -> Recor
 
 
 def renumber(record: Record) -> Record:
-    """Give the last event a number above all that the last process gave in memory only."""
+    """Give the last event a number above all that the last process kept in memory only."""
     block = record[-1].number // NUMBER_BLOCK + 1
     return (*record[:-1], replace(record[-1], number=block * NUMBER_BLOCK))
 
 
 def _replaces(event: Event, previous: Event) -> bool:
-    """Whether `event` outdates `previous`: both are of the same stage, note and denoising step."""
+    """Whether `event` outdates `previous`: progress of the same stage, note and denoising step."""
     if not isinstance(event, Progress) or not isinstance(previous, Progress):
         return False
     counted = event.stage is Stage.DENOISING and event.step != previous.step

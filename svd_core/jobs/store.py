@@ -1,11 +1,13 @@
 """Job table: the durable state of every job. Each change of a job is one transaction.
 
-One process owns the table (see `owner_lock`); others only read it. The transitions of a job are
-pure functions of its row; the table writes what they return. Invariant: a photo is stored exactly
-as long as a job refers to it, since both change in one transaction.
+One process owns the table (see `owner_lock`); others only read it. Transitions are pure functions
+of a row, and the table writes their result. Invariant: a photo is stored exactly as long as a job
+refers to it, since both change in one transaction.
 """
 
 import hashlib
+import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +18,6 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Select, delete, insert, select, update
 
-from svd_core.clock import SteadyClock
 from svd_core.database import Database
 from svd_core.errors import GenerationFailed
 from svd_core.events import Failed, Outcome, Progress, Stage, Stopped, Succeeded
@@ -36,17 +37,39 @@ from svd_core.messages import Message
 from svd_core.params import VideoParams
 
 MAX_ATTEMPTS = 3
-"""Attempts of a job whose worker dies: after three the job itself is likely the cause."""
+"""Most attempts of a job whose worker dies. After three, the job is likely the cause."""
 
 PRUNE_INTERVAL = 50
-"""Numbers in line between two counts of rejected requests."""
+"""Number of jobs between two counts of rejected requests."""
 
 MAX_REJECTED = 500
-"""Rejected requests kept of one owner. They have no video, so the limit of bytes misses them."""
+"""Most rejected requests of one owner. Without videos, no limit of bytes applies to them."""
 
 OPEN = select(JOBS).where(JOBS.c.state.in_([State.WAITING, State.RUNNING])).order_by(JOBS.c.number)
 Transition = Callable[[Row, float], Row]
-"""Returns the row as it is to be. The number is the time, in seconds since 1970."""
+"""Returns the changed row. Its second argument is the time, in seconds since 1970."""
+
+
+class SteadyClock:
+    """Wall clock that never goes back while the process lives.
+
+    It follows `wall` while that advances, and `steady` after the wall clock was set back.
+    """
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._wall, self._steady = wall, steady
+        self._lock = threading.Lock()
+        self._shown, self._at = wall(), steady()
+
+    def now(self) -> float:
+        """Seconds since 1970 UTC: at least the last value plus the seconds since then."""
+        with self._lock:
+            at = self._steady()
+            self._shown = max(self._wall(), self._shown + at - self._at)
+            self._at = at
+            return self._shown
 
 
 def utc(at: float) -> datetime:
@@ -87,7 +110,7 @@ def finish(row: Row, now: float, outcome: Outcome, size: int = 0) -> Row:
 
 
 def release(row: Row, now: float, note: Message) -> Row:
-    """Give a running job its old place in line, as if it had not begun. `note`: the reason."""
+    """Return a running job to its place in line, uncounted. `note`: the reason."""
     if row.stop_asked:
         return finish(row, now, Stopped())
     record = append(row.record, Progress(stage=Stage.QUEUED, note=note), utc(now))
@@ -95,7 +118,7 @@ def release(row: Row, now: float, note: Message) -> Row:
 
 
 def requeue(row: Row, now: float) -> Row:
-    """Give a job its old place in line after a failed attempt; end it after `MAX_ATTEMPTS`."""
+    """Return a job to its place in line after a lost attempt; end it after `MAX_ATTEMPTS`."""
     if row.attempt >= MAX_ATTEMPTS and not row.stop_asked:
         error = GenerationFailed("crash_loop", count=row.attempt)
         return finish(row, now, Failed(error))
@@ -107,8 +130,8 @@ class JobTable:
     """Table of all jobs. Safe to use from any thread.
 
     `on_change` is called with each changed row after its commit, in the order of the commits. Every
-    method may also raise `QueueUnavailable` and `StorageFull`. The change may have been made or not
-    then; to repeat it does no harm.
+    method may raise `QueueUnavailable` and `StorageFull`. Then the change may or may not have been
+    made; repeating it is safe.
     """
 
     def __init__(self, database: Database, clock: SteadyClock | None = None) -> None:
@@ -117,7 +140,7 @@ class JobTable:
         self.on_change: Callable[[Row], None] = lambda _: None
 
     def insert(self, row: Row, photo: bytes = b"") -> Row:
-        """Put `row` at the end of the line, if it has not ended. `photo`: that of `row.image`."""
+        """Insert `row` with the next number. `photo`: that of `row.image`."""
         with self.database.serialized():
             with self.database.write() as connection:
                 if row.image is not None:
@@ -152,9 +175,9 @@ class JobTable:
         return self._read(OPEN)
 
     def recover(self) -> None:
-        """Put running jobs back in line, as the owner that ran them is gone; the attempt counts.
+        """Return the running jobs of the last owner to the line; the attempt counts.
 
-        All open jobs get numbers of events above those that the last owner kept in memory only.
+        The next events of all open jobs get numbers above those that it kept in memory only.
         """
         with self.database.serialized():
             with self.database.write() as connection:
@@ -172,10 +195,10 @@ class JobTable:
         record: Record | None = None,
         photo: bytes = b"",
     ) -> Row | None:
-        """Apply `change` to a job that is in `state`.
+        """Apply `change` to a job if it is in `state`.
 
-        `record`: its event log as it is in memory. `photo`: that of `image`, if `change` sets it.
-        Returns the row as it is then; None if there is none.
+        `record`: its event log in memory. `photo`: that of `image`, if `change` sets it. Returns
+        the resulting row; None without one.
         """
         with self.database.serialized():
             with self.database.write() as connection:
@@ -194,12 +217,12 @@ class JobTable:
     def import_photos(self, folder: Path) -> None:
         """Move the photos that older versions kept as files in `folder` into the table.
 
-        A file goes after its photo is in the table, so a process that dies in between loses none.
-        Those that no job refers to are deleted, and the folder too.
+        A file is deleted once its photo is in the table, so a crash loses none. Files without a job
+        and the folder are deleted too.
         """
         for path in folder.iterdir() if folder.is_dir() else ():
             referred = select(JOBS.c.id).where(JOBS.c.image == path.name).limit(1)
-            with suppress(OSError):  # what cannot be read stays
+            with suppress(OSError):  # unreadable files stay
                 with self.database.write() as connection:
                     if connection.scalar(referred) is not None:
                         _put_photo(connection, path.name, path.read_bytes())
@@ -234,13 +257,13 @@ def _put_photo(connection: Connection, name: str, photo: bytes) -> None:
 
 
 def drop_photos(connection: Connection, names: Collection[str]) -> None:
-    """Delete those of these photos that no job refers to."""
+    """Delete these photos unless a job refers to them."""
     referred = select(JOBS.c.id).where(JOBS.c.image == PHOTOS.c.name).exists()
     connection.execute(delete(PHOTOS).where(PHOTOS.c.name.in_(names), ~referred))
 
 
 def _enter_webhook(connection: Connection, row: Row) -> None:
-    """Have the webhook of a job delivered that ends in this transaction."""
+    """Add the webhook of a job that ends in this transaction to the outbox."""
     if row.state is State.ENDED and row.options.webhook is not None:
         delivery = {"job_id": row.id, "url": row.options.webhook, "tries": 0, "problem": ""}
         connection.execute(insert(OUTBOX).values(delivery | {"state": "due"}))

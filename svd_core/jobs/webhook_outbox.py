@@ -15,13 +15,13 @@ from svd_core.jobs.schema import OUTBOX
 from svd_core.jobs.store import JobTable
 
 Send = Callable[[Job, str], None]
-"""Posts the outcome of a job to a URL. After any error except `Undeliverable` it is retried."""
+"""Posts the outcome of a job to a URL. Any error except `Undeliverable` leads to a retry."""
 
 log = logging.getLogger(__name__)
 
 
 class Undeliverable(Exception):
-    """Raised by `Send` if a retry would be useless. Its text is kept as the reason."""
+    """Raised by `Send` if a retry would be useless. Its text is stored as the reason."""
 
 
 class Delivery(NamedTuple):
@@ -38,7 +38,7 @@ class Delivery(NamedTuple):
 class RetryPolicy:
     """Exponential backoff: `first_s` seconds, doubled with each try up to `most_s`.
 
-    `tries`: limit of tries. The defaults cover some two and a half hours.
+    `tries`: most tries. The defaults cover about two and a half hours.
     """
 
     first_s: float = 20.0
@@ -83,11 +83,11 @@ class Outbox:
         self._thread.start()
 
     def delivery(self, job_id: str) -> Delivery | None:
-        """Delivery of the webhook of a job; None if the job has none, or has not ended."""
+        """Delivery of a job's webhook; None if it has none or has not ended."""
         return next(iter(self._deliveries(OUTBOX.c.job_id == job_id)), None)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Stop sending. What is not delivered within `timeout_s` is sent again after a restart."""
+        """Stop sending. Webhooks not delivered within `timeout_s` are sent after a restart."""
         self._closing = True
         self._wake.set()
         self._thread.join(timeout_s)
@@ -99,12 +99,12 @@ class Outbox:
             try:
                 self._start_due()
             except SvdError as error:
-                log.warning("Webhook delivery paused: %s", error)
+                log.warning("Webhook delivery is paused, retrying: %s", error)
             self._wake.wait(self._poll_interval_s)
             self._wake.clear()
 
     def _start_due(self) -> None:
-        """Start due deliveries, up to the concurrency limit. After a restart delays begin again."""
+        """Start due deliveries, up to the concurrency limit. A restart restarts the delays."""
         now, due_at = time.monotonic(), self._due_at
         deliveries = self._deliveries(OUTBOX.c.state == "due")
         self._due_at = {
@@ -130,7 +130,10 @@ class Outbox:
         try:
             self._write(self._attempt(delivery))
         except SvdError as error:
-            log.warning("A webhook of job %s may come again. %s", delivery.job_id, error)
+            log.warning(
+                "Cannot save that job %s's webhook was sent, so it may be sent again: %s",
+                delivery.job_id, error,
+            )  # fmt: skip
         finally:
             del self._sending[delivery.job_id]
             self._wake.set()
@@ -145,9 +148,7 @@ class Outbox:
             problem = str(error) if hopeless else f"{type(error).__name__}: {error}"[:500]
             if not hopeless and tries < self._retry_policy.tries:
                 return delivery._replace(problem=problem)
-            log.warning(
-                "The webhook of job %s is given up after %d tries: %s", job_id, tries, problem
-            )
+            log.warning("Gave up the webhook of job %s after %d tries: %s", job_id, tries, problem)
             return delivery._replace(state="given up", problem=problem)
         return delivery._replace(state="delivered", problem="")
 

@@ -1,6 +1,6 @@
 """Queue that drives executors, each from its own thread, and prefetch of remote photos.
 
-Photos are fetched while their jobs wait, so that a slow host delays its own job only.
+Photos are fetched while their jobs wait, so a slow host delays only its own job.
 """
 
 import logging
@@ -8,24 +8,25 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Self
 
 from svd_core.database import retry_until_written
 from svd_core.errors import SvdError
-from svd_core.event_stream import error_to_outcome
-from svd_core.events import Failed, Outcome, Progress, Stopped
-from svd_core.jobs.executor import Executor, ExecutorLost
+from svd_core.event_stream import Work, error_to_outcome, run_as_stream
+from svd_core.events import Event, Failed, Outcome, Progress, Stopped
+from svd_core.jobs.interface import Executor, ExecutorLost
 from svd_core.jobs.job import Job
 from svd_core.jobs.queue import JobQueue, QueueContext
 from svd_core.jobs.schema import Row, State
 from svd_core.jobs.store import Transition, finish, photo_name, requeue
 from svd_core.messages import Message
+from svd_core.params import VideoRequest
 
 MAX_CONCURRENT = 4
-"""Concurrent downloads. Each may hold 20 MB; four slow hosts delay those behind them."""
+"""Most concurrent downloads. Each may hold 20 MB; four slow hosts delay the next ones."""
 
 CLOSE_TIMEOUT_S = 1.0
 """Seconds that `close` waits for pending writes to the table."""
@@ -34,16 +35,31 @@ RETRY_S = 1.0
 """Seconds until the next claim after a fault."""
 
 NICE_INCREMENT = 5
-"""Added to the nice value of the worker threads: a higher one means lower priority."""
+"""Added to the nice value of the worker threads, which lowers their priority."""
 
 log = logging.getLogger(__name__)
 
 
-class WorkerQueue(JobQueue):
-    """Job queue that drives `executors`, each from a thread of its own.
+class LocalExecutor:
+    """Runs `work` in this process."""
 
-    Jobs whose photos are still being fetched let others go first. Executors may be added to the
-    sequence until `start`.
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def prepare(self, is_needed: Callable[[], bool]) -> bool:  # noqa: ARG002 - the protocol's
+        return True
+
+    def run(self, job_id: str, request: VideoRequest) -> Generator[Event]:
+        return run_as_stream(self._work, job_id, request)
+
+    def close(self) -> None:
+        pass
+
+
+class WorkerQueue(JobQueue):
+    """Job queue that drives `executors`, each from its own thread.
+
+    Jobs whose photos are still being fetched let others go first.
     """
 
     def __init__(self, executors: Sequence[Executor], context: QueueContext) -> None:
@@ -57,7 +73,7 @@ class WorkerQueue(JobQueue):
         super().start()
         for index, executor in enumerate(self._executors):
             name = f"svd-worker-{index}" if index else "svd-worker"
-            # A daemon, so that work which never reports progress cannot keep the process alive.
+            # A daemon: work that never reports progress must not keep the process alive.
             thread = threading.Thread(
                 target=self._run_loop, args=(executor,), name=name, daemon=True
             )
@@ -81,7 +97,7 @@ class WorkerQueue(JobQueue):
             executor.close()
 
     def _first_ready(self) -> Job | None:
-        """The first job in line that could run now."""
+        """The first job in line that can run now."""
         now = time.monotonic()
         ready = (
             job
@@ -123,7 +139,7 @@ class WorkerQueue(JobQueue):
             for event in self._attempt(executor.run, job):
                 outcome = event
         except ExecutorLost as lost:
-            log.warning("The worker of job %s is gone: %s", job.id, lost.reason)
+            log.warning("Lost the worker of job %s: %s", job.id, lost.reason)
             self._requeue_lost(job, lost)
         else:
             assert not isinstance(outcome, Progress)
@@ -136,10 +152,10 @@ class WorkerQueue(JobQueue):
             self._end_attempt(job, requeue)
         else:
             self._release(job, Message("machine_taken_away"))
-            self._closing.wait(RETRY_S)  # the next worker may be refused at once, too
+            self._closing.wait(RETRY_S)  # the next worker may be refused as well
 
     def _finish_or_retry(self, job: Job, outcome: Outcome) -> None:
-        """End a job, or requeue it and wait if its fault passes."""
+        """End a job, or release it and wait if its fault passes."""
         delay_s = job.retry_delay_s(outcome)
         if delay_s is None:
             self._finish(job, outcome)
@@ -152,8 +168,8 @@ class WorkerQueue(JobQueue):
 class PhotoPrefetcher:
     """Prefetches photos in its own threads. Thread-safe.
 
-    A job keeps its place in line meanwhile. If the process dies, the photo is fetched again. `line`
-    returns the waiting jobs, first one first; `update` changes one in the table.
+    A job keeps its place in line meanwhile. After a crash the photo is fetched again. `line`
+    returns the waiting jobs in order; `update` changes one in the table.
     """
 
     def __init__(
@@ -171,7 +187,7 @@ class PhotoPrefetcher:
 
     def start_next(self) -> None:
         """Start downloads for the first jobs without a photo, up to `MAX_CONCURRENT` at a time."""
-        with self._lock:  # around `line`, so that no finished download starts again
+        with self._lock:  # around `line`, or a finished download could start again
             for job in self._line():
                 if len(self._threads) >= MAX_CONCURRENT or self._closing.is_set():
                     return
@@ -183,8 +199,7 @@ class PhotoPrefetcher:
                     thread.start()
 
     def close(self) -> None:
-        """Start no download and write nothing more. Downloads under way do not delay the end: their
-        photos are fetched again after a restart."""
+        """Start and write nothing more. Photos of running downloads are fetched after a restart."""
         self._closing.set()
         with self._lock:
             threads = list(self._threads.values())
@@ -199,8 +214,7 @@ class PhotoPrefetcher:
         self.start_next()
 
     def _fetch_photo(self, job: Job) -> None:
-        """Download one photo. Writes it to the table, or the end of the job; nothing if there is
-        another try."""
+        """Download one photo and write it to the table, or the end of its job."""
         assert job.row.image_url is not None
         photo, outcome = b"", None
         try:
@@ -222,17 +236,14 @@ class PhotoPrefetcher:
 
 
 def _join(threads: Iterable[threading.Thread], timeout_s: float) -> None:
-    """Wait for all `threads` together at most so long."""
+    """Wait for `threads`, at most `timeout_s` for all together."""
     deadline = time.monotonic() + timeout_s
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _lower_priority() -> None:
-    """Lower the priority of this thread and of those it starts, so that requests are served first.
-
-    Only Linux has priorities of threads.
-    """
+    """Lower the priority of this thread and those it starts below that of requests (Linux only)."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
         with suppress(OSError):

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from svd_core.errors import InvalidSettings
+from svd_core.messages import Message
 from svd_core.settings import Settings, canonical_url, space_url
 from svd_core.web.proxy_headers import (
     NETLOC,
@@ -59,10 +60,11 @@ def configured_prefix() -> str:
             canonical_url(root)  # which `configured_url` takes
             return ""
         if re.match(r"//|[^/]*[.:]", root):
-            raise ValueError("a host name needs http:// or https:// in front")
+            raise ValueError(Message("reason_host_without_scheme"))
         return urlsplit(canonical_url(f"http://localhost/{root}")).path
     except ValueError as error:
-        raise InvalidSettings("root_path_invalid", variable=ROOT_PATH, reason=str(error)) from error
+        (reason,) = error.args
+        raise InvalidSettings("root_path_invalid", variable=ROOT_PATH, reason=reason) from error
 
 
 class PublicAddress:

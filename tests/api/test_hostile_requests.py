@@ -21,9 +21,9 @@ from svd_core.web import request_body
 from svd_core.web.fal.auth import ApiKeys
 from svd_core.web.fal.models import InvalidInput
 from svd_core.web.fal.responses import ApiError, as_json, echoed
-from svd_core.web.fal.signed_tokens import SignedTokens
+from svd_core.web.fal.signed_tokens import SignedTokens, UrlBuilder
 from svd_core.web.fal.submit import resolve_image
-from svd_core.web.fal.urls import UrlBuilder, upload_name
+from svd_core.web.fal.uploads import upload_name
 from svd_core.web.request_body import BodyError, BodyReader, InvalidJson
 from svd_core.web.safe_http import MAX_URL, parse_url
 from tests.fakes.fal_server import KEY, FalServer, fal_server

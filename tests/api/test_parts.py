@@ -17,12 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from svd_core.errors import InvalidSettings
 from svd_core.events import Event, Progress, Stage, Stopped
 from svd_core.jobs import JobEvent
+from svd_core.messages import Message
 from svd_core.web.fal.auth import ApiKeys
 from svd_core.web.fal.job_status import follow, log_lines
-from svd_core.web.fal.responses import ApiError, as_json
+from svd_core.web.fal.models import InvalidInput, read_input
+from svd_core.web.fal.responses import ApiError, as_json, detail
 from svd_core.web.fal.signed_tokens import SignedTokens, load_secret
 from svd_core.web.fal.webhooks import Signer
-from tests.fakes.errors import has_code
+from tests.fakes.errors import english, has_code
 
 KEYS = "ann:s3cret,bob:other, ann:second"
 
@@ -55,12 +57,12 @@ def test_a_key_tells_its_owner(header: str, owner: str) -> None:
     [
         (None, "Authentication is required"),
         ("", "Authentication is required"),
-        ("Key ann:wrong", "no such key"),
-        ("Key ann:s3cret2", "no such key"),
-        ("Key ann:", "no such key"),
-        ("Key carl:s3cret", "no such key"),
-        ("Key ann:other", "no such key"),
-        ("Key ann:s\udcff", "no such key"),
+        ("Key ann:wrong", "The key is unknown"),
+        ("Key ann:s3cret2", "The key is unknown"),
+        ("Key ann:", "The key is unknown"),
+        ("Key carl:s3cret", "The key is unknown"),
+        ("Key ann:other", "The key is unknown"),
+        ("Key ann:s\udcff", "The key is unknown"),
         ("Key s3cret", "not of the form"),
         ("ann:s3cret", "not of the form"),
         ("Basic ann:s3cret", "not of the form"),
@@ -262,3 +264,34 @@ def test_every_stage_has_a_line_in_the_log() -> None:
 
 def test_answers_carry_half_characters() -> None:
     assert json.loads(as_json({"input": "\ud800"})) == {"input": "\ud800"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None, {}, {"image_url": None}, {"fps": 500}, {"fps": 0},
+        {"fps": 25.5}, {"fps": "fast"}, {"fps": None}, {"fps": [1]}, {"fps": "9" * 5000},
+        {"cond_aug": "x"}, {"cond_aug": "nan"}, {"cond_aug": {}}, {"fit": "stretch"}, {"model": 1},
+        {"model": ""},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_rejected_job_gives_its_reason_in_the_language_of_the_reader(body: object) -> None:
+    if isinstance(body, dict) and body and "image_url" not in body:
+        body |= {"image_url": "https://example.org/photo.jpg"}
+    with pytest.raises(InvalidInput) as caught:
+        read_input(body)
+    message = caught.value.error.message
+    assert not english(message.render("de"))
+    assert getattr(message.values.get("reason"), "code", "") != "reason_other"
+
+
+@pytest.mark.parametrize(
+    "kind", ["url_too_long", "url_scheme", "image_load_error", "file_download_error"]
+)
+def test_a_wrong_address_has_a_reason_of_its_own(kind: str) -> None:
+    message = InvalidInput([detail("image_url", "Some text.", kind)]).error.message
+    reason = message.values["reason"]
+    assert isinstance(reason, Message)
+    assert reason.code != "reason_other"
+    assert not english(message.render("de"))

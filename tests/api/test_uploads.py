@@ -112,7 +112,7 @@ def test_a_key_has_a_limit_and_others_have_their_own(store: UploadStore) -> None
         put(store, 1000)
     status, detail = refusal(lambda: put(store, 501))
     assert status == 413
-    assert "GB that are kept for a key" in detail
+    assert "all uploads of a key together" in detail
     assert put(store, 500)
     assert put(store, 1000, "bob")
 

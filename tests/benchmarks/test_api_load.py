@@ -24,7 +24,7 @@ from svd_core.benchmarks.load_clients import LoadTiming
 from svd_core.events import Stopped
 from svd_core.jobs import Cancellation
 from svd_core.params import VideoParams, VideoRequest
-from tests.fakes.work import front_queue
+from tests.fakes.work import front_queue, position
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,7 +88,7 @@ def test_a_past_is_made_of_jobs_that_are_over(tmp_path: Path) -> None:
         assert queue.get(f"{1000:032x}").last == Stopped()
         assert queue.length() == 0
         waits = queue.submit(VideoRequest(b"photo", VideoParams(seed=1)))
-        assert queue.position(waits.id) == 0
+        assert position(waits) == 0
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from svd_core.cluster.config import ClusterConfig
 from svd_core.errors import InvalidImage, ModelGated
 from svd_core.events import Failed, Progress, Succeeded
 from svd_core.jobs import QueueContext, WorkerQueue
-from svd_core.jobs.executor import ExecutorLost
+from svd_core.jobs.interface import ExecutorLost
 from svd_core.jobs.schema import State
 from svd_core.media.recipe import Recipe
 from svd_core.media.video import read_lossless
@@ -59,11 +59,11 @@ def test_a_head_that_is_away_is_reported_and_tried_again(caplog: pytest.LogCaptu
     with socket.socket() as taken:  # bound and not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
         config = ClusterConfig(f"127.0.0.1:{taken.getsockname()[1]}")
-        with closing(WorkerPool(config, WorkerSettings())) as pool:
-            eventually(lambda: "does not answer" in caplog.text, SECONDS)
+        with closing(WorkerPool(config, WorkerSettings()).start()) as pool:
+            eventually(lambda: "does not respond" in caplog.text, SECONDS)
             eventually(lambda: pool.status.notice == Message("cluster_unreachable"), SECONDS)
             assert pool.status.waits_for_machine
-    assert caplog.text.count("does not answer") == 1, "it is said once"
+    assert caplog.text.count("does not respond") == 1, "it is said once"
 
 
 def test_jobs_run_at_the_same_time_and_one_is_continued_on_another_machine(

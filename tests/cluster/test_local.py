@@ -66,7 +66,7 @@ from tests.fakes.cluster_work import open_work
 
 ended = []
 with closing(
-    WorkerPool(config, WorkerSettings("svd-nano", cpus=1), open_work, on_end=ended.append)
+    WorkerPool(config, WorkerSettings("svd-nano", cpus=1), open_work, on_end=ended.append).start()
 ) as pool:
     assert signal.getsignal(signal.SIGTERM) is on_signal, "Ray has its own"
     executor = RayExecutor(pool, ResultStore(Path(sys.argv[1])))
@@ -93,5 +93,5 @@ def test_it_uses_the_gpus_of_this_machine_and_says_when_ray_has_died(
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "1 x Pretended GPU, 1 GB job.mp4" in lines
-    assert lines[-1].startswith("Ray on this machine has ended")
+    assert lines[-1].startswith("Ray and its GPU workers on this machine have ended")
     assert (tmp_path / "job.mp4").stat().st_size > 1000

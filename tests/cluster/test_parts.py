@@ -15,9 +15,8 @@ from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.cluster import config as cluster_config
 from svd_core.cluster.config import ClusterConfig, has_gpu, is_loopback, prepare_environment
 from svd_core.cluster.placement import AVOID_S, AvoidedNodes, Node, label_selector
-from svd_core.cluster.release import code_release
-from svd_core.cluster.status import cluster_status
-from svd_core.cluster.transfer import CHUNK_BYTES, Chunk, read_chunks, write_chunks
+from svd_core.cluster.roster import cluster_status
+from svd_core.cluster.worker import CHUNK_BYTES, Chunk, code_release, read_chunks, write_chunks
 from svd_core.engine.engine import EngineStatus
 from svd_core.errors import InvalidSettings, ModelGated, StorageFull
 from svd_core.settings import Settings

@@ -4,9 +4,8 @@ import pytest
 
 from svd_core.cluster import scaling
 from svd_core.cluster.config import ClusterConfig
-from svd_core.cluster.failures import BACKOFF_S, MAX_FAILURES, StartFailures
 from svd_core.cluster.handle import State, WorkerHandle
-from svd_core.cluster.placement import Node
+from svd_core.cluster.placement import BACKOFF_S, MAX_FAILURES, Node, StartFailures
 from svd_core.cluster.scaling import (
     STOP_TIMEOUT_S,
     WITHDRAW_S,
@@ -28,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def worker(state: State, used: float = NOW, asked: float = NOW) -> WorkerHandle:
-    return WorkerHandle(None, None, frozenset(), state, used=used, asked=asked)
+    return WorkerHandle(None, None, frozenset(), state, used_at=used, called_at=asked)
 
 
 def config(least: int = 0, most: int = 64, idle_s: float = 300.0) -> ClusterConfig:

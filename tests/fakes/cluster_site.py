@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from svd_core.benchmarks.cluster_nodes import LoopbackCluster, RayNode, ray_environment
 from svd_core.cluster.config import HEALTH_CHECKS, ClusterConfig
 from svd_core.events import Event, Progress, Succeeded
-from svd_core.jobs.executor import ExecutorLost
+from svd_core.jobs.interface import ExecutorLost
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
 from tests.fakes.job_events import eventually
@@ -54,7 +54,8 @@ class Site:
         idle_s = options.pop("idle_s", 300.0)
         config = ClusterConfig(self.cluster.address, least, most, idle_s, node_ip=OWN)
         options.setdefault("open_work", open_work)
-        with closing(WorkerPool(config, WorkerSettings("svd-nano", cpus=1), **options)) as pool:
+        settings = WorkerSettings("svd-nano", cpus=1)
+        with closing(WorkerPool(config, settings, **options).start()) as pool:
             yield pool
 
 

@@ -30,8 +30,9 @@ from svd_core.media.image import open_photo
 from svd_core.params import VideoRequest
 from svd_core.settings import Settings
 from svd_core.storage import ResultStore
-from svd_core.web.fal import MOUNT, ApiContext, ApiService, build_api
+from svd_core.web.fal import ApiContext, ApiService, build_api
 from svd_core.web.safe_http import Fetcher
+from svd_core.web.snippets import MOUNT
 from tests.fakes.engines import READY
 from tests.fakes.work import FakeWork, open_table
 

@@ -47,7 +47,7 @@ from svd_core.media.video import write_mp4
 from svd_core.owner_lock import OwnerLock
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-from tests.fakes.work import moving
+from tests.fakes.work import moving, position
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def answer(queue: JobQueue, pipe: Connection, stop: threading.Event) -> None:
         ),
         "cancel": lambda job_id: queue.get(job_id).cancel(),
         "events": lambda job_id, seen: queue.get(job_id).events_since(seen),
-        "position": queue.position,
+        "position": lambda job_id: position(queue.get(job_id)),
         "has_photo": lambda job_id: queue.photo(job_id) is not None,
         "times": lambda job_id: queue.get(job_id).times,
     }

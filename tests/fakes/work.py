@@ -14,6 +14,7 @@ from svd_core.event_stream import EventStream, Work
 from svd_core.events import OnProgress, Progress, Stage, Video
 from svd_core.jobs import (
     InlineQueue,
+    Job,
     JobQueue,
     JobTable,
     LocalExecutor,
@@ -75,6 +76,12 @@ def moving() -> Frames:
     for index, frame in enumerate(frames):
         frame[:, index * 16 : index * 16 + 12] = (250, 180, 60)
     return frames
+
+
+def position(job: Job) -> int:
+    """How many jobs are ahead of one that waits; 0 for others."""
+    last = job.last
+    return last.step if isinstance(last, Progress) and last.stage is Stage.QUEUED else 0
 
 
 @contextmanager

@@ -11,10 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svd_core.clock import SteadyClock
 from svd_core.errors import GenerationFailed, InvalidRequest, SvdError, ToolFailed, UnknownJob
-from svd_core.event_json import error_from_json, error_to_json, event_from_json, event_to_json
-from svd_core.events import Failed, JobEvent, Progress, Stage, Stopped, Succeeded, Video
+from svd_core.events import (
+    Failed,
+    JobEvent,
+    Progress,
+    Stage,
+    Stopped,
+    Succeeded,
+    Video,
+    error_from_json,
+    error_to_json,
+    event_from_json,
+    event_to_json,
+)
 from svd_core.jobs.schema import (
     NUMBER_BLOCK,
     Record,
@@ -24,6 +34,7 @@ from svd_core.jobs.schema import (
     renumber,
     to_json,
 )
+from svd_core.jobs.store import SteadyClock
 from svd_core.messages import Message
 
 VIDEO = Video(

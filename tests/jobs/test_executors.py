@@ -17,7 +17,7 @@ from svd_core.jobs.store import MAX_ATTEMPTS
 from svd_core.params import VideoRequest
 from tests.fakes.errors import has_code
 from tests.fakes.job_events import SECONDS, ending, eventually, failure, reached, submit
-from tests.fakes.work import open_table
+from tests.fakes.work import open_table, position
 
 STEP = Progress(stage=Stage.DENOISING, step=1, total=2)
 
@@ -117,7 +117,7 @@ def test_each_executor_has_a_job_of_its_own(tmp_path: Path) -> None:
         jobs = [submit(queue, b"%d" % n) for n in range(5)]
         eventually(lambda: all(executor.running for executor in pool))
         assert {executor.running for executor in pool} == {job.id for job in jobs[:3]}
-        assert [queue.position(job.id) for job in jobs] == [0, 0, 0, 3, 4]
+        assert [position(job) for job in jobs] == [0, 0, 0, 3, 4]
         pool[1].go.set()  # the others stay where they are
         assert [ending(job) for job in jobs[3:]] == [Succeeded(video(job.id)) for job in jobs[3:]]
         assert sum(job.done for job in jobs) == 3

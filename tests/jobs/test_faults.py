@@ -31,7 +31,7 @@ from svd_core.messages import Message
 from tests.fakes.errors import has_code
 from tests.fakes.job_events import SECONDS, ending, eventually, reached, submit
 from tests.fakes.queue_server import ServerJob, server
-from tests.fakes.work import FakeWork, front_queue, open_table, worker_queue
+from tests.fakes.work import FakeWork, front_queue, open_table, position, worker_queue
 
 ROOT = Path(__file__).parents[2]
 
@@ -310,7 +310,7 @@ def test_a_table_locked_for_5_s_is_waited_out(tmp_path: Path) -> None:
             look = time.monotonic()
             assert not running.done
             assert queue.get(running.id).times.started is not None
-            assert queue.position(running.id) == 0
+            assert position(running) == 0
             assert time.monotonic() - look < 0.5
             time.sleep(0.1)
         assert late == []

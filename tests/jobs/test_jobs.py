@@ -45,7 +45,7 @@ from svd_core.messages import Message
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.errors import has_code
 from tests.fakes.job_events import eventually
-from tests.fakes.work import front_queue, inline_queue, open_table, worker_queue
+from tests.fakes.work import front_queue, inline_queue, open_table, position, worker_queue
 
 
 def a_request(image: bytes = b"photo") -> VideoRequest:
@@ -132,7 +132,7 @@ def test_a_job_ends_with_its_video(queue: JobQueue) -> None:
     job = queue.submit(a_request())
     assert ending(job) == Succeeded(a_video(job.id))
     assert queue.get(job.id).last == job.last
-    assert queue.position(job.id) == 0
+    assert position(job) == 0
     assert job.params == queue.get(job.id).params == VideoParams(seed=1)
 
 
@@ -168,9 +168,8 @@ def test_the_queue_works_on_after_a_failure(queue: JobQueue) -> None:
 
 
 def test_an_unknown_id_is_said_to_be_unknown(queue: JobQueue) -> None:
-    for ask in (queue.get, queue.position):
-        with pytest.raises(UnknownJob, check=has_code("job_expired")):
-            ask("no such job")
+    with pytest.raises(UnknownJob, check=has_code("job_expired")):
+        queue.get("no such job")
 
 
 def test_a_closed_queue_takes_nothing_and_closes_twice(queue: JobQueue) -> None:
@@ -182,12 +181,12 @@ def test_a_closed_queue_takes_nothing_and_closes_twice(queue: JobQueue) -> None:
 
 def test_waiting_jobs_hear_how_many_go_before_them(local: WorkerQueue, gate: Gate) -> None:
     first, second, third = (_started(local, gate), *(local.submit(a_request()) for _ in "ab"))
-    assert [local.position(job.id) for job in (first, second, third)] == [0, 1, 2]
+    assert [position(job) for job in (first, second, third)] == [0, 1, 2]
     assert third.last == Progress(stage=Stage.QUEUED, step=2)
     second.cancel()
     assert ending(second) == Stopped()
     assert third.last == Progress(stage=Stage.QUEUED, step=1)
-    assert local.position(third.id) == 1
+    assert position(third) == 1
 
 
 def test_a_full_queue_says_so_and_takes_jobs_again(local: WorkerQueue, gate: Gate) -> None:
@@ -330,7 +329,7 @@ def test_close_lets_the_watchers_go_and_joins_the_worker(local: WorkerQueue, gat
         with pytest.raises(ServerStopping):
             list(local.get(job.id).events())
         assert not job.done
-    assert [local.position(job.id) for job in jobs] == [0, 1, 2]
+    assert [position(job) for job in jobs] == [0, 1, 2]
 
 
 def test_close_does_not_wait_for_ever_for_work_that_never_looks_up(tmp_path: Path) -> None:

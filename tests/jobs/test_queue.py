@@ -13,7 +13,6 @@ from typing import Any, NoReturn, TypeVar
 import pytest
 from sqlalchemy import text, update
 
-from svd_core.clock import SteadyClock
 from svd_core.database import Database
 from svd_core.errors import (
     InvalidImage,
@@ -49,11 +48,12 @@ from svd_core.jobs import (
 from svd_core.jobs.interface import Fetch
 from svd_core.jobs.queue import DEFAULT_LIMITS, no_fetch
 from svd_core.jobs.schema import JOBS, VERSION, Row, create_tables
+from svd_core.jobs.store import SteadyClock
 from svd_core.jobs.worker import MAX_CONCURRENT
 from svd_core.params import VideoParams, VideoRequest
 from tests.fakes.errors import has_code
 from tests.fakes.job_events import ending, eventually, failure, reached, submit
-from tests.fakes.work import stored_photos
+from tests.fakes.work import position, stored_photos
 
 
 @dataclass
@@ -177,7 +177,6 @@ class TestOptions:
             submit(queue, name, priority="low" if name < b"n" else "normal")
             for name in (b"low1", b"normal1", b"low2", b"normal2")
         ]
-        assert [queue.position(job.id) for job in jobs] == [3, 1, 4, 2]
         assert [job.last.step for job in jobs] == [3, 1, 4, 2]  # type: ignore[union-attr]
         work.go.set()
         for job in jobs:
@@ -282,7 +281,7 @@ class TestRejected:
             assert found.times.started is None
             assert found.times.ended is not None
             assert found.cancel() is Cancellation.TOO_LATE
-        assert queue.length() == queue.position(job.id) == 0
+        assert queue.length() == position(job) == 0
 
     def test_rejected_jobs_take_no_place_and_are_never_run(self, servers: Servers) -> None:
         queue = servers.worker(work := Work(), QueueLimits(max_queue=1))
@@ -336,7 +335,7 @@ class TestPhotosAtAddresses:
         job = at(queue, "http://a/1")
         eventually(lambda: hosts.asked)
         assert job.last == Progress(stage=Stage.QUEUED)
-        assert (job.times.started, queue.position(job.id)) == (None, 0)
+        assert (job.times.started, position(job)) == (None, 0)
         hosts.let_go["http://a/1"].set()
         assert isinstance(ending(job), Succeeded)
         assert (hosts.asked, work.done) == (["http://a/1"], [b"1"])
@@ -364,7 +363,7 @@ class TestPhotosAtAddresses:
         first, second = at(queue, "http://a/first"), submit(queue, b"second")
         hosts.let_go["http://a/first"].set()
         eventually(lambda: not without_photo(queue))
-        assert [queue.position(job.id) for job in (first, second)] == [1, 2]
+        assert [position(job) for job in (first, second)] == [1, 2]
         work.go.set()
         ending(second)
         assert work.done == [b"hold", b"first", b"second"]
@@ -543,7 +542,6 @@ class TestManyWorkers:
         table = servers.table()
         rows = {job.id: table.get(job.id) for _, job in jobs}
         line = sorted(jobs, key=lambda entry: (rows[entry[1].id].rank, rows[entry[1].id].number))  # type: ignore[union-attr]
-        assert [queue.position(job.id) for _, job in line] == list(range(1, 151))
         assert [job.last.step for _, job in line] == list(range(1, 151))  # type: ignore[union-attr]
         for entries in accepted:  # what one client sends later goes later
             for rank in (0, 1):
@@ -767,7 +765,7 @@ class TestStarting:
     @pytest.mark.parametrize(
         ("url", "reason"),
         [
-            ("nonsense", "that address"),
+            ("nonsense", "at SVD_DATABASE_URL"),
             ("oracle+nothing://h/x", "nothing"),
             ("sqlite:////dev/null/x.sqlite", "/dev/null"),
             ("postgresql+psycopg://ann:s3cret@127.0.0.1:9/x", "refused"),

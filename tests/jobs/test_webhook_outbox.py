@@ -127,7 +127,7 @@ def test_in_the_end_it_is_given_up_for_all_to_see(
         found = letter(box, job, "given up")
         time.sleep(0.3)
     assert (found.tries, found.problem, len(tried)) == (4, "TimeoutError: no answer", 4)
-    assert f"The webhook of job {job.id} is given up after 4 tries" in caplog.text
+    assert f"Gave up the webhook of job {job.id} after 4 tries" in caplog.text
     assert job.done
 
 

@@ -7,19 +7,30 @@ import pickle
 import string
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic_core.core_schema import ErrorType
 
 from svd_core import messages
-from svd_core.errors import InvalidRequest, SvdError
-from svd_core.event_json import subclasses_of
-from svd_core.messages import DEFAULT_LANGUAGE, LOCALES, Message, both, catalogue, sections
+from svd_core.errors import InvalidRequest, SvdError, subclasses_of
+from svd_core.messages import (
+    DEFAULT_LANGUAGE,
+    LOCALES,
+    REASONS,
+    Message,
+    both,
+    catalogue,
+    sections,
+    validation_reason,
+)
+from tests.fakes.errors import english
 
 ROOT = Path(__file__).parents[2]
 ENGLISH = catalogue(DEFAULT_LANGUAGE)
 LANGUAGES = sorted(path.stem for path in LOCALES.glob("*.toml"))
 SOURCES = [*(ROOT / "svd_core").rglob("*.py"), ROOT / "app.py"]
-NOT_ERRORS = {"note", "part"}
+NOT_ERRORS = {"note", "part", "reason"}
 
 
 def placeholders(template: str) -> set[str]:
@@ -204,6 +215,22 @@ def test_two_messages_become_one_as_far_as_they_are_there() -> None:
     joined = both(first, second)
     assert joined == f"{first} {second}"
     assert (both(None, second), both(first, None), both(None, None)) == (second, first, None)
+
+
+CONTEXT = {"gt": 1, "ge": 1, "lt": 1.5, "le": 2, "expected": "'a', 'b' or 'c'", "example": "id:x"}
+
+
+@pytest.mark.parametrize("kind", get_args(ErrorType))
+def test_reasons_of_pydantic_are_in_the_language_of_the_reader(kind: str) -> None:
+    reason = validation_reason(kind, CONTEXT)
+    assert not english(reason.render("de"))
+    assert reason.code == f"reason_{REASONS[kind]}" if kind in REASONS else "reason_other"
+
+
+def test_a_validator_gives_its_own_reason() -> None:
+    own = Message("reason_host_name")
+    assert validation_reason("value_error", {"error": ValueError(own)}) is own
+    assert validation_reason("value_error", {"error": ValueError("text")}).code == "reason_other"
 
 
 def test_an_error_names_the_field_of_its_message() -> None:

@@ -10,7 +10,9 @@ import pytest
 from svd_core.database import Database
 from svd_core.errors import InvalidSettings
 from svd_core.jobs.schema import create_tables
+from svd_core.messages import Message
 from svd_core.settings import PREFIX, Settings
+from tests.fakes.errors import english
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -137,8 +139,12 @@ def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_wrong_values_stop_the_start(variable: str, value: str) -> None:
-    with pytest.raises(InvalidSettings, match=f"^{variable} is wrong: .+ \\(.+\\)\\.$") as caught:
+    with pytest.raises(InvalidSettings, match=f"^{variable} is wrong: .+\\. The table") as caught:
         Settings.from_env({variable: value})
+    reason = caught.value.message.values["reason"]
+    assert isinstance(reason, Message)
+    assert reason.code != "reason_other"
+    assert not english(caught.value.message.render("de"))
     assert "s3cret" not in caught.value.message
     assert caught.value.__cause__ is None  # its text would show the password
     assert "\n" not in caught.value.message
@@ -232,7 +238,7 @@ def test_one_address_has_one_form(url: str, same: str) -> None:
 
 @pytest.mark.parametrize("netloc", ["svd.example:99999", "svd.example:https", "[::1", "a:1:2"])
 def test_what_is_wrong_with_an_address_is_said_in_plain_words(netloc: str) -> None:
-    with pytest.raises(InvalidSettings, match="wrong: its host or port is wrong"):
+    with pytest.raises(InvalidSettings, match="wrong: the host or port is wrong"):
         Settings.from_env({"SVD_PUBLIC_URL": f"https://{netloc}/svd"})
 
 

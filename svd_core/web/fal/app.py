@@ -22,8 +22,16 @@ from svd_core.web.fal.file_routes import add_file_routes, add_storage_routes
 from svd_core.web.fal.job_routes import add_queue_routes, add_run_routes
 from svd_core.web.fal.models import Health, InvalidInput
 from svd_core.web.fal.openapi import UNAVAILABLE, FalApi
-from svd_core.web.fal.responses import ApiError, ApiResponse, error_response, input_error
+from svd_core.web.fal.responses import (
+    CLIENT_DISCONNECTED,
+    ApiError,
+    ApiResponse,
+    error_response,
+    input_error,
+    request_error,
+)
 from svd_core.web.fal.submit import bad_request
+from svd_core.web.request_body import BodyError
 from svd_core.web.snippets import ENDPOINTS
 
 log = logging.getLogger(__name__)
@@ -114,13 +122,19 @@ def _add_meta_routes(api: FalApi, service: ApiService) -> None:
         return HTMLResponse(page, headers=DOCS_HEADERS)
 
 
-ERRORS = (ApiError, InvalidInput, RequestValidationError, SvdError, HTTPException, Exception)
+ERRORS = (
+    ApiError, BodyError, InvalidInput, RequestValidationError, SvdError, HTTPException, Exception
+)  # fmt: skip
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
     match error:
         case ApiError(response=response):
             pass
+        case BodyError(status=499):
+            response = CLIENT_DISCONNECTED
+        case BodyError(status=status, message=message):  # the rest of the body is never read
+            response = request_error(status, message, "bad_request", {"Connection": "close"})
         case InvalidInput(details=details):
             response = input_error(details)
         case RequestValidationError():
@@ -133,7 +147,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
             detail = f"Path {path} not found" if status == 404 else str(error.detail)
             response = ApiResponse(status, {"detail": detail}, error.headers or {})
         case _:
-            log.error("A request to the API ended by an unforeseen error.", exc_info=error)
+            log.error("An API request failed unexpectedly. Please report this.", exc_info=error)
             response = ApiResponse(500, {"detail": "Internal Server Error"})
-    # Clients take an error of the server that has no id for one of a gateway.
+    # Without an id, clients mistake a server error for one of a gateway.
     return response.to_response(uuid4().hex if response.status >= 500 else None)

@@ -1,8 +1,8 @@
 """Authentication of API calls: keys, the middleware that checks them, and the proxy of web pages.
 
-The caller is known before any of the request body is read. Keys are compared in constant time.
-`/proxy` stands in for the server proxy that fal's browser clients expect: they name the URL that
-they mean in a header, and its counterpart here answers.
+The caller is known before the request body is read. Keys are compared in constant time. `/proxy`
+replaces the server proxy that fal's browser clients expect: they name one of fal's URLs in a
+header, and the same route here responds.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ from svd_core.web.fal.signed_tokens import SignedTokens
 from svd_core.web.origins import is_loopback, origin_netloc
 
 NO_KEYS = (
-    "This server has no API keys yet, so its API is closed: whoever runs it sets SVD_API_KEYS to "
-    "id:secret (several with commas between) and starts it again."
+    "This server has no API keys, so its API is closed. Its operator can set SVD_API_KEYS to "
+    "id:secret (several separated by commas) and restart it."
 )
-KEY_MISSING = "Authentication is required: send the header 'Authorization: Key id:secret'."
+KEY_MISSING = "Authentication is required. Send the header 'Authorization: Key id:secret'."
 KEY_MALFORMED = "The Authorization header is not of the form 'Key id:secret'."
-KEY_UNKNOWN = "There is no such key, or its secret is another one."
+KEY_UNKNOWN = "The key is unknown, or its secret is wrong."
 
 
 class ApiKeys:
     """API keys, kept as digests that no method or `repr` shows.
 
-    `keys`: id:secret, comma separated. `open_here`: whether calls need no key while there are none,
-    which is right only on a server that this machine alone can reach.
+    `keys`: id:secret, separated by commas. `open_here`: whether calls need no key if there are
+    none, which is safe only if no other machine can reach the server.
     """
 
     def __init__(self, keys: str, *, open_here: bool) -> None:
@@ -60,9 +60,9 @@ class ApiKeys:
         return owner
 
     def _find(self, key: str) -> str | None:
-        """The id of `key`. Compares with every key, so that the time shows nothing."""
+        """The id of `key`. Compares with every key, so the time reveals nothing."""
         try:
-            digest = _digest(key.encode("latin-1"))  # these are the bytes that were sent
+            digest = _digest(key.encode("latin-1"))  # the bytes that were sent
         except UnicodeEncodeError:
             return None
         owner = None
@@ -105,8 +105,8 @@ PROXY_HEADERS = re.compile(
 """Headers that proxies add. Programs on this machine have no reason to send them."""
 
 NOT_LOCAL_DETAIL = (
-    "This server has no API keys and is open to its own machine only, which this call does not "
-    "come from; whoever runs it sets SVD_API_KEYS to id:secret and starts it again."
+    "This server has no API keys, so only programs on its own machine can call it. Its operator "
+    "can set SVD_API_KEYS to id:secret and restart it."
 )
 
 
@@ -119,9 +119,8 @@ def owner_of(connection: HTTPConnection) -> str:
 class AuthMiddleware:
     """ASGI middleware that puts the caller's id into the scope, under `OWNER_KEY`.
 
-    A server without keys is open to programs on this machine only. So it refuses foreign web pages
-    in a browser here, by their Origin and by their Host (DNS rebinding). It also refuses requests
-    that a proxy on this machine forwards from outside.
+    A server without keys is open only to programs on this machine. It refuses web pages of other
+    sites by their Origin and Host (DNS rebinding), and requests that a proxy here forwards.
     """
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, tokens: SignedTokens) -> None:
@@ -157,9 +156,9 @@ class AuthMiddleware:
 
 
 def _check_local(scope: Scope, headers: Headers) -> None:
-    """Refuse requests that come from elsewhere. Raises `ApiError`, 403.
+    """Refuse requests from elsewhere. Raises `ApiError`, 403.
 
-    nginx forwards by HTTP/1.0, which is the only mark of a proxy that adds no header.
+    nginx forwards with HTTP/1.0, the only sign of a proxy that adds no header.
     """
     direct = scope.get("http_version") != "1.0" and not any(map(PROXY_HEADERS.fullmatch, headers))
     origin, hosts = headers.get("origin"), headers.getlist("host")
@@ -190,8 +189,8 @@ TARGET_UNKNOWN = request_error(
 class Proxy:
     """ASGI middleware around the API: forwards requests for `/proxy` to their target here.
 
-    A request without a key is accepted from web pages of `origins` only. Browsers send the Origin
-    truthfully, but other programs can send any.
+    A request without a key is accepted only from web pages of `origins`. Browsers send the true
+    Origin, but other programs can send any.
     """
 
     def __init__(self, app: ASGIApp, origins: str) -> None:

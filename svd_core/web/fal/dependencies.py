@@ -13,25 +13,24 @@ from svd_core.jobs import Job, JobQueue
 from svd_core.settings import Settings
 from svd_core.storage import ResultStore
 from svd_core.web.fal.auth import ApiKeys
-from svd_core.web.fal.signed_tokens import SignedTokens, load_secret
+from svd_core.web.fal.signed_tokens import SignedTokens, UrlBuilder, load_secret
 from svd_core.web.fal.uploads import UploadLimits, UploadStore
-from svd_core.web.fal.urls import UrlBuilder
-from svd_core.web.fal.webhooks import Signer, Webhooks
+from svd_core.web.fal.webhooks import Signer, send_webhook
 from svd_core.web.origins import is_loopback
 from svd_core.web.public_address import configured_url
 from svd_core.web.request_body import BodyReader
 from svd_core.web.safe_http import Fetcher
 
 MAX_KEEP_S = 1e9
-"""Seconds, some 32 years: the longest that a file may stay, since file times have no infinity."""
+"""Longest time to keep a file: about 32 years, since file times have no infinity."""
 
 
 @dataclass(frozen=True)
 class ApiContext:
-    """Dependencies without the queue, which is itself made with some of them.
+    """Dependencies without the queue, which needs some of them itself.
 
-    `open_here`: see `ApiKeys`. On first use they raise `InvalidSettings` if the data folder cannot
-    be written.
+    `open_here`: see `ApiKeys`. Raises `InvalidSettings` on first use if the data folder cannot be
+    written.
     """
 
     settings: Settings
@@ -48,7 +47,7 @@ class ApiContext:
 
     @cached_property
     def keys(self) -> ApiKeys:
-        # A proxy in front is a program of this machine, but its callers are not.
+        # A proxy in front runs on this machine, but its callers may not.
         public = configured_url(self.settings)
         local = not public or is_loopback(urlsplit(public).netloc)
         return ApiKeys(self.settings.api_keys, open_here=self.open_here and local)
@@ -63,7 +62,7 @@ class ApiContext:
 
     @cached_property
     def costs(self) -> CostLimits:
-        """Limits of one video. Callers with a key may ask for more than the checkpoint's own."""
+        """Limits of one video. Callers with a key may exceed the checkpoint's own."""
         return CostLimits(self.settings.max_steps, self.settings.max_frames)
 
     @cached_property
@@ -87,15 +86,15 @@ class ApiContext:
         return UploadStore(settings.data_dir / "uploads", limits, self.tokens)
 
     def send_webhook(self, job: Job, url: str) -> None:
-        """See `Webhooks.send`. The private key is made when the first webhook is sent."""
-        Webhooks(self.urls, self.signer, self.fetcher).send(job, url)
+        """See `webhooks.send_webhook`. The first webhook creates the private key."""
+        send_webhook(job, url, self.urls, self.signer, self.fetcher)
 
 
 @dataclass(frozen=True)
 class ApiService:
     """Dependencies with the queue and the engine. `on_submit` is called with each new job.
 
-    `lookups`: limit of threads that resolve host names, so that slow ones do not take every thread.
+    `lookups`: limit of threads that resolve host names, or slow ones would take every thread.
     """
 
     context: ApiContext

@@ -34,9 +34,9 @@ summary { cursor: pointer; }
 """
 
 INTRO = """
-<p>This server speaks the protocol of fal's <code>fal-ai/stable-video</code>: the published clients
+<p>This server speaks the protocol of fal's <code>fal-ai/stable-video</code>. The published clients
 (<code>@fal-ai/client</code> and <code>@fal-ai/server-proxy</code> from npm, <code>fal-client</code>
-from PyPI) work with it once they are told its address. The same as a file for tools:
+from PyPI) work with it once they have its address. For tools, the same description is in
 <a href="openapi.json">openapi.json</a>.</p>
 """
 

@@ -15,7 +15,6 @@ from fastapi import Header, Security
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from svd_core.errors import UnknownJob
 from svd_core.web.fal import models, openapi
 from svd_core.web.fal.dependencies import ApiContext
 from svd_core.web.fal.models import InvalidInput
@@ -32,9 +31,8 @@ from svd_core.web.fal.openapi import (
     UploadId,
 )
 from svd_core.web.fal.responses import ApiError, request_error
-from svd_core.web.fal.submit import bad_request, lifetime, read_model, refused_body
+from svd_core.web.fal.submit import bad_request, lifetime, read_model
 from svd_core.web.fal.uploads import TYPES, UPLOAD_TIMEOUT_S, UploadWriter
-from svd_core.web.request_body import BodyError
 
 PART_NUMBER = re.compile(r"[0-9]{1,5}")
 BUFFER_BYTES = 2**20
@@ -42,8 +40,8 @@ BUFFER_BYTES = 2**20
 
 DIGITS = re.compile(r"[0-9]{1,18}")
 
-FILE_MISSING = request_error(404, "There is no such file, or its time is over.", "not_found")
-NO_UPLOAD = request_error(403, "This upload was not permitted, or too long ago.", "forbidden")
+FILE_MISSING = request_error(404, "There is no such file, or it has expired.", "not_found")
+NO_UPLOAD = request_error(403, "This upload is not permitted, or no longer.", "forbidden")
 
 # A file shown from this server must not act as one of its pages.
 SANDBOX_HEADERS = {
@@ -83,8 +81,8 @@ def add_storage_routes(api: FalApi, context: ApiContext) -> None:
     ) -> models.UploadResponse:
         """Get an address to upload a file to."""
         keep_s = lifetime(lifecycle)
-        asked = await read_model(context, request, models.UploadRequest, MAX_REST_BODY)
-        name = context.uploads.new_name(owner, asked.content_type or "", asked.file_name or "")
+        body = await read_model(context, request, models.UploadRequest, MAX_REST_BODY)
+        name = context.uploads.new_name(owner, body.content_type or "", body.file_name or "")
         claims = {"name": name, "keep_s": keep_s}
         token, base = context.tokens.issue("upload", UPLOAD_TIMEOUT_S, claims), urls.base(request)
         return models.UploadResponse(
@@ -115,8 +113,8 @@ def add_storage_routes(api: FalApi, context: ApiContext) -> None:
     @access("POST", "/rest/tokens", closed, openapi.BAD_BODY, body=body, status_code=201)
     async def stream_token(request: Request, owner: Owner) -> str:
         """Get a token that a browser can stream with for a while, in place of a key."""
-        asked = await read_model(context, request, models.StreamTokenRequest, MAX_REST_BODY)
-        lifetime_s = min(asked.token_expiration, MAX_TOKEN_S)
+        wanted = await read_model(context, request, models.StreamTokenRequest, MAX_REST_BODY)
+        lifetime_s = min(wanted.token_expiration, MAX_TOKEN_S)
         return context.tokens.issue("stream", lifetime_s, {"owner": owner})
 
     @access("GET", "/rest/.well-known/jwks.json")
@@ -211,10 +209,7 @@ def add_file_routes(api: FalApi, context: ApiContext) -> None:
         job_id = file.removesuffix(".mp4")
         if not urls.is_video(signature, job_id):
             raise ApiError(FILE_MISSING)
-        try:
-            path = context.results.path(job_id)
-        except UnknownJob:
-            raise ApiError(FILE_MISSING) from None
+        path = context.results.path(job_id)
         if not path.is_file():
             raise ApiError(FILE_MISSING)
         return _file_response(path)
@@ -263,22 +258,19 @@ async def _save(
 ) -> str:
     """Write the body of `request` to `target`. Returns its ETag, a header of `response` too.
 
-    Raises `ApiError`.
+    Raises `ApiError` and `BodyError`.
     """
     length = request.headers.get("content-length", "")
-    try:
-        with target as writer:
-            if DIGITS.fullmatch(length):
-                await to_thread.run_sync(writer.expect, int(length))
-            buffer = bytearray()
-            async for piece in context.bodies.pieces(request.receive):
-                buffer += piece
-                if len(buffer) >= BUFFER_BYTES:
-                    await to_thread.run_sync(writer.write, bytes(buffer))
-                    buffer.clear()
-            await to_thread.run_sync(writer.write, bytes(buffer))
-    except BodyError as error:
-        raise refused_body(error) from None
+    with target as writer:
+        if DIGITS.fullmatch(length):
+            await to_thread.run_sync(writer.expect, int(length))
+        buffer = bytearray()
+        async for piece in context.bodies.pieces(request.receive):
+            buffer += piece
+            if len(buffer) >= BUFFER_BYTES:
+                await to_thread.run_sync(writer.write, bytes(buffer))
+                buffer.clear()
+        await to_thread.run_sync(writer.write, bytes(buffer))
     response.headers["ETag"] = writer.etag
     return writer.etag
 

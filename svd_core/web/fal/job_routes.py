@@ -11,7 +11,6 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from svd_core.errors import UnknownJob
 from svd_core.events import Progress, Stage
 from svd_core.jobs import Cancellation, Job
 from svd_core.web.fal import openapi
@@ -44,7 +43,7 @@ from svd_core.web.fal.responses import CLIENT_DISCONNECTED, NOT_FOUND, ApiError,
 from svd_core.web.fal.submit import Options, submit_job
 
 DISCONNECT_POLL_S = 1.0
-"""Seconds between two checks whether the caller went away."""
+"""Seconds between two checks whether the caller has disconnected."""
 
 TRUE_WORDS = {"1", "true", "yes", "on"}
 
@@ -111,7 +110,7 @@ def add_queue_routes(api: FalApi, service: ApiService, endpoint: str) -> None:
             return job_status(_find(service, owner, request_id), base, with_logs)
 
         if (job := service.queue.get_cached(request_id)) is not None:
-            # Most polled jobs are; a call to another thread costs more than the response.
+            # Most polled jobs are cached. Another thread would cost more than the response.
             payload = job_status(_check_owner(job, owner), base, with_logs)
         else:
             payload = await to_thread.run_sync(look)
@@ -174,12 +173,8 @@ def add_queue_routes(api: FalApi, service: ApiService, endpoint: str) -> None:
 
 
 def _find(service: ApiService, owner: str, request_id: str) -> Job:
-    """The job of that id, if it is the caller's. Raises `ApiError`, 404."""
-    try:
-        job = service.queue.get(request_id)
-    except UnknownJob:
-        raise ApiError(NOT_FOUND) from None
-    return _check_owner(job, owner)
+    """The job of that id, if it is the caller's. Raises `UnknownJob` or `ApiError`, both a 404."""
+    return _check_owner(service.queue.get(request_id), owner)
 
 
 def _check_owner(job: Job, owner: str) -> Job:
@@ -190,7 +185,7 @@ def _check_owner(job: Job, owner: str) -> Job:
 
 
 def add_run_routes(api: FalApi, service: ApiService, endpoint: str) -> None:
-    """Add the routes below `/run`. Only the caller knows such a job: it ends when they leave."""
+    """Add the routes below `/run`. Only the caller knows the job, so it ends when they leave."""
     urls, path = service.context.urls, f"/run/{endpoint}"
     serve = partial(api.serve, tag="Run", body=VideoInput)
     refused = openapi.BAD_REQUEST | openapi.CLOSED | openapi.BAD_BODY | openapi.BUSY
@@ -202,7 +197,7 @@ def add_run_routes(api: FalApi, service: ApiService, endpoint: str) -> None:
         """Make a video and wait for it."""
         job = await submit_job(service, request, options, reject=False)
         if not await _wait(job, request):
-            await _cancel(job)
+            await to_thread.run_sync(job.cancel)
             return CLIENT_DISCONNECTED.to_response(job.id)
         base = urls.base(request)
         return (await to_thread.run_sync(outcome_response, job, urls, base)).to_response(job.id)
@@ -225,20 +220,16 @@ def add_run_routes(api: FalApi, service: ApiService, endpoint: str) -> None:
             yield encode_event((await to_thread.run_sync(outcome_response, job, urls, base)).body)
         finally:
             with CancelScope(shield=True):
-                await _cancel(job)
+                await to_thread.run_sync(job.cancel)
 
 
 async def _wait(job: Job, request: Request) -> bool:
-    """Wait for the end of `job`. Returns False if the caller goes away first."""
+    """Wait for the end of `job`. Returns False if the caller disconnects first."""
     async with aclosing(follow(job, DISCONNECT_POLL_S)) as changes:
         async for _ in changes:
             if await request.is_disconnected():
                 return False
     return True
-
-
-async def _cancel(job: Job) -> None:
-    await to_thread.run_sync(job.cancel)
 
 
 def progress_of(progress: Progress) -> dict[str, Any]:

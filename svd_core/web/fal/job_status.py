@@ -17,7 +17,7 @@ from svd_core.errors import Cancelled
 from svd_core.events import Event, Failed, Progress, Stage, Stopped, Succeeded, Video
 from svd_core.jobs import Job, JobEvent
 from svd_core.web.fal.responses import NOT_FOUND, ApiResponse, as_json, error_response, input_error
-from svd_core.web.fal.urls import UrlBuilder
+from svd_core.web.fal.signed_tokens import UrlBuilder
 from svd_core.web.job_metadata import read_memo
 
 POLL_S = 0.1
@@ -79,25 +79,17 @@ def status_payload(
     `urls`: see `job_urls`. `log`: lines; None if the caller wants none. `end`: the outcome of a job
     that is done.
     """
-    payload: Payload = {"status": status_word(last), "request_id": job.id, **urls}
-    if isinstance(last, Progress) and last.stage is Stage.QUEUED:
-        payload["queue_position"] = last.step
+    payload: Payload = {"status": "IN_PROGRESS", "request_id": job.id, **urls}
+    if not isinstance(last, Progress):
+        payload["status"] = "COMPLETED"
+    elif last.stage is Stage.QUEUED:
+        payload |= {"status": "IN_QUEUE", "queue_position": last.step}
     payload["logs"] = log
     if end is not None:
         payload["metrics"] = job_metrics(job)
         if end.status >= 400:
-            payload["error"] = _error_message(end.body)
-            payload["error_type"] = _error_type(end.body)
-            if code := _error_code(end.body):
-                payload["error_code"] = code
+            payload |= _error_fields(end.body)
     return payload
-
-
-def status_word(event: Event) -> str:
-    """fal's word for the status."""
-    if not isinstance(event, Progress):
-        return "COMPLETED"
-    return "IN_QUEUE" if event.stage is Stage.QUEUED else "IN_PROGRESS"
 
 
 def job_urls(base: str, endpoint: str, job_id: str) -> dict[str, str]:
@@ -157,20 +149,15 @@ def _message(progress: Progress) -> str:
     return f"{line}. {progress.note}" if progress.note else line
 
 
-def _error_message(body: Any) -> str:
+def _error_fields(body: Any) -> Payload:
+    """What a status says of the error in the body of an outcome."""
     detail = body.get("detail", "")
-    return str(detail[0]["msg"]) if isinstance(detail, list) else str(detail)
-
-
-def _error_type(body: Any) -> str:
-    detail = body.get("detail")
-    return str(detail[0]["type"] if isinstance(detail, list) else body.get("error_type", ""))
-
-
-def _error_code(body: Any) -> str:
-    detail = body.get("detail")
-    code = detail[0].get("code", "") if isinstance(detail, list) else body.get("error_code", "")
-    return str(code)
+    if isinstance(detail, list):
+        message, kind, code = detail[0]["msg"], detail[0]["type"], detail[0].get("code")
+    else:
+        message, kind, code = detail, body.get("error_type", ""), body.get("error_code")
+    fields = {"error": message, "error_type": kind}
+    return fields | {"error_code": code} if code else fields
 
 
 async def follow(job: Job, silence_s: float) -> AsyncGenerator[Sequence[JobEvent]]:

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from svd_core.errors import InvalidRequest
+from svd_core.messages import validation_reason
 from svd_core.params import PARAMETERS, VideoParams
-from svd_core.web.fal.responses import FAL_NAMES, Detail, detail, error_detail, not_an_object
+from svd_core.web.fal.responses import FAL_NAMES, Detail, detail, error_detail
 from svd_core.web.snippets import DEFAULT_FPS
 
 
@@ -43,7 +44,7 @@ class QueueStatus(BaseModel):
     status_url: str
     cancel_url: str
     queue_position: int | None = Field(None, description="Requests ahead, while IN_QUEUE.")
-    logs: list[LogLine] | None = Field(description="All lines so far; null if not asked for.")
+    logs: list[LogLine] | None = Field(description="All lines so far; null if not requested.")
     metrics: Metrics | None = Field(None, description="Once COMPLETED.")
     error: str | None = Field(None, description="Why there is no result, once COMPLETED.")
     error_type: str | None = None
@@ -96,8 +97,8 @@ class UploadRequest(BaseModel):
 
 
 class UploadResponse(BaseModel):
-    upload_url: str = Field(description="PUT the file here; this address is its own permission.")
-    file_url: str = Field(description="Where the file is then, for `image_url`.")
+    upload_url: str = Field(description="PUT the file here; no key is needed.")
+    file_url: str = Field(description="Address of the uploaded file, for `image_url`.")
 
 
 class CdnToken(BaseModel):
@@ -176,7 +177,7 @@ class VideoInput(VideoParams, PhotoInput):  # in this order `image_url` is the f
     Unknown fields are ignored, as fal does.
     """
 
-    seed: int | None = _field("seed")  # type: ignore[assignment]  # null is as good as nothing
+    seed: int | None = _field("seed")  # type: ignore[assignment]  # null: draw one
     noise_aug_strength: float = _field("noise_aug_strength", alias=FAL_NAMES["noise_aug_strength"])
     fps: int = _field("fps", default=DEFAULT_FPS)
     model: str | None = Field(
@@ -207,13 +208,14 @@ Model = TypeVar("Model")
 def parse(model: type[Model], body: Any) -> Model:
     """The model of a JSON body. Raises `InvalidInput`.
 
-    Names beyond ASCII are not looked at: none is known, and half a character would be an error.
+    Names beyond ASCII are ignored: no field has one, and pydantic fails on half a surrogate pair.
     """
     if not isinstance(body, dict):
-        raise InvalidInput([not_an_object(body)])
+        message = "Input should be an object"
+        raise InvalidInput([detail("", message, "model_attributes_type", input=body)])
     try:
-        given = {name: value for name, value in body.items() if name.isascii()}
-        return TypeAdapter(model).validate_python(given)
+        fields = {name: value for name, value in body.items() if name.isascii()}
+        return TypeAdapter(model).validate_python(fields)
     except ValidationError as error:
         raise InvalidInput([_detail(entry) for entry in error.errors()]) from None
 
@@ -225,20 +227,27 @@ def read_input(body: Any) -> tuple[str, VideoParams]:
         values = {name: getattr(parsed, name) for name in PARAMETERS}
         params = VideoParams(**{name: value for name, value in values.items() if value is not None})
     except InvalidRequest as error:  # a model that cannot be a name
-        raise InvalidInput.from_validation_error(error) from None
+        raise InvalidInput.from_error(error) from None
     return parsed.image_url, params
 
 
 class InvalidInput(Exception):  # noqa: N818 - named after what went wrong, like the core's
-    """Invalid input of a submit. `details`: entries of the 422, one for each wrong field."""
+    """Invalid input of a submit.
 
-    def __init__(self, details: list[Detail]) -> None:
-        super().__init__(str(details[0]["msg"]))
+    `details`: entries of the 422, one for each wrong field. `error`: what its job fails with.
+    """
+
+    def __init__(self, details: list[Detail], error: InvalidRequest | None = None) -> None:
+        first = details[0]
+        super().__init__(str(first["msg"]))
         self.details = details
+        reason = validation_reason(first["type"], first.get("ctx", {}))
+        field = str(first["loc"][-1])
+        self.error = error or InvalidRequest("input_invalid", field=field, reason=reason)
 
     @classmethod
-    def from_validation_error(cls, error: InvalidRequest) -> "InvalidInput":
-        return cls([error_detail(error)])
+    def from_error(cls, error: InvalidRequest) -> "InvalidInput":
+        return cls([error_detail(error)], error)
 
 
 def _detail(entry: Any) -> Detail:

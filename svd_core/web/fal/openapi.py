@@ -1,10 +1,10 @@
 """Description of the API: the application that FastAPI serves, and the parts its routes share.
 
-Each route declares its parameters, its body and every response. FastAPI serves it from that, and
-makes the OpenAPI document of it.
+Each route declares its parameters, its body and every response. FastAPI serves it and describes
+it in the OpenAPI document from the same declaration.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Path, Query, Security
@@ -64,7 +64,7 @@ NO_FILE: Responses = {404: error("No such file, or it has expired.")}
 class KeyHeader(APIKeyHeader):
     """Security scheme of the keys. `AuthMiddleware` checks the key; this gives the routes its id.
 
-    The middleware comes first, so that nothing of the body is read for a caller without a key.
+    The middleware runs first, so the body of a caller without a key is never read.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ STREAM_TOKEN = APIKeyQuery(
 
 
 def _text(pattern: str) -> Any:
-    """A path parameter. The routes check it, and most answer a wrong one like an unknown one."""
+    """A path parameter. The routes check it; for most, a wrong one is an unknown one."""
     return Path(json_schema_extra={"pattern": pattern})
 
 
@@ -165,18 +165,14 @@ class FalApi(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, without the 422 that FastAPI adds to routes with parameters.
 
-        Wrong parameters are answered by 400 here.
+        The response to wrong parameters is a 400 here.
         """
         if self.openapi_schema is None:
             document = super().openapi()
-            for operation in _operations(document):
-                if "HTTPValidationError" in str(operation["responses"].get("422")):
-                    del operation["responses"]["422"]
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]
             for name in ("HTTPValidationError", "ValidationError"):
                 document["components"]["schemas"].pop(name, None)
         return super().openapi()
-
-
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for operations in document["paths"].values():
-        yield from operations.values()

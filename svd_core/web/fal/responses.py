@@ -32,7 +32,7 @@ MAX_ECHO = 100
 JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 SHORT_REPR = reprlib.Repr()
-"""Reads the beginning of a value only."""
+"""Reads only the beginning of a value."""
 SHORT_REPR.maxstring = SHORT_REPR.maxother = MAX_ECHO
 
 Detail = Mapping[str, Any]
@@ -114,7 +114,7 @@ def echoed(value: Any) -> Any:
 
 
 def _is_short(value: Any) -> bool:
-    """Whether `value` has at most some `MAX_ECHO` characters as JSON. Stops counting there."""
+    """Whether `value` has at most about `MAX_ECHO` characters as JSON. Stops counting there."""
     room, pending = MAX_ECHO, [value]
     while pending and room >= 0:
         part = pending.pop()
@@ -141,7 +141,7 @@ def _representable(value: Any) -> Any:
 
 
 def error_response(error: SvdError) -> ApiResponse:
-    """The response for an error that refuses a request, or has ended a job."""
+    """The response for an error that refused a request or ended a job."""
     kind: str
     headers: dict[str, str] = {}
     match error:
@@ -159,7 +159,7 @@ def error_response(error: SvdError) -> ApiResponse:
             headers = {"X-Fal-Needs-Retry": "1"}
         case ServerStopping() | QueueUnavailable():
             status, kind = 503, "runner_disconnected"
-        case _:  # not 503: clients would retry to read the result of a job that has ended
+        case _:  # not 503, or clients would retry to read the result of a failed job
             status, kind = 500, "runner_server_error"
     return request_error(status, error.message, kind, headers, error.code)
 
@@ -197,9 +197,5 @@ UNSUPPORTED = {
 """Codes of photos in a format that cannot be read."""
 
 
-def not_an_object(body: Any) -> Detail:
-    return detail("", "Input should be an object", "model_attributes_type", input=body)
-
-
 NOT_FOUND = ApiResponse(404, {"status": "NOT_FOUND"})
-CLIENT_DISCONNECTED = request_error(499, "The client went away.", "client_disconnected")
+CLIENT_DISCONNECTED = request_error(499, "The client disconnected.", "client_disconnected")

@@ -1,4 +1,4 @@
-"""Signed tokens (HMAC), and the secrets of this server that signatures are made with.
+"""Signed tokens and URLs (HMAC), and the secrets of this server that sign them.
 
 A token permits one action for a limited time, without an API key.
 """
@@ -15,7 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from starlette.requests import Request
+
 from svd_core.errors import InvalidSettings
+from svd_core.web.public_address import PublicAddress
+from svd_core.web.snippets import MOUNT
 
 SECRET_BYTES = 32
 
@@ -62,11 +66,32 @@ def _decoded(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
+class UrlBuilder:
+    """Builder of URLs. `public_url`: of this server; empty: as each request says."""
+
+    def __init__(self, public_url: str, tokens: SignedTokens) -> None:
+        self._address = PublicAddress(public_url)
+        self._tokens = tokens
+
+    def base(self, request: Request) -> str:
+        """Beginning of all URLs of the API, without a slash at its end."""
+        return f"{self._address.resolve(request.scope)}{MOUNT}"
+
+    def video(self, base: str, job_id: str) -> str:
+        """Signed URL of a finished video, which everyone who has it can open."""
+        return f"{base}/cdn/videos/{self._tokens.sign_short(f'video:{job_id}')}/{job_id}.mp4"
+
+    def is_video(self, signature: str, job_id: str) -> bool:
+        """Whether the signature in the URL of a video is right."""
+        expected = self._tokens.sign_short(f"video:{job_id}")
+        return hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), expected.encode())
+
+
 def load_secret(path: Path) -> bytes:
     """Load the 32 bytes in `path` (hexadecimal, readable by its owner only), or generate them.
 
-    Servers that start at once on one folder all get the same secret. Raises `InvalidSettings` for
-    a damaged file, or one that cannot be written.
+    Servers that start at once on one folder all get the same secret. Raises `InvalidSettings` if
+    the file is damaged or cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ The photo is a data URI, an upload, or a remote URL, which is fetched while the 
 
 import base64
 import binascii
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from json import JSONDecodeError
@@ -24,21 +23,19 @@ from svd_core.web.fal.dependencies import MAX_KEEP_S, ApiContext, ApiService
 from svd_core.web.fal.models import InvalidInput, Model, parse, read_input
 from svd_core.web.fal.openapi import Owner
 from svd_core.web.fal.responses import (
-    CLIENT_DISCONNECTED,
     ApiError,
     Detail,
     detail,
     input_error,
     request_error,
 )
-from svd_core.web.fal.uploads import UploadStore
-from svd_core.web.fal.urls import upload_name
+from svd_core.web.fal.uploads import UploadStore, upload_name
 from svd_core.web.job_metadata import to_memo
-from svd_core.web.request_body import BodyError, parse_json
+from svd_core.web.request_body import parse_json
 from svd_core.web.safe_http import MAX_URL
 
 DECODE_CHARS = 2**16
-"""Characters of percent-encoded text to decode at once. Each takes some 80 bytes meanwhile."""
+"""Characters of percent-encoded text to decode at once; each takes about 80 bytes."""
 
 MAX_INPUT = 32 * 2**20
 """Bytes of a submit: a photo of 20 MB, a third longer as base64, and the rest."""
@@ -64,42 +61,42 @@ async def submit_job(
         await _check_webhook(service, options.webhook)
     body = await read_json(service.context, request, MAX_INPUT)
     base = service.context.urls.base(request)
+    return await to_thread.run_sync(_submit, service, body, options, base, reject)
+
+
+def _submit(service: ApiService, body: Any, options: JobOptions, base: str, reject: bool) -> Job:
     try:
-        job = await to_thread.run_sync(_submit_input, service, body, options, base)
+        image_url, video = _read_request(service, body, options, base)
     except InvalidInput as error:
         if not reject:
             raise
-        return await to_thread.run_sync(_submit_rejected, service, error.details, options, base)
+        memo = to_memo(base=base, image_url="", details=error.details)
+        return service.queue.reject(error.error, replace(options, memo=memo))
+    memo = to_memo(base=base, image_url=image_url[:200], details=[])
+    job = service.queue.submit(video, replace(options, memo=memo))
     service.on_submit(job)
     return job
 
 
-def _submit_input(service: ApiService, body: Any, options: JobOptions, base: str) -> Job:
-    """Raises `InvalidInput`, and what the queue raises."""
+def _read_request(
+    service: ApiService, body: Any, options: JobOptions, base: str
+) -> tuple[str, VideoRequest | RemoteRequest]:
+    """The image URL and the request of a body. Raises `InvalidInput`, and what the queue raises."""
     image_url, params = read_input(body)
     service.queue.ensure_room(options)
     try:
         checkpoint = service.status().catalog.get(params.model)
         params = service.context.costs.limit(params, checkpoint)
     except InvalidRequest as error:
-        raise InvalidInput.from_validation_error(error) from None
+        raise InvalidInput.from_error(error) from None
     photo = resolve_image(image_url, service.context.uploads, base)
-    video = RemoteRequest(image_url, params) if photo is None else VideoRequest(photo, params)
-    memo = to_memo(base=base, image_url=image_url[:200], details=[])
-    return service.queue.submit(video, replace(options, memo=memo))
-
-
-def _submit_rejected(
-    service: ApiService, details: Sequence[Detail], options: JobOptions, base: str
-) -> Job:
-    loc, reason = details[0]["loc"], details[0]["msg"]
-    problem = InvalidRequest("input_invalid", field=str(loc[-1]), reason=str(reason))
-    memo = to_memo(base=base, image_url="", details=details)
-    return service.queue.reject(problem, replace(options, memo=memo))
+    if photo is None:
+        return image_url, RemoteRequest(image_url, params)
+    return image_url, VideoRequest(photo, params)
 
 
 def resolve_image(image_url: str, uploads: UploadStore, base: str) -> bytes | None:
-    """The photo of a data URI or an upload; None if `image_url` has to be fetched.
+    """The photo of a data URI or an upload; None if `image_url` must be fetched.
 
     `base`: beginning of this server's URLs. Raises `InvalidInput` for an expired upload, for text
     that is not a URL, and for a damaged data URI.
@@ -108,29 +105,21 @@ def resolve_image(image_url: str, uploads: UploadStore, base: str) -> bytes | No
         return _decode_data_uri(image_url)
     if image_url[:8].lower().startswith(("http://", "https://")):
         if len(image_url) > MAX_URL:
-            message = f"The address is longer than {MAX_URL} characters; upload the photo instead."
+            message = f"The address is longer than {MAX_URL} characters. Upload the photo instead."
             ctx = {"max_length": MAX_URL}
             raise InvalidInput([detail("image_url", message, "url_too_long", ctx=ctx)])
         name = upload_name(image_url)
         path = uploads.find(name) if name else None
         if path is not None:
             with path.open("rb") as file:
-                return file.read(MAX_BYTES + 1)  # one byte too many, which the core refuses
+                return file.read(MAX_BYTES + 1)  # the core refuses one byte too many
         if image_url.startswith(f"{base}/cdn/"):
-            message = "There is no such upload here, or its time is over; upload the photo again."
+            message = "There is no such upload, or it has expired. Upload the photo again."
             raise InvalidInput([detail("image_url", message, "file_download_error")])
         return None
-    raise InvalidInput(
-        [
-            detail(
-                "image_url",
-                "URL scheme should be 'http', 'https' or 'data'",
-                "url_scheme",
-                ctx={"expected_schemes": "'http', 'https' or 'data'"},
-                input=image_url,
-            )
-        ]
-    )
+    schemes = "'http', 'https' or 'data'"
+    message, expected = f"URL scheme should be {schemes}", {"expected_schemes": schemes}
+    raise InvalidInput([detail("image_url", message, "url_scheme", ctx=expected, input=image_url)])
 
 
 def _decode_data_uri(url: str) -> bytes:
@@ -144,12 +133,12 @@ def _decode_data_uri(url: str) -> bytes:
             data = data.replace(space, "")
         return base64.b64decode(data.encode("ascii"), validate=True)
     except (ValueError, binascii.Error):
-        message = "The data URI cannot be decoded; after 'data:image/png;base64,' comes base64."
+        message = "The data URI cannot be decoded. Write base64 after 'data:image/png;base64,'."
         raise InvalidInput([detail("image_url", message, "image_load_error", input=url)]) from None
 
 
 def _unquoted(data: str) -> bytes:
-    """Percent-decode at most one byte more than a photo may have, with little memory."""
+    """Percent-decode at most one byte more than a photo may have, in little memory."""
     photo, at = bytearray(), 0
     while at < len(data) and len(photo) <= MAX_BYTES:
         end = at + DECODE_CHARS
@@ -163,7 +152,7 @@ def _unquoted(data: str) -> bytes:
 async def read_json(context: ApiContext, request: Request, limit: int = MAX_JSON) -> Any:
     """Read the JSON body of `request`, at most `limit` bytes. An empty body is an empty object.
 
-    Large bodies are parsed in a thread, few at a time. Raises `ApiError`.
+    Large bodies are parsed in a thread, few at a time. Raises `ApiError` and `BodyError`.
     """
     try:
         async with context.bodies.read(request.receive, limit) as body:
@@ -172,8 +161,6 @@ async def read_json(context: ApiContext, request: Request, limit: int = MAX_JSON
             if len(body) <= MAX_INLINE_PARSE:
                 return parse_json(body)
             return await to_thread.run_sync(parse_json, body, limiter=context.parsing)
-    except BodyError as error:
-        raise refused_body(error) from None
     except ValueError as error:
         raise ApiError(input_error([_malformed(error)])) from None
 
@@ -183,14 +170,6 @@ async def read_model(
 ) -> Model:
     """Read the JSON body of `request` as `model`. Raises `ApiError` and `InvalidInput`."""
     return parse(model, await read_json(context, request, limit))
-
-
-def refused_body(error: BodyError) -> ApiError:
-    """The error for a body that was not read to its end. The connection is closed after it."""
-    if error.status == CLIENT_DISCONNECTED.status:
-        return ApiError(CLIENT_DISCONNECTED)
-    headers = {"Connection": "close"}
-    return ApiError(request_error(error.status, error.message, "bad_request", headers))
 
 
 def _malformed(error: ValueError) -> Detail:
@@ -212,10 +191,10 @@ async def _check_webhook(service: ApiService, url: str) -> None:
 
 
 def lifetime(preference: str | None) -> float | None:
-    """Seconds that a file shall stay, from a lifecycle header; None if it does not say.
+    """Seconds to keep a file, from a lifecycle header; None if it does not say.
 
-    Raises `ApiError`, also for access lists: here every file is open to those who have its URL, and
-    callers must not believe otherwise.
+    Raises `ApiError`, also for access lists: files here are open to everyone with the URL, and a
+    caller must not believe otherwise.
     """
     if not preference:
         return None
@@ -226,7 +205,7 @@ def lifetime(preference: str | None) -> float | None:
     except (ValueError, AttributeError):
         raise bad_request("The lifecycle preference is not a JSON object.") from None
     if "forbid" in acl or "hide" in acl:
-        raise bad_request("This server has no access lists; files open to whoever has their URL.")
+        raise bad_request("This server has no access lists. Everyone with its URL can open a file.")
     if not seconds:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
@@ -240,7 +219,7 @@ def bad_request(message: str) -> ApiError:
 
 
 MAX_COUNT = 999_999_999
-"""Most seconds, or requests, of a header or the query."""
+"""Largest number of seconds or requests in a header or the query."""
 
 
 async def job_options(

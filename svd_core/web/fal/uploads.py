@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from svd_core.errors import StorageFull
@@ -21,10 +22,10 @@ from svd_core.web.fal.responses import ApiError, request_error
 from svd_core.web.fal.signed_tokens import SignedTokens
 
 MAX_FILES = 1000
-"""Files of one key. All are counted for every new one, so empty files have a limit too."""
+"""Files of one key, counted for every new one. Empty files count too."""
 
 CHECK_INTERVAL_BYTES = 8 * 2**20
-"""Bytes between two checks of the used space, since other uploads of the key go on meanwhile."""
+"""Bytes between two checks of the used space, which other uploads of the key use too."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class UploadLimits:
 class UploadWriter:
     """Writer of one file, piece by piece, within the limits of file and key.
 
-    `path`: final path; `owned`: folder with all files of the same key.
+    `path`: final path; `owned`: folder with all files of the same key. Raises `ApiError` if the key
+    has too many files.
     """
 
     def __init__(self, limits: UploadLimits, path: Path, owned: Path) -> None:
@@ -55,18 +57,15 @@ class UploadWriter:
         self._owned = owned
         self._next_check = 0
         self._hash = hashlib.sha256()
-        self._file: int | None = None
+        if sum(1 for _ in files_in(owned)) >= MAX_FILES:
+            raise too_many_files_error(429, "too_many_files", MAX_FILES)
+        self.draft.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        self._file = os.fdopen(os.open(self.draft, flags, 0o600), "wb", buffering=0)
 
     @property
     def etag(self) -> str:
         return self._hash.hexdigest()[:32]
-
-    def open(self) -> None:
-        """Open the file. Raises `ApiError` if the key has too many files."""
-        if sum(1 for _ in files_in(self._owned)) >= MAX_FILES:
-            raise too_many_files_error()
-        self.draft.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def expect(self, size: int) -> None:
         """Check the announced size. Raises `ApiError` if it is too large."""
@@ -76,13 +75,12 @@ class UploadWriter:
 
     def write(self, piece: bytes) -> None:
         """Append a piece. Raises `ApiError` beyond a limit, `StorageFull` for a full disk."""
-        assert self._file is not None
         limits, self.size = self._limits, self.size + len(piece)
         if self.size > limits.file:
             raise too_large_error(limits)
         rest = memoryview(piece)
         while rest:
-            rest = rest[os.write(self._file, rest) :]
+            rest = rest[os.write(self._file.fileno(), rest) :]
         self._hash.update(piece)
         if self.size >= self._next_check:
             self._next_check += CHECK_INTERVAL_BYTES
@@ -93,33 +91,24 @@ class UploadWriter:
         """Bytes of all files of the key, this one included. Raises `ApiError` for too many."""
         sizes = [size for _, _, size in files_in(self._owned)]
         if len(sizes) > self._limits.count:
-            detail = (
-                f"There are {self._limits.count} uploads of this key already, which is as many as "
-                "are kept; please try again when the oldest are gone."
-            )
-            raise ApiError(request_error(413, detail, "file_too_large"))
+            raise too_many_files_error(413, "file_too_large", self._limits.count)
         return sum(sizes)
 
     def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file.close()
 
 
 def too_large_error(limits: UploadLimits) -> ApiError:
     detail = (
-        f"This is more than the {limits.file >> 20} MB of one file, or together with earlier "
-        f"uploads more than the {limits.owner / 1e9:g} GB that are kept for a key."
+        f"A file can have {limits.file >> 20} MB, and all uploads of a key together "
+        f"{limits.owner / 1e9:g} GB. Send a smaller file, or wait until older ones have expired."
     )
     return ApiError(request_error(413, detail, "file_too_large"))
 
 
-def too_many_files_error() -> ApiError:
-    detail = (
-        f"{MAX_FILES} uploads are kept for a key, and there are as many already; please try again "
-        "when the oldest have expired."
-    )
-    return ApiError(request_error(429, detail, "too_many_files"))
+def too_many_files_error(status: int, kind: str, count: int) -> ApiError:
+    detail = f"This key already has {count} uploads. Please try again when the oldest have expired."
+    return ApiError(request_error(status, detail, kind))
 
 
 @contextmanager
@@ -146,6 +135,9 @@ def files_in(folder: Path) -> Iterator[tuple[Path, float, int]]:
 NAME = re.compile(r"[0-9a-f]{8}/[0-9a-f]{32}\.[a-z0-9]{3,4}")
 """Name of a file: the folder of its key, and an unguessable part."""
 
+URL_PATH = "/cdn/files/"
+"""Path of the URL of an upload, before its name."""
+
 ETAG = re.compile(r"[0-9a-f]{32}")
 
 # Types that a browser may show from this server. All others are served as downloads.
@@ -158,11 +150,26 @@ EXTENSIONS = {kind: ending for ending, kind in TYPES.items()} | {"image/jpg": "j
 UNKNOWN_TYPE = "bin"
 
 UPLOAD_TIMEOUT_S = 3600.0
-"""Seconds within which an upload must begin, the last part of a large one included."""
+"""Seconds within which an upload must begin, including the last part of a large one."""
 
 STALE_S = 3600.0
 """Seconds after the last write until an unfinished file counts as abandoned."""
 STALE_PARTS_S = 86_400.0
+
+
+def upload_name(url: str) -> str | None:
+    """Name of the upload that `url` means, on any host; None for other URLs.
+
+    Runs in linear time. The caller limits the length.
+    """
+    try:
+        split = urlsplit(url)
+    except ValueError:
+        return None
+    if split.scheme not in ("http", "https") or not split.netloc or "?" in url or "#" in url:
+        return None
+    _, prefix, name = split.path.rpartition(URL_PATH)
+    return name if prefix and NAME.fullmatch(name) else None
 
 
 class UploadStore:
@@ -193,33 +200,21 @@ class UploadStore:
         """Write the file of that name. It is kept if the block ends without error, for `keep_s` at
         most. Raises `ApiError` beyond a limit, `StorageFull` for a full disk."""
         path = self._path(name)
-        writer = UploadWriter(self.limits, path, path.parent)
-        try:
-            with storage_errors():
-                writer.open()
-                yield writer
-                writer.close()
-                self._keep(writer.draft, path, keep_s)
-        finally:
+        with self._draft(path, path.parent) as writer:
+            yield writer
             writer.close()
-            writer.draft.unlink(missing_ok=True)
+            self._keep(writer.draft, path, keep_s)
 
     @contextmanager
     def writing_part(self, name: str, number: int) -> Iterator[UploadWriter]:
         """Write one part, which is named by its hash until `join`."""
         folder = self._parts(name)
-        writer = UploadWriter(self.limits, folder / f"{number}", folder.parent)
-        try:
-            with storage_errors():
-                writer.open()
-                yield writer
-                writer.close()
-                for older in folder.glob(f"{number}-*"):
-                    older.unlink(missing_ok=True)
-                writer.draft.replace(folder / f"{number}-{writer.etag}")
-        finally:
+        with self._draft(folder / f"{number}", folder.parent) as writer:
+            yield writer
             writer.close()
-            writer.draft.unlink(missing_ok=True)
+            for older in folder.glob(f"{number}-*"):
+                older.unlink(missing_ok=True)
+            writer.draft.replace(folder / f"{number}-{writer.etag}")
 
     def join(self, name: str, parts: Sequence[tuple[int, str]], keep_s: float | None) -> None:
         """Join the parts (number, etag) in the order of their numbers. Raises `ApiError`."""
@@ -243,8 +238,8 @@ class UploadStore:
         shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove expired and abandoned files, and beyond the limit of bytes those that expire
-        first."""
+        """Remove expired and abandoned files. Beyond the limit of bytes, those that expire first
+        go too."""
         now, kept = time.time(), []
         for path, modified, size in files_in(self.folder):
             if path.suffix == ".part":
@@ -264,6 +259,17 @@ class UploadStore:
             room -= size
             if room < 0:
                 path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _draft(self, path: Path, owned: Path) -> Iterator[UploadWriter]:
+        """Write a draft, which the block has to rename; it is removed otherwise."""
+        with storage_errors():
+            writer = UploadWriter(self.limits, path, owned)
+            try:
+                yield writer
+            finally:
+                writer.close()
+                writer.draft.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         if not NAME.fullmatch(name):

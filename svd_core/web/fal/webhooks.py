@@ -7,7 +7,6 @@ import base64
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,16 +16,12 @@ from svd_core.errors import InvalidUrl, Unreachable
 from svd_core.jobs import Job, Undeliverable
 from svd_core.web.fal.job_status import outcome_response
 from svd_core.web.fal.responses import ApiResponse, as_json
-from svd_core.web.fal.urls import UrlBuilder
+from svd_core.web.fal.signed_tokens import UrlBuilder
 from svd_core.web.job_metadata import read_memo
 from svd_core.web.safe_http import Fetcher
 
 ANONYMOUS = "local-user"
-"""The user of jobs that came without a key."""
-
-
-class DeliveryFailed(Exception):  # noqa: N818 - named after what happened
-    """The receiver did not accept the webhook this time."""
+"""User of jobs that were submitted without a key."""
 
 
 class Signer:
@@ -56,31 +51,25 @@ class Signer:
         return {"keys": [{"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid, "x": x}]}
 
 
-@dataclass(frozen=True)
-class Webhooks:
-    """Sender of webhooks. A queue calls `send` when a job with a webhook has ended."""
+def send_webhook(job: Job, url: str, urls: UrlBuilder, signer: Signer, fetcher: Fetcher) -> None:
+    """Post the outcome of `job` to `url`.
 
-    urls: UrlBuilder
-    signer: Signer
-    fetcher: Fetcher
-
-    def send(self, job: Job, url: str) -> None:
-        """Raises `Undeliverable` if a retry would be useless, and any other error otherwise."""
-        base = read_memo(job).get("base", "")
-        body = as_json(payload(job.id, outcome_response(job, self.urls, base)))
-        user = job.options.owner or ANONYMOUS
-        headers = {"Content-Type": "application/json"}
-        headers |= self.signer.headers(job.id, user, body)
-        try:
-            status = self.fetcher.post(url, body, headers)
-        except Unreachable as error:
-            raise DeliveryFailed(error.message) from None
-        except InvalidUrl as error:
-            raise Undeliverable(error.message) from None
-        if 300 <= status < 400:
-            raise Undeliverable(f"The receiver answered {status}; redirects are not followed.")
-        if not 200 <= status < 300:
-            raise DeliveryFailed(f"The receiver answered {status}.")
+    Raises `Undeliverable` if a retry would be useless, and any other error otherwise.
+    """
+    base = read_memo(job).get("base", "")
+    body = as_json(payload(job.id, outcome_response(job, urls, base)))
+    headers = {"Content-Type": "application/json"}
+    headers |= signer.headers(job.id, job.options.owner or ANONYMOUS, body)
+    try:
+        status = fetcher.post(url, body, headers)
+    except Unreachable:
+        raise
+    except InvalidUrl as error:
+        raise Undeliverable(error.message) from None
+    if 300 <= status < 400:
+        raise Undeliverable(f"The receiver responded with {status}, a redirect.")
+    if not 200 <= status < 300:
+        raise ConnectionError(f"The receiver responded with {status}.")
 
 
 def payload(job_id: str, response: ApiResponse) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svd_core.eviction import Item, evict
+from svd_core.jobs.retention import Item, evict
 
 HELD = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 50)), max_size=30)
 
