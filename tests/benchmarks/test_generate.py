@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from svd_core.benchmarks import interpolation, media_ops
+from svd_core.benchmarks.__main__ import main as run_benchmark
 from svd_core.benchmarks.generate import Stopwatch, VideoTiming, main, measured_run, medians
 from svd_core.benchmarks.server_process import running_server
+from svd_core.errors import ToolFailed
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams
@@ -149,5 +151,15 @@ def test_frames_as_they_were_are_as_good_as_can_be() -> None:
 
 
 def test_a_server_that_ends_without_a_word_has_not_answered(tmp_path: Path) -> None:
-    with running_server(tmp_path, "-c", "import time; time.sleep(0.2)") as server:
-        assert not server.answers("/")
+    program = ("-c", "import time; time.sleep(0.2)")
+    with (
+        pytest.raises(ToolFailed, match="did not start"),
+        running_server(*program, folder=tmp_path),
+    ):
+        pass
+
+
+def test_what_cannot_be_measured_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--no-page", "--model", "no/such folder"]
+    assert run_benchmark(command) == 2
+    assert capsys.readouterr().err.count("\n") == 1
