@@ -1,12 +1,10 @@
 """Parts clip and contest: whole clips through the engine, and against stock diffusers."""
 
 import gc
-import json
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -124,28 +122,20 @@ def run_contest(context: Context) -> None:
 
 
 def _run_contest(context: Context) -> Figures:
-    """Run `python -m svd_core.benchmarks contest` on random weights; every clip is a row.
-
-    Raises `RuntimeError` with the contest's last sentence if there is no table.
-    """
-    count: dict[str, int] = {}
+    """Run `python -m svd_core.benchmarks contest` on random weights; every clip is a row."""
+    count: Counter[str] = Counter()
 
     def on_shot(name: str, shot: ClipTiming) -> None:
-        count[name] = count.get(name, 0) + 1
+        count[name] += 1
         context.recorder.write(f"{name}, clip {count[name]}", **shot.figures())
 
     budget = max(0.0, context.remaining_s() - VERDICT_S)
-    options = TINY_CONTEST if context.tiny else FULL_CONTEST
-    command = [*options, "--no-compile", "--budget", f"{budget:.0f}"]
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        code = contest.main(command, on_shot)
-    print(out.getvalue(), err.getvalue())
-    lines = [line for line in out.getvalue().splitlines() if line.startswith("{")]
-    if not lines:
-        errors = err.getvalue().strip().splitlines() or ["It ended without a word."]
-        raise RuntimeError(errors[-1])
-    result: dict[str, Any] = json.loads(lines[-1])
+    arguments = TINY_CONTEST if context.tiny else FULL_CONTEST
+    options = contest.make_contest_parser().parse_args(
+        [*arguments, "--no-compile", "--budget", f"{budget:.0f}"]
+    )
+    result = contest.run_contest(options, on_shot)
     for name, row in result.pop("contestants").items():
         context.recorder.write(f"{name}, median", **row)
-    result["contestants_failed"] = result.pop("failed")
-    return result | {"ok": code == 0}
+    failed = result.pop("failed")
+    return result | {"contestants_failed": failed, "ok": not failed}

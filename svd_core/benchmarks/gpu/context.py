@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -49,7 +49,7 @@ class Context:
     """
 
     recorder: Recorder
-    device: str
+    device: Literal["cpu", "cuda"]
     tiny: bool
     folder: Path
     scratch: Path
@@ -82,18 +82,17 @@ class Context:
         if self.remaining_s() < max(0.0, least_s):
             self.recorder.write(name, skipped=f"{max(0.0, self.remaining_s()):.0f} s are left")
             return False
-        failure: Figures | None = None
         try:
-            self.recorder.write(name, **measure())
+            row, failed = measure(), False
         except Exception as error:  # noqa: BLE001  # kernels and compilers raise anything
-            failure = error_row(error)
-        if failure is not None:  # the error is gone by now, and the tensors it held on to
-            self.recorder.write(name, **failure)
+            row, failed = error_row(error), True
+        self.recorder.write(name, **row)
+        if failed:  # the error is gone by now, and the tensors that it referenced
             gc.collect()
-        if failure is not None and failure["kind"] == "lost context":
-            raise LostContext
+            if row["kind"] == "lost context":
+                raise LostContext
         self.timer.release()
-        return failure is None
+        return not failed
 
 
 def error_row(error: Exception) -> dict[str, object]:
@@ -114,7 +113,7 @@ def error_row(error: Exception) -> dict[str, object]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """`error` and what it was raised from: sentences for users hide what CUDA said."""
+    """`error` and its causes: sentences for users hide the messages of CUDA."""
     while error is not None:
         yield error
         error = error.__cause__

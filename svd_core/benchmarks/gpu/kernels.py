@@ -54,13 +54,6 @@ CONVOLUTIONS = (
     ("VAE, third level", 25, 256, 288, 512),
 )
 
-# Name, clips, channels, frames, pixels of a frame.
-OVER_FRAMES = (
-    ("UNet, outer level", 2, 320, 25, 9216),
-    ("VAE, outer level", 1, 128, 25, 589824),
-    ("UNet, third level", 2, 1280, 25, 576),
-)
-
 # Name, tokens, channels; the feed-forward is eight times as wide.
 PRODUCTS = (
     ("outer level", 460800, 320),
@@ -74,25 +67,25 @@ SMALL = 64
 
 def run_kernels(context: Context) -> None:
     context.case("choices", partial(choices, context))
-    for name, *shape in ATTENTION:
-        context.case(f"attention, {name}", partial(attention, context, *shape))
-    for name, *shape in CLIPS:
-        context.case(f"norm, {name}", partial(norm, context, *shape))
-    for name, *shape in CONVOLUTIONS:
-        context.case(f"convolution, {name}", partial(convolution, context, *shape))
-    for name, *shape in OVER_FRAMES:
-        context.case(f"over frames, {name}", partial(over_frames, context, *shape))
-    context.case("upsample, VAE", partial(upsample, context))
-    for name, *shape in PRODUCTS:
-        context.case(f"product, {name}", partial(product, context, *shape))
+    for kind, measure, shapes in (
+        ("attention", attention, ATTENTION),
+        ("norm", norm, CLIPS),
+        ("convolution", convolution, CONVOLUTIONS),
+        ("over frames", over_frames, (CLIPS[0], CLIPS[1], CLIPS[3])),
+        ("upsample", upsample, (("VAE",),)),
+        ("product", product, PRODUCTS),
+    ):
+        run: Any = measure
+        for name, *shape in shapes:
+            context.case(f"{kind}, {name}", partial(run, context, *shape))
 
 
 def choices(context: Context) -> Figures:
     """Probe this GPU as the engine does when a model is placed."""
     begin = time.perf_counter()
     device, dtype = f"{context.device}:0", str(context.dtype).removeprefix("torch.")
-    found = choose_kernels(device, dtype, context.folder)
-    return {"probe_s": round(time.perf_counter() - begin, 2), "kernels": str(found)}
+    kernels = choose_kernels(device, dtype, context.folder)
+    return {"probe_s": round(time.perf_counter() - begin, 2), "kernels": str(kernels)}
 
 
 def attention(context: Context, samples: int, heads: int, tokens: int) -> Figures:
@@ -240,4 +233,4 @@ def _rate(context: Context, work: Work, operations: int) -> dict[str, object]:
 
 
 def _seconds(context: Context, work: Work) -> float:
-    return context.timer.seconds(work, times=1 if context.tiny else 5, most_s=1.0)
+    return context.timer.seconds(work, budget_s=0.01 if context.tiny else 0.5)

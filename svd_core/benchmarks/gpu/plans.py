@@ -55,16 +55,10 @@ def measure(
     free = int(size_gb * 1e9)
     if context.cuda and free > torch.cuda.mem_get_info()[0]:
         return {"unavailable": "this GPU has less free memory"}
-    device = Device(
-        kind="cuda" if context.cuda else "cpu",
-        name=f"{size_gb} GB",
-        total_bytes=free,
-        free_bytes=free,
-    )
-    chosen = plan_memory(device, model_folder, parts)
-    expected = estimate_memory(model_folder, parts, 2 if chosen.dtype == "float16" else 4).peak(
-        chosen
-    )
+    device = Device(kind=context.device, name=f"{size_gb} GB", total_bytes=free, free_bytes=free)
+    plan = plan_memory(device, model_folder, parts)
+    number_bytes = 2 if plan.dtype == "float16" else 4
+    expected = estimate_memory(model_folder, parts, number_bytes).peak(plan)
     with ExitStack() as stack:
         if context.cuda:
             stack.enter_context(limited(free))
@@ -75,7 +69,7 @@ def measure(
         )
         try:
             return figures(context, loaded, size_gb) | {
-                "plan": chosen.describe(),
+                "plan": plan.describe(),
                 "expected_gb": round(expected / 1e9, 2),
             }
         finally:
