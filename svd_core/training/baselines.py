@@ -1,15 +1,16 @@
 """Baselines of the evaluation: a checkpoint, and the upper and lower bounds beside it.
 
-The upper bound takes synthetic clips with known motion, a photo under a moving camera. The seed
-decides the direction, bucket and fps the speed, as a perfect model of that motion would.
+The upper bound uses synthetic clips with known motion, a photo under a moving camera. As in a
+perfect model of that motion, the seed decides the direction, and bucket and fps the speed.
 """
 
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from svd_core.events import Progress
 from svd_core.media.image import Box, Size, crop_box, frame_photo
 from svd_core.params import VideoParams
 from svd_core.training.clip_metrics import Frame
+from svd_core.training.motion_model import speed
 from svd_core.types import Frames
 
 
@@ -40,39 +42,31 @@ class Sample:
     seconds: float
 
 
-class Baseline(Protocol):
-    """A model that the evaluation measures."""
-
-    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
-        """Make the clip of `photo`, upright RGB of any size. Raises `SvdError`s."""
-        ...
+Baseline = Callable[[Image.Image, VideoParams], Sample]
+"""Makes the clip of an upright RGB photo of any size. Raises `SvdError`s."""
 
 
-@dataclass(frozen=True)
-class CheckpointModel:
+def checkpoint_model(engine: Engine) -> Baseline:
     """A checkpoint, run by the engine as the app runs it."""
 
-    engine: Engine
-
-    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
-        model = self.engine.load(_ignore)
-        framed = frame_photo(photo, model.checkpoint.sizes, params)
+    def generate(photo: Image.Image, params: VideoParams) -> Sample:
+        model = engine.load(_ignore)
+        framed = frame_photo(photo, model.checkpoint.sizes, params).image
         started = time.perf_counter()
-        clip = model.generate(framed.image, params, _ignore)
-        return Sample(np.asarray(framed.image), clip.frames, time.perf_counter() - started)
+        clip = model.generate(framed, params, _ignore)
+        return Sample(np.asarray(framed), clip.frames, time.perf_counter() - started)
+
+    return generate
 
 
-@dataclass(frozen=True)
-class StillImage:
+def still_image(checkpoint: Checkpoint) -> Baseline:
     """The framed photo, repeated: a lower bound that only the figures of likeness accept."""
 
-    checkpoint: Checkpoint
+    def generate(photo: Image.Image, params: VideoParams) -> Sample:
+        framed = np.asarray(frame_photo(photo, checkpoint.sizes, params).image)
+        return Sample(framed, np.stack([framed] * checkpoint.num_frames), 0.0)
 
-    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
-        started = time.perf_counter()
-        framed = np.asarray(frame_photo(photo, self.checkpoint.sizes, params).image)
-        frames = np.stack([framed] * self.checkpoint.num_frames)
-        return Sample(framed, frames, time.perf_counter() - started)
+    return generate
 
 
 class Vae:
@@ -151,45 +145,34 @@ class SyntheticCamera:
         return box
 
 
-def speed(params: VideoParams) -> float:
-    """Relative speed, 1 at bucket 127 and 7 fps. At a higher fps each frame moves less."""
-    return params.motion_bucket_id / 127 * 7 / params.fps
-
-
 def true_clip(
     photo: Image.Image, camera: SyntheticCamera, size: Size, params: VideoParams, num_frames: int
 ) -> Frames:
     """Render the clip that `camera` takes of `photo`."""
-    pace = speed(params)
+    pace = speed(params.motion_bucket_id, params.fps)
     times = [pace * (t - (num_frames - 1) / 2) for t in range(num_frames)]
-    return np.stack(
-        [
-            np.asarray(photo.resize(size, Resampling.LANCZOS, box=camera.view(photo.size, size, t)))
-            for t in times
-        ]
-    )
+    views = [camera.view(photo.size, size, t) for t in times]
+    return np.stack([np.asarray(photo.resize(size, Resampling.LANCZOS, view)) for view in views])
 
 
-@dataclass(frozen=True)
-class VaeOnly:
+def vae_only(vae: Vae, checkpoint: Checkpoint) -> Baseline:
     """Clips of known motion through the VAE alone: the upper bound of any UNet.
 
     Noise is added to the pixels before they are encoded, as the pipeline adds it to its photo.
     """
 
-    vae: Vae
-    checkpoint: Checkpoint
-
-    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
+    def generate(photo: Image.Image, params: VideoParams) -> Sample:
         started = time.perf_counter()
-        size = frame_photo(photo, self.checkpoint.sizes, params).size
+        size = frame_photo(photo, checkpoint.sizes, params).size
         camera = SyntheticCamera.random(params.seed)
-        true = true_clip(photo, camera, size, params, self.checkpoint.num_frames)
+        true = true_clip(photo, camera, size, params, checkpoint.num_frames)
         pixels = _to_tensor(true)
         generator = torch.Generator("cpu").manual_seed(params.seed)
         noise = torch.randn(pixels.shape, generator=generator)
-        frames = self.vae.reconstruct(pixels + params.noise_aug_strength * noise)
+        frames = vae.reconstruct(pixels + params.noise_aug_strength * noise)
         return Sample(true[0], frames, time.perf_counter() - started)
+
+    return generate
 
 
 def untrained(checkpoint: Path, folder: Path) -> Path:

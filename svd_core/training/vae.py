@@ -1,9 +1,9 @@
 """VAE of svd-nano: a linear encoder, written into the stock weights, and a learnt decoder.
 
-The encoder is a linear codec: principal components of 4x4 blocks. As one matrix per block it costs
-a thousandth of a learnt encoder in training, which encodes the target of every clip, and it
-commutes well with motion. It is written into the stock `AutoencoderKLTemporalDecoder`, so that
-plain diffusers runs it. Only the decoder is learnt.
+The encoder is a linear codec: principal components of 4x4 blocks. Training encodes the target of
+every clip, and one matrix per block costs a thousandth of a learnt encoder. The codec also commutes
+well with motion. It is written into the stock `AutoencoderKLTemporalDecoder`, which plain diffusers
+runs. Only the decoder is learnt.
 """
 
 from collections.abc import Iterable
@@ -83,14 +83,6 @@ def install_encoder(encoder: Net, quant_conv: Net, kernel: Tensor) -> None:
     quant_conv.bias.zero_()
     _pass_through(quant_conv.weight, LATENT_CHANNELS)
     quant_conv.bias[LATENT_CHANNELS:] = -20.0  # log-variance: the mode is the sample
-
-
-def installed_kernel(encoder: Net) -> Tensor:
-    """Kernel that `install_encoder` wrote into `encoder`."""
-    second: Tensor = encoder.down_blocks[1].downsamplers[0].conv.weight.detach().float()
-    taps = second[:LATENT_CHANNELS, :12, :2, :2].reshape(-1, 2, 2, 3, 2, 2)  # c, y1 x1, rgb, y2 x2
-    ordered = taps.permute(0, 3, 4, 1, 5, 2)
-    return ordered.reshape(LATENT_CHANNELS, 3, PATCH, PATCH).contiguous()
 
 
 def _as_taps(kernel: Tensor) -> Tensor:

@@ -180,9 +180,7 @@ def toy_course(path: Path, weight: float = 0.0) -> TrainingRun:
         x = torch.randn(4, 1, generator=generator)
         return (module(x).float() - 2 * x - 1).square().mean()
 
-    course = TrainingRun(path, {"m": module}, draw_loss, rate=0.01, half_life=1000)
-    course.resume()
-    return course
+    return TrainingRun(path, {"m": module}, draw_loss, rate=0.01, half_life=1000)
 
 
 def steps(course: TrainingRun, count: int) -> list[float]:
