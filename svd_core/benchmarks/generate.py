@@ -10,9 +10,9 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -25,20 +25,6 @@ from svd_core.events import Progress, Stage
 from svd_core.generate import generate
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-
-
-@dataclass(frozen=True)
-class VideoTiming:
-    """Timing of one video: seconds to the mp4, to the first event, per stage and per step.
-
-    `cpu_s`: of all processors together, the video encoder's included.
-    """
-
-    seconds: float
-    first_event_s: float
-    step_s: float
-    cpu_s: float
-    stages: dict[str, float]
 
 
 @dataclass
@@ -62,16 +48,20 @@ class Stopwatch:
     def step_s(self) -> float:
         """Seconds per denoising step; 0 with fewer than two events."""
         steps = [(at, p.step) for at, p in self.events if p.stage is Stage.DENOISING]
-        (begun, first), (ended, last) = (steps[0], steps[-1]) if steps else ((0, 0), (0, 0))
-        return (ended - begun) / (last - first) if last > first else 0.0
+        if len(steps) < 2:
+            return 0.0
+        (begun, first), *_, (ended, last) = steps
+        return (ended - begun) / (last - first)
 
 
-def medians(runs: Sequence[VideoTiming]) -> dict[str, Any]:
-    """Median of each figure; so stages need not add up to `seconds` exactly."""
-    rows = [asdict(run) for run in runs]
-    stages = [row.pop("stages") for row in rows]
-    figures: dict[str, Any] = {name: median(row[name] for row in rows) for name in rows[0]}
-    return figures | {"stages": {name: median(s[name] for s in stages) for name in stages[0]}}
+def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Median of each figure, and of each stage; so stages need not add up to `seconds` exactly."""
+    return {
+        name: medians([run[name] for run in runs])
+        if isinstance(value, dict)
+        else median(run[name] for run in runs)
+        for name, value in runs[0].items()
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,8 +96,12 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measured_run(engine: Engine, image: bytes) -> VideoTiming:
-    """Make one video, always with the same seed, and delete it."""
+def measured_run(engine: Engine, image: bytes) -> dict[str, Any]:
+    """Make one video, always with the same seed, and delete it.
+
+    Returns seconds: to the mp4, to the first event, per step and per stage. `cpu_s`: of all
+    processors together, the video encoder's included.
+    """
     with tempfile.TemporaryDirectory() as folder:
         store = ResultStore(Path(folder))
         request = VideoRequest(image, VideoParams(seed=0))
@@ -115,13 +109,13 @@ def measured_run(engine: Engine, image: bytes) -> VideoTiming:
         watch = Stopwatch()
         generate(request, engine, store, "bench", watch)
         seconds = time.perf_counter() - watch.started
-    return VideoTiming(
-        seconds=seconds,
-        first_event_s=watch.events[0][0],
-        step_s=watch.step_s(),
-        cpu_s=_cpu_seconds() - cpu,
-        stages=watch.stages(seconds),
-    )
+    return {
+        "seconds": seconds,
+        "first_event_s": watch.events[0][0],
+        "step_s": watch.step_s(),
+        "cpu_s": _cpu_seconds() - cpu,
+        "stages": watch.stages(seconds),
+    }
 
 
 def _cold_start(model: str, photo: Path) -> dict[str, float]:
@@ -132,7 +126,7 @@ def _cold_start(model: str, photo: Path) -> dict[str, float]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {
         "first_video_s": time.perf_counter() - started,
-        "first_video_event_s": run.first_event_s,
+        "first_video_event_s": run["first_event_s"],
         "peak_rss_gb": peak / 1e9,
     }
 

@@ -6,6 +6,7 @@ pictures are not.
 """
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,17 +23,10 @@ from svd_core.engine.optimizations.device_transfers import SvdPipeline
 from svd_core.engine.pipeline_loader import open_folder, silence_library_logging
 from svd_core.errors import ToolFailed
 
-TINY = Checkpoint(
-    name="tiny",
-    source="random weights",
-    sizes=((256, 128),),
-    num_frames=6,
+TINY = replace(
+    CHECKPOINTS["svd-xt"], name="tiny", source="random weights", sizes=((256, 128),), num_frames=6,
     num_inference_steps=2,
-    min_guidance_scale=1.0,
-    max_guidance_scale=3.0,
-    licence="",
-    licence_url="",
-)
+)  # fmt: skip
 
 PARTS = ("unet", "vae", "image_encoder")
 
@@ -140,14 +134,14 @@ def _image_encoder(tiny: bool) -> Any:
     return CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_act="gelu", **config))
 
 
-def scheduler() -> Any:
-    """Scheduler with SVD-XT's settings."""
+def scheduler(sigma_min: float = 0.002, sigma_max: float = 700.0) -> Any:
+    """SVD-XT's scheduler, by default over its noise levels."""
     return EulerDiscreteScheduler(  # type: ignore[no-untyped-call]
         prediction_type="v_prediction",
         timestep_type="continuous",
         use_karras_sigmas=True,
-        sigma_min=0.002,
-        sigma_max=700.0,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
         timestep_spacing="leading",
         steps_offset=1,
     )

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from torch.nn.attention import SDPBackend
 
 from svd_core.benchmarks.__main__ import main as run_benchmark
-from svd_core.benchmarks.gpu import comparison, env, parts, plans, smoke
+from svd_core.benchmarks.gpu import clips, comparison, env, parts, smoke
 from svd_core.benchmarks.gpu.command import (
     ProcessEnd,
     exit_on_sigterm,
@@ -499,7 +499,7 @@ def test_a_card_of_another_size_is_one_for_allocator_and_planner(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 6)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
-    with plans.limited(8):
+    with clips.limited(8):
         assert torch.cuda.mem_get_info(0) == (2, 8)
         assert shares == [0.1]
     assert torch.cuda.mem_get_info() == (70, 80)

@@ -275,13 +275,14 @@ def pid_of(job: Job) -> int | None:
     return None
 
 
-def server_restart(bench: Bench, workers: int = RESTARTED_WORKERS) -> float:
+def server_restart(bench: Bench) -> float:
     """Seconds from the restart of a killed server until all of its jobs run again."""
     folder = bench.new_folder()
     with open_queue(folder) as queue:
-        ids = [job.id for job in submit(queue, photo(steps=3000), workers)]
+        ids = [job.id for job in submit(queue, photo(steps=3000), RESTARTED_WORKERS)]
     command = [sys.executable, "-m", "svd_core.benchmarks.cluster.bench", str(folder)]
-    command += [bench.cluster.address, HEAD, str(workers), f"{open_work.__module__}:open_work"]
+    command += [bench.cluster.address, HEAD, f"{RESTARTED_WORKERS}"]
+    command += [f"{open_work.__module__}:open_work"]
     with closing(open_database(folder)) as database:
         jobs = JobTable(database)
 

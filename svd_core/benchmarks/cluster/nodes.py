@@ -1,4 +1,4 @@
-"""Ray nodes of a pretended cluster: real ones, on loopback addresses of this machine.
+"""Ray nodes of a pretended cluster: real processes on loopback addresses of this machine.
 
 Each node is a process session, which can be killed or frozen as a whole, like a machine. It ends
 with the process that started it. Only processes started here are ended: `ray stop` would end those
@@ -34,11 +34,11 @@ PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
 OPTIONS = ("--include-log-monitor=false", "--object-store-memory=1000000000")
-"""Options of every node. Nothing reads the logs that the monitor would send around."""
+"""Options of every node. The log monitor is off, since nothing reads its messages."""
 
 
 def head_command(ip: str, port: int) -> list[str]:
-    """The command of the README that starts the head, which has no GPU to offer."""
+    """The command of the README that starts the head, which has no GPU."""
     return [
         "ray", "start", "--head", "--block", f"--node-ip-address={ip}", f"--port={port}",
         "--num-cpus=0", "--num-gpus=0", "--include-dashboard=false", *OPTIONS,
@@ -109,16 +109,14 @@ class LoopbackCluster:
 
     environ: Mapping[str, str]
     checks: Mapping[str, str] = field(default_factory=lambda: HEALTH_CHECKS)
-    port: int = 0
     nodes: list[RayNode] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # Paths of sockets may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="svd-", dir="/tmp"))  # noqa: S108
-        if not self.port:
-            with socket.socket() as free:
-                free.bind((HEAD, 0))
-                self.port = free.getsockname()[1]
+        with socket.socket() as free:
+            free.bind((HEAD, 0))
+            self.port = free.getsockname()[1]
 
     @property
     def address(self) -> str:

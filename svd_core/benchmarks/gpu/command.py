@@ -206,8 +206,7 @@ def run_process(
 ) -> ProcessEnd:
     """Run `command` in `folder` for at most `limit_s`; its output is appended to `log`.
 
-    The process leads a process group, which is killed at the end, so that nothing it started stays
-    on the GPU.
+    Its process group is killed at the end, so that no child process stays on the GPU.
     """
     begun = time.monotonic()
     process: subprocess.Popen[bytes] | None = None

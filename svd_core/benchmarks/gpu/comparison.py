@@ -147,7 +147,7 @@ def fp16_accumulation(_: Any = None) -> Iterator[None]:
 
 @contextmanager
 def channels_last(model: Any) -> Iterator[None]:
-    """Store convolution weights with channels innermost; cuDNN's outputs then are so, too."""
+    """Store convolution weights with channels innermost, as cuDNN then stores its outputs."""
     Layout(channels_last=True).arrange(model)
     try:
         yield

@@ -31,7 +31,7 @@ ORDERS: Mapping[str, tuple[SDPBackend, ...]] = {
     "flash": (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH),
     "efficient": (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH),
 }
-"""Attention backends; the later ones take what the first does not support."""
+"""Attention backends in order; later ones run what the first does not support."""
 
 
 def run_step(context: Context) -> None:
@@ -116,19 +116,19 @@ def decode(vae: Any, clip: Tensor) -> Tensor:
 
 
 def decode_in_slices(vae: Any, clip: Tensor, count: int) -> Tensor:
-    """Decode `count` frames at a time, with the pixels of all at once."""
+    """Decode `count` frames at a time; pixels are those of decoding all at once."""
     with chunked_decode(vae.decoder, count, lambda _: None):
         return decode(vae, clip)
 
 
 def decode_in_chunks(vae: Any, clip: Tensor, count: int) -> Tensor:
-    """Decode in chunks as stock does: each is a clip of its own, with other pixels."""
+    """Decode in chunks as stock does: each is a separate clip, so pixels differ."""
     return torch.cat([decode(vae, chunk) for chunk in torch.split(clip, count)])
 
 
 def wider_decode(context: Context, vae: Any, clip: Tensor, dtype: torch.dtype) -> Tensor:
-    """Decode with the same weights in `dtype`, a frame at a time, since all at once would take over
-    60 GB in float32."""
+    """Decode with the same weights in `dtype`, a frame at a time: all at once would take over 60 GB
+    in float32."""
     wider = model(context, "vae", dtype)
     wider.load_state_dict(vae.state_dict())
     rewrite(wider)

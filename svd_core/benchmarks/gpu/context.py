@@ -1,7 +1,7 @@
 """Context of a part: device, sizes, time limit, and `case`, which isolates failures.
 
 Models are SVD-XT or its tiny version, with random weights made on the device. Default
-initialisation keeps numbers near 1: times are real, pictures are not.
+initialization keeps numbers near 1: times are real, pictures are not.
 """
 
 import gc
@@ -71,8 +71,8 @@ class Context:
     def remaining_s(self) -> float:
         return self.deadline - time.monotonic()
 
-    def randn(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return torch.randn(*shape, device=self.device, dtype=dtype or self.dtype)
+    def randn(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=self.device, dtype=self.dtype)
 
     def case(self, name: str, measure: Callable[[], Figures], least_s: float = 0.0) -> bool:
         """Record what `measure` returns, or its error. Returns whether there was none.
@@ -134,14 +134,14 @@ def model(context: Context, part: str, dtype: torch.dtype | None = None) -> Any:
     return random_part(part, context.tiny, context.device, dtype or context.dtype)
 
 
-def unet_inputs(context: Context, halves: int = 2) -> tuple[Tensor, ...]:
-    """Inputs of the UNet: latents, timestep, image embedding, added time ids; guided by default."""
-    frames, height, width = SHAPES[context.tiny]
+def unet_inputs(context: Context) -> tuple[Tensor, ...]:
+    """Inputs of a guided step: latents, timestep, image embedding, added time ids."""
     torch.manual_seed(7)
-    latents = context.randn(halves, frames, 8, height, width)
-    timestep = torch.tensor(0.5, device=context.device)
-    ids = torch.tensor([[6.0, 127.0, 0.02]] * halves, device=context.device, dtype=context.dtype)
-    return latents, timestep, context.randn(halves, 1, TOKEN[context.tiny]), ids
+    frames, height, width = SHAPES[context.tiny]
+    noisy, timestep = context.randn(2, frames, 8, height, width), torch.tensor(0.5)
+    ids = torch.tensor([[6.0, 127.0, 0.02]] * 2, dtype=context.dtype)
+    embedding = context.randn(2, 1, TOKEN[context.tiny])
+    return noisy, timestep.to(context.device), embedding, ids.to(context.device)
 
 
 def latents(context: Context) -> Tensor:

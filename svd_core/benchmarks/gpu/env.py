@@ -111,7 +111,7 @@ def tested_versions() -> Figures:
 
 
 def product(context: Context, side: int, dtype: torch.dtype) -> Figures:
-    one, other = (context.randn(side, side, dtype=torch.float32).to(dtype) for _ in range(2))
+    one, other = (context.randn(side, side).to(dtype) for _ in range(2))
     seconds = context.timer.seconds(lambda: one @ other)
     return {"tflops": round(2 * side**3 / seconds / 1e12, 2)}
 

@@ -38,13 +38,13 @@ class Part:
 PARTS = (
     Part("env", 60, 10, "machine, versions, peak rates, whether diffusers was tested"),
     Part("smoke", 90, 25, "a tiny model under every offload setting, compared with the CPU"),
-    Part("clip", 125, 45, "whole clips through the engine: speeds, previews, offload"),
+    Part("clip", 125, 45, "whole clips through the engine: speeds, previews, offload", "clips"),
     Part("step", 115, 40, "a UNet step of SVD-XT: stock, ours, variants of ours", "components"),
     Part("decode", 85, 30, "decoding 25 frames: stock, ours, slices, layouts", "components"),
-    Part("plans", 110, 40, "memory plans with the free memory of smaller cards"),
+    Part("plans", 110, 40, "memory plans with the free memory of smaller cards", "clips"),
     Part("kernels", 80, 25, "attention, norms, convolutions and products at SVD-XT's shapes"),
     Part("compile", 160, 60, "compiled UNet and decoder: compilation and steps", "components"),
-    Part("contest", 120, 50, "stock diffusers compared with ours, as in `contest`", "clip"),
+    Part("contest", 120, 50, "stock diffusers compared with ours, as in `contest`", "clips"),
 )
 """All parts, in order of priority, in which they run."""
 

@@ -72,10 +72,10 @@ BASELINES = {"step": ("stock",), "decode": ("stock, all at once",), "contest": (
 MOST_FAILURES = 20
 
 
-def format_row(row: Row, width: int = 200) -> str:
-    """Format a row as one line, cut to `width`."""
+def format_row(row: Row) -> str:
+    """Format a row as one line of at most 200 characters."""
     figures = {name: value for name, value in row.items() if name not in ROW_KEYS}
-    return f"  {row['case'][:44]:44} {json.dumps(figures, default=str)}"[:width]
+    return f"  {row['case'][:44]:44} {json.dumps(figures, default=str)}"[:200]
 
 
 def format_table(rows: Sequence[Row]) -> str:

@@ -26,8 +26,8 @@ FPS = 7
 class ClipTiming:
     """Timing of one clip, with its outputs.
 
-    `unet_inputs`, `unet_output`: of the first step. Seconds of the clip, of all processors together
-    (`cpu_s`), of encoding, of one step, of decoding up to pictures. `peak_mb`: peak memory above
+    `unet_inputs`, `unet_output`: of the first step. Seconds: of the clip, of all processors
+    (`cpu_s`), of encoding, of one step, and of decoding to pictures. `peak_mb`: peak memory above
     that before the clip.
     """
 
@@ -58,16 +58,15 @@ def time_clip(
     now = _clock(device)
     begin, cpu, at_rest = now(), time.process_time(), _reset_peak(device)
     marks: list[float] = []
+    outputs: list[tuple[Any, ...]] = []
 
     def record_start(*_: Any) -> None:
         if not marks:
             marks.append(now())
 
-    first: list[tuple[Any, ...]] = []
-
     def record_unet(_: Any, inputs: tuple[Any, ...], more: dict[str, Any], output: Any) -> None:
-        if not first:
-            first.append((*inputs, more, output[0]))
+        if not outputs:
+            outputs.append((*inputs, more, output[0]))
 
     def record_step(_: Any, __: int, ___: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         marks.append(now())
@@ -94,7 +93,7 @@ def time_clip(
             hook.remove()
     frames = (_our_frames if ours else _stock_frames)(pipeline, latents, params)
     end = now()
-    *inputs, output = first[0]
+    *inputs, output = outputs[0]
     return ClipTiming(
         unet_inputs=tuple(inputs),
         unet_output=output.float().cpu(),
@@ -120,8 +119,8 @@ def _our_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
 
 @torch.no_grad()
 def _stock_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
-    """Decode as `StableVideoDiffusionPipeline.__call__`, in the decoder's precision, all frames at
-    once, which is its default."""
+    """Decode as `StableVideoDiffusionPipeline.__call__` by default: in the decoder's precision, all
+    frames at once."""
     latents = latents.to(next(pipeline.vae.decoder.parameters()).dtype)
     video = pipeline.decode_latents(latents, params.num_frames, latents.shape[1])
     pictures = pipeline.video_processor.postprocess_video(video, output_type="pil")[0]
