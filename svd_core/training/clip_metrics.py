@@ -80,7 +80,7 @@ MAX_PSNR_DB = 60.0
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 MIN_OVERLAP = 0.1
-"""Share of a frame that must be visible in the next one for the two to be compared."""
+"""Share of a frame that must be visible in the next one for a comparison."""
 
 CELL = 8
 """Side in pixels of a cell of `ClipMetrics.motion`."""

@@ -1,6 +1,6 @@
 """Export of the training state to a checkpoint folder, with its model card.
 
-The app or plain diffusers loads the folder. The card names the photos that were learnt from.
+The app or plain diffusers loads the folder. The card names the training photos.
 """
 
 import csv
@@ -148,34 +148,30 @@ cores of an AMD EPYC; the module `metrics` says what each means. A dash: not mea
 
 def model_card(state: Path) -> str:
     """Text of the model card for the courses in folder `state`."""
-    packages: dict[str, list[str]] = defaultdict(list)
+    licences: dict[str, list[str]] = defaultdict(list)
     for source in sources("training"):
-        packages[source.package].append(source.licence)
-    photos = [
-        f"| {package} | {len(licences)} | {', '.join(sorted(set(licences)))} |"
-        for package, licences in packages.items()
-    ]
+        licences[source.package].append(source.licence)
+    courses = []
+    for name in COURSES:
+        path = state / f"{name}.pt"
+        if path.exists():
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            steps, pictures, seconds = saved["numbers"]
+            courses.append(f"| {name} | {steps:,} | {pictures or '-'} | {seconds / 60:.0f} |")
     return TEXT.format(
         steps=1,
         frames=architecture.NUM_FRAMES,
         sizes=", ".join(f"{width}x{height}" for width, height in architecture.SIZES),
-        courses="\n".join(_course(state, name) for name in COURSES if _path(state, name).exists()),
+        courses="\n".join(courses),
         versions=_table(VERSIONS),
         least=_table(STEPS),
-        count=sum(1 for _ in sources("training")),
+        count=sum(map(len, licences.values())),
         kept=sum(1 for _ in sources("evaluation")),
-        photos="\n".join(photos),
+        photos="\n".join(
+            f"| {package} | {len(each)} | {', '.join(sorted(set(each)))} |"
+            for package, each in licences.items()
+        ),
     )
-
-
-def _path(state: Path, course: str) -> Path:
-    return state / f"{course}.pt"
-
-
-def _course(state: Path, name: str) -> str:
-    saved = torch.load(_path(state, name), map_location="cpu", weights_only=True)
-    steps, pictures, seconds = saved["numbers"]
-    return f"| {name} | {steps:,} | {pictures or '-'} | {seconds / 60:.0f} |"
 
 
 def _table(path: Path) -> str:

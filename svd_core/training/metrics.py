@@ -12,20 +12,20 @@ picture. PSNR in dB, mean over standard clips.
 
 `sharpness`: gradient energy of a frame over that of the framed photo. Gradient energy is the mean
 square of the steps in luma (BT.601) from each pixel to its right and its lower neighbour, over the
-whole picture. At most 1 for each frame, since grain and ringing are no sharpness and must not make
-up for blur elsewhere. Mean over the frames of all standard clips.
+whole picture. At most 1 for each frame: grain and ringing are not sharpness, and must not offset
+blur in other frames. Mean over the frames of all standard clips.
 
 `sharpness_min`: the same of the least sharp frame of all standard clips.
 
 `consistency`: each frame against the next one warped back by the flow between them (bilinear), over
-the pixels whose source lies inside the next frame. The PSNR of the error of all these pairs of a
-clip together, so that one jump is not outvoted; in dB, mean over standard clips.
+the pixels whose source is inside the next frame. The PSNR of the error of all pairs of a clip
+together, so that a single jump counts; in dB, mean over standard clips.
 
 Flow is in pixels per frame, from each frame to the next, by OpenCV's dense inverse search (preset
-medium) on luma. Motion counts where the flow is trusted, that is where the flow back leads to its
-start within 0.1 pixels and a tenth; elsewhere nothing is taken to have moved. The speed of a clip
-is the mean Euclidean length of the trusted flow over all pixels and pairs, and below 0.1 pixels it
-counts as 0.1: it is invisible, and may be flicker.
+medium) on luma. Flow is trusted if the backward flow returns to its start within 0.1 pixels plus a
+tenth of the flow; elsewhere it counts as zero. The speed of a clip is the mean Euclidean length of
+the trusted flow over all pixels and pairs. A speed below 0.1 pixels counts as 0.1: it is invisible,
+and may be flicker.
 
 `motion_order`: share of pairs of photo and seed in which the speed grows from bucket 32 to 127 and
 from 127 to 223.
@@ -46,8 +46,8 @@ directions at right angles, 2 for opposite ones.
 
 `seconds_per_clip`: median time from the framed photo to the frames, over all clips but the first.
 
-`peak_memory_mb`: largest memory the process has held up to the last clip, that of these
-measurements included, in 10^6 bytes; on CUDA that of the GPU.
+`peak_memory_mb`: peak memory of the process up to the last clip, these measurements included, in
+10^6 bytes; on CUDA, that of the GPU.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -79,11 +79,7 @@ class TrainingContext:
         """`unet` and `image_encoder` as trained so far by `position`, `scene` and `clips`, and the
         `vae` as trained by `decoder`."""
         torch.manual_seed(0)
-        nets = {
-            "unet": architecture.unet(),
-            "image_encoder": architecture.image_encoder(),
-            "vae": architecture.vae(),
-        }
+        nets = architecture.nets()
         initial_weights.initialize(nets["unet"], self.shift_matrices)
         depth_net.prepare(nets["unet"])
         inner = depth_net.inner_layers(nets["unet"])

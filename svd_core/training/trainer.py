@@ -17,7 +17,7 @@ MUON_RATE = 10.0
 """Muon's learning rate as a multiple of AdamW's: its steps have the size of a whole matrix."""
 
 EMA_STEPS = 500
-"""Horizon of the averaged weights. It grows with the step, or short runs would lag behind."""
+"""Horizon of the averaged weights. It grows with the step, so that short runs do not lag behind."""
 
 
 @dataclass

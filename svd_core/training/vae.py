@@ -15,8 +15,8 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from svd_core.training.architecture import LATENT_CHANNELS, PATCH, Net
 
 ENCODER_CARRIER = 384.0
-"""Constant beside each value in its norm group, which dominates the group's statistics. GroupNorm
-is then the identity up to 3 value^2 / ENCODER_CARRIER^2. Exact in bfloat16, as is a third of it."""
+"""Constant in the norm group of each value, which dominates the group's statistics. GroupNorm is
+then the identity up to 3 value^2 / ENCODER_CARRIER^2. Exact in bfloat16, as is a third of it."""
 
 
 def principal_components(pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -92,16 +92,16 @@ def _as_taps(kernel: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def restore_norm(norm: Net, carrier: float, start: int = 0, stop: int | None = None) -> None:
-    """Make `norm` the identity on channels `start` to `stop`, which hold triples (a, -a, carrier).
+def restore_norm(norm: Net, carrier: float) -> None:
+    """Make `norm` the identity on channels that hold triples (a, -a, carrier).
 
     The mean of a triple is a third of the carrier, its deviation that of (0, 0, carrier). The
     carrier itself becomes 1, since large constants upset the layers that follow.
     """
-    norm.weight[start:stop] = carrier * 2**0.5 / 3
-    norm.bias[start:stop] = carrier / 3
-    norm.weight[start:stop][2::3] = 0.0
-    norm.bias[start:stop][2::3] = 1.0
+    norm.weight.fill_(carrier * 2**0.5 / 3)
+    norm.bias.fill_(carrier / 3)
+    norm.weight[2::3] = 0.0
+    norm.bias[2::3] = 1.0
 
 
 def _pass_through(weight: Tensor, channels: int) -> None:
@@ -123,11 +123,11 @@ LATENT_NOISE = 0.03
 """Deviation of the noise on latents in training, since those of the UNet are never clean."""
 
 LINEAR_STEPS = 600
-"""Steps on the linear path alone, which is most of the picture and quick to compute."""
+"""Steps on the linear path alone, which gives most of the picture and is quick to compute."""
 
 EDGE_WEIGHT, ROUGHNESS_WEIGHT = 0.05, 1.0
-"""Weights in the loss of differences between neighbours and of their strength, beside the squared
-error. With a smaller weight of roughness, leaves and grain become soft."""
+"""Weights of edges and of roughness in the loss; the squared error has weight 1. With a smaller
+weight of roughness, leaves and grain become soft."""
 
 ROUGHNESS_WINDOW = 7
 """Side in pixels of the squares whose roughness is compared."""
