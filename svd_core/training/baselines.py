@@ -19,12 +19,11 @@ from PIL.Image import Resampling
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
-from svd_core.checkpoints.eta import ProgressEstimator
+from svd_core.benchmarks.vs_diffusers.timing import decode_clip
 from svd_core.checkpoints.memory_plan import opens_in_half, plan_memory
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.engine.engine import Engine
 from svd_core.engine.pipeline_loader import CLASSES, find_device, model_sizes, open_folder, place
-from svd_core.engine.sampling import decode_latents
 from svd_core.events import Progress
 from svd_core.media.image import Box, Size, crop_box, frame_photo
 from svd_core.params import VideoParams
@@ -83,7 +82,6 @@ class Vae:
         self.size = checkpoint.sizes[0]
         self._vae = pipeline.vae
         self._chunk_size = chosen.decode_chunk_size
-        self._on_cpu = chosen.device == "cpu"
 
     @torch.no_grad()
     def reconstruct(self, pixels: Tensor) -> Frames:
@@ -94,8 +92,7 @@ class Vae:
             for frame in torch.split(pixels, 1)  # one at a time, for memory
         ]
         scaled = self._vae.config.scaling_factor * torch.cat(latents)
-        pace = ProgressEstimator(num_steps=1, num_frames=len(scaled), on_cpu=self._on_cpu)
-        return decode_latents(self._vae, scaled, self._chunk_size, pace, _ignore)
+        return decode_clip(self._vae, scaled, self._chunk_size)
 
     def reconstruct_photo(self, photo: Frame) -> Frame:
         """`photo` encoded and decoded alone."""

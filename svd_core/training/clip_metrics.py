@@ -25,10 +25,17 @@ TRUST = (0.1, 0.1)
 
 
 class OpticalFlow:
-    """Dense optical flow by OpenCV's DIS. Raises `SvdError` where OpenCV is not installed."""
+    """Dense optical flow by OpenCV's DIS. Raises `SvdError` if OpenCV is not installed."""
 
     def __init__(self) -> None:
-        self._cv2 = _opencv()
+        try:
+            import cv2
+        except ImportError as error:
+            raise ToolFailed(
+                "Motion is measured with OpenCV, which is not installed: run "
+                "`pip install opencv-python-headless`, or install all of tests/requirements.txt."
+            ) from error
+        self._cv2: Any = cv2
         # The search uses one stripe per thread, each starting from its neighbour. With one thread
         # the figures are the same on every machine.
         self._cv2.setNumThreads(1)
@@ -61,17 +68,6 @@ class OpticalFlow:
         distance = np.linalg.norm(forward + back, axis=-1)
         close: Mask = distance < TRUST[0] + TRUST[1] * np.linalg.norm(forward, axis=-1)
         return inside & close
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ToolFailed(
-            "Motion is measured with OpenCV, which is not installed: run "
-            "`pip install opencv-python-headless`, or install all of tests/requirements.txt."
-        ) from error
-    return cv2
 
 
 MAX_PSNR_DB = 60.0

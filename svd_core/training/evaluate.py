@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
@@ -45,58 +44,45 @@ from svd_core.training.metrics import Figures, compute_metrics, format_report, s
 from svd_core.training.sample_sheets import ContactSheet
 
 VAE_ONLY, STILL, UNTRAINED = "vae_only", "still", "untrained"
-
-
-@dataclass(frozen=True)
-class EvaluationSize:
-    """Photos and seeds of an evaluation. `vae_only`: number of photos for that bound."""
-
-    photos: list[EvalPhoto]
-    seeds: tuple[int, ...]
-    vae_only: int
-
-    @classmethod
-    def from_options(cls, quick: bool, folder: Path | None) -> "EvaluationSize":
-        if quick:
-            return cls(evenly_spaced(example_photos(), 2), seeds=(1,), vae_only=1)
-        return cls(example_photos() + listed_photos(folder), seeds=(1, 2), vae_only=3)
-
-    @property
-    def settings(self) -> list[VideoParams]:
-        return settings(self.seeds)
-
-    def of(self, subject: str) -> list[EvalPhoto]:
-        counts = {VAE_ONLY: self.vae_only, UNTRAINED: 1}
-        return evenly_spaced(self.photos, counts.get(subject, len(self.photos)))
-
-    def clips(self, *subjects: str) -> int:
-        """Number of clips for `subjects` together."""
-        return sum(len(self.of(subject)) for subject in subjects) * len(self.settings)
+TIMED = (DEMO_MODEL, VAE_ONLY, UNTRAINED)
+"""Subjects whose clips take long."""
 
 
 class Evaluator:
     """Measures the clips of each subject, and reports its progress on stderr."""
 
-    def __init__(self, extent: EvaluationSize, sheet: ContactSheet | None) -> None:
-        self._extent = extent
-        self._sheet = sheet
+    def __init__(self, quick: bool, folder: Path | None, sheet: ContactSheet | None) -> None:
+        """`quick`: two photos and one seed. `folder`: with the photos of the list."""
         self._flow = OpticalFlow()
-        self._total = extent.clips(DEMO_MODEL, VAE_ONLY, UNTRAINED)
+        self._sheet = sheet
+        self.photos = (
+            evenly_spaced(example_photos(), 2)
+            if quick
+            else example_photos() + listed_photos(folder)
+        )
+        self.settings = settings((1,) if quick else (1, 2))
+        self._counts = {VAE_ONLY: 1 if quick else 3, UNTRAINED: 1}
         self._done = 0
         self._started = time.perf_counter()
+
+    def photos_of(self, subject: str) -> list[EvalPhoto]:
+        return evenly_spaced(self.photos, self._counts.get(subject, len(self.photos)))
+
+    def clips_of(self, subject: str) -> int:
+        return len(self.photos_of(subject)) * len(self.settings)
 
     def figures(self, name: str, generate: Baseline) -> Figures:
         """Figures of the clips of a baseline, and for a model the median seconds of a clip."""
         readings, seconds = {}, []
-        for photo in self._extent.of(name):
+        for photo in self.photos_of(name):
             opened = photo.opened()
-            for params in self._extent.settings:
+            for params in self.settings:
                 sample = generate(opened, params)
                 readings[photo.name, params] = measure_clip(sample.photo, sample.frames, self._flow)
                 seconds.append(sample.seconds)
                 if name != STILL:
                     self._report(name, photo, sample.seconds)
-                if self._sheet and name == DEMO_MODEL and params in self._extent.settings[:3]:
+                if self._sheet and name == DEMO_MODEL and params in self.settings[:3]:
                     self._sheet.add(photo.name, params.motion_bucket_id, sample.frames)
         timed = name in (DEMO_MODEL, UNTRAINED)
         figures = compute_metrics(readings)
@@ -107,7 +93,7 @@ class Evaluator:
     def vae_psnr(self, name: str, vae: Vae) -> float:
         """Mean PSNR of the photos of `name` through `vae`."""
         values = []
-        for photo in self._extent.of(name):
+        for photo in self.photos_of(name):
             framed = frame_photo(photo.opened(), [vae.size], VideoParams(seed=0))
             pixels = np.asarray(framed.image)
             values.append(psnr(pixels, vae.reconstruct_photo(pixels)))
@@ -116,9 +102,10 @@ class Evaluator:
     def _report(self, name: str, photo: EvalPhoto, seconds: float) -> None:
         self._done += 1
         elapsed = time.perf_counter() - self._started
-        left = elapsed / self._done * (self._total - self._done)
+        total = sum(map(self.clips_of, TIMED))
+        left = elapsed / self._done * (total - self._done)
         print(
-            f"clip {self._done} of {self._total}  {name}, {photo.name}: {seconds:.1f} s, "
+            f"clip {self._done} of {total}  {name}, {photo.name}: {seconds:.1f} s, "
             f"{left / 60:.0f} min left",
             file=sys.stderr,
             flush=True,
@@ -173,27 +160,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ToolFailed(f"{options.model} is not a checkpoint folder on this machine.")
         if options.fetch:
             fetch_photos(options.photos, "evaluation")
-        extent = EvaluationSize.from_options(options.quick, options.photos)
-        evaluator = Evaluator(extent, sheet)
-        _announce(extent)
+        evaluator = Evaluator(options.quick, options.photos, sheet)
+        for photo in evaluator.photos:
+            print(f"{photo.sha256}  {photo.name}")
+        counts = ", ".join(f"{evaluator.clips_of(name)} of {name}" for name in TIMED)
+        each = f"{len(evaluator.photos)} photos, {len(evaluator.settings)} clips of each"
+        print(f"{each}: {counts}.", flush=True)
         figures = evaluate(checkpoint, evaluator)
         if sheet is not None:
             sheet.save()
     except SvdError as error:
         print(error.message, file=sys.stderr)
         return 1
-    print(format_report(figures, {name: len(extent.of(name)) for name in figures}))
+    print(format_report(figures, {name: len(evaluator.photos_of(name)) for name in figures}))
     print(json.dumps(figures))
     return 0
-
-
-def _announce(extent: EvaluationSize) -> None:
-    for photo in extent.photos:
-        print(f"{photo.sha256}  {photo.name}")
-    names = (DEMO_MODEL, VAE_ONLY, UNTRAINED)
-    counts = ", ".join(f"{extent.clips(name)} of {name}" for name in names)
-    clips = len(extent.settings)
-    print(f"{len(extent.photos)} photos, {clips} clips of each: {counts}.", flush=True)
 
 
 if __name__ == "__main__":

@@ -48,29 +48,23 @@ Start = Callable[[Part, float], "ProcessEnd"]
 """Runs a part for at most the given seconds."""
 
 
-def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
         prog="python -m svd_core.benchmarks gpu",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(f"{part.name:8} {part.about}" for part in PARTS),
     )
     out = Path(os.environ.get("OUT") or "out")
-    options.add_argument("--out", type=Path, default=out, help="folder for the results")
-    options.add_argument(
-        "--budget", type=float, default=565.0, help="seconds for all parts together"
-    )
-    options.add_argument("--only", default="", help="parts to run, comma separated")
-    options.add_argument("--skip", default="", help="parts to leave out, comma separated")
-    options.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too")
-    options.add_argument("--part", help=argparse.SUPPRESS)
-    options.add_argument("--limit", type=float, help=argparse.SUPPRESS)
-    options.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
-    return options
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
+    parser.add_argument("--out", type=Path, default=out, help="folder for the results")
+    parser.add_argument("--budget", type=float, default=565.0, help="seconds for all parts")
+    parser.add_argument("--only", default="", help="parts to run, comma separated")
+    parser.add_argument("--skip", default="", help="parts to leave out, comma separated")
+    parser.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
     if options.part:
         return run_part(options.part, options.out, options.scratch, options.limit, options.tiny)
     parts = select_parts(options.only, options.skip)

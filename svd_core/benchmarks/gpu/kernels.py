@@ -35,23 +35,14 @@ ATTENTION = (
     ("temporal, second level", 4608, 10, 25),
 )
 
-# Name, clips, channels, frames, pixels of a frame.
-CLIPS = (
-    ("UNet, outer level", 2, 320, 25, 9216),
-    ("VAE, outer level", 1, 128, 25, 589824),
-    ("UNet, second level", 2, 640, 25, 2304),
-    ("UNet, third level", 2, 1280, 25, 576),
-    ("UNet, outer level, one half", 1, 320, 25, 9216),
-    ("VAE, third level", 1, 256, 25, 147456),
-)
-
-# Name, pictures, channels, height, width.
-CONVOLUTIONS = (
-    ("UNet, outer level", 50, 320, 72, 128),
-    ("VAE, outer level", 25, 128, 576, 1024),
-    ("UNet, second level", 50, 640, 36, 64),
-    ("UNet, third level", 50, 1280, 18, 32),
-    ("VAE, third level", 25, 256, 288, 512),
+# Name, clips, channels, frames, height, width.
+LEVELS = (
+    ("UNet, outer level", 2, 320, 25, 72, 128),
+    ("VAE, outer level", 1, 128, 25, 576, 1024),
+    ("UNet, second level", 2, 640, 25, 36, 64),
+    ("UNet, third level", 2, 1280, 25, 18, 32),
+    ("VAE, third level", 1, 256, 25, 288, 512),
+    ("UNet, outer level, one half", 1, 320, 25, 72, 128),
 )
 
 # Name, tokens, channels; the feed-forward is eight times as wide.
@@ -69,9 +60,9 @@ def run_kernels(context: Context) -> None:
     context.case("choices", partial(choices, context))
     for kind, measure, shapes in (
         ("attention", attention, ATTENTION),
-        ("norm", norm, CLIPS),
-        ("convolution", convolution, CONVOLUTIONS),
-        ("over frames", over_frames, (CLIPS[0], CLIPS[1], CLIPS[3])),
+        ("norm", norm, LEVELS),
+        ("convolution", convolution, LEVELS[:-1]),
+        ("over frames", over_frames, (LEVELS[0], LEVELS[1], LEVELS[3])),
         ("upsample", upsample, (("VAE",),)),
         ("product", product, PRODUCTS),
     ):
@@ -117,9 +108,11 @@ def attention(context: Context, samples: int, heads: int, tokens: int) -> Figure
     return row
 
 
-def norm(context: Context, clips: int, channels: int, frames: int, pixels: int) -> Figures:
+def norm(
+    context: Context, clips: int, channels: int, frames: int, height: int, width: int
+) -> Figures:
     """Measure GroupNorm and SiLU of a clip in each memory layout."""
-    pixels = _small(context, pixels)
+    pixels = _small(context, height * width)
     layer = nn.GroupNorm(32, channels, device=context.device, dtype=context.dtype)
     x = context.randn(clips, channels, frames, pixels)
     orders = {
@@ -143,10 +136,12 @@ def norm(context: Context, clips: int, channels: int, frames: int, pixels: int) 
     return row
 
 
-def convolution(context: Context, count: int, channels: int, height: int, width: int) -> Figures:
+def convolution(
+    context: Context, clips: int, channels: int, frames: int, height: int, width: int
+) -> Figures:
     """Measure a 3x3 convolution in both layouts, with cuDNN's heuristic and its benchmark."""
     height, width = (max(4, side // 8) if context.tiny else side for side in (height, width))
-    count = _small(context, count)
+    count = _small(context, clips * frames)
     operations = 18 * count * channels**2 * height * width
     row: dict[str, object] = {}
     for name, order in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
@@ -159,9 +154,11 @@ def convolution(context: Context, count: int, channels: int, height: int, width:
     return row
 
 
-def over_frames(context: Context, clips: int, channels: int, frames: int, pixels: int) -> Figures:
+def over_frames(
+    context: Context, clips: int, channels: int, frames: int, height: int, width: int
+) -> Figures:
     """Measure a 3x1x1 convolution, also as a flat convolution in both layouts."""
-    pixels = _small(context, pixels)
+    pixels = _small(context, height * width)
     layer = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
     layer = layer.to(context.device, context.dtype)
     weight, bias = layer.weight[..., 0], layer.bias

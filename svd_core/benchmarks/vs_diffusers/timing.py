@@ -109,12 +109,14 @@ def time_clip(
 
 
 def _our_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
-    estimator = ProgressEstimator(
-        num_steps=1, num_frames=params.num_frames or 1, on_cpu=latents.device.type == "cpu"
-    )
-    return decode_latents(
-        pipeline.vae, latents[0], params.decode_chunk_size or 1, estimator, lambda _: None
-    )
+    return decode_clip(pipeline.vae, latents[0], params.decode_chunk_size or 1)
+
+
+def decode_clip(vae: Any, latents: Tensor, chunk_size: int) -> Frames:
+    """Decode latents (frames, channels, height, width) by our code, without progress events."""
+    on_cpu = latents.device.type == "cpu"
+    estimator = ProgressEstimator(num_steps=1, num_frames=len(latents), on_cpu=on_cpu)
+    return decode_latents(vae, latents, chunk_size, estimator, lambda _: None)
 
 
 @torch.no_grad()
