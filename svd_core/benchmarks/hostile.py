@@ -9,7 +9,6 @@ loop, or holds the interpreter's lock, spends it there.
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException
 
 from svd_core.benchmarks.server_process import STUB_SERVER, Server, running_server
 from svd_core.benchmarks.targets import Target, make_parser, report
@@ -105,26 +104,13 @@ def worst_s(server: Server, request: HostileRequest) -> float:
     default = {"Content-Type": "application/json"}
     if path.startswith("/fal/"):
         default["Authorization"] = f"Key {KEY}"
-    sending = threading.Thread(target=_send, args=(server.port, path, body, default | {**headers}))
+    request_headers = default | {**headers}
+    sending = threading.Thread(target=server.request, args=(path, body, request_headers))
     sending.start()
     worst = 0.0
     while sending.is_alive():
         before = server.cpu_s()
-        assert _send(server.port, "/fal/health") == 200
+        assert server.request("/fal/health")[0] == 200
         worst = max(worst, server.cpu_s() - before)
         sending.join(PAUSE_S)
     return worst
-
-
-def _send(port: int, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> int:
-    """Status of the answer; 0 if the server ended the connection before."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("POST" if body else "GET", path, body or None, dict(headers or {}))
-        response = connection.getresponse()
-        response.read()
-    except (OSError, HTTPException):
-        return 0
-    finally:
-        connection.close()
-    return response.status

@@ -11,10 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -56,17 +56,35 @@ class Server:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
+    def request(
+        self,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        method: str = "",
+    ) -> tuple[int, bytes]:
+        """Status and body of a response; status 0 if the server is down or hangs up.
+
+        `method`: by default POST with a body, else GET.
+        """
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            method = method or ("POST" if body else "GET")
+            connection.request(method, path, body or None, dict(headers or {}))
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, HTTPException):
+            return 0, b""
+        finally:
+            connection.close()
+
     def wait_for(self, path: str, content: bytes) -> None:
         """Wait until the response to `path` has `content`. Raises `ToolFailed` after `START_S`."""
         until = time.monotonic() + START_S
         while self.process.poll() is None and time.monotonic() < until:
-            try:
-                address = f"http://127.0.0.1:{self.port}{path}"
-                with urllib.request.urlopen(address, timeout=5) as response:  # noqa: S310  # loopback
-                    if content in response.read():
-                        return
-            except OSError:
-                pass
+            status, body = self.request(path)
+            if status == 200 and content in body:
+                return
             time.sleep(0.05)
         raise ToolFailed("The server did not start; its messages above say why.")
 

@@ -13,8 +13,6 @@ import sqlite3
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -59,7 +57,7 @@ WHERE NOT EXISTS (SELECT 1 FROM svd_jobs WHERE svd_jobs.image = svd_photos.name)
 class Ledger:
     """State shared by the clients. `accepted`: ids of the jobs that the server accepted."""
 
-    port: int = 0
+    server: Server
     accepted: list[str] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -79,20 +77,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _soak(options: argparse.Namespace, folder: Path) -> Figures:
-    ledger, seconds = Ledger(), options.minutes * 60
+    seconds = options.minutes * 60
     bodies = submit_body(), submit_body(b"no photo")
-    threads = [
-        threading.Thread(target=_client, args=(ledger, bodies, number), daemon=True)
-        for number in range(CLIENTS)
-    ]
     memory: list[float] = []
     for kill in range(options.kills + 1):
         with running_server(*STUB_SERVER, folder=folder) as server:
-            ledger.port = server.port
             if kill == 0:
+                ledger = Ledger(server)
+                threads = [
+                    threading.Thread(target=_client, args=(ledger, bodies, number), daemon=True)
+                    for number in range(CLIENTS)
+                ]
                 for thread in threads:
                     thread.start()
                 memory = _record_memory(server, seconds * options.quiet)
+            ledger.server = server
             if kill < options.kills:
                 span = seconds * (1 - options.quiet) / options.kills
                 time.sleep(random.uniform(0, 2 * span))  # noqa: S311 - no secret
@@ -149,22 +148,12 @@ def _client(ledger: Ledger, bodies: tuple[bytes, bytes], number: int) -> None:
             _ask(ledger, "GET", f"{QUEUE}/requests/{job}/status")
 
 
-def _ask(ledger: Ledger, method: str, path: str, body: bytes | None = None) -> Any:
+def _ask(ledger: Ledger, method: str, path: str, body: bytes = b"") -> Any:
     """JSON of a response; None for an error status and for a server that is down."""
-    request = urllib.request.Request(  # noqa: S310 - loopback
-        f"http://127.0.0.1:{ledger.port}{path}", body, {"Content-Type": "application/json"},
-        method=method,
-    )  # fmt: skip
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-            payload = json.loads(response.read())
-            ledger.answers[f"{method} {response.status}"] += 1
-            return payload
-    except urllib.error.HTTPError as error:
-        ledger.answers[f"{method} {error.code}"] += 1
-    except (OSError, ValueError):
-        ledger.answers[f"{method} down"] += 1
-    return None
+    headers = {"Content-Type": "application/json"}
+    status, content = ledger.server.request(path, body, headers, method)
+    ledger.answers[f"{method} {status or 'down'}"] += 1
+    return json.loads(content) if 0 < status < 400 else None
 
 
 def _ended(folder: Path, ledger: Ledger) -> tuple[list[Row], int]:

@@ -49,7 +49,7 @@ class ChannelSlice:
 
     def __call__(self, photo: Tensor) -> Tensor:
         """`photo`: latents (n, channels, height, width). Returns (n, stop, height, width)."""
-        last = list(self.unet.up_blocks)[-2].upsamplers[0].conv
+        last = self.unet.up_blocks[-2].upsamplers[0].conv
         return self._conv(last, self.features(photo))
 
     def features(self, photo: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class ChannelSlice:
         weight = first.weight[: self.stop, read]
         x = F.conv2d(entering, weight, first.bias[: self.stop], stride=2, padding=1)
         skips = [x]
-        for level in list(down)[1:]:
+        for level in down[1:]:
             x = self._resnet(level.resnets[0], x)
             skips.append(x)
             if level.downsamplers is not None:
@@ -69,11 +69,11 @@ class ChannelSlice:
                 skips.append(x)
         for block in self.unet.mid_block.resnets:
             x = self._resnet(block, x)
-        for level in list(up)[:-1]:
+        for level in up[:-1]:
             for block in level.resnets:
                 x = self._resnet(block, torch.cat([x, skips.pop()], dim=1))
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            if level is not list(up)[-2]:
+            if level is not up[-2]:
                 x = self._conv(level.upsamplers[0].conv, x)
         return x
 
@@ -103,7 +103,7 @@ class ChannelSlice:
 def inner_layers(unet: Net) -> nn.ModuleDict:
     """Layers that `ChannelSlice` runs, by name, for an optimizer."""
     layers: dict[str, nn.Module] = {"enter": unet.down_blocks[0].downsamplers[0].conv}
-    for index, level in enumerate([*list(unet.down_blocks)[1:], *list(unet.up_blocks)[:-1]]):
+    for index, level in enumerate([*unet.down_blocks[1:], *unet.up_blocks[:-1]]):
         layers[f"level{index}"] = level
     layers["middle"] = unet.mid_block.resnets
     return nn.ModuleDict(layers)
@@ -145,8 +145,8 @@ def connect_photo_input(unet: Net, spread: Tensor) -> None:
     enter = unet.down_blocks[0].downsamplers[0].conv
     enter.weight[POSITION_CHANNELS:, _PHOTO] /= 2 * spread[:, None, None]
     rows = [OUTPUTS[name] for name in OUTPUT_NAMES]
-    block = list(unet.up_blocks)[-2].resnets[-1].spatial_res_block
-    last = list(unet.up_blocks)[-2].upsamplers[0].conv
+    block = unet.up_blocks[-2].resnets[-1].spatial_res_block
+    last = unet.up_blocks[-2].upsamplers[0].conv
     for layer in (block.conv2, block.conv_shortcut, last):
         layer.weight[rows] = 0.0
         layer.bias[rows] = 0.0
@@ -219,7 +219,7 @@ def fit_coordinates(unet: Net, rounds: int = 150) -> None:
 
     Lawson's algorithm: iterated least squares, each cell weighted by its error so far.
     """
-    conv = list(unet.up_blocks)[-2].upsamplers[0].conv
+    conv = unet.up_blocks[-2].upsamplers[0].conv
     rows, targets = [], []
     for width, height in SIZES:
         shape = (1, LATENT_CHANNELS, height // PATCH, width // PATCH)

@@ -3,7 +3,7 @@
 All courses share photos, linear encoder and nets. Each saves its state in its own file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,9 @@ class TrainingContext:
         unet = self.nets()["unet"]
         depth_net.mask_gradients(unet, position=True)
         modules = {"inner": depth_net.inner_layers(unet)}
-        return self._run(
-            "position", modules, lambda _: depth_net.position_loss(unet),
-            rate=2e-3, half_life=900, half_precision=False, muon=False,
+        return TrainingRun(
+            self.state / "position.pt", modules, lambda _: depth_net.position_loss(unet),
+            rate=2e-3, half_life=900, device=self.device, half_precision=False, muon=False,
         )  # fmt: skip
 
     def scene(self) -> TrainingRun:
@@ -118,7 +118,10 @@ class TrainingContext:
             return depth_net.scene_loss(unet, crops.to(self.device), self.kernel, generator)
 
         modules = {"inner": depth_net.inner_layers(unet)}
-        course = self._run("scene", modules, draw_loss, rate=5e-4, half_life=1500, muon=False)
+        course = TrainingRun(
+            self.state / "scene.pt", modules, draw_loss,
+            rate=5e-4, half_life=1500, device=self.device, muon=False,
+        )  # fmt: skip
         return course
 
     def decoder(self) -> TrainingRun:
@@ -132,8 +135,10 @@ class TrainingContext:
             decoded = vae.decode(decoder, latents, linear=course.step < vae.LINEAR_STEPS)
             return vae.decoder_loss(decoded.float(), pixels)
 
-        modules = {"decoder": decoder}
-        course = self._run("decoder", modules, draw_loss, rate=1e-3, half_life=2500)
+        course = TrainingRun(
+            self.state / "decoder.pt", {"decoder": decoder}, draw_loss,
+            rate=1e-3, half_life=2500, device=self.device,
+        )  # fmt: skip
         return course
 
     def clips(self) -> TrainingRun:
@@ -150,20 +155,11 @@ class TrainingContext:
             batch = diffusion_loss.draw_batch(crops, self.kernel, generator).to(self.device)
             return diffusion_loss.diffusion_loss(nets["unet"], nets["image_encoder"], batch).mean()
 
-        course = self._run(
-            "clips", modules, draw_loss, rate=1e-7, half_life=8000, half_precision=False
-        )
+        course = TrainingRun(
+            self.state / "clips.pt", modules, draw_loss,
+            rate=1e-7, half_life=8000, device=self.device, half_precision=False,
+        )  # fmt: skip
         return course
-
-    def _run(
-        self,
-        name: str,
-        modules: Mapping[str, nn.Module],
-        draw_loss: Callable[[torch.Generator], Tensor],
-        **options: Any,
-    ) -> TrainingRun:
-        path = self.state / f"{name}.pt"
-        return TrainingRun(path, {**modules}, draw_loss, device=self.device, **options)
 
     @torch.no_grad()
     def _load_average(self, name: str, modules: dict[str, nn.Module]) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class TrainingRun:
     """
 
     path: Path
-    modules: dict[str, nn.Module]
+    modules: Mapping[str, nn.Module]
     draw_loss: Callable[[torch.Generator], Tensor]
     rate: float
     half_life: int
@@ -46,7 +46,7 @@ class TrainingRun:
         for module in self.modules.values():
             module.to(self.device)
             for parameter in module.parameters():
-                if parameter.ndim == 4:  # the layout CPU and GPU convolve fastest
+                if parameter.ndim == 4:  # the fastest layout for convolutions
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._names = {
             f"{name}.{key}": parameter
@@ -56,7 +56,9 @@ class TrainingRun:
         }
         self.average = {key: value.detach().clone() for key, value in self._names.items()}
         self._matrices = {
-            key: nn.Parameter(_as_matrix(value.detach()))  # the same memory, as Muon wants it
+            key: nn.Parameter(
+                _as_matrix(value.detach())
+            )  # shares memory with the kernel; Muon takes matrices only
             for key, value in self._names.items()
             if self.muon and value.ndim > 1 and "conv_out" not in key
         }
@@ -94,7 +96,7 @@ class TrainingRun:
         for parameter in self._names.values():
             parameter.grad = None
         torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(list(self._names.values()), 1.0)
+        norm = nn.utils.clip_grad_norm_(self._names.values(), 1.0)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise ToolFailed(
                 f"The loss is not finite at step {self.step}; "

@@ -63,8 +63,8 @@ def install_encoder(encoder: Net, quant_conv: Net, kernel: Tensor) -> None:
         if isinstance(module, nn.Conv2d | nn.Linear):
             for parameter in module.parameters():
                 parameter.zero_()
-    first, second = (block.downsamplers[0].conv for block in list(encoder.down_blocks)[:2])
-    middle, last = (block.resnets[0].conv_shortcut for block in list(encoder.down_blocks)[1:])
+    first, second = (block.downsamplers[0].conv for block in encoder.down_blocks[:2])
+    middle, last = (block.resnets[0].conv_shortcut for block in encoder.down_blocks[1:])
     _pass_through(encoder.conv_in.weight, 3)
     for position in range(4):  # it pads right and below only, so tap (0, 0) is the pixel itself
         for channel in range(3):

@@ -2,7 +2,6 @@
 
 import gc
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +54,12 @@ def time_clip(
 
     The same seed gives every variant the same initial latents.
     """
-    now = _clock(device)
+
+    def now() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     begin, cpu, at_rest = now(), time.process_time(), _reset_peak(device)
     marks: list[float] = []
     outputs: list[tuple[Any, ...]] = []
@@ -127,15 +131,6 @@ def _stock_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames
     video = pipeline.decode_latents(latents, params.num_frames, latents.shape[1])
     pictures = pipeline.video_processor.postprocess_video(video, output_type="pil")[0]
     return np.stack([np.asarray(picture) for picture in pictures])
-
-
-def _clock(device: str) -> Callable[[], float]:
-    def now() -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return now
 
 
 def _reset_peak(device: str) -> float:
