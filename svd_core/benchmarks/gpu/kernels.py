@@ -230,4 +230,4 @@ def _rate(context: Context, work: Work, operations: int) -> dict[str, object]:
 
 
 def _seconds(context: Context, work: Work) -> float:
-    return context.timer.seconds(work, budget_s=0.01 if context.tiny else 0.5)
+    return context.timer.seconds(work, budget_s=0.01 if context.tiny else 0.2)

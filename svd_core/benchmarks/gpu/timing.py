@@ -42,7 +42,7 @@ class Timer:
         self.synchronize()
         return time.perf_counter() - begin
 
-    def seconds(self, work: Work, budget_s: float = 0.5) -> float:
+    def seconds(self, work: Work, budget_s: float = 0.2) -> float:
         """Median seconds of work that is warm. Short work is timed many times in a row."""
         self.once(work)
         threads = torch.get_num_threads()
