@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from svd_core.benchmarks.cluster_nodes import head_command, node_command
+from svd_core.benchmarks.cluster.nodes import head_command, node_command
 from svd_core.checkpoints.table import CHECKPOINTS, DEMO_MODEL, Checkpoint
 from svd_core.cli.args import option
 from svd_core.cluster.config import HEALTH_CHECKS

@@ -1,50 +1,33 @@
 """Load test of the HTTP API: `python -m svd_core.benchmarks api`. A table, then a line of JSON.
 
-Two servers run `app.py`, one on an empty job table and one on a table with a past. In turn each
-makes the same clip twice: left alone, and while many clients poll its status and one keeps
+Two servers run `app.py`, one on an empty job table and one on a table of finished jobs. In turn
+each makes the same clip twice: undisturbed, and while many clients poll its status and one keeps
 submitting. Figures are medians of several such rounds, since other programs use the processors too.
-Memory is watched on a third server, which has no model.
-
-Each figure has a limit, see `TARGETS`. With `--check` the exit code is 1 if one is missed. The past
-is many copies of one finished job.
+Memory is measured on a third server, which has no model. The finished jobs are copies of one.
 """
 
 import argparse
-import json
 import os
 import sqlite3
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
 
 from svd_core.benchmarks.load_clients import LoadTiming, run_jobs, submit_body, time_video
-from svd_core.benchmarks.server_process import STUB_SERVER, Server, running_server
-from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
-from svd_core.errors import SvdError, ToolFailed
-
-Figures = Mapping[str, Any]
-
-
-class Target(NamedTuple):
-    figure: str
-    label: str
-    limit: float
-    unit: str
-
+from svd_core.benchmarks.server_process import STUB_SERVER, running_server
+from svd_core.benchmarks.targets import Figures, Target, make_parser, report
+from svd_core.checkpoints.table import DEMO_MODEL
 
 TARGETS = (
     Target("submit_p95_ms", "submit, p95", 100, "ms"),
     Target("status_p95_ms", "status, p95", 50, "ms"),
-    Target("slowed_percent", "a clip that is asked about takes longer", 10, "%"),
-    Target("cpu_percent", "  asking and answering takes of the machine", 10, "%"),
-    Target("past_submit_percent", "with a past: submit, p95, more", 20, "%"),
-    Target("past_status_percent", "with a past: status, p95, more", 20, "%"),
-    Target("past_clip_percent", "with a past: clip asked about, longer", 20, "%"),
+    Target("slowed_percent", "a polled clip takes longer by", 10, "%"),
+    Target("cpu_percent", "  requests and responses, of the machine", 10, "%"),
+    Target("past_submit_percent", "with finished jobs: submit, p95, more", 20, "%"),
+    Target("past_status_percent", "with finished jobs: status, p95, more", 20, "%"),
+    Target("past_clip_percent", "with finished jobs: polled clip, longer", 20, "%"),
     Target("memory_percent", "memory grows over all jobs", 5, "%"),
 )
 
@@ -56,70 +39,36 @@ class LoadRounds:
     quiet: list[LoadTiming] = field(default_factory=list)
     polled: list[LoadTiming] = field(default_factory=list)
 
-    def median_of(self, figure: Callable[[LoadTiming], float]) -> float:
-        return median(map(figure, self.polled))
-
-
-def status_ms(clip: LoadTiming) -> float:
-    return 1000 * p95(clip.polls)
-
-
-def submit_ms(clip: LoadTiming) -> float:
-    return 1000 * p95(clip.submits)
-
-
-def seconds(clip: LoadTiming) -> float:
-    return clip.seconds
-
 
 def overhead_share(polled: LoadTiming, quiet: LoadTiming) -> float:
-    """Share of all processors that polling and answering took.
+    """Share of all processors that requests and responses took.
 
     Unlike times, it is the same on a busy machine, where a clip takes longer and is polled more.
     """
     return (polled.cpu_s - quiet.cpu_s) / (polled.seconds * (os.cpu_count() or 1))
 
 
-def p95(values: list[float]) -> float:
-    """95th percentile."""
-    return sorted(values)[int((len(values) - 1) * 0.95)]
-
-
 def figures(fresh: LoadRounds, aged: LoadRounds) -> Figures:
     """Medians over rounds. Compared values are of one round, so that other load affects both."""
 
-    def more(
-        figure: Callable[[LoadTiming], float], here: list[LoadTiming], there: list[LoadTiming]
-    ) -> float:
-        return 100 * (median(figure(a) / figure(b) for a, b in zip(here, there, strict=True)) - 1)
+    def more_percent(figure: str, here: list[LoadTiming], there: list[LoadTiming]) -> float:
+        pairs = zip(here, there, strict=True)
+        ratios: list[float] = [getattr(a, figure) / getattr(b, figure) for a, b in pairs]
+        return 100 * (median(ratios) - 1)
 
+    polled = (*fresh.polled, *aged.polled)
     return {
-        "submit_p95_ms": fresh.median_of(submit_ms),
-        "status_p95_ms": fresh.median_of(status_ms),
-        "slowed_percent": more(seconds, fresh.polled, fresh.quiet),
+        "submit_p95_ms": median(clip.submit_ms for clip in fresh.polled),
+        "status_p95_ms": median(clip.status_ms for clip in fresh.polled),
+        "slowed_percent": more_percent("seconds", fresh.polled, fresh.quiet),
         "cpu_percent": 100 * median(map(overhead_share, fresh.polled, fresh.quiet)),
-        "past_submit_percent": more(submit_ms, aged.polled, fresh.polled),
-        "past_status_percent": more(status_ms, aged.polled, fresh.polled),
-        "past_clip_percent": more(seconds, aged.polled, fresh.polled),
-        "clip_s": median(map(seconds, fresh.quiet)),
-        "polls": sum(len(clip.polls) for clip in (*fresh.polled, *aged.polled)),
-        "submits": sum(len(clip.submits) for clip in (*fresh.polled, *aged.polled)),
+        "past_submit_percent": more_percent("submit_ms", aged.polled, fresh.polled),
+        "past_status_percent": more_percent("status_ms", aged.polled, fresh.polled),
+        "past_clip_percent": more_percent("seconds", aged.polled, fresh.polled),
+        "clip_s": median(clip.seconds for clip in fresh.quiet),
+        "polls": sum(len(clip.polls) for clip in polled),
+        "submits": sum(len(clip.submits) for clip in polled),
     }
-
-
-def missed(results: Figures) -> list[str]:
-    """Figures above their limits."""
-    return [target.figure for target in TARGETS if results[target.figure] > target.limit]
-
-
-def table(results: Figures) -> list[str]:
-    """A line for each target: the measured value, the limit, and whether it holds."""
-    lines = []
-    for figure, label, most, unit in TARGETS:
-        verdict = "missed" if figure in missed(results) else "holds"
-        value, limit = f"{results[figure]:8.1f} {unit:2}", f"at most {most:3g} {unit:2}"
-        lines.append(f"{label:40} {value}  {limit}  {verdict}")
-    return lines
 
 
 COPIES = """
@@ -148,64 +97,42 @@ WARM_UP = 250
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
-    body = submit_body(min((ASSETS / "examples").glob("*.jpg")).read_bytes())
-    try:
-        results = {**_latencies(options, body), **_memory(options, body)}
-    except SvdError as error:
-        print(error.message, file=sys.stderr)
-        return 1
-    print(*table(results), sep="\n")
-    settings = {name: vars(options)[name] for name in ("rounds", "clients", "past", "jobs")}
-    print(json.dumps({**results, **settings, "load_average": os.getloadavg()[0]}))
-    return int(options.check and bool(missed(results)))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m svd_core.benchmarks api", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of four clips each")
-    parser.add_argument("--clients", type=int, default=20, help="who ask, each every 100 ms")
-    parser.add_argument("--past", type=int, default=10_000, help="jobs that are over")
-    parser.add_argument("--jobs", type=int, default=1_000, help="during which memory is watched")
-    parser.add_argument("--still", action="store_true", help="without a model at all")
-    parser.add_argument("--check", action="store_true", help="exit by what was found")
-    return parser
+    parser = make_parser("api", __doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of four clips each")
+    parser.add_argument("--clients", type=int, default=20, help="clients that poll every 100 ms")
+    parser.add_argument("--past", type=int, default=10_000, help="finished jobs in the old table")
+    parser.add_argument("--jobs", type=int, default=1_000, help="jobs that memory is measured over")
+    parser.add_argument("--still", action="store_true", help="without a model")
+    options = parser.parse_args(argv)
+    body = submit_body()
+    settings = {name: getattr(options, name) for name in ("rounds", "clients", "past", "jobs")}
+    results = {**_latencies(options, body), **_memory(options, body), **settings}
+    return report(TARGETS, results, options.check)
 
 
 def _latencies(options: argparse.Namespace, body: bytes) -> Figures:
     program = STUB_SERVER if options.still else ()
-    with _server(*program) as new, _server(*program) as old:
+    with running_server(*program) as new, running_server(*program) as old:
         for server in (new, old):
             time_video(server, body)  # warm-up
         copy_first_job(old.folder / "jobs.sqlite", options.past)
         fresh, aged = LoadRounds(), LoadRounds()
         for number in range(options.rounds):
-            pair = [(new, fresh), (old, aged)]
-            for server, rounds in pair if number % 2 else reversed(pair):
-                both = [(0, rounds.quiet), (options.clients, rounds.polled)]
-                for clients, clips in both if number % 2 else reversed(both):
+            order = 1 if number % 2 else -1
+            for server, rounds in [(new, fresh), (old, aged)][::order]:
+                for clients, clips in [(0, rounds.quiet), (options.clients, rounds.polled)][
+                    ::order
+                ]:
                     clips.append(time_video(server, body, clients))
     return {"model": "still" if options.still else DEMO_MODEL, **figures(fresh, aged)}
 
 
 def _memory(options: argparse.Namespace, body: bytes) -> Figures:
     """Megabytes of a server before and after the jobs."""
-    with _server(*STUB_SERVER) as server:
+    with running_server(*STUB_SERVER) as server:
         run_jobs(server.port, body, min(WARM_UP, options.jobs), clients=4)
         before = server.memory_mb()
         run_jobs(server.port, body, options.jobs, clients=4)
         after = server.memory_mb()
     growth = 100 * (after / before - 1)
     return {"memory_mb": before, "memory_after_mb": after, "memory_percent": growth}
-
-
-@contextmanager
-def _server(*program: str) -> Iterator[Server]:
-    """Server with an empty table, ready to make videos."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_server(Path(folder), *program, model=DEMO_MODEL) as server,
-    ):
-        if not server.answers("/fal/health", b'"ok"'):
-            raise ToolFailed("The server that was to be measured did not start.")
-        yield server

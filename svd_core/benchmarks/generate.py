@@ -1,47 +1,30 @@
 """Cost of one video: `python -m svd_core.benchmarks --model svd-nano`. A table, then JSON.
 
-One warm-up, then `--runs` videos of one photo; medians. What a process needs from its start on
-(first video, memory) is measured in a fresh one, the page by starting `app.py` on a free port.
-
-Stage times come from the progress events of a video.
+One warm-up, then `--runs` videos of one photo; medians. The first video of a process and its peak
+memory are measured in a fresh process, the page by starting `app.py` on a free port. Stage times
+come from the progress events of a video.
 """
 
 import argparse
-import json
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from svd_core.benchmarks.server_process import APP, running_server
-from svd_core.checkpoints.table import ASSETS
+from svd_core.benchmarks.server_process import example_photo, running_server
+from svd_core.benchmarks.targets import print_json
 from svd_core.engine.engine import Engine, SvdEngine
-from svd_core.errors import SvdError
 from svd_core.events import Progress, Stage
 from svd_core.generate import generate
 from svd_core.params import VideoParams, VideoRequest
 from svd_core.storage import ResultStore
-
-
-@dataclass(frozen=True)
-class VideoTiming:
-    """Timing of one video: seconds to the mp4, to the first event, per stage and per step.
-
-    `cpu_s`: of all processors together, the video encoder's included.
-    """
-
-    seconds: float
-    first_event_s: float
-    step_s: float
-    cpu_s: float
-    stages: dict[str, float]
 
 
 @dataclass
@@ -65,52 +48,39 @@ class Stopwatch:
     def step_s(self) -> float:
         """Seconds per denoising step; 0 with fewer than two events."""
         steps = [(at, p.step) for at, p in self.events if p.stage is Stage.DENOISING]
-        (begun, first), (ended, last) = (steps[0], steps[-1]) if steps else ((0, 0), (0, 0))
-        return (ended - begun) / (last - first) if last > first else 0.0
+        if len(steps) < 2:
+            return 0.0
+        (begun, first), *_, (ended, last) = steps
+        return (ended - begun) / (last - first)
 
 
-def medians(runs: Sequence[VideoTiming]) -> dict[str, Any]:
-    """Median of each figure; so stages need not add up to `seconds` exactly."""
-    rows = [asdict(run) for run in runs]
-    stages = [row.pop("stages") for row in rows]
-    figures: dict[str, Any] = {name: median(row[name] for row in rows) for name in rows[0]}
-    return figures | {"stages": {name: median(s[name] for s in stages) for name in stages[0]}}
+def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Median of each figure, and of each stage; so stages need not add up to `seconds` exactly."""
+    return {
+        name: medians([run[name] for run in runs])
+        if isinstance(value, dict)
+        else median(run[name] for run in runs)
+        for name, value in runs[0].items()
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
-    options = parser.parse_args(argv)
-    if options.photo is None or options.runs < 1:
-        parser.error("a --photo and at least one run are needed")
-    try:
-        if options.fresh:
-            print(json.dumps(_cold_start(options.model, options.photo)))
-            return 0
-        _print(_measure(options))
-    except SvdError as error:
-        print(error.message, file=sys.stderr)
-        return 1
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m svd_core.benchmarks", description=__doc__)
     parser.add_argument("--model", default="svd-nano", help="as for python -m svd_core")
     parser.add_argument("--runs", type=int, default=3, help="videos to take the median of")
-    parser.add_argument("--photo", type=Path, default=example(), help="default: an example")
+    parser.add_argument("--photo", type=Path, default=example_photo(), help="default: an example")
     parser.add_argument("--no-page", action="store_true", help="do not start app.py")
-    parser.add_argument("--fresh", action="store_true", help=argparse.SUPPRESS)
-    return parser
-
-
-def example() -> Path | None:
-    photos = (p for p in (ASSETS / "examples").glob("*") if p.suffix in (".jpg", ".png"))
-    return min(photos, default=None)
+    options = parser.parse_args(argv)
+    if options.runs < 1:
+        parser.error("at least one run is needed")
+    _print(_measure(options))
+    return 0
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     # First, while this process is small: the peak of a child starts at that of its parent.
-    fresh = _cold_start_in_process(options.model, options.photo)
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh_process:
+        fresh = fresh_process.submit(_cold_start, options.model, options.photo).result()
     page_s = None if options.no_page else seconds_to_page(options.model)
     engine = SvdEngine(options.model, fallback=False)
     image = options.photo.read_bytes()
@@ -123,12 +93,15 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         **medians(runs),
         **fresh,
         "page_s": page_s,
-        "load_average": os.getloadavg()[0],
     }
 
 
-def measured_run(engine: Engine, image: bytes) -> VideoTiming:
-    """Make one video, always with the same seed, and delete it."""
+def measured_run(engine: Engine, image: bytes) -> dict[str, Any]:
+    """Make one video, always with the same seed, and delete it.
+
+    Returns seconds: to the mp4, to the first event, per step and per stage. `cpu_s`: of all
+    processors together, the video encoder's included.
+    """
     with tempfile.TemporaryDirectory() as folder:
         store = ResultStore(Path(folder))
         request = VideoRequest(image, VideoParams(seed=0))
@@ -136,13 +109,13 @@ def measured_run(engine: Engine, image: bytes) -> VideoTiming:
         watch = Stopwatch()
         generate(request, engine, store, "bench", watch)
         seconds = time.perf_counter() - watch.started
-    return VideoTiming(
-        seconds=seconds,
-        first_event_s=watch.events[0][0],
-        step_s=watch.step_s(),
-        cpu_s=_cpu_seconds() - cpu,
-        stages=watch.stages(seconds),
-    )
+    return {
+        "seconds": seconds,
+        "first_event_s": watch.events[0][0],
+        "step_s": watch.step_s(),
+        "cpu_s": _cpu_seconds() - cpu,
+        "stages": watch.stages(seconds),
+    }
 
 
 def _cold_start(model: str, photo: Path) -> dict[str, float]:
@@ -153,29 +126,16 @@ def _cold_start(model: str, photo: Path) -> dict[str, float]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {
         "first_video_s": time.perf_counter() - started,
-        "first_video_event_s": run.first_event_s,
+        "first_video_event_s": run["first_event_s"],
         "peak_rss_gb": peak / 1e9,
     }
 
 
-def _cold_start_in_process(model: str, photo: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "svd_core.benchmarks", "--fresh", "--model", model]
-    done = subprocess.run(  # noqa: S603  # this very program
-        [*command, "--photo", str(photo.absolute())],
-        cwd=APP.parent, stdout=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise SystemExit(done.returncode)  # its sentence is on stderr already
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
-
-
-def seconds_to_page(model: str) -> float | None:
-    """Seconds until `python app.py` serves its page; None if it never does."""
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        with running_server(Path(folder), model=model) as server:
-            return time.perf_counter() - started if server.answers("/") else None
+def seconds_to_page(model: str) -> float:
+    """Seconds until `python app.py` serves its page. Raises `ToolFailed`."""
+    started = time.perf_counter()
+    with running_server(path="/", model=model):
+        return time.perf_counter() - started
 
 
 def _cpu_seconds() -> float:
@@ -198,4 +158,4 @@ def _print(result: dict[str, Any]) -> None:
         ("page served after", result["page_s"], "s"),
     ):
         print(f"{label:32}", "not measured" if value is None else f"{value:8.3f} {unit}")
-    print(json.dumps(result))
+    print_json(result)

@@ -1,23 +1,17 @@
 """Answers under hostile requests: `python -m svd_core.benchmarks hostile`. A table, then JSON.
 
 A server without a model gets requests that try to keep it busy, one after another, while
-`/fal/health` is polled. The clock also counts what else the machine does, so the figure is the
+`/fal/health` is polled. The clock also counts the work of other programs, so the figure is the
 processor time that the server spends until a poll is answered. A request that blocks the event
-loop, or holds the interpreter's lock, spends it there. With `--check` the exit code is 1 if that is
-more than `MOST_MS` for any request.
+loop, or holds the interpreter's lock, spends it there.
 """
 
-import argparse
 import json
-import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 
 from svd_core.benchmarks.server_process import STUB_SERVER, Server, running_server
-from svd_core.checkpoints.table import DEMO_MODEL
+from svd_core.benchmarks.targets import Target, make_parser, report
 
 MOST_MS = 250
 KEY = "ann:secret"
@@ -42,7 +36,7 @@ def event(text: str) -> bytes:
 
 
 def hostile_requests() -> Mapping[str, HostileRequest]:
-    """Each request by what is hostile in it."""
+    """Requests by the name of what is hostile in them."""
     lists = ",".join(["[]"] * 5_000_000)
     number = "9" * 10 * MB
     parts = json.dumps({"parts": [{"partNumber": n, "etag": "a"} for n in range(10_000)]}).encode()
@@ -97,54 +91,26 @@ def hostile_requests() -> Mapping[str, HostileRequest]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m svd_core.benchmarks hostile", description=__doc__
-    )
-    parser.add_argument("--check", action="store_true", help="exit by what was found")
-    options = parser.parse_args(argv)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_server(Path(folder), *STUB_SERVER, model=DEMO_MODEL, api_keys=KEY) as server,
-    ):
-        if not server.answers("/fal/health", b'"ok"'):
-            print("The server that was to be measured did not start.", file=sys.stderr)
-            return 1
-        worst = {
-            kind: round(1000 * worst_s(server, request))
-            for kind, request in hostile_requests().items()
-        }
-    for kind, most in worst.items():
-        print(f"{kind:20} {most:6} ms  {'holds' if most <= MOST_MS else 'missed'}")
-    print(json.dumps({"worst_ms": max(worst.values()), "requests": worst}))
-    return int(options.check and max(worst.values()) > MOST_MS)
+    options = make_parser("hostile", __doc__).parse_args(argv)
+    with running_server(*STUB_SERVER, api_keys=KEY) as server:
+        worst = {kind: 1000 * worst_s(server, one) for kind, one in hostile_requests().items()}
+    targets = [Target(kind, kind, MOST_MS, "ms") for kind in worst]
+    return report(targets, {**worst, "worst_ms": max(worst.values())}, options.check)
 
 
 def worst_s(server: Server, request: HostileRequest) -> float:
-    """Most processor seconds that the server spends until a poll is answered, meanwhile."""
+    """Most processor seconds that the server spends on a poll while it handles `request`."""
     path, body, headers = request
-    own = {"Content-Type": "application/json"}
+    default = {"Content-Type": "application/json"}
     if path.startswith("/fal/"):
-        own["Authorization"] = f"Key {KEY}"
-    sending = threading.Thread(target=_send, args=(server.port, path, body, own | {**headers}))
+        default["Authorization"] = f"Key {KEY}"
+    request_headers = default | {**headers}
+    sending = threading.Thread(target=server.request, args=(path, body, request_headers))
     sending.start()
     worst = 0.0
     while sending.is_alive():
         before = server.cpu_s()
-        assert _send(server.port, "/fal/health") == 200
+        assert server.request("/fal/health")[0] == 200
         worst = max(worst, server.cpu_s() - before)
         sending.join(PAUSE_S)
     return worst
-
-
-def _send(port: int, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> int:
-    """Status of the answer; 0 if the server ended the connection before."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("POST" if body else "GET", path, body or None, dict(headers or {}))
-        response = connection.getresponse()
-        response.read()
-    except (OSError, HTTPException):
-        return 0
-    finally:
-        connection.close()
-    return response.status

@@ -6,8 +6,6 @@ mp4s named on the command line, by default the examples. In use the motion searc
 frames are half as far apart as here.
 """
 
-import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
+from svd_core.benchmarks.targets import print_json
 from svd_core.checkpoints.table import ASSETS
 from svd_core.media.interpolation import interpolate
 from svd_core.media.video import read_frames
@@ -78,15 +77,16 @@ def psnr(frames: Frames, reference: Frames) -> float:
 def main(argv: Sequence[str] = ()) -> int:
     paths = [Path(name) for name in argv] or sorted((ASSETS / "examples").glob("*.mp4"))
     rows = {path.stem: leave_one_out(read_frames(path)) for path in paths}
-    print(f"{'clip':16}{'frames':>8}{'blending':>12}{'interpolated':>14}{'gain':>10}", end="")
-    print(f"{'worse':>9}{'seconds':>10}")
+    print("clip             frames    blending  interpolated      gain    worse   seconds")
     for name, row in rows.items():
-        print(f"{name[:15]:16}{row.frames:8}{row.blending:9.1f} dB", end="")
-        print(f"{row.interpolation:11.1f} dB{row.gain:7.1f} dB{row.worse:9.2%}{row.seconds:10.2f}")
+        print(
+            f"{name[:15]:16}{row.frames:7}{row.blending:9.1f} dB{row.interpolation:11.1f} dB"
+            f"{row.gain:7.1f} dB{row.worse:9.2%}{row.seconds:10.2f}"
+        )
     gain = mean(row.gain for row in rows.values())
     print(f"Average gain over blending: {gain:.1f} dB (target: at least {TARGET_DB:.0f} dB).")
     clips = {name: asdict(row) | {"gain": row.gain} for name, row in rows.items()}
-    print(json.dumps({"gain": gain, "clips": clips, "load_average": os.getloadavg()[0]}))
+    print_json({"gain": gain, "clips": clips})
     return 0
 
 

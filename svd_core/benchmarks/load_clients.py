@@ -2,26 +2,22 @@
 
 import base64
 import json
-import re
 import socket
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, NamedTuple
 
-from svd_core.benchmarks.server_process import Server
+from svd_core.benchmarks.server_process import Server, example_photo
+from svd_core.benchmarks.targets import p95
 from svd_core.errors import ToolFailed
 
 QUEUE = "/fal/queue/fal-ai/stable-video"
 COMPLETED_STATUS = 200
 """Status of a finished job; other jobs have 202."""
 
-LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
-CHUNK = 64 * 1024
 TIMEOUT_S = 60.0
 POLL_S = 0.1
 SUBMIT_S = 1.0
@@ -31,12 +27,7 @@ QUIET_POLL_S = 0.5
 
 class Reply(NamedTuple):
     status: int
-    body: bytes
-
-    @property
-    def json(self) -> Mapping[str, Any]:
-        payload: Mapping[str, Any] = json.loads(self.body)
-        return payload
+    json: Any
 
 
 @dataclass
@@ -52,6 +43,14 @@ class LoadTiming:
     polls: list[float] = field(default_factory=list)
     submits: list[float] = field(default_factory=list)
 
+    @property
+    def status_ms(self) -> float:
+        return 1000 * p95(self.polls)
+
+    @property
+    def submit_ms(self) -> float:
+        return 1000 * p95(self.submits)
+
 
 class HttpClient:
     """HTTP client with one kept connection and one request at a time.
@@ -60,35 +59,32 @@ class HttpClient:
     """
 
     def __init__(self, port: int) -> None:
+        self._host = f"127.0.0.1:{port}"
         self._socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._port = port
+        self._received = self._socket.makefile("rb")
 
-    def __enter__(self) -> "HttpClient":
-        return self
-
-    def __exit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        self._received.close()
         self._socket.close()
 
     def ask(self, method: str, path: str, body: bytes = b"") -> Reply:
-        """Send a request. Raises `ToolFailed` for an error status."""
+        """Send a request. Raises `ToolFailed` for an error status or a closed connection."""
         head = (
-            f"{method} {QUEUE}{path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
+            f"{method} {QUEUE}{path} HTTP/1.1\r\nHost: {self._host}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         self._socket.sendall(head.encode("ascii") + body)
-        received, reply = b"", None
-        while reply is None:
-            more = self._socket.recv(CHUNK)
-            if not more:
-                raise ToolFailed(f"The server hung up on {method} {path}.")
-            received += more
-            reply = _parse_reply(received)
-        if reply.status >= 400:
-            raise ToolFailed(f"{method} {path} was answered by {reply.body.decode()}")
-        return reply
+        status_line, length = self._received.readline(), 0
+        if not status_line:
+            raise ToolFailed(f"The server closed the connection at {method} {path}.")
+        while (line := self._received.readline().strip().lower()) != b"":
+            name, _, value = line.partition(b":")
+            length = int(value) if name == b"content-length" else length
+        status, content = int(status_line.split()[1]), self._received.read(length)
+        if status >= 400:
+            raise ToolFailed(f"{method} {path} was answered by {content.decode()}")
+        return Reply(status, json.loads(content))
 
     def submit(self, body: bytes) -> str:
         """Submit a job; returns its id."""
@@ -103,8 +99,9 @@ class HttpClient:
         return seconds
 
 
-def submit_body(photo: bytes) -> bytes:
-    """Body of a submit with the content of a photo's file."""
+def submit_body(photo: bytes | None = None) -> bytes:
+    """Body of a submit with the content of a photo's file, by default of an example."""
+    photo = example_photo().read_bytes() if photo is None else photo
     data = base64.b64encode(photo).decode("ascii")
     return json.dumps({"image_url": f"data:image/jpeg;base64,{data}", "seed": 0}).encode("ascii")
 
@@ -112,45 +109,37 @@ def submit_body(photo: bytes) -> bytes:
 def time_video(server: Server, body: bytes, clients: int = 0) -> LoadTiming:
     """Time one video. With `clients`, they poll its status all the time, and one more client keeps
     submitting jobs and cancelling them."""
-    made, ended = LoadTiming(cpu_s=-_cpu_s(server)), threading.Event()
-    with HttpClient(server.port) as caller, ThreadPoolExecutor() as threads:
+    timing, ended = LoadTiming(cpu_s=-_cpu_s(server)), threading.Event()
+    with closing(HttpClient(server.port)) as caller, ThreadPoolExecutor() as threads:
         job = caller.submit(body)
         others = []
         if clients:
-            others.append(threads.submit(_poll, server.port, job, clients, made.polls))
-            others.append(threads.submit(_submit, server.port, body, made.submits, ended))
+            others = [
+                threads.submit(_poll, server.port, job, clients, timing.polls),
+                threads.submit(_submit, server.port, body, timing.submits, ended),
+            ]
         try:
-            made.seconds = caller.wait_for_end(job, QUIET_POLL_S)
+            timing.seconds = caller.wait_for_end(job, QUIET_POLL_S)
         finally:
             ended.set()
         for other in others:
             other.result()
-    made.cpu_s += _cpu_s(server)
-    return made
+    timing.cpu_s += _cpu_s(server)
+    return timing
 
 
 def run_jobs(port: int, body: bytes, jobs: int, clients: int) -> None:
     """Make `jobs` videos, for `clients` at a time, and fetch each result."""
 
     def client(number: int) -> None:
-        with HttpClient(port) as caller:
+        with closing(HttpClient(port)) as caller:
             for _ in range(number, jobs, clients):
                 job = caller.submit(body)
                 caller.wait_for_end(job, POLL_S)
                 caller.ask("GET", f"/requests/{job}")
 
     with ThreadPoolExecutor(clients) as threads:
-        for done in [threads.submit(client, number) for number in range(clients)]:
-            done.result()
-
-
-def _parse_reply(got: bytes) -> Reply | None:
-    """The reply, once it is complete."""
-    head, end, body = got.partition(b"\r\n\r\n")
-    length = LENGTH.search(head) if end else None
-    if length is None or len(body) < int(length[1]):
-        return None
-    return Reply(int(head.split(b" ", 2)[1]), body)
+        list(threads.map(client, range(clients)))
 
 
 def _cpu_s(server: Server) -> float:
@@ -163,7 +152,7 @@ def _poll(port: int, job: str, clients: int, seconds: list[float]) -> None:
     Latencies count from when a poll was due, so a late poll counts the delay before it.
     """
     with ExitStack() as stack:
-        callers = [stack.enter_context(HttpClient(port)) for _ in range(clients)]
+        callers = [stack.enter_context(closing(HttpClient(port))) for _ in range(clients)]
         due, each_s, turn = time.perf_counter(), POLL_S / clients, 0
         while True:
             time.sleep(max(0.0, due - time.perf_counter()))
@@ -175,7 +164,7 @@ def _poll(port: int, job: str, clients: int, seconds: list[float]) -> None:
 
 
 def _submit(port: int, body: bytes, seconds: list[float], ended: threading.Event) -> None:
-    with HttpClient(port) as caller:
+    with closing(HttpClient(port)) as caller:
         while not ended.is_set():
             begun = time.perf_counter()
             job = caller.submit(body)

@@ -5,10 +5,8 @@ framed again, as after each move of a slider; "preview" all latents of a clip as
 """
 
 import io
-import json
-import os
 import tempfile
-import time
+import timeit
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,8 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from svd_core.benchmarks.generate import example
+from svd_core.benchmarks.server_process import example_photo
+from svd_core.benchmarks.targets import print_json
 from svd_core.engine.preview import encode_webp
 from svd_core.extend import match_colours
 from svd_core.media.export import SUFFIX, Export, export
@@ -38,17 +37,14 @@ def main(_: Sequence[str] = ()) -> int:
     print(f"{NUM_FRAMES} frames of {SIZE[0]}x{SIZE[1]}, median of {RUNS}")
     for name, taken in figures.items():
         print(f"{name:32} {taken:8.3f} s")
-    about = {"frames": NUM_FRAMES, "size": SIZE, "load_average": os.getloadavg()[0]}
-    print(json.dumps(about | figures))
+    print_json({"frames": NUM_FRAMES, "size": SIZE, **figures})
     return 0
 
 
 def clip() -> Frames:
     """Clip of an example photo under a moving camera, with grain at full resolution."""
-    path = example()
-    assert path is not None
     width, height = SIZE
-    with Image.open(path) as photo:
+    with Image.open(example_photo()) as photo:
         large = photo.convert("RGB").resize((width + 200, height + 200))
     grain = np.random.default_rng(0)
     boxes = [(4 * t, 2 * t, 4 * t + width, 2 * t + height) for t in range(NUM_FRAMES)]
@@ -59,13 +55,7 @@ def clip() -> Frames:
 
 def seconds(work: Callable[[], object]) -> float:
     """Median seconds of `work` after a warm-up."""
-    work()
-    times = []
-    for _ in range(RUNS):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return median(times)
+    return median(timeit.repeat(work, repeat=1 + RUNS, number=1)[1:])
 
 
 def _exports(frames: Frames, folder: Path) -> dict[str, float]:
@@ -73,14 +63,12 @@ def _exports(frames: Frames, folder: Path) -> dict[str, float]:
     kept = folder / "kept.mkv"
     figures = {"keep the frames": seconds(lambda: write_lossless(frames, kept))}
     for options in (Export(format=format) for format in SUFFIX):
-        path = folder / f"a{options.suffix}"
-        work = partial(_export, kept, options, path)
-        figures[f"export {options.format}"] = seconds(work)
+        figures[f"export {options.format}"] = seconds(partial(_export, kept, options))
     return figures
 
 
-def _export(kept: Path, options: Export, path: Path) -> None:
-    export(read_lossless(kept), options, path, "{}")
+def _export(kept: Path, options: Export) -> None:
+    export(read_lossless(kept), options, kept.with_suffix(options.suffix), "{}")
 
 
 def _others(frames: Frames) -> dict[str, float]:

@@ -8,10 +8,9 @@ Attention counts as a flash kernel, which writes only its result. Memory of libr
 workspaces, fragmentation) is not counted.
 """
 
-import json
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from svd_core.benchmarks.random_models import full_size
+from svd_core.benchmarks.targets import print_json
 from svd_core.checkpoints.memory_plan import MemoryPlan, ModelSizes, estimate_memory
 from svd_core.checkpoints.table import CHECKPOINTS
 from svd_core.engine.optimizations.block_offload import resident_bytes
@@ -32,15 +32,15 @@ from svd_core.engine.optimizations.vae_decode import chunked_decode
 READ_WEIGHTS = ("silent",)
 """Rewrites that read weights, which have no numbers here."""
 
-FRAMES, HEIGHT, WIDTH = 25, 72, 128
-"""Shape of SVD-XT's latents."""
+SHAPE = (25, 72, 128)
+"""Frames, height and width of SVD-XT's latents."""
 
 STEPS = CHECKPOINTS["svd-xt"].num_inference_steps
 
-START = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=FRAMES)
+START = MemoryPlan(device="cuda", dtype="float16", decode_chunk_size=SHAPE[0])
 
 PLANS: tuple[tuple[Any, bool, int], ...] = (
-    ("none", False, FRAMES),
+    ("none", False, SHAPE[0]),
     ("none", False, 4),
     ("model", False, 4),
     ("model", True, 1),
@@ -50,17 +50,18 @@ PLANS: tuple[tuple[Any, bool, int], ...] = (
 
 def step_bytes(unet: Any, halves: int) -> int:
     """Peak bytes of activations of one step."""
-    return peak_bytes(lambda: _step(unet, halves))
+    return peak_bytes(lambda: run_step(unet, halves))
 
 
 def decode_bytes(vae: Any, at_once: int) -> int:
-    """Peak bytes of activations of decoding, all frames at once or in slices of `at_once`."""
+    """Peak bytes of activations of decoding `at_once` frames at a time."""
     return peak_bytes(lambda: _decode(vae, at_once))
 
 
 def clip_flops(unet: Any, vae: Any, at_once: int) -> float:
     """Operations of all steps, guided, and of decoding; a multiply-add counts as two."""
-    return STEPS * _flops(lambda: _step(unet, 2)) + _flops(lambda: _decode(vae, at_once))
+    step = count_flops(lambda: run_step(unet, 2))
+    return STEPS * step + count_flops(lambda: _decode(vae, at_once))
 
 
 def moved_bytes(plan: MemoryPlan, parts: ModelSizes) -> int:
@@ -88,30 +89,27 @@ def optimized_on_meta(model: Any) -> Any:
     return model
 
 
-def _step(unet: Any, halves: int) -> None:
-    with torch.device("meta"):
-        unet(
-            _empty(halves, FRAMES, 8, HEIGHT, WIDTH),
-            _empty(),
-            _empty(halves, 1, unet.config.cross_attention_dim),
-            _empty(halves, 3),
-        )
+def run_step(unet: Any, halves: int, shape: tuple[int, int, int] = SHAPE) -> None:
+    """A step of a `unet` in half precision. `shape`: frames, height and width of the latents."""
+    unet(
+        _empty(halves, shape[0], unet.config.in_channels, *shape[1:]),
+        _empty(),
+        _empty(halves, 1, unet.config.cross_attention_dim),
+        _empty(halves, 3),
+    )
 
 
 def _decode(vae: Any, at_once: int) -> None:
-    latents = _empty(FRAMES, 4, HEIGHT, WIDTH)
-    slices = nullcontext() if at_once >= FRAMES else _sliced(vae, at_once)
-    with slices:
-        vae.decode(latents, num_frames=FRAMES)
+    frames = SHAPE[0]
+    slices = chunked_decode(vae.decoder, at_once, lambda _: None)
+    with slices if at_once < frames else nullcontext():
+        vae.decode(_empty(frames, 4, *SHAPE[1:]), num_frames=frames)
 
 
-def _sliced(vae: Any, at_once: int) -> AbstractContextManager[None]:
-    return chunked_decode(vae.decoder, at_once, lambda _: None)
-
-
-def _flops(compute: Callable[[], None]) -> float:
+def count_flops(compute: Callable[[], None]) -> float:
+    """Operations of `compute`; a multiply-add counts as two."""
     counter: Any = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), counter, torch.device("meta"):
         compute()
     return float(counter.get_total_flops())
 
@@ -126,7 +124,7 @@ def main(_: Sequence[str] = ()) -> int:
         "streamed UNet weights": resident_bytes(unet),
         "stock step": step_bytes(unet, 2),
         "stock step, split": step_bytes(unet, 1),
-        "stock decode": decode_bytes(vae, FRAMES),
+        "stock decode": decode_bytes(vae, SHAPE[0]),
     }
     unet, vae = optimized_on_meta(unet), optimized_on_meta(vae)
     counts |= {"step": step_bytes(unet, 2), "step, split": step_bytes(unet, 1)}
@@ -144,7 +142,7 @@ def main(_: Sequence[str] = ()) -> int:
         plans[plan.describe()] = {"peak_bytes": peak, "flops": flops, "moved_bytes": moved}
         print(f"{plan.describe():66}{peak / 1e9:5.1f} GB{flops / 1e15:8.2f}{moved / 1e9:7.1f} GB")
     print("peak: what the planner expects, weights included; moved: weights over the bus, a clip")
-    print(json.dumps({"counted_bytes": counts, "plans": plans}))
+    print_json({"counted_bytes": counts, "plans": plans})
     return 0
 
 
@@ -153,7 +151,7 @@ def main(_: Sequence[str] = ()) -> int:
 
 def peak_bytes(compute: Callable[[], Any]) -> int:
     """Peak bytes of the tensors that `compute` makes."""
-    with torch.no_grad(), _AllocationTracker() as live, _FlashAttention():
+    with torch.no_grad(), torch.device("meta"), _AllocationTracker() as live, _FlashAttention():
         compute()
     peak: int = live.peak
     return peak

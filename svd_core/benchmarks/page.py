@@ -2,23 +2,16 @@
 
 Other programs only ever add to a time, so the best of a few tries counts. `watched_percent` is
 the processor time that a server without a model spends for a visitor who watches a video being
-made, as a share of two cores; its engine sleeps as long as the fastest GPUs take. Each figure has a
-limit, see `TARGETS`; with `--check` the exit code is 1 if one is missed. Needs Playwright and
-Chromium.
+made, as a share of two cores. Its engine sleeps as long as the fastest GPUs compute. Needs
+Playwright and Chromium.
 """
 
-import argparse
 import io
-import json
-import os
 import runpy
 import shutil
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -27,7 +20,7 @@ from PIL import Image
 
 from svd_core.benchmarks.load_clients import submit_body, time_video
 from svd_core.benchmarks.server_process import APP, Server, StillEngine, running_server
-from svd_core.checkpoints.table import ASSETS, DEMO_MODEL
+from svd_core.benchmarks.targets import Target, make_parser, report
 from svd_core.engine.preview import encode_webp
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
@@ -36,18 +29,20 @@ from svd_core.types import GenerationResult
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-TARGETS = {"usable_s": 3.0, "framing_ms": 300.0, "watched_percent": 3.0}
-"""Highest value of each figure: an opened page can be used, a photo of 12 megapixels is framed
-again after a slider moved, and being watched costs the server."""
+TARGETS = (
+    Target("usable_s", "an opened page can be used after", 3, "s"),
+    Target("framing_ms", "a photo of 12 megapixels is framed again after", 300, "ms"),
+    Target("watched_percent", "a visitor who watches takes of two cores", 3, "%"),
+)
 
 TRIES = 3
 STEPS, PREVIEWS, STEP_S = 25, 8, 0.2
-"""A video as SVD-XT makes it, as far as the page sees: steps, previews among them, and pace."""
+"""A video as the page sees it from SVD-XT: steps, previews, and seconds of a step."""
 
-PATIENCE_MS = 60_000
+TIMEOUT_MS = 60_000
 
 FLAGS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
-"""As root Chromium runs without its sandbox only; /dev/shm is small in containers."""
+"""For root, Chromium runs only without its sandbox; /dev/shm is small in containers."""
 
 MOVE = """(value) => new Promise((resolve) => {
     const slider = document.querySelector("#focus_y input[type=range]");
@@ -70,7 +65,7 @@ MOVE = """(value) => new Promise((resolve) => {
 
 
 class PacedEngine(StillEngine):
-    """Stub engine that takes its time without working, so that all work is for the page."""
+    """Stub engine that sleeps in each step, so that the page causes all of the work."""
 
     def generate(
         self, image: Image.Image, params: VideoParams, on_progress: OnProgress
@@ -84,19 +79,9 @@ class PacedEngine(StillEngine):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m svd_core.benchmarks page", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit by what was found")
-    options = parser.parse_args(argv)
-    program = ("-m", "svd_core.benchmarks.page")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_server(Path(folder), *program, model=DEMO_MODEL) as server,
-        _chromium() as browser,
-    ):
-        if not server.answers("/fal/health", b'"ok"'):
-            print("The server that was to be measured did not start.", file=sys.stderr)
-            return 1
-        body = submit_body(min((ASSETS / "examples").glob("*.jpg")).read_bytes())
+    options = make_parser("page", __doc__).parse_args(argv)
+    with running_server("-m", "svd_core.benchmarks.page") as server, _chromium() as browser:
+        body = submit_body()
         time_video(server, body)  # warm-up
         figures = {
             "usable_s": min(_usable_s(browser, server) for _ in range(TRIES)),
@@ -105,16 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _watched_percent(browser, server, body) for _ in range(TRIES)
             ),
         }
-    for name, value in figures.items():
-        verdict = "holds" if value <= TARGETS[name] else "missed"
-        print(f"{name:16} {value:8.2f}  at most {TARGETS[name]:5g}  {verdict}")
-    print(json.dumps({**figures, "load_average": os.getloadavg()[0]}))
-    return int(options.check and bool(missed(figures)))
-
-
-def missed(figures: Mapping[str, float]) -> list[str]:
-    """Figures above their limits."""
-    return [name for name, most in TARGETS.items() if figures[name] > most]
+    return report(TARGETS, figures, options.check)
 
 
 @contextmanager
@@ -122,9 +98,9 @@ def _chromium() -> "Iterator[Browser]":
     from playwright.sync_api import sync_playwright  # of tests/requirements.txt
 
     names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
+    executable = next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=[*FLAGS])
+        browser = playwright.chromium.launch(executable_path=executable, args=[*FLAGS])
         yield browser
         browser.close()
 
@@ -133,7 +109,7 @@ def _chromium() -> "Iterator[Browser]":
 def _opened(browser: "Browser", server: Server) -> "Iterator[Page]":
     """The page of a new visitor, once it can be used."""
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
-        context.set_default_timeout(PATIENCE_MS)
+        context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{server.port}/")
         page.locator("#framing figure").wait_for()

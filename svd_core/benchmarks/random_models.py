@@ -1,11 +1,12 @@
 """Pipelines for comparisons: stock diffusers models from a folder or with random weights.
 
-`tiny` is of SVD-XT's shape with few channels; `svd-xt` with random weights is of its full size, for
-a GPU without the published weights: default initialisation keeps numbers near 1, so times are real
-and pictures are not.
+`tiny` has SVD-XT's structure with few channels. `svd-xt` with random weights has its full size, for
+a GPU without the published weights. Default initialization keeps numbers near 1: times are real,
+pictures are not.
 """
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,22 +23,12 @@ from svd_core.engine.optimizations.device_transfers import SvdPipeline
 from svd_core.engine.pipeline_loader import open_folder, silence_library_logging
 from svd_core.errors import ToolFailed
 
-TINY = Checkpoint(
-    name="tiny",
-    source="random weights",
-    sizes=((256, 128),),
-    num_frames=6,
+TINY = replace(
+    CHECKPOINTS["svd-xt"], name="tiny", source="random weights", sizes=((256, 128),), num_frames=6,
     num_inference_steps=2,
-    min_guidance_scale=1.0,
-    max_guidance_scale=3.0,
-    licence="",
-    licence_url="",
-)
+)  # fmt: skip
 
 PARTS = ("unet", "vae", "image_encoder")
-
-OUTER = ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",)
-INNER = ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3
 
 
 def contest_checkpoint(name: str, random_weights: bool, cuda: bool) -> Checkpoint:
@@ -81,14 +72,15 @@ def twin(stock: Any) -> Any:
 
 
 def random_part(part: str, tiny: bool, device: str, dtype: torch.dtype) -> Any:
-    """`unet`, `vae` or `image_encoder` with default initialisation, made on `device`: a CPU takes
-    half a minute for SVD-XT's UNet."""
+    """`unet`, `vae` or `image_encoder` with default initialization, made on `device`.
+
+    A CPU takes half a minute for SVD-XT's UNet.
+    """
     silence_library_logging()
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(PARTS.index(part))
         made = {"unet": _unet, "vae": _vae, "image_encoder": _image_encoder}[part](tiny)
-    # Mix factors are made on the CPU in any context.
-    return made.to(device).to(dtype).eval()
+    return made.to(device, dtype).eval()  # mix factors are made on the CPU in any context
 
 
 def _random(tiny: bool, device: str) -> Any:
@@ -110,55 +102,46 @@ def _silence(pipeline: Any) -> Any:
 
 
 def _unet(tiny: bool) -> Any:
-    return UNetSpatioTemporalConditionModel(  # type: ignore[no-untyped-call]
-        down_block_types=OUTER,
-        up_block_types=INNER,
-        block_out_channels=(32, 64, 96, 128) if tiny else (320, 640, 1280, 1280),
-        layers_per_block=1 if tiny else 2,
-        cross_attention_dim=64 if tiny else 1024,
-        num_attention_heads=(2, 4, 6, 8) if tiny else (5, 10, 20, 20),
-        addition_time_embed_dim=32 if tiny else 256,
-        projection_class_embeddings_input_dim=96 if tiny else 768,
-        num_frames=TINY.num_frames if tiny else 25,
-        sample_size=32 if tiny else 96,
-    )
+    """The defaults of the class are SVD-XT's, except for `sample_size`."""
+    sizes: dict[str, Any] = {
+        "block_out_channels": (32, 64, 96, 128),
+        "layers_per_block": 1,
+        "cross_attention_dim": 64,
+        "num_attention_heads": (2, 4, 6, 8),
+        "addition_time_embed_dim": 32,
+        "projection_class_embeddings_input_dim": 96,
+        "num_frames": TINY.num_frames,
+        "sample_size": 32,
+    }
+    return UNetSpatioTemporalConditionModel(**(sizes if tiny else {"sample_size": 96}))  # type: ignore[no-untyped-call]
 
 
 def _vae(tiny: bool) -> Any:
-    channels = (32, 32, 32, 32) if tiny else (128, 256, 512, 512)
     return AutoencoderKLTemporalDecoder(  # type: ignore[no-untyped-call]
         down_block_types=("DownEncoderBlock2D",) * 4,
-        block_out_channels=channels,
+        block_out_channels=(32, 32, 32, 32) if tiny else (128, 256, 512, 512),
         layers_per_block=1 if tiny else 2,
-        latent_channels=4,
         sample_size=768,
     )
 
 
 def _image_encoder(tiny: bool) -> Any:
     """CLIP ViT-H/14, or two small layers."""
-    return CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=64 if tiny else 1280,
-            intermediate_size=256 if tiny else 5120,
-            projection_dim=64 if tiny else 1024,
-            num_hidden_layers=2 if tiny else 32,
-            num_attention_heads=2 if tiny else 16,
-            image_size=224,
-            patch_size=32 if tiny else 14,
-            hidden_act="gelu",
-        )
-    )
+    names = ("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers",
+             "num_attention_heads", "patch_size")  # fmt: skip
+    sizes = (64, 256, 64, 2, 2, 32) if tiny else (1280, 5120, 1024, 32, 16, 14)
+    config: dict[str, Any] = dict(zip(names, sizes, strict=True))
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_act="gelu", **config))
 
 
-def scheduler() -> Any:
-    """Scheduler with SVD-XT's settings."""
+def scheduler(sigma_min: float = 0.002, sigma_max: float = 700.0) -> Any:
+    """SVD-XT's scheduler, by default over its noise levels."""
     return EulerDiscreteScheduler(  # type: ignore[no-untyped-call]
         prediction_type="v_prediction",
         timestep_type="continuous",
         use_karras_sigmas=True,
-        sigma_min=0.002,
-        sigma_max=700.0,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
         timestep_spacing="leading",
         steps_offset=1,
     )

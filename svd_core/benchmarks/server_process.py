@@ -9,11 +9,12 @@ import runpy
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from PIL import Image
 from svd_core.checkpoints.catalog import ModelCatalog
 from svd_core.checkpoints.table import ASSETS, CHECKPOINTS, DEMO_MODEL
 from svd_core.engine.engine import EngineStatus, ModelHandle
+from svd_core.errors import ToolFailed
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.params import VideoParams
 from svd_core.settings import Settings
@@ -44,16 +46,6 @@ class Server:
     folder: Path
     process: subprocess.Popen[bytes]
 
-    def answers(self, path: str, having: bytes = b"") -> bool:
-        """Whether `path` responds within `START_S`, with `having` in the body."""
-        until = time.monotonic() + START_S
-        while self.process.poll() is None and time.monotonic() < until:
-            body = self._get(path)
-            if body is not None and having in body:
-                return True
-            time.sleep(0.05)
-        return False
-
     def cpu_s(self) -> float:
         """CPU seconds of all cores, video encoders included, from Linux's /proc."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -64,37 +56,73 @@ class Server:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    def _get(self, path: str) -> bytes | None:
+    def request(
+        self,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        method: str = "",
+    ) -> tuple[int, bytes]:
+        """Status and body of a response; status 0 if the server is down or hangs up.
+
+        `method`: by default POST with a body, else GET.
+        """
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            address = f"http://127.0.0.1:{self.port}{path}"
-            with urllib.request.urlopen(address, timeout=5) as response:  # noqa: S310  # loopback
-                body: bytes = response.read()
-                return body if response.status == 200 else None
-        except OSError:
-            return None
+            method = method or ("POST" if body else "GET")
+            connection.request(method, path, body or None, dict(headers or {}))
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, HTTPException):
+            return 0, b""
+        finally:
+            connection.close()
+
+    def wait_for(self, path: str, content: bytes) -> None:
+        """Wait until the response to `path` has `content`. Raises `ToolFailed` after `START_S`."""
+        until = time.monotonic() + START_S
+        while self.process.poll() is None and time.monotonic() < until:
+            status, body = self.request(path)
+            if status == 200 and content in body:
+                return
+            time.sleep(0.05)
+        raise ToolFailed("The server did not start; its messages above say why.")
 
 
 @contextmanager
-def running_server(folder: Path, *program: str, **settings: str) -> Iterator[Server]:
-    """Run the server with these `SVD_` settings and no others.
+def running_server(
+    *program: str, folder: Path | None = None, path: str = "/fal/health", **settings: str
+) -> Iterator[Server]:
+    """Run the server with these `SVD_` settings and no others, and wait until it is ready.
 
-    `program`: arguments of Python, for another program with the same settings.
+    `program`: arguments of Python, for another program with the same settings. `folder`: data of an
+    earlier run. `path`: what the server must answer; `/fal/health` waits for the model too. Raises
+    `ToolFailed` if the server does not start.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    variables = {f"SVD_{name.upper()}": value for name, value in settings.items()}
-    variables |= {"GRADIO_SERVER_PORT": str(port), "SVD_DATA_DIR": str(folder)}
     others = {name: value for name, value in os.environ.items() if not name.startswith("SVD_")}
-    process = subprocess.Popen(  # noqa: S603  # this very program
-        [sys.executable, *(program or [str(APP)])],
-        cwd=APP.parent, env=others | variables, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield Server(port, folder, process)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = folder or Path(scratch)
+        settings = {"model": DEMO_MODEL, "data_dir": str(folder), **settings}
+        variables = {f"SVD_{name.upper()}": value for name, value in settings.items()}
+        process = subprocess.Popen(  # noqa: S603  # this very program
+            [sys.executable, *(program or [str(APP)])], cwd=APP.parent, stdout=subprocess.DEVNULL,
+            env=others | variables | {"GRADIO_SERVER_PORT": str(port)},
+        )  # fmt: skip
+        server = Server(port, folder, process)
+        try:
+            server.wait_for(path, b'"ok"' if path == "/fal/health" else b"")
+            yield server
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def example_photo() -> Path:
+    """The first of the project's example photos."""
+    return min((ASSETS / "examples").glob("*.jpg"))
 
 
 SMALL = replace(CHECKPOINTS[DEMO_MODEL], name="still", sizes=((128, 72),), num_frames=2)
@@ -103,7 +131,7 @@ SMALL = replace(CHECKPOINTS[DEMO_MODEL], name="still", sizes=((128, 72),), num_f
 class StillEngine:
     """Stub engine whose frames are all the photo; settings are ignored."""
 
-    def __init__(self, _: Settings) -> None:
+    def __init__(self, _: Settings | None = None) -> None:
         self.status = EngineStatus(
             checkpoint=SMALL, device="no device", state="ready", catalog=ModelCatalog((SMALL,))
         )

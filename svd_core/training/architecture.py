@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKLTemporalDecoder,
-    EulerDiscreteScheduler,
     StableVideoDiffusionPipeline,
     UNetSpatioTemporalConditionModel,
 )
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from svd_core.benchmarks.random_models import scheduler
 
 Net = Any
 """A torch module of diffusers or transformers; their layers are invisible to type checkers."""
@@ -22,17 +23,17 @@ SIZES = ((512, 288), (288, 512), (384, 384))
 
 LATENT_CHANNELS = 16
 PATCH = 4
-"""Side in pixels of a latent cell. SVD's VAE has cells of 8 pixels, from which a decoder this small
-cannot restore details. 16 numbers for 4x4 pixels keep nearly all of them."""
+"""Side in pixels of a latent cell. SVD's VAE has cells of 8 pixels. Such a small decoder could not
+restore details from them; 16 numbers for 4x4 pixels keep nearly all of them."""
 
 UNET_WIDTH = 96
 """Channels at every level: 32 norm groups of three, see `handwritten_layers`."""
 
 LEVELS = 4
-"""Levels with cells of 4, 8, 16 and 32 pixels. Only the first moves the picture."""
+"""Levels, with cells of 4, 8, 16 and 32 pixels. Only the first moves the picture."""
 
 HEADS = 6
-"""Attention heads; each fetches the 16 numbers of one cell, see `warp_attention`."""
+"""Attention heads. Each fetches the 16 numbers of one cell, see `warp_attention`."""
 
 VAE_CHANNELS = (96, 64, 96)
 """Channels per level, full resolution first. The decoder ends with three channels per group: with
@@ -90,34 +91,26 @@ def image_encoder() -> Net:
     return CLIPVisionModelWithProjection(config)
 
 
-def scheduler() -> Net:
-    """SVD's scheduler, over the noise levels (sigma) that this checkpoint was trained for."""
-    return EulerDiscreteScheduler(  # type: ignore[no-untyped-call]
-        prediction_type="v_prediction",
-        timestep_type="continuous",
-        use_karras_sigmas=True,
-        sigma_min=SIGMA_MIN,
-        sigma_max=SIGMA_MAX,
-        timestep_spacing="leading",
-        steps_offset=1,
-    )
+def nets() -> dict[str, Net]:
+    """The three nets with fresh weights, by their names in a pipeline."""
+    return {"unet": unet(), "image_encoder": image_encoder(), "vae": vae()}
 
 
-def save(folder: Path, parts: dict[str, Any], dials: dict[str, Any]) -> None:
-    """Write a checkpoint folder, and `svd.json` with the dials the app reads.
+def save(folder: Path, trained: dict[str, Net], dials: dict[str, Any]) -> None:
+    """Write a checkpoint folder, and `svd.json` with the settings that the app reads.
 
-    `parts`: `unet`, `vae` and `image_encoder` by name; each is copied, not changed. The UNet stays
-    in single precision, since its places differ by fractions of a cell. So does the image encoder,
-    whose precision plain diffusers carries into the UNet.
+    `trained`: as of `nets`; each is copied, not changed. The UNet stays in single precision, since
+    its places differ by fractions of a cell. So does the image encoder, whose precision plain
+    diffusers carries into the UNet.
     """
-    makers = {"unet": unet, "vae": vae, "image_encoder": image_encoder}
-    copies: dict[str, Any] = {}
-    for name, make in makers.items():
-        module = make()
-        module.load_state_dict(parts[name].state_dict())
-        copies[name] = module.to(torch.float16 if name == "vae" else torch.float32)
+    copies = nets()
+    for name, module in copies.items():
+        module.load_state_dict(trained[name].state_dict())
+        module.to(torch.float16 if name == "vae" else torch.float32)
     pipeline: Any = StableVideoDiffusionPipeline(  # type: ignore[no-untyped-call]
-        **copies, scheduler=scheduler(), feature_extractor=CLIPImageProcessorPil()
+        **copies,
+        scheduler=scheduler(SIGMA_MIN, SIGMA_MAX),
+        feature_extractor=CLIPImageProcessorPil(),
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     (folder / "svd.json").write_text(json.dumps(dials, indent=2) + "\n")

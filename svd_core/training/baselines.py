@@ -1,15 +1,16 @@
 """Baselines of the evaluation: a checkpoint, and the upper and lower bounds beside it.
 
-The upper bound takes synthetic clips with known motion, a photo under a moving camera. The seed
-decides the direction, bucket and fps the speed, as a perfect model of that motion would.
+The upper bound uses synthetic clips with known motion, a photo under a moving camera. As in a
+perfect model of that motion, the seed decides the direction, and bucket and fps the speed.
 """
 
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +19,16 @@ from PIL.Image import Resampling
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
-from svd_core.checkpoints.eta import ProgressEstimator
+from svd_core.benchmarks.vs_diffusers.timing import decode_clip
 from svd_core.checkpoints.memory_plan import opens_in_half, plan_memory
 from svd_core.checkpoints.table import Checkpoint
 from svd_core.engine.engine import Engine
 from svd_core.engine.pipeline_loader import CLASSES, find_device, model_sizes, open_folder, place
-from svd_core.engine.sampling import decode_latents
 from svd_core.events import Progress
 from svd_core.media.image import Box, Size, crop_box, frame_photo
 from svd_core.params import VideoParams
 from svd_core.training.clip_metrics import Frame
+from svd_core.training.motion_model import speed
 from svd_core.types import Frames
 
 
@@ -40,39 +41,31 @@ class Sample:
     seconds: float
 
 
-class Baseline(Protocol):
-    """A model that the evaluation measures."""
-
-    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
-        """Make the clip of `photo`, upright RGB of any size. Raises `SvdError`s."""
-        ...
+Baseline = Callable[[Image.Image, VideoParams], Sample]
+"""Makes the clip of an upright RGB photo of any size. Raises `SvdError`s."""
 
 
-@dataclass(frozen=True)
-class CheckpointModel:
+def checkpoint_model(engine: Engine) -> Baseline:
     """A checkpoint, run by the engine as the app runs it."""
 
-    engine: Engine
-
-    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
-        model = self.engine.load(_ignore)
-        framed = frame_photo(photo, model.checkpoint.sizes, params)
+    def generate(photo: Image.Image, params: VideoParams) -> Sample:
+        model = engine.load(_ignore)
+        framed = frame_photo(photo, model.checkpoint.sizes, params).image
         started = time.perf_counter()
-        clip = model.generate(framed.image, params, _ignore)
-        return Sample(np.asarray(framed.image), clip.frames, time.perf_counter() - started)
+        clip = model.generate(framed, params, _ignore)
+        return Sample(np.asarray(framed), clip.frames, time.perf_counter() - started)
+
+    return generate
 
 
-@dataclass(frozen=True)
-class StillImage:
+def still_image(checkpoint: Checkpoint) -> Baseline:
     """The framed photo, repeated: a lower bound that only the figures of likeness accept."""
 
-    checkpoint: Checkpoint
+    def generate(photo: Image.Image, params: VideoParams) -> Sample:
+        framed = np.asarray(frame_photo(photo, checkpoint.sizes, params).image)
+        return Sample(framed, np.stack([framed] * checkpoint.num_frames), 0.0)
 
-    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
-        started = time.perf_counter()
-        framed = np.asarray(frame_photo(photo, self.checkpoint.sizes, params).image)
-        frames = np.stack([framed] * self.checkpoint.num_frames)
-        return Sample(framed, frames, time.perf_counter() - started)
+    return generate
 
 
 class Vae:
@@ -89,7 +82,6 @@ class Vae:
         self.size = checkpoint.sizes[0]
         self._vae = pipeline.vae
         self._chunk_size = chosen.decode_chunk_size
-        self._on_cpu = chosen.device == "cpu"
 
     @torch.no_grad()
     def reconstruct(self, pixels: Tensor) -> Frames:
@@ -100,8 +92,7 @@ class Vae:
             for frame in torch.split(pixels, 1)  # one at a time, for memory
         ]
         scaled = self._vae.config.scaling_factor * torch.cat(latents)
-        pace = ProgressEstimator(num_steps=1, num_frames=len(scaled), on_cpu=self._on_cpu)
-        return decode_latents(self._vae, scaled, self._chunk_size, pace, _ignore)
+        return decode_clip(self._vae, scaled, self._chunk_size)
 
     def reconstruct_photo(self, photo: Frame) -> Frame:
         """`photo` encoded and decoded alone."""
@@ -151,45 +142,34 @@ class SyntheticCamera:
         return box
 
 
-def speed(params: VideoParams) -> float:
-    """Relative speed, 1 at bucket 127 and 7 fps. At a higher fps each frame moves less."""
-    return params.motion_bucket_id / 127 * 7 / params.fps
-
-
 def true_clip(
     photo: Image.Image, camera: SyntheticCamera, size: Size, params: VideoParams, num_frames: int
 ) -> Frames:
     """Render the clip that `camera` takes of `photo`."""
-    pace = speed(params)
+    pace = speed(params.motion_bucket_id, params.fps)
     times = [pace * (t - (num_frames - 1) / 2) for t in range(num_frames)]
-    return np.stack(
-        [
-            np.asarray(photo.resize(size, Resampling.LANCZOS, box=camera.view(photo.size, size, t)))
-            for t in times
-        ]
-    )
+    views = [camera.view(photo.size, size, t) for t in times]
+    return np.stack([np.asarray(photo.resize(size, Resampling.LANCZOS, view)) for view in views])
 
 
-@dataclass(frozen=True)
-class VaeOnly:
+def vae_only(vae: Vae, checkpoint: Checkpoint) -> Baseline:
     """Clips of known motion through the VAE alone: the upper bound of any UNet.
 
     Noise is added to the pixels before they are encoded, as the pipeline adds it to its photo.
     """
 
-    vae: Vae
-    checkpoint: Checkpoint
-
-    def generate(self, photo: Image.Image, params: VideoParams) -> Sample:
+    def generate(photo: Image.Image, params: VideoParams) -> Sample:
         started = time.perf_counter()
-        size = frame_photo(photo, self.checkpoint.sizes, params).size
+        size = frame_photo(photo, checkpoint.sizes, params).size
         camera = SyntheticCamera.random(params.seed)
-        true = true_clip(photo, camera, size, params, self.checkpoint.num_frames)
+        true = true_clip(photo, camera, size, params, checkpoint.num_frames)
         pixels = _to_tensor(true)
         generator = torch.Generator("cpu").manual_seed(params.seed)
         noise = torch.randn(pixels.shape, generator=generator)
-        frames = self.vae.reconstruct(pixels + params.noise_aug_strength * noise)
+        frames = vae.reconstruct(pixels + params.noise_aug_strength * noise)
         return Sample(true[0], frames, time.perf_counter() - started)
+
+    return generate
 
 
 def untrained(checkpoint: Path, folder: Path) -> Path:

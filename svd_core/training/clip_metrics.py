@@ -25,10 +25,17 @@ TRUST = (0.1, 0.1)
 
 
 class OpticalFlow:
-    """Dense optical flow by OpenCV's DIS. Raises `SvdError` where OpenCV is not installed."""
+    """Dense optical flow by OpenCV's DIS. Raises `SvdError` if OpenCV is not installed."""
 
     def __init__(self) -> None:
-        self._cv2 = _opencv()
+        try:
+            import cv2
+        except ImportError as error:
+            raise ToolFailed(
+                "Motion is measured with OpenCV, which is not installed: run "
+                "`pip install opencv-python-headless`, or install all of tests/requirements.txt."
+            ) from error
+        self._cv2: Any = cv2
         # The search uses one stripe per thread, each starting from its neighbour. With one thread
         # the figures are the same on every machine.
         self._cv2.setNumThreads(1)
@@ -63,24 +70,13 @@ class OpticalFlow:
         return inside & close
 
 
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ToolFailed(
-            "Motion is measured with OpenCV, which is not installed: run "
-            "`pip install opencv-python-headless`, or install all of tests/requirements.txt."
-        ) from error
-    return cv2
-
-
 MAX_PSNR_DB = 60.0
 """Cap of every PSNR; equal pictures would have an infinite one."""
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 MIN_OVERLAP = 0.1
-"""Share of a frame that must be visible in the next one for the two to be compared."""
+"""Share of a frame that must be visible in the next one for a comparison."""
 
 CELL = 8
 """Side in pixels of a cell of `ClipMetrics.motion`."""

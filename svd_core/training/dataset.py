@@ -1,12 +1,11 @@
 """Dataset: free photos from Debian packages, read for training and for evaluation.
 
-Photos of the evaluation are never learnt from. Depth annotations are polygons drawn by hand, which
+Training never reads photos of the evaluation. Depth annotations are polygons drawn by hand, which
 say what is near and what may drift.
 """
 
 import csv
 import hashlib
-import json
 import logging
 import re
 import subprocess
@@ -14,11 +13,20 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
@@ -27,13 +35,13 @@ from svd_core.errors import SvdError, ToolFailed
 from svd_core.media.image import open_photo
 
 LONG_SIDE = 1280
-"""Pixels; larger photos are reduced, to save memory and so that crops are not all blur."""
+"""Pixels. Larger photos are reduced: that saves memory, and keeps crops sharp."""
 
 SOURCES = Path(__file__).with_name("data") / "photos.tsv"
 EXAMPLES = ASSETS / "examples"
 
 Use = Literal["training", "evaluation"]
-"""Use of a photo. Photos of the evaluation are never learnt from."""
+"""Use of a photo."""
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +83,8 @@ def held_out_sources() -> frozenset[str]:
 def fetch_photos(folder: Path, use: Use = "training") -> None:
     """Download the photos of `sources(use)` that `folder` lacks, from their packages by apt-get.
 
-    Needs Debian or Ubuntu, no root. Raises `SvdError` if a package cannot be downloaded, or if a
-    photo has not the hash of the list.
+    Needs Debian or Ubuntu, no root. Raises `SvdError` if a package cannot be downloaded, or if the
+    hash of a photo is not that of the list.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [source for source in sources(use) if not _is_present(source, folder)]
@@ -137,7 +145,7 @@ def load_photos(folder: Path) -> dict[str, Tensor]:
 def with_depth_annotations(photos: dict[str, Tensor]) -> list[Tensor]:
     """`photos` with depth annotations as channels 3 (near) and 4 (drift): uint8 (5, height, width).
 
-    So photo and annotations are cropped and mirrored together. Photos without any are left out.
+    As channels, they are cropped and mirrored with the photo. Photos without any are left out.
     """
     annotations = load_annotations()
     scenes = []
@@ -173,7 +181,7 @@ def random_crop(
 
 @dataclass(frozen=True)
 class EvalPhoto:
-    """A photo of the evaluation. `name`: in reports; `data`: content of its file."""
+    """A photo of the evaluation. `name`: its name in reports. `data`: content of its file."""
 
     name: str
     data: bytes
@@ -200,28 +208,23 @@ def listed_photos(folder: Path | None) -> list[EvalPhoto]:
 
     Raises `SvdError` for one that is missing or has another hash.
     """
-    return [_read_eval_photo(source, folder) for source in sources("evaluation")]
-
-
-def _read_eval_photo(source: Source, folder: Path | None) -> EvalPhoto:
-    name = _photo_name(Path(source.path))
-    if folder is None:
-        raise ToolFailed(
-            f"The photo {name} and others must be fetched first: name a folder for them with "
-            "--photos and add --fetch, or try with --quick, which takes two examples."
-        )
-    path = folder / source.file
-    if not path.is_file():
-        raise ToolFailed(f"The photo {path} ({name}) is missing; --fetch brings it there.")
-    photo = EvalPhoto(name, path.read_bytes())
-    if photo.sha256 != source.sha256:
-        raise ToolFailed(f"{path} is not the photo {name} of the list; --fetch brings that one.")
-    return photo
-
-
-def _photo_name(path: Path) -> str:
-    """Name of a photo. KDE names the file by its size, three folders below the photo's name."""
-    return path.parents[2].name if re.fullmatch(r"\d+x\d+", path.stem) else path.stem
+    photos = []
+    for source in sources("evaluation"):
+        path = Path(source.path)
+        # KDE names the file by its size, three folders below the photo's name.
+        name = path.parents[2].name if re.fullmatch(r"\d+x\d+", path.stem) else path.stem
+        if folder is None:
+            raise ToolFailed(
+                f"The photo {name} and others are needed: name a folder for them with --photos and "
+                "add --fetch, or try --quick, which uses two examples."
+            )
+        file = folder / source.file
+        if not file.is_file():
+            raise ToolFailed(f"The photo {file} ({name}) is missing; --fetch downloads it.")
+        if not _is_present(source, folder):
+            raise ToolFailed(f"{file} is not the photo {name} of the list; --fetch replaces it.")
+        photos.append(EvalPhoto(name, file.read_bytes()))
+    return photos
 
 
 def evenly_spaced(photos: list[EvalPhoto], count: int) -> list[EvalPhoto]:
@@ -235,21 +238,35 @@ def evenly_spaced(photos: list[EvalPhoto], count: int) -> list[EvalPhoto]:
 ANNOTATIONS = Path(__file__).with_name("data") / "depth_annotations.json"
 """Shapes by the first 12 digits of a photo's SHA-256, painted from far to near."""
 
-Point = tuple[float, float]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+Point = tuple[Fraction, Fraction]
 
 
-@dataclass(frozen=True)
+def _pair(near: object) -> object:
+    return near if isinstance(near, list | tuple) else (near, near)
+
+
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class DepthShape:
     """A polygon with points (x, y) as fractions of the photo's width and height.
 
     `near`: at its highest and lowest point and linear between them; 0 is the horizon, 1 touches the
-    camera. `drift`: 1 for what drifts freely (clouds, water, smoke), 0.5 for what sways (leaves,
-    cloth, animals), 0 for solid things.
+    camera. `drift`: 1 for things that drift freely (clouds, water, smoke), 0.5 for things that sway
+    (leaves, cloth, animals), 0 for solid things.
     """
 
-    near: tuple[float, float]
-    drift: float
-    polygon: tuple[Point, ...]
+    near: Annotated[tuple[Fraction, Fraction], BeforeValidator(_pair)]
+    polygon: Annotated[tuple[Point, ...], Field(min_length=3)]
+    drift: Fraction = 0
+
+
+def _covers_photo(shapes: tuple[DepthShape, ...]) -> tuple[DepthShape, ...]:
+    if not shapes or shapes[0].polygon != ((0, 0), (1, 0), (1, 1), (0, 1)):
+        raise ValueError("the first shape does not cover the photo")
+    return shapes
+
+
+SHAPES = TypeAdapter(dict[str, Annotated[tuple[DepthShape, ...], AfterValidator(_covers_photo)]])
 
 
 def load_annotations(path: Path = ANNOTATIONS) -> dict[str, tuple[DepthShape, ...]]:
@@ -257,31 +274,12 @@ def load_annotations(path: Path = ANNOTATIONS) -> dict[str, tuple[DepthShape, ..
 
     Raises `SvdError`, with the photo's name, for an invalid shape.
     """
-    annotations = {}
-    for name, shapes in json.loads(path.read_text(encoding="utf-8")).items():
-        try:
-            annotations[name] = tuple(_shape(**shape) for shape in shapes)
-            if annotations[name][0].polygon != ((0, 0), (1, 0), (1, 1), (0, 1)):
-                raise ValueError("the first shape does not cover the photo")
-        except (TypeError, ValueError, IndexError) as error:
-            raise ToolFailed(
-                f"{path.name}: the sketch of photo {name} is wrong: {error}."
-            ) from error
-    return annotations
-
-
-def _shape(near: Any, polygon: Any, drift: Any = 0) -> DepthShape:
-    top, bottom = near if isinstance(near, list) else (near, near)
-    if len(polygon) < 3:
-        raise ValueError("a polygon has fewer than three points")
-    points = tuple((_fraction(x), _fraction(y)) for x, y in polygon)
-    return DepthShape((_fraction(top), _fraction(bottom)), _fraction(drift), points)
-
-
-def _fraction(value: Any) -> float:
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{value!r} is no number from 0 to 1")
-    return float(value)
+    try:
+        return SHAPES.validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ", ".join(map(str, first["loc"]))
+        raise ToolFailed(f"{path.name}: {place}: {first['msg']}.") from error
 
 
 def draw_annotations(

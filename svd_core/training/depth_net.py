@@ -1,9 +1,9 @@
 """Depth net: the inner levels of the UNet, which predict depth, drift and coordinates.
 
-They are an ordinary convolutional U-Net inside the stock one, learnt from hand-drawn sketches of
-depth. A quarter of its channels, the position lane, never sees the photo. It learns coordinates
-from the zero padding at the edges alone. So they are the same for every photo, and can be checked
-once for every size. The other channels see the photo and the position lane.
+They are an ordinary convolutional U-Net inside the stock one, trained on hand-drawn sketches of
+depth. A quarter of its channels, the position lane, never reads the photo. It learns coordinates
+from the zero padding at the edges alone. So coordinates are the same for every photo, and one check
+per size is enough. The other channels read the photo and the position lane.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.training.architecture import LATENT_CHANNELS, LEVELS, PATCH, SIZES, UNET_WIDTH, Net
-from svd_core.training.handwritten_layers import CARRIER, CELL_UNIT, channel_index
+from svd_core.training.handwritten_layers import CARRIER, CELL_UNIT, PHOTO, channel_index
 from svd_core.training.vae import encode
 
 POSITION_CHANNELS = 24
@@ -24,7 +24,7 @@ OUTPUTS = {"x": 0, "y": 1, "near": POSITION_CHANNELS, "drift": POSITION_CHANNELS
 """Output channels of the inner levels, at the resolution of the latents. `x`, `y`: the cell's
 coordinates in units of 32 cells. `near`: 0 far to 1 close. `drift`: 0 firm to 1 free."""
 
-_PHOTO = [channel_index(f"photo_{j}") for j in range(LATENT_CHANNELS)]
+_PHOTO = [channel_index(name) for name in PHOTO]
 
 OUTPUT_NAMES = ("near", "drift")
 HALF_SIZE_STEPS = 4000
@@ -41,7 +41,7 @@ SMOOTH = 9
 class ChannelSlice:
     """Runs the channels of the inner levels up to `stop`, without the others.
 
-    Only the position lane may be run alone, since it does not read the other channels.
+    Only the position lane can run alone, since it does not read the other channels.
     """
 
     unet: Net
@@ -49,7 +49,7 @@ class ChannelSlice:
 
     def __call__(self, photo: Tensor) -> Tensor:
         """`photo`: latents (n, channels, height, width). Returns (n, stop, height, width)."""
-        last = list(self.unet.up_blocks)[-2].upsamplers[0].conv
+        last = self.unet.up_blocks[-2].upsamplers[0].conv
         return self._conv(last, self.features(photo))
 
     def features(self, photo: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class ChannelSlice:
         weight = first.weight[: self.stop, read]
         x = F.conv2d(entering, weight, first.bias[: self.stop], stride=2, padding=1)
         skips = [x]
-        for level in list(down)[1:]:
+        for level in down[1:]:
             x = self._resnet(level.resnets[0], x)
             skips.append(x)
             if level.downsamplers is not None:
@@ -69,11 +69,11 @@ class ChannelSlice:
                 skips.append(x)
         for block in self.unet.mid_block.resnets:
             x = self._resnet(block, x)
-        for level in list(up)[:-1]:
+        for level in up[:-1]:
             for block in level.resnets:
                 x = self._resnet(block, torch.cat([x, skips.pop()], dim=1))
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            if level is not list(up)[-2]:
+            if level is not up[-2]:
                 x = self._conv(level.upsamplers[0].conv, x)
         return x
 
@@ -95,7 +95,7 @@ class ChannelSlice:
         return F.group_norm(x, groups, self._of(norm.weight, 0), self._of(norm.bias, 0), norm.eps)
 
     def _of(self, weight: Tensor, dim: int) -> Tensor:
-        """Channels up to `stop` of `weight` along `dim`, also of the skip connection beside it."""
+        """Channels up to `stop` of `weight` along `dim`, and the same of a skip connection."""
         parts = torch.split(weight, UNET_WIDTH, dim=dim)
         return torch.cat([part.narrow(dim, 0, self.stop) for part in parts], dim=dim)
 
@@ -103,7 +103,7 @@ class ChannelSlice:
 def inner_layers(unet: Net) -> nn.ModuleDict:
     """Layers that `ChannelSlice` runs, by name, for an optimizer."""
     layers: dict[str, nn.Module] = {"enter": unet.down_blocks[0].downsamplers[0].conv}
-    for index, level in enumerate([*list(unet.down_blocks)[1:], *list(unet.up_blocks)[:-1]]):
+    for index, level in enumerate([*unet.down_blocks[1:], *unet.up_blocks[:-1]]):
         layers[f"level{index}"] = level
     layers["middle"] = unet.mid_block.resnets
     return nn.ModuleDict(layers)
@@ -138,15 +138,15 @@ def prepare(unet: Net) -> None:
 def connect_photo_input(unet: Net, spread: Tensor) -> None:
     """Scale the photo input by `spread`, the deviation of each latent, and fix the output kernel.
 
-    Unscaled, the first latents, which are brightness, would drown the rest. Before training all
-    places are equally near. Outputs are smoothed by a fixed kernel: neighbouring cells of different
+    Without the scale, the first latents, which are brightness, would dominate. Before training, all
+    places are equally near. A fixed kernel smooths the outputs: neighbouring cells of different
     depth would tear a moving picture.
     """
     enter = unet.down_blocks[0].downsamplers[0].conv
     enter.weight[POSITION_CHANNELS:, _PHOTO] /= 2 * spread[:, None, None]
     rows = [OUTPUTS[name] for name in OUTPUT_NAMES]
-    block = list(unet.up_blocks)[-2].resnets[-1].spatial_res_block
-    last = list(unet.up_blocks)[-2].upsamplers[0].conv
+    block = unet.up_blocks[-2].resnets[-1].spatial_res_block
+    last = unet.up_blocks[-2].upsamplers[0].conv
     for layer in (block.conv2, block.conv_shortcut, last):
         layer.weight[rows] = 0.0
         layer.bias[rows] = 0.0
@@ -157,27 +157,20 @@ def connect_photo_input(unet: Net, spread: Tensor) -> None:
 
 
 def mask_gradients(unet: Net, position: bool) -> None:
-    """Let training change the position lane alone, or everything but it."""
+    """Let training change only the position lane, or everything else."""
     for name, parameter in inner_layers(unet).named_parameters():
         if "temporal" in name or "time_" in name or "attentions" in name:
             parameter.requires_grad_(False)
             continue
+        lane = torch.arange(len(parameter)) < POSITION_CHANNELS
+        if parameter.ndim == 1:  # a vector may cover the skip connection too
+            lane = torch.arange(len(parameter)) % UNET_WIDTH < POSITION_CHANNELS
         mask = torch.zeros_like(parameter)
-        mask[:POSITION_CHANNELS] = 1.0
-        if parameter.ndim == 1:
-            mask = _of_lane(len(parameter))
-        if not position:
-            mask = 1.0 - mask
+        mask[lane if position else ~lane] = 1.0
         if name.startswith(f"level{2 * LEVELS - 3}.upsamplers"):
             mask[[OUTPUTS[output] for output in OUTPUT_NAMES]] = 0.0
         hook: Any = parameter.register_hook
         hook(lambda gradient, mask=mask: gradient * mask)
-
-
-def _of_lane(length: int) -> Tensor:
-    """1 at the lane's entries of a vector that may cover the skip connection too."""
-    place = torch.arange(length) % UNET_WIDTH
-    return (place < POSITION_CHANNELS).float()
 
 
 def scene_loss(unet: Net, scenes: Tensor, kernel: Tensor, generator: torch.Generator) -> Tensor:
@@ -226,7 +219,7 @@ def fit_coordinates(unet: Net, rounds: int = 150) -> None:
 
     Lawson's algorithm: iterated least squares, each cell weighted by its error so far.
     """
-    conv = list(unet.up_blocks)[-2].upsamplers[0].conv
+    conv = unet.up_blocks[-2].upsamplers[0].conv
     rows, targets = [], []
     for width, height in SIZES:
         shape = (1, LATENT_CHANNELS, height // PATCH, width // PATCH)

@@ -1,7 +1,7 @@
 """Diffusion loss of the UNet on rendered clips, conditioned as in the SVD pipeline.
 
-Training clips are photos in front of a moving camera, with parallax by depth. What drifts has a
-motion of its own. The noise of a clip decides its motion, as `motion_model` reads it.
+Training clips are photos in front of a moving camera, with parallax by depth. Drifting things have
+their own motion. The noise of a clip decides its motion, as in `motion_model`.
 """
 
 from dataclasses import dataclass, fields
@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from svd_core.training.architecture import NUM_FRAMES, PATCH, SIGMA_MAX, SIGMA_MIN, Net
 from svd_core.training.motion_model import motion, places
@@ -22,9 +23,6 @@ NOISE_AUG_LOG_MEAN, NOISE_AUG_LOG_STD = -3.0, 1.0
 """SVD's mean (arXiv 2311.15127, D.3) and twice its deviation, for a wider range of levels."""
 
 FPS = (5, 30)
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Mean and deviation of CLIP's training pictures, as in `CLIPImageProcessor`."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,9 @@ def diffusion_loss(unet: Net, image_encoder: Net, batch: TrainingBatch) -> Tenso
     seen = (batch.clean + sigma * batch.noise) / scale
     target = (batch.noise - sigma * batch.clean) / scale
     pixels = (batch.clip_pixels + 1) / 2
-    mean, deviation = (pixels.new_tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_DEVIATION))
+    mean, deviation = (
+        pixels.new_tensor(v).view(3, 1, 1) for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+    )
     embeds = image_encoder((pixels - mean) / deviation).image_embeds[:, None]
     photo = batch.photo[:, None].expand(-1, frames, -1, -1, -1)
     answer = unet(
@@ -135,8 +135,3 @@ def diffusion_loss(unet: Net, image_encoder: Net, batch: TrainingBatch) -> Tenso
     )[0]
     error: Tensor = (answer.float() - target).square().mean(dim=(2, 3, 4))
     return error
-
-
-def clean_error(error: Tensor, sigma: Tensor) -> Tensor:
-    """Squared error of the clean latents from the squared error of v."""
-    return error * (sigma**2 / (sigma**2 + 1)).view(-1, *[1] * (error.ndim - 1))

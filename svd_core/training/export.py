@@ -1,6 +1,6 @@
 """Export of the training state to a checkpoint folder, with its model card.
 
-The app or plain diffusers loads the folder. The card names the photos that were learnt from.
+The app or plain diffusers loads the folder. The card names the training photos.
 """
 
 import csv
@@ -75,31 +75,31 @@ A small demonstration model in the architecture of Stable Video Diffusion, for m
 GPU. It loads with plain diffusers (`StableVideoDiffusionPipeline.from_pretrained`, in single
 precision) and runs in {steps} step without guidance: {frames} frames of {sizes}.
 
-It moves a camera before the photo: in, sideways, with a little roll, near things more than far
-ones, while what looks free, such as sky and water, drifts and sways in gusts. The seed gives the
-direction, `motion_bucket_id` and `fps` the speed, `noise_aug_strength` adds grain. It guesses depth
-from the photo, but knows nothing of what is in it: no one walks, nothing turns. For that, use
-`svd-xt` on a GPU.
+It moves a camera in front of the photo: inwards, sideways, with a little roll. Near things move
+more than far ones, and loose things, such as sky and water, drift and sway in gusts. The seed gives
+the direction, `motion_bucket_id` and `fps` give the speed, and `noise_aug_strength` adds grain. The
+model guesses depth from the photo but does not recognize its content: people do not walk, and
+wheels do not turn. For that, use `svd-xt` on a GPU.
 
 ![Frames 0, 4, 9 and 13 of each example](sheet.jpg)
 
 The example videos, at bucket 160 (`python -m svd_core.training.sample_sheets`). Good: the cat, the
-cup and the portraits, where depth is guessed right and the picture stays sharp. Bad: the temple,
-whose far shore moves with the tree, and whose leaves are as rough as in the photo, but not quite
-the same from frame to frame; the galaxies, where nothing is near and the guess still says so.
+cup and the portraits, with a correct depth and a sharp picture. Bad: the temple, whose far shore
+moves with the tree, and whose leaves are as rough as in the photo but change a little from frame to
+frame; the galaxies, where the model sees near things although there are none.
 
 ## How it was made
 
 - **Encoder of the VAE**: principal components of 4x4 blocks, written into the stock encoder.
-- **Decoder of the VAE**: learnt. Time layers and the last level's branches stay silent.
-- **UNet, outermost level**: written down, not learnt. Attention with sinusoids of place as queries
-  and keys fetches each cell from where it comes, GEGLU multiplies and shifts within the cell, and
-  attention with equal weights reads the motion from the noise. See `warp_attention.py` and
+- **Decoder of the VAE**: trained. Time layers and the last level's branches add zero.
+- **UNet, outermost level**: written by hand, not trained. Attention with sinusoids of place as
+  queries and keys fetches each cell from its source, GEGLU multiplies and shifts within the cell,
+  and attention with equal weights reads the motion from the noise. See `warp_attention.py` and
   `motion_model.py` in `svd_core/training`.
-- **UNet, inner levels**: learnt from photos with hand-drawn sketches of depth
-  (`depth_annotations.json`): what is near and what may drift. A quarter of their channels learnt to
-  tell each cell its coordinates from the zero padding at the edges.
-- **Image encoder**: random; the UNet does not listen to it.
+- **UNet, inner levels**: trained on photos with hand-drawn sketches of depth
+  (`depth_annotations.json`): what is near and what may drift. A quarter of their channels compute
+  the coordinates of each cell from the zero padding at the edges.
+- **Image encoder**: random; the UNet ignores it.
 
 | course | steps | pictures | minutes on one or two CPU cores |
 |---|---|---|---|
@@ -110,35 +110,36 @@ the same from frame to frame; the galaxies, where nothing is near and the guess 
     python -m svd_core.training.train --photos photos --state state --course decoder
     python -m svd_core.training.train --photos photos --state state --export assets/svd-nano
 
-One step is all it needs: the first already gives a whole clip, at any level (sigma) from 300 on,
-and its scheduler asks for no others. More make the picture no better, and the clip another one,
-which moves more slowly, regardless of their number. `python -m svd_core.training.step_ablation`,
-of two example photos at bucket 127; motion in pixels per frame, the last column the PSNR against
-the clips of the first line:
+One step is enough. The first step gives a whole clip at any noise level (sigma) from 300 on, and
+its scheduler uses no others. More steps do not improve the picture. They give a different clip,
+which moves more slowly, regardless of their number. The table is from
+`python -m svd_core.training.step_ablation`, for two example photos at bucket 127. Motion is in
+pixels per frame, and `as_first` is the PSNR against the clips of the first line:
 
 {least}
 
 ## Versions
 
 Figures of `python -m svd_core.training.evaluate --photos held-out --fetch`, or of `--quick`, on 2
-cores of an AMD EPYC; the module `metrics` says what each means. A dash: not measured.
+cores of an AMD EPYC. The module `metrics` defines them. A dash: not measured.
 
 {versions}
 
 ## Known faults
 
-- Where something near moves before something far, what it uncovers is stretched, not invented.
-- Depth is a guess from 80 pictures, many of them wallpapers: a face may be taken for a wall, a
-  pattern for a thing. It separates what is free to move from the rest only roughly.
-- Near an edge that the picture moves away from it is stretched: nothing new comes in.
-- The cells are shifted linearly. What that cannot foretell of the finest texture is made up for by
-  strength: it stays as rough, and crawls a little.
+- When something near moves in front of something far, the uncovered part is stretched, not
+  invented.
+- Depth is a guess from 80 pictures, many of them wallpapers. It may mistake a face for a wall, or a
+  pattern for a thing, and it finds loose things only roughly.
+- The picture is stretched at an edge that it moves away from: nothing new comes in.
+- Cells are shifted linearly, which cannot predict the finest texture. So texture is amplified: it
+  stays rough, and crawls a little.
 
 ## Photos
 
-{count} pictures from Debian packages, fetched and checked by hash
-(`svd_core/training/data/photos.tsv`); their authors are named in the packages' copyright files.
-{kept} more of the same packages and the example photos are kept from training, for the evaluation.
+{count} pictures from Debian packages, downloaded and checked by hash
+(`svd_core/training/data/photos.tsv`). The packages' copyright files name their authors. {kept} more
+of the same packages and the example photos are reserved for the evaluation.
 
 | package | pictures | licences |
 |---|---|---|
@@ -148,34 +149,30 @@ cores of an AMD EPYC; the module `metrics` says what each means. A dash: not mea
 
 def model_card(state: Path) -> str:
     """Text of the model card for the courses in folder `state`."""
-    packages: dict[str, list[str]] = defaultdict(list)
+    licences: dict[str, list[str]] = defaultdict(list)
     for source in sources("training"):
-        packages[source.package].append(source.licence)
-    photos = [
-        f"| {package} | {len(licences)} | {', '.join(sorted(set(licences)))} |"
-        for package, licences in packages.items()
-    ]
+        licences[source.package].append(source.licence)
+    courses = []
+    for name in COURSES:
+        path = state / f"{name}.pt"
+        if path.exists():
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            steps, pictures, seconds = saved["numbers"]
+            courses.append(f"| {name} | {steps:,} | {pictures or '-'} | {seconds / 60:.0f} |")
     return TEXT.format(
         steps=1,
         frames=architecture.NUM_FRAMES,
         sizes=", ".join(f"{width}x{height}" for width, height in architecture.SIZES),
-        courses="\n".join(_course(state, name) for name in COURSES if _path(state, name).exists()),
+        courses="\n".join(courses),
         versions=_table(VERSIONS),
         least=_table(STEPS),
-        count=sum(1 for _ in sources("training")),
+        count=sum(map(len, licences.values())),
         kept=sum(1 for _ in sources("evaluation")),
-        photos="\n".join(photos),
+        photos="\n".join(
+            f"| {package} | {len(each)} | {', '.join(sorted(set(each)))} |"
+            for package, each in licences.items()
+        ),
     )
-
-
-def _path(state: Path, course: str) -> Path:
-    return state / f"{course}.pt"
-
-
-def _course(state: Path, name: str) -> str:
-    saved = torch.load(_path(state, name), map_location="cpu", weights_only=True)
-    steps, pictures, seconds = saved["numbers"]
-    return f"| {name} | {steps:,} | {pictures or '-'} | {seconds / 60:.0f} |"
 
 
 def _table(path: Path) -> str:

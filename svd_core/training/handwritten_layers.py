@@ -1,14 +1,14 @@
 """Hand-written layers: channel layout, token layout and GEGLU products of the UNet.
 
 The 96 channels are 32 norm groups of (carrier, -carrier, value). The carriers make the statistics
-of every group constant, so that a norm can be undone. Half their sum after a norm is what the norm
-subtracted from the value. Lengths are counted in `CELL_UNIT`s, to stay small beside the carriers.
+of every group constant, so a norm can be undone. Half of their sum after a norm is the mean that
+the norm subtracted from the value. Lengths are in `CELL_UNIT`s, small compared with the carriers.
 
-Tokens have two carriers, which fix the deviation that a LayerNorm divides by. What is added to a
-value is subtracted from them, so that the mean is always zero. A mean would have to be subtracted
-later, and a difference of large numbers would cost the last digits of places.
+Tokens have two carriers, which fix the deviation that a LayerNorm divides by. Additions to a value
+are subtracted from them, so the mean is always zero. Subtracting a mean later would take the
+difference of large numbers, and places would lose their last digits.
 
-GEGLU multiplies: value * gelu(gate) is value * max(gate, 0) where the gate is steep.
+GEGLU multiplies: value * gelu(gate) is value * max(gate, 0) if the gate is steep.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,8 +40,11 @@ CODES = (*LINEAR_CODES, "sway")
 """Motions that the noise decides, normally distributed. The mean of noise channel 0 is the first
 code, and so on. Motions of `LINEAR_CODES` grow with the frame number."""
 
+PHOTO = [f"photo_{j}" for j in range(LATENT_CHANNELS)]
+"""Names of the latents of the photo."""
+
 _SLOTS: dict[str, int] = {
-    **{f"photo_{j}": j for j in range(LATENT_CHANNELS)},
+    **{name: j for j, name in enumerate(PHOTO)},
     **{f"noise_{code}": 16 + index for index, code in enumerate(CODES)},
     **{"near": 23, "drift": 24, "bucket": 25, "interval": 26},
     **{name: 28 + index for index, name in enumerate(PLACES)},
@@ -145,7 +148,7 @@ class TokenChannels:
             transformer.proj_in.weight += torch.outer(self.write(name), channel_row(channel))
 
     def close(self, transformer: Net, name: str, channel: str, less: str | None = None) -> None:
-        """Add value `name`, less value `less`, to `channel`. This layer has no norm before it."""
+        """Add value `name` minus value `less` to `channel`. This layer has no norm before it."""
         row = transformer.proj_out.weight[channel_index(channel)]
         row[self._places[name]] = 1.0
         if less is not None:
@@ -177,19 +180,12 @@ class GegluBuilder:
         self.add(value, gate, *targets)
         self.add(-value, -gate, *targets)
 
-    def bend(
-        self,
-        one: Tensor,
-        x: Tensor,
-        knots: Sequence[float],
-        slopes: Tensor,
-        steepness: float = STEEPNESS,
-    ) -> None:
+    def bend(self, one: Tensor, x: Tensor, knots: Sequence[float], slopes: Tensor) -> None:
         """Add a piecewise linear function of `x`. At `knots[k]` its slope changes by column
         `slopes[k]`; before the first knot it is zero. `one`: row of the constant 1."""
         for knot, slope in zip(knots, slopes, strict=True):
             if slope.any():
-                self.add(one, x - knot * one, slope, steepness=steepness)
+                self.add(one, x - knot * one, slope)
 
 
 def zero_branches(unet: Net) -> None:

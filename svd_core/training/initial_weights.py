@@ -1,12 +1,12 @@
 """Initial weights of the UNet: a net that warps the photo before any training.
 
-Learning to move a picture takes a small net far more clips than a CPU can show it. After 3,300
-clips, a UNet that started from copying blurred the photo where it should have shifted it. But
-moving a photo needs no learning, and the stock architecture can express it: `motion_model` computes
-the place each cell comes from, and `warp_attention` fetches it. Both are the outermost level.
+To learn motion, a small net needs far more clips than a CPU can render. After 3,300 clips, a UNet
+that started as a copy blurred the photo instead of shifting it. But motion can be written down in
+the stock architecture: `motion_model` computes the place each cell comes from, and `warp_attention`
+fetches it. Both are in the outermost level.
 
-What the photo shows has to be learnt. The inner levels (`depth_net`) predict how near each place
-is, and where in the picture it lies.
+The content of the photo must be learnt. The inner levels (`depth_net`) predict how near each place
+is, and where in the picture it is.
 """
 
 import torch
@@ -18,6 +18,7 @@ from svd_core.training.handwritten_layers import (
     CODES,
     GROUP,
     OFFSET,
+    PHOTO,
     PLACES,
     carriers,
     channel_index,
@@ -44,25 +45,21 @@ def initialize(unet: Net, bends: tuple[Tensor, Tensor]) -> None:
         if place % GROUP != 2:
             first.weight[place, skip + place] = 1.0
             second.weight[place, place] = coarsen[place]
-    for name in [*_photo(), *(f"noise_{code}" for code in CODES)]:
+    for name in [*PHOTO, *(f"noise_{code}" for code in CODES)]:
         first.weight[channel_index(name), skip + channel_index(name)] = 1.0
     for name, place in OUTPUTS.items():
         first.weight[channel_index(name), place] = 1.0
-    for name in (*_photo(), *PLACES):
+    for name in (*PHOTO, *PLACES):
         second.weight[channel_index(name), channel_index(name)] = 1.0
     write_motion(unet)
     write_warp_attention(unet.up_blocks[-1].attentions[1], bends)
     _write_output(unet.conv_norm_out, unet.conv_out)
 
 
-def _photo() -> list[str]:
-    return [f"photo_{j}" for j in range(LATENT_CHANNELS)]
-
-
 def _write_input(conv: nn.Conv2d) -> None:
     assert conv.bias is not None
     set_carriers(conv.bias, fine=True)
-    for latent, name in enumerate(_photo()):
+    for latent, name in enumerate(PHOTO):
         conv.weight[channel_index(name), LATENT_CHANNELS + latent, 1, 1] = 1.0
     for source, code in enumerate(CODES):
         conv.weight[channel_index(f"noise_{code}"), source, 1, 1] = 1.0

@@ -12,20 +12,20 @@ picture. PSNR in dB, mean over standard clips.
 
 `sharpness`: gradient energy of a frame over that of the framed photo. Gradient energy is the mean
 square of the steps in luma (BT.601) from each pixel to its right and its lower neighbour, over the
-whole picture. At most 1 for each frame, since grain and ringing are no sharpness and must not make
-up for blur elsewhere. Mean over the frames of all standard clips.
+whole picture. At most 1 for each frame: grain and ringing are not sharpness, and must not offset
+blur in other frames. Mean over the frames of all standard clips.
 
 `sharpness_min`: the same of the least sharp frame of all standard clips.
 
 `consistency`: each frame against the next one warped back by the flow between them (bilinear), over
-the pixels whose source lies inside the next frame. The PSNR of the error of all these pairs of a
-clip together, so that one jump is not outvoted; in dB, mean over standard clips.
+the pixels whose source is inside the next frame. The PSNR of the error of all pairs of a clip
+together, so that a single jump counts; in dB, mean over standard clips.
 
 Flow is in pixels per frame, from each frame to the next, by OpenCV's dense inverse search (preset
-medium) on luma. Motion counts where the flow is trusted, that is where the flow back leads to its
-start within 0.1 pixels and a tenth; elsewhere nothing is taken to have moved. The speed of a clip
-is the mean Euclidean length of the trusted flow over all pixels and pairs, and below 0.1 pixels it
-counts as 0.1: it is invisible, and may be flicker.
+medium) on luma. Flow is trusted if the backward flow returns to its start within 0.1 pixels plus a
+tenth of the flow; elsewhere it counts as zero. The speed of a clip is the mean Euclidean length of
+the trusted flow over all pixels and pairs. A speed below 0.1 pixels counts as 0.1: it is invisible,
+and may be flicker.
 
 `motion_order`: share of pairs of photo and seed in which the speed grows from bucket 32 to 127 and
 from 127 to 223.
@@ -46,13 +46,14 @@ directions at right angles, 2 for opposite ones.
 
 `seconds_per_clip`: median time from the framed photo to the frames, over all clips but the first.
 
-`peak_memory_mb`: largest memory the process has held up to the last clip, that of these
-measurements included, in 10^6 bytes; on CUDA that of the GPU.
+`peak_memory_mb`: peak memory of the process up to the last clip, these measurements included, in
+10^6 bytes; on CUDA, that of the GPU.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -102,16 +103,19 @@ def compute_metrics(readings: Readings) -> Figures:
     """Compute all figures that follow from clips alone; the others are None."""
     standard = [reading for (_, params), reading in readings.items() if _is_standard(params)]
     sharpness = [value for reading in standard for value in reading.sharpness]
-    slow, *_, fast = zip(*_speeds_by_bucket(readings), strict=True)
+    by_bucket = _variations(readings, _speed, "motion_bucket_id", BUCKETS)
+    by_noise = _variations(readings, _likeness, "noise_aug_strength", NOISES)
+    by_fps = _variations(readings, _speed, "fps", FPS)
+    slow, _, fast = zip(*by_bucket, strict=True)
     figures: Figures = {
-        "first_frame_psnr": fmean(reading.first_frame_psnr for reading in standard),
+        "first_frame_psnr": fmean(map(_likeness, standard)),
         "sharpness": fmean(sharpness),
         "sharpness_min": min(sharpness),
         "consistency": fmean(reading.consistency for reading in standard),
-        "motion_order": _share(a < b < c for a, b, c in _speeds_by_bucket(readings)),
+        "motion_order": _share(a < b < c for a, b, c in by_bucket),
         "motion_ratio": fmean(fast) / fmean(slow),
-        "noise_order": _share(a > b > c for a, b, c in _likeness_by_noise(readings)),
-        "fps_order": _share(a > b for a, b in _speeds_by_fps(readings)),
+        "noise_order": _share(a > b > c for a, b, c in by_noise),
+        "fps_order": _share(a > b for a, b in by_fps),
         "seed_variety": _seed_variety(readings),
     }
     return dict.fromkeys(TARGETS) | figures
@@ -136,37 +140,29 @@ def _is_standard(params: VideoParams) -> bool:
     return params.noise_aug_strength == NOISES[0] and params.fps == FPS[0]
 
 
-def _cases(readings: Readings) -> Iterator[tuple[str, VideoParams]]:
-    """The middle standard clip of every pair of photo and seed."""
-    return (
-        (photo, params)
-        for photo, params in readings
-        if _is_standard(params) and params.motion_bucket_id == BUCKETS[1]
-    )
+def _variations(
+    readings: Readings,
+    figure: Callable[[ClipMetrics], float],
+    parameter: str,
+    values: tuple[float, ...],
+) -> list[list[float]]:
+    """`figure` by the values of `parameter`, for every pair of photo and seed with all clips."""
+    rows = []
+    for photo, params in readings:
+        if _is_standard(params) and params.motion_bucket_id == BUCKETS[1]:
+            changes: list[dict[str, Any]] = [{parameter: value} for value in values]
+            clips = [(photo, replace(params, **change)) for change in changes]
+            if all(clip in readings for clip in clips):
+                rows.append([figure(readings[clip]) for clip in clips])
+    return rows
 
 
 def _speed(reading: ClipMetrics) -> float:
     return max(LEAST_SPEED, reading.speed)
 
 
-def _speeds_by_bucket(readings: Readings) -> Iterator[list[float]]:
-    for photo, params in _cases(readings):
-        variations = (replace(params, motion_bucket_id=bucket) for bucket in BUCKETS)
-        yield [_speed(readings[photo, params]) for params in variations]
-
-
-def _speeds_by_fps(readings: Readings) -> Iterator[list[float]]:
-    for photo, params in _cases(readings):
-        variations = [replace(params, fps=fps) for fps in FPS]
-        if all((photo, params) in readings for params in variations):
-            yield [_speed(readings[photo, params]) for params in variations]
-
-
-def _likeness_by_noise(readings: Readings) -> Iterator[list[float]]:
-    for photo, params in _cases(readings):
-        variations = [replace(params, noise_aug_strength=noise) for noise in NOISES]
-        if all((photo, params) in readings for params in variations):
-            yield [readings[photo, params].first_frame_psnr for params in variations]
+def _likeness(reading: ClipMetrics) -> float:
+    return reading.first_frame_psnr
 
 
 def _share(conditions: Iterator[bool]) -> float | None:
@@ -204,7 +200,6 @@ UNITS: Mapping[str, str] = {
 """Units of the figures. Shares are shown in percent; the others are ratios."""
 
 VERDICTS = {True: "met", False: "MISSED", None: ""}
-WIDTH = 12
 
 
 def format_report(subjects: Mapping[str, Figures], photos: Mapping[str, int]) -> str:
@@ -212,23 +207,18 @@ def format_report(subjects: Mapping[str, Figures], photos: Mapping[str, int]) ->
 
     `subjects`: the evaluated model first. `photos`: their number for each subject.
     """
-    first = next(iter(subjects))
-    heads = [f"{'':22}{'target':>{WIDTH}}", *(f"{name:>{WIDTH}}" for name in subjects)]
-    heads.insert(2, f"  {'':6}")
-    counts = [f"{'photos':22}{'':{WIDTH}}", *(f"{photos[name]:>{WIDTH}}" for name in subjects)]
-    counts.insert(2, f"  {'':6}")
-    lines = ["".join(heads), "".join(counts)]
+    first = next(iter(subjects.values()))
+    rows = [("", "target", "", *subjects), ("photos", "", "", *(photos[name] for name in subjects))]
     for figure, target in TARGETS.items():
-        cells = [f"{_labelled(figure):22}{_shown(figure, target):>{WIDTH}}"]
-        cells += [f"{_shown(figure, figures[figure]):>{WIDTH}}" for figures in subjects.values()]
-        cells.insert(2, f"  {VERDICTS[is_met(figure, subjects[first][figure])]:6}")
-        lines.append("".join(cells))
+        label = f"{figure} ({UNITS[figure]})" if figure in UNITS else figure
+        values = (_shown(figure, figures[figure]) for figures in subjects.values())
+        verdict = VERDICTS[is_met(figure, first[figure])]
+        rows.append((label, _shown(figure, target), verdict, *values))
+    lines = [
+        f"{label:22}{target:>12}  {verdict:6}" + "".join(f"{value:>12}" for value in values)
+        for label, target, verdict, *values in rows
+    ]
     return "\n".join([*lines, "", *(_verdict(name, figures) for name, figures in subjects.items())])
-
-
-def _labelled(figure: str) -> str:
-    unit = UNITS.get(figure)
-    return f"{figure} ({unit})" if unit else figure
 
 
 def _shown(figure: str, value: float | None) -> str:

@@ -1,13 +1,12 @@
 """Motion model: the place each cell is fetched from, computed from noise, motion bucket and fps.
 
-SVD's motion is free, and a small net with free choice learns the blur of all choices. So the choice
-is tied to the noise. Means of noise channels over the clip say how the camera pans, rolls and
-zooms, in which direction things drift and how much they sway. Photo, noise and settings then
-determine the clip, seeds stay meaningful, and one sampling step is enough. Near things move more
-than far ones, as they do in front of a real camera.
+In SVD, motion is free. A small net that is free to choose learns a blur of all motions, so here the
+noise decides. Means of noise channels over the clip give the pan, roll and zoom of the camera, and
+the drift and sway of things. Photo, noise and settings then determine the clip, the seed still
+matters, and one sampling step is enough. Near things move more than far ones, as with a camera.
 
-`motion` and `places` are the model in plain tensor code; training clips are rendered by them.
-`write_motion` writes the same function into the weights of the UNet. Keep the two in step.
+`motion` and `places` are the model in plain tensor code, which renders the training clips.
+`write_motion` writes the same function into the weights of the UNet. Keep both equal.
 """
 
 from math import pi
@@ -37,7 +36,7 @@ PAN = (0.36, 0.14)
 """Cells per frame (x, y) at bucket 127 and 7 fps, for noise one deviation off, at middle depth."""
 
 ZOOM_MEAN, ZOOM = 0.0045, 0.0035
-"""Share by which the picture grows per frame. Mostly inwards, where no edge has to be invented."""
+"""Share by which the picture grows per frame. Mostly inwards, since that uncovers no edges."""
 
 ROLL = 0.0008
 """Radians per frame."""
@@ -46,8 +45,8 @@ DRIFT = (0.15, 0.03)
 """Cells per frame (x, y) of what drifts, beside the camera's motion."""
 
 FIRM, FREE = 0.22, 3.0
-"""Drift up to which a cell stands still, and factor of what is beyond it. The depth net is seldom
-sure."""
+"""Drift up to which a cell does not move, and factor of the drift above it. The depth net is
+seldom sure."""
 
 FAR, NEAR = 0.35, 1.65
 """Factors of the camera's pan and zoom at depth 0 (the horizon) and 1 (close to the camera)."""
@@ -56,10 +55,10 @@ MIDDLE = 64
 """Cell from which whole cells are counted."""
 
 MARGIN = 48.0
-"""Cells from an edge over which the picture is stretched, so that nothing comes from beyond it."""
+"""Cells from an edge over which the picture is stretched, so that no place is beyond it."""
 
 FARTHEST = 0.9 * MARGIN
-"""Cells by which a place may move at most, so that nothing is mirrored at an edge."""
+"""Largest shift of a place in cells, so that nothing is mirrored at an edge."""
 
 SWAY_AMPLITUDE = 0.4
 """Cells to either side at drift 1, for noise one deviation off."""
@@ -71,11 +70,11 @@ GUST_CELLS = 48.0
 """Cells from one gust to the next, to the right; twice as many downwards."""
 
 GUST_KNOTS = 12
-"""Straight lines of one period of the sine, which is then right to 0.04."""
+"""Line segments per period of the sine, which make it exact to 0.04."""
 
 MAX_GUSTS, MAX_FIRST_GUSTS = 18, 4
-"""Periods for which the sine is written, with its place at a later frame and at frame 0. No cell
-gets further in 50 frames at bucket 255 and 5 fps."""
+"""Periods for which the sine is written: for places at later frames, and at frame 0. No cell gets
+further in 50 frames at bucket 255 and 5 fps."""
 
 
 def motion(noise: Tensor, motion_bucket_id: float, fps: float) -> dict[str, Tensor]:
@@ -123,7 +122,7 @@ def sway_wave(x: Tensor, y: Tensor, pace: Tensor) -> Tensor:
 
 
 def _clamp(place: Tensor, go: Tensor, last: float) -> Tensor:
-    """Clamp a shift near the edges, since nothing may come from beyond them."""
+    """Clamp a shift near the edges, since no place may be beyond them."""
     early, late = ((part / MARGIN).clamp(max=1) for part in (place, last - place))
     return place - early * go.clamp(0, FARTHEST) + late * (-go).clamp(0, FARTHEST)
 
@@ -190,8 +189,8 @@ def _write_request(unet: Net, block: Net) -> None:
     for index, (name, value) in enumerate((("bucket", bucket / 127), ("interval", 7 / fps))):
         column = torch.eye(len(embedding.linear_2.bias))[index]
         fit_linear(embedding.linear_2, column, features, value + OFFSET)
-        # Two groups of three hold the value and its negative. From both follows the mean that the
-        # norm subtracted: a third of what is equal everywhere.
+        # Two groups of three hold the value and its negative. Their sum gives the mean that the
+        # norm subtracted.
         for place, sign in ((6 * index + 2, 1.0), (6 * index + 5, -1.0)):
             block.time_emb_proj.weight[place, index] = sign
             block.time_emb_proj.bias[place] = -sign * OFFSET
@@ -217,12 +216,11 @@ def _average(attention: Net, index: int, row: Tensor, column: Tensor) -> None:
 
 
 def _round_to_cell(products: GegluBuilder, tokens: TokenChannels, axis: str) -> None:
-    """Round the coordinates of the position lane to whole cells: a staircase with steep steps, for
-    coordinates that are wrong by 0.4 cells at most.
+    """Round the coordinates of the position lane to whole cells by a staircase with steep steps.
 
-    The steps go up and down from the middle. The two ends of a step, which almost cancel, follow
-    the order of the Thue-Morse sequence. So every partial sum stays small, in any order of
-    summation, and with it the rounding error.
+    Coordinates may be wrong by 0.4 cells. The steps go up and down from the middle. The two ends of
+    a step, which almost cancel, follow the order of the Thue-Morse sequence. So every partial sum
+    stays small in any order of summation, and so does the rounding error.
     """
     target, one = tokens.write(f"cell_{axis}"), tokens.one()
     products.add(tokens.one(MIDDLE / CELL_UNIT), one, target)
@@ -285,7 +283,7 @@ def _edge_distances(products: GegluBuilder, tokens: TokenChannels) -> None:
 
 
 def _clamp_shift(products: GegluBuilder, tokens: TokenChannels) -> None:
-    """Write the clamped shift of each cell: `_clamp` less `place`."""
+    """Write the clamped shift of each cell: `_clamp` minus `place`."""
     for axis in "xy":
         shift, target = tokens.read(f"shift_{axis}"), tokens.write(f"held_{axis}")
         for end, away in (("early", shift), ("late", -shift)):

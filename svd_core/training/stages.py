@@ -1,11 +1,12 @@
 """Training stages of svd-nano, called courses, in their order: position, scene, decoder, clips.
 
-All courses share photos, linear encoder and nets. Each saves its state in a file of its own.
+All courses share photos, linear encoder and nets. Each saves its state in its own file.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +61,8 @@ COURSES = ("position", "scene", "decoder", "clips")
 class TrainingContext:
     """Context of all courses: photos, linear encoder, and the nets with their state so far.
 
-    `state`: folder with the state of each course, and the encoder that all of them depend on.
-    Raises `SvdError` where a course needs another one that has not been trained yet.
+    `state`: folder with the state of each course, and with the encoder that all of them use. Raises
+    `SvdError` if a course needs another one that has not been trained yet.
     """
 
     def __init__(
@@ -78,11 +79,7 @@ class TrainingContext:
         """`unet` and `image_encoder` as trained so far by `position`, `scene` and `clips`, and the
         `vae` as trained by `decoder`."""
         torch.manual_seed(0)
-        nets = {
-            "unet": architecture.unet(),
-            "image_encoder": architecture.image_encoder(),
-            "vae": architecture.vae(),
-        }
+        nets = architecture.nets()
         initial_weights.initialize(nets["unet"], self.shift_matrices)
         depth_net.prepare(nets["unet"])
         inner = depth_net.inner_layers(nets["unet"])
@@ -100,15 +97,11 @@ class TrainingContext:
         """Train coordinates of every size from zero padding alone. Needs no photos."""
         unet = self.nets()["unet"]
         depth_net.mask_gradients(unet, position=True)
-        return self._run(
-            "position",
-            {"inner": depth_net.inner_layers(unet)},
-            lambda _: depth_net.position_loss(unet),
-            rate=2e-3,
-            half_life=900,
-            half_precision=False,
-            muon=False,
-        )
+        modules = {"inner": depth_net.inner_layers(unet)}
+        return TrainingRun(
+            self.state / "position.pt", modules, lambda _: depth_net.position_loss(unet),
+            rate=2e-3, half_life=900, device=self.device, half_precision=False, muon=False,
+        )  # fmt: skip
 
     def scene(self) -> TrainingRun:
         """Train depth and drift on photos with depth annotations."""
@@ -124,8 +117,11 @@ class TrainingContext:
             crops = self._crops(scenes, count, generator, 0.5 if half else 1.0)
             return depth_net.scene_loss(unet, crops.to(self.device), self.kernel, generator)
 
-        inner: dict[str, nn.Module] = {"inner": depth_net.inner_layers(unet)}
-        course = self._run("scene", inner, draw_loss, rate=5e-4, half_life=1500, muon=False)
+        modules = {"inner": depth_net.inner_layers(unet)}
+        course = TrainingRun(
+            self.state / "scene.pt", modules, draw_loss,
+            rate=5e-4, half_life=1500, device=self.device, muon=False,
+        )  # fmt: skip
         return course
 
     def decoder(self) -> TrainingRun:
@@ -136,12 +132,13 @@ class TrainingContext:
             course.clips += self.size.crops
             pairs = [self._shifted_crop(generator) for _ in range(self.size.crops)]
             latents, pixels = (torch.cat(part).to(self.device) for part in zip(*pairs, strict=True))
-            linear = course.step < vae.LINEAR_STEPS
-            made = vae.decode(decoder, latents, linear)
-            return vae.decoder_loss(made.float(), pixels)
+            decoded = vae.decode(decoder, latents, linear=course.step < vae.LINEAR_STEPS)
+            return vae.decoder_loss(decoded.float(), pixels)
 
-        modules: dict[str, nn.Module] = {"decoder": decoder}
-        course = self._run("decoder", modules, draw_loss, rate=1e-3, half_life=2500)
+        course = TrainingRun(
+            self.state / "decoder.pt", {"decoder": decoder}, draw_loss,
+            rate=1e-3, half_life=2500, device=self.device,
+        )  # fmt: skip
         return course
 
     def clips(self) -> TrainingRun:
@@ -150,41 +147,18 @@ class TrainingContext:
         The rate is low, since the UNet moves photos from the start.
         """
         nets, scenes = self.nets(), with_depth_annotations(self._named)
-        unet, image_encoder = nets["unet"], nets["image_encoder"]
+        modules = {name: nets[name] for name in ("unet", "image_encoder")}
 
         def draw_loss(generator: torch.Generator) -> Tensor:
             course.clips += self.size.clips
             crops = list(self._crops(scenes, self.size.clips, generator))
             batch = diffusion_loss.draw_batch(crops, self.kernel, generator).to(self.device)
-            return diffusion_loss.diffusion_loss(unet, image_encoder, batch).mean()
+            return diffusion_loss.diffusion_loss(nets["unet"], nets["image_encoder"], batch).mean()
 
-        modules: dict[str, nn.Module] = {"unet": unet, "image_encoder": image_encoder}
-        course = self._run(
-            "clips", modules, draw_loss, rate=1e-7, half_life=8000, half_precision=False
-        )
-        return course
-
-    def _run(
-        self,
-        name: str,
-        modules: dict[str, nn.Module],
-        draw_loss: Callable[[torch.Generator], Tensor],
-        rate: float,
-        half_life: int,
-        half_precision: bool = True,
-        muon: bool = True,
-    ) -> TrainingRun:
         course = TrainingRun(
-            self.state / f"{name}.pt",
-            modules,
-            draw_loss,
-            rate,
-            half_life,
-            self.device,
-            half_precision,
-            muon,
-        )
-        course.resume()
+            self.state / "clips.pt", modules, draw_loss,
+            rate=1e-7, half_life=8000, device=self.device, half_precision=False,
+        )  # fmt: skip
         return course
 
     @torch.no_grad()
@@ -233,32 +207,40 @@ class TrainingContext:
         return latents, F.avg_pool2d(large[..., y : y + side, x : x + side], 2)
 
     def _kernel(self) -> Tensor:
-        path = self.state / "codec.pt"
-        if not path.exists():
+        def fit() -> Tensor:
             generator = torch.Generator().manual_seed(1)
             crops = [random_crop(p, (512, 288), generator) for p in self.photos for _ in range(2)]
-            torch.save(vae.encoding_kernel(*vae.principal_components(crops)), path)
-        kernel: Tensor = torch.load(path, weights_only=True)
+            return vae.encoding_kernel(*vae.principal_components(crops))
+
+        kernel: Tensor = self._cached("codec", fit)
         return kernel
 
     def _spread(self) -> Tensor:
         """Standard deviation of each latent, (channels,)."""
-        generator = torch.Generator().manual_seed(3)
-        chosen = self.photos[:: len(self.photos) // 12 + 1]
-        crops = torch.stack([random_crop(photo, (512, 288), generator) for photo in chosen])
-        return vae.encode(crops, self.kernel).std(dim=(0, 2, 3))
+        return vae.encode(torch.stack(self._dozen((512, 288), 3)), self.kernel).std(dim=(0, 2, 3))
 
     def _shift_matrices(self) -> tuple[Tensor, Tensor]:
         fine, gain = warp_attention.KNOTS_PER_PIXEL, warp_attention.SHIFT_GAIN
-        path = self.state / f"bends-{fine}-{gain:g}.pt"
-        if not path.exists():
-            generator = torch.Generator().manual_seed(2)
-            chosen = self.photos[:: len(self.photos) // 12 + 1]
-            size = (256 * fine, 144 * fine)
-            crops = [random_crop(photo, size, generator) for photo in chosen]
-            torch.save(warp_attention.fit_latent_shift(crops, self.kernel), path)
-        along_x, along_y = torch.load(path, weights_only=True)
+
+        def fit() -> tuple[Tensor, Tensor]:
+            crops = self._dozen((256 * fine, 144 * fine), 2)
+            return warp_attention.fit_latent_shift(crops, self.kernel)
+
+        along_x, along_y = self._cached(f"bends-{fine}-{gain:g}", fit)
         return along_x, along_y
+
+    def _cached(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The content of a file of `state`, computed by the first call."""
+        path = self.state / f"{name}.pt"
+        if not path.exists():
+            torch.save(compute(), path)
+        return torch.load(path, weights_only=True)
+
+    def _dozen(self, size: tuple[int, int], seed: int) -> list[Tensor]:
+        """Crops of about twelve photos."""
+        generator = torch.Generator().manual_seed(seed)
+        chosen = self.photos[:: len(self.photos) // 12 + 1]
+        return [random_crop(photo, size, generator) for photo in chosen]
 
 
 def _random_photo(photos: list[Tensor], generator: torch.Generator) -> Tensor:

@@ -1,8 +1,8 @@
-"""`python -m svd_core.training.step_ablation`: what more denoising steps bring svd-nano. A table.
+"""`python -m svd_core.training.step_ablation`: effect of more denoising steps on svd-nano. A table.
 
-The same two photos and one seed at bucket 127, made with each number of steps, and at the speed
-`fast`; `metrics` says what is measured. `motion` is in pixels per frame; `as_first` the PSNR
-against the clips of the first line, in dB, 60 where they are the same.
+Two photos with one seed at bucket 127, made with each number of steps, and at the speed `fast`;
+`metrics` defines the figures. `motion` is in pixels per frame; `as_first` is the PSNR against the
+clips of the first line, in dB, 60 if they are equal.
 """
 
 import sys
@@ -14,7 +14,7 @@ from svd_core.checkpoints.table import DEMO_MODEL
 from svd_core.engine.engine import SvdEngine
 from svd_core.errors import SvdError
 from svd_core.params import Speed, VideoParams
-from svd_core.training.baselines import CheckpointModel, Sample
+from svd_core.training.baselines import Baseline, Sample, checkpoint_model
 from svd_core.training.clip_metrics import OpticalFlow, measure_clip, psnr
 from svd_core.training.dataset import EvalPhoto, evenly_spaced, example_photos
 from svd_core.types import Frames
@@ -30,7 +30,7 @@ HEAD = ("speed", "steps", "first_frame_psnr", "sharpness", "sharpness_min", "con
 def main() -> int:
     try:
         photos = evenly_spaced(example_photos(), 2)
-        model = CheckpointModel(SvdEngine(DEMO_MODEL, fallback=False))
+        model = checkpoint_model(SvdEngine(DEMO_MODEL, fallback=False))
         print(f"{', '.join(photo.name for photo in photos)}\n\n| {' | '.join(HEAD)} |")
         print(f"|{'---|' * len(HEAD)}")
         first = [_generate(model, photo, *RUNS[0]).frames for photo in photos]
@@ -43,10 +43,8 @@ def main() -> int:
     return 0
 
 
-def _generate(model: CheckpointModel, photo: EvalPhoto, speed: Speed, steps: int) -> Sample:
-    return model.generate(
-        photo.opened(), VideoParams(seed=1, num_inference_steps=steps, speed=speed)
-    )
+def _generate(model: Baseline, photo: EvalPhoto, speed: Speed, steps: int) -> Sample:
+    return model(photo.opened(), VideoParams(seed=1, num_inference_steps=steps, speed=speed))
 
 
 def _cells(samples: list[Sample], first: list[Frames]) -> str:

@@ -1,6 +1,6 @@
 """`python -m svd_core.training.train`: make svd-nano from a folder of photos, on a CPU or on CUDA.
 
-Courses, each keeping its state in `--state` and going on from there, however it ended: `position`
+Each course keeps its state in `--state` and resumes from there, also after a kill: `position`
 (coordinates), `scene` (what is near, what drifts), `decoder` (latents back to pixels) and `clips`
 (the whole UNet on whole clips). `scene` needs `position`; `decoder` can run beside both. `--export`
 writes the checkpoint folder from the state of all courses.
@@ -10,8 +10,9 @@ import argparse
 import logging
 import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 import torch
 
@@ -27,20 +28,20 @@ REPORT_EVERY = 50
 SAMPLE_EVERY = 500
 
 
-def reporter(context: TrainingContext, name: str, seconds: float) -> Any:
+def reporter(
+    context: TrainingContext, name: str, run: TrainingRun, seconds: float
+) -> Callable[[TrainingRun, float], None]:
     """Callback of a course that prints a line, saves the state and draws a sample at intervals."""
     recent: deque[float] = deque(maxlen=REPORT_EVERY)
-    began: list[float] = []
+    end = run.seconds + seconds
 
     def on_step(course: TrainingRun, loss: float) -> None:
         recent.append(loss)
-        began.append(course.seconds) if not began else None
-        left = max(0.0, seconds - (course.seconds - began[0]))
         if course.step % REPORT_EVERY == 0:
-            mean = sum(recent) / len(recent)
             print(
-                f"{name}: step {course.step}  loss {mean:.4f}  seen {course.clips}  "
-                f"trained {course.seconds / 60:.0f} min  left {left / 60:.0f} min",
+                f"{name}: step {course.step}  loss {fmean(recent):.4f}  seen {course.clips}  "
+                f"trained {course.seconds / 60:.0f} min  "
+                f"left {max(0.0, end - course.seconds) / 60:.0f} min",
                 flush=True,
             )
         if course.step % SAVE_EVERY == 0:
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.course:
             course = getattr(context, options.course)()
             seconds = options.minutes * 60
-            course.train(seconds, reporter(context, options.course, seconds))
+            course.train(seconds, reporter(context, options.course, course, seconds))
             course.save()
         if options.export:
             export(context, options.export)

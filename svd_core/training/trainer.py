@@ -2,9 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,21 @@ MUON_RATE = 10.0
 """Muon's learning rate as a multiple of AdamW's: its steps have the size of a whole matrix."""
 
 EMA_STEPS = 500
-"""Horizon of the averaged weights. It grows with the step, or short runs would lag behind."""
+"""Horizon of the averaged weights. It grows with the step, so that short runs do not lag behind."""
 
 
 @dataclass
 class TrainingRun:
     """Training of `modules` on `draw_loss(generator)`, a finite scalar of the current weights.
 
-    With `muon`, matrices and kernels are trained by Muon, which needs far fewer steps than AdamW to
-    learn pictures. The rest, and every `conv_out`, are trained by AdamW. `rate`: learning rate of
+    With `muon`, matrices and kernels are trained by Muon, which learns pictures in far fewer steps
+    than AdamW. The rest, and every `conv_out`, are trained by AdamW. `rate`: learning rate of
     AdamW, halved every `half_life` steps; Muon's is `MUON_RATE` times it. `path`: state file,
-    replaced atomically.
+    resumed from if it exists, and replaced atomically.
     """
 
     path: Path
-    modules: dict[str, nn.Module]
+    modules: Mapping[str, nn.Module]
     draw_loss: Callable[[torch.Generator], Tensor]
     rate: float
     half_life: int
@@ -42,13 +41,12 @@ class TrainingRun:
     step: int = 0
     clips: int = 0
     seconds: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for module in self.modules.values():
             module.to(self.device)
             for parameter in module.parameters():
-                if parameter.ndim == 4:  # the layout CPU and GPU convolve fastest
+                if parameter.ndim == 4:  # the fastest layout for convolutions
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._names = {
             f"{name}.{key}": parameter
@@ -58,7 +56,9 @@ class TrainingRun:
         }
         self.average = {key: value.detach().clone() for key, value in self._names.items()}
         self._matrices = {
-            key: nn.Parameter(_as_matrix(value.detach()))  # the same memory, as Muon wants it
+            key: nn.Parameter(
+                _as_matrix(value.detach())
+            )  # shares memory with the kernel; Muon takes matrices only
             for key, value in self._names.items()
             if self.muon and value.ndim > 1 and "conv_out" not in key
         }
@@ -68,6 +68,8 @@ class TrainingRun:
             matrices = self._matrices.values()
             self._muon = torch.optim.Muon(matrices, self.rate, weight_decay=0.0)
         self._adam = torch.optim.AdamW(rest, lr=self.rate, betas=(0.9, 0.99), weight_decay=0.0)
+        if self.path.exists():
+            self._resume()
 
     def train(self, seconds: float, on_step: Callable[["TrainingRun", float], None]) -> None:
         """Train for `seconds`, calling `on_step(course, loss)` after each step.
@@ -94,7 +96,7 @@ class TrainingRun:
         for parameter in self._names.values():
             parameter.grad = None
         torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(list(self._names.values()), 1.0)
+        norm = nn.utils.clip_grad_norm_(self._names.values(), 1.0)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise ToolFailed(
                 f"The loss is not finite at step {self.step}; "
@@ -112,21 +114,6 @@ class TrainingRun:
                 self.average[key].lerp_(parameter, max(1 / EMA_STEPS, 5 / (self.step + 5)))
         return loss.item()
 
-    @contextmanager
-    def averaged_weights(self) -> Any:
-        """Let the modules hold their averaged weights inside the block."""
-        raw = {key: value.detach().clone() for key, value in self._names.items()}
-        self._write(self.average)
-        try:
-            yield
-        finally:
-            self._write(raw)
-
-    @torch.no_grad()
-    def _write(self, values: dict[str, Tensor]) -> None:
-        for key, parameter in self._names.items():
-            parameter.copy_(values[key])
-
     def save(self) -> None:
         """Write the state file, which a kill cannot leave half written."""
         state = {
@@ -135,25 +122,21 @@ class TrainingRun:
             "muon": self._muon.state_dict() if self._muon else {},
             "adam": self._adam.state_dict(),
             "numbers": (self.step, self.clips, self.seconds),
-            "extra": self.extra,
         }
         part = self.path.with_suffix(".part")
         torch.save(state, part)
         os.replace(part, self.path)
 
-    def resume(self) -> bool:
-        """Load the state file, if there is one; returns whether there was."""
-        if not self.path.exists():
-            return False
+    @torch.no_grad()
+    def _resume(self) -> None:
         state = torch.load(self.path, map_location=self.device, weights_only=True)
-        self._write(state["weights"])
+        for key, parameter in self._names.items():
+            parameter.copy_(state["weights"][key])
         self.average = state["average"]
         if self._muon:
             self._muon.load_state_dict(state["muon"])
         self._adam.load_state_dict(state["adam"])
         self.step, self.clips, self.seconds = state["numbers"]
-        self.extra = state["extra"]
-        return True
 
 
 def _as_matrix(weight: Tensor) -> Tensor:

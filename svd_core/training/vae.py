@@ -1,9 +1,9 @@
 """VAE of svd-nano: a linear encoder, written into the stock weights, and a learnt decoder.
 
-The encoder is a linear codec: principal components of 4x4 blocks. As one matrix per block it costs
-a thousandth of a learnt encoder in training, which encodes the target of every clip, and it
-commutes well with motion. It is written into the stock `AutoencoderKLTemporalDecoder`, so that
-plain diffusers runs it. Only the decoder is learnt.
+The encoder is a linear codec: principal components of 4x4 blocks. Training encodes the target of
+every clip, and one matrix per block costs a thousandth of a learnt encoder. The codec also commutes
+well with motion. It is written into the stock `AutoencoderKLTemporalDecoder`, which plain diffusers
+runs. Only the decoder is learnt.
 """
 
 from collections.abc import Iterable
@@ -15,8 +15,8 @@ from torch.nn import functional as F  # noqa: N812  # the field's name
 from svd_core.training.architecture import LATENT_CHANNELS, PATCH, Net
 
 ENCODER_CARRIER = 384.0
-"""Constant beside each value in its norm group, which dominates the group's statistics. GroupNorm
-is then the identity up to 3 value^2 / ENCODER_CARRIER^2. Exact in bfloat16, as is a third of it."""
+"""Constant in the norm group of each value, which dominates the group's statistics. GroupNorm is
+then the identity up to 3 value^2 / ENCODER_CARRIER^2. Exact in bfloat16, as is a third of it."""
 
 
 def principal_components(pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -63,8 +63,8 @@ def install_encoder(encoder: Net, quant_conv: Net, kernel: Tensor) -> None:
         if isinstance(module, nn.Conv2d | nn.Linear):
             for parameter in module.parameters():
                 parameter.zero_()
-    first, second = (block.downsamplers[0].conv for block in list(encoder.down_blocks)[:2])
-    middle, last = (block.resnets[0].conv_shortcut for block in list(encoder.down_blocks)[1:])
+    first, second = (block.downsamplers[0].conv for block in encoder.down_blocks[:2])
+    middle, last = (block.resnets[0].conv_shortcut for block in encoder.down_blocks[1:])
     _pass_through(encoder.conv_in.weight, 3)
     for position in range(4):  # it pads right and below only, so tap (0, 0) is the pixel itself
         for channel in range(3):
@@ -85,14 +85,6 @@ def install_encoder(encoder: Net, quant_conv: Net, kernel: Tensor) -> None:
     quant_conv.bias[LATENT_CHANNELS:] = -20.0  # log-variance: the mode is the sample
 
 
-def installed_kernel(encoder: Net) -> Tensor:
-    """Kernel that `install_encoder` wrote into `encoder`."""
-    second: Tensor = encoder.down_blocks[1].downsamplers[0].conv.weight.detach().float()
-    taps = second[:LATENT_CHANNELS, :12, :2, :2].reshape(-1, 2, 2, 3, 2, 2)  # c, y1 x1, rgb, y2 x2
-    ordered = taps.permute(0, 3, 4, 1, 5, 2)
-    return ordered.reshape(LATENT_CHANNELS, 3, PATCH, PATCH).contiguous()
-
-
 def _as_taps(kernel: Tensor) -> Tensor:
     """`kernel` as the 2x2 taps of a convolution over 2x2 pixels in 12 channels (y, x, rgb)."""
     ordered = kernel.reshape(LATENT_CHANNELS, 3, 2, 2, 2, 2)  # c, rgb, y2 y1, x2 x1
@@ -100,16 +92,16 @@ def _as_taps(kernel: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def restore_norm(norm: Net, carrier: float, start: int = 0, stop: int | None = None) -> None:
-    """Make `norm` the identity on channels `start` to `stop`, which hold triples (a, -a, carrier).
+def restore_norm(norm: Net, carrier: float) -> None:
+    """Make `norm` the identity on channels that hold triples (a, -a, carrier).
 
     The mean of a triple is a third of the carrier, its deviation that of (0, 0, carrier). The
     carrier itself becomes 1, since large constants upset the layers that follow.
     """
-    norm.weight[start:stop] = carrier * 2**0.5 / 3
-    norm.bias[start:stop] = carrier / 3
-    norm.weight[start:stop][2::3] = 0.0
-    norm.bias[start:stop][2::3] = 1.0
+    norm.weight.fill_(carrier * 2**0.5 / 3)
+    norm.bias.fill_(carrier / 3)
+    norm.weight[2::3] = 0.0
+    norm.bias[2::3] = 1.0
 
 
 def _pass_through(weight: Tensor, channels: int) -> None:
@@ -131,11 +123,11 @@ LATENT_NOISE = 0.03
 """Deviation of the noise on latents in training, since those of the UNet are never clean."""
 
 LINEAR_STEPS = 600
-"""Steps on the linear path alone, which is most of the picture and quick to compute."""
+"""Steps on the linear path alone, which gives most of the picture and is quick to compute."""
 
 EDGE_WEIGHT, ROUGHNESS_WEIGHT = 0.05, 1.0
-"""Weights in the loss of differences between neighbours and of their strength, beside the squared
-error. With a smaller weight of roughness, leaves and grain become soft."""
+"""Weights of edges and of roughness in the loss; the squared error has weight 1. With a smaller
+weight of roughness, leaves and grain become soft."""
 
 ROUGHNESS_WINDOW = 7
 """Side in pixels of the squares whose roughness is compared."""

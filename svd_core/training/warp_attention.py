@@ -1,14 +1,13 @@
 """Warp attention: attention fetches whole cells, GEGLU shifts within the cell.
 
-Spatial transformers (arXiv 1506.02025) sample a picture at given places; here stock attention does.
-Queries and keys are sinusoids of place, so that their product is largest where the key's cell is
-the query's. Four heads fetch the four cells around a place. One head fetches the cell itself, to
-subtract it, and one the coordinates of the cell that was found. What is left is a shift by less
-than a cell.
+Stock attention samples the photo at given places, as a spatial transformer does (arXiv 1506.02025).
+Queries and keys are sinusoids of place. Their product is largest if key and query are the same
+cell. Four heads fetch the four cells around a place. One head fetches the cell itself, to subtract
+it, and one the coordinates of the fetched cell. The rest is a shift by less than a cell.
 
 That shift is piecewise linear in the distance, and nearly linear in the latents of a cell and of
-the one ahead. `fit_latent_shift` finds it by least squares, and then amplifies it: a mean lacks
-what cannot be predicted, and texture would fade as it moves.
+the next one. `fit_latent_shift` fits it by least squares, and then amplifies it: a mean lacks all
+unpredictable detail, and texture would fade as it moves.
 """
 
 from math import pi
@@ -18,15 +17,21 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # the field's name
 
 from svd_core.training.architecture import HEADS, LATENT_CHANNELS, PATCH, UNET_WIDTH, Net
-from svd_core.training.handwritten_layers import CELL_UNIT, PLACES, GegluBuilder, TokenChannels
+from svd_core.training.handwritten_layers import (
+    CELL_UNIT,
+    PHOTO,
+    PLACES,
+    GegluBuilder,
+    TokenChannels,
+)
 from svd_core.training.vae import encode
 
 KNOTS_PER_PIXEL = 4
-"""Knots per pixel; halfway between two knots the finest texture gets a little softer."""
+"""Knots per pixel. Halfway between two knots, the finest texture is a little softer."""
 
 SHIFT_GAIN = 1.5
-"""Power of the gain that keeps the strength of each latent; 0 is plain least squares. More than 1,
-since latents of the right strength at a wrong place still cancel in the decoder."""
+"""Power of the gain that keeps the strength of each latent; 0 is plain least squares. It is above
+1, since latents of the right strength at a wrong place still cancel in the decoder."""
 
 KNOTS = [step / KNOTS_PER_PIXEL for step in range(PATCH * KNOTS_PER_PIXEL + 1)]
 """Pixels at which the slope of the shift changes."""
@@ -38,8 +43,8 @@ def fit_latent_shift(photos: list[Tensor], kernel: Tensor) -> tuple[Tensor, Tens
     A cell whose content comes from p pixels ahead, 0 <= p <= PATCH, changes by the sum over knots k
     of bends[k] @ (cell, cell ahead) * max(p - KNOTS[k], 0); beyond PATCH it stays.
 
-    `photos`: float (3, height, width) in [-1, 1], `KNOTS_PER_PIXEL` times larger than what is
-    encoded, to be shifted by parts of a pixel. They are mirrored too, so that no direction is
+    `photos`: float (3, height, width) in [-1, 1], `KNOTS_PER_PIXEL` times larger than the encoded
+    pictures, for shifts by parts of a pixel. They are mirrored too, so that no direction is
     preferred.
     """
     along_x, along_y = (_fit_axis(photos, kernel, axis) for axis in (2, 1))
@@ -95,8 +100,8 @@ def shift_latents(cells: Tensor, bends: tuple[Tensor, Tensor], x: float, y: floa
 
 
 PERIODS = (4.0, 24.0, 144.0)
-"""Periods of the sinusoids in cells. The first separates neighbours, each other one the cells that
-look alike to the one before."""
+"""Periods of the sinusoids in cells. The first separates neighbours. Each later one separates cells
+that are alike for the one before."""
 
 STRENGTHS = (4e8, 8e7, 8e7)
 """Weights of the sinusoids in the logits. Two cells are mixed only where a place is within a
@@ -104,23 +109,24 @@ ten-millionth of the border between them, about the resolution of single precisi
 at most 80 times the others, or its rounding hides them."""
 
 PREVIOUS_CELL_OFFSET = 0.475
-"""Cells subtracted from a place, so that the nearest cell is the one before it, or the place itself
-where that is a whole cell; with some margin for rounding."""
+"""Cells subtracted from a place. The nearest cell is then the one before the place, or the place
+itself if it is a whole cell, with a margin for rounding."""
 
 SHIFT_RANGE = (0.01, 0.95)
-"""Parts of a cell between which the content shifts. Before and beyond them it is that of one cell
-or of the other. So rounding may put a place on either side of the border between two cells, and the
-output follows the place without a jump."""
+"""Parts of a cell between which the content shifts. Outside of them, it is the content of one of
+the two cells. So rounding may put a place on either side of the border between two cells, and the
+output still has no jump."""
 
 MAX_CELLS = 128
 """Cells of the longest side."""
 
 BORDER_MARGIN = 0.012
-"""Cells by which heads switch apart at a border of two cells, where they may round differently.
+"""Cells between the switches of the heads at a border of two cells, where they may round
+differently.
 
 Heads of the far cells switch later than the head of the coordinates, heads of the near cells
-earlier. Around the border `SHIFT_RANGE` shows the far cell and then the near one; both are then the
-cell that the place is about to reach. Places are right to 0.003 cells, most to a tenth of that."""
+earlier. Around the border, `SHIFT_RANGE` selects the far cell and then the near one. Both are then
+the cell that the place reaches next. Places are exact to 0.003 cells, most to a tenth of that."""
 
 CORNERS = {"here": (0, 0), "right": (1, 0), "below": (0, 1), "corner": (1, 1)}
 HEAD_CHANNELS = UNET_WIDTH // HEADS
@@ -133,7 +139,7 @@ def write_warp_attention(transformer: Net, bends: tuple[Tensor, Tensor]) -> None
     waves = [f"{kind}_{wave}" for kind in ("key", "query") for wave in range(4 * len(PERIODS))]
     tokens = TokenChannels([*fetched, *PLACES, "at_x", "at_y", *waves])
     tokens.open(transformer, PLACES)
-    tokens.enter(transformer, {f"here_{j}": f"photo_{j}" for j in range(LATENT_CHANNELS)})
+    tokens.enter(transformer, {f"here_{j}": name for j, name in enumerate(PHOTO)})
     first, second = transformer.transformer_blocks
     first_in_time, second_in_time = transformer.temporal_transformer_blocks
     _write_sinusoids(GegluBuilder(first.ff), tokens, "key", "", 0.0)
@@ -162,7 +168,7 @@ def _shift_row(tokens: TokenChannels, axis: str) -> Tensor:
 def _write_sinusoids(
     products: GegluBuilder, tokens: TokenChannels, kind: str, source: str, offset: float
 ) -> None:
-    """Write sinusoids of `source` less `offset` cells: exact at whole cells, linear between."""
+    """Write sinusoids of `source` minus `offset` cells: exact at whole cells, linear between."""
     cells = torch.arange(-2, MAX_CELLS + 1).float()
     for axis in (0, 1):
         columns, values = [], []

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from svd_core.benchmarks import interpolation, media_ops
-from svd_core.benchmarks.generate import Stopwatch, VideoTiming, main, measured_run, medians
+from svd_core.benchmarks.__main__ import main as run_benchmark
+from svd_core.benchmarks.generate import Stopwatch, main, measured_run, medians
 from svd_core.benchmarks.server_process import running_server
+from svd_core.errors import ToolFailed
 from svd_core.events import OnProgress, Progress, Stage
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams
@@ -52,11 +54,10 @@ def test_steps_that_nobody_counted_take_no_time() -> None:
 
 def test_medians_are_taken_figure_by_figure() -> None:
     runs = [
-        VideoTiming(
-            seconds=s, first_event_s=0.1, step_s=s / 4, cpu_s=2 * s, stages={"denoising": s / 2}
-        )
+        {"seconds": s, "first_event_s": 0.1, "step_s": s / 4, "cpu_s": 2 * s,
+         "stages": {"denoising": s / 2}}
         for s in (1.0, 9.0, 2.0)
-    ]
+    ]  # fmt: skip
     assert medians(runs) == {
         "seconds": 2.0, "first_event_s": 0.1, "step_s": 0.5, "cpu_s": 4.0,
         "stages": {"denoising": 1.0},
@@ -77,11 +78,11 @@ class TimedEngine(StillEngine):
 
 def test_a_run_is_timed_from_request_to_mp4(tmp_path: Path) -> None:
     run = measured_run(TimedEngine(), photo(tmp_path / "photo.png").read_bytes())
-    assert 0.05 <= run.step_s < 0.5
-    assert set(run.stages) == {"denoising", "writing"}
-    assert 0 < run.first_event_s < run.seconds
-    assert sum(run.stages.values()) + run.first_event_s == pytest.approx(run.seconds)
-    assert run.cpu_s > 0
+    assert 0.05 <= run["step_s"] < 0.5
+    assert set(run["stages"]) == {"denoising", "writing"}
+    assert 0 < run["first_event_s"] < run["seconds"]
+    assert sum(run["stages"].values()) + run["first_event_s"] == pytest.approx(run["seconds"])
+    assert run["cpu_s"] > 0
 
 
 def test_there_must_be_something_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,5 +150,15 @@ def test_frames_as_they_were_are_as_good_as_can_be() -> None:
 
 
 def test_a_server_that_ends_without_a_word_has_not_answered(tmp_path: Path) -> None:
-    with running_server(tmp_path, "-c", "import time; time.sleep(0.2)") as server:
-        assert not server.answers("/")
+    program = ("-c", "import time; time.sleep(0.2)")
+    with (
+        pytest.raises(ToolFailed, match="did not start"),
+        running_server(*program, folder=tmp_path),
+    ):
+        pass
+
+
+def test_what_cannot_be_measured_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--no-page", "--model", "no/such folder"]
+    assert run_benchmark(command) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -2,7 +2,7 @@
 
 import os
 
-from svd_core.benchmarks.cluster_nodes import HEAD, ray_environment
+from svd_core.benchmarks.cluster.nodes import HEAD, ray_environment
 from svd_core.cluster.config import ClusterConfig, prepare_environment
 
 os.environ.update(ray_environment())

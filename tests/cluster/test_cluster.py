@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from svd_core.benchmarks.cluster_nodes import die_with_parent
+from svd_core.benchmarks.cluster.nodes import die_with_parent
 from svd_core.checkpoints.table import ASSETS
 from svd_core.cluster.config import ClusterConfig
 from svd_core.errors import InvalidImage, ModelGated
@@ -162,7 +162,7 @@ def test_a_killed_server_frees_the_gpus_and_its_jobs_run_after_the_restart(
     with front_queue(tmp_path) as queue:
         ids = [queue.submit(VideoRequest(photo, VideoParams(seed=1))).id
                for photo in (held, held, b"{}")]  # fmt: skip
-    server = [sys.executable, "-m", "svd_core.benchmarks.cluster_server", str(tmp_path)]
+    server = [sys.executable, "-m", "svd_core.benchmarks.cluster.bench", str(tmp_path)]
     server += [site.cluster.address, OWN, "2", "tests.fakes.cluster_work:open_work"]
     with open_table(tmp_path) as table:
         with subprocess.Popen(server, cwd=ROOT, preexec_fn=die_with_parent) as killed:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from svd_core.benchmarks.cluster_nodes import OPTIONS, head_command, node_command
+from svd_core.benchmarks.cluster.nodes import OPTIONS, head_command, node_command
 from svd_core.cluster.config import HEALTH_CHECKS, ClusterConfig
 from svd_core.settings import Settings
 from tests.readme import ROOT

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from svd_core.benchmarks.cluster_nodes import LoopbackCluster, RayNode, ray_environment
+from svd_core.benchmarks.cluster.nodes import LoopbackCluster, RayNode, ray_environment
 from svd_core.cluster.config import HEALTH_CHECKS, ClusterConfig
 from svd_core.events import Event, Progress, Succeeded
 from svd_core.jobs.interface import ExecutorLost

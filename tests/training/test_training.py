@@ -180,9 +180,7 @@ def toy_course(path: Path, weight: float = 0.0) -> TrainingRun:
         x = torch.randn(4, 1, generator=generator)
         return (module(x).float() - 2 * x - 1).square().mean()
 
-    course = TrainingRun(path, {"m": module}, draw_loss, rate=0.01, half_life=1000)
-    course.resume()
-    return course
+    return TrainingRun(path, {"m": module}, draw_loss, rate=0.01, half_life=1000)
 
 
 def steps(course: TrainingRun, count: int) -> list[float]:
@@ -283,7 +281,7 @@ def test_one_clip_can_be_learnt_by_heart(tmp_path: Path, monkeypatch: pytest.Mon
 def listed(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every photo of the folder a sketch, as the listed ones have."""
     everywhere = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
-    shapes = (DepthShape((0.1, 0.9), 0.0, everywhere),)
+    shapes = (DepthShape((0.1, 0.9), everywhere),)
     names = load_photos(photo_folder)
     monkeypatch.setattr(
         "svd_core.training.dataset.load_annotations", lambda: dict.fromkeys(names, shapes)

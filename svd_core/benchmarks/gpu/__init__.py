@@ -1,9 +1,4 @@
-"""GPU benchmark: `python -m svd_core.benchmarks gpu`.
+"""GPU benchmark: parts that run one after another, each in its own process.
 
-Parts run one after another, each in a process of its own. `parts` lists them and runs one,
-`command` starts their processes, `context` is what a part works with.
+`parts` lists them and runs one, `command` starts their processes, `context` is what a part uses.
 """
-
-from svd_core.benchmarks.gpu.command import main
-
-__all__ = ["main"]

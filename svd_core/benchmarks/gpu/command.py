@@ -1,7 +1,7 @@
-"""Everything to be learnt from a GPU in one call: `python -m svd_core.benchmarks gpu`.
+"""All measurements of a GPU in one call: `python -m svd_core.benchmarks gpu`.
 
-Each part is a process of its own with a time limit, so that one that fails, hangs or is killed
-costs the others nothing. `results.jsonl` in `--out` has every figure as soon as it is known;
+Each part runs in its own process with a time limit. A part that fails, hangs or is killed does not
+affect the others. `results.jsonl` in `--out` has every figure as soon as it is known;
 `summary.txt`, `profile.txt` and `log.txt` are written beside it. Weights are random: times are
 real, pictures are not. Ends in one line of JSON. Exit code 1: something failed.
 """
@@ -16,8 +16,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from svd_core.benchmarks.gpu.parts import (
@@ -38,9 +39,7 @@ from svd_core.benchmarks.gpu.results import (
     read_rows,
     results_size,
 )
-from svd_core.errors import SvdError
-
-ROOT = Path(__file__).resolve().parents[3]
+from svd_core.checkpoints.table import ASSETS
 
 CHECKPOINT_BYTES = 8e9
 """Free bytes of a file system in memory that may hold a checkpoint of 4.5 GB."""
@@ -49,45 +48,31 @@ Start = Callable[[Part, float], "ProcessEnd"]
 """Runs a part for at most the given seconds."""
 
 
-def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
         prog="python -m svd_core.benchmarks gpu",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(f"{part.name:8} {part.about}" for part in PARTS),
     )
     out = Path(os.environ.get("OUT") or "out")
-    options.add_argument("--out", type=Path, default=out, help="folder for the results")
-    options.add_argument(
-        "--budget", type=float, default=565.0, help="seconds for all parts together"
-    )
-    options.add_argument("--only", default="", help="parts to run, comma separated")
-    options.add_argument("--skip", default="", help="parts to leave out, comma separated")
-    options.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too")
-    options.add_argument("--part", help=argparse.SUPPRESS)
-    options.add_argument("--limit", type=float, help=argparse.SUPPRESS)
-    options.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
-    return options
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
+    parser.add_argument("--out", type=Path, default=out, help="folder for the results")
+    parser.add_argument("--budget", type=float, default=565.0, help="seconds for all parts")
+    parser.add_argument("--only", default="", help="parts to run, comma separated")
+    parser.add_argument("--skip", default="", help="parts to leave out, comma separated")
+    parser.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
     if options.part:
         return run_part(options.part, options.out, options.scratch, options.limit, options.tiny)
-    try:
-        parts = select_parts(options.only, options.skip)
-    except SvdError as error:
-        print(error.message, file=sys.stderr)
-        return 2
+    parts = select_parts(options.only, options.skip)
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    scratch = _scratch()
-    start = _part_starter(out, scratch, options.tiny)
-    try:
-        with exit_on_sigterm():
-            return run(parts, out, options.budget, start, limited=not options.tiny)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with _scratch() as scratch, exit_on_sigterm():
+        start = partial(start_part, out, Path(scratch), options.tiny)
+        return run(parts, out, options.budget, start, limited=not options.tiny)
 
 
 def run(
@@ -134,30 +119,28 @@ def run(
     return 1 if count else 0
 
 
-def _part_starter(out: Path, scratch: Path, tiny: bool) -> Start:
+def start_part(out: Path, scratch: Path, tiny: bool, part: Part, limit_s: float) -> "ProcessEnd":
+    """Run `part` in its own process."""
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
     }
-
-    def start(part: Part, limit_s: float) -> ProcessEnd:
-        command = [
-            sys.executable, "-m", "svd_core.benchmarks", "gpu", "--part", part.name,
-            "--out", str(out), "--scratch", str(scratch), "--limit", f"{limit_s:.1f}",
-            *(["--tiny"] if tiny else []),
-        ]  # fmt: skip
-        return run_process(command, limit_s, out / "log.txt", environment, ROOT)
-
-    return start
+    command = [
+        sys.executable, "-m", "svd_core.benchmarks", "gpu", "--part", part.name,
+        "--out", str(out), "--scratch", str(scratch), "--limit", f"{limit_s:.1f}",
+        *(["--tiny"] if tiny else []),
+    ]  # fmt: skip
+    return run_process(command, limit_s, out / "log.txt", environment, ASSETS.parent)
 
 
-def _scratch() -> Path:
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
     """A folder for checkpoints and compiled code, in memory where that is large enough."""
     memory = Path("/dev/shm")  # noqa: S108  # Linux's file system in memory
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > CHECKPOINT_BYTES
-    return Path(tempfile.mkdtemp(prefix="svd-bench-", dir=memory if roomy else None))
+    place = memory if roomy else None
+    return tempfile.TemporaryDirectory(prefix="svd-bench-", dir=place, ignore_cleanup_errors=True)
 
 
 # Process of a part
@@ -185,28 +168,29 @@ class ProcessEnd:
 
 
 @contextmanager
-def exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM, which `timeout` sends, raise `SystemExit`, so that the child process ends too.
-
-    For the main thread.
-    """
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+def handle_sigterm(handler: Callable[[int, object], object]) -> Iterator[None]:
+    """Handle SIGTERM by `handler` inside the block. For the main thread."""
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def exit_on_sigterm() -> AbstractContextManager[None]:
+    """Let SIGTERM, which `timeout` sends, raise `SystemExit`, so that the child ends too."""
+    return handle_sigterm(lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @contextmanager
 def defer_sigterm() -> Iterator[None]:
-    """Deliver a SIGTERM that arrives in the block at its end: `Popen` has no process to
-    return yet when a handler raises inside of it. For the main thread."""
+    """Deliver a SIGTERM that arrives in the block at its end.
+
+    A handler that raises inside `Popen` would leave the caller without the process.
+    """
     arrived: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
-    try:
+    with handle_sigterm(lambda number, _: arrived.append(number)):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if arrived:
         signal.raise_signal(signal.SIGTERM)
 
@@ -216,8 +200,7 @@ def run_process(
 ) -> ProcessEnd:
     """Run `command` in `folder` for at most `limit_s`; its output is appended to `log`.
 
-    The process leads a process group, which is killed at the end, so that nothing it started stays
-    on the GPU.
+    Its process group is killed at the end, so that no child process stays on the GPU.
     """
     begun = time.monotonic()
     process: subprocess.Popen[bytes] | None = None

@@ -6,6 +6,7 @@ Variants are ways to run a model: rewrites, layouts, attention backends, cuDNN, 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +60,9 @@ class Comparison:
         less exact with channels innermost. Reserved memory shows fragmentation.
         """
         compute = compute or self.compute
-        with apply_settings(self.model, *chosen):
+        with ExitStack() as stack:
+            for setting in chosen:
+                stack.enter_context(setting(self.model))
             answer = compute()
             finite, error = is_finite(answer), self._error(answer)
             del answer
@@ -73,6 +76,22 @@ class Comparison:
             if exact:
                 figures["ok"] = ratio <= MAX_ERROR_RATIO
         return figures
+
+    def measure_both(
+        self, compute_wider: Callable[[torch.dtype], Tensor], suffix: str, work: str
+    ) -> None:
+        """Measure and profile the stock layers, then ours, which stay in the model.
+
+        `compute_wider`: returns the output in a given precision. `suffix`: of the cases. `work`:
+        its name in the profile.
+        """
+        case = self.context.case
+        case("truth", partial(self.compute_truth, compute_wider))
+        case(f"stock{suffix}", self.measure_stock)
+        case("stock, profile", partial(self.profile, f"stock {work}"))
+        case("rewrites", lambda: {"layers": rewrite(self.model)})
+        case(f"ours{suffix}", self.measure)
+        case("ours, profile", partial(self.profile, f"our {work}"))
 
     def measure_stock(self) -> Figures:
         """Measure the stock layers, whose error is the reference of the other variants."""
@@ -97,9 +116,6 @@ def is_finite(x: Tensor) -> bool:
 # Variants
 
 
-EXPANDABLE = "expandable_segments"
-
-
 def rewrite(
     model: Any, without: Sequence[str] = (), also: Sequence[str] = (), norm: str = STOCK_NORM
 ) -> dict[str, int]:
@@ -108,18 +124,8 @@ def rewrite(
     `also`: rewrites that are off on CUDA. `norm`: candidate for GroupNorm and SiLU.
     """
     unpatch(model)
-    names = [name for name, it in OPTIMIZATIONS.items() if (it.on_cuda or name in also)]
-    chosen = [name for name in names if name not in without]
-    return patch(model, rewrites(chosen, NORMS[norm]))
-
-
-@contextmanager
-def apply_settings(model: Any, *chosen: Setting) -> Iterator[None]:
-    """Apply all of `chosen` at once."""
-    with ExitStack() as stack:
-        for setting in chosen:
-            stack.enter_context(setting(model))
-        yield
+    names = {name for name, each in OPTIMIZATIONS.items() if each.on_cuda} | {*also}
+    return patch(model, rewrites(names - {*without}, NORMS[norm]))
 
 
 def cudnn_algorithms(_: Any = None) -> AbstractContextManager[None]:
@@ -141,7 +147,7 @@ def fp16_accumulation(_: Any = None) -> Iterator[None]:
 
 @contextmanager
 def channels_last(model: Any) -> Iterator[None]:
-    """Store convolution weights with channels innermost; cuDNN's outputs then are so, too."""
+    """Store convolution weights with channels innermost, as cuDNN then stores its outputs."""
     Layout(channels_last=True).arrange(model)
     try:
         yield
@@ -173,13 +179,13 @@ def attention_by(*backends: SDPBackend) -> Setting:
 @contextmanager
 def expandable_segments(_: Any = None) -> Iterator[None]:
     """Let the allocator grow its segments instead of adding new ones; for new allocations."""
-    _set_allocator(f"{EXPANDABLE}:True")
+
+    def allow(expandable: bool) -> None:
+        torch.cuda.empty_cache()
+        torch.cuda.memory._set_allocator_settings(f"expandable_segments:{expandable}")
+
+    allow(True)
     try:
         yield
     finally:
-        _set_allocator(f"{EXPANDABLE}:False")
-
-
-def _set_allocator(text: str) -> None:
-    torch.cuda.empty_cache()
-    torch.cuda.memory._set_allocator_settings(text)
+        allow(False)

@@ -11,7 +11,6 @@ from torch.nn.attention import SDPBackend
 from svd_core.benchmarks.gpu.comparison import (
     Comparison,
     Compute,
-    Setting,
     attention_by,
     channels_last,
     cudnn_algorithms,
@@ -32,20 +31,15 @@ ORDERS: Mapping[str, tuple[SDPBackend, ...]] = {
     "flash": (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH),
     "efficient": (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH),
 }
-"""Attention backends; the later ones take what the first does not support."""
+"""Attention backends in order; later ones run what the first does not support."""
 
 
 def run_step(context: Context) -> None:
     unet, inputs = model(context, "unet"), unet_inputs(context)
     compare = Comparison(context, unet, partial(one_step, unet, inputs))
     case, measure = context.case, compare.measure
-    case("truth", partial(compare.compute_truth, partial(wider_step, context, unet, inputs)))
-    case("stock", compare.measure_stock)
-    case("stock, profile", partial(compare.profile, "stock step"))
-    case("rewrites", lambda: {"layers": rewrite(unet)})
-    case("ours", measure)
-    case("ours, profile", partial(compare.profile, "our step"))
-    measure_norms(compare, channels_last)
+    compare.measure_both(partial(wider_step, context, unet, inputs), "", "step")
+    measure_norms(compare)
     tried, last = cudnn_algorithms, channels_last
     case("ours, cudnn.benchmark", partial(measure, tried))
     for name, order in ORDERS.items():
@@ -98,16 +92,11 @@ def run_decode(context: Context) -> None:
     vae, clip = model(context, "vae"), latents(context)
     compare = Comparison(context, vae, partial(decode, vae, clip))
     case, measure = context.case, compare.measure
-    case("truth", partial(compare.compute_truth, partial(wider_decode, context, vae, clip)))
-    case("stock, all at once", compare.measure_stock)
-    case("stock, profile", partial(compare.profile, "stock decoding"))
-    case("rewrites", lambda: {"layers": rewrite(vae)})
-    case("ours, all at once", measure)
-    case("ours, profile", partial(compare.profile, "our decoding"))
+    compare.measure_both(partial(wider_decode, context, vae, clip), ", all at once", "decoding")
     for count in SLICES:
         sliced = partial(decode_in_slices, vae, clip, count)
         case(f"ours, {count} at a time", partial(measure, compute=sliced))
-    measure_norms(compare, channels_last)
+    measure_norms(compare)
     case("ours, cudnn.benchmark", partial(measure, cudnn_algorithms))
     case("ours, channels last", partial(measure, channels_last, exact=False))
     rewrite(vae, also=("upsample",))
@@ -127,19 +116,19 @@ def decode(vae: Any, clip: Tensor) -> Tensor:
 
 
 def decode_in_slices(vae: Any, clip: Tensor, count: int) -> Tensor:
-    """Decode `count` frames at a time, with the pixels of all at once."""
+    """Decode `count` frames at a time; pixels are those of decoding all at once."""
     with chunked_decode(vae.decoder, count, lambda _: None):
         return decode(vae, clip)
 
 
 def decode_in_chunks(vae: Any, clip: Tensor, count: int) -> Tensor:
-    """Decode in chunks as stock does: each is a clip of its own, with other pixels."""
+    """Decode in chunks as stock does: each is a separate clip, so pixels differ."""
     return torch.cat([decode(vae, chunk) for chunk in torch.split(clip, count)])
 
 
 def wider_decode(context: Context, vae: Any, clip: Tensor, dtype: torch.dtype) -> Tensor:
-    """Decode with the same weights in `dtype`, a frame at a time, since all at once would take over
-    60 GB in float32."""
+    """Decode with the same weights in `dtype`, a frame at a time: all at once would take over 60 GB
+    in float32."""
     wider = model(context, "vae", dtype)
     wider.load_state_dict(vae.state_dict())
     rewrite(wider)
@@ -150,10 +139,10 @@ def measure_encode(context: Context, vae: Any, clip: Tensor) -> Figures:
     """Time the encoder in float32, which encodes photos, and in the decoder's precision."""
     height, width = clip.shape[2:]
     image = context.randn(1, 3, 8 * height, 8 * width)
-    half_s = context.timer.seconds(lambda: vae.encode(image), times=3)
+    half_s = context.timer.seconds(lambda: vae.encode(image))
     vae.float()
     image = image.float()
-    return {"half_s": half_s, "single_s": context.timer.seconds(lambda: vae.encode(image), times=3)}
+    return {"half_s": half_s, "single_s": context.timer.seconds(lambda: vae.encode(image))}
 
 
 # Part compile
@@ -164,50 +153,60 @@ LEAST_DECODER_S, LEAST_STOCK_S = 30.0, 60.0
 
 
 def run_compile(context: Context) -> None:
-    unet, inputs = model(context, "unet"), unet_inputs(context)
-    measure_unet(context, unet, inputs)
-    del unet
-    forget_blocks()
+    """Compile our UNet block by block, as `SVD_COMPILE` does, the decoder too, and stock's UNet."""
+    for compile_model in (compile_unet, compile_decoder, compile_stock):
+        compile_model(context)
+        forget_blocks()
+
+
+def compile_unet(context: Context) -> None:
+    case, unet, inputs = context.case, model(context, "unet"), unet_inputs(context)
+    rewrite(unet)
+    compute = partial(one_step, unet, inputs)
+    eager = compute()
+    measure = partial(measure_compiled, context, compute, eager)
+    case("UNet, not compiled", measure)
+    case("UNet, blocks", lambda: {"blocks": compile_blocks(unet, backend=backend(context))})
+    if not measure_compilation(context, "UNet", compute, eager):
+        return
+    profile = partial(profile_kernels, context.timer, compute, "compiled step", context.folder)
+    case("UNet, profile", profile)
+    with cudnn_algorithms():
+        case("UNet, compiled, cudnn.benchmark", measure)
+    half = partial(half_step, unet, inputs, 0)
+    measure_compilation(context, "UNet, one half", half, eager[:1])
+
+
+def compile_decoder(context: Context) -> None:
     vae, clip = model(context, "vae"), latents(context)
     rewrite(vae)
     compute = partial(decode, vae, clip)
     eager = compute()
-    context.case("decoder, not compiled", lambda: measure_compiled(context, compute, eager))
+    context.case("decoder, not compiled", partial(measure_compiled, context, compute, eager))
     compile_blocks(vae.decoder, backend=backend(context))
-    if context.case(
-        "decoder, first", partial(measure_first_call, context, compute), LEAST_DECODER_S
-    ):
-        context.case("decoder, compiled", lambda: measure_compiled(context, compute, eager))
-    del vae, clip, eager
-    forget_blocks()
-    stock = model(context, "unet")
+    measure_compilation(context, "decoder", compute, eager, LEAST_DECODER_S)
+
+
+def compile_stock(context: Context) -> None:
+    stock, inputs = model(context, "unet"), unet_inputs(context)
     eager = one_step(stock, inputs)
     whole = torch.compile(stock, backend=backend(context))
     compute = partial(one_step, whole, inputs)
-    if context.case(
-        "stock UNet, first", partial(measure_first_call, context, compute), LEAST_STOCK_S
-    ):
-        context.case("stock UNet, compiled", lambda: measure_compiled(context, compute, eager))
+    measure_compilation(context, "stock UNet", compute, eager, LEAST_STOCK_S)
 
 
-def measure_unet(context: Context, unet: Any, inputs: tuple[Tensor, ...]) -> None:
-    """Compile our UNet block by block, as `SVD_COMPILE` does."""
-    case = context.case
-    rewrite(unet)
-    compute = partial(one_step, unet, inputs)
-    eager = compute()
-    case("UNet, not compiled", lambda: measure_compiled(context, compute, eager))
-    case("UNet, blocks", lambda: {"blocks": compile_blocks(unet, backend=backend(context))})
-    if not case("UNet, first", partial(measure_first_call, context, compute)):
-        return
-    case("UNet, compiled", lambda: measure_compiled(context, compute, eager))
-    profile = partial(profile_kernels, context.timer, compute, "compiled step", context.folder)
-    case("UNet, profile", profile)
-    with cudnn_algorithms():
-        case("UNet, compiled, cudnn.benchmark", lambda: measure_compiled(context, compute, eager))
-    one = partial(half_step, unet, inputs, 0)
-    if case("UNet, one half, first", partial(measure_first_call, context, one)):
-        case("UNet, one half, compiled", lambda: measure_compiled(context, one, eager[:1]))
+def measure_compilation(
+    context: Context, name: str, compute: Compute, eager: Tensor, least_s: float = 0.0
+) -> bool:
+    """Time the first call, which compiles, and measure the next. Returns whether it compiled.
+
+    `eager`: output without compilation. `least_s`: it is skipped if fewer seconds remain.
+    """
+    first = context.case(f"{name}, first", partial(measure_first_call, context, compute), least_s)
+    if first:
+        measure = partial(measure_compiled, context, compute, eager)
+        context.case(f"{name}, compiled", measure)
+    return first
 
 
 def backend(context: Context) -> str:
@@ -232,21 +231,19 @@ def measure_compiled(context: Context, compute: Compute, eager: Tensor) -> Figur
 # Both models
 
 
-def measure_norms(compare: Comparison, *layout: Setting) -> None:
-    """Measure residual blocks with candidates for GroupNorm and SiLU, also in `layout`."""
+def measure_norms(compare: Comparison) -> None:
+    """Measure residual blocks with candidates for GroupNorm and SiLU, also channels last."""
     context, measure, model = compare.context, compare.measure, compare.model
     rewrite(model, norm="framewise")
     context.case("ours, framewise norms", measure)
     if context.cuda:
-        name = "ours, Triton norms"
+        name, last = "ours, Triton norms", channels_last
         rewrite(model, norm="triton")
         context.case(name, measure)
         context.case(f"{name}, profile", partial(compare.profile, name))
-        context.case(f"{name}, channels last", partial(measure, *layout))
-        context.case(
-            f"{name}, channels last, cudnn.benchmark",
-            partial(measure, *layout, cudnn_algorithms),
-        )
+        context.case(f"{name}, channels last", partial(measure, last))
+        tried = partial(measure, last, cudnn_algorithms)
+        context.case(f"{name}, channels last, cudnn.benchmark", tried)
         rewrite(model, also=("upsample",), norm="triton")
-        context.case(f"{name}, upsample folded, channels last", partial(measure, *layout))
+        context.case(f"{name}, upsample folded, channels last", partial(measure, last))
     rewrite(model)

@@ -1,7 +1,7 @@
 """Context of a part: device, sizes, time limit, and `case`, which isolates failures.
 
 Models are SVD-XT or its tiny version, with random weights made on the device. Default
-initialisation keeps numbers near 1: times are real, pictures are not.
+initialization keeps numbers near 1: times are real, pictures are not.
 """
 
 import gc
@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -49,7 +49,7 @@ class Context:
     """
 
     recorder: Recorder
-    device: str
+    device: Literal["cpu", "cuda"]
     tiny: bool
     folder: Path
     scratch: Path
@@ -71,8 +71,8 @@ class Context:
     def remaining_s(self) -> float:
         return self.deadline - time.monotonic()
 
-    def randn(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return torch.randn(*shape, device=self.device, dtype=dtype or self.dtype)
+    def randn(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=self.device, dtype=self.dtype)
 
     def case(self, name: str, measure: Callable[[], Figures], least_s: float = 0.0) -> bool:
         """Record what `measure` returns, or its error. Returns whether there was none.
@@ -82,18 +82,17 @@ class Context:
         if self.remaining_s() < max(0.0, least_s):
             self.recorder.write(name, skipped=f"{max(0.0, self.remaining_s()):.0f} s are left")
             return False
-        failure: Figures | None = None
         try:
-            self.recorder.write(name, **measure())
+            row, failed = measure(), False
         except Exception as error:  # noqa: BLE001  # kernels and compilers raise anything
-            failure = error_row(error)
-        if failure is not None:  # the error is gone by now, and the tensors it held on to
-            self.recorder.write(name, **failure)
+            row, failed = error_row(error), True
+        self.recorder.write(name, **row)
+        if failed:  # the error is gone by now, and the tensors that it referenced
             gc.collect()
-        if failure is not None and failure["kind"] == "lost context":
-            raise LostContext
+            if row["kind"] == "lost context":
+                raise LostContext
         self.timer.release()
-        return failure is None
+        return not failed
 
 
 def error_row(error: Exception) -> dict[str, object]:
@@ -114,7 +113,7 @@ def error_row(error: Exception) -> dict[str, object]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """`error` and what it was raised from: sentences for users hide what CUDA said."""
+    """`error` and its causes: sentences for users hide the messages of CUDA."""
     while error is not None:
         yield error
         error = error.__cause__
@@ -135,14 +134,14 @@ def model(context: Context, part: str, dtype: torch.dtype | None = None) -> Any:
     return random_part(part, context.tiny, context.device, dtype or context.dtype)
 
 
-def unet_inputs(context: Context, halves: int = 2) -> tuple[Tensor, ...]:
-    """Inputs of the UNet: latents, timestep, image embedding, added time ids; guided by default."""
-    frames, height, width = SHAPES[context.tiny]
+def unet_inputs(context: Context) -> tuple[Tensor, ...]:
+    """Inputs of a guided step: latents, timestep, image embedding, added time ids."""
     torch.manual_seed(7)
-    latents = context.randn(halves, frames, 8, height, width)
-    timestep = torch.tensor(0.5, device=context.device)
-    ids = torch.tensor([[6.0, 127.0, 0.02]] * halves, device=context.device, dtype=context.dtype)
-    return latents, timestep, context.randn(halves, 1, TOKEN[context.tiny]), ids
+    frames, height, width = SHAPES[context.tiny]
+    noisy, timestep = context.randn(2, frames, 8, height, width), torch.tensor(0.5)
+    ids = torch.tensor([[6.0, 127.0, 0.02]] * 2, dtype=context.dtype)
+    embedding = context.randn(2, 1, TOKEN[context.tiny])
+    return noisy, timestep.to(context.device), embedding, ids.to(context.device)
 
 
 def latents(context: Context) -> Tensor:

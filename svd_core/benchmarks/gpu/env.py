@@ -1,4 +1,4 @@
-"""Part env: the machine, its versions and peak rates, and whether diffusers is the tested one."""
+"""Part env: the machine, its versions and peak rates, and whether diffusers was tested."""
 
 import importlib.metadata
 import os
@@ -19,14 +19,8 @@ LIBRARIES = (
     "numpy", "pillow", "pydantic", "flash-attn", "torchao",
 )  # fmt: skip
 
-QUERY = (
-    "driver_version",
-    "clocks.sm",
-    "clocks.mem",
-    "power.draw",
-    "utilization.gpu",
-    "memory.used",
-)
+QUERY = ("driver_version", "clocks.sm", "clocks.mem", "power.draw", "utilization.gpu",
+         "memory.used")  # fmt: skip
 """Fields that nvidia-smi reports."""
 
 BUSY_PERCENT, BUSY_MIB = 10.0, 2000.0
@@ -91,7 +85,7 @@ def nvidia_smi() -> dict[str, str]:
 
 
 def is_busy(use: dict[str, str]) -> bool:
-    """Whether another program uses the GPU; False without an answer of nvidia-smi."""
+    """Whether another program uses the GPU; False without a response of nvidia-smi."""
 
     def number(name: str) -> float:
         try:
@@ -117,8 +111,8 @@ def tested_versions() -> Figures:
 
 
 def product(context: Context, side: int, dtype: torch.dtype) -> Figures:
-    one, other = (context.randn(side, side, dtype=torch.float32).to(dtype) for _ in range(2))
-    seconds = context.timer.seconds(lambda: one @ other, times=7)
+    one, other = (context.randn(side, side).to(dtype) for _ in range(2))
+    seconds = context.timer.seconds(lambda: one @ other)
     return {"tflops": round(2 * side**3 / seconds / 1e12, 2)}
 
 
@@ -133,5 +127,5 @@ def copy(context: Context) -> Figures:
 def transfer(context: Context, pinned: bool) -> Figures:
     source = torch.zeros(2**28, dtype=torch.float16)
     source = source.pin_memory() if pinned else source
-    seconds = context.timer.seconds(lambda: source.to(context.device, non_blocking=True), times=3)
+    seconds = context.timer.seconds(lambda: source.to(context.device, non_blocking=True))
     return {"gb_per_s": round(source.nbytes / seconds / 1e9, 2)}

@@ -36,30 +36,14 @@ ATTENTION = (
     ("temporal, second level", 4608, 10, 25),
 )
 
-# Name, clips, channels, frames, pixels of a frame.
-CLIPS = (
-    ("UNet, outer level", 2, 320, 25, 9216),
-    ("VAE, outer level", 1, 128, 25, 589824),
-    ("UNet, second level", 2, 640, 25, 2304),
-    ("UNet, third level", 2, 1280, 25, 576),
-    ("UNet, outer level, one half", 1, 320, 25, 9216),
-    ("VAE, third level", 1, 256, 25, 147456),
-)
-
-# Name, pictures, channels, height, width.
-CONVOLUTIONS = (
-    ("UNet, outer level", 50, 320, 72, 128),
-    ("VAE, outer level", 25, 128, 576, 1024),
-    ("UNet, second level", 50, 640, 36, 64),
-    ("UNet, third level", 50, 1280, 18, 32),
-    ("VAE, third level", 25, 256, 288, 512),
-)
-
-# Name, clips, channels, frames, pixels of a frame.
-OVER_FRAMES = (
-    ("UNet, outer level", 2, 320, 25, 9216),
-    ("VAE, outer level", 1, 128, 25, 589824),
-    ("UNet, third level", 2, 1280, 25, 576),
+# Name, clips, channels, frames, height, width.
+LEVELS = (
+    ("UNet, outer level", 2, 320, 25, 72, 128),
+    ("VAE, outer level", 1, 128, 25, 576, 1024),
+    ("UNet, second level", 2, 640, 25, 36, 64),
+    ("UNet, third level", 2, 1280, 25, 18, 32),
+    ("VAE, third level", 1, 256, 25, 288, 512),
+    ("UNet, outer level, one half", 1, 320, 25, 72, 128),
 )
 
 # Name, tokens, channels; the feed-forward is eight times as wide.
@@ -75,25 +59,25 @@ SMALL = 64
 
 def run_kernels(context: Context) -> None:
     context.case("choices", partial(choices, context))
-    for name, *shape in ATTENTION:
-        context.case(f"attention, {name}", partial(attention, context, *shape))
-    for name, *shape in CLIPS:
-        context.case(f"norm, {name}", partial(norm, context, *shape))
-    for name, *shape in CONVOLUTIONS:
-        context.case(f"convolution, {name}", partial(convolution, context, *shape))
-    for name, *shape in OVER_FRAMES:
-        context.case(f"over frames, {name}", partial(over_frames, context, *shape))
-    context.case("upsample, VAE", partial(upsample, context))
-    for name, *shape in PRODUCTS:
-        context.case(f"product, {name}", partial(product, context, *shape))
+    for kind, measure, shapes in (
+        ("attention", attention, ATTENTION),
+        ("norm", norm, LEVELS),
+        ("convolution", convolution, LEVELS[:-1]),
+        ("over frames", over_frames, (LEVELS[0], LEVELS[1], LEVELS[3])),
+        ("upsample", upsample, (("VAE",),)),
+        ("product", product, PRODUCTS),
+    ):
+        run: Any = measure
+        for name, *shape in shapes:
+            context.case(f"{kind}, {name}", partial(run, context, *shape))
 
 
 def choices(context: Context) -> Figures:
     """Probe this GPU as the engine does when a model is placed."""
     begin = time.perf_counter()
     device, dtype = f"{context.device}:0", str(context.dtype).removeprefix("torch.")
-    found = choose_kernels(device, dtype, context.folder)
-    return {"probe_s": round(time.perf_counter() - begin, 2), "kernels": str(found)}
+    kernels = choose_kernels(device, dtype, context.folder)
+    return {"probe_s": round(time.perf_counter() - begin, 2), "kernels": str(kernels)}
 
 
 def attention(context: Context, samples: int, heads: int, tokens: int) -> Figures:
@@ -125,9 +109,11 @@ def attention(context: Context, samples: int, heads: int, tokens: int) -> Figure
     return row
 
 
-def norm(context: Context, clips: int, channels: int, frames: int, pixels: int) -> Figures:
+def norm(
+    context: Context, clips: int, channels: int, frames: int, height: int, width: int
+) -> Figures:
     """Measure GroupNorm and SiLU of a clip in each memory layout."""
-    pixels = _small(context, pixels)
+    pixels = _small(context, height * width)
     layer = nn.GroupNorm(32, channels, device=context.device, dtype=context.dtype)
     x = context.randn(clips, channels, frames, pixels)
     orders = {
@@ -151,10 +137,12 @@ def norm(context: Context, clips: int, channels: int, frames: int, pixels: int) 
     return row
 
 
-def convolution(context: Context, count: int, channels: int, height: int, width: int) -> Figures:
+def convolution(
+    context: Context, clips: int, channels: int, frames: int, height: int, width: int
+) -> Figures:
     """Measure a 3x3 convolution in both layouts, with cuDNN's heuristic and its benchmark."""
     height, width = (max(4, side // 8) if context.tiny else side for side in (height, width))
-    count = _small(context, count)
+    count = _small(context, clips * frames)
     operations = 18 * count * channels**2 * height * width
     row: dict[str, object] = {}
     for name, order in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
@@ -167,9 +155,11 @@ def convolution(context: Context, count: int, channels: int, height: int, width:
     return row
 
 
-def over_frames(context: Context, clips: int, channels: int, frames: int, pixels: int) -> Figures:
+def over_frames(
+    context: Context, clips: int, channels: int, frames: int, height: int, width: int
+) -> Figures:
     """Measure a 3x1x1 convolution, also as a flat convolution in both layouts."""
-    pixels = _small(context, pixels)
+    pixels = _small(context, height * width)
     layer = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
     layer = layer.to(context.device, context.dtype)
     weight, bias = layer.weight[..., 0], layer.bias
@@ -241,4 +231,4 @@ def _rate(context: Context, work: Work, operations: int) -> dict[str, object]:
 
 
 def _seconds(context: Context, work: Work) -> float:
-    return context.timer.seconds(work, times=1 if context.tiny else 5, most_s=1.0)
+    return context.timer.seconds(work, budget_s=0.01 if context.tiny else 0.2)

@@ -5,7 +5,7 @@ The process finds the GPU, runs the part, and records how it ended. This module 
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -36,33 +36,15 @@ class Part:
 
 
 PARTS = (
-    Part("env", 60, 10, "machine, versions, peak rates, whether diffusers is the tested one"),
+    Part("env", 60, 10, "machine, versions, peak rates, whether diffusers was tested"),
     Part("smoke", 90, 25, "a tiny model under every offload setting, compared with the CPU"),
-    Part("clip", 125, 45, "whole clips through the engine: speeds, previews, offload"),
-    Part(
-        "step",
-        115,
-        40,
-        "one UNet step of SVD-XT: stock, ours, ours with one thing changed",
-        "components",
-    ),
+    Part("clip", 125, 45, "whole clips through the engine: speeds, previews, offload", "clips"),
+    Part("step", 115, 40, "a UNet step of SVD-XT: stock, ours, variants of ours", "components"),
     Part("decode", 85, 30, "decoding 25 frames: stock, ours, slices, layouts", "components"),
-    Part("plans", 110, 40, "memory plans held to the free memory of smaller cards"),
+    Part("plans", 110, 40, "memory plans with the free memory of smaller cards", "clips"),
     Part("kernels", 80, 25, "attention, norms, convolutions and products at SVD-XT's shapes"),
-    Part(
-        "compile",
-        160,
-        60,
-        "UNet and decoder compiled: seconds to compile, seconds a step",
-        "components",
-    ),
-    Part(
-        "contest",
-        120,
-        50,
-        "stock diffusers against ours: python -m svd_core.benchmarks contest",
-        "clip",
-    ),
+    Part("compile", 160, 60, "compiled UNet and decoder: compilation and steps", "components"),
+    Part("contest", 120, 50, "stock diffusers compared with ours, as in `contest`", "clips"),
 )
 """All parts, in order of priority, in which they run."""
 
@@ -75,13 +57,16 @@ def select_parts(only: str, skip: str) -> list[Part]:
 
     Raises `ToolFailed` for an unknown name.
     """
-    included, excluded = _names(only), _names(skip)
-    known = {part.name for part in PARTS}
-    unknown = sorted({*included, *excluded} - known)
+    included, excluded = (
+        {name.strip() for name in names.split(",") if name.strip()} for names in (only, skip)
+    )
+    known = [part.name for part in PARTS]
+    unknown = sorted((included | excluded) - {*known})
     if unknown:
-        names = ", ".join(part.name for part in PARTS)
-        raise ToolFailed(f"There is no part {', '.join(unknown)}; choose from {names}.")
-    return [p for p in PARTS if (not included or p.name in included) and p.name not in excluded]
+        raise ToolFailed(f"There is no part {', '.join(unknown)}; choose from {', '.join(known)}.")
+    return [
+        part for part in PARTS if part.name in (included or known) and part.name not in excluded
+    ]
 
 
 def time_limit(part: Part, remaining_s: float, limited: bool = True) -> float | None:
@@ -93,10 +78,6 @@ def time_limit(part: Part, remaining_s: float, limited: bool = True) -> float | 
     if usable < part.least_s:
         return None
     return min(part.limit_s, usable) if limited else usable
-
-
-def _names(text: str) -> Sequence[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 RESERVE_S = 3.0

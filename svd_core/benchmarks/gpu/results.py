@@ -2,14 +2,14 @@
 
 Each row is on disk before the next case begins. A row has `part`, `case`, `at_s` (seconds since the
 part began) and its figures. `failed` holds an error, `skipped` the reason why a case did not run;
-`ok: false` marks a wrong answer. The table shows failures first, then seconds, memory and errors.
+`ok: false` marks a wrong result. The table shows failures first, then seconds, memory and errors.
 """
 
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,19 @@ Row = Mapping[str, Any]
 FILE = "results.jsonl"
 
 
-@dataclass(frozen=True)
 class Recorder:
     """Appends rows of one part to the results in `folder`."""
 
-    folder: Path
-    part: str
-    clock: Callable[[], float] = time.monotonic
-    _begun: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._begun.append(self.clock())
+    def __init__(
+        self, folder: Path, part: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._path, self._part, self._clock, self._begun = folder / FILE, part, clock, clock()
 
     def write(self, case: str, **figures: object) -> None:
         """Append a row, which is on disk when this returns."""
-        at_s = round(self.clock() - self._begun[0], 2)
-        line = json.dumps({"part": self.part, "case": case, "at_s": at_s, **figures}, default=str)
-        with (self.folder / FILE).open("a", encoding="utf-8") as file:
+        at_s = round(self._clock() - self._begun, 2)
+        line = json.dumps({"part": self._part, "case": case, "at_s": at_s, **figures}, default=str)
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -50,16 +46,10 @@ def results_size(folder: Path) -> int:
 def read_rows(folder: Path, start: int = 0) -> list[Row]:
     """Read the rows from byte `start` on. A line that was cut off by a kill is left out."""
     path = folder / FILE
-    if not path.exists():
-        return []
     rows: list[Row] = []
-    for line in path.read_bytes()[start:].splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and {"part", "case"} <= set(row):
-            rows.append(row)
+    for line in path.read_bytes()[start:].splitlines() if path.exists() else ():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
     return rows
 
 
@@ -82,10 +72,10 @@ BASELINES = {"step": ("stock",), "decode": ("stock, all at once",), "contest": (
 MOST_FAILURES = 20
 
 
-def format_row(row: Row, width: int = 200) -> str:
-    """Format a row as one line, cut to `width`."""
+def format_row(row: Row) -> str:
+    """Format a row as one line of at most 200 characters."""
     figures = {name: value for name, value in row.items() if name not in ROW_KEYS}
-    return f"  {row['case'][:44]:44} {json.dumps(figures, default=str)}"[:width]
+    return f"  {row['case'][:44]:44} {json.dumps(figures, default=str)}"[:200]
 
 
 def format_table(rows: Sequence[Row]) -> str:
@@ -152,8 +142,7 @@ def _plans(rows: Iterable[Row]) -> Iterator[str]:
 def _parts(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         if row["part"] == "run":
-            remark = row.get("failed") or row.get("note") or ""
-            if "skipped" in row:
-                remark = f"left out: {row['skipped']}"
+            skipped = f"left out: {row['skipped']}" if "skipped" in row else ""
+            remark = skipped or row.get("failed") or row.get("note") or ""
             seconds = f"{row['seconds']:7.1f} s" if "seconds" in row else " " * 9
             yield f"{row['case']:10} {seconds} {remark}".rstrip()

@@ -2,21 +2,17 @@
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-
-SHORT_S = 0.05
-"""Shorter work is timed many times in a row, by events of the GPU."""
-
-CHUNK = 2**24
-"""Numbers compared at once in double precision."""
+from torch.utils import benchmark
 
 Work = Callable[[], object]
 
@@ -46,25 +42,12 @@ class Timer:
         self.synchronize()
         return time.perf_counter() - begin
 
-    def seconds(self, work: Work, times: int = 5, most_s: float = 3.0) -> float:
-        """Median seconds of `times` runs after a warm-up; fewer runs if they exceed `most_s`."""
+    def seconds(self, work: Work, budget_s: float = 0.2) -> float:
+        """Median seconds of work that is warm. Short work is timed many times in a row."""
         self.once(work)
-        first = max(self.once(work), 1e-6)
-        times = max(1, min(times, int(most_s / first)))
-        if self.cuda and first < SHORT_S:
-            return median(self._in_a_row(work, first) for _ in range(times))
-        return median([first, *(self.once(work) for _ in range(times - 1))])
-
-    def _in_a_row(self, work: Work, first: float) -> float:
-        count = max(3, min(50, int(0.1 / first)))
-        event: Any = torch.cuda.Event
-        begin, end = (event(enable_timing=True) for _ in range(2))
-        begin.record()
-        for _ in range(count):
-            work()
-        end.record()
-        self.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3 / count
+        threads = torch.get_num_threads()
+        timer: Any = benchmark.Timer("work()", globals={"work": work}, num_threads=threads)
+        return float(timer.blocked_autorange(min_run_time=budget_s).median)
 
     def peak_gib(self, work: Work) -> float:
         """Peak GiB that `work` allocates beside what is allocated already; 0 without a GPU."""
@@ -91,13 +74,9 @@ class Timer:
 
 def relative_error(output: Tensor, truth: Tensor) -> float:
     """Euclidean distance over the length of `truth`, in double precision, to four digits."""
-    output, truth = output.flatten(), truth.flatten()
-    apart = length = 0.0
-    for start in range(0, len(truth), CHUNK):
-        one, other = (x[start : start + CHUNK].double() for x in (output, truth))
-        apart += float((one - other).square().sum())
-        length += float(other.square().sum())
-    return float(f"{(apart / max(length, 1e-30)) ** 0.5:.3e}")
+    length = partial(torch.linalg.vector_norm, dtype=torch.float64)
+    apart = length(output.float() - truth.float()) / length(truth.float()).clamp(min=1e-15)
+    return float(f"{float(apart):.3e}")
 
 
 KINDS = (
@@ -129,9 +108,9 @@ def profile_kernels(timer: Timer, work: Work, name: str, folder: Path) -> dict[s
     with profile(activities=activities) as profiler:
         wall_ms = 1e3 * timer.once(work)
     rows = sorted(_rows(profiler, timer.cuda), reverse=True)
-    kinds: dict[str, float] = {}
+    kinds: dict[str, float] = defaultdict(float)
     for ms, _, kind, _ in rows:
-        kinds[kind] = kinds.get(kind, 0.0) + ms
+        kinds[kind] += ms
     busy_ms = sum(kinds.values())
     with (folder / "profile.txt").open("a", encoding="utf-8") as file:
         print(f"\n{name}", file=file)

@@ -1,14 +1,14 @@
 """Compare speed and output with stock diffusers: `python -m svd_core.benchmarks contest`.
 
-Stock diffusers and our default path, each also compiled, stock's as its documentation says, the
-speed `fast`, and on request each rewrite alone make the same clip in turn, in one process, from the
-same weights and noise. The table is printed only if every contestant's UNet is right: within
-`ROUNDING` of stock, or about as near to stock in the next wider precision as stock itself is.
-`fast` need not be; its error is in the table. Ends in one line of JSON.
+All variants make the same clip in turn, in one process, from the same weights and noise: stock
+diffusers and our default path, each also compiled, stock's as its documentation says, the speed
+`fast`, and with `--each` every rewrite alone. The table is printed only if every UNet is right:
+within `ROUNDING` of stock, or about as near to stock in the next wider precision as stock itself
+is. The UNet of `fast` may differ; its error is in the table. Ends in one line of JSON.
 
-Each clip's times go to stderr as a line of JSON when the clip is made. A contestant that fails
-drops out with its error, and the others go on. Exit code 1: a wrong UNet, or a contestant failed;
-with `--check` also if ours is not clearly faster than stock, or needs more memory.
+The times of each clip go to stderr as a line of JSON when the clip is made. A variant that fails
+drops out with its error, and the others go on. Exit code 1: a wrong UNet, or a variant failed; with
+`--check` also if ours is not clearly faster than stock, or needs more memory.
 
 Variants take turns in rounds, within a budget of seconds. A clip is started only if one as long as
 the last one of its variant would still fit.
@@ -21,26 +21,31 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from PIL import Image
 
 from svd_core.benchmarks.random_models import contest_checkpoint, open_stock
+from svd_core.benchmarks.server_process import example_photo
+from svd_core.benchmarks.targets import make_parser, print_json
 from svd_core.benchmarks.vs_diffusers.parity import Parity, check_parity
 from svd_core.benchmarks.vs_diffusers.report import result, show
 from svd_core.benchmarks.vs_diffusers.timing import ClipTiming, time_clip
 from svd_core.benchmarks.vs_diffusers.variants import STOCK, Variant, make_variants, prepare_stock
 from svd_core.checkpoints.defaults import with_defaults
 from svd_core.checkpoints.memory_plan import plan_memory
-from svd_core.checkpoints.table import ASSETS
 from svd_core.engine.pipeline_loader import find_device, model_sizes
-from svd_core.errors import SvdError
 from svd_core.media.image import frame_photo
 from svd_core.params import Speed, VideoParams
 
 MIN_SPEEDUP = 1.5
 """What counts as clearly faster with `--check`."""
+
+
+class NoSpeedsError(Exception):
+    """The reason why no table may be printed."""
+
 
 OnTiming = Callable[[str, ClipTiming], None]
 """Called with the name of a variant and the timing of its clip."""
@@ -79,7 +84,7 @@ class Rounds:
 
     def unfinished(self) -> list[str]:
         """Variants without time for a clip after the warm-up."""
-        return [n for n, made in self.shots.items() if len(made) < 2 and n not in self.failed]
+        return [name for name, made in self.shots.items() if len(made) < 2]
 
     def sentences(self) -> list[str]:
         failed = [f"{name} failed: {why}" for name, why in self.failed.items()]
@@ -111,76 +116,75 @@ def last_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1].strip()}"[:300]
 
 
-def main(argv: Sequence[str] | None = None, on_shot: OnTiming | None = None) -> int:
-    """Run the contest. `on_shot`: receives every clip when it is made, instead of stderr."""
-    options = parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_contest_parser().parse_args(argv)
     try:
-        return _run_contest(
-            options, on_shot or (lambda name, timing: print_shot(name, timing, sys.stderr))
-        )
-    except SvdError as error:
-        print(error.message, file=sys.stderr)
-        return 2
+        result = run_contest(options, print_shot)
+    except NoSpeedsError as error:
+        print(f"No speeds: {error}", file=sys.stderr)
+        return 1
+    return int(bool(result["failed"]) or (options.check and not clearly_better(result)))
 
 
-def print_shot(name: str, timing: ClipTiming, file: TextIO) -> None:
-    """One line of JSON, flushed at once."""
-    print(json.dumps({"contestant": name, **timing.figures()}), file=file, flush=True)
-
-
-def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(
-        prog="python -m svd_core.benchmarks contest", description=__doc__
-    )
-    options.add_argument("--model", default="svd-nano", help="svd-nano, tiny, svd-xt or a folder")
-    options.add_argument("--random-weights", action="store_true", help="for svd-xt at full size")
-    options.add_argument(
+def make_contest_parser() -> argparse.ArgumentParser:
+    parser = make_parser("contest", __doc__)
+    parser.add_argument("--model", default="svd-nano", help="svd-nano, tiny, svd-xt or a folder")
+    parser.add_argument("--random-weights", action="store_true", help="for svd-xt at full size")
+    parser.add_argument(
         "--rounds", type=int, default=3, help="clips of each after a warm-up, as far as time allows"
     )
-    options.add_argument(
+    parser.add_argument(
         "--budget", type=float, default=540.0, help="seconds after which no clip is begun"
     )
-    options.add_argument("--steps", type=int, help="denoising steps; the model's if left out")
-    options.add_argument("--frames", type=int, help="frames; the model's if left out")
-    options.add_argument("--each", action="store_true", help="every rewrite alone as well")
-    options.add_argument("--no-compile", action="store_true", help="leave out who is compiled")
-    options.add_argument("--check", action="store_true", help="exit by what was found")
-    return options
+    parser.add_argument("--steps", type=int, help="denoising steps; the model's if left out")
+    parser.add_argument("--frames", type=int, help="frames; the model's if left out")
+    parser.add_argument("--each", action="store_true", help="every rewrite alone as well")
+    parser.add_argument("--no-compile", action="store_true", help="leave out compiled variants")
+    return parser
 
 
-def _run_contest(options: argparse.Namespace, on_shot: OnTiming) -> int:
+def print_shot(name: str, timing: ClipTiming) -> None:
+    """Print one line of JSON on stderr at once."""
+    print(json.dumps({"contestant": name, **timing.figures()}), file=sys.stderr, flush=True)
+
+
+def run_contest(options: argparse.Namespace, on_shot: OnTiming) -> dict[str, Any]:
+    """Run the contest and print its table. `on_shot`: receives every clip when it is made.
+
+    Raises `NoSpeedsError` without a table, and `ToolFailed` if there are no weights.
+    """
     rounds = Rounds(options.rounds, options.budget, on_shot)
     device = find_device()
     checkpoint = contest_checkpoint(options.model, options.random_weights, device.kind == "cuda")
     stock = open_stock(checkpoint, options.random_weights, device.kind)
-    chosen = plan_memory(device, checkpoint, model_sizes(stock), "none")
-    if not chosen.single_unet and chosen.device == "cpu":
-        chosen = replace(chosen, dtype="float32")
+    plan = plan_memory(device, checkpoint, model_sizes(stock), "none")
+    if not plan.single_unet and plan.device == "cpu":
+        plan = replace(plan, dtype="float32")
     steps = options.steps or checkpoint.num_inference_steps
     checkpoint = replace(checkpoint, num_inference_steps=steps)
     params = VideoParams(seed=0, num_frames=options.frames)
 
     def at(speed: Speed) -> VideoParams:
-        return with_defaults(replace(params, speed=speed), checkpoint, chosen.decode_chunk_size)
+        return with_defaults(replace(params, speed=speed), checkpoint, plan.decode_chunk_size)
 
-    image = _photo(checkpoint.sizes, params)
-    prepare_stock(stock, chosen)
-    taking_part, absent = make_variants(stock, chosen, options.each, not options.no_compile)
+    photo = Image.open(example_photo()).convert("RGB")
+    image = frame_photo(photo, checkpoint.sizes, params).image
+    prepare_stock(stock, plan)
+    variants, absent = make_variants(stock, plan, options.each, not options.no_compile)
     for compiled in (False, True):  # compiled variants last: compiling takes minutes
         rounds.play(
-            [one for one in taking_part if one.compiled == compiled],
-            lambda one: _time_variant(one, image, at(one.speed), chosen.device),
+            [one for one in variants if one.compiled == compiled],
+            lambda one: _time_variant(one, image, at(one.speed), plan.device),
         )
     for sentence in (*absent, *rounds.sentences()):
         print(sentence)
     timings = rounds.complete()
-    verdict = _verdict(stock, timings, [one for one in taking_part if one.speed == "exact"])
-    if verdict is None:
-        return 1
+    verdict = _verdict(stock, timings, [one for one in variants if one.speed == "exact"])
     report = result(checkpoint.name, device.name, timings, verdict, stock, at("exact"))
+    report |= {"failed": rounds.failed, "unfinished": rounds.unfinished()}
     show(report)
-    print(json.dumps(report | {"failed": rounds.failed, "unfinished": rounds.unfinished()}))
-    return int(bool(rounds.failed) or (options.check and not clearly_better(report)))
+    print_json(report)
+    return report
 
 
 def clearly_better(report: Mapping[str, Any]) -> bool:
@@ -190,28 +194,16 @@ def clearly_better(report: Mapping[str, Any]) -> bool:
     return (report["speedup_vs_stock"] or 0) > MIN_SPEEDUP and lean
 
 
-def _verdict(
-    stock: Any, timings: dict[str, list[ClipTiming]], exact: Sequence[Variant]
-) -> Parity | None:
-    """Parity of the variants; None, with the reason on stderr, if no table may be printed."""
+def _verdict(stock: Any, timings: dict[str, list[ClipTiming]], exact: Sequence[Variant]) -> Parity:
     if STOCK not in timings:
-        print("No speeds: stock made no clip to compare with.", file=sys.stderr)
-        return None
+        raise NoSpeedsError("stock made no clip to compare with.")
     try:
         verdict = check_parity(stock, timings, [one for one in exact if one.name in timings])
-    except Exception as error:  # noqa: BLE001  # of any kind: the clips made so far stand
-        print(f"No speeds: the comparison failed: {last_line(error)}", file=sys.stderr)
-        return None
+    except Exception as error:
+        raise NoSpeedsError(f"the comparison failed: {last_line(error)}") from error
     if verdict.wrong:
-        print(verdict.sentence(), file=sys.stderr)
-        return None
+        raise NoSpeedsError(verdict.sentence())
     return verdict
-
-
-def _photo(sizes: Any, params: VideoParams) -> Image.Image:
-    path = min((p for p in (ASSETS / "examples").glob("*.jpg")), default=None)
-    photo = Image.open(path) if path else Image.effect_mandelbrot((1024, 576), (-2, -1, 1, 1), 50)
-    return frame_photo(photo.convert("RGB"), sizes, params).image
 
 
 def _time_variant(one: Variant, image: Image.Image, params: VideoParams, device: str) -> ClipTiming:

@@ -1,11 +1,11 @@
 """Numerical parity: outputs of each variant's UNet for the same inputs at the first step.
 
-On a GPU our pipeline resizes the photo there before CLIP, so the inputs may differ in their last
-digit. A variant whose inputs differ from stock's is run again on the inputs of stock.
+Our pipeline resizes the photo on the GPU before CLIP, so the inputs may differ in their last digit.
+A variant whose inputs differ from stock's is run again on the inputs of stock.
 
 If an output differs from stock's by more than rounding, all are compared with the truth, which is
-stock in the next wider precision. A net may amplify rounding, as svd-nano does, whose places are
-differences of large numbers. Then stock's own error is the measure.
+stock in the next wider precision. Stock's own error is then the limit: a net may amplify rounding.
+In svd-nano, for example, places are differences of large numbers.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from svd_core.benchmarks.vs_diffusers.timing import ClipTiming
 from svd_core.benchmarks.vs_diffusers.variants import STOCK, Variant
@@ -66,12 +66,12 @@ class Parity:
 
     def sentence(self) -> str:
         parts = [
-            f"{name} (asked otherwise by {self.input_difference[name]:.1e}, differs by "
+            f"{name} (inputs differ by {self.input_difference[name]:.1e}, outputs by "
             f"{self.output_difference[name]:.1e}, "
             f"{(self.ratio or {}).get(name, float('nan')):.2f} times stock's error)"
             for name in self.wrong
         ]
-        return f"No speeds: {', '.join(parts)} does not compute what stock computes."
+        return f"{', '.join(parts)} computes something else than stock."
 
 
 def check_parity(
@@ -87,7 +87,7 @@ def check_parity(
     outputs = {
         one.name: first[one.name].unet_output
         if input_difference[one.name] == 0
-        else _unet_output(one, base.unet_inputs)
+        else _unet_output(one.prepare().unet, base.unet_inputs)
         for one in exact
     }
     output_difference = {
@@ -99,10 +99,9 @@ def check_parity(
     }
     ratio = None
     if not all(difference <= ROUNDING for difference in output_difference.values()):
-        truth = _reference(stock.unet, base.unet_inputs)
+        truth = _unet_output(stock.unet, base.unet_inputs, WIDER[stock.unet.dtype])
         errors = {
-            name: float((outputs[name] - truth).square().mean().sqrt())
-            for name in output_difference
+            name: float((output - truth).square().mean().sqrt()) for name, output in outputs.items()
         }
         ratio = {name: value / errors[STOCK] for name, value in errors.items()}
     return Parity(
@@ -123,19 +122,11 @@ def _max_difference(inputs: UNetInputs, other: UNetInputs) -> float:
 
 
 @torch.no_grad()
-def _unet_output(one: Variant, inputs: UNetInputs) -> Tensor:
+def _unet_output(unet: Any, inputs: UNetInputs, dtype: torch.dtype | None = None) -> Tensor:
+    """Output of `unet`, or of its copy in another precision, at least in float32."""
     sample, timestep, more = inputs
-    output: Tensor = one.prepare().unet(sample, timestep, **more)[0]
-    return output.float().cpu()
-
-
-@torch.no_grad()
-def _reference(unet: Any, inputs: UNetInputs) -> Tensor:
-    """Output of stock for `inputs` in the next wider precision."""
-    dtype = WIDER[unet.dtype]
-    sample, timestep, more = inputs
-    wide = {
-        name: value.to(dtype) if torch.is_tensor(value) else value for name, value in more.items()
-    }
-    output: Tensor = deepcopy(unet).to(dtype)(sample.to(dtype), timestep, **wide)[0]
-    return output.cpu()
+    if dtype is not None:
+        unet, sample = deepcopy(unet).to(dtype), sample.to(dtype)
+        more = tree_map_only(Tensor, lambda value: value.to(dtype), more)
+    output: Tensor = unet(sample, timestep, **more)[0]
+    return output.cpu() if dtype is not None else output.float().cpu()

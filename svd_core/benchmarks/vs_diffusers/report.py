@@ -5,7 +5,7 @@ The roofline is the least time of a step, from its operations and the measured m
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import median
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import diffusers
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from svd_core.benchmarks.memory_plans import count_flops, run_step
 from svd_core.benchmarks.vs_diffusers.parity import Parity
 from svd_core.benchmarks.vs_diffusers.timing import ClipTiming
 from svd_core.benchmarks.vs_diffusers.variants import COMPILED, OURS, STOCK
@@ -30,27 +30,24 @@ def result(
     stock: Any,
     params: VideoParams,
 ) -> dict[str, Any]:
-    """Result as JSON: medians over all clips of a variant but its first, which may compile.
+    """Result as JSON: medians over all clips of a variant except its first, which may compile.
 
-    `timings`: of all variants with two clips or more, stock among them. Without ours its figures
+    `timings`: of all variants with two clips or more, stock among them. Without ours, its figures
     are None.
     """
     lowest = min_step_s(stock, timings[STOCK][0].latents, params)
     rows = {name: _row(name, made, verdict, lowest) for name, made in timings.items()}
 
     def speedup(name: str, figure: str) -> float | None:
-        if not {name, OURS} <= set(rows):
-            return None
-        ratio: float = rows[name][figure] / rows[OURS][figure]
-        return ratio
+        return rows[name][figure] / rows[OURS][figure] if {name, OURS} <= set(rows) else None
 
     ours = rows.get(OURS, {})
+    versions = {"torch": torch.__version__, "diffusers": diffusers.__version__}
     return {
         "model": model,
         "device": device,
         "date": datetime.now(UTC).date().isoformat(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                     "diffusers": diffusers.__version__},
+        "versions": {"python": platform.python_version(), **versions},
         "clips": len(timings[STOCK]) - 1,
         "speedup_vs_stock": speedup(STOCK, "seconds"),
         "speedup_vs_stock_cpu": speedup(STOCK, "cpu_s"),
@@ -60,23 +57,16 @@ def result(
         "peak_memory_mb": ours.get("peak_mb"),
         "peak_memory_mb_stock": rows[STOCK]["peak_mb"],
         "contestants": rows,
-    }  # fmt: skip
+    }
 
 
 def _row(name: str, made: Sequence[ClipTiming], verdict: Parity, lowest: float) -> dict[str, Any]:
-    def middle(of: Callable[[ClipTiming], float]) -> float:
-        return median(of(timing) for timing in made[1:])
-
-    step = middle(lambda timing: timing.step_s)
-    return {
-        "seconds": middle(lambda timing: timing.seconds),
-        "cpu_s": middle(lambda timing: timing.cpu_s),
-        "encode_s": middle(lambda timing: timing.encode_s),
-        "step_s": step,
-        "decode_s": middle(lambda timing: timing.decode_s),
-        "peak_mb": max(timing.peak_mb for timing in made[1:]),
+    clips = [clip.figures() for clip in made[1:]]
+    medians = {figure: median(clip[figure] for clip in clips) for figure in clips[0]}
+    return medians | {
+        "peak_mb": max(clip["peak_mb"] for clip in clips),
         "first_s": made[0].seconds,
-        "share_of_floor": lowest / step if name in verdict.output_difference else None,
+        "share_of_floor": lowest / medians["step_s"] if name in verdict.output_difference else None,
         "answer_off": verdict.output_difference.get(name),
         "error_vs_stocks": (verdict.ratio or {}).get(name),
         "pixel_off": verdict.frames[name],
@@ -84,29 +74,25 @@ def _row(name: str, made: Sequence[ClipTiming], verdict: Parity, lowest: float) 
     }
 
 
-def _cell(value: float | None, form: str) -> str:
-    return f"{'-':>{_width(form)}}" if value is None else f"{value:{form}}"
-
-
-def _width(form: str) -> int:
-    return int(form.partition(".")[0].rstrip("d"))
-
-
 COLUMNS = (
-    ("s/clip", "seconds", "8.2f"), ("cpu s", "cpu_s", "8.2f"), ("encode", "encode_s", "7.2f"),
-    ("s/step", "step_s", "8.3f"), ("decode", "decode_s", "7.2f"), ("peak MB", "peak_mb", "8.0f"),
-    ("first", "first_s", "7.1f"), ("of floor", "share_of_floor", "9.0%"),
-    ("UNet off", "answer_off", "9.1e"), ("/255", "pixel_off", "5d"),
+    ("s/clip", "seconds", 8, ".2f"), ("cpu s", "cpu_s", 8, ".2f"),
+    ("encode", "encode_s", 7, ".2f"), ("s/step", "step_s", 8, ".3f"),
+    ("decode", "decode_s", 7, ".2f"), ("peak MB", "peak_mb", 8, ".0f"),
+    ("first", "first_s", 7, ".1f"), ("of floor", "share_of_floor", 9, ".0%"),
+    ("UNet off", "answer_off", 9, ".1e"), ("/255", "pixel_off", 5, "d"),
 )  # fmt: skip
+"""Head, figure, width and format of each column."""
 
 
 def show(report: dict[str, Any]) -> None:
     rows = report["contestants"]
     print(f"{report['model']} on {report['device']}, median of {report['clips']} clips of stock")
-    heads = (f"{head:>{_width(form)}}" for head, _, form in COLUMNS)
-    print(f"{'':24}", *heads, "  x stock")
+    print(f"{'':24}", *(f"{head:>{width}}" for head, _, width, _ in COLUMNS), "  x stock")
     for name, row in rows.items():
-        cells = (_cell(row[key], form) for _, key, form in COLUMNS)
+        cells = (
+            f"{'-' if row[key] is None else format(row[key], form):>{width}}"
+            for _, key, width, form in COLUMNS
+        )
         print(f"{name:24}", *cells, f"{rows[STOCK]['seconds'] / row['seconds']:8.2f}x")
     ratio = rows.get(OURS, {}).get("error_vs_stocks")
     if ratio is not None:
@@ -130,19 +116,10 @@ def min_step_s(stock: Any, latents: Tensor, params: VideoParams) -> float:
 
 def step_flops(config: Any, shape: tuple[int, ...], halves: int) -> float:
     """Operations of one step on latents (1, frames, channels, height, width)."""
-    _, frames, channels, height, width = shape
-    with torch.device("meta"), torch.no_grad():
-        unet: Any = CLASSES["unet"].from_config(dict(config))
-        unet.to("meta")  # mix factors are made on the CPU in any context
-        counter: Any = FlopCounterMode(display=False)
-        with counter:
-            unet(
-                torch.empty(halves, frames, config["in_channels"], height, width),
-                torch.empty(()),
-                torch.empty(halves, 1, config["cross_attention_dim"]),
-                torch.empty(halves, 3),
-            )
-    return float(counter.get_total_flops())
+    _, frames, _, height, width = shape
+    with torch.device("meta"):
+        unet: Any = CLASSES["unet"].from_config(dict(config)).to("meta", torch.float16)
+    return count_flops(lambda: run_step(unet, halves, (frames, height, width)))
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -2,7 +2,6 @@
 
 import gc
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,8 @@ FPS = 7
 class ClipTiming:
     """Timing of one clip, with its outputs.
 
-    `unet_inputs`, `unet_output`: of the first step. Seconds of the clip, of all processors together
-    (`cpu_s`), of encoding, of one step, of decoding up to pictures. `peak_mb`: peak memory above
+    `unet_inputs`, `unet_output`: of the first step. Seconds: of the clip, of all processors
+    (`cpu_s`), of encoding, of one step, and of decoding to pictures. `peak_mb`: peak memory above
     that before the clip.
     """
 
@@ -55,19 +54,23 @@ def time_clip(
 
     The same seed gives every variant the same initial latents.
     """
-    now = _clock(device)
+
+    def now() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     begin, cpu, at_rest = now(), time.process_time(), _reset_peak(device)
     marks: list[float] = []
+    outputs: list[tuple[Any, ...]] = []
 
     def record_start(*_: Any) -> None:
         if not marks:
             marks.append(now())
 
-    first: list[tuple[Any, ...]] = []
-
     def record_unet(_: Any, inputs: tuple[Any, ...], more: dict[str, Any], output: Any) -> None:
-        if not first:
-            first.append((*inputs, more, output[0]))
+        if not outputs:
+            outputs.append((*inputs, more, output[0]))
 
     def record_step(_: Any, __: int, ___: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         marks.append(now())
@@ -94,7 +97,7 @@ def time_clip(
             hook.remove()
     frames = (_our_frames if ours else _stock_frames)(pipeline, latents, params)
     end = now()
-    *inputs, output = first[0]
+    *inputs, output = outputs[0]
     return ClipTiming(
         unet_inputs=tuple(inputs),
         unet_output=output.float().cpu(),
@@ -110,31 +113,24 @@ def time_clip(
 
 
 def _our_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
-    estimator = ProgressEstimator(
-        num_steps=1, num_frames=params.num_frames or 1, on_cpu=latents.device.type == "cpu"
-    )
-    return decode_latents(
-        pipeline.vae, latents[0], params.decode_chunk_size or 1, estimator, lambda _: None
-    )
+    return decode_clip(pipeline.vae, latents[0], params.decode_chunk_size or 1)
+
+
+def decode_clip(vae: Any, latents: Tensor, chunk_size: int) -> Frames:
+    """Decode latents (frames, channels, height, width) by our code, without progress events."""
+    on_cpu = latents.device.type == "cpu"
+    estimator = ProgressEstimator(num_steps=1, num_frames=len(latents), on_cpu=on_cpu)
+    return decode_latents(vae, latents, chunk_size, estimator, lambda _: None)
 
 
 @torch.no_grad()
 def _stock_frames(pipeline: Any, latents: Tensor, params: VideoParams) -> Frames:
-    """Decode as `StableVideoDiffusionPipeline.__call__`, in the decoder's precision, all frames at
-    once, which is its default."""
+    """Decode as `StableVideoDiffusionPipeline.__call__` by default: in the decoder's precision, all
+    frames at once."""
     latents = latents.to(next(pipeline.vae.decoder.parameters()).dtype)
     video = pipeline.decode_latents(latents, params.num_frames, latents.shape[1])
     pictures = pipeline.video_processor.postprocess_video(video, output_type="pil")[0]
     return np.stack([np.asarray(picture) for picture in pictures])
-
-
-def _clock(device: str) -> Callable[[], float]:
-    def now() -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return now
 
 
 def _reset_peak(device: str) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ OURS = "ours"
 class Variant:
     """A variant of the pipeline. `prepare`: returns the pipeline, ready to run.
 
-    `our_decoding`: latents are decoded by our code, outside of the pipeline. `speed`: other speeds
+    `our_decoding`: latents are decoded by our code, outside of the pipeline. `speed`: speeds other
     than exact change the picture and need not agree with stock. `compiled`: the first clip
     compiles, which takes minutes.
     """
@@ -41,7 +41,7 @@ class Variant:
 
 def prepare_stock(stock: Any, plan: MemoryPlan) -> None:
     """Move a stock pipeline to the plan's device and precisions, without other changes."""
-    if plan.dtype == "bfloat16":  # only with `single_unet`: the decoder is all there is to convert
+    if plan.dtype == "bfloat16":  # only with `single_unet`, so only the decoder is converted
         stock.vae.decoder.to(torch.bfloat16)
     stock.to(plan.target)
 
@@ -51,16 +51,13 @@ def make_variants(
 ) -> tuple[list[Variant], list[str]]:
     """Variants that can run on this machine, and a sentence for each that cannot.
 
-    Nothing is built before the first `prepare`, so that a variant that cannot be built fails alone.
+    Nothing is built before the first `prepare`, so a variant that cannot be built fails alone.
     """
+    ours = cache(partial(_ours, stock, plan))
 
-    @cache
-    def plain() -> Any:
-        return _ours(stock, plan)
-
-    @cache
-    def in_blocks() -> Any:
-        return _ours(stock, plan, compiled=True)
+    def with_optimizations(names: list[str]) -> Any:
+        apply_optimizations(ours(), names)
+        return ours()
 
     @cache
     def stock_compiled() -> Any:
@@ -68,26 +65,20 @@ def make_variants(
         other.unet = torch.compile(stock.unet)
         return other
 
-    def ready(names: list[str]) -> Callable[[], Any]:
-        def prepare() -> Any:
-            apply_optimizations(plain(), names)
-            return plain()
-
-        return prepare
-
-    fast = optimizations_for(plan)
-    variants = [Variant(STOCK, lambda: stock), Variant(OURS, ready(fast), our_decoding=True)]
+    names = optimizations_for(plan)
+    optimized = partial(with_optimizations, names)
+    variants = [Variant(STOCK, lambda: stock), Variant(OURS, optimized, our_decoding=True)]
     absent = []
     if compiled and not can_compile():
         absent.append("No variant is compiled: there is no C++ compiler (g++) here.")
     elif compiled:
-        ours_compiled = f"{OURS}, compiled"
+        in_blocks = partial(ours, compiled=True)
         variants.append(Variant(COMPILED, stock_compiled, compiled=True))
-        variants.append(Variant(ours_compiled, in_blocks, our_decoding=True, compiled=True))
+        variants.append(Variant(f"{OURS}, compiled", in_blocks, our_decoding=True, compiled=True))
     if sigma_range(stock.scheduler)[0] < GUIDED_SIGMAS[0]:
-        variants.append(Variant(f"{OURS}, fast", ready(fast), our_decoding=True, speed="fast"))
+        variants.append(Variant(f"{OURS}, fast", optimized, our_decoding=True, speed="fast"))
     if each:
-        variants += [Variant(f"only {name}", ready([name])) for name in fast]
+        variants += [Variant(f"only {name}", partial(with_optimizations, [name])) for name in names]
     return variants, absent
 
 

@@ -1,8 +1,8 @@
-"""Ray nodes of a pretended cluster: real ones, on loopback addresses of this machine.
+"""Ray nodes of a pretended cluster: real processes on loopback addresses of this machine.
 
-Each is a process session of its own, so that it can be killed or frozen as a whole, like a machine,
-and ends with the process that has started it. Only processes that were started here are ended:
-`ray stop` would end those of others.
+Each node is a process session, which can be killed or frozen as a whole, like a machine. It ends
+with the process that started it. Only processes started here are ended: `ray stop` would end those
+of others.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ from svd_core.errors import ToolFailed
 
 ROOT = ASSETS.parent
 START_S = 120.0
-"""Seconds within which a node has to run."""
+"""Seconds within which a node must run."""
 
 HEAD = "127.0.0.2"
 
@@ -34,11 +34,11 @@ PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
 OPTIONS = ("--include-log-monitor=false", "--object-store-memory=1000000000")
-"""Options of every node. Nothing reads the logs that the monitor would send around."""
+"""Options of every node. The log monitor is off, since nothing reads its messages."""
 
 
 def head_command(ip: str, port: int) -> list[str]:
-    """The command of the README that starts the head, which has no GPU to offer."""
+    """The command of the README that starts the head, which has no GPU."""
     return [
         "ray", "start", "--head", "--block", f"--node-ip-address={ip}", f"--port={port}",
         "--num-cpus=0", "--num-gpus=0", "--include-dashboard=false", *OPTIONS,
@@ -69,52 +69,54 @@ class RayNode:
     log: Path
 
     def wait_until_up(self) -> "RayNode":
-        """Raises `ToolFailed` where it does not come up."""
+        """Raises `ToolFailed` if it does not start."""
         until = time.monotonic() + START_S
-        while "Ray runtime started" not in (said := self.log.read_text(errors="replace")):
+        while "Ray runtime started" not in (log := self.log.read_text(errors="replace")):
             if self.process.poll() is not None or time.monotonic() > until:
-                raise ToolFailed(f"The Ray node {self.ip} did not start: {said[-2000:]}")
+                raise ToolFailed(f"The Ray node {self.ip} did not start: {log[-2000:]}")
             time.sleep(0.02)
         return self
 
-    def pids(self, name: str = "") -> list[int]:
-        """Its processes, by a part of their command line."""
-        return [pid for pid in _session(self.process.pid) if name in _command(pid)]
+    def pids(self) -> list[int]:
+        """All processes of its session."""
+        pids = []
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit():
+                with suppress(ProcessLookupError, PermissionError):
+                    if os.getsid(int(entry.name)) == self.process.pid:
+                        pids.append(int(entry.name))
+        return pids
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to all of its processes, as if it befell the machine."""
+        """Send a signal to all of its processes."""
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def kill(self) -> None:
-        """Cut its power."""
+        """Kill all of its processes at once, as a power cut does."""
         self.signal(signal.SIGKILL)
         self.process.wait()
-        self.signal(signal.SIGKILL)  # what it had begun to start
-
-    @property
-    def has_ended(self) -> bool:
-        return self.process.poll() is not None
+        self.signal(signal.SIGKILL)  # processes that it was about to start
 
 
 @dataclass
 class LoopbackCluster:
-    """A head and nodes, started by the commands of the README. `environ`: see `ray_environment`;
-    the calling process needs it too, before it imports Ray."""
+    """A head and nodes, started by the commands of the README.
+
+    `environ`: see `ray_environment`; the calling process needs it too, before it imports Ray.
+    """
 
     environ: Mapping[str, str]
     checks: Mapping[str, str] = field(default_factory=lambda: HEALTH_CHECKS)
-    port: int = 0
     nodes: list[RayNode] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # Paths of sockets may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="svd-", dir="/tmp"))  # noqa: S108
-        if not self.port:
-            with socket.socket() as free:
-                free.bind((HEAD, 0))
-                self.port = free.getsockname()[1]
+        with socket.socket() as free:
+            free.bind((HEAD, 0))
+            self.port = free.getsockname()[1]
 
     @property
     def address(self) -> str:
@@ -124,12 +126,12 @@ class LoopbackCluster:
         return self._start(HEAD, head_command(HEAD, self.port), self.checks)
 
     def start_node(self, ip: str, gpus: int = 1, cpus: int = 0, **environ: str) -> RayNode:
-        """`cpus`: how many worker processes Ray starts at once, and ahead of time."""
+        """`cpus`: number of worker processes that Ray starts at once, and ahead of time."""
         command = [*node_command(self.address), f"--node-ip-address={ip}"]
         return self._start(ip, [*command, f"--num-cpus={cpus}", f"--num-gpus={gpus}"], environ)
 
     def close(self) -> None:
-        """End what was started here."""
+        """End all processes that were started here."""
         for node in self.nodes:
             node.signal(signal.SIGKILL)
         for node in self.nodes:
@@ -141,14 +143,14 @@ class LoopbackCluster:
         temp, log = self.folder / str(number), self.folder / f"{number}.log"
         temp.mkdir()
         ray = Path(sys.executable).with_name(command[0])
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         with log.open("wb") as out:
-            # Nodes of one machine that share a folder choose the same names in it.
+            # Each has its own folder, since nodes of one machine choose the same names in it.
             process = subprocess.Popen(  # noqa: S603 - Ray, as the README starts it
                 [str(ray), *command[1:], f"--temp-dir={temp}"],
                 cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
                 preexec_fn=die_with_parent,
-                env=kept | {"TMPDIR": str(temp)} | dict(self.environ) | dict(environ),
+                env=others | {"TMPDIR": str(temp)} | dict(self.environ) | dict(environ),
             )  # fmt: skip
         node = RayNode(ip, process, log)
         self.nodes.append(node)
@@ -156,24 +158,8 @@ class LoopbackCluster:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread ends that has started it, so that a killed
-    test leaves nothing behind. For `preexec_fn`, on Linux."""
+    """Have the kernel kill this process when the thread that started it ends.
+
+    So a killed test leaves nothing running. For `preexec_fn`, on Linux.
+    """
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _session(leader: int) -> list[int]:
-    """Processes of the session that a process has begun."""
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with suppress(ProcessLookupError, PermissionError):
-                if os.getsid(int(entry.name)) == leader:
-                    found.append(int(entry.name))
-    return found
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
