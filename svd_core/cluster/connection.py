@@ -4,12 +4,14 @@
 client each time, and looks for this process's node among them.
 """
 
+import ctypes
 import logging
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -167,7 +169,10 @@ class Connection:
 
     def _init(self, **options: Any) -> None:
         try:
-            ray.init(namespace="svd", log_to_driver=False, logging_level=logging.ERROR, **options)
+            with kept_sigterm():
+                ray.init(
+                    namespace="svd", log_to_driver=False, logging_level=logging.ERROR, **options
+                )
         except Exception as error:
             ray.shutdown()  # or the next try would fail
             raise ClusterUnreachable(_reason(self._config.address, error)) from error
@@ -189,6 +194,23 @@ class Connection:
             if own_node == self._own_node:  # still in the same cluster
                 self._nodes, self._read_at = nodes, time.monotonic()
                 self._on_change()
+
+
+@contextmanager
+def kept_sigterm() -> Iterator[None]:
+    """Restore the C handler of SIGTERM, which Ray replaces by one that prints a stack trace first.
+
+    `signal.signal` would need the main thread.
+    """
+    get = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int)(("PyOS_getsig", ctypes.pythonapi))
+    put = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(
+        ("PyOS_setsig", ctypes.pythonapi)
+    )
+    handler = get(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        put(signal.SIGTERM, handler)
 
 
 def _connect(address: str) -> Any:
