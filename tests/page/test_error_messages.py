@@ -57,7 +57,7 @@ def test_the_page_says_errors_and_notes_in_the_visitors_language() -> None:
     assert "Das Modell ist gescheitert: &lt;boom&gt;" in formatting.event_html(failed, DE)
     assert "The model failed: &lt;boom&gt;" in formatting.event_html(failed, EN)
     stopping = Progress(stage=Stage.DENOISING, note=Message("cancelling"))
-    assert "Wird nach dem laufenden Schritt angehalten." in formatting.event_html(stopping, DE)
+    assert "Wird angehalten …" in formatting.event_html(stopping, DE)
 
 
 def test_a_notice_within_a_notice_is_translated_too() -> None:
