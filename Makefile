@@ -27,9 +27,9 @@ export PYTHON
 run: $(VENV)/run.stamp
 	@exec $(PY) app.py
 
-# Two processes with one thread each fill two cores, which one process with two does not.
+# Three processes with one thread each fill two cores, since many tests wait for other programs.
 # `$(PY) -m pytest` runs the same tests one after another.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25
 
 test: lint browser
 	$(PYTEST) -m "not slow"

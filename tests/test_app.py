@@ -182,6 +182,7 @@ print("found", tempfile.gettempdir())
 """
 
 
+@pytest.mark.slow
 def test_libraries_get_a_temporary_folder_where_the_system_has_none(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -294,6 +295,7 @@ runpy.run_path("app.py")["main"](lambda settings: Telling(two))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waits", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_usual_one_is_loaded_at_the_start_unless_somebody_waits_for_another(
     settings: dict[str, str], tmp_path: Path, waits: bool

@@ -97,6 +97,7 @@ def test_without_ours_there_is_a_table_and_no_speedup(
     assert found["speedup_vs_stock"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["stock", "judge"])
 def test_without_a_comparison_the_clips_stand_and_no_table(
     broken: str,

@@ -102,6 +102,7 @@ def test_a_dropped_video_brings_everything_back(made: Page, real: Served, tmp_pa
     assert recipes[0].box == recipes[1].box
 
 
+@pytest.mark.slow
 def test_a_strangers_video_brings_settings_and_says_what_is_missing(
     made: Page, browser: Browser, real: Served, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_strangers_video_brings_settings_and_says_what_is_missing(
         expect(other.locator("#recipe-said")).to_contain_text("The photo isn’t stored in the file")
 
 
+@pytest.mark.slow
 def test_a_slow_video_plays_smoothly_and_is_saved_so(
     made: Page, real: Served, tmp_path: Path
 ) -> None:
@@ -150,6 +152,7 @@ def test_a_fast_video_plays_as_it_is(page: Page, served: Served) -> None:
     expect(smooth.get_by_label("Off")).to_be_checked()
 
 
+@pytest.mark.slow
 def test_code_and_link_make_the_video_as_it_plays(
     browser: Browser, page: Page, served: Served
 ) -> None:
@@ -178,6 +181,7 @@ def downloaded(page: Page, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_last_frame_becomes_the_photo(made: Page, real: Served) -> None:
     last = read_frames(_newest(real.work.folder))[-1]
     open_menu(made)
@@ -222,6 +226,7 @@ def test_code_follows_the_dials_and_is_copied_by_a_click(page: Page, served: Ser
     ast.parse(copied)
 
 
+@pytest.mark.slow
 def test_a_link_brings_the_settings_to_somebody_else(
     browser: Browser, page: Page, served: Served
 ) -> None:

@@ -104,6 +104,7 @@ def test_what_moves_is_a_video(
     expect(page.locator("#framing figcaption")).to_contain_text("512 × 288")
 
 
+@pytest.mark.slow
 def test_on_the_photo_all_but_a_video_is_a_photo(page: Page, tmp_path: Path) -> None:
     drop(page, centre(page, "#photo"), still(tmp_path / "still.webp"))
     expect(page.locator("#framing figcaption")).to_contain_text("384 × 384")
@@ -125,6 +126,7 @@ def test_several_photos_are_several_photos(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#framing figcaption")).to_contain_text("512 × 288")
 
 
+@pytest.mark.slow
 def test_two_gigabytes_are_told_beside_the_field_they_were_meant_for(
     page: Page, tmp_path: Path
 ) -> None:
@@ -136,6 +138,7 @@ def test_two_gigabytes_are_told_beside_the_field_they_were_meant_for(
         expect(page.locator(place).get_by_role("alert")).to_contain_text("over the 20 MB limit")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_a_hint_shows_while_a_file_is_over_the_page(
     browser: Browser, served: Served, tmp_path: Path, look: str
@@ -158,6 +161,7 @@ def test_a_hint_shows_while_a_file_is_over_the_page(
             expect(hints.last).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_the_hint_is_calm_and_german_if_asked(
     browser: Browser, served: Served, tmp_path: Path
 ) -> None:
@@ -190,6 +194,7 @@ def test_the_browser_never_leaves_for_a_file(page: Page) -> None:
     assert page.evaluate(FILE, ["dragover", "drop"]) == [False, False]
 
 
+@pytest.mark.slow
 def test_demo_mode_takes_no_files_and_stays(page: Page, served: Served, tmp_path: Path) -> None:
     page.get_by_role("button", name="Demo mode").click()
     drop(page, SOMEWHERE, film(tmp_path / "1.mp4", changed(seed=5)))

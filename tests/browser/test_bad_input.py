@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from playwright.sync_api import Browser, Page, expect
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from svd_core.checkpoints.speed_modes import AccelerationConfig
 from svd_core.media.recipe import FORMAT
 from svd_core.media.video import write_mp4
 from svd_core.params import VideoParams
-from tests.browser.visiting import colourful, done, generate, open_page, open_tab, shot, visitor
+from tests.browser.visiting import colourful, done, generate, newcomer, open_tab, shot, visitor
 from tests.fakes.engines import Served, examples, serve
 from tests.fakes.work import FakeWork, moving
 
@@ -64,6 +65,7 @@ def test_the_good_recipe_of_these_tests_is_good(page: Page, tmp_path: Path) -> N
     expect(page.get_by_label("Seed", exact=True)).to_have_value("1")
 
 
+@pytest.mark.slow
 def test_what_is_no_video(page: Page, served: Served, tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     path.write_bytes(b"just text")
@@ -73,6 +75,7 @@ def test_what_is_no_video(page: Page, served: Served, tmp_path: Path) -> None:
     done(page)
 
 
+@pytest.mark.slow
 def test_two_gigabytes(page: Page, tmp_path: Path) -> None:
     """They are not even sent."""
     path = tmp_path / "video.mp4"
@@ -113,6 +116,7 @@ def test_a_wrong_number_is_said_beside_its_field(page: Page) -> None:
         expect(page.locator(".svd-wrong")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_in_the_visitors_language(
     browser: Browser, served: Served, tmp_path: Path
 ) -> None:
@@ -142,17 +146,20 @@ BROKEN_LINKS = (
 )
 
 
-def test_a_link_with_broken_settings(page: Page, served: Served) -> None:
-    for query, sentence in BROKEN_LINKS:
-        open_page(page, f"{served.url}/?{query}")
+@pytest.mark.parametrize(("query", "sentence"), BROKEN_LINKS)
+def test_a_link_with_broken_settings(
+    context: BrowserContext, served: Served, query: str, sentence: str
+) -> None:
+    with newcomer(context, f"{served.url}/?{query}", served.url) as page:
         expect(page.locator("#link-said").get_by_role("alert")).to_contain_text(sentence)
-    generate(page)
-    done(page)
+        generate(page)
+        done(page)
 
 
 TURBO = {"speed": "turbo", "num_inference_steps": 4}
 
 
+@pytest.mark.slow
 def test_a_link_to_a_speed_that_is_not_to_be_had(browser: Browser, served: Served) -> None:
     """The page says so at the link and beside the control, which keeps its default."""
     with visitor(browser, f"{served.url}/?{urlencode(TURBO)}", home=served.url) as page:
@@ -165,6 +172,7 @@ def test_a_link_to_a_speed_that_is_not_to_be_had(browser: Browser, served: Serve
         expect(page.locator(".svd-wrong")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_recipe_of_a_speed_that_is_not_to_be_had(
     page: Page, served: Served, tmp_path: Path
 ) -> None:
@@ -176,6 +184,7 @@ def test_a_recipe_of_a_speed_that_is_not_to_be_had(
     assert _last_asked(served) == ("exact", None)
 
 
+@pytest.mark.slow
 def test_turbo_where_it_is_to_be_had(browser: Browser, tmp_path: Path) -> None:
     examples(tmp_path)
     acceleration = AccelerationConfig(turbo=tmp_path / "turbo.safetensors")

@@ -104,6 +104,7 @@ def test_the_choice_is_framed_made_and_shown(page: Page, two: Two, tmp_path: Pat
     expect(page.locator("#tiles li").first).not_to_contain_text("Model")
 
 
+@pytest.mark.slow
 def test_videos_give_their_checkpoint_back(page: Page, two: Two, tmp_path: Path) -> None:
     """From the gallery, as the file itself, and by the ways to go on."""
     choose(page, "square")
@@ -128,6 +129,7 @@ def test_videos_give_their_checkpoint_back(page: Page, two: Two, tmp_path: Path)
     expect(page.locator("#model").get_by_label("square")).to_be_checked()
 
 
+@pytest.mark.slow
 def test_a_video_of_a_checkpoint_that_is_not_here_says_so(
     page: Page, two: Two, tmp_path: Path
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_video_of_a_checkpoint_that_is_not_here_says_so(
     expect(page.locator("#model").get_by_label("svd-nano")).to_be_checked()
 
 
+@pytest.mark.slow
 def test_links_and_code_carry_what_is_not_usual(browser: Browser, page: Page, two: Two) -> None:
     open_tab(page, "code")
     code = page.locator("#snippets")
@@ -164,6 +167,7 @@ def test_links_and_code_carry_what_is_not_usual(browser: Browser, page: Page, tw
         )
 
 
+@pytest.mark.slow
 def test_drafts_are_made_by_it_too(page: Page, two: Two) -> None:
     """With steps of its own: 40 % of 25."""
     choose(page, "square")
@@ -173,6 +177,7 @@ def test_drafts_are_made_by_it_too(page: Page, two: Two) -> None:
     assert {(draft.model, draft.num_inference_steps) for draft in drafts} == {("square", 10)}
 
 
+@pytest.mark.slow
 def test_on_a_phone_in_german_with_long_names(browser: Browser, tmp_path: Path) -> None:
     examples(tmp_path)
     three = replace(TWO, catalog=ModelCatalog((*TWO.catalog.checkpoints, LONG)))

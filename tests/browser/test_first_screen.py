@@ -99,6 +99,7 @@ def test_nothing_is_wider_than_the_screen(german: Page, width: int) -> None:
     assert _overflow(german) == 0
 
 
+@pytest.mark.slow
 def test_fingers_can_hit_everything_on_a_phone(browser: Browser, served: Served) -> None:
     """44 px. Left out are the player's own controls and Gradio's footer."""
     with visitor(browser, served.url, **PHONE) as page:
@@ -152,6 +153,7 @@ def test_a_typed_seed_is_the_one_that_is_used(page: Page, served: Served) -> Non
     assert served.work.requests[-1].params.seed == 4242
 
 
+@pytest.mark.slow
 def test_time_goes_on_between_two_events(page: Page, served: Served) -> None:
     """Inside a step that takes long, too: here no event comes at all."""
     page.evaluate(

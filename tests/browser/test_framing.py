@@ -124,6 +124,7 @@ def test_a_drag_moves_the_crop_and_reaches_the_core(
     assert served.work.requests[-1].params.focus_x == moved
 
 
+@pytest.mark.slow
 def test_a_drag_from_outside_the_crop_takes_it_along(wide: tuple[Page, Path]) -> None:
     page, path = wide
     box = page.locator("#photo-preview img").bounding_box()
@@ -136,6 +137,7 @@ def test_a_drag_from_outside_the_crop_takes_it_along(wide: tuple[Page, Path]) ->
     assert_window(page, path, focus_x=1)
 
 
+@pytest.mark.slow
 def test_arrow_keys_move_the_crop(wide: tuple[Page, Path]) -> None:
     page, path = wide
     crop(page).focus()
@@ -165,6 +167,7 @@ def test_a_cancelled_drag_leaves_the_crop_where_it_was(wide: tuple[Page, Path]) 
     assert focus(page) == 0.5
 
 
+@pytest.mark.slow
 def test_fingers_scroll_tap_and_drag_the_handle(
     browser: Browser, served: Served, tmp_path: Path
 ) -> None:
@@ -238,6 +241,7 @@ def test_a_moved_crop_sends_little(page: Page, tmp_path: Path) -> None:
     assert sent < 200_000
 
 
+@pytest.mark.slow
 def test_another_photo_is_framed_in_the_middle(wide: tuple[Page, Path], tmp_path: Path) -> None:
     page, _ = wide
     crop(page).focus()

@@ -4,6 +4,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.visiting import done, generate, open_page, open_tab, plays, shot, visitor
@@ -53,6 +54,7 @@ def test_the_gallery_plays_and_gives_settings_and_photo_back(page: Page, served:
     assert again.image == (served.work.folder / "examples" / "cat.jpg").read_bytes()
 
 
+@pytest.mark.slow
 def test_made_videos_play_on_while_another_is_made(page: Page, served: Served) -> None:
     generate(page)
     done(page)
@@ -84,6 +86,7 @@ def test_deleting_asks_first_and_takes_the_file_away(page: Page, served: Served)
     assert not page.request.get(f"{served.url}/{source}").ok
 
 
+@pytest.mark.slow
 def test_all_videos_come_as_one_archive(page: Page, served: Served, tmp_path: Path) -> None:
     open_tab(page, "history")
     for count in (1, 2):
@@ -120,6 +123,7 @@ def test_a_restarted_server_goes_on_where_it_was(browser: Browser, tmp_path: Pat
     page.close()
 
 
+@pytest.mark.slow
 def test_a_full_queue_says_so_and_the_page_goes_on(browser: Browser, served: Served) -> None:
     with visitor(browser, served.url) as page, served.work.held():
         generate(page)

@@ -62,6 +62,7 @@ def test_every_part_is_readable_named_and_within_the_screen(
             assert _axe(page) == []
 
 
+@pytest.mark.slow
 def test_bad_contrast_would_be_found(page: Page) -> None:
     page.add_style_tag(content="#device p { color: #888 !important; }")
     assert any("demo model" in text for text in page.evaluate(CONTRAST))
@@ -115,6 +116,7 @@ def test_the_keyboard_reaches_everything_in_reading_order(page: Page, tmp_path: 
     assert all(at.endswith("visible") for at in seen), seen
 
 
+@pytest.mark.slow
 def test_calm_is_respected(browser: Browser, served: Served) -> None:
     with visitor(browser, served.url, reduced_motion="reduce") as page:
         generate(page)

@@ -97,6 +97,7 @@ def test_stop_ends_the_job_and_leaves_the_page_ready(page: Page, served: Served)
     done(page)
 
 
+@pytest.mark.slow
 def test_a_video_begun_while_the_last_one_gets_its_in_between_frames(
     page: Page, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +205,7 @@ def test_loading_and_a_notice_are_shown_until_the_model_is_ready(
         page.close()
 
 
+@pytest.mark.slow
 def test_two_visitors_wait_for_each_other_and_never_see_the_others_work(
     browser: Browser, served: Served
 ) -> None:

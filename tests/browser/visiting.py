@@ -50,15 +50,15 @@ def new_context(browser: Browser, script: str = "", **options: Any) -> BrowserCo
 
 
 @contextmanager
-def newcomer(context: BrowserContext, url: str) -> Iterator[Page]:
+def newcomer(context: BrowserContext, url: str, home: str = "") -> Iterator[Page]:
     """As `visitor`, in a browser that others had before: what it has loaded is there, and opens in
     half the time; what the page keeps in it is not."""
     (page, *others) = context.pages or [context.new_page()]
     for other in others:
         other.close()
-    forget(page, url)
+    forget(page, home or url)
     try:
-        with watched(context, url):
+        with watched(context, home or url):
             open_page(page, url)
             yield page
     finally:  # unwatched, since what is cut off by leaving is logged as an error

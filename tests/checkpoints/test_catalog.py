@@ -226,6 +226,7 @@ def test_an_error_that_is_kept_keeps_nothing_else(engine: SvdEngine) -> None:
     assert ending.error.code == "model_gave_nan"  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_the_turn_of_another_between_loading_and_making(engine: SvdEngine) -> None:
     """Two who ask for different ones at once each get their own."""
     wanted = {"wide": make(engine, "wide"), "square": make(engine, "square")}
@@ -398,6 +399,7 @@ def _no_hub(*_: Any) -> Any:
 # --- what belongs to one of them
 
 
+@pytest.mark.slow
 def test_turbo_weights_are_each_checkpoints_own(
     two: tuple[Path, Path], tmp_path: Path, one_thread: None
 ) -> None:
@@ -414,6 +416,7 @@ def test_turbo_weights_are_each_checkpoints_own(
     assert np.array_equal(make(engine, "square").frames, other[1].frames)
 
 
+@pytest.mark.slow
 def test_what_is_compiled_is_noted_for_each(
     two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,6 +251,7 @@ def test_memory_that_runs_out_while_a_smaller_plan_is_placed(
         assert levels(first, make(engine)) == 0
 
 
+@pytest.mark.slow
 def test_memory_that_no_plan_has_is_told_in_numbers_and_the_next_clip_is_made(
     engine_for: Callable[..., SvdEngine],
 ) -> None:

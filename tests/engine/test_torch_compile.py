@@ -64,6 +64,7 @@ def test_compiled_blocks_change_rounding_only_and_can_be_taken_off() -> None:
     assert all(patch_name(layer) is None for layer in unet.modules())
 
 
+@pytest.mark.slow
 def test_blocks_of_the_decoder_are_compiled_too() -> None:
     models = random_models()
     vae = models["vae"]
@@ -75,6 +76,7 @@ def test_blocks_of_the_decoder_are_compiled_too() -> None:
     assert backend.runs > 4
 
 
+@pytest.mark.slow
 def test_steps_with_and_without_guidance_share_their_code() -> None:
     """So a clip of either is compiled once, and `fast`, which has both."""
     unet = random_models()["unet"]
@@ -96,6 +98,7 @@ def test_steps_with_and_without_guidance_share_their_code() -> None:
         assert (found - expected).abs().max() <= 3e-6 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_compiled_blocks_leave_norms_to_the_compiler() -> None:
     """With any layout, and without Triton here."""
     unet = random_models()["unet"]

@@ -263,6 +263,7 @@ print(told, own, others, sep="\\n")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits and units of Linux")
 def test_all_bombs_at_once_take_bounded_memory(tmp_path: Path) -> None:
     """Twelve threads, and none takes what it could."""
