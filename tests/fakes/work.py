@@ -62,7 +62,7 @@ class FakeWork:
             on_progress(now)
             times = count(1)
             while step == 2 and not self.go.wait(0.02):
-                # Often enough to be stopped; a page would draw each of so many previews.
+                # Often, so that it can be stopped; a page would draw each preview.
                 on_progress(now if next(times) % 25 == 0 else replace(now, preview=None))
         params = request.params
         path = self.folder / f"{job_id}.mp4"

@@ -77,7 +77,12 @@ def build_page(backend: Backend, examples_folder: Path, max_followers: int) -> g
     with gr.Blocks(
         title=title, analytics_enabled=False, delete_cache=(3600, 86_400), fill_width=True
     ) as page:
-        session = BrowserState(None, storage_key="svd-visitor", secret="svd-visitor")  # noqa: S106
+        session = BrowserState(
+            None,
+            storage_key="svd-visitor",
+            secret="svd-visitor",  # noqa: S106 - not a secret
+            render=False,
+        )
         cached_photo = gr.State(None, time_to_live=PHOTO_TTL_S)
         interpolation, current, to_follow = gr.State(None), gr.State([]), gr.State([])
         playing = gr.State({"example": first.name} if first else None)
@@ -129,6 +134,7 @@ def build_page(backend: Backend, examples_folder: Path, max_followers: int) -> g
             code_panel(state, bind_interpolation(state))
         kiosk(examples, backend.results)
         _scripts()
+        session.render()  # last, since nothing after it mounts in a browser that blocks storage
         bind_presets(motion, controls)
         opened = bind_settings_link(page, state, link)
         bind_framing(state, preview, window, opened)
