@@ -251,6 +251,7 @@ def test_ctrl_c_while_the_model_loads_ends_it_cleanly(settings: dict[str, str]) 
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_sigterm_puts_a_running_job_back_and_leaves_nothing_half_made(
     settings: dict[str, str], tmp_path: Path
 ) -> None:

@@ -235,6 +235,7 @@ def run(command: list[str], folder: Path, environ: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_shell_examples_run(folder: Path, environ: dict[str, str]) -> None:
     for line in block(README, "sh").splitlines():
         command = shlex.split(line)

@@ -336,6 +336,7 @@ def raising(error: Exception) -> Callable[[], Mapping[str, object]]:
     return fail
 
 
+@pytest.mark.slow
 def test_running_out_of_memory_is_told_from_other_errors(context: Context) -> None:
     context.case("full", raising(torch.OutOfMemoryError("CUDA out of memory.")))
     context.case("also full", raising(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")))

@@ -49,6 +49,7 @@ def saved(page: Page, folder: Path, kind: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_format_opens_and_says_how_long_it_took(
     made: Page, real: Served, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 def test_videos_without_a_usable_recipe(page: Page, tmp_path: Path) -> None:
     open_tab(page, "recipe")
     said = page.locator("#recipe-said")

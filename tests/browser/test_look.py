@@ -40,7 +40,9 @@ LOOKS: dict[str, dict[str, Any]] = {
 PANELS = ("fine", "batch", "recipe", "code")
 
 
-@pytest.mark.parametrize("look", [pytest.param("light", marks=pytest.mark.slow), "dark", "phone"])
+@pytest.mark.parametrize(
+    "look", ["phone", *(pytest.param(each, marks=pytest.mark.slow) for each in ("light", "dark"))]
+)
 def test_every_part_is_readable_named_and_within_the_screen(
     browser: Browser, served: Served, look: str
 ) -> None:

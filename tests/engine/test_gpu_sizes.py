@@ -116,7 +116,7 @@ def apart(chosen: MemoryPlan) -> int | None:
     return None if chosen.whole_clip else chosen.decode_chunk_size
 
 
-@cards((24, "auto"), (8, "auto"))
+@cards((8, "auto"))
 def test_two_clips_are_those_of_the_cpu(
     engine_for: Callable[..., SvdEngine], on_cpu: Reference, size: int, setting: OffloadSetting
 ) -> None:
@@ -163,7 +163,7 @@ def test_what_changes_between_clips_leaves_no_trace(
 STOPS = ((Stage.ENCODING, 0), (Stage.DENOISING, 1), (Stage.DENOISING, 2), (Stage.DECODING, 1))
 
 
-@cards((12, "sequential"))
+@cards()
 def test_a_cancel_in_any_stage_leaves_the_engine_ready(
     engine_for: Callable[..., SvdEngine], size: int, setting: OffloadSetting
 ) -> None:

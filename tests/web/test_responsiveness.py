@@ -40,6 +40,7 @@ def send(url: str, request: HostileRequest) -> int:
     return answer.status_code
 
 
+@pytest.mark.slow
 def test_health_answers_while_hostile_requests_come(url: str) -> None:
     hostile = hostile_requests()
     assert len(hostile) >= 30
