@@ -36,7 +36,7 @@ test: lint browser
 
 test-slow: browser
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough \
-		$(if $(TIME_BUDGET),--time-budget=$(TIME_BUDGET))
+		$(if $(TIME_BUDGET),--time-budget=$(TIME_BUDGET) --shuffle=$(shell git rev-parse HEAD))
 
 # Gradio writes a stub beside our components when it is imported; mypy would believe that instead.
 lint: $(VENV)/test.stamp

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,11 +40,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--time-budget", type=float, metavar="SECONDS",
         help="skip the tests that have not started by then; the summary names them",
     )  # fmt: skip
+    parser.addoption(
+        "--shuffle", metavar="SEED",
+        help="run the files in another order, so that a time budget skips others each time",
+    )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if (seconds := config.getoption("--time-budget")) is not None:
         config.stash[DEADLINE] = time.monotonic() + seconds
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if seed := config.getoption("--shuffle"):
+        names = sorted({item.path for item in items})
+        random.Random(seed).shuffle(names)
+        items.sort(key=lambda item: names.index(item.path))
 
 
 @pytest.hookimpl(tryfirst=True)

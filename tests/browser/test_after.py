@@ -76,6 +76,7 @@ def test_every_format_opens_and_says_how_long_it_took(
     assert len(real.work.requests) == before
 
 
+@pytest.mark.slow
 def test_a_dropped_video_brings_everything_back(made: Page, real: Served, tmp_path: Path) -> None:
     first = real.work.requests[-1]
     page = made
@@ -144,6 +145,7 @@ def test_a_slow_video_plays_smoothly_and_is_saved_so(
     expect(smooth.get_by_label("4×")).to_be_checked()
 
 
+@pytest.mark.slow
 def test_a_fast_video_plays_as_it_is(page: Page, served: Served) -> None:
     smooth = page.get_by_role("group", name="Smooth playback")
     expect(smooth.get_by_label("4×")).to_be_checked()  # of the example

@@ -58,6 +58,7 @@ def test_videos_without_a_usable_recipe(page: Page, tmp_path: Path) -> None:
     expect(page.get_by_role("slider", name="Motion")).to_have_value("127")
 
 
+@pytest.mark.slow
 def test_the_good_recipe_of_these_tests_is_good(page: Page, tmp_path: Path) -> None:
     """And one whose model does not run here says so."""
     recipe = json.dumps(GOOD | {"model": "other"})

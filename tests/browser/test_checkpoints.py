@@ -196,6 +196,7 @@ def test_on_a_phone_in_german_with_long_names(browser: Browser, tmp_path: Path) 
         shot(page, "checkpoints-phone")
 
 
+@pytest.mark.slow
 def test_there_is_no_choice_where_there_is_one(browser: Browser, served: Served) -> None:
     with visitor(browser, served.url) as page:
         expect(page.get_by_role("radio", name="Exact")).to_be_visible()

@@ -103,6 +103,7 @@ def test_all_videos_come_as_one_archive(page: Page, served: Served, tmp_path: Pa
         assert all(archive.read(name)[4:8] == b"ftyp" for name in archive.namelist())
 
 
+@pytest.mark.slow
 def test_a_restarted_server_goes_on_where_it_was(browser: Browser, tmp_path: Path) -> None:
     examples(tmp_path)
     with serve(tmp_path, FakeWork(tmp_path)) as first:

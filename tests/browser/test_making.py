@@ -121,6 +121,7 @@ def test_a_video_begun_while_the_last_one_gets_its_in_between_frames(
     plays(page)
 
 
+@pytest.mark.slow
 def test_more_and_less_motion_and_another_seed(page: Page, served: Served) -> None:
     generate(page)
     done(page)

@@ -95,6 +95,7 @@ PASTED = TYPED | {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "locale",
     [*(pytest.param(each, marks=pytest.mark.slow) for each in ("de-DE", "ja-JP")), "en-US"],
