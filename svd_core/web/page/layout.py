@@ -134,7 +134,8 @@ def build_page(backend: Backend, examples_folder: Path, max_followers: int) -> g
             code_panel(state, bind_interpolation(state))
         kiosk(examples, backend.results)
         _scripts()
-        session.render()  # last, since nothing after it mounts in a browser that blocks storage
+        # Last, since nothing after it mounts in a browser that blocks storage.
+        session.render()  # type: ignore[no-untyped-call]
         bind_presets(motion, controls)
         opened = bind_settings_link(page, state, link)
         bind_framing(state, preview, window, opened)
