@@ -317,6 +317,7 @@ def test_the_usual_one_is_loaded_at_the_start_unless_somebody_waits_for_another(
     assert model == ("square" if waits else "svd-nano")
 
 
+@pytest.mark.slow
 def test_what_it_keeps_is_its_owners_alone_and_what_a_killed_one_left_is_swept(
     settings: dict[str, str], tmp_path: Path
 ) -> None:

@@ -286,6 +286,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, environ: dict[str, str]) -> I
         app.wait(timeout=30)
 
 
+@pytest.mark.slow
 def test_the_gradio_client_example_runs(folder: Path, page: str, environ: dict[str, str]) -> None:
     code = block(PAGE, "python").replace("http://127.0.0.1:7860", page)
     line = run([sys.executable, "-c", code], folder, environ).splitlines()[-1]

@@ -199,6 +199,7 @@ def test_the_last_frame_becomes_the_photo(made: Page, real: Served) -> None:
         assert near < 12
 
 
+@pytest.mark.slow
 def test_a_video_is_extended_and_joined(made: Page, real: Served) -> None:
     made.get_by_role("button", name="Make it longer").click()
     expect(made.locator("#summary")).to_contain_text("15 frames")

@@ -226,6 +226,7 @@ def test_one_click_replaces_the_photo_and_cancelling_keeps_it(page: Page, tmp_pa
     expect(page.locator("#framing figcaption")).to_contain_text("384 × 384")
 
 
+@pytest.mark.slow
 def test_a_moved_crop_sends_little(page: Page, tmp_path: Path) -> None:
     """For a photo of 12 megapixels, busier than photos are. `benchmarks page` has the time."""
     path = tmp_path / "large.jpg"
@@ -253,6 +254,7 @@ def test_another_photo_is_framed_in_the_middle(wide: tuple[Page, Path], tmp_path
     assert re.search("0.5", page.locator("#focus_x input[type=number]").input_value())
 
 
+@pytest.mark.slow
 def test_settings_changed_while_a_photo_is_decoded_count(
     page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -360,6 +360,7 @@ def test_precisions_that_a_checkpoint_asks_for(
     assert levels(found, on_cpu(apart(planned(size, "auto")))) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (24, 6))])
 def test_weights_wait_where_the_plan_says(engine_for: Callable[..., SvdEngine], size: int) -> None:
     """While the UNet works, no other model of an offloaded pipeline is on the GPU."""

@@ -245,7 +245,7 @@ def test_all_choices_are_made_on_a_pretended_gpu(
     assert len(json.loads((tmp_path / probe.NAME).read_text())) == 5
 
 
-@pytest.mark.parametrize("size", [80, 12])
+@pytest.mark.parametrize("size", [80, pytest.param(12, marks=pytest.mark.slow)])
 def test_the_engine_uses_what_was_chosen(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:

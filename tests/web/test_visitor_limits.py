@@ -261,6 +261,7 @@ def test_there_are_watchers_enough_for_every_open_job() -> None:
         assert max_followers(Settings(max_queue=max_queue)) >= MAX_WATCHERS * (max_queue + 1)
 
 
+@pytest.mark.slow
 def test_watching_one_own_job_keeps_nobody_from_theirs(tmp_path: Path, picture: bytes) -> None:
     """Even from sessions that are made up and never read."""
     path = tmp_path / "photo.png"
