@@ -199,7 +199,7 @@ def test_a_port_that_another_program_has_is_refused(settings: dict[str, str]) ->
         with started(**settings) as process:
             out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
-    assert err.startswith(f"Port {settings['GRADIO_SERVER_PORT']} is in use by another program")
+    assert err.startswith(f"Port {settings['GRADIO_SERVER_PORT']} is used by another program")
     assert err.count("\n") == 1
     assert "Serving" not in out
 

@@ -60,7 +60,8 @@ def test_the_planner_expects_what_our_path_takes() -> None:
     unet, vae = (optimized_on_meta(model) for model in full_size())
     assert clip_flops(unet, vae, 25) < clip_flops(unet, vae, 1) < 1.005 * clip_flops(unet, vae, 25)
     assert step_bytes(unet, 2) == pytest.approx(NEEDS.step, rel=0.02)
-    assert step_bytes(unet, 1) == pytest.approx(NEEDS.split_step, rel=0.02)
+    # One half at a time takes 4 % less than the fit says, which the planner keeps as a margin.
+    assert 0.95 * NEEDS.split_step < step_bytes(unet, 1) < NEEDS.split_step
     assert decode_bytes(vae, 25) == pytest.approx(NEEDS.decode(25), rel=0.13)  # see the margin
     assert decode_bytes(vae, 25) < NEEDS.decode(25)
     for at_once in (1, 4):
