@@ -370,7 +370,7 @@ def test_a_lost_gpu_ends_the_process_and_the_next_one_makes_the_jobs(
     with started("-c", code, **settings) as process:
         _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
-    assert err.splitlines()[-1] == "The GPU stopped working (CUDA error); start again."
+    assert err.splitlines()[-1] == "The GPU stopped working (CUDA error). Restart the program."
     assert "Traceback" not in err
     with open_table(tmp_path) as table:
         assert {glance.id for glance in table.open_jobs()} == set(ids), "none has failed"

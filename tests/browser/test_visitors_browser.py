@@ -19,6 +19,9 @@ FULL = "Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExc
 GRADIOS_OWN = "localStorage"
 """Part of what Gradio writes to the console."""
 
+HUMAN_MS = 30
+"""Milliseconds between two keys. Gradio sets the field again after each, so faster ones collide."""
+
 BLOCKED_NOTE = "Your browser blocks site data"
 
 
@@ -70,7 +73,7 @@ def test_a_decimal_comma_is_understood(browser: Browser, served: Served, locale:
         noise.click()
         for text in ("0,05", "0.07", "0,04"):
             page.keyboard.press("ControlOrMeta+a")
-            page.keyboard.type(text)
+            page.keyboard.type(text, delay=HUMAN_MS)
             expect(noise).to_have_value(f"0.{text[-2:]}")
         page.evaluate("navigator.clipboard.writeText(' 0,06 ')")
         page.keyboard.press("ControlOrMeta+a")
@@ -109,7 +112,7 @@ def test_numbers_of_other_keyboards_and_with_units(
         noise.click()
         for text, value in TYPED.items():
             page.keyboard.press("ControlOrMeta+a")
-            page.keyboard.type(text)
+            page.keyboard.type(text, delay=HUMAN_MS)
             expect(noise).to_have_value(value)
         for text, value in PASTED.items():
             page.evaluate("text => navigator.clipboard.writeText(text)", text)
